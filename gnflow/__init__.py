@@ -1,0 +1,32 @@
+"""gnflow: training in continuous time.
+
+Gradient flows and Gauss-Newton flows of over-parameterised networks, posed as ODEs over the weights and integrated to
+convergence. See README.md for the first example and docs/ for the rest.
+"""
+
+from . import flows as flows, geometry as geometry, losses as losses, metrics as metrics, models as models
+from . import problems as problems, solvers as solvers
+from ._core import (
+    ConfigError as ConfigError,
+    DataError as DataError,
+    GnflowError as GnflowError,
+    ModelError as ModelError,
+    PrecisionError as PrecisionError,
+    Result as Result,
+    ResultCode as ResultCode,
+    RunFolderError as RunFolderError,
+)
+from .geometry import System as System, damping as damping, directions as directions
+from .problems import Problem as Problem
+from .simulate import (
+    GradientNorm as GradientNorm,
+    Movement as Movement,
+    RelativeLoss as RelativeLoss,
+    SimulationError as SimulationError,
+    Trajectory as Trajectory,
+    iterate as iterate,
+    load as load,
+    simulate as simulate,
+)
+
+__version__ = "0.1.0"

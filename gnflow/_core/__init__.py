@@ -1,0 +1,25 @@
+"""What every layer stands on: types, tree algebra, result codes, precision, named random streams."""
+
+from ._checks import require_non_negative as require_non_negative, require_positive_int as require_positive_int
+from ._errors import (
+    ConfigError as ConfigError,
+    DataError as DataError,
+    GnflowError as GnflowError,
+    ModelError as ModelError,
+    PrecisionError as PrecisionError,
+    RunFolderError as RunFolderError,
+)
+from ._names import look_up as look_up, nearest_name as nearest_name
+from ._precision import require_float64 as require_float64
+from ._results import Result as Result, ResultCode as ResultCode
+from ._serialise import decode as decode, encode as encode, is_opaque as is_opaque
+from ._streams import stream as stream
+from ._tree import (
+    tree_add_scaled as tree_add_scaled,
+    tree_dot as tree_dot,
+    tree_norm as tree_norm,
+    tree_rms as tree_rms,
+    tree_scale as tree_scale,
+    tree_size as tree_size,
+    tree_subtract as tree_subtract,
+)

@@ -1,0 +1,313 @@
+"""Forms: what a value in a specification may look like, read off the annotations of the code that receives it.
+
+So the names and types a TOML file may use are those of the constructors themselves, and the two cannot drift apart.
+"""
+
+import abc
+import contextlib
+import dataclasses
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Union
+
+from .._core import ConfigError, GnflowError, nearest_name
+from ..flows import AbstractFlow, flow_kinds
+from ..geometry import AbstractOutputMetric, output_metrics
+from ..geometry.damping import AbstractDamping, damping_kinds
+from ..geometry.directions import AbstractDirectionSolver, direction_solver_kinds
+from ..losses import AbstractLoss, loss_kinds
+
+_NAMES_OF_TYPES = {
+    bool: "a boolean",
+    int: "an integer",
+    float: "a number",
+    str: "a string",
+    list: "an array",
+    dict: "a table",
+}
+
+
+class Form(abc.ABC):
+    """What one value may look like: `expected` says so, `check` enforces it, `build` makes the object."""
+
+    expected: str
+
+    @abc.abstractmethod
+    def accepts(self, value: Any) -> bool:
+        """Whether `value` has the type this form is about (its contents may still be wrong)."""
+
+    def check(self, value: Any, path: str) -> Any:
+        """`value` as the specification keeps it: equal meanings are equal values, and TOML can hold them.
+
+        **Raises:** `ConfigError` that names `path`, the value and what was expected.
+        """
+        if not self.accepts(value):
+            kind = _NAMES_OF_TYPES.get(type(value), f"a {type(value).__name__}")
+            raise ConfigError(f"{path} = {value!r} is {kind}; expected {self.expected}.")
+        return value
+
+    def build(self, value: Any, path: str) -> Any:
+        """The object that a checked `value` stands for."""
+        return value
+
+
+@dataclasses.dataclass(frozen=True)
+class PlainForm(Form):
+    """A value of one of TOML's own types; `convert` takes it to the type the code asks for."""
+
+    types: tuple[type, ...]
+    expected: str
+    convert: Callable[[Any], Any]
+
+    def accepts(self, value: Any) -> bool:
+        """TOML tells booleans from integers, and so does this."""
+        return isinstance(value, self.types) and (bool in self.types or not isinstance(value, bool))
+
+    def check(self, value: Any, path: str) -> Any:
+        """The value, converted: 1 for a number is 1.0, so that both give the same content hash."""
+        return self.convert(super().check(value, path))
+
+
+BOOLEAN = PlainForm((bool,), "true or false", bool)
+INTEGER = PlainForm((int,), "an integer", int)
+NUMBER = PlainForm((int, float), "a number", float)
+TEXT = PlainForm((str,), "a string", str)
+
+
+@dataclasses.dataclass(frozen=True)
+class NameForm(Form):
+    """One of the names in `known`; `build` gives the thing it names."""
+
+    known: Mapping[Any, Any]
+    what: str
+
+    @property
+    def expected(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The names."""
+        return f"one of {', '.join(repr(name) for name in self.known)}"
+
+    def accepts(self, value: Any) -> bool:
+        """Any string may be meant as a name."""
+        return isinstance(value, str)
+
+    def check(self, value: Any, path: str) -> Any:
+        """The name. **Raises:** `ConfigError` with the nearest valid one."""
+        name = super().check(value, path)
+        if name not in self.known:
+            raise ConfigError(f"{path}: unknown {self.what} {name!r}; {nearest_name(name, self.known)}")
+        return name
+
+    def build(self, value: Any, path: str) -> Any:
+        """What the name stands for."""
+        return self.known[value]
+
+
+@dataclasses.dataclass(frozen=True)
+class ListForm(Form):
+    """An array of values of one form, built as `container` (list or tuple)."""
+
+    item: Form
+    container: type
+
+    @property
+    def expected(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """In words."""
+        return f"an array, each entry {self.item.expected}"
+
+    def accepts(self, value: Any) -> bool:
+        """Arrays."""
+        return isinstance(value, list | tuple)
+
+    def check(self, value: Any, path: str) -> list[Any]:
+        """A list of the checked entries."""
+        entries = super().check(value, path)
+        return [self.item.check(entry, f"{path}[{index}]") for index, entry in enumerate(entries)]
+
+    def build(self, value: Any, path: str) -> Any:
+        """The built entries."""
+        return self.container(self.item.build(entry, f"{path}[{index}]") for index, entry in enumerate(value))
+
+
+@dataclasses.dataclass(frozen=True)
+class UnionForm(Form):
+    """Any of several forms; the first that accepts the value's type decides."""
+
+    forms: tuple[Form, ...]
+
+    @property
+    def expected(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """In words."""
+        return ", or ".join(form.expected for form in self.forms)
+
+    def accepts(self, value: Any) -> bool:
+        """What one of them accepts."""
+        return any(form.accepts(value) for form in self.forms)
+
+    def _chosen(self, value: Any) -> Form:
+        return next(form for form in self.forms if form.accepts(value))
+
+    def check(self, value: Any, path: str) -> Any:
+        """As the chosen form says."""
+        return self._chosen(super().check(value, path)).check(value, path)
+
+    def build(self, value: Any, path: str) -> Any:
+        """As the chosen form says."""
+        return self._chosen(value).build(value, path)
+
+
+@dataclasses.dataclass(frozen=True)
+class NoForm(Form):
+    """A parameter that only a script can give (a function, an object of the user's)."""
+
+    expected: str = "nothing: this option can only be given in a script"
+
+    def accepts(self, value: Any) -> bool:
+        """Nothing."""
+        return False
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """The options of one constructor or function, by name, as its signature has them.
+
+    **Arguments:** `factory`: what is called with them; `supplied`: parameters that gnflow fills in where the
+    specification leaves them out; `hidden`: parameters that only gnflow gives; `refined`: forms, by name, of parameters
+    whose annotation says less than is known of them.
+    """
+
+    factory: Callable[..., Any]
+    supplied: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ("key",)
+    refined: Mapping[str, Form] = dataclasses.field(default_factory=dict)
+
+    def forms(self) -> dict[str, Form]:
+        """The form of every option."""
+        is_class = inspect.isclass(self.factory)
+        hints = typing.get_type_hints(self.factory.__init__ if is_class else self.factory)
+        # A field with a converter is annotated with what the converter takes; the field itself says what it is.
+        fields = typing.get_type_hints(self.factory) if is_class else {}
+        return {
+            name: self.refined.get(name)
+            or form_of(name, hints[name] if hints.get(name, Any) is not Any else fields.get(name, Any))
+            for name, parameter in inspect.signature(self.factory).parameters.items()
+            if parameter.kind in _BY_NAME and name not in self.hidden
+        }
+
+    def check(self, options: Mapping[str, Any], path: str, what: str, also: tuple[str, ...] = ()) -> dict[str, Any]:
+        """The options as the specification keeps them.
+
+        **Arguments:** `what`: what the options are of; `also`: names beside them that are valid at `path`, for
+        messages.
+
+        **Raises:** `ConfigError` for an option that does not exist (with the nearest one), that has the wrong type or a
+        wrong name in it, or that has no default and is missing.
+        """
+        forms = self.forms()
+        checked = {}
+        for key, option in options.items():
+            if key not in forms:
+                raise ConfigError(f"{path}: unknown option {key!r} of {what}; {nearest_name(key, (*forms, *also))}")
+            checked[key] = forms[key].check(option, f"{path}.{key}")
+        parameters = inspect.signature(self.factory).parameters
+        for name, form in forms.items():
+            if parameters[name].default is inspect.Parameter.empty and name not in (*checked, *self.supplied):
+                raise ConfigError(f"{path}: {what} needs the option {name!r}, {form.expected}.")
+        return checked
+
+    def build(self, options: Mapping[str, Any], path: str) -> dict[str, Any]:
+        """The objects that checked options stand for, by the name of the parameter."""
+        forms = self.forms()
+        return {key: forms[key].build(option, f"{path}.{key}") for key, option in options.items()}
+
+
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+@dataclasses.dataclass(frozen=True)
+class ComponentForm(Form):
+    """A table `{ kind = "...", options }`, or the kind alone; `kinds` maps kinds to what is called with the options."""
+
+    kinds: Mapping[str, Callable[..., Any]]
+    what: str
+    supplied: tuple[str, ...] = ()
+
+    @property
+    def expected(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """In words."""
+        return f"a {self.what}: a table with kind = {', '.join(repr(kind) for kind in self.kinds)}"
+
+    def accepts(self, value: Any) -> bool:
+        """Tables and strings."""
+        return isinstance(value, Mapping | str)
+
+    def check(self, value: Any, path: str) -> dict[str, Any]:
+        """The table, with every option checked against the signature of what the kind names."""
+        table = super().check(value, path)
+        table = {"kind": table} if isinstance(table, str) else table
+        if "kind" not in table:
+            raise ConfigError(f"{path} has no 'kind'; expected {self.expected}.")
+        kind = NameForm(self.kinds, f"kind of {self.what}").check(table["kind"], f"{path}.kind")
+        options = {key: option for key, option in table.items() if key != "kind"}
+        return {"kind": kind, **self._options(kind).check(options, path, f"{self.what} {kind!r}", also=("kind",))}
+
+    def build(self, value: Any, path: str, **given: Any) -> Any:
+        """The object. **Arguments:** `given`: what the specification left out, passed on where it is asked for.
+
+        **Raises:** `ConfigError` that names `path` where the constructor refuses the options.
+        """
+        factory = self.kinds[value["kind"]]
+        asked = inspect.signature(factory).parameters
+        keywords = {name: thing for name, thing in given.items() if name in asked and name not in value}
+        options = {key: option for key, option in value.items() if key != "kind"}
+        built = self._options(value["kind"]).build(options, path)
+        with at(path):
+            return factory(**built, **keywords)
+
+    def _options(self, kind: str) -> Options:
+        return Options(self.kinds[kind], self.supplied)
+
+
+@contextlib.contextmanager
+def at(path: str) -> Iterator[None]:
+    """Say of an error of gnflow raised within that it comes from the entry `path` of the specification.
+
+    **Raises:** `ConfigError` in place of any `GnflowError`.
+    """
+    try:
+        yield
+    except GnflowError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+# The abstract classes whose objects a specification can name, wherever an annotation asks for one.
+_BY_CLASS: dict[type, Form] = {
+    AbstractDamping: ComponentForm(damping_kinds, "damping rule"),
+    AbstractDirectionSolver: ComponentForm(direction_solver_kinds, "direction solver"),
+    AbstractFlow: ComponentForm(flow_kinds, "flow"),
+    AbstractLoss: ComponentForm(loss_kinds, "loss"),
+    AbstractOutputMetric: NameForm(output_metrics, "output metric"),
+}
+
+
+def form_of(name: str, annotation: Any) -> Form:
+    """The form of values for a parameter called `name` and annotated so."""
+    if annotation in _BY_CLASS:
+        return _BY_CLASS[annotation]
+    plain = {bool: BOOLEAN, int: INTEGER, float: NUMBER, str: TEXT}
+    if annotation in plain:
+        return plain[annotation]
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Literal:
+        return NameForm({choice: choice for choice in arguments}, name)
+    if origin in (list, tuple, Sequence):
+        return ListForm(form_of(name, arguments[0]), list if origin is list else tuple)
+    if origin in (Union, types.UnionType):
+        forms = [form_of(name, argument) for argument in arguments if argument not in (types.NoneType, Path)]
+        forms = [form for form in forms if not isinstance(form, NoForm)]
+        # A name of something known says more than any string.
+        forms.sort(key=lambda form: not isinstance(form, ComponentForm | NameForm))
+        return forms[0] if len(forms) == 1 else UnionForm(tuple(forms)) if forms else NoForm()
+    return NoForm()

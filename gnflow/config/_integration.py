@@ -1,0 +1,75 @@
+"""The [integration] and [stop] tables: how a flow is carried out, and until when."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .._core import ConfigError, nearest_name
+from ..simulate import error_norm_kinds, iterate, simulate, stop_kinds
+from ..solvers import solver_kinds
+from ._forms import NUMBER, Form, ListForm, NameForm, Options, at
+
+METHODS: dict[str, Callable[..., Any]] = {"simulate": simulate, "iterate": iterate}
+
+_RULES: Mapping[str, Callable[..., Any]] = dict(stop_kinds)
+_METHOD = NameForm({name: name for name in METHODS}, "method")
+_HIDDEN = ("problem", "model", "flow", "stop", "metrics", "progress", "throw")
+
+
+def _names(known: Mapping[str, Any], what: str, *more: str) -> NameForm:
+    return NameForm({name: name for name in (*more, *known)}, what)
+
+
+_REFINED: dict[str, Form] = {
+    "solver": _names(solver_kinds, "solver", "auto"),
+    "error_norm": _names(error_norm_kinds, "error norm"),
+    "saveat": ListForm(NUMBER, list),
+}
+
+
+def check_integration(table: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """An [integration] table: `method` ("simulate" unless given) and the options of `gnflow.simulate` or
+    `gnflow.iterate`.
+
+    **Raises:** `ConfigError` for an unknown method or option, or a wrong type.
+    """
+    method = _METHOD.check(table.get("method", "simulate"), f"{path}.method")
+    options = {key: option for key, option in table.items() if key != "method"}
+    return {"method": method, **_options(method).check(options, path, f"method {method!r}", also=("method",))}
+
+
+def merge_integration(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The [integration] table of a flow with its `own`: changes of the common one, unless it names another method."""
+    same_method = own.get("method", "simulate") == common.get("method", "simulate") or "method" not in own
+    return {**common, **own} if same_method else dict(own)
+
+
+def build_integration(table: Mapping[str, Any], path: str) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """The function that carries the run out, and its options."""
+    options = {key: option for key, option in table.items() if key != "method"}
+    return METHODS[table["method"]], _options(table["method"]).build(options, path)
+
+
+def check_stop(table: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """A [stop] table: stop rules by kind, each with its tolerance; the first that is met ends the run.
+
+    **Raises:** `ConfigError` for an unknown rule or a tolerance that is no number.
+    """
+    checked = {}
+    for kind, tolerance in table.items():
+        if kind not in _RULES:
+            raise ConfigError(f"{path}: unknown stop rule {kind!r}; {nearest_name(kind, _RULES)}")
+        checked[kind] = NUMBER.check(tolerance, f"{path}.{kind}")
+    return checked
+
+
+def build_stop(table: Mapping[str, Any], path: str) -> tuple[Any, ...]:
+    """The stop rules."""
+    rules = []
+    for kind, tolerance in table.items():
+        with at(f"{path}.{kind}"):
+            rules.append(_RULES[kind](tolerance))
+    return tuple(rules)
+
+
+def _options(method: str) -> Options:
+    return Options(METHODS[method], hidden=_HIDDEN, refined=_REFINED)

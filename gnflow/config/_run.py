@@ -1,0 +1,236 @@
+"""One run of a specification: a flow from one start on one problem."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+from .._core import ConfigError, nearest_name, stream
+from ..flows import AbstractFlow, Frozen, flow_kinds
+from ..metrics import AbstractMetric, metric_kinds
+from ..models import model_kinds
+from ..problems import Problem, problem_kinds
+from ..simulate import Trajectory
+from ._forms import TEXT, ComponentForm, ListForm, UnionForm, at
+from ._integration import (
+    build_integration,
+    build_stop,
+    check_integration,
+    check_stop,
+    merge_integration,
+)
+
+_PROBLEM = ComponentForm(problem_kinds, "problem", supplied=("key",))
+# The sizes of a model's input and output are those of the problem unless the specification has them.
+_MODEL = ComponentForm(model_kinds, "model", supplied=("key", "input_dim", "output_dim"))
+# `trainable` beside the options of any flow stands for the wrapper.
+_FLOW = ComponentForm({kind: flow for kind, flow in flow_kinds.items() if flow is not Frozen}, "flow")
+_METRIC = ComponentForm(metric_kinds, "metric")
+_METRICS = ListForm(_METRIC, tuple)
+_TRAINABLE = UnionForm((TEXT, ListForm(TEXT, tuple)))
+
+_SECTIONS = ("problem", "model", "flows", "integration", "stop", "metrics")
+_OF_FLOW = ("trainable", "integration", "stop")
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """The objects of a run, ready to start.
+
+    **Attributes:** `problem`, `model`, `flow`, `metrics`; `carry_out`: `gnflow.simulate` or `gnflow.iterate`;
+    `settings`:
+    its further arguments.
+    """
+
+    problem: Problem
+    model: Any
+    flow: AbstractFlow
+    metrics: tuple[AbstractMetric, ...]
+    carry_out: Callable[..., Trajectory]
+    settings: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSpec:
+    """All that decides a run, as checked tables that TOML and JSON can hold.
+
+    **Attributes:** `variant`, `flow_name`, `seed`: which run of the specification it is; `problem`, `model`, `flow`,
+    `integration`: tables; `stop`: a table, or None for the method's own rule; `metrics`: a table for each metric.
+    """
+
+    variant: str
+    flow_name: str
+    seed: int
+    problem: Mapping[str, Any]
+    model: Mapping[str, Any]
+    flow: Mapping[str, Any]
+    integration: Mapping[str, Any]
+    stop: Mapping[str, float] | None
+    metrics: tuple[Mapping[str, Any], ...]
+
+    @property
+    def label(self) -> str:
+        """variant/flow/seed-k, which is also its place in the run folder."""
+        return f"{self.variant}/{self.flow_name}/seed-{self.seed}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The run as a table; `RunSpec.from_dict` reads it."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @classmethod
+    def from_dict(cls, table: Mapping[str, Any]) -> "RunSpec":
+        """The run that `to_dict` wrote.
+
+        **Raises:** `ConfigError` if the table does not have a run's entries.
+        """
+        names = [field.name for field in dataclasses.fields(cls)]
+        for key in (*table, *names):
+            if key not in names or key not in table:
+                raise ConfigError(f"a run has the entries {', '.join(names)}, but {key!r} is not in both.")
+        return cls(**{**table, "metrics": tuple(table["metrics"])})
+
+    def content_hash(self) -> str:
+        """16 hexadecimal digits that tell runs apart by what decides their result, not by their names."""
+        content = {key: value for key, value in self.to_dict().items() if key not in ("variant", "flow_name")}
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def prepare(self) -> Prepared:
+        """Make the problem and the model from the seed's streams "problem" and "model", the flow, metrics and stop
+        rules.
+
+        Runs that differ in nothing but the model's scale so share their data and their unscaled draws.
+
+        **Raises:** `ConfigError`, naming the entry, where a constructor refuses its options or things do not fit
+        together.
+        """
+        key = jax.random.key(self.seed)
+        problem = _PROBLEM.build(self.problem, "problem", key=stream(key, "problem"))
+        model = _MODEL.build(
+            self.model,
+            "model",
+            key=stream(key, "model"),
+            input_dim=problem.input_dim,
+            output_dim=problem.num_outputs,
+        )
+        path = f"flows.{self.flow_name}"
+        flow = self._build_flow(path)
+        metrics = _METRICS.build(self.metrics, "metrics")
+        with at(path):
+            system = flow.system(problem, model)
+        for index, metric in enumerate(metrics):
+            with at(f"metrics[{index}]"):
+                metric.variables(system)
+        carry_out, settings = build_integration(self.integration, f"{path}.integration")
+        if self.stop is not None:
+            settings["stop"] = build_stop(self.stop, f"{path}.stop")
+        return Prepared(problem, model, flow, metrics, carry_out, settings)
+
+    def _build_flow(self, path: str) -> AbstractFlow:
+        options = {key: option for key, option in self.flow.items() if key != "trainable"}
+        flow = _FLOW.build(options, path)
+        if "trainable" not in self.flow:
+            return flow
+        return Frozen(flow, _TRAINABLE.build(self.flow["trainable"], f"{path}.trainable"))
+
+    def run(self, progress: bool = False) -> Trajectory:
+        """Carry the run out. A run that fails on its way returns what it got to, with the reason in `result`.
+
+        **Arguments:** `progress`: show a progress bar. **Raises:** what `prepare` and `gnflow.simulate` raise for bad
+        input.
+        """
+        made = self.prepare()
+        return made.carry_out(
+            made.problem,
+            made.model,
+            made.flow,
+            metrics=made.metrics,
+            progress=progress,
+            throw=False,
+            **made.settings,
+        )
+
+
+def check_runs(table: Mapping[str, Any], variant: str, seeds: tuple[int, ...]) -> tuple[RunSpec, ...]:
+    """The runs of one variant: its flows times the seeds.
+
+    **Arguments:** `table`: the sections of a specification with the variant's overrides applied.
+
+    **Raises:** `ConfigError` for the first entry that is unknown, of the wrong type or missing.
+    """
+    for key in table:
+        if key not in _SECTIONS:
+            known = (*_SECTIONS, "name", "seeds", "variants")
+            raise ConfigError(f"unknown section {key!r}; {nearest_name(key, known)}")
+    for key in ("problem", "model", "flows"):
+        if key not in table:
+            raise ConfigError(
+                f"there is no [{key}] section; a run needs [problem], [model] and at least one [flows.NAME]."
+            )
+    problem = _PROBLEM.check(table["problem"], "problem")
+    model = _MODEL.check(table["model"], "model")
+    metrics = tuple(_METRICS.check(table.get("metrics", []), "metrics"))
+    kinds = [json.dumps(metric, sort_keys=True) for metric in metrics]
+    for index, kind in enumerate(kinds):
+        if kind in kinds[:index]:
+            raise ConfigError(f"metrics[{index}] = {metrics[index]!r} is named twice.")
+    flows = _table(table["flows"], "flows")
+    if not flows:
+        raise ConfigError(
+            "[flows] is empty; name at least one flow, such as [flows.gradient_flow] with kind = 'gradient'."
+        )
+    integration = _table(table.get("integration", {}), "integration")
+    stop = None if "stop" not in table else check_stop(_table(table["stop"], "stop"), "stop")
+    runs = []
+    for name, flow in flows.items():
+        path = f"flows.{check_name(name, 'flows')}"
+        own = _table(flow, path)
+        runs += [
+            RunSpec(
+                variant=variant,
+                flow_name=name,
+                seed=seed,
+                problem=problem,
+                model=model,
+                flow=_check_flow(own, path),
+                integration=_check_integration(integration, own, path),
+                stop=check_stop(_table(own["stop"], f"{path}.stop"), f"{path}.stop") if "stop" in own else stop,
+                metrics=metrics,
+            )
+            for seed in seeds
+        ]
+    return tuple(runs)
+
+
+def check_name(name: str, path: str) -> str:
+    """`name` if it can name a folder. **Raises:** `ConfigError` otherwise."""
+    if not name or name.startswith(".") or any(not (char.isalnum() or char in "._=+-") for char in name):
+        raise ConfigError(
+            f"{path}: {name!r} names a folder, so it may only hold letters, digits and . _ = + -, "
+            "and not begin with a dot."
+        )
+    return name
+
+
+def _check_flow(own: Mapping[str, Any], path: str) -> dict[str, Any]:
+    options = {key: option for key, option in own.items() if key not in _OF_FLOW}
+    checked = _FLOW.check(options, path)
+    if "trainable" in own:
+        checked["trainable"] = _TRAINABLE.check(own["trainable"], f"{path}.trainable")
+    return checked
+
+
+def _check_integration(common: Mapping[str, Any], own: Mapping[str, Any], path: str) -> dict[str, Any]:
+    if "integration" not in own:
+        return check_integration(common, "integration")
+    path = f"{path}.integration"
+    return check_integration(merge_integration(common, _table(own["integration"], path)), path)
+
+
+def _table(value: Any, path: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{path} = {value!r}; expected a table, [{path}].")
+    return value

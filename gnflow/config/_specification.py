@@ -1,0 +1,131 @@
+"""A specification: the TOML file that states a set of runs."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from .._core import ConfigError
+from ._forms import INTEGER, TEXT, ListForm
+from ._overrides import Override, apply_overrides, flatten_overrides
+from ._run import RunSpec, check_name, check_runs
+from ._toml import read_toml
+
+_SEEDS = ListForm(INTEGER, tuple)
+_ONLY_VARIANT = "base"
+
+
+@dataclasses.dataclass(frozen=True)
+class Specification:
+    """A set of runs: variants times flows times seeds, stated once.
+
+    Made by `Specification.from_dict` or `read_specification`, which check every name and type.
+
+    **Attributes:** `name`; `table`: the whole specification as TOML holds it; `runs`: every run, in order; `variants`:
+    by name, what each variant changes, as dotted paths and values ("model.init_scale": 0.1). A specification without
+    variants has the one called "base", which changes nothing.
+    """
+
+    name: str
+    table: Mapping[str, Any]
+    runs: tuple[RunSpec, ...]
+    variants: Mapping[str, Mapping[str, Any]]
+
+    @classmethod
+    def from_dict(cls, table: Mapping[str, Any], name: str = "run") -> "Specification":
+        """The specification that a TOML table states.
+
+        **Arguments:** `table`: `problem`, `model` and `flows`, and optionally `name`, `integration`, `stop`, `metrics`,
+        `seeds` (default [0]) and `variants`; `name`: used where the table has none.
+
+        **Raises:** `ConfigError` that names the entry, its value and what was expected, for the first thing that is
+        wrong.
+        """
+        common = {key: value for key, value in table.items() if key not in ("name", "seeds", "variants")}
+        seeds = _check_seeds(table.get("seeds", [0]))
+        name = check_name(TEXT.check(table.get("name", name), "name"), "name")
+        variants = _check_variants(table.get("variants", {}))
+        runs: list[RunSpec] = []
+        for variant, overrides in variants.items():
+            try:
+                runs += check_runs(apply_overrides(common, overrides), variant, seeds)
+            except ConfigError as error:
+                raise error if variant == _ONLY_VARIANT else ConfigError(f"in variant {variant!r}: {error}") from error
+        changes = {
+            variant: {".".join(path): value for path, value in overrides} for variant, overrides in variants.items()
+        }
+        return cls(name, {**table, "name": name}, tuple(runs), changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The table to write to TOML; `from_dict` makes an equal specification of it."""
+        return dict(self.table)
+
+    def check(self) -> None:
+        """Make the objects of every run of the first seed, and throw them away, so that no run starts if one cannot.
+
+        **Raises:** `ConfigError` for the first that cannot be made.
+        """
+        first = self.runs[0].seed
+        for run in self.runs:
+            if run.seed == first:
+                try:
+                    run.prepare()
+                except ConfigError as error:
+                    raise (
+                        error if run.variant == _ONLY_VARIANT else ConfigError(f"in variant {run.variant!r}: {error}")
+                    ) from error
+
+
+def read_specification(path: str | Path, overrides: Iterable[Override] = ()) -> Specification:
+    """The specification in a TOML file, with `overrides` applied to it.
+
+    Paths of data files in the file are relative to its folder, those in overrides to the working directory; the
+    specification keeps them absolute.
+
+    **Raises:** `ConfigError`, naming the file, for a file that cannot be read or whatever is wrong in it.
+    """
+    path = Path(path)
+    table = read_toml(path)
+    try:
+        table = _absolute(table, path.parent)
+        table = _absolute(apply_overrides(table, overrides), Path())
+        return Specification.from_dict(table, name=path.stem)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _check_seeds(seeds: Any) -> tuple[int, ...]:
+    checked = tuple(_SEEDS.check(seeds, "seeds"))
+    if not checked or len(set(checked)) < len(checked) or min(checked) < 0:
+        raise ConfigError(f"seeds = {seeds!r}; expected at least one integer of at least 0, each once.")
+    return checked
+
+
+def _check_variants(variants: Any) -> dict[str, list[Override]]:
+    if not isinstance(variants, Mapping) or not all(isinstance(changes, Mapping) for changes in variants.values()):
+        raise ConfigError(f"variants = {variants!r}; expected a table for each: [variants.NAME].")
+    if not variants:
+        return {_ONLY_VARIANT: []}
+    flat = {check_name(name, "variants"): flatten_overrides(changes) for name, changes in variants.items()}
+    for name, overrides in flat.items():
+        for path, _ in overrides:
+            if path[0] in ("name", "seeds", "variants"):
+                raise ConfigError(f"variants.{name} sets {'.'.join(path)!r}, which is common to all variants.")
+    return flat
+
+
+def _absolute(table: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """`table` with the data file of `problem`, in itself and in its variants, as an absolute path."""
+    changed = dict(table)
+    variants = table.get("variants")
+    if isinstance(variants, dict):
+        changed["variants"] = {
+            name: _absolute(changes, folder) if isinstance(changes, dict) else changes
+            for name, changes in variants.items()
+        }
+    if isinstance(table.get("problem.path"), str):
+        changed["problem.path"] = str((folder / table["problem.path"]).resolve())
+    problem = table.get("problem")
+    if isinstance(problem, dict) and isinstance(problem.get("path"), str):
+        changed["problem"] = {**problem, "path": str((folder / problem["path"]).resolve())}
+    return changed

@@ -1,0 +1,76 @@
+"""Read and write TOML; messages name the file and the place."""
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .._core import ConfigError
+
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """The table a TOML file holds.
+
+    **Raises:** `ConfigError` if the file is missing, not UTF-8 text or not TOML (with line and column).
+    """
+    path = Path(path)
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}).") from error
+    except FileNotFoundError as error:
+        raise ConfigError(f"there is no file {str(path)!r} (looked in {Path.cwd()}).") from error
+    except OSError as error:
+        raise ConfigError(f"cannot read {str(path)!r}: {error.strerror}.") from error
+
+
+def to_toml(table: Mapping[str, Any]) -> str:
+    """The text of a TOML document; `tomllib.loads` gives `table` back.
+
+    **Arguments:** `table`: strings, booleans, integers, floats, lists and tables of them.
+    """
+    return "\n".join(_section(table, ())).strip() + "\n"
+
+
+def _section(table: Mapping[str, Any], path: tuple[str, ...]) -> list[str]:
+    # Tables of tables become [headers] down to the second level, which is how a person writes flows and variants.
+    headed = {key: value for key, value in table.items() if isinstance(value, Mapping) and _gets_header(path, value)}
+    lines = [f"{_key(key)} = {_value(value)}" for key, value in table.items() if key not in headed]
+    if path and (lines or not headed):
+        lines = ["", f"[{'.'.join(_key(part) for part in path)}]", *lines]
+    for key, value in headed.items():
+        lines += _section(value, (*path, key))
+    return lines
+
+
+def _gets_header(path: tuple[str, ...], value: Mapping[str, Any]) -> bool:
+    return not path or (path[0] in ("flows", "variants") and len(path) == 1)
+
+
+def _key(key: str) -> str:
+    return key if _BARE_KEY.fullmatch(key) else _string(key)
+
+
+def _string(text: str) -> str:
+    # TOML's basic strings are JSON's, but for the one control character that JSON leaves as it is.
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, str):
+        return _string(value)
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{_key(key)} = {_value(item)}" for key, item in value.items()) + " }"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_value(item) for item in value) + "]"
+    raise ConfigError(f"{value!r} (a {type(value).__name__}) cannot be written to TOML.")

@@ -1,0 +1,57 @@
+"""What a flow is: a vector field on a model's weights."""
+
+import abc
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from .._core import tree_scale
+from ..geometry import AbstractTangent, Direction, SolveDiagnostics, System
+from ..problems import Problem
+
+
+class AbstractFlow(eqx.Module):
+    """dw/dt = velocity(t, w; system). A flow composes its parts; it knows nothing of how it is integrated."""
+
+    @property
+    def trainable(self) -> str | tuple[str, ...]:
+        """The names of the weights that move; all of them unless the flow is wrapped in `Frozen`."""
+        return "all"
+
+    def system(self, problem: Problem, model: Any) -> System:
+        """The problem joined with the model's structure, with the weights that this flow moves."""
+        return System(problem, model, self.trainable)
+
+    @abc.abstractmethod
+    def velocity_and_diagnostics(
+        self, time: Float[Array, ""] | float, weights: PyTree, system: System
+    ) -> tuple[PyTree, SolveDiagnostics | None]:
+        """w' and how it was solved for (None for a flow that solves for nothing).
+
+        **Arguments:** `time`: flow time; `weights`: the trained weights, a pytree; `system`: from `self.system(...)`.
+        """
+
+    def velocity(self, time: Float[Array, ""] | float, weights: PyTree, system: System) -> PyTree:
+        """w', a tree like the weights, per unit of flow time."""
+        return self.velocity_and_diagnostics(time, weights, system)[0]
+
+
+class AbstractOutputFlow(AbstractFlow):
+    """A flow w' = -J^T a whose coefficients a (N, C) come from the outputs and the Gram matrix.
+
+    Then f' = -A a. Every flow of this package has this form, with a = K g for a symmetric positive semi-definite A K.
+    """
+
+    @abc.abstractmethod
+    def direction(self, time: Float[Array, ""], tangent: AbstractTangent, system: System) -> Direction:
+        """a (N, C) at flow time `time`, with the tangent on the training inputs at the present weights."""
+
+    def velocity_and_diagnostics(
+        self, time: Float[Array, ""] | float, weights: PyTree, system: System
+    ) -> tuple[PyTree, SolveDiagnostics | None]:
+        """-J^T a; the tangent is computed once and serves outputs, Gram matrix and J^T."""
+        tangent = system.tangent(weights)
+        direction = self.direction(jnp.asarray(time, dtype=jnp.float64), tangent, system)
+        return tree_scale(-1.0, tangent.vjp(direction.coefficients)), direction.diagnostics

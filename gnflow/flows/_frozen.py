@@ -1,0 +1,45 @@
+"""A flow in which only some of the weights move."""
+
+import equinox as eqx
+from jaxtyping import Array, Float, PyTree
+
+from .._core import ModelError
+from ..geometry import SolveDiagnostics, System
+from ._base import AbstractFlow
+
+
+class Frozen(AbstractFlow):
+    """`flow` with all weights fixed but the named ones; with "output", random features.
+
+    J, A and the direction are those of the moving weights alone, and only they are integrated.
+
+    **Arguments:** `flow`: any flow; `trainable`: the names of the weights that move: layers as the model names them
+    ("output", "hidden") or paths of its leaves ("layers[0].bias"), one or several.
+    """
+
+    flow: AbstractFlow
+    moving: str | tuple[str, ...] = eqx.field(static=True)
+
+    def __init__(self, flow: AbstractFlow, trainable: str | tuple[str, ...] = "output"):
+        self.flow = flow
+        self.moving = trainable
+
+    @property
+    def trainable(self) -> str | tuple[str, ...]:
+        """The names of the weights that move."""
+        return self.moving
+
+    def velocity_and_diagnostics(
+        self, time: Float[Array, ""] | float, weights: PyTree, system: System
+    ) -> tuple[PyTree, SolveDiagnostics | None]:
+        """The wrapped flow's velocity in a system whose trained weights are the moving ones.
+
+        **Raises:** `ModelError` if `system` was not built by `self.system(...)`.
+        """
+        expected = (self.moving,) if isinstance(self.moving, str) else tuple(self.moving)
+        if system.trainable != expected:
+            raise ModelError(
+                f"this flow moves {expected}, but the system was built for {system.trainable}; "
+                "build it with flow.system(problem, model)."
+            )
+        return self.flow.velocity_and_diagnostics(time, weights, system)

@@ -1,0 +1,22 @@
+"""The tangent geometry of a model on a problem: J, J^T, the NTK Gram matrix, spectra, damping and directions."""
+
+from . import damping as damping, directions as directions
+from ._dispatch import make_tangent as make_tangent
+from ._generic import GenericTangent as GenericTangent
+from ._output_metric import (
+    AbstractOutputMetric as AbstractOutputMetric,
+    FisherMetric as FisherMetric,
+    HessianMetric as HessianMetric,
+    IdentityMetric as IdentityMetric,
+    get_output_metric as get_output_metric,
+    output_metrics as output_metrics,
+)
+from ._snapshot import Snapshot as Snapshot
+from ._spectrum import (
+    effective_rank as effective_rank,
+    numerical_rank as numerical_rank,
+    rank_cutoff as rank_cutoff,
+)
+from ._system import System as System
+from ._tangent import AbstractTangent as AbstractTangent
+from .directions import Direction as Direction, SolveDiagnostics as SolveDiagnostics

@@ -1,0 +1,88 @@
+"""The tangent of any Equinox module: automatic differentiation sample by sample, memory bounded by chunks."""
+
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from .._core import tree_size
+from ._tangent import AbstractTangent
+
+# Jacobian rows held at once on either side of a Gram block.
+_CHUNK_BYTES = 128 * 2**20
+
+
+class GenericTangent(AbstractTangent):
+    """The tangent of a module about which nothing is known but that it maps one input to outputs.
+
+    A Gram matrix is built from blocks of rows of J: at most 128 MiB of rows are held on each side (one sample's rows
+    where these alone are larger), and the rows of one side are computed again for each block of the other. If all rows
+    fit, each is computed once.
+
+    **Attributes:** `outputs` (n, C); `weights`, `structure`: the model split into trained arrays and the rest; `x` (n, d).
+    """
+
+    outputs: Float[Array, "samples outputs"]
+    weights: PyTree
+    structure: PyTree
+    x: Float[Array, "samples ..."]
+
+    def __init__(self, weights: PyTree, structure: PyTree, x: Float[Array, "samples ..."]):
+        self.weights = weights
+        self.structure = structure
+        self.x = x
+        self.outputs = self._batch_outputs(weights)
+
+    def _single_output(self, weights: PyTree, x: Array) -> Array:
+        return jnp.atleast_1d(eqx.combine(weights, self.structure)(x))
+
+    def _batch_outputs(self, weights: PyTree) -> Array:
+        return jax.vmap(self._single_output, in_axes=(None, 0))(weights, self.x)
+
+    def jvp(self, displacement: PyTree) -> Float[Array, "samples outputs"]:
+        """J r by forward mode: about twice the cost of the outputs."""
+        return jax.jvp(self._batch_outputs, (self.weights,), (displacement,))[1]
+
+    def vjp(self, coefficients: Float[Array, "samples outputs"]) -> PyTree:
+        """J^T a by reverse mode: about three times the cost of the outputs."""
+        return jax.vjp(self._batch_outputs, self.weights)[1](coefficients)[0]
+
+    def cross_gram(self, other: "AbstractTangent") -> Float[Array, "rows columns"]:
+        """J J'^T from per-sample Jacobian rows, block by block."""
+        assert isinstance(other, GenericTangent)
+        num_outputs = self.outputs.shape[1]
+        chunk = max(1, _CHUNK_BYTES // (8 * num_outputs * tree_size(self.weights)))
+        left, right = _chunks(self.x, chunk), _chunks(other.x, chunk)
+        if left.shape[0] == right.shape[0] == 1 and self is other:
+            rows = self._jacobian_rows(left[0])
+            return _contract(rows, rows)
+        blocks = jax.lax.map(
+            lambda left_x: _row_of_blocks(self._jacobian_rows(left_x), other, right), left
+        )  # (left chunks, right chunks, chunk C, chunk C)
+        rows, columns = blocks.shape[0] * blocks.shape[2], blocks.shape[1] * blocks.shape[3]
+        whole = blocks.transpose(0, 2, 1, 3).reshape(rows, columns)
+        return whole[: self.outputs.size, : other.outputs.size]
+
+    def _jacobian_rows(self, x: Array) -> PyTree:
+        jacobian = jax.vmap(jax.jacrev(self._single_output), in_axes=(None, 0))(self.weights, x)
+        rows = x.shape[0] * self.outputs.shape[1]
+        return jax.tree.map(lambda leaf: leaf.reshape(rows, -1), jacobian)
+
+
+def _chunks(x: Array, chunk: int) -> Array:
+    """(n, ...) as (number of chunks, at most `chunk`, ...), the last filled up by repeating the last sample."""
+    count = math.ceil(x.shape[0] / chunk)
+    size = math.ceil(x.shape[0] / count)
+    padding = [(0, count * size - x.shape[0])] + [(0, 0)] * (x.ndim - 1)
+    return jnp.pad(x, padding, mode="edge").reshape(count, size, *x.shape[1:])
+
+
+def _row_of_blocks(left_rows: PyTree, other: GenericTangent, right: Array) -> Array:
+    return jax.lax.map(lambda right_x: _contract(left_rows, other._jacobian_rows(right_x)), right)
+
+
+def _contract(left_rows: PyTree, right_rows: PyTree) -> Array:
+    products = jax.tree.map(lambda left, right: left @ right.T, left_rows, right_rows)
+    return sum(jax.tree.leaves(products))  # pyright: ignore[reportReturnType]

@@ -1,0 +1,119 @@
+"""The tangent of a network of dense layers in closed form: no Jacobian, only inputs and signals of each layer."""
+
+import abc
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from ._tangent import AbstractTangent
+
+LayerWeights = tuple[Array | None, Array | None]
+
+
+class LayerTangent(eqx.Module):
+    """One dense layer z = factor W h + b inside a network, as the outputs see it to first order.
+
+    With the layer's inputs h_n and its signals delta_nc = d f_c(x_n) / d z (the backpropagated derivatives), the derivative
+    of output (n, c) with respect to W is factor delta_nc h_n^T, so that this layer's part of the Gram matrix is
+
+        A[(n, c), (m, e)] = (factor^2 h_n . h_m + 1) (delta_nc . delta_me)
+
+    (the 1 is the bias's): two products, whatever the number of weights.
+
+    **Attributes:** `inputs` (n, fan_in); `signals` (n, C, fan_out), or None for the output layer, whose signals are the
+    identity; `factor`; `weight_trained`, `bias_trained`.
+    """
+
+    inputs: Float[Array, "samples fan_in"]
+    signals: Float[Array, "samples outputs fan_out"] | None
+    factor: float = eqx.field(static=True)
+    weight_trained: bool = eqx.field(static=True)
+    bias_trained: bool = eqx.field(static=True)
+
+    @property
+    def trained(self) -> bool:
+        """Whether any of the layer's weights moves."""
+        return self.weight_trained or self.bias_trained
+
+    def jvp(self, weights: LayerWeights) -> Float[Array, "samples _"]:
+        """This layer's part of J r, (n, C), for displacements of (W (fan_out, fan_in), b (fan_out,))."""
+        weight, bias = weights
+        change = jnp.zeros(())
+        if self.weight_trained:
+            assert weight is not None
+            change = self.factor * (self.inputs @ weight.T)
+        if self.bias_trained:
+            assert bias is not None
+            change = change + bias[None, :]
+        change = jnp.broadcast_to(change, (self.inputs.shape[0], change.shape[-1]))
+        if self.signals is None:
+            return change
+        return jnp.einsum("nw,ncw->nc", change, self.signals)
+
+    def vjp(self, coefficients: Float[Array, "samples outputs"]) -> LayerWeights:
+        """This layer's part of J^T a: (W (fan_out, fan_in), b (fan_out,)), None where nothing is trained."""
+        if self.signals is None:
+            signal = coefficients
+        elif self.signals.shape[1] == 1:
+            signal = coefficients * self.signals[:, 0, :]
+        else:
+            signal = jnp.einsum("nc,ncw->nw", coefficients, self.signals)
+        weight = self.factor * (signal.T @ self.inputs) if self.weight_trained else None
+        bias = jnp.sum(signal, axis=0) if self.bias_trained else None
+        return weight, bias
+
+    def cross_gram(self, other: "LayerTangent", num_outputs: int) -> Float[Array, "n c m c"]:
+        """This layer's part of J J'^T, (n, C, m, C)."""
+        inner = jnp.zeros((self.inputs.shape[0], other.inputs.shape[0]))
+        if self.weight_trained:
+            inner = self.factor**2 * (self.inputs @ other.inputs.T)
+        if self.bias_trained:
+            inner = inner + 1.0
+        inner = inner[:, None, :, None]
+        if self.signals is None or other.signals is None:
+            return inner * jnp.eye(num_outputs)[None, :, None, :]
+        left = self.signals.reshape(-1, self.signals.shape[2])
+        right = other.signals.reshape(-1, other.signals.shape[2])
+        shape = (self.inputs.shape[0], num_outputs, other.inputs.shape[0], num_outputs)
+        return inner * (left @ right.T).reshape(shape)
+
+
+class AbstractLayeredTangent(AbstractTangent):
+    """A network of dense layers: J, J^T and Gram matrices are sums over its layers.
+
+    **Attributes:** `outputs` (n, C); `layers`: first to last; `weights`: the weights the tangent was made at, whose tree
+    J^T a follows.
+    """
+
+    layers: eqx.AbstractVar[tuple[LayerTangent, ...]]
+    weights: eqx.AbstractVar[PyTree]
+
+    @staticmethod
+    @abc.abstractmethod
+    def layer_weights(weights: PyTree) -> tuple[LayerWeights, ...]:
+        """(W (fan_out, fan_in), b) of each layer from a tree like the weights."""
+
+    @staticmethod
+    @abc.abstractmethod
+    def weight_tree(like: PyTree, layers: tuple[LayerWeights, ...]) -> PyTree:
+        """The tree like `like` with the given (W, b) in each layer: the inverse of `layer_weights`."""
+
+    def jvp(self, displacement: PyTree) -> Float[Array, "samples outputs"]:
+        """J r, (n, C)."""
+        pairs = zip(self.layers, self.layer_weights(displacement), strict=True)
+        changes = [layer.jvp(weights) for layer, weights in pairs if layer.trained]
+        return sum(changes)  # pyright: ignore[reportReturnType]
+
+    def vjp(self, coefficients: Float[Array, "samples outputs"]) -> PyTree:
+        """J^T a, a tree like the weights."""
+        return self.weight_tree(self.weights, tuple(layer.vjp(coefficients) for layer in self.layers))
+
+    def cross_gram(self, other: AbstractTangent) -> Float[Array, "rows columns"]:
+        """J J'^T, (nC, n'C): for each layer one product of its inputs and one of its signals."""
+        assert isinstance(other, AbstractLayeredTangent)
+        pairs = zip(self.layers, other.layers, strict=True)
+        num_outputs = self.outputs.shape[1]
+        blocks = [layer.cross_gram(twin, num_outputs) for layer, twin in pairs if layer.trained]
+        total: Array = sum(blocks)  # pyright: ignore[reportAssignmentType]
+        return total.reshape(self.outputs.size, other.outputs.size)

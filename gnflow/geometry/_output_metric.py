@@ -1,0 +1,67 @@
+"""The metric H on outputs in which Gauss-Newton measures a step."""
+
+import abc
+from typing import Any
+
+import equinox as eqx
+from jaxtyping import Array, Float
+
+from .._core import look_up
+from ..losses import AbstractLoss, AbstractOutputFactor, ScaledIdentity
+
+
+class AbstractOutputMetric(eqx.Module):
+    """A symmetric positive semi-definite H on outputs, given by a factor R with H = R R^T."""
+
+    @abc.abstractmethod
+    def factor(
+        self, loss: AbstractLoss, outputs: Float[Array, "samples outputs"], targets: Float[Array, "samples outputs"]
+    ) -> AbstractOutputFactor:
+        """R at the given outputs (N, C)."""
+
+
+class IdentityMetric(AbstractOutputMetric):
+    """H = I, the choice of [A]'s experiments: with the squared loss the flow's rate is 1/N."""
+
+    def factor(
+        self, loss: AbstractLoss, outputs: Float[Array, "samples outputs"], targets: Float[Array, "samples outputs"]
+    ) -> AbstractOutputFactor:
+        """R = I."""
+        return ScaledIdentity(1.0)
+
+
+class HessianMetric(AbstractOutputMetric):
+    """H = the Hessian of the loss: generalised Gauss-Newton; squared loss: I/N, so that the flow's rate is 1."""
+
+    def factor(
+        self, loss: AbstractLoss, outputs: Float[Array, "samples outputs"], targets: Float[Array, "samples outputs"]
+    ) -> AbstractOutputFactor:
+        """A factor of the Hessian; singular for softmax cross-entropy."""
+        return loss.hessian_factor(outputs, targets)
+
+
+class FisherMetric(AbstractOutputMetric):
+    """H = the Fisher information of the output distribution: natural gradient (Amari 1998)."""
+
+    def factor(
+        self, loss: AbstractLoss, outputs: Float[Array, "samples outputs"], targets: Float[Array, "samples outputs"]
+    ) -> AbstractOutputFactor:
+        """A factor of the Fisher information; that of the Hessian for exponential families."""
+        return loss.fisher_factor(outputs, targets)
+
+
+output_metrics: dict[str, AbstractOutputMetric] = {
+    "identity": IdentityMetric(),
+    "hessian": HessianMetric(),
+    "fisher": FisherMetric(),
+}
+
+
+def get_output_metric(metric: Any) -> AbstractOutputMetric:
+    """The output metric called "identity", "hessian" or "fisher" (or `metric` itself if it is one).
+
+    **Raises:** `ConfigError` for an unknown name, with the nearest valid one.
+    """
+    if isinstance(metric, AbstractOutputMetric):
+        return metric
+    return look_up(metric, output_metrics, "output metric")

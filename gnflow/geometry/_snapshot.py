@@ -1,0 +1,98 @@
+"""The state of a run at one saved time, with everything that several metrics need computed at most once."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from ._system import System
+from ._tangent import AbstractTangent
+from .directions import SolveDiagnostics
+
+
+class Snapshot:
+    """The state at one time. Each property is computed when first asked for and kept, within one trace.
+
+    **Arguments:** `time`: flow time (or number of steps); `weights`: the trained weights; `system`; `velocity`: a function
+    without arguments that gives (w', diagnostics) at this state, called only if a metric asks; `integrals`: integrals over
+    flow time up to here, by the name of their variable.
+    """
+
+    def __init__(
+        self,
+        time: Float[Array, ""],
+        weights: PyTree,
+        system: System,
+        velocity: Callable[[], tuple[PyTree, SolveDiagnostics | None]],
+        integrals: dict[str, Float[Array, ""]] | None = None,
+    ):
+        self.time = time
+        self.weights = weights
+        self.system = system
+        self._velocity = velocity
+        self.integrals = {} if integrals is None else integrals
+
+    @property
+    def model(self) -> Any:
+        """The whole model."""
+        return self.system.model(self.weights)
+
+    @functools.cached_property
+    def tangent(self) -> AbstractTangent:
+        """The tangent on the training inputs."""
+        return self.system.tangent(self.weights)
+
+    @functools.cached_property
+    def gram(self) -> Float[Array, "rows rows"]:
+        """The NTK Gram matrix A, (NC, NC)."""
+        return self.tangent.gram()
+
+    @functools.cached_property
+    def eigenvalues(self) -> Float[Array, " rows"]:
+        """Eigenvalues of A, ascending, (NC,)."""
+        return jnp.linalg.eigvalsh(self.gram)
+
+    @functools.cached_property
+    def train_outputs(self) -> Float[Array, "samples outputs"]:
+        """f on the training inputs, (N, C)."""
+        return self.tangent.outputs
+
+    @functools.cached_property
+    def test_outputs(self) -> Float[Array, "samples outputs"]:
+        """f on the test inputs, (n, C); only where the problem has test data."""
+        return self.system.outputs(self.weights, self.system.problem.x_test)
+
+    @functools.cached_property
+    def train_loss(self) -> Float[Array, ""]:
+        """L on the training data."""
+        return self.system.loss.value(self.train_outputs, self.system.problem.y_train)
+
+    @functools.cached_property
+    def test_loss(self) -> Float[Array, ""]:
+        """L on the test data; only where the problem has test data."""
+        return self.system.loss.value(self.test_outputs, self.system.problem.y_test)
+
+    @functools.cached_property
+    def _velocity_and_diagnostics(self) -> tuple[PyTree, SolveDiagnostics | None]:
+        return self._velocity()
+
+    @property
+    def velocity(self) -> PyTree:
+        """w' of the flow at this state."""
+        return self._velocity_and_diagnostics[0]
+
+    @property
+    def diagnostics(self) -> SolveDiagnostics | None:
+        """Damping, rank and residual of the flow's solve at this state; None for a flow without one."""
+        return self._velocity_and_diagnostics[1]
+
+    def gram_velocity(self) -> Float[Array, "rows rows"]:
+        """dA/dt along the flow, (NC, NC), by forward mode through the Gram matrix."""
+
+        def gram(weights: PyTree) -> Array:
+            return self.system.tangent(weights).gram()
+
+        return jax.jvp(gram, (self.weights,), (self.velocity,))[1]

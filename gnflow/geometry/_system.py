@@ -1,0 +1,121 @@
+"""A problem joined with a model's structure: everything a flow needs beside the weights."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Float, PyTree
+
+from .._core import ModelError, nearest_name, require_float64
+from ..losses import AbstractLoss
+from ..models import trainable_mask, trainable_weights
+from ..problems import Problem
+from ._dispatch import make_tangent
+from ._tangent import AbstractTangent
+
+
+class System(eqx.Module):
+    """A problem (data and loss) joined with a model's structure, built once and used at any weights.
+
+    **Arguments:**
+
+    - `problem`: a `gnflow.Problem`.
+    - `model`: any Equinox module called on one input (d,) that returns (C,), or () for C = 1.
+    - `trainable`: "all", or the names of the weights that move: layers as the model names them (`weight_groups`) or paths
+      of its leaves ("output_weight", "layers[0]", "layers[0].bias").
+
+    **Attributes:** `problem`; `structure`: the model without the trained weights; `trainable`; `mobility`: the model's own
+    m of w' = -m grad L, dimensionless, 1 for a model that names none.
+
+    **Raises:** `ModelError` if model and problem do not fit together, nothing is trained or a name is unknown;
+    `PrecisionError` if the weights are not float64.
+    """
+
+    problem: Problem
+    structure: PyTree
+    trainable: tuple[str, ...] = eqx.field(static=True)
+    mobility: float = eqx.field(static=True)
+
+    def __init__(self, problem: Problem, model: Any, trainable: str | tuple[str, ...] = "all"):
+        if not isinstance(problem, Problem):
+            raise ModelError(
+                f"problem is a {type(problem).__name__}; expected a gnflow.Problem(x_train, y_train, ...)."
+            )
+        self.problem = problem
+        self.trainable = (trainable,) if isinstance(trainable, str) else tuple(trainable)
+        weights, self.structure = eqx.partition(model, _mask(model, self.trainable))
+        self.mobility = float(getattr(model, "mobility", 1.0))
+        require_float64(weights, f"the weights of {type(model).__name__}, ")
+        _check_fit(problem, model)
+
+    def weights(self, model: Any) -> PyTree:
+        """The trained weights of `model` (a model of the same structure): a pytree with None for all that does not move."""
+        return eqx.partition(model, _mask(model, self.trainable))[0]
+
+    def model(self, weights: PyTree) -> Any:
+        """The whole model with the given weights."""
+        return eqx.combine(weights, self.structure)
+
+    @property
+    def loss(self) -> AbstractLoss:
+        """The problem's loss."""
+        return self.problem.loss
+
+    def tangent(self, weights: PyTree, x: Float[Array, "samples ..."] | None = None) -> AbstractTangent:
+        """The model's tangent at `weights` on the training inputs, or on the inputs `x` (n, d)."""
+        return make_tangent(self.structure, weights, self.problem.x_train if x is None else x)
+
+    def outputs(self, weights: PyTree, x: Float[Array, "samples ..."] | None = None) -> Float[Array, "samples outputs"]:
+        """The model's outputs (n, C) on the training inputs, or on the inputs `x` (n, d)."""
+        outputs = jax.vmap(self.model(weights))(self.problem.x_train if x is None else x)
+        return outputs.reshape(outputs.shape[0], -1)
+
+    def train_loss(self, weights: PyTree) -> Float[Array, ""]:
+        """L on the training data."""
+        return self.loss.value(self.outputs(weights), self.problem.y_train)
+
+    def test_loss(self, weights: PyTree) -> Float[Array, ""]:
+        """L on the test data, which the problem must have."""
+        assert self.problem.x_test is not None
+        return self.loss.value(self.outputs(weights, self.problem.x_test), self.problem.y_test)
+
+
+def _mask(model: Any, names: tuple[str, ...]) -> PyTree:
+    """Booleans like `model`: True where a leaf is trainable and named."""
+    mask = trainable_mask(model)
+    trainable_weights(model)  # refuses a model with nothing to train
+    if names == ("all",):
+        return mask
+    groups = getattr(model, "weight_groups", {})
+    prefixes = [prefix for name in names for prefix in groups.get(name, (name,))]
+    flat, tree = jax.tree_util.tree_flatten_with_path(mask)
+    paths = [jax.tree_util.keystr(path).removeprefix(".") for path, _ in flat]
+    known = {*groups, *(path for path, (_, trained) in zip(paths, flat, strict=True) if trained)}
+    chosen = [any(_is_under(path, prefix) for prefix in prefixes) for path in paths]
+    for name in names:
+        own = groups.get(name, (name,))
+        if not any(_is_under(path, prefix) for path in known for prefix in own):
+            raise ModelError(f"{type(model).__name__} has no weights called {name!r}; {nearest_name(name, known)}")
+    return jax.tree.unflatten(tree, [trained and named for (_, trained), named in zip(flat, chosen, strict=True)])
+
+
+def _is_under(path: str, prefix: str) -> bool:
+    return path == prefix or path.startswith((prefix + ".", prefix + "["))
+
+
+def _check_fit(problem: Problem, model: Any) -> None:
+    x = problem.x_train[0]
+    name = type(model).__name__
+    try:
+        shape = eqx.filter_eval_shape(model, x).shape
+    except (TypeError, ValueError) as error:
+        raise ModelError(
+            f"{name} cannot be called on one training input of shape {x.shape}: {error}. A model maps one input to (C,) "
+            "outputs (gnflow batches it), and its input size must be that of the data."
+        ) from error
+    expected = problem.y_train.shape[1:]
+    if shape != expected and not (shape == () and expected == (1,)):
+        raise ModelError(
+            f"{name} returns outputs of shape {shape} for one input, but the targets of the problem have shape {expected}; "
+            f"build the model with output_dim={expected[0]}."
+        )

@@ -1,0 +1,69 @@
+"""The tangent of the mean-field network (and of random features): two N x M arrays, whatever the input dimension."""
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from ..models import MeanFieldNetwork
+from ._layered import AbstractLayeredTangent, LayerTangent, LayerWeights
+
+
+class TwoLayerTangent(AbstractLayeredTangent):
+    """The tangent of f(x) = (alpha/M^s) sum_i v_i s(u_i.x + b_i).
+
+    With S = s(Z) and D = s'(Z) o v, A = (alpha/M^s)^2 [S S^T + (X~ X~^T) o (D D^T)]: two N x M x N products. s and s' come
+    from one evaluation of the activation. Derived in docs/theory.md; formula of THEORY, Section 1.
+
+    **Attributes:** as every layered tangent.
+    """
+
+    outputs: Float[Array, "samples outputs"]
+    layers: tuple[LayerTangent, ...]
+    weights: PyTree
+
+    def __init__(self, weights: MeanFieldNetwork, structure: MeanFieldNetwork, x: Float[Array, "samples input_dim"]):
+        model: MeanFieldNetwork = eqx.combine(weights, structure)
+        z = x @ model.hidden_weight.T
+        if model.hidden_bias is not None:
+            z = z + model.hidden_bias[None, :]
+        hidden_trained = weights.hidden_weight is not None or weights.hidden_bias is not None
+        if hidden_trained:
+            features, slopes = model.activation.value_and_derivative(z)
+            signals = model.output_factor * slopes[:, None, :] * model.output_weight.T[None, :, :]
+        else:
+            features, signals = model.activation(z), None
+        self.outputs = model.output_factor * (features @ model.output_weight)
+        self.weights = weights
+        hidden = LayerTangent(x, signals, 1.0, weights.hidden_weight is not None, weights.hidden_bias is not None)
+        output = LayerTangent(features, None, model.output_factor, weights.output_weight is not None, False)
+        self.layers = (hidden, output)
+
+    @staticmethod
+    def layer_weights(weights: MeanFieldNetwork) -> tuple[LayerWeights, ...]:
+        """((u, b), (v^T, None))."""
+        output_weight = weights.output_weight
+        return (
+            (weights.hidden_weight, weights.hidden_bias),
+            (None if output_weight is None else output_weight.T, None),
+        )
+
+    @staticmethod
+    def weight_tree(like: MeanFieldNetwork, layers: tuple[LayerWeights, ...]) -> MeanFieldNetwork:
+        """The network-shaped tree of ((u, b), (v^T, None))."""
+        (hidden_weight, hidden_bias), (output_weight, _) = layers
+        return eqx.tree_at(
+            lambda network: (network.hidden_weight, network.hidden_bias, network.output_weight),
+            like,
+            (hidden_weight, hidden_bias, None if output_weight is None else output_weight.T),
+            is_leaf=lambda leaf: leaf is None,
+        )
+
+
+def random_feature_weights(output_weight: Array | None, features: MeanFieldNetwork) -> MeanFieldNetwork:
+    """A two-layer network's tree of weights in which only `output_weight` is trained."""
+    return eqx.tree_at(
+        lambda network: (network.hidden_weight, network.hidden_bias, network.output_weight),
+        features,
+        (None, None, jnp.asarray(output_weight)),
+        is_leaf=lambda leaf: leaf is None,
+    )

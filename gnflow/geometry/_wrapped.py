@@ -1,0 +1,36 @@
+"""Tangents of models that wrap another: the inner tangent with its weights in another tree or its outputs shifted."""
+
+import jax
+from jaxtyping import Array, Float, PyTree
+
+from ._tangent import AbstractTangent
+
+
+class WrappedTangent(AbstractTangent):
+    """The tangent of a model whose Jacobian is that of an inner model, under another tree of weights.
+
+    **Attributes:** `outputs` (n, C) of the wrapping model; `inner`: the tangent that has the Jacobian; `weights`: the
+    wrapping model's; `inner_weights`: the same leaves in the same order, in the inner model's tree.
+    """
+
+    outputs: Float[Array, "samples outputs"]
+    inner: AbstractTangent
+    weights: PyTree
+    inner_weights: PyTree
+
+    def jvp(self, displacement: PyTree) -> Float[Array, "samples outputs"]:
+        """J r through the inner model."""
+        return self.inner.jvp(_like(self.inner_weights, displacement))
+
+    def vjp(self, coefficients: Float[Array, "samples outputs"]) -> PyTree:
+        """J^T a in the wrapping model's tree."""
+        return _like(self.weights, self.inner.vjp(coefficients))
+
+    def cross_gram(self, other: AbstractTangent) -> Float[Array, "rows columns"]:
+        """J J'^T of the inner tangents."""
+        assert isinstance(other, WrappedTangent)
+        return self.inner.cross_gram(other.inner)
+
+
+def _like(tree: PyTree, leaves_of: PyTree) -> PyTree:
+    return jax.tree.unflatten(jax.tree.structure(tree), jax.tree.leaves(leaves_of))

@@ -1,0 +1,15 @@
+"""Damping rules: eps in the Gauss-Newton direction (H A + eps I)^(-1) g."""
+
+from collections.abc import Callable
+from typing import Any
+
+from ._base import AbstractDamping as AbstractDamping
+from ._constant import Constant as Constant
+from ._schedule import Exponential as Exponential, Schedule as Schedule
+from ._smallest_eigenvalue import SmallestEigenvalue as SmallestEigenvalue
+
+damping_kinds: dict[str, Callable[..., Any]] = {
+    "constant": Constant,
+    "smallest_eigenvalue": SmallestEigenvalue,
+    "exponential": Exponential,
+}

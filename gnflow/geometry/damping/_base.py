@@ -1,0 +1,20 @@
+"""What a damping rule is."""
+
+import abc
+
+import equinox as eqx
+from jaxtyping import Array, Float
+
+
+class AbstractDamping(eqx.Module):
+    """A rule for eps >= 0 in (H A + eps I)^(-1), as a function of flow time and of sigma_min, A's smallest eigenvalue.
+
+    **Attributes:** `needs_smallest_eigenvalue`: whether the rule reads sigma_min; a direction solver that cannot provide it
+    refuses such a rule.
+    """
+
+    needs_smallest_eigenvalue: eqx.AbstractClassVar[bool]
+
+    @abc.abstractmethod
+    def __call__(self, time: Float[Array, ""], smallest_eigenvalue: Float[Array, ""]) -> Float[Array, ""]:
+        """eps at flow time `time`, where A's smallest eigenvalue is `smallest_eigenvalue` (not negative)."""

@@ -1,0 +1,27 @@
+"""Constant damping."""
+
+from typing import ClassVar
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ..._core import ConfigError, require_non_negative
+from ._base import AbstractDamping
+
+
+class Constant(AbstractDamping):
+    """eps = value: Levenberg-Marquardt with a fixed parameter (0 gives undamped Gauss-Newton).
+
+    **Arguments:** `value`: eps >= 0, in units of H A (of A for the identity metric). **Raises:** `ConfigError` if negative.
+    """
+
+    needs_smallest_eigenvalue: ClassVar[bool] = False
+
+    value: float
+
+    def __check_init__(self):
+        require_non_negative(ConfigError, value=self.value)
+
+    def __call__(self, time: Float[Array, ""], smallest_eigenvalue: Float[Array, ""]) -> Float[Array, ""]:
+        """eps, whatever the time and the spectrum."""
+        return jnp.asarray(self.value, dtype=jnp.float64)

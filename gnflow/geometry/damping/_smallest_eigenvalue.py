@@ -1,0 +1,31 @@
+"""Damping by the smallest eigenvalue of the Gram matrix."""
+
+from typing import ClassVar
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ..._core import ConfigError, require_non_negative
+from ._base import AbstractDamping
+
+
+class SmallestEigenvalue(AbstractDamping):
+    """eps = max(floor, factor * sigma_min(w)), with sigma_min the smallest eigenvalue of the NTK Gram matrix A.
+
+    With eps <= factor * sigma_min the convergence rate does not depend on the conditioning of A ([A], Theorem 1);
+    factor = 1, floor = 1e-7 is the choice of [A]'s experiments (Section 5).
+
+    **Arguments:** `factor` >= 0, dimensionless; `floor` >= 0, in units of A. **Raises:** `ConfigError` if negative.
+    """
+
+    needs_smallest_eigenvalue: ClassVar[bool] = True
+
+    factor: float = 1.0
+    floor: float = 0.0
+
+    def __check_init__(self):
+        require_non_negative(ConfigError, factor=self.factor, floor=self.floor)
+
+    def __call__(self, time: Float[Array, ""], smallest_eigenvalue: Float[Array, ""]) -> Float[Array, ""]:
+        """max(floor, factor * sigma_min)."""
+        return jnp.maximum(self.floor, self.factor * smallest_eigenvalue)

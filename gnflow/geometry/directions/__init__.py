@@ -1,0 +1,20 @@
+"""Direction solvers: the coefficients a of the Gauss-Newton direction -J^T a, with rank, damping and residual."""
+
+from collections.abc import Callable
+from typing import Any
+
+from ._base import (
+    AbstractDirectionSolver as AbstractDirectionSolver,
+    Direction as Direction,
+    SolveDiagnostics as SolveDiagnostics,
+    relative_residual as relative_residual,
+)
+from ._cholesky import Cholesky as Cholesky
+from ._conjugate_gradients import ConjugateGradients as ConjugateGradients
+from ._truncated_eigh import TruncatedEigh as TruncatedEigh, kept_modes as kept_modes
+
+direction_solver_kinds: dict[str, Callable[..., Any]] = {
+    "truncated_eigh": TruncatedEigh,
+    "cholesky": Cholesky,
+    "conjugate_gradients": ConjugateGradients,
+}

@@ -1,0 +1,65 @@
+"""What a direction is, and what solves for it."""
+
+import abc
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from ...losses import AbstractOutputFactor
+from .._tangent import AbstractTangent
+from ..damping import AbstractDamping
+
+
+class SolveDiagnostics(eqx.Module):
+    """How a direction was solved for.
+
+    **Attributes:** `damping`: eps, in units of H A; `rank`: the number of modes the solve could tell from zero (for the
+    conjugate-gradient solver, which sees no spectrum: the iterations it took, a lower bound); `relative_residual`:
+    ||(H A + eps) a - g|| / ||g|| in the whitened coordinates, the part of the gradient that the direction does not reach;
+    `success`: False if the solve broke down.
+    """
+
+    damping: Float[Array, ""]
+    rank: Int[Array, ""]
+    relative_residual: Float[Array, ""]
+    success: Bool[Array, ""]
+
+
+class Direction(eqx.Module):
+    """The direction -J^T a in weight space, by its coefficients a (N, C) on the outputs.
+
+    **Attributes:** `coefficients` (N, C); `diagnostics`: None for a direction that takes no solve (gradient flow).
+    """
+
+    coefficients: Float[Array, "samples outputs"]
+    diagnostics: SolveDiagnostics | None
+
+
+class AbstractDirectionSolver(eqx.Module):
+    """Solves (H A + eps I) a = g for the coefficients a of the Gauss-Newton direction -J^T a.
+
+    With H = R R^T and g = R h this is a = R z, (R^T A R + eps I) z = h, a symmetric system (push-through identity:
+    (R R^T A + eps) R z = R (R^T A R + eps) z).
+    """
+
+    @abc.abstractmethod
+    def solve(
+        self,
+        tangent: AbstractTangent,
+        factor: AbstractOutputFactor,
+        whitened_gradient: Float[Array, "samples outputs"],
+        damping: AbstractDamping,
+        time: Float[Array, ""],
+    ) -> Direction:
+        """a (N, C) at flow time `time`.
+
+        **Arguments:** `tangent`: of the training inputs; `factor`: R; `whitened_gradient`: h (N, C); `damping`: the rule
+        for eps.
+        """
+
+
+def relative_residual(residual: Float[Array, "..."], right_hand_side: Float[Array, "..."]) -> Float[Array, ""]:
+    """||residual|| / ||right-hand side||; 0 where the right-hand side is 0 (there the solution 0 is exact)."""
+    norm = jnp.linalg.norm(right_hand_side)
+    return jnp.where(norm > 0, jnp.linalg.norm(residual) / jnp.where(norm > 0, norm, 1.0), 0.0)

@@ -1,0 +1,54 @@
+"""The fast solver for a Gram matrix known to be well conditioned: Cholesky."""
+
+import jax.numpy as jnp
+import jax.scipy.linalg as jsl
+from jaxtyping import Array, Float
+
+from ...losses import AbstractOutputFactor
+from .._spectrum import numerical_rank
+from .._tangent import AbstractTangent
+from ..damping import AbstractDamping
+from ._base import AbstractDirectionSolver, Direction, SolveDiagnostics, relative_residual
+from ._whitening import smallest_gram_eigenvalue, whitened_gram
+
+
+class Cholesky(AbstractDirectionSolver):
+    """a = R (L L^T)^(-1) h with L L^T = R^T A R + eps I.
+
+    A third of the cost of the eigendecomposition or less, but for positive definite matrices only: on a matrix that is not,
+    it breaks down (`success` is False and the run ends with that reason). On one that is nearly singular the direction is
+    not the minimum-norm one; the pivots tell, and `rank` counts those above the rank cut-off. With a damping rule that reads
+    sigma_min the eigenvalues are computed all the same, and this solver saves nothing.
+    """
+
+    def solve(
+        self,
+        tangent: AbstractTangent,
+        factor: AbstractOutputFactor,
+        whitened_gradient: Float[Array, "samples outputs"],
+        damping: AbstractDamping,
+        time: Float[Array, ""],
+    ) -> Direction:
+        """The direction; `rank` counts the pivots above the cut-off (0 after a breakdown)."""
+        gram = tangent.gram()
+        matrix = whitened_gram(gram, factor, tangent.outputs.shape)
+        if damping.needs_smallest_eigenvalue:
+            smallest = smallest_gram_eigenvalue(gram, factor, None)
+        else:
+            smallest = jnp.zeros(())
+        shift = damping(time, smallest)
+        right_hand_side = whitened_gradient.reshape(-1)
+        triangle = jnp.linalg.cholesky(matrix + shift * jnp.eye(matrix.shape[0]))
+        solution = jsl.cho_solve((triangle, True), right_hand_side)
+        residual = matrix @ solution + shift * solution - right_hand_side
+        success = jnp.all(jnp.isfinite(solution))
+        pivots = jnp.nan_to_num(jnp.diagonal(triangle) ** 2, nan=0.0)
+        return Direction(
+            coefficients=factor.product(solution.reshape(whitened_gradient.shape)),
+            diagnostics=SolveDiagnostics(
+                damping=shift,
+                rank=jnp.where(success, numerical_rank(pivots), 0),
+                relative_residual=relative_residual(residual, right_hand_side),
+                success=success,
+            ),
+        )

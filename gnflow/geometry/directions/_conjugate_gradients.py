@@ -1,0 +1,59 @@
+"""The matrix-free solver, for more outputs than a dense Gram matrix allows."""
+
+import jax.numpy as jnp
+import lineax as lx
+from jaxtyping import Array, Float
+
+from ..._core import ConfigError
+from ...losses import AbstractOutputFactor
+from .._tangent import AbstractTangent
+from ..damping import AbstractDamping
+from ._base import AbstractDirectionSolver, Direction, SolveDiagnostics, relative_residual
+
+
+class ConjugateGradients(AbstractDirectionSolver):
+    """Conjugate gradients (lineax) on R^T J J^T R + eps I: one J and one J^T product an iteration, nothing of size NC x NC.
+
+    The number of iterations grows with the square root of the condition number, so damp: an ill-conditioned A without
+    damping is better served by `TruncatedEigh` as long as NC allows.
+
+    **Arguments:** `rtol`, `atol`: lineax's tolerances on the residual; `max_steps`: iterations allowed.
+    """
+
+    rtol: float = 1e-10
+    atol: float = 0.0
+    max_steps: int = 1000
+
+    def solve(
+        self,
+        tangent: AbstractTangent,
+        factor: AbstractOutputFactor,
+        whitened_gradient: Float[Array, "samples outputs"],
+        damping: AbstractDamping,
+        time: Float[Array, ""],
+    ) -> Direction:
+        """The direction; `success` is False where the iterations ended before the tolerance was met."""
+        if damping.needs_smallest_eigenvalue:
+            raise ConfigError(
+                f"{type(damping).__name__} damping reads the smallest eigenvalue of the Gram matrix, which ConjugateGradients "
+                "does not form; use damping.Constant or a schedule, or the direction solver TruncatedEigh."
+            )
+        shift = damping(time, jnp.zeros(()))
+
+        def product(vector: Array) -> Array:
+            return factor.transpose_product(tangent.jvp(tangent.vjp(factor.product(vector)))) + shift * vector
+
+        structure = whitened_gradient
+        operator = lx.FunctionLinearOperator(product, structure, lx.positive_semidefinite_tag)
+        solver = lx.CG(rtol=self.rtol, atol=self.atol, max_steps=self.max_steps)
+        answer = lx.linear_solve(operator, whitened_gradient, solver, throw=False)
+        solution = answer.value
+        return Direction(
+            coefficients=factor.product(solution),
+            diagnostics=SolveDiagnostics(
+                damping=shift,
+                rank=jnp.asarray(answer.stats["num_steps"]),
+                relative_residual=relative_residual(product(solution) - whitened_gradient, whitened_gradient),
+                success=answer.result == lx.RESULTS.successful,
+            ),
+        )

@@ -1,0 +1,77 @@
+"""The extension point of losses."""
+
+import abc
+from typing import Any
+
+import equinox as eqx
+from jaxtyping import Array, Float
+
+from ._factors import AbstractOutputFactor
+
+
+class AbstractLoss(eqx.Module):
+    """A convex loss of the outputs, L(f) = (1/N) sum_n l(f_n, y_n) (THEORY.md section 1).
+
+    `f` are the outputs on the N samples, `y` the canonical targets (what `canonical_targets` returns), both (N, C) in
+    float64. The mean over the samples is in the value and in every derivative.
+    """
+
+    @abc.abstractmethod
+    def canonical_targets(
+        self, y_train: Any, y_test: Any = None
+    ) -> tuple[Float[Array, "N C"], Float[Array, "n C"] | None]:
+        """Targets as the user has them, checked and brought to the form (N, C), float64, that the other methods take.
+
+        **Arguments:** `y_train`: array of N targets; `y_test`: array of n targets, or None when there is no test data.
+
+        **Returns:** the two canonical arrays; None stays None.
+
+        **Raises:** `DataError` for targets that this loss cannot take; `PrecisionError` unless JAX runs in float64.
+        """
+
+    @abc.abstractmethod
+    def value(self, f: Float[Array, "N C"], y: Float[Array, "N C"]) -> Float[Array, ""]:
+        """L(f)."""
+
+    @abc.abstractmethod
+    def gradient(self, f: Float[Array, "N C"], y: Float[Array, "N C"]) -> Float[Array, "N C"]:
+        """g = grad L(f)."""
+
+    @abc.abstractmethod
+    def hessian_product(
+        self, f: Float[Array, "N C"], y: Float[Array, "N C"], v: Float[Array, "N C"]
+    ) -> Float[Array, "N C"]:
+        """H v with the Hessian H of L at f."""
+
+    @abc.abstractmethod
+    def hessian_pinv_product(
+        self, f: Float[Array, "N C"], y: Float[Array, "N C"], v: Float[Array, "N C"]
+    ) -> Float[Array, "N C"]:
+        """H^+ v with the Moore-Penrose inverse of the Hessian. Infinite where the true number overflows; never nan."""
+
+    @abc.abstractmethod
+    def hessian_factor(self, f: Float[Array, "N C"], y: Float[Array, "N C"]) -> AbstractOutputFactor:
+        """R with R R^T = H, the Hessian of L at f."""
+
+    @abc.abstractmethod
+    def fisher_factor(self, f: Float[Array, "N C"], y: Float[Array, "N C"]) -> AbstractOutputFactor:
+        """R with R R^T the Fisher metric of the output distribution exp(-l(f, y)): blocks E[grad l grad l^T]/N.
+
+        The whitened gradient in this metric is `fisher_factor(f, y).whiten(gradient(f, y))`.
+        """
+
+    @abc.abstractmethod
+    def strong_convexity(self, num_samples: int) -> float:
+        """The largest mu such that L is mu-strongly convex in f for all targets; 0 where there is no positive one."""
+
+    @abc.abstractmethod
+    def smoothness(self, num_samples: int) -> float:
+        """The smallest lambda such that L is lambda-smooth in f for all targets."""
+
+    @abc.abstractmethod
+    def minimum(self, y: Float[Array, "N C"]) -> Float[Array, ""]:
+        """L* = inf over all outputs f of L(f); it need not be attained."""
+
+    def whitened_gradient(self, f: Float[Array, "N C"], y: Float[Array, "N C"]) -> Float[Array, "N C"]:
+        """h = R^+ g for the Hessian factor R: the least h with R h = g where g lies in the image of R."""
+        return self.hessian_factor(f, y).whiten(self.gradient(f, y))

@@ -1,0 +1,177 @@
+"""Factors R of an output metric H = R R^T, block diagonal over the samples.
+
+A Gauss-Newton direction in its symmetric form needs three things of the metric: R v, R^T v, and the h with R h = g
+(THEORY.md section 2: J^T R (R^T A R + eps I)^{-1} h). Every factor here keeps what it needs in logarithms where the
+metric can underflow, so that `whiten` is accurate also for outputs far out, where H itself is zero in float64.
+"""
+
+import abc
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from .._core import ConfigError
+
+# exp(600) is far from overflow, and so is its product with any number of ordinary size; its square overflows.
+LARGEST_EXPONENT = 600.0
+
+
+def times_exponential(v: Float[Array, "N C"], exponent: Float[Array, "N C"]) -> Float[Array, "N C"]:
+    """`v * exp(exponent)`, 0 where `v` is 0 even if the exponential alone overflows; infinite where the product is."""
+    # Two finite factors: 0 * inf would be nan.
+    within = jnp.minimum(exponent, LARGEST_EXPONENT)
+    return v * jnp.exp(within) * jnp.exp(jnp.minimum(exponent - within, LARGEST_EXPONENT))
+
+
+def log_bernoulli_variance(logits: Float[Array, "N C"]) -> Float[Array, "N C"]:
+    """log p (1 - p) with p = 1 / (1 + exp(-logits)): finite for every logit."""
+    return jax.nn.log_sigmoid(logits) + jax.nn.log_sigmoid(-logits)
+
+
+def likeliest_class(log_probabilities: Float[Array, "N C"]) -> Bool[Array, "N C"]:
+    """True at the most probable class of each sample (the first of them where several are)."""
+    num_classes = log_probabilities.shape[1]
+    return jax.nn.one_hot(jnp.argmax(log_probabilities, axis=1), num_classes, dtype=bool)
+
+
+def deviation_from_mean(log_probabilities: Float[Array, "N C"], v: Float[Array, "N C"]) -> Float[Array, "N C"]:
+    """v_c - sum_j p_j v_j for each sample, without cancellation where one probability is nearly one."""
+    likeliest = likeliest_class(log_probabilities)
+    # Relative to the likeliest class, its own (nearly cancelling) term is an exact zero.
+    relative = v - jnp.sum(jnp.where(likeliest, v, 0.0), axis=1, keepdims=True)
+    return relative - jnp.sum(jnp.exp(log_probabilities) * relative, axis=1, keepdims=True)
+
+
+class AbstractOutputFactor(eqx.Module):
+    """A linear map R on outputs with H = R R^T, block diagonal over the samples. All maps take (N, C) to (N, C)."""
+
+    @abc.abstractmethod
+    def product(self, v: Float[Array, "N C"]) -> Float[Array, "N C"]:
+        """R v."""
+
+    @abc.abstractmethod
+    def transpose_product(self, v: Float[Array, "N C"]) -> Float[Array, "N C"]:
+        """R^T v."""
+
+    @abc.abstractmethod
+    def whiten(self, g: Float[Array, "N C"]) -> Float[Array, "N C"]:
+        """R^+ g: the h of least norm among those with R h = g (or nearest to g, where g is not in the image of R).
+
+        Infinite where the true number is too large for float64; never nan for finite outputs.
+        """
+
+
+class ScaledIdentity(AbstractOutputFactor):
+    """H = c I and R = sqrt(c) I.
+
+    **Arguments:** `scale`: the number c > 0. (A flow that sees this class can replace R by a number.)
+
+    **Raises:** `ConfigError` if `scale` is a number that is not positive and finite.
+    """
+
+    scale: float | int | Float[Array, ""]
+
+    def __check_init__(self):
+        if isinstance(self.scale, float | int) and not 0 < self.scale < math.inf:
+            raise ConfigError(
+                f"the scale of a ScaledIdentity metric is {self.scale!r}, but c I is a metric only for a positive, "
+                "finite c; for squared loss over N samples the Hessian is c = 1/N."
+            )
+
+    def product(self, v: Float[Array, "N C"]) -> Float[Array, "N C"]:
+        """sqrt(c) v."""
+        return jnp.sqrt(self.scale) * v
+
+    def transpose_product(self, v: Float[Array, "N C"]) -> Float[Array, "N C"]:
+        """sqrt(c) v."""
+        return jnp.sqrt(self.scale) * v
+
+    def whiten(self, g: Float[Array, "N C"]) -> Float[Array, "N C"]:
+        """g / sqrt(c)."""
+        return g / jnp.sqrt(self.scale)
+
+
+class DiagonalFactor(AbstractOutputFactor):
+    """H = diag(root^2) and R = diag(root).
+
+    **Arguments:** `root`: (N, C), not negative. A zero means that the metric does not see this output: `whiten` gives 0
+    there whatever the gradient is, so that a Gauss-Newton direction in this metric does not try to move it.
+    """
+
+    root: Float[Array, "N C"]
+
+    def product(self, v: Float[Array, "N C"]) -> Float[Array, "N C"]:
+        """root * v."""
+        return self.root * v
+
+    def transpose_product(self, v: Float[Array, "N C"]) -> Float[Array, "N C"]:
+        """root * v."""
+        return self.root * v
+
+    def whiten(self, g: Float[Array, "N C"]) -> Float[Array, "N C"]:
+        """g / root, and 0 where root is 0."""
+        unseen = self.root == 0
+        return jnp.where(unseen, 0.0, g / jnp.where(unseen, 1.0, self.root))
+
+
+class LogisticFactor(AbstractOutputFactor):
+    """H = diag(p (1 - p)) / N and R = diag(sqrt(p (1 - p) / N)) with p = 1 / (1 + exp(-logits)).
+
+    A `DiagonalFactor` in logarithms: p (1 - p) underflows for |logit| > 745, but it is never zero, so that a saturated
+    output with the wrong sign gets a huge whitened gradient and not a zero one.
+
+    **Arguments:** `logits`: (N, C).
+    """
+
+    logits: Float[Array, "N C"]
+
+    def product(self, v: Float[Array, "N C"]) -> Float[Array, "N C"]:
+        """sqrt(p (1 - p) / N) v."""
+        root = jnp.exp(log_bernoulli_variance(self.logits) / 2)
+        return root * v / math.sqrt(self.logits.shape[0])
+
+    def transpose_product(self, v: Float[Array, "N C"]) -> Float[Array, "N C"]:
+        """sqrt(p (1 - p) / N) v."""
+        return self.product(v)
+
+    def whiten(self, g: Float[Array, "N C"]) -> Float[Array, "N C"]:
+        """sqrt(N) g / sqrt(p (1 - p)); for the logistic loss's gradient this is (p - y) / sqrt(N p (1 - p))."""
+        return math.sqrt(self.logits.shape[0]) * times_exponential(g, -log_bernoulli_variance(self.logits) / 2)
+
+
+class SoftmaxFactor(AbstractOutputFactor):
+    """H = (1/N) blockdiag(diag(p) - p p^T), R = (1/sqrt(N)) blockdiag(diag(sqrt p) - p sqrt(p)^T).
+
+    R R^T = (1/N) (diag(p) - p p^T - p p^T + (sum_c p_c) p p^T) = H since the probabilities sum to one. The image of R
+    is the vectors that sum to zero over the classes; its kernel is spanned by sqrt(p).
+
+    **Arguments:** `log_probabilities`: (N, C), finite; `exp` of a row sums to one.
+    """
+
+    log_probabilities: Float[Array, "N C"]
+
+    def product(self, v: Float[Array, "N C"]) -> Float[Array, "N C"]:
+        """sqrt(p) (v - sqrt(p) <sqrt(p), v>) / sqrt(N) for each sample."""
+        root = jnp.exp(self.log_probabilities / 2)
+        likeliest = likeliest_class(self.log_probabilities)
+        others = jnp.sum(jnp.where(likeliest, 0.0, root * v), axis=1, keepdims=True)
+        along = others + jnp.sum(jnp.where(likeliest, root * v, 0.0), axis=1, keepdims=True)
+        # For the likeliest class v - p v is written (1 - p) v: p may be one to the last digit.
+        perpendicular = jnp.where(likeliest, -jnp.expm1(self.log_probabilities) * v - root * others, v - root * along)
+        return root * perpendicular / math.sqrt(v.shape[0])
+
+    def transpose_product(self, v: Float[Array, "N C"]) -> Float[Array, "N C"]:
+        """sqrt(p) (v - <p, v>) / sqrt(N) for each sample."""
+        root = jnp.exp(self.log_probabilities / 2)
+        return root * deviation_from_mean(self.log_probabilities, v) / math.sqrt(v.shape[0])
+
+    def whiten(self, g: Float[Array, "N C"]) -> Float[Array, "N C"]:
+        """sqrt(N) g / sqrt(p), for g with rows that sum to zero (as the loss gradient's do).
+
+        This h is perpendicular to the kernel, <sqrt(p), h> = sqrt(N) sum_c g_c = 0, and R h = sqrt(p) h / sqrt(N) = g.
+        For the softmax cross-entropy it is (sqrt(p) - y / sqrt(p)) / sqrt(N).
+        """
+        return math.sqrt(g.shape[0]) * times_exponential(g, -self.log_probabilities / 2)

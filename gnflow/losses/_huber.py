@@ -1,0 +1,111 @@
+"""Huber's loss."""
+
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._core import ConfigError
+from ._base import AbstractLoss
+from ._factors import AbstractOutputFactor, DiagonalFactor, ScaledIdentity
+from ._targets import real_targets
+
+
+class HuberLoss(AbstractLoss):
+    """l(r) = r^2/2 for |r| <= delta and delta (|r| - delta/2) beyond, r = f - y; sum over outputs, mean over samples.
+
+    Source: Huber, "Robust estimation of a location parameter", Ann. Math. Statist. 35 (1964), with k = delta.
+    Convex and 1/N-smooth, not strongly convex. Gradient clip(r, -delta, delta)/N. Hessian 1/N where |r| <= delta, 0
+    beyond.
+
+    **The two metrics differ.** Outside the quadratic zone the Hessian is zero and the gradient is not in its image: the
+    whitened gradient (least squares, least norm) is 0 there, so a Gauss-Newton direction in the Hessian metric does not
+    move those outputs towards their targets, however far they are. In the Fisher or identity metric it does.
+
+    The Fisher metric is that of the density exp(-l(r))/Z. With psi = l', integration by parts gives
+    E[psi^2] = (1/Z) int psi (psi e^{-l}) dr = -(1/Z) int psi (e^{-l})' dr = E[psi'] (the boundary terms vanish, psi is
+    bounded and Lipschitz), and psi' is 1 inside and 0 outside, so the metric is (c/N) I with
+
+        c = P(|r| < delta) = a/(a + b),   a = sqrt(2 pi) erf(delta/sqrt 2),   b = (2/delta) exp(-delta^2/2),
+
+    a and b being the masses of exp(-l) inside and outside. delta -> infinity gives squared loss, c = 1.
+
+    Targets: floating numbers, (N,) for one output or (N, C).
+
+    **Arguments:** `delta`: where the loss turns from quadratic to linear, in the units of the targets; finite, > 0.
+
+    **Raises:** `ConfigError` for another `delta`.
+    """
+
+    delta: float = eqx.field(converter=float, default=1.0)
+
+    def __check_init__(self):
+        if not 0 < self.delta < math.inf:
+            raise ConfigError(
+                f"HuberLoss got delta={self.delta!r}, but a positive, finite number is needed; for an infinite one use "
+                "SquaredLoss()."
+            )
+
+    def canonical_targets(
+        self, y_train: Any, y_test: Any = None
+    ) -> tuple[Float[Array, "N C"], Float[Array, "n C"] | None]:
+        """(N,) becomes (N, 1).
+
+        **Raises:** `DataError` for integer or bool targets, NaN or inf, empty arrays, more than two dimensions, or
+        different numbers of columns in train and test; `PrecisionError` unless JAX is in double precision.
+        """
+        return real_targets(y_train, y_test, "HuberLoss")
+
+    def value(self, f: Float[Array, "N C"], y: Float[Array, "N C"]) -> Float[Array, ""]:
+        """(1/N) sum of l(f - y)."""
+        residual = f - y
+        # Both branches in one formula, so that a large residual is never squared.
+        clipped = self._clipped(residual)
+        return jnp.sum(clipped * (residual - clipped / 2)) / f.shape[0]
+
+    def gradient(self, f: Float[Array, "N C"], y: Float[Array, "N C"]) -> Float[Array, "N C"]:
+        """clip(f - y, -delta, delta)/N."""
+        return self._clipped(f - y) / f.shape[0]
+
+    def hessian_product(
+        self, f: Float[Array, "N C"], y: Float[Array, "N C"], v: Float[Array, "N C"]
+    ) -> Float[Array, "N C"]:
+        """v/N where |f - y| <= delta, 0 beyond."""
+        return self._inside(f, y) * v / f.shape[0]
+
+    def hessian_pinv_product(
+        self, f: Float[Array, "N C"], y: Float[Array, "N C"], v: Float[Array, "N C"]
+    ) -> Float[Array, "N C"]:
+        """N v where |f - y| <= delta, 0 beyond."""
+        return self._inside(f, y) * v * f.shape[0]
+
+    def hessian_factor(self, f: Float[Array, "N C"], y: Float[Array, "N C"]) -> AbstractOutputFactor:
+        """`DiagonalFactor`: 1/sqrt(N) where |f - y| <= delta, 0 beyond."""
+        return DiagonalFactor(self._inside(f, y) / math.sqrt(f.shape[0]))
+
+    def fisher_factor(self, f: Float[Array, "N C"], y: Float[Array, "N C"]) -> AbstractOutputFactor:
+        """`ScaledIdentity(c/N)`, c = P(|r| < delta) (derived on the class)."""
+        inside = math.sqrt(2 * math.pi) * jax.scipy.special.erf(jnp.asarray(self.delta / math.sqrt(2)))
+        outside = 2 / self.delta * jnp.exp(-(self.delta**2) / 2)
+        return ScaledIdentity(inside / (inside + outside) / f.shape[0])
+
+    def strong_convexity(self, num_samples: int) -> float:
+        """0: the loss is linear far out."""
+        return 0.0
+
+    def smoothness(self, num_samples: int) -> float:
+        """1/N."""
+        return 1 / num_samples
+
+    def minimum(self, y: Float[Array, "N C"]) -> Float[Array, ""]:
+        """0, at f = y."""
+        return jnp.zeros(())
+
+    def _clipped(self, residual: Float[Array, "N C"]) -> Float[Array, "N C"]:
+        return jnp.clip(residual, -self.delta, self.delta)
+
+    def _inside(self, f: Float[Array, "N C"], y: Float[Array, "N C"]) -> Float[Array, "N C"]:
+        return (jnp.abs(f - y) <= self.delta).astype(f.dtype)

@@ -1,0 +1,89 @@
+"""Logistic loss."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .._core import DataError
+from ._base import AbstractLoss
+from ._factors import AbstractOutputFactor, LogisticFactor, log_bernoulli_variance, times_exponential
+from ._targets import as_columns, same_columns, target_array
+
+
+class LogisticLoss(AbstractLoss):
+    """l(f, y) = log(1 + e^f) - y f, summed over the C independent logits, mean over samples.
+
+    With p = 1/(1 + e^-f): g = (p - y)/N and H = diag(p (1 - p))/N, which is the Fisher metric too (the Bernoulli family
+    is an exponential family and f its natural parameter). p (1 - p) <= 1/4, with equality at f = 0, and its infimum is
+    0: L is 1/(4N)-smooth, not strongly convex.
+
+    Stable for logits of any finite size: every number is accurate as long as it is within float64's range.
+
+    Targets: labels 0/1 or False/True, or probabilities in [0, 1]; (N,) for one logit or (N, C).
+    """
+
+    def canonical_targets(
+        self, y_train: Any, y_test: Any = None
+    ) -> tuple[Float[Array, "N C"], Float[Array, "n C"] | None]:
+        """(N,) becomes (N, 1); False and True become 0 and 1.
+
+        **Raises:** `DataError` for targets outside [0, 1], NaN or inf, empty arrays, more than two dimensions, or
+        different numbers of columns in train and test; `PrecisionError` unless JAX is in double precision.
+        """
+
+        def labels(y: Any, what: str) -> Float[Array, "N C"]:
+            array = target_array(y, what)
+            low, high = np.min(array), np.max(array)
+            if low < 0 or high > 1:
+                raise DataError(
+                    f"{what} ranges from {low} to {high}, but LogisticLoss needs labels 0 and 1 (or probabilities "
+                    f"between them). Map labels -1/+1 with ({what} + 1)/2; for several classes use SoftmaxCrossEntropy."
+                )
+            return as_columns(array)
+
+        return same_columns(labels(y_train, "y_train"), None if y_test is None else labels(y_test, "y_test"))
+
+    def value(self, f: Float[Array, "N C"], y: Float[Array, "N C"]) -> Float[Array, ""]:
+        """(1/N) sum of log(1 + e^f) - y f."""
+        # The same as -y log p - (1 - y) log(1 - p), which keeps its relative accuracy when the loss is tiny.
+        return jnp.sum(y * jax.nn.softplus(-f) + (1 - y) * jax.nn.softplus(f)) / f.shape[0]
+
+    def gradient(self, f: Float[Array, "N C"], y: Float[Array, "N C"]) -> Float[Array, "N C"]:
+        """(p - y)/N."""
+        # (1 - y) p - y (1 - p): no cancellation for labels 0 and 1.
+        return ((1 - y) * jax.nn.sigmoid(f) - y * jax.nn.sigmoid(-f)) / f.shape[0]
+
+    def hessian_product(
+        self, f: Float[Array, "N C"], y: Float[Array, "N C"], v: Float[Array, "N C"]
+    ) -> Float[Array, "N C"]:
+        """p (1 - p) v / N."""
+        return jnp.exp(log_bernoulli_variance(f)) * v / f.shape[0]
+
+    def hessian_pinv_product(
+        self, f: Float[Array, "N C"], y: Float[Array, "N C"], v: Float[Array, "N C"]
+    ) -> Float[Array, "N C"]:
+        """N v / (p (1 - p))."""
+        return f.shape[0] * times_exponential(v, -log_bernoulli_variance(f))
+
+    def hessian_factor(self, f: Float[Array, "N C"], y: Float[Array, "N C"]) -> AbstractOutputFactor:
+        """`LogisticFactor(f)`."""
+        return LogisticFactor(f)
+
+    def fisher_factor(self, f: Float[Array, "N C"], y: Float[Array, "N C"]) -> AbstractOutputFactor:
+        """`LogisticFactor(f)`, the Hessian's."""
+        return self.hessian_factor(f, y)
+
+    def strong_convexity(self, num_samples: int) -> float:
+        """0: the curvature p (1 - p) vanishes far out."""
+        return 0.0
+
+    def smoothness(self, num_samples: int) -> float:
+        """1/(4N)."""
+        return 1 / (4 * num_samples)
+
+    def minimum(self, y: Float[Array, "N C"]) -> Float[Array, ""]:
+        """Mean over samples of the summed entropies of the targets; 0 for labels 0 and 1 (not attained)."""
+        return jnp.sum(jax.scipy.special.entr(y) + jax.scipy.special.entr(1 - y)) / y.shape[0]

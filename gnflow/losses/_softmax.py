@@ -1,0 +1,158 @@
+"""Softmax cross-entropy."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .._core import DataError
+from ._base import AbstractLoss
+from ._factors import LARGEST_EXPONENT, AbstractOutputFactor, SoftmaxFactor, deviation_from_mean, likeliest_class
+from ._targets import as_columns, holds_integers, same_columns, target_array
+
+# Soft labels made in float32 sum to one within about 1e-7 per class.
+_ROW_SUM_TOLERANCE = 1e-5
+
+
+class SoftmaxCrossEntropy(AbstractLoss):
+    """l(f, y) = -sum_c y_c log p_c with p = softmax(f), mean over samples.
+
+    g = (p - y)/N and H = (1/N) blockdiag(diag(p) - p p^T), singular along 1 in every sample; H is the Fisher metric too
+    (the categorical family is an exponential family and f its natural parameter).
+
+    The pseudo-inverse of B = diag(p) - p p^T is X = Proj diag(1/p) Proj with Proj = I - 1 1^T/C: B Proj = B because
+    B 1 = 0, so B X = B diag(1/p) Proj = (I - p 1^T) Proj = Proj, which is symmetric and fixes B and X.
+
+    Not strongly convex (mu = 0); lambda = 1/(2N): by Gershgorin the eigenvalues of diag(p) - p p^T are at most
+    max_c p_c (1 - p_c) + sum_{j != c} p_c p_j = 2 p_c (1 - p_c) <= 1/2, attained for two classes with p = 1/2.
+    (Boehning, "Multinomial logistic regression algorithm", Ann. Inst. Statist. Math. 44 (1992), has it as a matrix
+    inequality.)
+
+    Stable for logits of any finite size: every number is accurate as long as it is within float64's range.
+
+    Targets: integer labels 0..C-1 of shape (N,), or one-hot or soft labels of shape (N, C), C >= 2.
+    """
+
+    def canonical_targets(
+        self, y_train: Any, y_test: Any = None
+    ) -> tuple[Float[Array, "N C"], Float[Array, "n C"] | None]:
+        """Integer labels become one-hot rows; rows that sum to one up to rounding are rescaled to do so in float64.
+
+        C is the number of columns where y_train or y_test has columns, else the largest label in either plus one (at
+        least 2).
+
+        **Raises:** `DataError` for labels that are not integers, negative, or beyond the last class, for rows with a
+        negative number or that do not sum to one, for a single column, NaN or inf, empty arrays, more than two
+        dimensions, or different numbers of columns in train and test; `PrecisionError` unless JAX is in float64.
+        """
+        given = {"y_train": target_array(y_train, "y_train")}
+        if y_test is not None:
+            given["y_test"] = target_array(y_test, "y_test")
+        for what, array in given.items():
+            _check_labels(array, what) if array.ndim == 1 else _check_rows(array, what)
+        widths = [array.shape[1] for array in given.values() if array.ndim == 2]
+        num_classes = widths[0] if widths else max(2, *(int(np.max(array)) + 1 for array in given.values()))
+        canonical = {what: _one_hot_or_soft(array, num_classes, what) for what, array in given.items()}
+        return same_columns(canonical["y_train"], canonical.get("y_test"))
+
+    def value(self, f: Float[Array, "N C"], y: Float[Array, "N C"]) -> Float[Array, ""]:
+        """-(1/N) sum of y log p."""
+        return -jnp.sum(y * _log_softmax(f)) / f.shape[0]
+
+    def gradient(self, f: Float[Array, "N C"], y: Float[Array, "N C"]) -> Float[Array, "N C"]:
+        """(p - y)/N."""
+        log_probabilities = _log_softmax(f)
+        # p - y = (p - 1) + (1 - y): no cancellation for the right class of a sample that is fitted well.
+        likely = jnp.expm1(log_probabilities) + (1 - y)
+        return jnp.where(y > 0.5, likely, jnp.exp(log_probabilities) - y) / f.shape[0]
+
+    def hessian_product(
+        self, f: Float[Array, "N C"], y: Float[Array, "N C"], v: Float[Array, "N C"]
+    ) -> Float[Array, "N C"]:
+        """p (v - <p, v>) / N for each sample."""
+        log_probabilities = _log_softmax(f)
+        return jnp.exp(log_probabilities) * deviation_from_mean(log_probabilities, v) / f.shape[0]
+
+    def hessian_pinv_product(
+        self, f: Float[Array, "N C"], y: Float[Array, "N C"], v: Float[Array, "N C"]
+    ) -> Float[Array, "N C"]:
+        """N Proj diag(1/p) Proj v for each sample."""
+        exponent = -_log_softmax(f)
+        centred = v - jnp.mean(v, axis=1, keepdims=True)
+        # The second projection is taken on a smaller scale: inf - inf would be nan.
+        shift = jax.lax.stop_gradient(jnp.minimum(jnp.max(exponent, axis=1, keepdims=True), LARGEST_EXPONENT))
+        divided = centred * jnp.exp(jnp.minimum(exponent - shift, LARGEST_EXPONENT))
+        return f.shape[0] * (divided - jnp.mean(divided, axis=1, keepdims=True)) * jnp.exp(shift)
+
+    def hessian_factor(self, f: Float[Array, "N C"], y: Float[Array, "N C"]) -> AbstractOutputFactor:
+        """`SoftmaxFactor(log p)`."""
+        return SoftmaxFactor(_log_softmax(f))
+
+    def fisher_factor(self, f: Float[Array, "N C"], y: Float[Array, "N C"]) -> AbstractOutputFactor:
+        """`SoftmaxFactor(log p)`, the Hessian's."""
+        return self.hessian_factor(f, y)
+
+    def strong_convexity(self, num_samples: int) -> float:
+        """0: adding the same number to all logits of a sample changes nothing."""
+        return 0.0
+
+    def smoothness(self, num_samples: int) -> float:
+        """1/(2N) (derived on the class)."""
+        return 1 / (2 * num_samples)
+
+    def minimum(self, y: Float[Array, "N C"]) -> Float[Array, ""]:
+        """Mean entropy of the targets; 0 for one-hot rows (not attained)."""
+        return jnp.sum(jax.scipy.special.entr(y)) / y.shape[0]
+
+
+def _log_softmax(f: Float[Array, "N C"]) -> Float[Array, "N C"]:
+    # jax.nn.log_softmax rounds log(1 + tiny) of a well fitted sample to 0 at 1e-16, and the loss would stop there.
+    # Leaving the largest logit out of the sum keeps the relative accuracy.
+    likeliest = likeliest_class(f)
+    relative = f - jnp.sum(jnp.where(likeliest, f, 0.0), axis=1, keepdims=True)
+    others = jnp.sum(jnp.where(likeliest, 0.0, jnp.exp(relative)), axis=1, keepdims=True)
+    return relative - jnp.log1p(others)
+
+
+def _check_labels(array: np.ndarray, what: str) -> None:
+    if not holds_integers(array):
+        raise DataError(
+            f"{what} has shape {array.shape} and dtype {array.dtype}, but class labels of shape (N,) must be integers; "
+            f"pass {what}.astype(int), or one-hot rows of shape (N, C). For real targets use SquaredLoss."
+        )
+    if np.min(array) < 0:
+        raise DataError(f"{what} holds the label {np.min(array)}, but labels are 0..C-1; renumber the classes from 0.")
+
+
+def _check_rows(array: np.ndarray, what: str) -> None:
+    if array.shape[1] < 2:
+        raise DataError(
+            f"{what} has shape {array.shape}, but one-hot rows have at least two columns; pass integer labels as "
+            f"{what}.reshape(-1), or use LogisticLoss for one 0/1 output."
+        )
+    numbers = array.astype(np.float64)
+    if np.min(numbers) < 0:
+        row = int(np.argwhere(numbers < 0)[0, 0])
+        raise DataError(f"{what} holds {np.min(numbers[row])} in row {row}, but the rows must be probabilities, >= 0.")
+    sums = np.sum(numbers, axis=1)
+    worst = int(np.argmax(np.abs(sums - 1)))
+    if abs(sums[worst] - 1) > _ROW_SUM_TOLERANCE:
+        raise DataError(
+            f"{what} sums to {sums[worst]} in row {worst}, but each row must be the probabilities of the classes and "
+            "sum to 1; divide the rows by their sums, or use LogisticLoss for labels that do not exclude each other."
+        )
+
+
+def _one_hot_or_soft(array: np.ndarray, num_classes: int, what: str) -> Float[Array, "N C"]:
+    if array.ndim == 2:
+        rows = as_columns(array)
+        return rows / jnp.sum(rows, axis=1, keepdims=True)
+    labels = array.astype(np.int64)
+    if np.max(labels) >= num_classes:
+        raise DataError(
+            f"{what} holds the label {np.max(labels)}, but the one-hot rows beside it have {num_classes} columns, for "
+            f"the labels 0..{num_classes - 1}; use the same classes in train and test."
+        )
+    return jax.nn.one_hot(labels, num_classes, dtype=jnp.float64)

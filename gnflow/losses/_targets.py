@@ -1,0 +1,77 @@
+"""Checks of the user's targets that several losses share."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .._core import DataError, require_float64
+
+
+def target_array(y: Any, what: str) -> np.ndarray:
+    """`y` as a NumPy array of finite real numbers (or bools) with one or two dimensions, none of them empty.
+
+    **Raises:** `DataError` (also for ragged lists), `PrecisionError` unless JAX is in double precision.
+    """
+    require_float64((), what)
+    try:
+        array = np.asarray(y)
+    except ValueError as error:
+        raise DataError(f"{what} cannot be made an array ({error}); pass an array of shape (N,) or (N, C).") from error
+    if not (jnp.issubdtype(array.dtype, jnp.floating) or holds_integers(array)):
+        raise DataError(f"{what} has dtype {array.dtype}, but real numbers are needed; convert it first.")
+    if array.ndim not in (1, 2) or array.size == 0:
+        raise DataError(
+            f"{what} has shape {array.shape}, but (N,) or (N, C) with at least one sample and one column is needed; "
+            "reshape it, one row for each sample."
+        )
+    if not np.all(np.isfinite(array)):
+        row = int(np.argwhere(~np.isfinite(array))[0, 0])
+        raise DataError(f"{what} is not finite in row {row} ({array[row]}); remove or repair samples with NaN or inf.")
+    return array
+
+
+def holds_integers(array: np.ndarray) -> bool:
+    """Whether the dtype is an integer one or bool."""
+    return array.dtype == np.bool_ or jnp.issubdtype(array.dtype, jnp.integer)
+
+
+def as_columns(array: np.ndarray) -> Float[Array, "N C"]:
+    """The same numbers in float64, (N,) made (N, 1)."""
+    columns = array[:, None] if array.ndim == 1 else array
+    return jnp.asarray(columns.astype(np.float64))
+
+
+def same_columns(
+    y_train: Float[Array, "N C"], y_test: Float[Array, "n D"] | None
+) -> tuple[Float[Array, "N C"], Float[Array, "n C"] | None]:
+    """The two arrays as they are.
+
+    **Raises:** `DataError` if they have different numbers of columns.
+    """
+    if y_test is not None and y_test.shape[1] != y_train.shape[1]:
+        raise DataError(
+            f"y_train has {y_train.shape[1]} columns but y_test has {y_test.shape[1]}; both need one column for each "
+            "output of the model."
+        )
+    return y_train, y_test
+
+
+def real_targets(y_train: Any, y_test: Any, loss: str) -> tuple[Float[Array, "N C"], Float[Array, "n C"] | None]:
+    """Canonical targets of a regression loss: floating numbers, (N,) or (N, C).
+
+    **Raises:** `DataError`, for integers too: they are usually class labels, whose numbers mean nothing to regression.
+    """
+
+    def real(y: Any, what: str) -> Float[Array, "N C"]:
+        array = target_array(y, what)
+        if holds_integers(array):
+            raise DataError(
+                f"{what} has dtype {array.dtype}, but {loss} fits real numbers. If these are class labels, use "
+                f"SoftmaxCrossEntropy (or LogisticLoss for two classes), or one-hot rows of floats; if they are real "
+                f"numbers that happen to be whole, pass {what}.astype(float)."
+            )
+        return as_columns(array)
+
+    return same_columns(real(y_train, "y_train"), None if y_test is None else real(y_test, "y_test"))

@@ -1,0 +1,37 @@
+"""Metrics: what is measured along a run, each with its name, units and source."""
+
+from ._accuracy import Accuracy as Accuracy
+from ._base import (
+    AbstractIntegralMetric as AbstractIntegralMetric,
+    AbstractMetric as AbstractMetric,
+    Variable as Variable,
+)
+from ._centred_kernel_alignment import centred_kernel_alignment as centred_kernel_alignment
+from ._direction_distance import DirectionDistance as DirectionDistance, direction_distance as direction_distance
+from ._feature_alignment import FeatureAlignment as FeatureAlignment
+from ._full_ntk_spectrum import FullNTKSpectrum as FullNTKSpectrum
+from ._hidden_learning import HiddenLearning as HiddenLearning
+from ._kernel_distance import KernelDistance as KernelDistance
+from ._kernel_target_alignment import KernelTargetAlignment as KernelTargetAlignment
+from ._linearisation_error import LinearisationError as LinearisationError
+from ._ntk_spectrum import NTKSpectrum as NTKSpectrum
+from ._ntk_velocity import NTKVelocity as NTKVelocity
+from ._path_length import PathLength as PathLength
+from ._relative_ntk_change import RelativeNTKChange as RelativeNTKChange
+from ._relative_weight_movement import RelativeWeightMovement as RelativeWeightMovement
+
+metric_kinds: dict[str, type[AbstractMetric]] = {
+    "accuracy": Accuracy,
+    "direction_distance": DirectionDistance,
+    "feature_alignment": FeatureAlignment,
+    "full_ntk_spectrum": FullNTKSpectrum,
+    "hidden_learning": HiddenLearning,
+    "kernel_distance": KernelDistance,
+    "kernel_target_alignment": KernelTargetAlignment,
+    "linearisation_error": LinearisationError,
+    "ntk_spectrum": NTKSpectrum,
+    "ntk_velocity": NTKVelocity,
+    "path_length": PathLength,
+    "relative_ntk_change": RelativeNTKChange,
+    "relative_weight_movement": RelativeWeightMovement,
+}

@@ -1,0 +1,54 @@
+"""What a metric is: named quantities of the state at a saved time."""
+
+import abc
+import dataclasses
+
+import equinox as eqx
+from jaxtyping import Array, Float, PyTree
+
+from ..geometry import Snapshot, System
+
+
+@dataclasses.dataclass(frozen=True)
+class Variable:
+    """One quantity in a trajectory's data set.
+
+    **Attributes:** `name`: of the variable; `long_name`: for axes and tables; `units`: "1" where dimensionless;
+    `reference`: where it is defined; `dims`: its dimensions beside time.
+    """
+
+    name: str
+    long_name: str
+    units: str
+    reference: str
+    dims: tuple[str, ...] = ()
+
+
+class AbstractMetric(eqx.Module):
+    """Quantities evaluated at the saved times of a run (`simulate`) or at its steps (`iterate`)."""
+
+    @abc.abstractmethod
+    def variables(self, system: System) -> tuple[Variable, ...]:
+        """The quantities this metric gives for `system`.
+
+        **Raises:** `ModelError` or `DataError` where the metric is not defined for it, before anything is computed.
+        """
+
+    def prepare(self, start: Snapshot) -> PyTree:
+        """Arrays to remember from the first state, handed to every `evaluate`; nothing by default."""
+        return ()
+
+    @abc.abstractmethod
+    def evaluate(self, snapshot: Snapshot, memory: PyTree) -> dict[str, Float[Array, "..."]]:
+        """The value of every variable, by name, at `snapshot`; `memory` is what `prepare` returned. Traced by JAX."""
+
+
+class AbstractIntegralMetric(AbstractMetric):
+    """A quantity that is an integral over flow time; the flow's own solver integrates it beside the weights.
+
+    `evaluate` reads the integral from `snapshot.integrals[name]`.
+    """
+
+    @abc.abstractmethod
+    def integrand(self, velocity: PyTree) -> Float[Array, ""]:
+        """What is integrated over flow time, from w'."""

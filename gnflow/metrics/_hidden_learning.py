@@ -1,0 +1,71 @@
+"""Hidden learning of [A]: how good the features are, whatever the output layer does with them."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from .._core import DataError
+from ..geometry import Snapshot, System
+from ..losses import SquaredLoss
+from ._base import AbstractMetric, Variable
+from ._hidden_layer import hidden_features, require_hidden_features
+
+# Eigenvalues of the feature Gram matrix at or below this share of the largest count as zero ([A]'s released code).
+_CUTOFF = 1e-10
+
+
+class HiddenLearning(AbstractMetric):
+    """Train and test loss after the output layer is refitted on the features of this moment.
+
+    With the last hidden layer Phi (N, k) frozen, the output layer becomes the minimum-norm least-squares solution
+
+        V = Phi^T (Phi Phi^T)^+ y,    f(x) = phi(x) V,
+
+    where eigenvalues of the N x N matrix Phi Phi^T up to 1e-10 of the largest count as zero. The readout is linear in
+    the features: it has no bias of its own, as in [A]. A low refitted test loss beside a high test loss is hidden
+    learning.
+
+    In outputs^2 (the loss is 1/(2N) ||f - y||^2). Source: [A] Arbel et al. 2023, arXiv 2302.02904, experiments.
+    """
+
+    def variables(self, system: System) -> tuple[Variable, ...]:
+        """`refit_train_loss` and, with test data, `refit_test_loss`.
+
+        **Raises:** `DataError` unless the loss is the squared loss, `ModelError` for a model without `hidden_features`.
+        """
+        loss = system.loss
+        if not isinstance(loss, SquaredLoss):
+            raise DataError(
+                f"HiddenLearning refits by least squares, but the loss is {type(loss).__name__}; expected SquaredLoss. "
+                "Leave HiddenLearning out, or state the problem as a regression."
+            )
+        require_hidden_features(system, "HiddenLearning")
+        names = ("train",) if system.problem.x_test is None else ("train", "test")
+        return tuple(
+            Variable(
+                f"refit_{name}_loss",
+                f"{name} loss after refitting the output layer",
+                "outputs^2",
+                "Arbel et al. 2023 (arXiv 2302.02904), experiments",
+            )
+            for name in names
+        )
+
+    def evaluate(self, snapshot: Snapshot, memory: PyTree) -> dict[str, Float[Array, "..."]]:
+        """The losses: one eigendecomposition of size N."""
+        system, problem = snapshot.system, snapshot.system.problem
+        features = hidden_features(system, snapshot.weights, problem.x_train)
+        readout = _least_squares(features, problem.y_train)
+        losses = {"refit_train_loss": system.loss.value(features @ readout, problem.y_train)}
+        if problem.x_test is not None and problem.y_test is not None:
+            test_features = hidden_features(system, snapshot.weights, problem.x_test)
+            losses["refit_test_loss"] = system.loss.value(test_features @ readout, problem.y_test)
+        return losses
+
+
+def _least_squares(
+    features: Float[Array, "samples features"], targets: Float[Array, "samples outputs"]
+) -> Float[Array, "features outputs"]:
+    eigenvalues, modes = jnp.linalg.eigh(features @ features.T)
+    kept = eigenvalues > _CUTOFF * eigenvalues[-1]
+    amplitudes = jnp.where(kept[:, None], (modes.T @ targets) / jnp.where(kept, eigenvalues, 1.0)[:, None], 0.0)
+    return features.T @ (modes @ amplitudes)

@@ -1,0 +1,45 @@
+"""How nonlinear the model has been between its first weights and its present ones."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from .._core import tree_subtract
+from ..geometry import Snapshot, System
+from ._base import AbstractMetric, Variable
+from ._ratio import ratio
+
+
+class LinearisationError(AbstractMetric):
+    """||f_t - f_0 - J_0 (w_t - w_0)|| / ||f_t - f_0|| on the training inputs: dimensionless, 0/0 = 0 at the start.
+
+    The model against its first-order expansion about w_0, both AT THE SAME weights w_t of this run; the numerator is at
+    most (K/2) ||w_t - w_0||^2 with K the Lipschitz constant of J. It needs no second run and does not depend on how
+    time is measured along the path.
+
+    Lee et al. 2019 (arXiv 1902.06720, Section 2.2) instead let the linearised model follow its own flow, to other
+    weights w^lin_t, and compare at the same time: ||f_t - f^lin(w^lin_t)||. By the triangle inequality that is at most
+    this metric's numerator plus ||J_0 (w_t - w^lin_t)||. For theirs, run the same flow on
+    `gnflow.models.Linearised(model)` and subtract.
+    """
+
+    def variables(self, system: System) -> tuple[Variable, ...]:
+        """`linearisation_error`; defined for every model."""
+        return (
+            Variable(
+                "linearisation_error",
+                "relative error of the linearisation about the start",
+                "1",
+                "Lee et al. 2019 (arXiv 1902.06720), Section 2.2; Chizat, Oyallon, Bach 2019",
+            ),
+        )
+
+    def prepare(self, start: Snapshot) -> PyTree:
+        """w_0; the tangent there is built again when needed, for it holds arrays of N x width."""
+        return start.weights
+
+    def evaluate(self, snapshot: Snapshot, memory: PyTree) -> dict[str, Float[Array, "..."]]:
+        """The error: one linearisation at w_0 and one J product."""
+        tangent = snapshot.system.tangent(memory)
+        change = snapshot.train_outputs - tangent.outputs
+        linear_change = tangent.jvp(tree_subtract(snapshot.weights, memory))
+        return {"linearisation_error": ratio(jnp.linalg.norm(change - linear_change), jnp.linalg.norm(change))}

@@ -1,0 +1,25 @@
+"""Models: any Equinox module called on one input; these come with closed forms for their tangent kernel.
+
+A model may say more about itself, by attributes that are looked up by name and never required: `hidden_features(x)` (the last
+hidden layer), `mobility` (the time unit of its particle metric), `weight_groups` (names of layers) and `trainable_mask()`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from ._activations import (
+    Activation as Activation,
+    activation_names as activation_names,
+    get_activation as get_activation,
+)
+from ._linearised import Linearised as Linearised
+from ._mean_field import MeanFieldNetwork as MeanFieldNetwork
+from ._mlp import MLP as MLP, ScaledLinear as ScaledLinear
+from ._random_features import RandomFeatures as RandomFeatures
+from ._trainable import trainable_mask as trainable_mask, trainable_weights as trainable_weights
+
+model_kinds: dict[str, Callable[..., Any]] = {
+    "mean_field": MeanFieldNetwork,
+    "mlp": MLP,
+    "random_features": RandomFeatures,
+}

@@ -1,0 +1,150 @@
+"""The mean-field two-layer network: M particles (u_i, b_i, v_i)."""
+
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float
+
+from .._core import ModelError, require_float64, require_non_negative, require_positive_int, stream
+from ._activations import Activation, get_activation
+
+
+class MeanFieldNetwork(eqx.Module):
+    """f(x) = (alpha / M^s) sum_i v_i s(u_i . x + b_i), a network of M particles.
+
+    alpha = 1, s = 1 is the mean-field scaling, in which features move; s = 1/2 is the NTK scaling, in which they do not
+    as M grows; a large alpha makes training lazy (Chizat, Oyallon, Bach 2019). At the start u_i, b_i ~ N(0, init_scale^2)
+    (the tau0 of [A]) and v_i ~ N(0, output_init_scale^2), which is v_i = 0 by default, as in [A], Section 5.
+
+    **Arguments:**
+
+    - `input_dim` d, `width` M, `output_dim` C.
+    - `activation`: one of SiLU, ReLU, tanh, erf, GELU, softplus, sigmoid, identity (lower-case names), or an `Activation`.
+    - `init_scale`: tau0. `output_init_scale`: standard deviation of v at the start.
+    - `bias`: whether the hidden units have biases b.
+    - `output_scale` alpha and `output_exponent` s.
+    - `key`: a JAX key; the weights of each layer have their own stream of it.
+
+    **Attributes:** `hidden_weight` (M, d), `hidden_bias` (M,) or None, `output_weight` (M, C), all float64.
+
+    **Raises:** `ModelError` for sizes or names that make no network, `PrecisionError` without float64.
+
+    Source: [A] (arXiv 2302.02904), Section 5; Chizat and Bach 2018 for the particle view.
+    """
+
+    hidden_weight: Float[Array, "width input_dim"]
+    hidden_bias: Float[Array, " width"] | None
+    output_weight: Float[Array, "width output_dim"]
+    activation: Activation
+    output_scale: float = eqx.field(static=True)
+    output_exponent: float = eqx.field(static=True)
+
+    def __init__(
+        self,
+        input_dim: int,
+        width: int,
+        output_dim: int = 1,
+        activation: str | Activation = "silu",
+        init_scale: float = 1.0,
+        output_init_scale: float = 0.0,
+        bias: bool = True,
+        output_scale: float = 1.0,
+        output_exponent: float = 1.0,
+        *,
+        key: Any,
+    ):
+        require_positive_int(ModelError, input_dim=input_dim, width=width, output_dim=output_dim)
+        require_non_negative(ModelError, init_scale=init_scale, output_init_scale=output_init_scale)
+        if not output_scale > 0:
+            raise ModelError(f"output_scale = {output_scale!r}, but the scale alpha of the outputs must be positive.")
+        require_float64((), "MeanFieldNetwork")
+        self.hidden_weight = init_scale * jr.normal(stream(key, "hidden_weight"), (width, input_dim))
+        self.hidden_bias = init_scale * jr.normal(stream(key, "hidden_bias"), (width,)) if bias else None
+        self.output_weight = output_init_scale * jr.normal(stream(key, "output_weight"), (width, output_dim))
+        self.activation = get_activation(activation)
+        self.output_scale = float(output_scale)
+        self.output_exponent = float(output_exponent)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        hidden_weight: Any,
+        hidden_bias: Any,
+        output_weight: Any,
+        activation: str | Activation = "silu",
+        output_scale: float = 1.0,
+        output_exponent: float = 1.0,
+    ) -> "MeanFieldNetwork":
+        """A network of given particles.
+
+        **Arguments:** `hidden_weight` (M, d); `hidden_bias` (M,) or None; `output_weight` (M, C) or (M,); the rest as in
+        the constructor.
+
+        **Raises:** `ModelError` if the shapes do not fit together or an entry is not finite.
+        """
+        require_float64((), "MeanFieldNetwork.from_arrays")
+        hidden_weight = jnp.asarray(hidden_weight, dtype=jnp.float64)
+        hidden_bias = None if hidden_bias is None else jnp.asarray(hidden_bias, dtype=jnp.float64)
+        output_weight = jnp.asarray(output_weight, dtype=jnp.float64)
+        if output_weight.ndim == 1:
+            output_weight = output_weight[:, None]
+        if hidden_weight.ndim != 2 or output_weight.ndim != 2 or hidden_weight.shape[0] != output_weight.shape[0]:
+            raise ModelError(
+                f"hidden_weight has shape {hidden_weight.shape} and output_weight {output_weight.shape}; "
+                "expected (M, d) and (M, C) with the same number M of particles."
+            )
+        if hidden_bias is not None and hidden_bias.shape != (hidden_weight.shape[0],):
+            raise ModelError(f"hidden_bias has shape {hidden_bias.shape}; expected ({hidden_weight.shape[0]},).")
+        for name, array in (
+            ("hidden_weight", hidden_weight),
+            ("hidden_bias", hidden_bias),
+            ("output_weight", output_weight),
+        ):
+            if array is not None and not bool(jnp.all(jnp.isfinite(array))):
+                raise ModelError(f"{name} holds NaN or infinite entries; a network needs finite weights.")
+        model = object.__new__(cls)
+        fields = {
+            "hidden_weight": hidden_weight,
+            "hidden_bias": hidden_bias,
+            "output_weight": output_weight,
+            "activation": get_activation(activation),
+            "output_scale": float(output_scale),
+            "output_exponent": float(output_exponent),
+        }
+        for name, field in fields.items():
+            object.__setattr__(model, name, field)
+        return model
+
+    @property
+    def width(self) -> int:
+        """The number M of particles."""
+        return self.hidden_weight.shape[0]
+
+    @property
+    def output_factor(self) -> float:
+        """alpha / M^s, what multiplies the sum over particles."""
+        return self.output_scale / self.width**self.output_exponent
+
+    @property
+    def mobility(self) -> float:
+        """The m of w' = -m grad L in the particle metric: M^(2s - 1), so that the flow's speed does not depend on M.
+
+        It is M for the mean-field scaling (the Wasserstein gradient flow of Chizat and Bach 2018) and 1 for the NTK's.
+        """
+        return float(self.width) ** (2 * self.output_exponent - 1)
+
+    @property
+    def weight_groups(self) -> dict[str, tuple[str, ...]]:
+        """Names by which `gnflow.flows.Frozen` calls the layers."""
+        return {"hidden": ("hidden_weight", "hidden_bias"), "output": ("output_weight",)}
+
+    def hidden_features(self, x: Float[Array, " input_dim"]) -> Float[Array, " width"]:
+        """s(u_i . x + b_i) for every particle, (M,): what the output layer combines linearly."""
+        z = self.hidden_weight @ x
+        return self.activation(z if self.hidden_bias is None else z + self.hidden_bias)
+
+    def __call__(self, x: Float[Array, " input_dim"]) -> Float[Array, " output_dim"]:
+        """The output (C,) at one input (d,)."""
+        return self.output_factor * (self.hidden_features(x) @ self.output_weight)

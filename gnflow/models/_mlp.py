@@ -1,0 +1,110 @@
+"""A deep multilayer perceptron in the NTK or the mean-field parametrisation."""
+
+from typing import Any, Literal
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float
+
+from .._core import ModelError, nearest_name, require_float64, require_non_negative, require_positive_int, stream
+from ._activations import Activation, get_activation
+
+_PARAMETRISATIONS = ("ntk", "mean_field")
+
+
+class ScaledLinear(eqx.Module):
+    """x -> factor * W x + b: a layer whose trained weights W are of order one.
+
+    **Attributes:** `weight` (fan_out, fan_in), `bias` (fan_out,) or None, `factor`: the fixed scale of the layer.
+    """
+
+    weight: Float[Array, "fan_out fan_in"]
+    bias: Float[Array, " fan_out"] | None
+    factor: float = eqx.field(static=True)
+
+    def __call__(self, x: Float[Array, " fan_in"]) -> Float[Array, " fan_out"]:
+        """The layer's output (fan_out,) at one input (fan_in,)."""
+        z = self.factor * (self.weight @ x)
+        return z if self.bias is None else z + self.bias
+
+
+class MLP(eqx.Module):
+    """A network with `depth` hidden layers of equal width.
+
+    Layer l computes z_l = fan_in^(-1/2) W_l s(z_{l-1}) + b_l with W ~ N(0, init_scale^2) and b = 0 at the start. The
+    output layer has the factor width^(-1/2) in the NTK parametrisation (Jacot et al. 2018) and 1/width in the mean-field
+    parametrisation, where features move at any width when the flow runs with mobility M = width (Bordelon and Pehlevan
+    2022, "Self-consistent dynamical field theory", Section 2; the same limit as maximal update, Yang and Hu 2021).
+
+    **Arguments:** `input_dim` d; `width`; `depth`: number of hidden layers; `output_dim` C; `activation`;
+    `parametrisation`: "ntk" or "mean_field"; `init_scale`: standard deviation of the weights; `bias`; `key`.
+
+    **Attributes:** `layers`: `depth + 1` layers, each with `weight` (fan_out, fan_in) and `bias`.
+
+    **Raises:** `ModelError` for sizes or names that make no network, `PrecisionError` without float64.
+    """
+
+    layers: tuple[ScaledLinear, ...]
+    activation: Activation
+    parametrisation: str = eqx.field(static=True)
+
+    def __init__(
+        self,
+        input_dim: int,
+        width: int,
+        depth: int,
+        output_dim: int = 1,
+        activation: str | Activation = "silu",
+        parametrisation: Literal["ntk", "mean_field"] = "ntk",
+        init_scale: float = 1.0,
+        bias: bool = True,
+        *,
+        key: Any,
+    ):
+        require_positive_int(ModelError, input_dim=input_dim, width=width, depth=depth, output_dim=output_dim)
+        require_non_negative(ModelError, init_scale=init_scale)
+        if parametrisation not in _PARAMETRISATIONS:
+            raise ModelError(
+                f"unknown parametrisation {parametrisation!r}; {nearest_name(str(parametrisation), _PARAMETRISATIONS)}"
+            )
+        require_float64((), "MLP")
+        sizes = (input_dim, *(width,) * depth, output_dim)
+        output_factor = 1 / width if parametrisation == "mean_field" else width**-0.5
+        factors = [size**-0.5 for size in sizes[:-2]] + [output_factor]
+        self.layers = tuple(
+            ScaledLinear(
+                weight=init_scale * jr.normal(stream(key, f"layers[{index}].weight"), (fan_out, fan_in)),
+                bias=jnp.zeros(fan_out) if bias else None,
+                factor=factor,
+            )
+            for index, (fan_in, fan_out, factor) in enumerate(zip(sizes[:-1], sizes[1:], factors, strict=True))
+        )
+        self.activation = get_activation(activation)
+        self.parametrisation = parametrisation
+
+    @property
+    def width(self) -> int:
+        """Units in each hidden layer."""
+        return self.layers[0].weight.shape[0]
+
+    @property
+    def mobility(self) -> float:
+        """The m of w' = -m grad L that makes the speed of the outputs independent of the width: width, or 1 for the NTK."""
+        return float(self.width) if self.parametrisation == "mean_field" else 1.0
+
+    @property
+    def weight_groups(self) -> dict[str, tuple[str, ...]]:
+        """Names by which `gnflow.flows.Frozen` calls the layers: each layer, all but the last, and the last."""
+        names = [f"layers[{index}]" for index in range(len(self.layers))]
+        return {"hidden": tuple(names[:-1]), "output": (names[-1],)}
+
+    def hidden_features(self, x: Float[Array, " input_dim"]) -> Float[Array, " width"]:
+        """The last hidden layer's activations (width,), which the output layer combines linearly."""
+        for layer in self.layers[:-1]:
+            x = self.activation(layer(x))
+        return x
+
+    def __call__(self, x: Float[Array, " input_dim"]) -> Float[Array, " output_dim"]:
+        """The output (C,) at one input (d,)."""
+        return self.layers[-1](self.hidden_features(x))

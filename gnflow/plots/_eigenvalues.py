@@ -1,0 +1,43 @@
+"""Extreme eigenvalues of the NTK against flow time."""
+
+from matplotlib.figure import Figure
+
+from ._style import (
+    FLOW_TIME_LABEL,
+    Runs,
+    axis_label,
+    draw_lines,
+    first_with,
+    flow_handles,
+    legend,
+    line_handle,
+    log_axis,
+    new_figure,
+)
+
+_LINES = (("ntk_largest_eigenvalue", "-", "largest"), ("ntk_smallest_eigenvalue", "--", "smallest"))
+
+
+def eigenvalue_figure(runs: Runs) -> Figure | None:
+    """Largest (solid) and smallest (dashed) eigenvalue of the NTK Gram matrix, log-log; gaps where rounding made it
+    negative.
+
+    **Arguments:** `runs`: a data set, or one for each seed, by the name of the flow. **Returns:** None if no run has
+    them.
+    """
+    present = [line for line in _LINES if first_with(runs, line[0]) is not None]
+    if not present:
+        return None
+    figure, axes = new_figure(1, 1, height=2.6)
+    panel = axes[0, 0]
+    for name, linestyle, _ in present:
+        draw_lines(panel, runs, name, linestyle)
+    log_axis(panel, "x")
+    log_axis(panel, "y")
+    described = first_with(runs, present[0][0])
+    assert described is not None
+    units = axis_label(described).partition(" [")[2]
+    panel.set_ylabel("eigenvalue of the NTK" + (f"\n[{units}" if units else ""))
+    panel.set_xlabel(FLOW_TIME_LABEL)
+    legend(figure, [*flow_handles(list(runs)), *(line_handle(style, label) for _, style, label in present)])
+    return figure

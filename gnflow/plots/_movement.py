@@ -1,0 +1,39 @@
+"""How far kernel and features have moved, against flow time."""
+
+import textwrap
+
+from matplotlib.figure import Figure
+
+from ._style import (
+    FLOW_TIME_LABEL,
+    Runs,
+    axis_label,
+    draw_lines,
+    first_with,
+    flow_handles,
+    legend,
+    log_axis,
+    new_figure,
+)
+
+_PANELS = ("kernel_distance", "relative_ntk_change", "direction_distance_to_initial", "direction_distance_to_teacher")
+
+
+def movement_figure(runs: Runs) -> Figure | None:
+    """Change of the NTK and movement of the particles' directions, a panel for each quantity that was measured.
+
+    **Arguments:** `runs`: a data set, or one for each seed, by the name of the flow. **Returns:** None if no run has
+    any.
+    """
+    described = {name: first_with(runs, name) for name in _PANELS}
+    present = {name: variable for name, variable in described.items() if variable is not None}
+    if not present:
+        return None
+    figure, axes = new_figure(len(present), 1, height=0.7 + 1.5 * len(present), sharex=True)
+    for panel, (name, variable) in zip(axes[:, 0], present.items(), strict=True):
+        draw_lines(panel, runs, name)
+        log_axis(panel, "x")
+        panel.set_ylabel(textwrap.fill(axis_label(variable), 22))
+    axes[-1, 0].set_xlabel(FLOW_TIME_LABEL)
+    legend(figure, flow_handles(list(runs)))
+    return figure

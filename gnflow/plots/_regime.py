@@ -1,0 +1,133 @@
+"""From feature learning to the kernel regime: the ends of runs over a swept setting."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from ._style import axis_label, flow_handles, legend, look, new_figure
+
+_PANELS = ("test_loss", "train_loss", "kernel_distance", "direction_distance_to_initial")
+_LOGARITHMIC = ("test_loss", "train_loss")
+_REGIME_CONTRAST = 3.0
+
+Ends = Mapping[str, Mapping[str, Sequence[xr.Dataset]]]
+
+
+def regime_figure(ends: Ends, positions: Mapping[str, float] | None = None, label: str = "variant") -> Figure | None:
+    """Final test loss, kernel distance and feature movement of every flow over the variants of a setting.
+
+    A point is the median over seeds, its bar their range. A hollow point holds a run that ended before its stop rule
+    was met.
+    Where one end of the axis has a kernel distance more than three times the other's, the ends are called by their
+    regimes.
+
+    **Arguments:** `ends`: for each flow, for each variant, the data sets of its seeds, whose last rows are drawn, with
+    `attrs["converged"]` (default True); `positions`: the value of the setting for each variant, or None to space the
+    variants evenly; `label`: what the setting is.
+
+    **Returns:** None if there are fewer than two variants.
+    """
+    variants = list(dict.fromkeys(variant for flow in ends.values() for variant in flow))
+    if len(variants) < 2:
+        return None
+    where = {name: float(index) for index, name in enumerate(variants)} if positions is None else dict(positions)
+    variants.sort(key=lambda name: where[name])
+    present = [name for name in _PANELS if _description(ends, name) is not None]
+    if "test_loss" in present:
+        present.remove("train_loss")
+    figure, axes = new_figure(len(present), 1, height=0.9 + 1.45 * len(present), sharex=True)
+    logarithmic = positions is not None and min(where.values()) > 0 and max(where.values()) >= 5 * min(where.values())
+    for panel, name in zip(axes[:, 0], present, strict=True):
+        for index, flow in enumerate(ends.values()):
+            _draw(panel, flow, name, where, variants, index, len(ends), logarithmic)
+        described = _description(ends, name)
+        assert described is not None
+        words = axis_label(described)
+        panel.set_ylabel(textwrap.fill(f"final {words}" if name in _LOGARITHMIC else words, 22))
+        if name in _LOGARITHMIC:
+            panel.set_yscale("log")
+    bottom = axes[-1, 0]
+    if logarithmic:
+        bottom.set_xscale("log")
+    bottom.set_xticks([where[name] for name in variants], [_tick(name, positions) for name in variants])
+    bottom.minorticks_off()
+    bottom.set_xlabel(label)
+    _name_regimes(axes[0, 0], ends, variants)
+    handles = flow_handles(list(ends))
+    if any(not data.attrs.get("converged", True) for flow in ends.values() for runs in flow.values() for data in runs):
+        handles.append(
+            Line2D([], [], color="0.35", marker="o", markerfacecolor="white", linestyle="", label="stop rule not met")
+        )
+    legend(figure, handles, columns=2)
+    return figure
+
+
+def _tick(name: str, positions: Mapping[str, float] | None) -> str:
+    return name if positions is None else f"{positions[name]:g}"
+
+
+def _description(ends: Ends, name: str) -> xr.DataArray | None:
+    found = (data[name] for flow in ends.values() for runs in flow.values() for data in runs if name in data)
+    return next(found, None)
+
+
+def _last(runs: Sequence[xr.Dataset], name: str) -> np.ndarray:
+    return np.asarray([float(data[name].to_numpy()[-1]) for data in runs if name in data])
+
+
+def _draw(
+    panel: Axes,
+    flow: Mapping[str, Sequence[xr.Dataset]],
+    name: str,
+    where: Mapping[str, float],
+    variants: Sequence[str],
+    index: int,
+    count: int,
+    logarithmic: bool,
+) -> None:
+    points = [(variant, _last(flow.get(variant, ()), name)) for variant in variants]
+    points = [(variant, values) for variant, values in points if values.size]
+    if not points:
+        return
+    # Points of different flows that agree lie on one another; a small shift keeps each to be seen.
+    shift = (index - (count - 1) / 2) * 0.04
+    reach = max(where.values()) - min(where.values())
+    x = np.asarray([where[variant] for variant, _ in points])
+    x = x * 10 ** (shift * np.log10(max(where.values()) / min(where.values()))) if logarithmic else x + shift * reach
+    middle = np.asarray([np.median(values) for _, values in points])
+    bars = np.asarray([[m - values.min(), values.max() - m] for (_, values), m in zip(points, middle, strict=True)]).T
+    style = look(index)
+    panel.errorbar(x, middle, yerr=bars if np.any(bars > 0) else None, color=style.color, capsize=2, elinewidth=0.8)
+    for position, value, (variant, _) in zip(x, middle, points, strict=True):
+        met = all(data.attrs.get("converged", True) for data in flow[variant])
+        panel.plot(
+            position,
+            value,
+            linestyle="",
+            marker=style.marker,
+            color=style.color,
+            markersize=5,
+            markerfacecolor=style.color if met else "white",
+        )
+
+
+def _name_regimes(panel: Axes, ends: Ends, variants: Sequence[str]) -> None:
+    """Write 'feature learning' and 'kernel regime' over the ends of the axis, if the kernels say so."""
+    movement = [
+        max(
+            (float(_last(flow.get(variant, ()), "kernel_distance").max(initial=0.0)) for flow in ends.values()),
+            default=0.0,
+        )
+        for variant in (variants[0], variants[-1])
+    ]
+    if max(movement) <= _REGIME_CONTRAST * min(movement):
+        return
+    names = ("feature learning", "kernel regime")
+    left, right = names if movement[0] > movement[1] else names[::-1]
+    for text, x, alignment in ((left, 0.0, "left"), (right, 1.0, "right")):
+        panel.text(x, 1.03, text, transform=panel.transAxes, ha=alignment, va="bottom", fontsize=7, style="italic")

@@ -1,0 +1,163 @@
+"""The look that all figures share: a paper's column, colours that every reader can tell apart, honest log axes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+COLUMN_WIDTH = 3.4  # inches, the column of most two-column journals
+RESOLUTION = 250  # dots per inch
+
+Runs = Mapping[str, xr.Dataset | Sequence[xr.Dataset]]
+
+# Okabe and Ito's palette (jfly.uni-koeln.de/color), the dark colours first; each flow has its marker as well.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+_SETTINGS: dict[Any, Any] = {
+    "font.size": 8,
+    "axes.labelsize": 8,
+    "axes.titlesize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 3.5,
+    "axes.linewidth": 0.6,
+    "axes.grid": True,
+    "grid.color": "0.9",
+    "grid.linewidth": 0.5,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+
+
+class Look(NamedTuple):
+    """How one flow is drawn in every figure."""
+
+    color: str
+    marker: str
+
+
+def look(index: int) -> Look:
+    """The look of the flow number `index`; colour and marker repeat with different periods only after seven."""
+    return Look(COLOURS[index % len(COLOURS)], _MARKERS[(index + index // len(COLOURS)) % len(_MARKERS)])
+
+
+def new_figure(
+    rows: int, columns: int, height: float, **options: Any
+) -> tuple[Figure, np.ndarray[tuple[int, int], np.dtype[np.object_]]]:
+    """A figure one column wide with (rows, columns) axes.
+
+    **Arguments:** `height`: in inches; `options`: of `Figure.subplots`.
+    """
+    # The settings hold for axes made under them; nothing global is left changed.
+    with matplotlib.rc_context(_SETTINGS):
+        figure = Figure(figsize=(COLUMN_WIDTH, height), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False, **options)
+    return figure, axes
+
+
+def legend(figure: Figure, handles: Sequence[Any], columns: int = 3) -> None:
+    """A legend above the axes, where it hides no data."""
+    with matplotlib.rc_context(_SETTINGS):
+        figure.legend(
+            handles=list(handles), loc="outside upper center", ncols=columns, handlelength=2.2, columnspacing=1.2
+        )
+
+
+def flow_handles(names: Sequence[str]) -> list[Line2D]:
+    """Legend entries for flows, in their looks."""
+    return [
+        Line2D([], [], color=look(index).color, marker=look(index).marker, label=name)
+        for index, name in enumerate(names)
+    ]
+
+
+def line_handle(linestyle: Any, label: str) -> Line2D:
+    """A legend entry for what a line style means."""
+    return Line2D([], [], color="0.35", linestyle=linestyle, label=label)
+
+
+def save(figure: Figure, path: str | Path) -> Path:
+    """Write the figure as PNG; folders are made. **Returns:** the path."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=RESOLUTION)
+    return path
+
+
+def datasets_of(runs: xr.Dataset | Sequence[xr.Dataset]) -> list[xr.Dataset]:
+    """The data sets of one flow, one for each seed."""
+    return [runs] if isinstance(runs, xr.Dataset) else list(runs)
+
+
+def flow_time(data: xr.Dataset) -> np.ndarray:
+    """Flow time of each row, whether the run was integrated or stepped."""
+    return data["time" if "time" in data.coords else "flow_time"].to_numpy()
+
+
+def positive_time(data: xr.Dataset) -> np.ndarray:
+    """Flow time with a gap at the start: a time of 0 has no place on a logarithmic axis."""
+    time = flow_time(data)
+    return np.where(time > 0, time, np.nan)
+
+
+def relative_time(data: xr.Dataset) -> np.ndarray:
+    """Flow time over the flow time at the end of the run."""
+    time = flow_time(data)
+    return time / (time[-1] if time[-1] > 0 else 1.0)
+
+
+def axis_label(variable: xr.DataArray) -> str:
+    """long_name [units] of a variable, without units where it is dimensionless."""
+    name = str(variable.attrs.get("long_name", variable.name))
+    units = str(variable.attrs.get("units", "1"))
+    return name if units in ("1", name) else f"{name} [{units}]"
+
+
+def first_with(runs: Runs, name: str) -> xr.DataArray | None:
+    """The variable `name` of the first run that has it, for its description."""
+    found = (data[name] for several in runs.values() for data in datasets_of(several) if name in data)
+    return next(found, None)
+
+
+def draw_lines(
+    axes: Axes, runs: Runs, name: str, linestyle: Any = "-", time_of: Callable[[xr.Dataset], np.ndarray] = positive_time
+) -> None:
+    """`name` against flow time for every run that has it; seeds of one flow share its look.
+
+    **Arguments:** `time_of`: the times to draw a run at.
+    """
+    for index, several in enumerate(runs.values()):
+        drawn = [data for data in datasets_of(several) if name in data]
+        for data in drawn:
+            axes.plot(
+                time_of(data),
+                data[name].to_numpy(),
+                color=look(index).color,
+                linestyle=linestyle,
+                marker=look(index).marker,
+                markevery=0.18,
+                alpha=1.0 if len(drawn) == 1 else 0.6,
+            )
+
+
+def log_axis(axes: Axes, which: str) -> None:
+    """Make an axis logarithmic, if there is anything positive on it."""
+    dimension = 0 if which == "x" else 1
+    drawn = [np.asarray(line.get_data()[dimension], dtype=float) for line in axes.get_lines()]
+    if any(np.any(np.isfinite(values) & (values > 0)) for values in drawn):
+        (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+
+
+FLOW_TIME_LABEL = "flow time (in each flow's own unit)"

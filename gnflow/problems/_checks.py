@@ -1,0 +1,105 @@
+"""Checks of data and sizes, whose messages name the first entry that is wrong."""
+
+from typing import Any
+
+import numpy as np
+
+from .._core import DataError
+
+# The largest range of integers that float64 holds exactly.
+_LARGEST_EXACT_INTEGER = 2**53
+
+
+def finite_array(value: Any, what: str) -> np.ndarray:
+    """`value` as a NumPy array of finite numbers: bools and integers as they are, floating point as float64.
+
+    Nothing is rounded: float16, bfloat16 and float32 are embedded exactly, and whatever float64 cannot hold is refused.
+
+    **Arguments:** `value`: any array-like; `what`: its name in messages.
+
+    **Raises:** `DataError` for ragged nesting, text, objects, complex numbers, masked entries, NaN or infinite
+    entries (the first one is named), and numbers that float64 cannot hold exactly.
+    """
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        first = tuple(int(i) for i in np.argwhere(np.ma.getmaskarray(value))[0])
+        raise DataError(f"{what}{_subscript(first)} is masked; fill or drop missing samples first.")
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise DataError(f"{what} is not a rectangular array of numbers ({error}).") from error
+    # ml_dtypes' bfloat16 and float8 are floating point to JAX but of kind "V" to NumPy.
+    if array.dtype.kind == "V" and array.dtype.names is None and "float" in array.dtype.name:
+        array = array.astype(np.float64)
+    if array.dtype.kind not in "biuf":
+        raise DataError(
+            f"{what} has dtype {array.dtype}, but numbers are needed (float64, or integers and narrower floats, which "
+            "are converted without loss). Encode text and categories as numbers, and drop missing values."
+        )
+    if array.dtype.kind == "f":
+        _require_finite(array, what)
+        if array.dtype.itemsize > 8:
+            raise DataError(f"{what} has dtype {array.dtype}, wider than float64; round it with .astype(np.float64).")
+        return array.astype(np.float64)
+    if array.dtype.kind in "iu":
+        inexact = (array > _LARGEST_EXACT_INTEGER) | (array < -_LARGEST_EXACT_INTEGER)
+        if inexact.any():
+            first = tuple(int(i) for i in np.argwhere(inexact)[0])
+            raise DataError(
+                f"{what}{_subscript(first)} = {array[first]} is beyond 2^53, so float64 cannot hold it exactly; "
+                "rescale the data or round it with .astype(np.float64)."
+            )
+    return array
+
+
+def input_matrix(value: Any, what: str) -> np.ndarray:
+    """`value` as inputs: a float64 NumPy array (N, d) with N, d >= 1.
+
+    **Raises:** `DataError` as `finite_array` does, and for any other number of axes and for no samples or no features.
+    """
+    array = finite_array(value, what)
+    if array.ndim != 2:
+        remedy = f"; for one feature use {what}[:, None]" if array.ndim == 1 else ""
+        raise DataError(f"{what} has shape {array.shape}, but (N, d) is needed: one row for each sample{remedy}.")
+    if array.shape[0] == 0:
+        raise DataError(f"{what} has shape {array.shape}: no samples. Give at least one (or None for no test data).")
+    if array.shape[1] == 0:
+        raise DataError(f"{what} has shape {array.shape}: samples without features. Give at least one column.")
+    return array.astype(np.float64)
+
+
+def target_array(value: Any, what: str, inputs: np.ndarray, inputs_name: str) -> np.ndarray:
+    """`value` as raw targets, (N,) or (N, C), of bools, integers or float64, one row for each row of `inputs`.
+
+    Integers stay integers: whether they are class labels or numbers is the loss's to say.
+
+    **Raises:** `DataError` as `finite_array` does, for another number of axes, and for another number of samples.
+    """
+    array = finite_array(value, what)
+    if array.ndim not in (1, 2):
+        raise DataError(f"{what} has shape {array.shape}, but (N,) or (N, C) is needed: one row for each sample.")
+    if array.shape[0] != inputs.shape[0]:
+        raise DataError(
+            f"{what} has {array.shape[0]} rows (shape {array.shape}) but {inputs_name} has {inputs.shape[0]} (shape "
+            f"{inputs.shape}); they must hold the same samples, one for each row."
+        )
+    return array
+
+
+def require_count(what: str, count: Any, minimum: int) -> None:
+    """Check that `count` is an integer of at least `minimum`. **Raises:** `DataError`."""
+    if not isinstance(count, int) or isinstance(count, bool) or count < minimum:
+        raise DataError(f"{what} = {count!r}, but an integer of at least {minimum} is needed.")
+
+
+def _require_finite(array: np.ndarray, what: str) -> None:
+    bad = ~np.isfinite(array)
+    if bad.any():
+        first = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise DataError(
+            f"{what}{_subscript(first)} = {array[first]}, but every entry must be finite ({int(bad.sum())} of "
+            f"{array.size} are not). Drop or impute those samples."
+        )
+
+
+def _subscript(index: tuple[int, ...]) -> str:
+    return f"[{', '.join(str(i) for i in index)}]" if index else ""

@@ -1,0 +1,46 @@
+"""scikit-learn's diabetes data: a small real regression with noise."""
+
+from typing import Any
+
+import numpy as np
+
+from .._core import require_float64
+from ._problem import Problem
+from ._scikit_learn import scikit_learn_datasets
+from ._split import split
+
+
+def diabetes(n_train: int = 300, n_test: int = 142, *, key: Any) -> Problem:
+    """Disease progression of 442 patients from 10 measurements, with the squared loss; C = 1 output, d = 10 inputs.
+
+    Inputs and target are standardised with the mean and the standard deviation (divisor N) of the training samples
+    drawn, so a training loss of 1/2 is that of the constant prediction, and twice the test loss is about 1 - R^2. A
+    column that is constant over the training samples is centred only. The samples are shuffled by `key`; training
+    sets nest over `n_train` and the test patients do not depend on it, while the standardisation does.
+
+    **Arguments:** `n_train` >= 1 and `n_test` >= 0 (0: no test data), at most 442 together; `key`: a JAX key.
+
+    **Raises:** `DataError` if more samples are asked for than there are, or scikit-learn is missing; `PrecisionError`
+    without float64.
+
+    Source: Efron, Hastie, Johnstone, Tibshirani, "Least angle regression", Annals of Statistics 2004.
+    """
+    require_float64((), "diabetes")
+    measurements, progression = scikit_learn_datasets("diabetes").load_diabetes(return_X_y=True, scaled=False)
+    train, test = split(len(progression), n_train, n_test, "the diabetes data set", key)
+    inputs = _standardise(measurements, train)
+    targets = _standardise(progression[:, None], train)
+    return Problem(
+        x_train=inputs[train],
+        y_train=targets[train],
+        x_test=inputs[test] if n_test else None,
+        y_test=targets[test] if n_test else None,
+        name="diabetes",
+    )
+
+
+def _standardise(columns: np.ndarray, train: np.ndarray) -> np.ndarray:
+    reference = columns[train]
+    # Rounding makes the standard deviation of equal numbers tiny rather than zero; the range is exact.
+    constant = np.ptp(reference, axis=0) == 0
+    return (columns - reference.mean(axis=0)) / np.where(constant, 1.0, reference.std(axis=0))

@@ -1,0 +1,55 @@
+"""scikit-learn's handwritten digits: small, real, and on disk already."""
+
+from typing import Any, Literal
+
+import numpy as np
+
+from .._core import ConfigError, nearest_name, require_float64
+from ..losses import SoftmaxCrossEntropy, SquaredLoss
+from ._problem import Problem
+from ._scikit_learn import scikit_learn_datasets
+from ._split import split
+
+_LOSSES = {"classification": SoftmaxCrossEntropy, "regression": SquaredLoss}
+_NUM_CLASSES = 10
+_LARGEST_PIXEL = 16.0
+
+
+def digits(
+    n_train: int = 100,
+    n_test: int = 500,
+    *,
+    key: Any,
+    task: Literal["classification", "regression"] = "classification",
+) -> Problem:
+    """The 1797 handwritten digits (8 x 8 pixels) that come with scikit-learn; C = 10 outputs, d = 64 inputs.
+
+    Pixels are counts 0..16 and are divided by 16, so inputs lie in [0, 1]; they are not centred. Targets are one-hot
+    rows of all ten classes, also when the training samples drawn do not show every class. The samples are shuffled by
+    `key`; training sets nest over `n_train`, and the test set depends on neither `n_train` nor `task`.
+
+    The default is small because the tangent kernel's Gram matrix is (10 N, 10 N): 1000 x 1000 for 100 samples.
+
+    **Arguments:** `n_train` >= 1 and `n_test` >= 0 (0: no test data), at most 1797 together; `key`: a JAX key; `task`:
+    "classification" is the softmax cross-entropy, "regression" the squared loss on the one-hot targets.
+
+    **Raises:** `DataError` if more samples are asked for than there are, or scikit-learn is missing; `ConfigError`
+    for an unknown task; `PrecisionError` without float64.
+
+    Source: Alpaydin and Kaynak, "Optical recognition of handwritten digits", UCI repository, 1998 (its test part).
+    """
+    require_float64((), "digits")
+    if task not in _LOSSES:
+        raise ConfigError(f"unknown task {task!r}; {nearest_name(str(task), _LOSSES)}")
+    pixels, labels = scikit_learn_datasets("digits").load_digits(return_X_y=True)
+    train, test = split(len(labels), n_train, n_test, "the digits data set", key)
+    inputs = pixels / _LARGEST_PIXEL
+    targets = np.eye(_NUM_CLASSES)[labels]
+    return Problem(
+        x_train=inputs[train],
+        y_train=targets[train],
+        x_test=inputs[test] if n_test else None,
+        y_test=targets[test] if n_test else None,
+        loss=_LOSSES[task](),
+        name="digits",
+    )

@@ -1,0 +1,113 @@
+"""A problem: data and a loss, checked once so that nothing later has to."""
+
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float64
+
+from .._core import ConfigError, DataError, require_float64
+from ..losses import AbstractLoss, SquaredLoss, get_loss
+from ._checks import input_matrix, target_array
+
+_SQUARED_LOSS = SquaredLoss()
+
+
+class Problem(eqx.Module):
+    """Training data, a loss and, where there are any, test data and the teacher that made the targets.
+
+    The training loss is L(f) = (1/N) sum_n l(f_n, y_n) over the N training samples (`gnflow.losses`).
+
+    **Arguments:**
+
+    - `x_train` (N, d), `x_test` (n, d) or None: inputs. Lists, NumPy and JAX arrays of integers, bools or floats;
+      narrower types are converted to float64, which loses nothing.
+    - `y_train` (N,) or (N, C), `y_test` (n,) or (n, C) or None: targets in any form the loss takes (numbers, class
+      labels, one-hot rows); the loss turns them into its canonical (N, C). Integers reach the loss as integers: the
+      squared loss refuses them, as they are usually class labels.
+    - `loss`: a loss object, the squared loss by default.
+    - `teacher`: the model that made the targets, if one did.
+    - `name`: what to call the problem in titles and files.
+
+    **Attributes:** the arguments, arrays as float64 `jax.Array`s, targets canonical.
+
+    **Raises:** `PrecisionError` when JAX's double precision is off; `DataError` for no samples, NaN or infinite
+    entries (the first is named), shapes that do not fit together, test inputs without test targets or the reverse,
+    data that are not numbers, targets that do not suit the loss, and a `loss` that is not a loss object.
+    """
+
+    x_train: Float64[Array, "num_train input_dim"]
+    y_train: Float64[Array, "num_train num_outputs"]
+    x_test: Float64[Array, "num_test input_dim"] | None
+    y_test: Float64[Array, "num_test num_outputs"] | None
+    loss: AbstractLoss
+    teacher: Any
+    name: str = eqx.field(static=True)
+
+    def __init__(
+        self,
+        x_train: Any,
+        y_train: Any,
+        x_test: Any = None,
+        y_test: Any = None,
+        loss: Any = _SQUARED_LOSS,
+        teacher: Any = None,
+        name: str = "arrays",
+    ):
+        require_float64((), "Problem")
+        _require_loss(loss)
+        if teacher is not None and not callable(teacher):
+            raise DataError(f"teacher = {teacher!r}, but a model (called on one input (d,)) or None is needed.")
+        if (x_test is None) != (y_test is None):
+            given, missing = ("y_test", "x_test") if x_test is None else ("x_test", "y_test")
+            raise DataError(f"{given} is given without {missing}; give both, or neither for no test data.")
+
+        x_train = input_matrix(x_train, "x_train")
+        y_train = target_array(y_train, "y_train", x_train, "x_train")
+        if x_test is not None:
+            x_test = input_matrix(x_test, "x_test")
+            y_test = target_array(y_test, "y_test", x_test, "x_test")
+            if x_test.shape[1] != x_train.shape[1]:
+                raise DataError(
+                    f"x_test has {x_test.shape[1]} features (shape {x_test.shape}) but x_train has {x_train.shape[1]} "
+                    f"(shape {x_train.shape}); both must have the same columns."
+                )
+
+        self.x_train = jnp.asarray(x_train)
+        self.x_test = None if x_test is None else jnp.asarray(x_test)
+        self.y_train, self.y_test = loss.canonical_targets(y_train, y_test)
+        self.loss = loss
+        self.teacher = teacher
+        self.name = name
+
+    @property
+    def num_train(self) -> int:
+        """N, the number of training samples."""
+        return self.x_train.shape[0]
+
+    @property
+    def input_dim(self) -> int:
+        """d, the number of features of an input."""
+        return self.x_train.shape[1]
+
+    @property
+    def num_outputs(self) -> int:
+        """C, the number of outputs a model of this problem must have."""
+        return self.y_train.shape[1]
+
+
+def _require_loss(loss: Any) -> None:
+    if isinstance(loss, AbstractLoss):
+        return
+    if isinstance(loss, type) and issubclass(loss, AbstractLoss):
+        raise DataError(f"loss is the class {loss.__name__}, but an object of it is needed: write {loss.__name__}().")
+    if isinstance(loss, str):
+        try:
+            remedy = f"write gnflow.losses.{get_loss(loss).__name__}()."
+        except ConfigError as error:
+            remedy = f"such as gnflow.losses.SquaredLoss() ({error})"
+        raise DataError(f"loss = {loss!r} is a name, but a loss object is needed: {remedy}")
+    raise DataError(
+        f"loss is an object of {type(loss).__name__}, but a gnflow.losses.AbstractLoss is needed, such as "
+        "gnflow.losses.SquaredLoss()."
+    )

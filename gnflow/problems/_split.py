@@ -1,0 +1,28 @@
+"""Draw training and test samples so that a larger training set contains the smaller ones."""
+
+from typing import Any
+
+import jax.random as jr
+import numpy as np
+
+from .._core import DataError, stream
+from ._checks import require_count
+
+
+def split(total: int, n_train: int, n_test: int, what: str, key: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers of `n_train` training and `n_test` test samples, disjoint, of a data set of `total`.
+
+    One shuffle, which depends on `key` alone, is read from the front for training and from the back for testing: the
+    training rows of a small `n_train` are the first rows of a larger one, and the test rows do not depend on `n_train`.
+
+    **Raises:** `DataError` for counts that are not integers of at least 1 (train) or 0 (test), or more than there are.
+    """
+    require_count("n_train", n_train, 1)
+    require_count("n_test", n_test, 0)
+    if n_train + n_test > total:
+        raise DataError(
+            f"n_train + n_test = {n_train} + {n_test} = {n_train + n_test}, but {what} has {total} samples; "
+            "ask for fewer."
+        )
+    shuffled = np.asarray(jr.permutation(stream(key, "shuffle"), total))
+    return shuffled[:n_train], shuffled[::-1][:n_test]

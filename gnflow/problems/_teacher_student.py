@@ -1,0 +1,77 @@
+"""[A]'s synthetic regression: Gaussian inputs, targets from a small two-layer teacher."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float64
+
+from .._core import require_float64, stream
+from ..models import MeanFieldNetwork
+from ._checks import require_count
+from ._problem import Problem
+
+_BLOCK_SIZE = 256
+
+
+def teacher_student(
+    n_train: int = 500,
+    n_test: int = 2000,
+    input_dim: int = 10,
+    teacher_width: int = 5,
+    activation: str = "silu",
+    *,
+    key: Any,
+) -> Problem:
+    """Noiseless regression on a teacher y = (1/m) sum_j v_j s(u_j.x + b_j) of m units, with the squared loss.
+
+    Inputs x ~ N(0, I_d), not normalised; every teacher weight u, b, v ~ N(0, 1). The teacher is kept as
+    `problem.teacher`, a `MeanFieldNetwork`, so that feature recovery can be measured against it.
+
+    Each part has its own random stream: the teacher and the test data do not depend on `n_train`, and a smaller
+    training (test) set is exactly the beginning of a larger one.
+
+    **Arguments:** `n_train` N >= 1; `n_test` >= 0 (0: no test data); `input_dim` d; `teacher_width` m; `activation`:
+    the teacher's, by name (`gnflow.models.activation_names`); `key`: a JAX key.
+
+    **Returns:** a `Problem` with C = 1 output.
+
+    **Raises:** `DataError` for counts that are no such integers, `ModelError` for sizes or an activation that make no
+    teacher, `PrecisionError` without float64.
+
+    Source: [A] (arXiv 2302.02904), whose released code draws from the same distributions; it uses d = 10, m = 5,
+    N = 500 and 10,000 test samples. The numbers themselves differ: its random generator is another.
+    """
+    require_float64((), "teacher_student")
+    require_count("n_train", n_train, 1)
+    require_count("n_test", n_test, 0)
+    teacher = MeanFieldNetwork(
+        input_dim=input_dim,
+        width=teacher_width,
+        activation=activation,
+        init_scale=1.0,
+        output_init_scale=1.0,
+        key=stream(key, "teacher"),
+    )
+    x_train, y_train = _draw_samples(teacher, stream(key, "x_train"), n_train)
+    x_test, y_test = _draw_samples(teacher, stream(key, "x_test"), n_test) if n_test else (None, None)
+    return Problem(x_train, y_train, x_test, y_test, teacher=teacher, name="teacher_student")
+
+
+def _draw_samples(teacher: MeanFieldNetwork, key: Any, num_samples: int) -> tuple[np.ndarray, np.ndarray]:
+    # Whole blocks, cut at the end: each has its own key and the same shape whatever the number of samples, so the sets
+    # nest to the last bit and are compiled once for all sizes.
+    blocks = [_draw_block(teacher, jr.fold_in(key, index)) for index in range(-(-num_samples // _BLOCK_SIZE))]
+    x, y = (np.concatenate(arrays)[:num_samples] for arrays in zip(*blocks, strict=True))
+    return x, y
+
+
+@eqx.filter_jit
+def _draw_block(
+    teacher: MeanFieldNetwork, key: Any
+) -> tuple[Float64[Array, "block input_dim"], Float64[Array, "block 1"]]:
+    x = jr.normal(key, (_BLOCK_SIZE, teacher.hidden_weight.shape[1]), dtype=jnp.float64)
+    return x, jax.vmap(teacher)(x)

@@ -1,0 +1,28 @@
+"""Running a flow: in continuous time (`simulate`) or in steps (`iterate`), and what comes back."""
+
+import os
+from typing import Any
+
+from ._controller import error_norm_kinds as error_norm_kinds
+from ._iterate import iterate as iterate
+from ._simulate import simulate as simulate
+from ._stop import (
+    AbstractStopRule as AbstractStopRule,
+    GradientNorm as GradientNorm,
+    Movement as Movement,
+    RelativeLoss as RelativeLoss,
+    stop_kinds as stop_kinds,
+)
+from ._store import RUN_FILE as RUN_FILE, read_run, versions as versions
+from ._trajectory import SimulationError as SimulationError, Trajectory as Trajectory
+
+
+def load(folder: str | os.PathLike[str], *, problem: Any = None, model: Any = None, flow: Any = None) -> Trajectory:
+    """Read back a run that `Trajectory.save` wrote.
+
+    **Arguments:** `folder`; `problem`, `model`, `flow`: needed only where the run used a class of the user's own (gnflow
+    rebuilds its own classes); the model's arrays are replaced by the saved ones.
+
+    **Raises:** `RunFolderError` if there is no run, a damaged one, or one that needs an object that was not given.
+    """
+    return Trajectory(**read_run(folder, {"problem": problem, "model": model, "flow": flow}))

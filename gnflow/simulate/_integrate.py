@@ -1,0 +1,138 @@
+"""The one call of `diffrax.diffeqsolve`, compiled once for each set of shapes and parts."""
+
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optimistix as optx
+from jaxtyping import Array, Float, PyTree
+
+from .._core import tree_dot
+from ..geometry import System
+from ._controller import ResidualController
+from ._measure import Measurement, Values
+from ._stop import AbstractStopRule
+
+
+class Start(eqx.Module):
+    """The first state of a run and what is remembered of it.
+
+    **Attributes:** `memories`: of the metrics; `stop_memories`, `margins`: of the stop rules, at the start; `time_scale`:
+    (L - L*)/|dL/dt|, the flow time in which the loss would vanish at its first rate; `values`: the first saved row.
+    """
+
+    memories: tuple[PyTree, ...]
+    stop_memories: tuple[PyTree, ...]
+    margins: tuple[Array, ...]
+    time_scale: Float[Array, ""]
+    integrals: dict[str, Array]
+    values: Values
+    velocity: PyTree
+
+
+class Arguments(eqx.Module):
+    """What the compiled integration needs beside the state."""
+
+    system: System
+    measurement: Measurement
+    memories: tuple[PyTree, ...]
+    rules: tuple[AbstractStopRule, ...]
+    stop_memories: tuple[PyTree, ...]
+    time_scale: Float[Array, ""]
+    progress: Array | None
+
+
+@eqx.filter_jit
+def start_run(
+    weights: PyTree, system: System, measurement: Measurement, rules: tuple[AbstractStopRule, ...]
+) -> Start:
+    """Evaluate everything at t = 0."""
+    memories = measurement.prepare(weights, system)
+    stop_memories = tuple(rule.prepare(weights, system) for rule in rules)
+    integrals = measurement.initial_integrals(system)
+    values, velocity = measurement.evaluate(jnp.zeros(()), weights, integrals, system, memories)
+    loss, gradient = jax.value_and_grad(system.train_loss)(weights)
+    excess = loss - system.loss.minimum(system.problem.y_train)
+    rate = jnp.abs(tree_dot(gradient, velocity))
+    return Start(
+        memories=memories,
+        stop_memories=stop_memories,
+        margins=tuple(
+            rule.margin(weights, system, memory) for rule, memory in zip(rules, stop_memories, strict=True)
+        ),
+        time_scale=jnp.where(rate > 0, excess / jnp.where(rate > 0, rate, 1.0), 1.0),
+        integrals=integrals,
+        values=values,
+        velocity=velocity,
+    )
+
+
+@eqx.filter_jit
+def measure(
+    time: Float[Array, ""],
+    weights: PyTree,
+    integrals: dict[str, Array],
+    system: System,
+    measurement: Measurement,
+    memories: tuple[PyTree, ...],
+) -> tuple[Values, PyTree]:
+    """All variables and w' at one state."""
+    return measurement.evaluate(time, weights, integrals, system, memories)
+
+
+@eqx.filter_jit
+def integrate(
+    weights: PyTree,
+    integrals: dict[str, Array],
+    args: Arguments,
+    solver: diffrax.AbstractAdaptiveSolver,
+    controller: ResidualController,
+    save_times: Float[Array, " saves"],
+    t1: Float[Array, ""],
+    dt0: Float[Array, ""],
+    max_steps: int,
+) -> diffrax.Solution:
+    """Integrate from t = 0; rows of values at `save_times`, the state and the rules' margins at the end."""
+    subs = [diffrax.SubSaveAt(ts=save_times, fn=_values), diffrax.SubSaveAt(t1=True, fn=_state_and_margins)]
+    # The margin falls along the step (flip), to a root known to 1e-6 in time and in the logarithm of the loss.
+    root_finder = optx.Bisection(rtol=1e-6, atol=1e-6, flip=True)
+    event = diffrax.Event(_smallest_margin, root_finder, direction=False) if args.rules else None
+    return diffrax.diffeqsolve(
+        diffrax.ODETerm(_vector_field),
+        solver,
+        t0=0.0,
+        t1=t1,
+        dt0=dt0,
+        y0=(weights, integrals),
+        args=args,
+        saveat=diffrax.SaveAt(subs=subs),
+        stepsize_controller=controller,
+        event=event,
+        max_steps=max_steps,
+        throw=False,
+    )
+
+
+def _vector_field(time: Array, state: tuple[PyTree, dict[str, Array]], args: Arguments) -> tuple[PyTree, Any]:
+    velocity = args.measurement.flow.velocity(time, state[0], args.system)
+    return velocity, args.measurement.integrands(velocity, args.system)
+
+
+def _values(time: Array, state: tuple[PyTree, dict[str, Array]], args: Arguments) -> Values:
+    return args.measurement.evaluate(time, state[0], state[1], args.system, args.memories)[0]
+
+
+def _margins(weights: PyTree, args: Arguments) -> tuple[Array, ...]:
+    pairs = zip(args.rules, args.stop_memories, strict=True)
+    return tuple(rule.margin(weights, args.system, memory) for rule, memory in pairs)
+
+
+def _smallest_margin(t: Array, y: Any, args: Arguments, **_: Any) -> Array:
+    # One condition for all rules: the bisection of the event's time takes a scalar.
+    return jnp.min(jnp.stack(_margins(y[0], args)))
+
+
+def _state_and_margins(time: Array, state: tuple[PyTree, dict[str, Array]], args: Arguments) -> tuple[Any, ...]:
+    return (*state, _margins(state[0], args))

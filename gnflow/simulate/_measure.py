@@ -1,0 +1,102 @@
+"""What is measured at a saved time: losses, the flow's solve, and the metrics asked for."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from .._core import ConfigError
+from ..flows import AbstractFlow
+from ..geometry import Snapshot, System
+from ..metrics import AbstractIntegralMetric, AbstractMetric, Variable
+
+Values = dict[str, Array]
+
+_LOSSES = (
+    Variable("train_loss", "training loss", "1", "docs/theory.md, Objects"),
+    Variable("test_loss", "test loss", "1", "docs/theory.md, Objects"),
+)
+_SOLVE = (
+    Variable("damping", "damping eps", "eigenvalues of H A", "docs/theory.md, Flows"),
+    Variable("rank", "numerical rank of the solve", "1", "docs/theory.md, Flows"),
+    Variable("relative_residual", "relative residual of the solve", "1", "docs/theory.md, Flows"),
+)
+
+
+class Measurement(eqx.Module):
+    """Everything that is evaluated at a saved time, as one traceable function."""
+
+    flow: AbstractFlow
+    metrics: tuple[AbstractMetric, ...]
+
+    def prepare(self, weights: PyTree, system: System) -> tuple[PyTree, ...]:
+        """What the metrics remember of the first state."""
+        snapshot = self._snapshot(jnp.zeros(()), weights, system, {})
+        return tuple(metric.prepare(snapshot) for metric in self.metrics)
+
+    def initial_integrals(self, system: System) -> dict[str, Array]:
+        """A zero for each integral metric."""
+        return {variable.name: jnp.zeros(()) for metric in self._integrals() for variable in metric.variables(system)}
+
+    def integrands(self, velocity: PyTree, system: System) -> dict[str, Float[Array, ""]]:
+        """The rates of change of the integrals."""
+        return {metric.variables(system)[0].name: metric.integrand(velocity) for metric in self._integrals()}
+
+    def evaluate(
+        self,
+        time: Float[Array, ""],
+        weights: PyTree,
+        integrals: dict[str, Array],
+        system: System,
+        memories: tuple[PyTree, ...],
+    ) -> tuple[Values, PyTree]:
+        """The values of all variables by name, and w'."""
+        snapshot = self._snapshot(time, weights, system, integrals)
+        values: Values = {"train_loss": snapshot.train_loss}
+        if system.problem.x_test is not None:
+            values["test_loss"] = snapshot.test_loss
+        diagnostics = snapshot.diagnostics
+        if diagnostics is not None:
+            values["damping"] = diagnostics.damping
+            values["rank"] = diagnostics.rank
+            values["relative_residual"] = diagnostics.relative_residual
+            values["solve_success"] = diagnostics.success
+        for metric, memory in zip(self.metrics, memories, strict=True):
+            values.update(metric.evaluate(snapshot, memory))
+        # One dtype: rows that a run does not reach are filled with inf, which integers do not have.
+        return {name: jnp.asarray(value, dtype=jnp.float64) for name, value in values.items()}, snapshot.velocity
+
+    def variables(self, system: System) -> dict[str, Variable]:
+        """Every variable that may appear, by name.
+
+        **Raises:** `ConfigError` if two metrics give the same variable or something is not a metric; and what the metrics
+        raise where they are not defined for `system`.
+        """
+        for metric in self.metrics:
+            if not isinstance(metric, AbstractMetric):
+                raise ConfigError(f"metrics holds {metric!r}; expected objects such as gnflow.metrics.KernelDistance().")
+        listed = [*_LOSSES, *_SOLVE, *(v for metric in self.metrics for v in metric.variables(system))]
+        names = [variable.name for variable in listed]
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise ConfigError(f"the variables {sorted(twice)} are given by two metrics; name each metric once.")
+        return {variable.name: variable for variable in listed}
+
+    def _integrals(self) -> list[AbstractIntegralMetric]:
+        return [metric for metric in self.metrics if isinstance(metric, AbstractIntegralMetric)]
+
+    def _snapshot(self, time: Array, weights: PyTree, system: System, integrals: dict[str, Array]) -> Snapshot:
+        def velocity():
+            return self.flow.velocity_and_diagnostics(time, weights, system)
+
+        return Snapshot(time, weights, system, velocity, integrals)
+
+
+def numbers_as_arrays(tree: PyTree) -> PyTree:
+    """Python floats made float64 arrays, so that another number is not another program to compile."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, float) else leaf, tree)
+
+
+def public_values(values: Values) -> Values:
+    """The variables of a row without what only the result code needs."""
+    return {name: value for name, value in values.items() if name != "solve_success"}

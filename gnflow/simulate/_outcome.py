@@ -1,0 +1,63 @@
+"""From the end of an integration to a result code with a sentence a person can act on."""
+
+import diffrax
+import numpy as np
+
+from .._core import Result, ResultCode
+from ._measure import Values
+from ._stop import AbstractStopRule
+
+
+def integration_result(
+    solution: diffrax.Solution, rules: tuple[AbstractStopRule, ...], end: float, t1: float | None, last: Values
+) -> Result:
+    """How an integration ended at flow time `end`, with `last` the values there."""
+    where = f"at flow time {end:.6g}, training loss {float(last['train_loss']):.3e}"
+    steps = int(solution.stats["num_steps"])
+    if solution.result == diffrax.RESULTS.event_occurred:
+        assert solution.ys is not None
+        margins = [float(margin[0]) for margin in solution.ys[1][2]]
+        return Result(ResultCode.STOP_RULE_MET, f"{rules[int(np.argmin(margins))].describe()} {where}", end)
+    if solution.result == diffrax.RESULTS.successful:
+        reason = f"t1 = {t1:.6g} was reached" if t1 is not None else "the longest flow time was reached, no stop rule met"
+        return Result(ResultCode.TIME_REACHED, f"{reason} {where}", end)
+    if solution.result == diffrax.RESULTS.max_steps_reached:
+        return Result(
+            ResultCode.MAX_STEPS_REACHED,
+            f"max_steps = {steps} steps were used up {where}; the flow is stiff for an explicit solver (gradient flow on an "
+            "ill-conditioned Gram matrix) or the target is out of reach: allow more steps, or ask for less.",
+            end,
+        )
+    if solution.result == diffrax.RESULTS.dt_min_reached:
+        return _broken_down(last, where, end)
+    return Result(ResultCode.SOLVER_FAILED, f"the solver gave up {where}: {diffrax.RESULTS[solution.result]}", end)
+
+
+def _broken_down(last: Values, where: str, end: float) -> Result:
+    """Why the step size shrank to nothing, from what the state looks like."""
+    if "solve_success" in last and not bool(last["solve_success"]):
+        return Result(
+            ResultCode.DIRECTION_FAILED,
+            f"the solve for the direction broke down {where} (rank {int(last['rank'])}, damping "
+            f"{float(last['damping']):.3e}): the Gram matrix is not positive definite to working precision; use the "
+            "direction solver TruncatedEigh or more damping.",
+            end,
+        )
+    if not np.isfinite(float(last["train_loss"])):
+        return Result(ResultCode.NON_FINITE, f"the training loss is not finite {where}", end)
+    return Result(
+        ResultCode.STEP_SIZE_TOO_SMALL,
+        f"no step was small enough to be accepted {where}: the velocity is not finite or not continuous nearby (a kink of the "
+        "activation, a rank that jumps, tolerances below rounding); loosen rtol, add damping or take a smooth activation.",
+        end,
+    )
+
+
+def with_solve_warning(result: Result, rows: list[Values]) -> Result:
+    """`result` with a note if the solve for the direction did not succeed at some saved state."""
+    failed = [row for row in rows if "solve_success" in row and not bool(row["solve_success"])]
+    if not failed or result.failed:
+        return result
+    worst = max(float(row["relative_residual"]) for row in failed)
+    note = f"the solve for the direction fell short at {len(failed)} saved states (largest relative residual {worst:.1e})"
+    return Result(result.code, f"{result.message}; {note}", result.time)

@@ -1,0 +1,223 @@
+"""Training in continuous time."""
+
+import time
+from typing import Any
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtyping import Array, PyTree
+
+from .._core import ConfigError, Result, ResultCode, require_positive_int
+from ..flows import AbstractFlow
+from ..geometry import System
+from ..problems import Problem
+from ..solvers import resolve_solver, stages_per_step
+from ._controller import ResidualController, get_error_norm
+from ._integrate import Arguments, Start, integrate, measure, start_run
+from ._measure import Measurement, Values, numbers_as_arrays, public_values
+from ._outcome import integration_result, with_solve_warning
+from ._progress import ProgressBar, progress_bar
+from ._stop import AbstractStopRule, RelativeLoss, stop_rules
+from ._trajectory import SimulationError, Trajectory, make_dataset, stack_rows
+
+_SAVES_PER_DECADE = 10
+_FIRST_SAVE = 0.1  # of the time scale of the first loss decrease
+_HORIZON_DECADES = 18  # of flow time after the first save, when no t1 is given
+
+
+def simulate(
+    problem: Problem,
+    model: Any,
+    flow: AbstractFlow,
+    *,
+    t1: float | None = None,
+    stop: Any = RelativeLoss(1e-8),  # noqa: B008 (immutable)
+    saveat: Any = None,
+    solver: Any = "auto",
+    rtol: float = 1e-4,
+    atol: float = 1e-13,
+    error_norm: str = "function",
+    metrics: tuple[Any, ...] = (),
+    max_steps: int = 16384,
+    progress: bool = False,
+    throw: bool = True,
+) -> Trajectory:
+    """Integrate dw/dt = flow.velocity(t, w) from the model's present weights.
+
+    **Arguments:**
+
+    - `problem`, `model`, `flow`: what is trained, on what, and how. The model is not changed.
+    - `t1`: flow time at which to end at the latest; None for no limit but the stop rule's.
+    - `stop`: a stop rule, several in a tuple (the first met ends the run), or None to run to `t1`.
+    - `saveat`: flow times at which to save, ascending; None for ten a decade, from a tenth of the time scale on which the
+      loss begins to fall. The start and the end are always saved.
+    - `solver`: "auto", "tsit5", "dopri5", "dopri8", "bosh3", or a Diffrax adaptive solver.
+    - `rtol`, `atol`: tolerances of one step in the error norm. With "function" (the default) errors are measured in the
+      training outputs relative to the present residual, beside the weights' own; with "weights" in the weights alone.
+      `rtol` is dimensionless; `atol` has the units of sqrt(loss) and of the weights.
+    - `metrics`: what to evaluate at the saved times beside the losses.
+    - `max_steps`: steps allowed, accepted and rejected.
+    - `progress`: show a bar in decades of loss. `throw`: raise `SimulationError` on failure instead of returning the run so
+      far with its result code.
+
+    **Returns:** a `Trajectory`; `trajectory.data` has the dimension "time", in flow time (its unit is the flow's:
+    docs/time_units.md).
+
+    **Raises:** `SimulationError` (with the run so far) if `throw` and the run failed; `ConfigError`, `ModelError`,
+    `DataError`, `PrecisionError` for bad input, before anything is integrated.
+    """
+    began = time.perf_counter()
+    rules = stop_rules(stop)
+    chosen = resolve_solver(solver)
+    system, weights = join(problem, model, flow)
+    _check_arguments(t1, rules, rtol, atol, max_steps)
+    measurement = numbers_as_arrays(Measurement(flow, tuple(metrics)))
+    variables = measurement.variables(system)
+    arrays_rules = numbers_as_arrays(rules)
+    start: Start = start_run(weights, system, measurement, arrays_rules)
+    save_times, horizon = _save_times(saveat, t1, float(start.time_scale))
+    settings = {
+        "kind": "simulate",
+        "t1": t1,
+        "stop": rules,
+        "saveat": None if saveat is None else np.asarray(saveat, dtype=float),
+        "solver": chosen.name,
+        "rtol": rtol,
+        "atol": atol,
+        "error_norm": error_norm,
+        "metrics": tuple(metrics),
+        "max_steps": max_steps,
+    }
+    already = rule_met(rules, start.margins)
+    times, rows = [0.0], [start.values]
+    final_weights = weights
+    stats: dict[str, Any] = {"solver": chosen.name, "num_steps": 0, "num_accepted_steps": 0, "num_rejected_steps": 0}
+    if already is not None:
+        result = Result(ResultCode.STOP_RULE_MET_AT_START, f"{already.describe()} before any step was taken", 0.0)
+    elif not np.isfinite(float(start.values["train_loss"])):
+        result = Result(ResultCode.NON_FINITE, "the training loss of the initial model is not finite", 0.0)
+    else:
+        controller = ResidualController(jnp.asarray(rtol), jnp.asarray(atol), get_error_norm(error_norm))
+        bar = ProgressBar(float(start.values["train_loss"]), rules, "flow time") if progress else None
+        with progress_bar(bar) as number:
+            args = Arguments(
+                system, measurement, start.memories, arrays_rules, start.stop_memories, start.time_scale, number
+            )
+            solution = integrate(
+                weights,
+                start.integrals,
+                args,
+                chosen.solver,
+                controller,
+                jnp.asarray(save_times),
+                jnp.asarray(horizon),
+                jnp.minimum(0.01 * start.time_scale, horizon),
+                max_steps,
+            )
+            jax.block_until_ready(solution)
+        end, final_weights, last_row = _end(solution, system, measurement, start)
+        saved_times, saved_rows = _saved(solution, end)
+        times += [*saved_times, end]
+        rows += [*saved_rows, last_row]
+        result = integration_result(solution, rules, end, t1, last_row)
+        stats |= _step_counts(solution, chosen.solver)
+    data = make_dataset(
+        stack_rows([public_values(row) for row in rows]),
+        variables,
+        "time",
+        np.asarray(times),
+        {"long_name": "flow time", "units": "flow time", "reference": "docs/time_units.md"},
+    )
+    stats["wall_seconds"] = time.perf_counter() - began
+    trajectory = Trajectory(
+        data, system.model(final_weights), model, problem, flow, with_solve_warning(result, rows), stats, settings
+    )
+    if throw and result.failed:
+        raise SimulationError(trajectory)
+    return trajectory
+
+
+def join(problem: Problem, model: Any, flow: AbstractFlow) -> tuple[System, Any]:
+    """The system of a run and its first weights.
+
+    **Raises:** `ConfigError` if `flow` is no flow; what `System` raises.
+    """
+    if not isinstance(flow, AbstractFlow):
+        raise ConfigError(f"flow = {flow!r}; expected a flow such as gnflow.flows.GradientFlow().")
+    system = flow.system(problem, model)
+    return system, system.weights(model)
+
+
+def _check_arguments(
+    t1: float | None, rules: tuple[AbstractStopRule, ...], rtol: float, atol: float, max_steps: int
+) -> None:
+    if t1 is None and not rules:
+        raise ConfigError("neither t1 nor a stop rule is given, so the run would have no end; give one of them.")
+    if t1 is not None and not (t1 > 0 and np.isfinite(t1)):
+        raise ConfigError(f"t1 = {t1!r}; expected a positive, finite flow time (the run begins at 0).")
+    if not 0 < rtol < 1:
+        raise ConfigError(f"rtol = {rtol!r}; expected a number between 0 and 1, such as 1e-4.")
+    if not atol > 0:
+        raise ConfigError(f"atol = {atol!r}; expected a positive number: below it errors are rounding, such as 1e-13.")
+    require_positive_int(ConfigError, max_steps=max_steps)
+
+
+def _save_times(saveat: Any, t1: float | None, time_scale: float) -> tuple[np.ndarray, float]:
+    """Flow times to save at, and the end of the integration."""
+    if saveat is None:
+        first = _FIRST_SAVE * time_scale
+        decades = _HORIZON_DECADES if t1 is None else max(1.0, np.log10(t1 / first))
+        # A fixed number of slots, so that runs of another length use the same compiled program.
+        times = first * 10.0 ** (np.arange(_HORIZON_DECADES * _SAVES_PER_DECADE + 1) / _SAVES_PER_DECADE)
+        horizon = first * 10.0**decades if t1 is None else t1
+        return np.minimum(times, horizon), horizon
+    times = np.atleast_1d(np.asarray(saveat, dtype=float))
+    if times.ndim != 1 or not np.all(np.isfinite(times)) or np.any(times < 0) or np.any(np.diff(times) <= 0):
+        raise ConfigError(f"saveat = {saveat!r}; expected ascending, finite flow times of at least 0.")
+    horizon = float(times[-1]) if t1 is None else t1
+    if times[-1] > horizon:
+        raise ConfigError(f"saveat ends at {times[-1]!r}, after t1 = {t1!r}; save up to t1 or integrate further.")
+    # Without t1 the run goes on to its stop rule, after the last save.
+    return times, horizon if t1 is not None else max(horizon, time_scale * 10.0**_HORIZON_DECADES)
+
+
+def rule_met(rules: tuple[AbstractStopRule, ...], margins: tuple[Array, ...]) -> AbstractStopRule | None:
+    """The first of the rules whose margin is used up, or None."""
+    for rule, margin in zip(rules, margins, strict=True):
+        if float(margin) <= 0:
+            return rule
+    return None
+
+
+def _end(
+    solution: diffrax.Solution, system: System, measurement: Measurement, start: Start
+) -> tuple[float, PyTree, Values]:
+    """Time, weights and values at the end of an integration."""
+    assert solution.ts is not None
+    assert solution.ys is not None
+    end = solution.ts[1][0]
+    weights, integrals, _ = jax.tree.map(lambda leaf: leaf[0], solution.ys[1])
+    row, _ = measure(end, weights, integrals, system, measurement, start.memories)
+    return float(end), weights, row
+
+
+def _saved(solution: diffrax.Solution, end: float) -> tuple[list[float], list[Values]]:
+    """Times and rows saved strictly inside the run; slots that were not reached hold inf, or repeat the end."""
+    assert solution.ts is not None
+    assert solution.ys is not None
+    times = np.asarray(solution.ts[0])
+    columns = jax.device_get(solution.ys[0])
+    inside = np.flatnonzero((times > 0) & (times < end))
+    return [float(times[i]) for i in inside], [{name: column[i] for name, column in columns.items()} for i in inside]
+
+
+def _step_counts(solution: diffrax.Solution, solver: diffrax.AbstractAdaptiveSolver) -> dict[str, int]:
+    names = ("num_steps", "num_accepted_steps", "num_rejected_steps")
+    counts = {name: int(solution.stats[name]) for name in names}
+    stages = stages_per_step(solver)
+    if stages is not None:
+        counts["num_velocity_evaluations"] = stages * counts["num_steps"] + 1
+    return counts

@@ -1,0 +1,86 @@
+"""What a run gives back."""
+
+import dataclasses
+import os
+from typing import Any
+
+import jax
+import numpy as np
+import xarray as xr
+
+from .._core import GnflowError, Result
+from ..flows import AbstractFlow
+from ..metrics import Variable
+from ..problems import Problem
+from ._store import write_run
+
+
+@dataclasses.dataclass(frozen=True)
+class Trajectory:
+    """A run: what was measured along it, where it ended and why.
+
+    **Attributes:**
+
+    - `data`: an `xarray.Dataset` over "time" (flow time; `simulate`) or "step" (`iterate`), first the state before any step,
+      last the end; `train_loss`, `test_loss` where there is test data, `damping`, `rank` and `relative_residual` where the
+      flow solves for its direction, and the variables of the metrics; each with `long_name`, `units` and `reference`.
+    - `model`, `initial_model`: at the end and at the start.
+    - `problem`, `flow`: what was run.
+    - `result`: how it ended (`gnflow.Result`: code, message, time).
+    - `stats`: solver, steps taken, accepted and rejected, velocity evaluations, wall time in seconds (compilation included).
+    - `settings`: the arguments of the run, for the record.
+    """
+
+    data: xr.Dataset
+    model: Any
+    initial_model: Any
+    problem: Problem
+    flow: AbstractFlow
+    result: Result
+    stats: dict[str, Any]
+    settings: dict[str, Any]
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write the run as a folder: run.json, trajectory.nc, arrays.npz. Read it back with `gnflow.load(folder)`.
+
+        The folder appears whole or not at all.
+
+        **Raises:** `RunFolderError` if `folder` exists and is not empty: a run is never overwritten.
+        """
+        write_run(folder, {field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
+
+
+class SimulationError(GnflowError, RuntimeError):
+    """A run that failed, with what it got to in `trajectory`."""
+
+    def __init__(self, trajectory: Trajectory):
+        super().__init__(f"{trajectory.result} (the run so far is in this error's .trajectory; throw=False returns it)")
+        self.trajectory = trajectory
+
+
+def make_dataset(
+    rows: dict[str, np.ndarray], variables: dict[str, Variable], dim: str, index: np.ndarray, index_attrs: dict[str, str]
+) -> xr.Dataset:
+    """Rows of values, first axis `dim`, as a labelled data set.
+
+    **Arguments:** `rows`: arrays (rows, ...) by variable; `variables`: their descriptions; `index`: the coordinate.
+    """
+    arrays = {
+        name: xr.DataArray(
+            values,
+            dims=(dim, *variables[name].dims),
+            attrs={
+                "long_name": variables[name].long_name,
+                "units": variables[name].units,
+                "reference": variables[name].reference,
+            },
+        )
+        for name, values in rows.items()
+    }
+    return xr.Dataset(arrays, coords={dim: xr.DataArray(index, dims=(dim,), attrs=index_attrs)})
+
+
+def stack_rows(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+    """Values of single times, by name, stacked along a first axis."""
+    host = jax.device_get(rows)
+    return {name: np.stack([np.asarray(row[name]) for row in host]) for name in host[0]}

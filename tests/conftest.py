@@ -1,0 +1,24 @@
+"""Strict numerics for every test: float64, no silent broadcasting, shapes checked by beartype, warnings are errors."""
+
+import os
+
+# The suite runs in several processes: one figure backend without a screen, and no thread oversubscription.
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import jax
+import jaxtyping
+
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Shapes in the signatures are checked at run time, but only here: users pay nothing for it.
+jaxtyping.install_import_hook("gnflow", "beartype.beartype")
+
+import jax.random as jr
+import pytest
+
+
+@pytest.fixture
+def key():
+    """One fixed seed; tests that need several fold their own number in."""
+    return jr.key(20230206)

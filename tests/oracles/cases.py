@@ -1,0 +1,252 @@
+"""The one list of models, losses, sizes and seeds that every fast path is compared with a dense oracle on.
+
+All sizes differ (N = 4, n = 6, d = 2, M = 5, C = 1 or 3), so that a wrong axis cannot pass unseen, and they are the same in
+every case, so that little is compiled twice.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import pytest
+
+from gnflow.losses import AbstractLoss, HuberLoss, LogisticLoss, SoftmaxCrossEntropy, SquaredLoss
+from gnflow.models import MLP, Linearised, MeanFieldNetwork, RandomFeatures
+from gnflow.problems import Problem
+
+NUM_TRAIN, NUM_TEST, INPUT_DIM, WIDTH = 4, 6, 2, 5
+
+
+def displaced(tree: Any, key: Any, scale: float = 0.3) -> Any:
+    """`tree` with noise added to every floating array, so that no weight is zero or at its start."""
+    arrays, rest = eqx.partition(tree, eqx.is_inexact_array)
+    leaves, structure = jax.tree.flatten(arrays)
+    noise = [scale * jr.normal(jr.fold_in(key, i), leaf.shape) for i, leaf in enumerate(leaves)]
+    return eqx.combine(jax.tree.unflatten(structure, [a + b for a, b in zip(leaves, noise, strict=True)]), rest)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelKind:
+    """A way to make a model, and which of its leaves are trained under which name.
+
+    **Attributes:** `make(key, num_outputs)`; `leaves(model)`: the trained arrays in the order in which the tree holds them,
+    written out by hand for the oracles; `trainable`: what `System` is told; `output_counts`: the C it can have.
+    """
+
+    make: Callable[[Any, int], Any]
+    leaves: Callable[[Any], list[Any]]
+    trainable: str | tuple[str, ...] = "all"
+    output_counts: tuple[int, ...] = (1, 3)
+
+
+def _particles(model: Any) -> list[Any]:
+    return [model.hidden_weight, model.hidden_bias, model.output_weight]
+
+
+def _particles_without_bias(model: Any) -> list[Any]:
+    return [model.hidden_weight, model.output_weight]
+
+
+def _layers(model: Any) -> list[Any]:
+    return [part for layer in model.layers for part in (layer.weight, layer.bias)]
+
+
+def _layers_without_bias(model: Any) -> list[Any]:
+    return [layer.weight for layer in model.layers]
+
+
+def _output_weight(model: Any) -> list[Any]:
+    return [model.output_weight]
+
+
+def _mean_field(activation: str = "silu", bias: bool = True, scale: float = 1.0, exponent: float = 1.0) -> Callable:
+    def make(key: Any, num_outputs: int) -> MeanFieldNetwork:
+        return MeanFieldNetwork(
+            INPUT_DIM,
+            WIDTH,
+            num_outputs,
+            activation,
+            output_init_scale=1.0,
+            bias=bias,
+            output_scale=scale,
+            output_exponent=exponent,
+            key=key,
+        )
+
+    return make
+
+
+def _mlp(depth: int, activation: str, parametrisation: Any, bias: bool = True) -> Callable:
+    def make(key: Any, num_outputs: int) -> MLP:
+        model = MLP(INPUT_DIM, WIDTH, depth, num_outputs, activation, parametrisation, bias=bias, key=key)
+        return displaced(model, jr.fold_in(key, 1))
+
+    return make
+
+
+def _random_features(key: Any, num_outputs: int) -> RandomFeatures:
+    return RandomFeatures(INPUT_DIM, WIDTH, num_outputs, "tanh", output_init_scale=1.0, output_scale=2.0, key=key)
+
+
+def _equinox_mlp(key: Any, num_outputs: int) -> eqx.nn.MLP:
+    return eqx.nn.MLP(INPUT_DIM, num_outputs, WIDTH, 1, activation=jnp.tanh, key=key)
+
+
+def _equinox_scalar(key: Any, num_outputs: int) -> eqx.nn.MLP:
+    return eqx.nn.MLP(INPUT_DIM, "scalar", WIDTH, 2, activation=jax.nn.softplus, key=key)
+
+
+def _linearised(base: Callable) -> Callable:
+    def make(key: Any, num_outputs: int) -> Linearised:
+        model = Linearised(base(key, num_outputs))
+        # Away from the point of expansion, where a linearised model and its base differ.
+        moved = displaced(model.weights, jr.fold_in(key, 2))
+        return eqx.tree_at(lambda m: jax.tree.leaves(m.weights), model, jax.tree.leaves(moved))
+
+    return make
+
+
+MODELS: dict[str, ModelKind] = {
+    "mean field silu": ModelKind(_mean_field(), _particles),
+    "mean field relu without bias, 1/sqrt(M)": ModelKind(
+        _mean_field("relu", bias=False, exponent=0.5), _particles_without_bias
+    ),
+    "mean field tanh, 3/M^0.75": ModelKind(_mean_field("tanh", scale=3.0, exponent=0.75), _particles),
+    "mean field erf": ModelKind(_mean_field("erf"), _particles),
+    "mean field gelu": ModelKind(_mean_field("gelu"), _particles),
+    "mean field softplus": ModelKind(_mean_field("softplus"), _particles),
+    "mean field sigmoid": ModelKind(_mean_field("sigmoid"), _particles),
+    "mean field identity without bias": ModelKind(_mean_field("identity", bias=False), _particles_without_bias),
+    "mlp depth 1, ntk": ModelKind(_mlp(1, "silu", "ntk"), _layers),
+    "mlp depth 2, mean field": ModelKind(_mlp(2, "gelu", "mean_field"), _layers),
+    "mlp depth 3, ntk without bias": ModelKind(_mlp(3, "tanh", "ntk", bias=False), _layers_without_bias),
+    "random features": ModelKind(_random_features, _output_weight),
+    "equinox mlp": ModelKind(_equinox_mlp, _layers),
+    "equinox scalar": ModelKind(_equinox_scalar, _layers, output_counts=(1,)),
+    "linearised mean field": ModelKind(_linearised(_mean_field()), lambda m: _particles(m.weights)),
+    "linearised mlp": ModelKind(_linearised(_mlp(2, "tanh", "ntk")), lambda m: _layers(m.weights)),
+    "linearised random features": ModelKind(_linearised(_random_features), lambda m: [m.weights.output_weight]),
+    "linearised equinox scalar": ModelKind(
+        _linearised(_equinox_scalar), lambda m: _layers(m.weights), output_counts=(1,)
+    ),
+    "frozen mean field: output": ModelKind(_mean_field(), _output_weight, "output"),
+    "frozen mean field: hidden": ModelKind(_mean_field(), lambda m: [m.hidden_weight, m.hidden_bias], "hidden"),
+    "frozen mean field: hidden_bias": ModelKind(_mean_field(), lambda m: [m.hidden_bias], "hidden_bias"),
+    "frozen mean field: two leaves": ModelKind(
+        _mean_field("tanh"), _particles_without_bias, ("hidden_weight", "output_weight")
+    ),
+    "frozen mlp: output": ModelKind(
+        _mlp(2, "silu", "ntk"), lambda m: [m.layers[2].weight, m.layers[2].bias], ("output",)
+    ),
+    "frozen mlp: hidden": ModelKind(_mlp(1, "silu", "ntk"), lambda m: [m.layers[0].weight, m.layers[0].bias], "hidden"),
+    "frozen mlp: layer and leaf": ModelKind(
+        _mlp(2, "silu", "mean_field"),
+        lambda m: [m.layers[0].weight, m.layers[0].bias, m.layers[1].bias],
+        ("layers[1].bias", "layers[0]"),
+    ),
+    "frozen equinox mlp: leaf": ModelKind(_equinox_mlp, lambda m: [m.layers[0].weight], "layers[0].weight"),
+    "frozen linearised: leaf": ModelKind(
+        _linearised(_mean_field()), lambda m: [m.weights.hidden_weight], "weights.hidden_weight"
+    ),
+}
+
+LOSSES: dict[str, AbstractLoss] = {
+    "squared": SquaredLoss(),
+    "softmax": SoftmaxCrossEntropy(),
+    "logistic": LogisticLoss(),
+    "huber": HuberLoss(0.5),
+}
+
+
+def targets_for(loss: AbstractLoss, key: Any, num_samples: int, num_outputs: int) -> jax.Array:
+    """Random canonical targets (N, C) of a kind that `loss` takes."""
+    if isinstance(loss, SoftmaxCrossEntropy):
+        return jax.nn.one_hot(jr.randint(key, (num_samples,), 0, num_outputs), num_outputs, dtype=jnp.float64)
+    if isinstance(loss, LogisticLoss):
+        return jr.bernoulli(key, 0.5, (num_samples, num_outputs)).astype(jnp.float64)
+    return jr.normal(key, (num_samples, num_outputs))
+
+
+def make_problem(loss: AbstractLoss, num_outputs: int, key: Any, num_train: int = NUM_TRAIN) -> Problem:
+    """A random problem of the suite's sizes."""
+    keys = jr.split(key, 4)
+    return Problem(
+        jr.normal(keys[0], (num_train, INPUT_DIM)),
+        targets_for(loss, keys[1], num_train, num_outputs),
+        jr.normal(keys[2], (NUM_TEST, INPUT_DIM)),
+        targets_for(loss, keys[3], NUM_TEST, num_outputs),
+        loss=loss,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One model on one problem."""
+
+    kind: str
+    loss: str
+    num_outputs: int
+    seed: int
+
+    @property
+    def key(self) -> jax.Array:
+        """The seed's key."""
+        return jr.key(self.seed)
+
+    @property
+    def trainable(self) -> str | tuple[str, ...]:
+        """The names of the weights that move."""
+        return MODELS[self.kind].trainable
+
+    def leaves(self, tree: Any) -> list[Any]:
+        """The trained arrays of a model, or of a tree like its weights."""
+        return MODELS[self.kind].leaves(tree)
+
+    @functools.cached_property
+    def model(self) -> Any:
+        """The model, at weights of no special kind."""
+        return MODELS[self.kind].make(jr.fold_in(self.key, 0), self.num_outputs)
+
+    @functools.cached_property
+    def problem(self) -> Problem:
+        """The data."""
+        return make_problem(LOSSES[self.loss], self.num_outputs, jr.fold_in(self.key, 1))
+
+    def __str__(self) -> str:
+        return f"{self.kind} | {self.loss}, C={self.num_outputs}, seed {self.seed}"
+
+
+def _all_cases() -> list[Case]:
+    # The losses take turns over the models, so that every one meets many models without the whole product.
+    turns = {1: ("squared", "logistic", "huber"), 3: ("softmax", "squared", "logistic", "softmax", "huber")}
+    return [
+        Case(kind, turns[count][number % len(turns[count])], count, seed=100 * count + number)
+        for number, (kind, made) in enumerate(MODELS.items())
+        for count in made.output_counts
+    ]
+
+
+CASES: list[Case] = _all_cases()
+
+# One case for each closed form and each wrapper: enough where every flow meets every model.
+FEW_CASES: list[Case] = [
+    case
+    for case in CASES
+    if (case.kind, case.num_outputs)
+    in {
+        ("mean field silu", 3),
+        ("mlp depth 2, mean field", 1),
+        ("random features", 3),
+        ("equinox scalar", 1),
+        ("linearised mlp", 3),
+        ("frozen mean field: hidden", 1),
+    }
+]
+
+every_case = pytest.mark.parametrize("case", CASES, ids=str)
+few_cases = pytest.mark.parametrize("case", FEW_CASES, ids=str)

@@ -1,0 +1,129 @@
+"""Slow, obvious implementations: the whole Jacobian by forward mode, everything else in NumPy.
+
+Nothing of gnflow is imported here. Index of output c of sample n: n C + c; weights in the order of the given leaves.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+EPSILON = np.finfo(np.float64).eps
+
+
+def flat(arrays: list[Any]) -> np.ndarray:
+    """The numbers of all arrays in one vector."""
+    return np.concatenate([np.asarray(array).reshape(-1) for array in arrays])
+
+
+def outputs(model: Any, x: Any) -> np.ndarray:
+    """(n, C), one input at a time."""
+    return np.stack([np.asarray(model(row)).reshape(-1) for row in jnp.asarray(x)])
+
+
+def jacobian(model: Any, leaves: Callable[[Any], list[Any]], x: Any) -> np.ndarray:
+    """J (nC, P) with respect to the arrays `leaves(model)`, column by column (forward mode)."""
+    return np.asarray(jacobian_function(model, leaves, x)(jnp.asarray(flat(leaves(model)))))
+
+
+def jacobian_function(model: Any, leaves: Callable[[Any], list[Any]], x: Any) -> Callable:
+    """The vector of weights -> J, a JAX function (the Gram matrix's derivative needs the derivative of J)."""
+    shapes = [array.shape for array in leaves(model)]
+    ends = np.cumsum([int(np.prod(shape)) for shape in shapes])[:-1]
+    x = jnp.asarray(x)
+
+    def all_outputs(vector: jax.Array) -> jax.Array:
+        parts = [part.reshape(shape) for part, shape in zip(jnp.split(vector, ends), shapes, strict=True)]
+        return jax.vmap(eqx.tree_at(leaves, model, parts))(x).reshape(-1)
+
+    return jax.jit(jax.jacfwd(all_outputs))
+
+
+def two_layer_outputs(u: Any, b: Any, v: Any, s: Callable, scale: float, exponent: float, x: Any) -> np.ndarray:
+    """f(x) = (scale / M^exponent) sum_i v_i s(u_i . x + b_i), (n, C), particle by particle."""
+    u, v, x = np.asarray(u), np.asarray(v), np.asarray(x)
+    total = np.zeros((x.shape[0], v.shape[1]))
+    for i in range(u.shape[0]):
+        bias = 0.0 if b is None else float(b[i])
+        for n in range(x.shape[0]):
+            total[n] += v[i] * s(float(np.dot(u[i], x[n])) + bias)
+    return scale / u.shape[0] ** exponent * total
+
+
+def two_layer_gram(u: Any, b: Any, v: Any, s: Callable, derivative: Callable, factor: float, x: Any) -> np.ndarray:
+    """A = J J^T of the two-layer network of `two_layer_outputs`, from J written out row by row."""
+    u, v, x = np.asarray(u), np.asarray(v), np.asarray(x)
+    num_outputs = v.shape[1]
+    rows = []
+    for n in range(x.shape[0]):
+        for c in range(num_outputs):
+            row = []
+            for i in range(u.shape[0]):
+                z = float(np.dot(u[i], x[n])) + (0.0 if b is None else float(b[i]))
+                slope = v[i, c] * derivative(z)
+                row += [*(slope * x[n]), *([] if b is None else [slope])]
+                row += [s(z) if e == c else 0.0 for e in range(num_outputs)]
+            rows.append(factor * np.array(row))
+    jac = np.stack(rows)
+    return jac @ jac.T
+
+
+def hessian_matrix(product: Callable, shape: tuple[int, int]) -> np.ndarray:
+    """The matrix (NC, NC) of a linear map on outputs (N, C)."""
+    size = shape[0] * shape[1]
+    columns = [np.asarray(product(jnp.asarray(unit.reshape(shape)))).reshape(-1) for unit in np.eye(size)]
+    return np.stack(columns, axis=1)
+
+
+def fisher_matrix(loss_name: str, f: np.ndarray, delta: float) -> np.ndarray:
+    """E_y[grad l grad l^T] / N, block by block: sums over the outcomes, or a fine Riemann sum for real targets."""
+    num_samples, num_outputs = f.shape
+    blocks = np.zeros((num_samples * num_outputs, num_samples * num_outputs))
+    for n in range(num_samples):
+        here = slice(n * num_outputs, (n + 1) * num_outputs)
+        if loss_name == "softmax":
+            p = np.exp(f[n] - np.max(f[n]))
+            p /= p.sum()
+            scores = p[None, :] - np.eye(num_outputs)
+            block = sum(p[k] * np.outer(scores[k], scores[k]) for k in range(num_outputs))
+        elif loss_name == "logistic":
+            p = 1 / (1 + np.exp(-f[n]))
+            block = np.diag(p * (p - 1) ** 2 + (1 - p) * p**2)
+        else:
+            r = np.linspace(-60, 60, 2_400_001)
+            loss = r**2 / 2 if loss_name == "squared" else np.where(abs(r) <= delta, r**2 / 2, delta * (abs(r) - delta / 2))
+            score = r if loss_name == "squared" else np.clip(r, -delta, delta)
+            density = np.exp(-loss)
+            block = (np.sum(score**2 * density) / np.sum(density)) * np.eye(num_outputs)
+        blocks[here, here] = block / num_samples
+    return blocks
+
+
+def symmetric_power(matrix: np.ndarray, power: float, shift: float = 0.0) -> np.ndarray:
+    """(matrix + shift)^power on the modes above the rank cut-off, 0 on the others."""
+    eigenvalues, vectors = np.linalg.eigh(matrix)
+    kept = np.maximum(eigenvalues, 0) + shift > len(eigenvalues) * EPSILON * np.max(np.abs(eigenvalues))
+    values = np.where(kept, np.where(kept, np.maximum(eigenvalues, 0) + shift, 1.0) ** power, 0.0)
+    return vectors @ np.diag(values) @ vectors.T
+
+
+def primal_gauss_newton(jac: np.ndarray, metric: np.ndarray, gradient: np.ndarray, damping: float) -> np.ndarray:
+    """-(J^T H J + eps I)^(-1) J^T g, the P x P form; with eps = 0 the pseudo-inverse."""
+    matrix = jac.T @ metric @ jac
+    right = jac.T @ gradient
+    if damping > 0:
+        return -np.linalg.solve(matrix + damping * np.eye(matrix.shape[0]), right)
+    return -np.linalg.pinv(matrix, rcond=1e-11, hermitian=True) @ right
+
+
+@functools.cache
+def case_jacobians(case: Any) -> tuple[np.ndarray, np.ndarray]:
+    """J of a case's model on its training inputs and on its test inputs; one compilation, kept for the whole session."""
+    problem = case.problem
+    both = jacobian(case.model, case.leaves, np.concatenate([problem.x_train, problem.x_test]))
+    rows = problem.y_train.size
+    return both[:rows], both[rows:]
