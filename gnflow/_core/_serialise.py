@@ -57,6 +57,10 @@ def decode(value: Any, arrays: dict[str, np.ndarray]) -> Any:
     if not isinstance(value, dict):
         return value
     if _ARRAY in value:
+        if value[_ARRAY] not in arrays:
+            raise RunFolderError(
+                f"the run file refers to an array {value[_ARRAY]!r} that it does not hold; it is damaged."
+            )
         return jnp.asarray(arrays[value[_ARRAY]])
     if _TUPLE in value:
         return tuple(decode(item, arrays) for item in value[_TUPLE])
@@ -89,6 +93,14 @@ def _rebuild(value: dict[str, Any], arrays: dict[str, np.ndarray]) -> Any:
             f"the run file names the class {value[_CLASS]!r}, which this version of gnflow does not have; "
             "the versions that wrote the run stand in its run.json."
         ) from error
+    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls) and cls.__module__.split(".")[0] == "gnflow"):
+        raise RunFolderError(f"the run file names {value[_CLASS]!r}, which is no class of gnflow that holds data.")
+    missing = [field.name for field in dataclasses.fields(cls) if field.name not in value]
+    if missing:
+        raise RunFolderError(
+            f"the run file gives {value[_CLASS]!r} no {', '.join(missing)}; it is damaged or was written by another "
+            "version of gnflow, whose number stands in its run.json."
+        )
     # The constructor may draw random numbers or check what was checked already; the fields are the object.
     instance = object.__new__(cls)
     for field in dataclasses.fields(cls):

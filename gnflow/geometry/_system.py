@@ -86,6 +86,8 @@ def _mask(model: Any, names: tuple[str, ...]) -> PyTree:
     trainable_weights(model)  # refuses a model with nothing to train
     if names == ("all",):
         return mask
+    if not names:
+        raise ModelError(f'trainable names no weights of {type(model).__name__}; name one, or say "all".')
     groups = getattr(model, "weight_groups", {})
     prefixes = [prefix for name in names for prefix in groups.get(name, (name,))]
     flat, tree = jax.tree_util.tree_flatten_with_path(mask)
@@ -107,13 +109,15 @@ def _check_fit(problem: Problem, model: Any) -> None:
     x = problem.x_train[0]
     name = type(model).__name__
     try:
-        shape = eqx.filter_eval_shape(model, x).shape
+        output = eqx.filter_eval_shape(model, x)
     except (TypeError, ValueError) as error:
         raise ModelError(
             f"{name} cannot be called on one training input of shape {x.shape}: {error}. A model maps one input to (C,) "
             "outputs (gnflow batches it), and its input size must be that of the data."
         ) from error
-    expected = problem.y_train.shape[1:]
+    if not isinstance(output, jax.ShapeDtypeStruct):
+        raise ModelError(f"{name} returns a {type(output).__name__} for one input; expected one array of outputs (C,).")
+    shape, expected = output.shape, problem.y_train.shape[1:]
     if shape != expected and not (shape == () and expected == (1,)):
         raise ModelError(
             f"{name} returns outputs of shape {shape} for one input, but the targets of the problem have shape {expected}; "

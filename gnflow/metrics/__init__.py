@@ -7,6 +7,7 @@ from ._base import (
     Variable as Variable,
 )
 from ._centred_kernel_alignment import centred_kernel_alignment as centred_kernel_alignment
+from ._direction_diagnostics import DirectionDiagnostics as DirectionDiagnostics
 from ._direction_distance import DirectionDistance as DirectionDistance, direction_distance as direction_distance
 from ._feature_alignment import FeatureAlignment as FeatureAlignment
 from ._full_ntk_spectrum import FullNTKSpectrum as FullNTKSpectrum
@@ -22,6 +23,7 @@ from ._relative_weight_movement import RelativeWeightMovement as RelativeWeightM
 
 metric_kinds: dict[str, type[AbstractMetric]] = {
     "accuracy": Accuracy,
+    "direction_diagnostics": DirectionDiagnostics,
     "direction_distance": DirectionDistance,
     "feature_alignment": FeatureAlignment,
     "full_ntk_spectrum": FullNTKSpectrum,

@@ -46,10 +46,10 @@ class Accuracy(AbstractMetric):
 def _class_accuracy(
     outputs: Float[Array, "samples outputs"], targets: Float[Array, "samples outputs"]
 ) -> Float[Array, ""]:
-    return jnp.mean(jnp.argmax(outputs, axis=1) == jnp.argmax(targets, axis=1))
+    return jnp.mean(jnp.argmax(outputs, axis=1) == jnp.argmax(targets, axis=1), dtype=jnp.float64)
 
 
 def _label_accuracy(
     outputs: Float[Array, "samples outputs"], targets: Float[Array, "samples outputs"]
 ) -> Float[Array, ""]:
-    return jnp.mean((outputs > 0) == (targets > 0.5))
+    return jnp.mean((outputs > 0) == (targets > 0.5), dtype=jnp.float64)

@@ -95,6 +95,11 @@ class MeanFieldNetwork(eqx.Module):
                 f"hidden_weight has shape {hidden_weight.shape} and output_weight {output_weight.shape}; "
                 "expected (M, d) and (M, C) with the same number M of particles."
             )
+        if 0 in (*hidden_weight.shape, *output_weight.shape):
+            raise ModelError(
+                f"hidden_weight has shape {hidden_weight.shape} and output_weight {output_weight.shape}; a network needs at "
+                "least one particle, input and output."
+            )
         if hidden_bias is not None and hidden_bias.shape != (hidden_weight.shape[0],):
             raise ModelError(f"hidden_bias has shape {hidden_bias.shape}; expected ({hidden_weight.shape[0]},).")
         for name, array in (

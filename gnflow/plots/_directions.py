@@ -10,26 +10,27 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
 
-from ._style import COLOURS, legend, new_figure
+from ._style import COLOURS, legend, new_figure, styled, title
 
 _POSITIVE, _NEGATIVE = COLOURS[0], COLOURS[1]
 _SMALLEST_AREA, _LARGEST_AREA = 1.5, 45.0  # points^2
 
 
+@styled
 def directions_figure(models: Mapping[str, Any], teacher: Any = None) -> Figure | None:
     """Unit first-layer directions of the particles, projected on one plane, a panel for each model.
 
     The plane is that of the two leading principal directions of the teacher's units, where there is a teacher of two or
     more, and otherwise of the particles of the last model, weighted by their norm. A particle's area grows with |v_i|
-    |u_i|, its share in the function; colour tells the sign of v_i where there is one output. The circle is that of unit
-    length: what lies inside points out of the plane.
+    |u_i|, its share in the function, relative to the largest in its panel; colour tells the sign of v_i where there is
+    one output. The circle is that of unit length: what lies inside points out of the plane.
 
     **Arguments:** `models`: two-layer networks (`hidden_weight` (M, d), `output_weight` (M, C)) by title, such as
     "start" and the names of flows; `teacher`: a network like them, or None.
 
-    **Returns:** None if there is no such network, or the input has one dimension.
+    **Returns:** None if there is no such network with finite weights, or the input has one dimension.
     """
-    drawn = {title: _particles(model) for title, model in models.items() if _has_particles(model)}
+    drawn = {name: _particles(model) for name, model in models.items() if _has_particles(model)}
     if not drawn:
         return None
     units = _unit(np.asarray(teacher.hidden_weight)) if teacher is not None and _has_particles(teacher) else None
@@ -37,13 +38,12 @@ def directions_figure(models: Mapping[str, Any], teacher: Any = None) -> Figure 
     columns = min(2, len(drawn))
     rows = math.ceil(len(drawn) / columns)
     figure, axes = new_figure(rows, columns, height=0.75 + 1.75 * rows, sharex=True, sharey=True)
-    largest = max(float(np.max(_share(*particles))) for particles in drawn.values())
-    for panel, (title, particles) in zip(axes.flat, drawn.items(), strict=False):
-        _draw(panel, *particles, plane, largest)
+    for panel, (name, particles) in zip(axes, drawn.items(), strict=False):
+        _draw(panel, *particles, plane)
         if units is not None:
             panel.plot(*(units @ plane).T, linestyle="", marker="x", color="black", markersize=5, markeredgewidth=1.2)
-        panel.set_title(title)
-    for panel in axes.flat[len(drawn) :]:
+        panel.set_title(title(name))
+    for panel in axes[len(drawn) :]:
         panel.set_axis_off()
     source = "the teacher" if units is not None and len(units) > 1 else "the particles"
     figure.supxlabel(f"first principal direction of {source}", fontsize=8)
@@ -53,12 +53,18 @@ def directions_figure(models: Mapping[str, Any], teacher: Any = None) -> Figure 
 
 
 def _has_particles(model: Any) -> bool:
-    weights = (getattr(model, "hidden_weight", None), getattr(model, "output_weight", None))
-    return all(getattr(weight, "ndim", 0) == 2 for weight in weights) and weights[0].shape[1] > 1
+    shapes: list[tuple[int, ...]] = [np.shape(getattr(model, name, ())) for name in ("hidden_weight", "output_weight")]
+    if not all(len(shape) == 2 for shape in shapes) or shapes[0][1] < 2:
+        return False
+    # A run that diverged has nothing to point with.
+    return all(np.all(np.isfinite(weight)) for weight in (model.hidden_weight, model.output_weight))
 
 
 def _particles(model: Any) -> tuple[np.ndarray, np.ndarray]:
-    return np.asarray(model.hidden_weight), np.asarray(model.output_weight)
+    """Hidden and output weights, each over its largest entry: only proportions are drawn, and squares stay in range."""
+    weights = (np.asarray(model.hidden_weight), np.asarray(model.output_weight))
+    hidden, output = (weight / (np.max(np.abs(weight)) or 1.0) for weight in weights)
+    return hidden, output
 
 
 def _share(hidden: np.ndarray, output: np.ndarray) -> np.ndarray:
@@ -77,10 +83,10 @@ def _plane(vectors: np.ndarray) -> np.ndarray:
     return np.linalg.svd(padded, full_matrices=False)[2][:2].T
 
 
-def _draw(panel: Axes, hidden: np.ndarray, output: np.ndarray, plane: np.ndarray, largest: float) -> None:
+def _draw(panel: Axes, hidden: np.ndarray, output: np.ndarray, plane: np.ndarray) -> None:
     share = _share(hidden, output)
     order = np.argsort(share)
-    area = _SMALLEST_AREA + _LARGEST_AREA * share / (largest if largest > 0 else 1.0)
+    area = _SMALLEST_AREA + _LARGEST_AREA * share / (share.max() or 1.0)
     colours = np.where(share == 0, "0.6", _POSITIVE)
     if output.shape[1] == 1:
         colours = np.where(output[:, 0] < 0, _NEGATIVE, colours)

@@ -11,13 +11,14 @@ from ._style import (
     flow_handles,
     legend,
     line_handle,
-    log_axis,
     new_figure,
+    styled,
 )
 
 _LINES = (("ntk_largest_eigenvalue", "-", "largest"), ("ntk_smallest_eigenvalue", "--", "smallest"))
 
 
+@styled
 def eigenvalue_figure(runs: Runs) -> Figure | None:
     """Largest (solid) and smallest (dashed) eigenvalue of the NTK Gram matrix, log-log; gaps where rounding made it
     negative.
@@ -29,15 +30,15 @@ def eigenvalue_figure(runs: Runs) -> Figure | None:
     if not present:
         return None
     figure, axes = new_figure(1, 1, height=2.6)
-    panel = axes[0, 0]
+    panel = axes[0]
+    panel.set_xscale("log")
+    panel.set_yscale("log")
     for name, linestyle, _ in present:
         draw_lines(panel, runs, name, linestyle)
-    log_axis(panel, "x")
-    log_axis(panel, "y")
     described = first_with(runs, present[0][0])
     assert described is not None
     units = axis_label(described).partition(" [")[2]
     panel.set_ylabel("eigenvalue of the NTK" + (f"\n[{units}" if units else ""))
     panel.set_xlabel(FLOW_TIME_LABEL)
-    legend(figure, [*flow_handles(list(runs)), *(line_handle(style, label) for _, style, label in present)])
+    legend(figure, flow_handles(list(runs)), [line_handle(style, label) for _, style, label in present])
     return figure

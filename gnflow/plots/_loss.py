@@ -10,14 +10,15 @@ from ._style import (
     flow_handles,
     legend,
     line_handle,
-    log_axis,
     new_figure,
     relative_time,
+    styled,
 )
 
 _LINES = (("train_loss", "-", "train"), ("test_loss", "--", "test"))
 
 
+@styled
 def loss_figure(runs: Runs) -> Figure:
     """Training (solid) and test loss (dashed) of every flow: log-log above, log-linear below.
 
@@ -27,17 +28,17 @@ def loss_figure(runs: Runs) -> Figure:
     **Arguments:** `runs`: a data set, or one for each seed, by the name of the flow.
     """
     figure, axes = new_figure(2, 1, height=4.3)
-    upper, lower = axes[:, 0]
+    upper, lower = axes
+    upper.set_xscale("log")
+    for panel in axes:
+        panel.set_yscale("log")
+        panel.set_ylabel("loss")
     present = [line for line in _LINES if first_with(runs, line[0]) is not None]
     for name, linestyle, _ in present:
         draw_lines(upper, runs, name, linestyle)
         draw_lines(lower, runs, name, linestyle, relative_time)
-    log_axis(upper, "x")
-    for panel in (upper, lower):
-        log_axis(panel, "y")
-        panel.set_ylabel("loss")
     upper.set_xlabel(FLOW_TIME_LABEL)
     lower.set_xlabel("flow time, relative to the end of the run")
     lower.set_xlim(-0.02, 1.02)
-    legend(figure, [*flow_handles(list(runs)), *(line_handle(style, label) for _, style, label in present)])
+    legend(figure, flow_handles(list(runs)), [line_handle(style, label) for _, style, label in present])
     return figure

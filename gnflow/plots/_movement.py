@@ -12,13 +12,14 @@ from ._style import (
     first_with,
     flow_handles,
     legend,
-    log_axis,
     new_figure,
+    styled,
 )
 
 _PANELS = ("kernel_distance", "relative_ntk_change", "direction_distance_to_initial", "direction_distance_to_teacher")
 
 
+@styled
 def movement_figure(runs: Runs) -> Figure | None:
     """Change of the NTK and movement of the particles' directions, a panel for each quantity that was measured.
 
@@ -30,10 +31,10 @@ def movement_figure(runs: Runs) -> Figure | None:
     if not present:
         return None
     figure, axes = new_figure(len(present), 1, height=0.7 + 1.5 * len(present), sharex=True)
-    for panel, (name, variable) in zip(axes[:, 0], present.items(), strict=True):
+    for panel, (name, variable) in zip(axes, present.items(), strict=True):
+        panel.set_xscale("log")
         draw_lines(panel, runs, name)
-        log_axis(panel, "x")
         panel.set_ylabel(textwrap.fill(axis_label(variable), 22))
-    axes[-1, 0].set_xlabel(FLOW_TIME_LABEL)
+    axes[-1].set_xlabel(FLOW_TIME_LABEL)
     legend(figure, flow_handles(list(runs)))
     return figure

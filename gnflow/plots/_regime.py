@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ._style import axis_label, flow_handles, legend, look, new_figure
+from ._style import axis_label, flow_handles, legend, look, new_figure, styled, title
 
 _PANELS = ("test_loss", "train_loss", "kernel_distance", "direction_distance_to_initial")
 _LOGARITHMIC = ("test_loss", "train_loss")
@@ -18,6 +18,7 @@ _REGIME_CONTRAST = 3.0
 Ends = Mapping[str, Mapping[str, Sequence[xr.Dataset]]]
 
 
+@styled
 def regime_figure(ends: Ends, positions: Mapping[str, float] | None = None, label: str = "variant") -> Figure | None:
     """Final test loss, kernel distance and feature movement of every flow over the variants of a setting.
 
@@ -42,7 +43,7 @@ def regime_figure(ends: Ends, positions: Mapping[str, float] | None = None, labe
         present.remove("train_loss")
     figure, axes = new_figure(len(present), 1, height=0.9 + 1.45 * len(present), sharex=True)
     logarithmic = positions is not None and min(where.values()) > 0 and max(where.values()) >= 5 * min(where.values())
-    for panel, name in zip(axes[:, 0], present, strict=True):
+    for panel, name in zip(axes, present, strict=True):
         for index, flow in enumerate(ends.values()):
             _draw(panel, flow, name, where, variants, index, len(ends), logarithmic)
         described = _description(ends, name)
@@ -51,24 +52,24 @@ def regime_figure(ends: Ends, positions: Mapping[str, float] | None = None, labe
         panel.set_ylabel(textwrap.fill(f"final {words}" if name in _LOGARITHMIC else words, 22))
         if name in _LOGARITHMIC:
             panel.set_yscale("log")
-    bottom = axes[-1, 0]
+    bottom = axes[-1]
     if logarithmic:
         bottom.set_xscale("log")
     bottom.set_xticks([where[name] for name in variants], [_tick(name, positions) for name in variants])
     bottom.minorticks_off()
     bottom.set_xlabel(label)
-    _name_regimes(axes[0, 0], ends, variants)
+    _name_regimes(axes[0], ends, variants)
     handles = flow_handles(list(ends))
     if any(not data.attrs.get("converged", True) for flow in ends.values() for runs in flow.values() for data in runs):
         handles.append(
             Line2D([], [], color="0.35", marker="o", markerfacecolor="white", linestyle="", label="stop rule not met")
         )
-    legend(figure, handles, columns=2)
+    legend(figure, handles, columns=2 if len(handles) > len(ends) else 3)
     return figure
 
 
 def _tick(name: str, positions: Mapping[str, float] | None) -> str:
-    return name if positions is None else f"{positions[name]:g}"
+    return title(name) if positions is None else f"{positions[name]:g}"
 
 
 def _description(ends: Ends, name: str) -> xr.DataArray | None:
@@ -77,7 +78,9 @@ def _description(ends: Ends, name: str) -> xr.DataArray | None:
 
 
 def _last(runs: Sequence[xr.Dataset], name: str) -> np.ndarray:
-    return np.asarray([float(data[name].to_numpy()[-1]) for data in runs if name in data])
+    """The last value of each run that has a finite one; a run that diverged has no end to compare."""
+    values = np.asarray([float(data[name].to_numpy()[-1]) for data in runs if name in data])
+    return values[np.isfinite(values)]
 
 
 def _draw(
@@ -95,7 +98,7 @@ def _draw(
     if not points:
         return
     # Points of different flows that agree lie on one another; a small shift keeps each to be seen.
-    shift = (index - (count - 1) / 2) * 0.04
+    shift = (index - (count - 1) / 2) * 0.015
     reach = max(where.values()) - min(where.values())
     x = np.asarray([where[variant] for variant, _ in points])
     x = x * 10 ** (shift * np.log10(max(where.values()) / min(where.values()))) if logarithmic else x + shift * reach

@@ -12,7 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 COLUMN_WIDTH = 3.4  # inches, the column of most two-column journals
-RESOLUTION = 250  # dots per inch
+_CHARACTERS_IN_A_ROW = 66  # of the legend, in a column
+_CHARACTERS_OF_A_LINE = 6  # the room its line and the gap take
+RESOLUTION = 220  # dots per inch
 
 Runs = Mapping[str, xr.Dataset | Sequence[xr.Dataset]]
 
@@ -32,6 +34,7 @@ _SETTINGS: dict[Any, Any] = {
     "lines.markersize": 3.5,
     "axes.linewidth": 0.6,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.color": "0.9",
     "grid.linewidth": 0.5,
     "xtick.major.width": 0.6,
@@ -39,6 +42,10 @@ _SETTINGS: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
 }
+
+
+# A decorator: the settings hold while a figure is built, and nothing global stays changed.
+styled = matplotlib.rc_context(_SETTINGS)
 
 
 class Look(NamedTuple):
@@ -53,32 +60,42 @@ def look(index: int) -> Look:
     return Look(COLOURS[index % len(COLOURS)], _MARKERS[(index + index // len(COLOURS)) % len(_MARKERS)])
 
 
-def new_figure(
-    rows: int, columns: int, height: float, **options: Any
-) -> tuple[Figure, np.ndarray[tuple[int, int], np.dtype[np.object_]]]:
-    """A figure one column wide with (rows, columns) axes.
+def new_figure(rows: int, columns: int, height: float, **options: Any) -> tuple[Figure, list[Axes]]:
+    """A figure one column wide with rows times columns axes, listed row by row.
 
     **Arguments:** `height`: in inches; `options`: of `Figure.subplots`.
     """
-    # The settings hold for axes made under them; nothing global is left changed.
-    with matplotlib.rc_context(_SETTINGS):
-        figure = Figure(figsize=(COLUMN_WIDTH, height), layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False, **options)
-    return figure, axes
+    figure = Figure(figsize=(COLUMN_WIDTH, height), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, **options)
+    return figure, list(axes.flat)
 
 
-def legend(figure: Figure, handles: Sequence[Any], columns: int = 3) -> None:
-    """A legend above the axes, where it hides no data."""
-    with matplotlib.rc_context(_SETTINGS):
-        figure.legend(
-            handles=list(handles), loc="outside upper center", ncols=columns, handlelength=2.2, columnspacing=1.2
-        )
+def legend(figure: Figure, *groups: Sequence[Line2D], columns: int = 3) -> None:
+    """A legend above the axes, where it hides no data; each group of entries begins a row of its own.
+
+    **Arguments:** `columns`: at most so many; fewer where the labels are long.
+    """
+    longest = max(len(str(handle.get_label())) for group in groups for handle in group)
+    columns = max(1, min(columns, _CHARACTERS_IN_A_ROW // (longest + _CHARACTERS_OF_A_LINE)))
+    blank = Line2D([], [], linestyle="", label=" ")
+    rows: list[list[Line2D]] = []
+    for group in groups:
+        padded = [*group, *[blank] * (-len(group) % columns)]
+        rows += [padded[start : start + columns] for start in range(0, len(padded), columns)]
+    # Matplotlib fills a legend column by column.
+    handles = [row[column] for column in range(columns) for row in rows]
+    figure.legend(handles=handles, loc="outside upper center", ncols=columns, handlelength=2.2, columnspacing=1.2)
+
+
+def title(name: str) -> str:
+    """A name of the specification as text."""
+    return name.replace("_", " ")
 
 
 def flow_handles(names: Sequence[str]) -> list[Line2D]:
     """Legend entries for flows, in their looks."""
     return [
-        Line2D([], [], color=look(index).color, marker=look(index).marker, label=name)
+        Line2D([], [], color=look(index).color, marker=look(index).marker, label=title(name))
         for index, name in enumerate(names)
     ]
 
@@ -106,12 +123,6 @@ def flow_time(data: xr.Dataset) -> np.ndarray:
     return data["time" if "time" in data.coords else "flow_time"].to_numpy()
 
 
-def positive_time(data: xr.Dataset) -> np.ndarray:
-    """Flow time with a gap at the start: a time of 0 has no place on a logarithmic axis."""
-    time = flow_time(data)
-    return np.where(time > 0, time, np.nan)
-
-
 def relative_time(data: xr.Dataset) -> np.ndarray:
     """Flow time over the flow time at the end of the run."""
     time = flow_time(data)
@@ -121,7 +132,7 @@ def relative_time(data: xr.Dataset) -> np.ndarray:
 def axis_label(variable: xr.DataArray) -> str:
     """long_name [units] of a variable, without units where it is dimensionless."""
     name = str(variable.attrs.get("long_name", variable.name))
-    units = str(variable.attrs.get("units", "1"))
+    units = str(variable.attrs.get("units", "1")).replace("^2", "\N{SUPERSCRIPT TWO}")
     return name if units in ("1", name) else f"{name} [{units}]"
 
 
@@ -132,18 +143,24 @@ def first_with(runs: Runs, name: str) -> xr.DataArray | None:
 
 
 def draw_lines(
-    axes: Axes, runs: Runs, name: str, linestyle: Any = "-", time_of: Callable[[xr.Dataset], np.ndarray] = positive_time
+    axes: Axes, runs: Runs, name: str, linestyle: Any = "-", time_of: Callable[[xr.Dataset], np.ndarray] = flow_time
 ) -> None:
     """`name` against flow time for every run that has it; seeds of one flow share its look.
+
+    On a logarithmic axis (set it before) what is zero or less leaves a gap: the state at time 0, a loss of exactly 0.
 
     **Arguments:** `time_of`: the times to draw a run at.
     """
     for index, several in enumerate(runs.values()):
         drawn = [data for data in datasets_of(several) if name in data]
         for data in drawn:
+            time = _visible(time_of(data), axes.get_xscale())
+            values = _visible(data[name].to_numpy(), axes.get_yscale())
+            if not np.any(np.isfinite(time) & np.isfinite(values)):
+                continue
             axes.plot(
-                time_of(data),
-                data[name].to_numpy(),
+                time,
+                values,
                 color=look(index).color,
                 linestyle=linestyle,
                 marker=look(index).marker,
@@ -152,12 +169,9 @@ def draw_lines(
             )
 
 
-def log_axis(axes: Axes, which: str) -> None:
-    """Make an axis logarithmic, if there is anything positive on it."""
-    dimension = 0 if which == "x" else 1
-    drawn = [np.asarray(line.get_data()[dimension], dtype=float) for line in axes.get_lines()]
-    if any(np.any(np.isfinite(values) & (values > 0)) for values in drawn):
-        (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+def _visible(values: np.ndarray, scale: str) -> np.ndarray:
+    values = np.asarray(values, dtype=float)
+    return np.where(np.isfinite(values) & ((values > 0) | (scale != "log")), values, np.nan)
 
 
 FLOW_TIME_LABEL = "flow time (in each flow's own unit)"

@@ -113,7 +113,7 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
     norm: Callable[[PyTree], Any] = eqx.field(static=True, default=jnp.abs)
 
     def _inner(self) -> diffrax.PIDController:
-        return diffrax.PIDController(rtol=0.0, atol=1.0, norm=self.norm, pcoeff=0.3, icoeff=0.4)
+        return diffrax.PIDController(rtol=0.0, atol=1.0, norm=self.norm, pcoeff=0.2, icoeff=0.8)
 
     def wrap(self, direction: Any) -> "ResidualController":
         """Flow time runs forwards only; nothing to remember."""

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PyTree
 from .._core import tree_dot
 from ..geometry import System
 from ._controller import ResidualController
-from ._measure import Measurement, Values
+from ._measure import Evaluation, Measurement, Values
 from ._stop import AbstractStopRule
 
 
@@ -20,7 +20,7 @@ class Start(eqx.Module):
     """The first state of a run and what is remembered of it.
 
     **Attributes:** `memories`: of the metrics; `stop_memories`, `margins`: of the stop rules, at the start; `time_scale`:
-    (L - L*)/|dL/dt|, the flow time in which the loss would vanish at its first rate; `values`: the first saved row.
+    (L - L*)/|dL/dt|, the flow time in which the loss would vanish at its first rate; `evaluation`: the first saved row, and w'.
     """
 
     memories: tuple[PyTree, ...]
@@ -28,8 +28,7 @@ class Start(eqx.Module):
     margins: tuple[Array, ...]
     time_scale: Float[Array, ""]
     integrals: dict[str, Array]
-    values: Values
-    velocity: PyTree
+    evaluation: Evaluation
 
 
 class Arguments(eqx.Module):
@@ -52,10 +51,10 @@ def start_run(
     memories = measurement.prepare(weights, system)
     stop_memories = tuple(rule.prepare(weights, system) for rule in rules)
     integrals = measurement.initial_integrals(system)
-    values, velocity = measurement.evaluate(jnp.zeros(()), weights, integrals, system, memories)
+    evaluation = measurement.evaluate(jnp.zeros(()), weights, integrals, system, memories)
     loss, gradient = jax.value_and_grad(system.train_loss)(weights)
     excess = loss - system.loss.minimum(system.problem.y_train)
-    rate = jnp.abs(tree_dot(gradient, velocity))
+    rate = jnp.abs(tree_dot(gradient, evaluation.velocity))
     return Start(
         memories=memories,
         stop_memories=stop_memories,
@@ -64,8 +63,7 @@ def start_run(
         ),
         time_scale=jnp.where(rate > 0, excess / jnp.where(rate > 0, rate, 1.0), 1.0),
         integrals=integrals,
-        values=values,
-        velocity=velocity,
+        evaluation=evaluation,
     )
 
 
@@ -77,7 +75,7 @@ def measure(
     system: System,
     measurement: Measurement,
     memories: tuple[PyTree, ...],
-) -> tuple[Values, PyTree]:
+) -> Evaluation:
     """All variables and w' at one state."""
     return measurement.evaluate(time, weights, integrals, system, memories)
 
@@ -94,7 +92,7 @@ def integrate(
     dt0: Float[Array, ""],
     max_steps: int,
 ) -> diffrax.Solution:
-    """Integrate from t = 0; rows of values at `save_times`, the state and the rules' margins at the end."""
+    """Integrate from t = 0; rows of values at `save_times`, the state's leaves and the rules' margins at the end."""
     subs = [diffrax.SubSaveAt(ts=save_times, fn=_values), diffrax.SubSaveAt(t1=True, fn=_state_and_margins)]
     # The margin falls along the step (flip), to a root known to 1e-6 in time and in the logarithm of the loss.
     root_finder = optx.Bisection(rtol=1e-6, atol=1e-6, flip=True)
@@ -121,18 +119,22 @@ def _vector_field(time: Array, state: tuple[PyTree, dict[str, Array]], args: Arg
 
 
 def _values(time: Array, state: tuple[PyTree, dict[str, Array]], args: Arguments) -> Values:
-    return args.measurement.evaluate(time, state[0], state[1], args.system, args.memories)[0]
+    return args.measurement.evaluate(time, state[0], state[1], args.system, args.memories).values
 
 
-def _margins(weights: PyTree, args: Arguments) -> tuple[Array, ...]:
+def _margins(weights: PyTree, args: Arguments) -> Float[Array, " rules"]:
     pairs = zip(args.rules, args.stop_memories, strict=True)
-    return tuple(rule.margin(weights, args.system, memory) for rule, memory in pairs)
+    return jnp.asarray([rule.margin(weights, args.system, memory) for rule, memory in pairs])
 
 
 def _smallest_margin(t: Array, y: Any, args: Arguments, **_: Any) -> Array:
     # One condition for all rules: the bisection of the event's time takes a scalar.
-    return jnp.min(jnp.stack(_margins(y[0], args)))
+    return jnp.min(_margins(y[0], args))
 
 
-def _state_and_margins(time: Array, state: tuple[PyTree, dict[str, Array]], args: Arguments) -> tuple[Any, ...]:
-    return (*state, _margins(state[0], args))
+def _state_and_margins(
+    time: Array, state: tuple[PyTree, dict[str, Array]], args: Arguments
+) -> tuple[list[Array], dict[str, Array], Float[Array, " rules"]]:
+    # The weights as a list of leaves: a tree with an empty tuple in it cannot be saved (Equinox's loops refuse it).
+    weights, integrals = state
+    return jax.tree.leaves(weights), integrals, _margins(weights, args)

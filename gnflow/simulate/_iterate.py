@@ -13,10 +13,11 @@ from jaxtyping import Array, Float, Int, PyTree
 from .._core import ConfigError, Result, ResultCode, require_positive_int, tree_add_scaled
 from ..flows import AbstractFlow
 from ..geometry import System
+from ..metrics import DirectionDiagnostics
 from ..problems import Problem
 from ._integrate import Start, start_run
-from ._measure import Measurement, Values, numbers_as_arrays, public_values
-from ._outcome import with_solve_warning
+from ._measure import Evaluation, Measurement, numbers_as_arrays
+from ._outcome import direction_failure, with_solve_warning
 from ._progress import ProgressBar, progress_bar, report
 from ._simulate import join, rule_met
 from ._stop import AbstractStopRule, stop_rules
@@ -57,31 +58,34 @@ def iterate(
     require_positive_int(ConfigError, num_steps=num_steps, save_every=save_every)
     rules = stop_rules(stop)
     system, weights = join(problem, model, flow)
-    measurement = numbers_as_arrays(Measurement(flow, tuple(metrics)))
+    recorded = tuple(metrics)
+    if not any(isinstance(metric, DirectionDiagnostics) for metric in recorded):
+        recorded = (*recorded, DirectionDiagnostics())
+    measurement = numbers_as_arrays(Measurement(flow, recorded))
     variables = measurement.variables(system)
     array_rules = numbers_as_arrays(rules)
     start: Start = start_run(weights, system, measurement, array_rules)
     step_length = jnp.asarray(float(step_size))
-    state = _State(weights, start.integrals, start.velocity)
-    steps, rows = [0], [start.values]
-    result = _early_end(0, start.margins, rules, start.values, start=True)
-    bar = ProgressBar(float(start.values["train_loss"]), rules, "step") if progress else None
+    state = _State(weights, start.integrals, start.evaluation)
+    steps, saved = [0], [start.evaluation]
+    result = _early_end(0, start.margins, rules, start.evaluation, start=True)
+    bar = ProgressBar(float(start.evaluation.values["train_loss"]), rules, "step") if progress else None
     with progress_bar(bar) as number:
         while result is None and steps[-1] < num_steps:
             stride = min(save_every, num_steps - steps[-1])
-            state, values, margins = _advance(
+            state, margins = _advance(
                 state, jnp.asarray(steps[-1]), jnp.asarray(stride), step_length, system, measurement, start, array_rules
             )
             steps.append(steps[-1] + stride)
-            rows.append(values)
-            result = _early_end(steps[-1], margins, rules, values, start=False)
+            saved.append(state.evaluation)
+            result = _early_end(steps[-1], margins, rules, state.evaluation, start=False)
             if number is not None:
-                report(number, steps[-1], values["train_loss"], accepted=True)
+                report(number, steps[-1], state.evaluation.values["train_loss"], accepted=True)
     if result is None:
-        message = f"{num_steps} steps were taken, training loss {float(rows[-1]['train_loss']):.3e}"
+        message = f"{num_steps} steps were taken, training loss {float(state.evaluation.values['train_loss']):.3e}"
         result = Result(ResultCode.NUM_STEPS_REACHED, message, float(num_steps))
     data = make_dataset(
-        stack_rows([public_values(row) for row in rows]),
+        stack_rows([evaluation.values for evaluation in saved]),
         variables,
         "step",
         np.asarray(steps),
@@ -94,7 +98,7 @@ def iterate(
         model,
         problem,
         flow,
-        with_solve_warning(result, rows),
+        with_solve_warning(result, saved),
         {"solver": "euler", "num_steps": steps[-1], "wall_seconds": time.perf_counter() - began},
         {
             "kind": "iterate",
@@ -111,11 +115,11 @@ def iterate(
 
 
 class _State(eqx.Module):
-    """Weights with the velocity there, which saving has computed already."""
+    """Weights, integrals, and what was measured there: the velocity in it is the next step's."""
 
     weights: PyTree
     integrals: dict[str, Array]
-    velocity: PyTree
+    evaluation: Evaluation
 
 
 @eqx.filter_jit
@@ -128,8 +132,8 @@ def _advance(
     measurement: Measurement,
     start: Start,
     rules: tuple[AbstractStopRule, ...],
-) -> tuple[_State, Values, tuple[Array, ...]]:
-    """`stride` Euler steps from `state` at `step`, and what is measured after them."""
+) -> tuple[_State, tuple[Array, ...]]:
+    """`stride` Euler steps from `state` at `step`, and the margins of the stop rules after them."""
 
     def moved(weights: PyTree, integrals: dict[str, Array], velocity: PyTree) -> tuple[PyTree, dict[str, Array]]:
         rates = measurement.integrands(velocity, system)
@@ -139,28 +143,25 @@ def _advance(
         velocity = measurement.flow.velocity((step + index) * step_size, carry[0], system)
         return moved(*carry, velocity)
 
-    first = moved(state.weights, state.integrals, state.velocity)
+    first = moved(state.weights, state.integrals, state.evaluation.velocity)
     weights, integrals = jax.lax.fori_loop(1, stride, body, first)
     now = (step + stride) * step_size
-    values, velocity = measurement.evaluate(now, weights, integrals, system, start.memories)
+    evaluation = measurement.evaluate(now, weights, integrals, system, start.memories)
     margins = tuple(
         rule.margin(weights, system, memory) for rule, memory in zip(rules, start.stop_memories, strict=True)
     )
-    return _State(weights, integrals, velocity), values, margins
+    return _State(weights, integrals, evaluation), margins
 
 
 def _early_end(
-    step: int, margins: tuple[Array, ...], rules: tuple[AbstractStopRule, ...], values: Values, start: bool
+    step: int, margins: tuple[Array, ...], rules: tuple[AbstractStopRule, ...], evaluation: Evaluation, start: bool
 ) -> Result | None:
     """Why the run is over at this step, or None."""
     where = f"at step {step}"
-    if "solve_success" in values and not np.isfinite(float(values["relative_residual"])):
-        message = (
-            f"the solve for the direction broke down {where}: the Gram matrix is not positive definite to working precision; "
-            "use the direction solver TruncatedEigh or more damping"
-        )
-        return Result(ResultCode.DIRECTION_FAILED, message, float(step))
-    if not np.isfinite(float(values["train_loss"])):
+    diagnostics = evaluation.diagnostics
+    if diagnostics is not None and not np.isfinite(float(diagnostics.relative_residual)):
+        return Result(ResultCode.DIRECTION_FAILED, direction_failure(where), float(step))
+    if not np.isfinite(float(evaluation.values["train_loss"])):
         message = (
             f"the training loss is not finite {where}: the step size is beyond the method's stability (gradient descent needs "
             "step_size * mobility < 2 / (largest eigenvalue of A * smoothness of the loss)); take a smaller one"

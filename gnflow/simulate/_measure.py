@@ -1,26 +1,31 @@
-"""What is measured at a saved time: losses, the flow's solve, and the metrics asked for."""
+"""What is measured at a saved time: losses and the metrics asked for."""
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from .._core import ConfigError
 from ..flows import AbstractFlow
-from ..geometry import Snapshot, System
+from ..geometry import Snapshot, SolveDiagnostics, System
 from ..metrics import AbstractIntegralMetric, AbstractMetric, Variable
 
-Values = dict[str, Array]
+# By variable; NumPy's once they have left the device.
+Values = dict[str, Array | np.ndarray | np.floating]
 
 _LOSSES = (
     Variable("train_loss", "training loss", "1", "docs/theory.md, Objects"),
     Variable("test_loss", "test loss", "1", "docs/theory.md, Objects"),
 )
-_SOLVE = (
-    Variable("damping", "damping eps", "eigenvalues of H A", "docs/theory.md, Flows"),
-    Variable("rank", "numerical rank of the solve", "1", "docs/theory.md, Flows"),
-    Variable("relative_residual", "relative residual of the solve", "1", "docs/theory.md, Flows"),
-)
+
+
+class Evaluation(eqx.Module):
+    """What one evaluation gives: the variables' `values` by name, w' and how it was solved for (None if it was not)."""
+
+    values: Values
+    velocity: PyTree
+    diagnostics: SolveDiagnostics | None
 
 
 class Measurement(eqx.Module):
@@ -49,22 +54,17 @@ class Measurement(eqx.Module):
         integrals: dict[str, Array],
         system: System,
         memories: tuple[PyTree, ...],
-    ) -> tuple[Values, PyTree]:
-        """The values of all variables by name, and w'."""
+    ) -> Evaluation:
+        """All variables and w' at one state."""
         snapshot = self._snapshot(time, weights, system, integrals)
         values: Values = {"train_loss": snapshot.train_loss}
         if system.problem.x_test is not None:
             values["test_loss"] = snapshot.test_loss
-        diagnostics = snapshot.diagnostics
-        if diagnostics is not None:
-            values["damping"] = diagnostics.damping
-            values["rank"] = diagnostics.rank
-            values["relative_residual"] = diagnostics.relative_residual
-            values["solve_success"] = diagnostics.success
         for metric, memory in zip(self.metrics, memories, strict=True):
             values.update(metric.evaluate(snapshot, memory))
         # One dtype: rows that a run does not reach are filled with inf, which integers do not have.
-        return {name: jnp.asarray(value, dtype=jnp.float64) for name, value in values.items()}, snapshot.velocity
+        values = {name: jnp.asarray(value, dtype=jnp.float64) for name, value in values.items()}
+        return Evaluation(values, snapshot.velocity, snapshot.diagnostics)
 
     def variables(self, system: System) -> dict[str, Variable]:
         """Every variable that may appear, by name.
@@ -75,7 +75,7 @@ class Measurement(eqx.Module):
         for metric in self.metrics:
             if not isinstance(metric, AbstractMetric):
                 raise ConfigError(f"metrics holds {metric!r}; expected objects such as gnflow.metrics.KernelDistance().")
-        listed = [*_LOSSES, *_SOLVE, *(v for metric in self.metrics for v in metric.variables(system))]
+        listed = [*_LOSSES, *(v for metric in self.metrics for v in metric.variables(system))]
         names = [variable.name for variable in listed]
         twice = {name for name in names if names.count(name) > 1}
         if twice:
@@ -95,8 +95,3 @@ class Measurement(eqx.Module):
 def numbers_as_arrays(tree: PyTree) -> PyTree:
     """Python floats made float64 arrays, so that another number is not another program to compile."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, float) else leaf, tree)
-
-
-def public_values(values: Values) -> Values:
-    """The variables of a row without what only the result code needs."""
-    return {name: value for name, value in values.items() if name != "solve_success"}

@@ -4,20 +4,20 @@ import diffrax
 import numpy as np
 
 from .._core import Result, ResultCode
-from ._measure import Values
+from ._measure import Evaluation
 from ._stop import AbstractStopRule
 
 
 def integration_result(
-    solution: diffrax.Solution, rules: tuple[AbstractStopRule, ...], end: float, t1: float | None, last: Values
+    solution: diffrax.Solution, rules: tuple[AbstractStopRule, ...], end: float, t1: float | None, last: Evaluation
 ) -> Result:
-    """How an integration ended at flow time `end`, with `last` the values there."""
-    where = f"at flow time {end:.6g}, training loss {float(last['train_loss']):.3e}"
+    """How an integration ended at flow time `end`, with `last` what was measured there."""
+    where = f"at flow time {end:.6g}, training loss {float(last.values['train_loss']):.3e}"
     steps = int(solution.stats["num_steps"])
     if solution.result == diffrax.RESULTS.event_occurred:
         assert solution.ys is not None
-        margins = [float(margin[0]) for margin in solution.ys[1][2]]
-        return Result(ResultCode.STOP_RULE_MET, f"{rules[int(np.argmin(margins))].describe()} {where}", end)
+        met = rules[int(np.argmin(solution.ys[1][2][0]))]
+        return Result(ResultCode.STOP_RULE_MET, f"{met.describe()} {where}", end)
     if solution.result == diffrax.RESULTS.successful:
         reason = f"t1 = {t1:.6g} was reached" if t1 is not None else "the longest flow time was reached, no stop rule met"
         return Result(ResultCode.TIME_REACHED, f"{reason} {where}", end)
@@ -33,17 +33,11 @@ def integration_result(
     return Result(ResultCode.SOLVER_FAILED, f"the solver gave up {where}: {diffrax.RESULTS[solution.result]}", end)
 
 
-def _broken_down(last: Values, where: str, end: float) -> Result:
+def _broken_down(last: Evaluation, where: str, end: float) -> Result:
     """Why the step size shrank to nothing, from what the state looks like."""
-    if "solve_success" in last and not bool(last["solve_success"]):
-        return Result(
-            ResultCode.DIRECTION_FAILED,
-            f"the solve for the direction broke down {where} (rank {int(last['rank'])}, damping "
-            f"{float(last['damping']):.3e}): the Gram matrix is not positive definite to working precision; use the "
-            "direction solver TruncatedEigh or more damping.",
-            end,
-        )
-    if not np.isfinite(float(last["train_loss"])):
+    if not solved(last):
+        return Result(ResultCode.DIRECTION_FAILED, direction_failure(where), end)
+    if not np.isfinite(float(last.values["train_loss"])):
         return Result(ResultCode.NON_FINITE, f"the training loss is not finite {where}", end)
     return Result(
         ResultCode.STEP_SIZE_TOO_SMALL,
@@ -53,11 +47,24 @@ def _broken_down(last: Values, where: str, end: float) -> Result:
     )
 
 
-def with_solve_warning(result: Result, rows: list[Values]) -> Result:
-    """`result` with a note if the solve for the direction did not succeed at some saved state."""
-    failed = [row for row in rows if "solve_success" in row and not bool(row["solve_success"])]
+def solved(evaluation: Evaluation) -> bool:
+    """Whether the solve for the direction succeeded (or there was none)."""
+    return evaluation.diagnostics is None or bool(evaluation.diagnostics.success)
+
+
+def direction_failure(where: str) -> str:
+    """The sentence for a solve that broke down."""
+    return (
+        f"the solve for the direction broke down {where}: the Gram matrix is not positive definite to working precision; use "
+        "the direction solver TruncatedEigh or more damping."
+    )
+
+
+def with_solve_warning(result: Result, evaluations: list[Evaluation]) -> Result:
+    """`result` with a note if the solve for the direction fell short at some of these states."""
+    failed = [evaluation.diagnostics for evaluation in evaluations if not solved(evaluation)]
     if not failed or result.failed:
         return result
-    worst = max(float(row["relative_residual"]) for row in failed)
+    worst = max(float(diagnostics.relative_residual) for diagnostics in failed if diagnostics is not None)
     note = f"the solve for the direction fell short at {len(failed)} saved states (largest relative residual {worst:.1e})"
     return Result(result.code, f"{result.message}; {note}", result.time)

@@ -39,7 +39,7 @@ class ProgressBar:
             decades = max(0.0, -math.log10(loss / self._first_loss))
             self._bar.n = decades if self._bar.total is None else min(decades, self._bar.total)
         self._bar.set_description_str(f"{loss:.2e}", refresh=False)
-        self._bar.set_postfix_str(f"{self._unit} {time:.3g}, step {self._steps}", refresh=False)
+        self._bar.set_postfix_str(f"{self._unit} {time:.3g}, {self._steps} steps", refresh=False)
         self._bar.update(0)  # redraws at most ten times a second
 
     def close(self) -> None:

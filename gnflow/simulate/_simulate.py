@@ -7,7 +7,6 @@ import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
-
 from jaxtyping import Array, PyTree
 
 from .._core import ConfigError, Result, ResultCode, require_positive_int
@@ -17,13 +16,14 @@ from ..problems import Problem
 from ..solvers import resolve_solver, stages_per_step
 from ._controller import ResidualController, get_error_norm
 from ._integrate import Arguments, Start, integrate, measure, start_run
-from ._measure import Measurement, Values, numbers_as_arrays, public_values
+from ._measure import Evaluation, Measurement, Values, numbers_as_arrays
 from ._outcome import integration_result, with_solve_warning
 from ._progress import ProgressBar, progress_bar
 from ._stop import AbstractStopRule, RelativeLoss, stop_rules
 from ._trajectory import SimulationError, Trajectory, make_dataset, stack_rows
 
 _SAVES_PER_DECADE = 10
+_FIRST_STEP = 0.1  # of the time scale of the first loss decrease; the error control shortens it where that is too long
 _FIRST_SAVE = 0.1  # of the time scale of the first loss decrease
 _HORIZON_DECADES = 18  # of flow time after the first save, when no t1 is given
 
@@ -37,7 +37,7 @@ def simulate(
     stop: Any = RelativeLoss(1e-8),  # noqa: B008 (immutable)
     saveat: Any = None,
     solver: Any = "auto",
-    rtol: float = 1e-4,
+    rtol: float = 1e-3,
     atol: float = 1e-13,
     error_norm: str = "function",
     metrics: tuple[Any, ...] = (),
@@ -92,16 +92,16 @@ def simulate(
         "max_steps": max_steps,
     }
     already = rule_met(rules, start.margins)
-    times, rows = [0.0], [start.values]
+    times, rows, last = [0.0], [start.evaluation.values], start.evaluation
     final_weights = weights
     stats: dict[str, Any] = {"solver": chosen.name, "num_steps": 0, "num_accepted_steps": 0, "num_rejected_steps": 0}
     if already is not None:
         result = Result(ResultCode.STOP_RULE_MET_AT_START, f"{already.describe()} before any step was taken", 0.0)
-    elif not np.isfinite(float(start.values["train_loss"])):
+    elif not np.isfinite(float(start.evaluation.values["train_loss"])):
         result = Result(ResultCode.NON_FINITE, "the training loss of the initial model is not finite", 0.0)
     else:
         controller = ResidualController(jnp.asarray(rtol), jnp.asarray(atol), get_error_norm(error_norm))
-        bar = ProgressBar(float(start.values["train_loss"]), rules, "flow time") if progress else None
+        bar = ProgressBar(float(start.evaluation.values["train_loss"]), rules, "flow time") if progress else None
         with progress_bar(bar) as number:
             args = Arguments(
                 system, measurement, start.memories, arrays_rules, start.stop_memories, start.time_scale, number
@@ -114,26 +114,32 @@ def simulate(
                 controller,
                 jnp.asarray(save_times),
                 jnp.asarray(horizon),
-                jnp.minimum(0.01 * start.time_scale, horizon),
+                jnp.minimum(_FIRST_STEP * start.time_scale, horizon),
                 max_steps,
             )
             jax.block_until_ready(solution)
-        end, final_weights, last_row = _end(solution, system, measurement, start)
+        end, final_weights, last = _end(solution, weights, system, measurement, start)
         saved_times, saved_rows = _saved(solution, end)
         times += [*saved_times, end]
-        rows += [*saved_rows, last_row]
-        result = integration_result(solution, rules, end, t1, last_row)
+        rows += [*saved_rows, last.values]
+        result = integration_result(solution, rules, end, t1, last)
         stats |= _step_counts(solution, chosen.solver)
     data = make_dataset(
-        stack_rows([public_values(row) for row in rows]),
+        stack_rows(rows),
         variables,
         "time",
         np.asarray(times),
         {"long_name": "flow time", "units": "flow time", "reference": "docs/time_units.md"},
     )
+    if last.diagnostics is not None:
+        stats |= {
+            "final_damping": float(last.diagnostics.damping),
+            "final_rank": int(last.diagnostics.rank),
+            "final_relative_residual": float(last.diagnostics.relative_residual),
+        }
     stats["wall_seconds"] = time.perf_counter() - began
     trajectory = Trajectory(
-        data, system.model(final_weights), model, problem, flow, with_solve_warning(result, rows), stats, settings
+        data, system.model(final_weights), model, problem, flow, with_solve_warning(result, [last]), stats, settings
     )
     if throw and result.failed:
         raise SimulationError(trajectory)
@@ -159,7 +165,7 @@ def _check_arguments(
     if t1 is not None and not (t1 > 0 and np.isfinite(t1)):
         raise ConfigError(f"t1 = {t1!r}; expected a positive, finite flow time (the run begins at 0).")
     if not 0 < rtol < 1:
-        raise ConfigError(f"rtol = {rtol!r}; expected a number between 0 and 1, such as 1e-4.")
+        raise ConfigError(f"rtol = {rtol!r}; expected a number between 0 and 1, such as 1e-3.")
     if not atol > 0:
         raise ConfigError(f"atol = {atol!r}; expected a positive number: below it errors are rounding, such as 1e-13.")
     require_positive_int(ConfigError, max_steps=max_steps)
@@ -193,15 +199,15 @@ def rule_met(rules: tuple[AbstractStopRule, ...], margins: tuple[Array, ...]) ->
 
 
 def _end(
-    solution: diffrax.Solution, system: System, measurement: Measurement, start: Start
-) -> tuple[float, PyTree, Values]:
-    """Time, weights and values at the end of an integration."""
+    solution: diffrax.Solution, first_weights: PyTree, system: System, measurement: Measurement, start: Start
+) -> tuple[float, PyTree, Evaluation]:
+    """Time, weights (a tree like `first_weights`) and what is measured at the end of an integration."""
     assert solution.ts is not None
     assert solution.ys is not None
     end = solution.ts[1][0]
-    weights, integrals, _ = jax.tree.map(lambda leaf: leaf[0], solution.ys[1])
-    row, _ = measure(end, weights, integrals, system, measurement, start.memories)
-    return float(end), weights, row
+    leaves, integrals, _ = jax.tree.map(lambda leaf: leaf[0], solution.ys[1])
+    weights = jax.tree.unflatten(jax.tree.structure(first_weights), leaves)
+    return float(end), weights, measure(end, weights, integrals, system, measurement, start.memories)
 
 
 def _saved(solution: diffrax.Solution, end: float) -> tuple[list[float], list[Values]]:

@@ -17,11 +17,11 @@ class ConjugateGradients(AbstractDirectionSolver):
     The number of iterations grows with the square root of the condition number, so damp: an ill-conditioned A without
     damping is better served by `TruncatedEigh` as long as NC allows.
 
-    **Arguments:** `rtol`, `atol`: lineax's tolerances on the residual; `max_steps`: iterations allowed.
+    **Arguments:** `rtol`: the largest entry that the residual may keep, relative to the norm of the right-hand side;
+    `max_steps`: iterations allowed.
     """
 
     rtol: float = 1e-10
-    atol: float = 0.0
     max_steps: int = 1000
 
     def solve(
@@ -43,11 +43,15 @@ class ConjugateGradients(AbstractDirectionSolver):
         def product(vector: Array) -> Array:
             return factor.transpose_product(tangent.jvp(tangent.vjp(factor.product(vector)))) + shift * vector
 
-        structure = whitened_gradient
-        operator = lx.FunctionLinearOperator(product, structure, lx.positive_semidefinite_tag)
-        solver = lx.CG(rtol=self.rtol, atol=self.atol, max_steps=self.max_steps)
-        answer = lx.linear_solve(operator, whitened_gradient, solver, throw=False)
-        solution = answer.value
+        # lineax measures convergence entry by entry; an entry of the right-hand side that is zero (an output that the
+        # metric does not see) would make its relative tolerance 0/0 and end the iterations at once. On a right-hand side
+        # of norm one the same number serves as absolute tolerance.
+        norm = jnp.linalg.norm(whitened_gradient)
+        unit = whitened_gradient / jnp.where(norm > 0, norm, 1.0)
+        operator = lx.FunctionLinearOperator(product, unit, lx.positive_semidefinite_tag)
+        solver = lx.CG(rtol=self.rtol, atol=self.rtol, max_steps=self.max_steps)
+        answer = lx.linear_solve(operator, unit, solver, throw=False)
+        solution = norm * answer.value
         return Direction(
             coefficients=factor.product(solution),
             diagnostics=SolveDiagnostics(

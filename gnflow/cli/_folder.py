@@ -1,0 +1,105 @@
+"""The folder of a set of runs: config.toml, runs/VARIANT/FLOW/seed-K/, figures/, summary.csv."""
+
+import csv
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from .._core import ConfigError, RunFolderError
+from ..config import RunSpec, Specification, read_specification, to_toml
+from ..simulate import Trajectory, load
+from ._table import Row
+
+_CONFIG = "config.toml"
+_SPECIFICATION = "specification.json"
+
+
+class RunFolder:
+    """Where the runs of a specification are kept. A finished run is a folder that appears whole; none is overwritten.
+
+    **Arguments:** `path`: need not exist yet.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.figures = path / "figures"
+
+    def require_fit(self, specification: Specification, resume: bool) -> None:
+        """Check that the specification may be run here, before anything is.
+
+        **Raises:** `RunFolderError` if the folder holds something and `resume` is False, or holds runs that are not
+        the specification's.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise RunFolderError(f"{self.path} is a file; choose a folder with --out.")
+        if not self.path.exists() or not any(self.path.iterdir()):
+            return
+        if not (self.path / _CONFIG).is_file():
+            raise RunFolderError(f"{self.path} holds other files and no {_CONFIG}; choose another folder with --out.")
+        if not resume:
+            raise RunFolderError(
+                f"{self.path} already holds a run, and nothing is overwritten; give --resume to keep what is finished "
+                "and compute what is missing, choose another folder with --out, or remove this one."
+            )
+        expected = {run.label: run.content_hash() for run in specification.runs}
+        for file in sorted((self.path / "runs").glob(f"*/*/*/{_SPECIFICATION}")):
+            label = file.parent.relative_to(self.path / "runs").as_posix()
+            if self._read(file).content_hash() != expected.get(label):
+                what = "with other settings than" if label in expected else "which is not in"
+                raise RunFolderError(
+                    f"{self.path} holds the run {label}, {what} this configuration; choose another folder with --out, "
+                    f"or run {self.path / _CONFIG} to go on with what is there."
+                )
+
+    def begin(self, specification: Specification) -> None:
+        """Make the folder and write the configuration."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            (self.path / _CONFIG).write_text(to_toml(specification.to_dict()), encoding="utf-8")
+        except OSError as error:
+            raise RunFolderError(f"cannot write to {self.path}: {error.strerror}.") from error
+
+    def read_specification(self) -> Specification:
+        """The configuration of the runs here. **Raises:** `RunFolderError` if there is none."""
+        if not (self.path / _CONFIG).is_file():
+            raise RunFolderError(f"{self.path} holds no runs: there is no {_CONFIG} in it.")
+        return read_specification(self.path / _CONFIG)
+
+    def holds(self, spec: RunSpec) -> bool:
+        """Whether this run is finished."""
+        return (self._place(spec) / _SPECIFICATION).is_file()
+
+    def save_run(self, spec: RunSpec, trajectory: Trajectory) -> None:
+        """Keep a run. Its folder is made under another name and renamed when it is complete."""
+        place = self._place(spec)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}-") as scratch:
+            draft = Path(scratch) / place.name
+            trajectory.save(draft)
+            (draft / _SPECIFICATION).write_text(json.dumps(spec.to_dict(), indent=1) + "\n", encoding="utf-8")
+            draft.rename(place)
+
+    def load_run(self, spec: RunSpec) -> Trajectory:
+        """A finished run."""
+        return load(self._place(spec))
+
+    def load(self, specification: Specification) -> list[tuple[RunSpec, Trajectory]]:
+        """The finished runs of the specification, in its order."""
+        return [(spec, self.load_run(spec)) for spec in specification.runs if self.holds(spec)]
+
+    def write_summary(self, rows: Sequence[Row]) -> None:
+        """summary.csv: one line for each run so far."""
+        with (self.path / "summary.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=Row.columns())
+            writer.writeheader()
+            writer.writerows(row.values() for row in rows)
+
+    def _place(self, spec: RunSpec) -> Path:
+        return self.path / "runs" / spec.label
+
+    def _read(self, file: Path) -> RunSpec:
+        try:
+            return RunSpec.from_dict(json.loads(file.read_text(encoding="utf-8")))
+        except (ValueError, ConfigError) as error:
+            raise RunFolderError(f"{file} is damaged: {error}.") from error
