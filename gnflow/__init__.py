@@ -4,8 +4,22 @@ Gradient flows and Gauss-Newton flows of over-parameterised networks, posed as O
 convergence. See README.md for the first example and docs/ for the rest.
 """
 
-from . import flows as flows, geometry as geometry, losses as losses, metrics as metrics, models as models
-from . import problems as problems, solvers as solvers
+import os as _os
+
+# LAPACK (SciPy's OpenBLAS) keeps its threads spinning for a while after each eigendecomposition, on the cores that XLA needs
+# next: a Gauss-Newton velocity at N = 500, M = 5000 takes 166 ms with them and 140 ms without, on 2 cores. OpenBLAS reads
+# this when it is loaded, which JAX does at the first decomposition; a value of the user's is kept.
+_os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
+
+from . import (
+    flows as flows,
+    geometry as geometry,
+    losses as losses,
+    metrics as metrics,
+    models as models,
+    problems as problems,
+    solvers as solvers,
+)
 from ._core import (
     ConfigError as ConfigError,
     DataError as DataError,

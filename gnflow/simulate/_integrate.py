@@ -108,6 +108,8 @@ def integrate(
         saveat=diffrax.SaveAt(subs=subs),
         stepsize_controller=controller,
         event=event,
+        # Nothing differentiates through a run: plain loops compile faster than those that keep checkpoints.
+        adjoint=diffrax.ForwardMode(),
         max_steps=max_steps,
         throw=False,
     )
