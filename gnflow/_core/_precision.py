@@ -15,7 +15,7 @@ def require_float64(tree: Any, what: str) -> None:
 
     **Raises:** `PrecisionError`, which says how to turn double precision on.
     """
-    if not jax.config.jax_enable_x64:
+    if jnp.result_type(float) != jnp.float64:
         raise PrecisionError(
             f"{what} needs float64, but JAX runs in float32: the smallest eigenvalues of the NTK Gram matrix would be "
             "rounding noise. Turn double precision on before making any array: "

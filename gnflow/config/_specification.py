@@ -88,10 +88,25 @@ def read_specification(path: str | Path, overrides: Iterable[Override] = ()) -> 
     table = read_toml(path)
     try:
         table = _absolute(table, path.parent)
+        overrides = list(overrides)
         table = _absolute(apply_overrides(table, overrides), Path())
-        return Specification.from_dict(table, name=path.stem)
+        specification = Specification.from_dict(table, name=path.stem)
+        _require_effect(overrides, specification)
+        return specification
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def _require_effect(overrides: Iterable[Override], specification: Specification) -> None:
+    """**Raises:** `ConfigError` if every variant sets an entry that was overridden, which would do nothing."""
+    for path, _ in overrides:
+        dotted = ".".join(path)
+        if all(dotted in changes for changes in specification.variants.values()):
+            name = next(iter(specification.variants))
+            raise ConfigError(
+                f"setting {dotted} has no effect, because every variant sets it; set variants.{name}.{dotted}, or "
+                "variants={} to do without variants."
+            )
 
 
 def _check_seeds(seeds: Any) -> tuple[int, ...]:

@@ -74,6 +74,7 @@ class Snapshot:
     @functools.cached_property
     def test_loss(self) -> Float[Array, ""]:
         """L on the test data; only where the problem has test data."""
+        assert self.system.problem.y_test is not None
         return self.system.loss.value(self.test_outputs, self.system.problem.y_test)
 
     @functools.cached_property

@@ -77,6 +77,7 @@ class System(eqx.Module):
     def test_loss(self, weights: PyTree) -> Float[Array, ""]:
         """L on the test data, which the problem must have."""
         assert self.problem.x_test is not None
+        assert self.problem.y_test is not None
         return self.loss.value(self.outputs(weights, self.problem.x_test), self.problem.y_test)
 
 

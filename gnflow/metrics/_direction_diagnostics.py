@@ -12,8 +12,8 @@ class DirectionDiagnostics(AbstractMetric):
     """Damping, numerical rank and relative residual of the solve for the direction at the saved state.
 
     A flow that solves for nothing (gradient flow) has none of them. `iterate` always records them, since its steps take
-    these very solves; in `simulate` each saved time costs one more solve, so there they are recorded where this metric is
-    asked for, and for the end of the run in `trajectory.stats`.
+    these very solves; in `simulate` each saved time costs one more solve, so there they are recorded where this metric
+    is asked for, and for the end of the run in `trajectory.stats`.
     """
 
     def variables(self, system: System) -> tuple[Variable, ...]:

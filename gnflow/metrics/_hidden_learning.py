@@ -24,7 +24,7 @@ class HiddenLearning(AbstractMetric):
     the features: it has no bias of its own, as in [A]. A low refitted test loss beside a high test loss is hidden
     learning.
 
-    In outputs^2 (the loss is 1/(2N) ||f - y||^2). Source: [A] Arbel et al. 2023, arXiv 2302.02904, experiments.
+    The loss is 1/(2N) ||f - y||^2. Source: [A] Arbel et al. 2023, arXiv 2302.02904, experiments.
     """
 
     def variables(self, system: System) -> tuple[Variable, ...]:
@@ -44,7 +44,7 @@ class HiddenLearning(AbstractMetric):
             Variable(
                 f"refit_{name}_loss",
                 f"{name} loss after refitting the output layer",
-                "outputs^2",
+                "1",
                 "Arbel et al. 2023 (arXiv 2302.02904), experiments",
             )
             for name in names

@@ -44,9 +44,7 @@ class Arguments(eqx.Module):
 
 
 @eqx.filter_jit
-def start_run(
-    weights: PyTree, system: System, measurement: Measurement, rules: tuple[AbstractStopRule, ...]
-) -> Start:
+def start_run(weights: PyTree, system: System, measurement: Measurement, rules: tuple[AbstractStopRule, ...]) -> Start:
     """Evaluate everything at t = 0."""
     memories = measurement.prepare(weights, system)
     stop_memories = tuple(rule.prepare(weights, system) for rule in rules)
@@ -58,9 +56,7 @@ def start_run(
     return Start(
         memories=memories,
         stop_memories=stop_memories,
-        margins=tuple(
-            rule.margin(weights, system, memory) for rule, memory in zip(rules, stop_memories, strict=True)
-        ),
+        margins=tuple(rule.margin(weights, system, memory) for rule, memory in zip(rules, stop_memories, strict=True)),
         time_scale=jnp.where(rate > 0, excess / jnp.where(rate > 0, rate, 1.0), 1.0),
         integrals=integrals,
         evaluation=evaluation,
@@ -115,7 +111,7 @@ def integrate(
     )
 
 
-def _vector_field(time: Array, state: tuple[PyTree, dict[str, Array]], args: Arguments) -> tuple[PyTree, Any]:
+def _vector_field(time: Any, state: Any, args: Arguments) -> tuple[PyTree, dict[str, Array]]:
     velocity = args.measurement.flow.velocity(time, state[0], args.system)
     return velocity, args.measurement.integrands(velocity, args.system)
 

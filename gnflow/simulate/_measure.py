@@ -74,7 +74,9 @@ class Measurement(eqx.Module):
         """
         for metric in self.metrics:
             if not isinstance(metric, AbstractMetric):
-                raise ConfigError(f"metrics holds {metric!r}; expected objects such as gnflow.metrics.KernelDistance().")
+                raise ConfigError(
+                    f"metrics holds {metric!r}; expected objects such as gnflow.metrics.KernelDistance()."
+                )
         listed = [*_LOSSES, *(v for metric in self.metrics for v in metric.variables(system))]
         names = [variable.name for variable in listed]
         twice = {name for name in names if names.count(name) > 1}
@@ -93,5 +95,5 @@ class Measurement(eqx.Module):
 
 
 def numbers_as_arrays(tree: PyTree) -> PyTree:
-    """Python floats made float64 arrays, so that another number is not another program to compile."""
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, float) else leaf, tree)
+    """Python's and NumPy's floats made float64 arrays, so that another number is not another program to compile."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype=jnp.float64) if isinstance(leaf, float) else leaf, tree)

@@ -19,7 +19,9 @@ def integration_result(
         met = rules[int(np.argmin(solution.ys[1][2][0]))]
         return Result(ResultCode.STOP_RULE_MET, f"{met.describe()} {where}", end)
     if solution.result == diffrax.RESULTS.successful:
-        reason = f"t1 = {t1:.6g} was reached" if t1 is not None else "the longest flow time was reached, no stop rule met"
+        reason = (
+            f"t1 = {t1:.6g} was reached" if t1 is not None else "the longest flow time was reached, no stop rule met"
+        )
         return Result(ResultCode.TIME_REACHED, f"{reason} {where}", end)
     if solution.result == diffrax.RESULTS.max_steps_reached:
         return Result(
@@ -66,5 +68,7 @@ def with_solve_warning(result: Result, evaluations: list[Evaluation]) -> Result:
     if not failed or result.failed:
         return result
     worst = max(float(diagnostics.relative_residual) for diagnostics in failed if diagnostics is not None)
-    note = f"the solve for the direction fell short at {len(failed)} saved states (largest relative residual {worst:.1e})"
+    note = (
+        f"the solve for the direction fell short at {len(failed)} saved states (largest relative residual {worst:.1e})"
+    )
     return Result(result.code, f"{result.message}; {note}", result.time)

@@ -26,9 +26,9 @@ class ProgressBar:
         self._bar = tqdm(
             total=round(min(decades), 2) if decades else None,
             unit="decade",
-            bar_format="loss {desc} |{bar}| {n:.1f}/{total:.1f} decades {postfix} [{elapsed}<{remaining}]"
+            bar_format="loss {desc} |{bar}| {n:.1f}/{total:.1f} decades{postfix} [{elapsed}<{remaining}]"
             if decades
-            else "loss {desc} {n:.1f} decades {postfix} [{elapsed}]",
+            else "loss {desc} {n:.1f} decades{postfix} [{elapsed}]",
             dynamic_ncols=True,
         )
 

@@ -24,7 +24,7 @@ from ._trajectory import SimulationError, Trajectory, make_dataset, stack_rows
 
 _SAVES_PER_DECADE = 10
 _FIRST_STEP = 0.1  # of the time scale of the first loss decrease; the error control shortens it where that is too long
-_FIRST_SAVE = 0.1  # of the time scale of the first loss decrease
+_FIRST_SAVE = 0.01  # of that time scale: features may move before the loss does
 _HORIZON_DECADES = 18  # of flow time after the first save, when no t1 is given
 
 
@@ -52,7 +52,7 @@ def simulate(
     - `problem`, `model`, `flow`: what is trained, on what, and how. The model is not changed.
     - `t1`: flow time at which to end at the latest; None for no limit but the stop rule's.
     - `stop`: a stop rule, several in a tuple (the first met ends the run), or None to run to `t1`.
-    - `saveat`: flow times at which to save, ascending; None for ten a decade, from a tenth of the time scale on which the
+    - `saveat`: flow times at which to save, ascending; None for ten a decade, from a hundredth of the time scale on which the
       loss begins to fall. The start and the end are always saved.
     - `solver`: "auto", "tsit5", "dopri5", "dopri8", "bosh3", or a Diffrax adaptive solver.
     - `rtol`, `atol`: tolerances of one step in the error norm. With "function" (the default) errors are measured in the
@@ -100,7 +100,8 @@ def simulate(
     elif not np.isfinite(float(start.evaluation.values["train_loss"])):
         result = Result(ResultCode.NON_FINITE, "the training loss of the initial model is not finite", 0.0)
     else:
-        controller = ResidualController(jnp.asarray(rtol), jnp.asarray(atol), get_error_norm(error_norm))
+        tolerances = numbers_as_arrays({"rtol": float(rtol), "atol": float(atol)})
+        controller = ResidualController(**tolerances, error_norm=get_error_norm(error_norm))
         bar = ProgressBar(float(start.evaluation.values["train_loss"]), rules, "flow time") if progress else None
         with progress_bar(bar) as number:
             args = Arguments(
@@ -113,7 +114,7 @@ def simulate(
                 chosen.solver,
                 controller,
                 jnp.asarray(save_times),
-                jnp.asarray(horizon),
+                jnp.asarray(horizon, dtype=jnp.float64),
                 jnp.minimum(_FIRST_STEP * start.time_scale, horizon),
                 max_steps,
             )
@@ -181,7 +182,13 @@ def _save_times(saveat: Any, t1: float | None, time_scale: float) -> tuple[np.nd
         horizon = first * 10.0**decades if t1 is None else t1
         return np.minimum(times, horizon), horizon
     times = np.atleast_1d(np.asarray(saveat, dtype=float))
-    if times.ndim != 1 or not np.all(np.isfinite(times)) or np.any(times < 0) or np.any(np.diff(times) <= 0):
+    if (
+        times.ndim != 1
+        or times.size == 0
+        or not np.all(np.isfinite(times))
+        or np.any(times < 0)
+        or np.any(np.diff(times) <= 0)
+    ):
         raise ConfigError(f"saveat = {saveat!r}; expected ascending, finite flow times of at least 0.")
     horizon = float(times[-1]) if t1 is None else t1
     if times[-1] > horizon:

@@ -56,7 +56,7 @@ class RelativeLoss(AbstractStopRule):
     def margin(self, weights: PyTree, system: System, memory: PyTree) -> Float[Array, ""]:
         """log (L - L*) - log (L_0 - L*) - log tolerance; a start without any excess loss meets the rule."""
         excess = self._excess(weights, system)
-        return jnp.where(excess > 0, _log(excess) - memory - jnp.log(self.tolerance), -1.0)
+        return jnp.where(excess <= 0, -1.0, _log(excess) - memory - jnp.log(self.tolerance))
 
     def describe(self) -> str:
         """A clause."""
@@ -126,10 +126,10 @@ def stop_rules(stop: object) -> tuple[AbstractStopRule, ...]:
 
     **Raises:** `ConfigError` for anything else.
     """
-    rules = () if stop is None else stop if isinstance(stop, tuple | list) else (stop,)
-    for rule in rules:
-        if not isinstance(rule, AbstractStopRule):
-            raise ConfigError(
-                f"stop = {rule!r}; expected a stop rule such as gnflow.RelativeLoss(1e-8), several in a tuple, or None."
-            )
-    return tuple(rules)
+    listed = () if stop is None else stop if isinstance(stop, tuple | list) else (stop,)
+    rules = tuple(rule for rule in listed if isinstance(rule, AbstractStopRule))
+    if len(rules) < len(listed):
+        raise ConfigError(
+            f"stop = {stop!r}; expected a stop rule such as gnflow.RelativeLoss(1e-8), several in a tuple, or None."
+        )
+    return rules

@@ -53,7 +53,7 @@ def write_run(folder: str | os.PathLike[str], parts: dict[str, Any]) -> None:
             draft = Path(scratch) / "run"
             draft.mkdir()
             (draft / RUN_FILE).write_text(json.dumps(record, indent=1) + "\n")
-            np.savez(draft / _ARRAYS_FILE, **arrays)
+            np.savez(draft / _ARRAYS_FILE, allow_pickle=False, **arrays)
             parts["data"].to_netcdf(draft / _DATA_FILE, engine="h5netcdf")
             if target.exists():
                 target.rmdir()  # empty: checked above
@@ -98,20 +98,20 @@ def read_run(folder: str | os.PathLike[str], given: dict[str, Any]) -> dict[str,
             "data": data,
             "result": Result(ResultCode(result["code"]), result["message"], result["time"]),
             "stats": decode(record["stats"], arrays),
-            "settings": decode(record["settings"], arrays),
+            "settings": decode(_legible(record["settings"]), arrays),
         }
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        for name in _OBJECTS:
+            template = given.get("model" if name == "initial_model" else name)
+            if template is None or not is_opaque(record["objects"][name]):
+                parts[name] = decode(record["objects"][name], arrays)
+            elif name in ("problem", "flow"):
+                parts[name] = template
+            else:
+                parts[name] = _filled(template, arrays, name, source)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         if isinstance(error, RunFolderError):
             raise
         raise RunFolderError(f"the run in {source} is damaged: {type(error).__name__}: {error}.") from error
-    for name in _OBJECTS:
-        template = given.get("model" if name == "initial_model" else name)
-        if template is None or not is_opaque(record["objects"][name]):
-            parts[name] = decode(record["objects"][name], arrays)
-        elif name in ("problem", "flow"):
-            parts[name] = template
-        else:
-            parts[name] = _filled(template, arrays, name, source)
     return parts
 
 
@@ -119,6 +119,17 @@ def versions() -> dict[str, str]:
     """Versions of everything a result depends on, and the machine's kind."""
     found = {name: importlib.metadata.version(name) for name in _PACKAGES}
     return {**found, "python": platform.python_version(), "machine": platform.machine()}
+
+
+def _legible(encoded: Any) -> Any:
+    """`encoded` with the notes of objects that gnflow cannot rebuild (a metric of the user's) replaced by their text."""
+    if isinstance(encoded, list):
+        return [_legible(item) for item in encoded]
+    if not isinstance(encoded, dict):
+        return encoded
+    if is_opaque(encoded) and not is_opaque(list(encoded.values())):
+        return encoded["repr"]
+    return {key: _legible(item) for key, item in encoded.items()}
 
 
 def _filled(template: Any, arrays: dict[str, np.ndarray], name: str, source: Path) -> Any:

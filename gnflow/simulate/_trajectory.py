@@ -59,7 +59,11 @@ class SimulationError(GnflowError, RuntimeError):
 
 
 def make_dataset(
-    rows: dict[str, np.ndarray], variables: dict[str, Variable], dim: str, index: np.ndarray, index_attrs: dict[str, str]
+    rows: dict[str, np.ndarray],
+    variables: dict[str, Variable],
+    dim: str,
+    index: np.ndarray,
+    index_attrs: dict[str, str],
 ) -> xr.Dataset:
     """Rows of values, first axis `dim`, as a labelled data set.
 

@@ -43,6 +43,6 @@ def resolve_solver(solver: Any) -> ResolvedSolver:
 
 def stages_per_step(solver: diffrax.AbstractAdaptiveSolver) -> int | None:
     """Velocity evaluations a step takes, counting the one it shares with the step before; None where it is not fixed."""
-    if not isinstance(solver, diffrax.AbstractERK):
+    if not isinstance(solver, diffrax.AbstractERK) or not isinstance(solver.tableau, diffrax.ButcherTableau):
         return None
     return solver.tableau.num_stages - int(bool(solver.tableau.fsal))

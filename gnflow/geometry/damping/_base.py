@@ -1,6 +1,7 @@
 """What a damping rule is."""
 
 import abc
+from typing import ClassVar
 
 import equinox as eqx
 from jaxtyping import Array, Float
@@ -13,7 +14,7 @@ class AbstractDamping(eqx.Module):
     refuses such a rule.
     """
 
-    needs_smallest_eigenvalue: eqx.AbstractClassVar[bool]
+    needs_smallest_eigenvalue: ClassVar[bool]
 
     @abc.abstractmethod
     def __call__(self, time: Float[Array, ""], smallest_eigenvalue: Float[Array, ""]) -> Float[Array, ""]:

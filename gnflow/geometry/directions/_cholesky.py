@@ -31,7 +31,7 @@ class Cholesky(AbstractDirectionSolver):
     ) -> Direction:
         """The direction; `rank` counts the pivots above the cut-off (0 after a breakdown)."""
         gram = tangent.gram()
-        matrix = whitened_gram(gram, factor, tangent.outputs.shape)
+        matrix = whitened_gram(gram, factor, tangent.outputs.shape[1])
         if damping.needs_smallest_eigenvalue:
             smallest = smallest_gram_eigenvalue(gram, factor, None)
         else:

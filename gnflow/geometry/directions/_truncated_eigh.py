@@ -28,7 +28,7 @@ class TruncatedEigh(AbstractDirectionSolver):
     ) -> Direction:
         """The direction; `rank` counts the eigenvalues of R^T A R above the cut-off."""
         gram = tangent.gram()
-        matrix = whitened_gram(gram, factor, tangent.outputs.shape)
+        matrix = whitened_gram(gram, factor, tangent.outputs.shape[1])
         eigenvalues, eigenvectors = jnp.linalg.eigh(matrix)
         if damping.needs_smallest_eigenvalue:
             smallest = smallest_gram_eigenvalue(gram, factor, eigenvalues)

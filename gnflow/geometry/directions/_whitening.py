@@ -8,12 +8,12 @@ from ...losses import AbstractOutputFactor, ScaledIdentity
 
 
 def whitened_gram(
-    gram: Float[Array, "size size"], factor: AbstractOutputFactor, shape: tuple[int, int]
+    gram: Float[Array, "size size"], factor: AbstractOutputFactor, num_outputs: int
 ) -> Float[Array, "size size"]:
-    """B = R^T A R, (NC, NC), for A given and outputs of the given `shape` (N, C)."""
+    """B = R^T A R, (NC, NC), for A given and C = `num_outputs`."""
     if isinstance(factor, ScaledIdentity):
         return factor.scale * gram
-    transpose = jax.vmap(lambda column: factor.transpose_product(column.reshape(shape)).reshape(-1))
+    transpose = jax.vmap(lambda column: factor.transpose_product(column.reshape(-1, num_outputs)).reshape(-1))
     half = transpose(gram)  # the rows of (R^T A)^T = A R
     return transpose(half.T)
 
