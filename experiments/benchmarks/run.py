@@ -1,0 +1,30 @@
+"""Run the benchmarks, each in a process of its own: `python experiments/benchmarks/run.py [NAME ...]`.
+
+Each prints its numbers and stores them under results/ with the command and the environment.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+BENCHMARKS = {
+    "velocity_cost": ["velocity_cost.py"],
+    "paper_size": ["paper_size.py", "500"],
+    "paper_size_2000": ["paper_size.py", "2000"],
+}
+
+
+def main(names: list[str]) -> None:
+    unknown = sorted(set(names) - set(BENCHMARKS))
+    if unknown:
+        sys.exit(f"unknown benchmarks {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}.")
+    for name in names or BENCHMARKS:
+        print(f"== {name}", flush=True)
+        script, *arguments = BENCHMARKS[name]
+        subprocess.run([sys.executable, str(HERE / script), *arguments], check=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
