@@ -13,7 +13,7 @@ from ..flows import AbstractFlow, Frozen, flow_kinds
 from ..metrics import AbstractMetric, metric_kinds
 from ..models import model_kinds
 from ..problems import Problem, problem_kinds
-from ..simulate import Trajectory
+from ..simulate import Trajectory, argument_checks
 from ._forms import TEXT, ComponentForm, ListForm, UnionForm, at
 from ._integration import (
     build_integration,
@@ -127,6 +127,8 @@ class RunSpec:
         carry_out, settings = build_integration(self.integration, f"{path}.integration")
         if self.stop is not None:
             settings["stop"] = build_stop(self.stop, f"{path}.stop")
+        with at(f"{path}.integration"):
+            argument_checks[self.integration["method"]](**settings)
         return Prepared(problem, model, flow, metrics, carry_out, settings)
 
     def _build_flow(self, path: str) -> AbstractFlow:

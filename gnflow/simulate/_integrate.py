@@ -40,6 +40,7 @@ class Arguments(eqx.Module):
     rules: tuple[AbstractStopRule, ...]
     stop_memories: tuple[PyTree, ...]
     time_scale: Float[Array, ""]
+    horizon: Float[Array, ""]
     progress: Array | None
 
 
@@ -117,7 +118,14 @@ def _vector_field(time: Any, state: Any, args: Arguments) -> tuple[PyTree, dict[
 
 
 def _values(time: Array, state: tuple[PyTree, dict[str, Array]], args: Arguments) -> Values:
-    return args.measurement.evaluate(time, state[0], state[1], args.system, args.memories).values
+    def evaluate() -> Values:
+        return args.measurement.evaluate(time, state[0], state[1], args.system, args.memories).values
+
+    def nothing() -> Values:
+        return jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), jax.eval_shape(evaluate))
+
+    # The slots past the end of the run all hold the end, which is measured once, afterwards.
+    return jax.lax.cond(time < args.horizon, evaluate, nothing)
 
 
 def _margins(weights: PyTree, args: Arguments) -> Float[Array, " rules"]:

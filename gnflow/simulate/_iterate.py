@@ -1,6 +1,5 @@
 """The discrete methods: explicit Euler steps of a flow, which are gradient descent and Gauss-Newton."""
 
-import math
 import time
 from typing import Any
 
@@ -10,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from .._core import ConfigError, Result, ResultCode, require_positive_int, tree_add_scaled
+from .._core import Result, ResultCode, tree_add_scaled
 from ..flows import AbstractFlow
 from ..geometry import System
 from ..metrics import DirectionDiagnostics
 from ..problems import Problem
+from ._arguments import check_iterate
 from ._integrate import Start, start_run
 from ._measure import Evaluation, Measurement, numbers_as_arrays
 from ._outcome import direction_failure, with_solve_warning
@@ -53,9 +53,7 @@ def iterate(
     **Raises:** as `simulate`.
     """
     began = time.perf_counter()
-    if not (isinstance(step_size, int | float) and math.isfinite(step_size) and step_size > 0):
-        raise ConfigError(f"step_size = {step_size!r}; expected a positive, finite number.")
-    require_positive_int(ConfigError, num_steps=num_steps, save_every=save_every)
+    check_iterate(step_size=step_size, num_steps=num_steps, save_every=save_every, stop=stop)
     rules = stop_rules(stop)
     system, weights = join(problem, model, flow)
     recorded = tuple(metrics)

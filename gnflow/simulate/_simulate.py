@@ -9,17 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from .._core import ConfigError, Result, ResultCode, require_positive_int
+from .._core import ConfigError, Result, ResultCode
 from ..flows import AbstractFlow
 from ..geometry import System
 from ..problems import Problem
 from ..solvers import resolve_solver, stages_per_step
+from ._arguments import DEFAULT_ATOL, DEFAULT_MAX_STEPS, DEFAULT_RTOL, DEFAULT_STOP, check_simulate
 from ._controller import ResidualController, get_error_norm
 from ._integrate import Arguments, Start, integrate, measure, start_run
 from ._measure import Evaluation, Measurement, Values, numbers_as_arrays
 from ._outcome import integration_result, with_solve_warning
 from ._progress import ProgressBar, progress_bar
-from ._stop import AbstractStopRule, RelativeLoss, stop_rules
+from ._stop import AbstractStopRule, stop_rules
 from ._trajectory import SimulationError, Trajectory, make_dataset, stack_rows
 
 _SAVES_PER_DECADE = 10
@@ -34,14 +35,14 @@ def simulate(
     flow: AbstractFlow,
     *,
     t1: float | None = None,
-    stop: Any = RelativeLoss(1e-8),  # noqa: B008 (immutable)
+    stop: Any = DEFAULT_STOP,
     saveat: Any = None,
     solver: Any = "auto",
-    rtol: float = 1e-3,
-    atol: float = 1e-13,
+    rtol: float = DEFAULT_RTOL,
+    atol: float = DEFAULT_ATOL,
     error_norm: str = "function",
     metrics: tuple[Any, ...] = (),
-    max_steps: int = 16384,
+    max_steps: int = DEFAULT_MAX_STEPS,
     progress: bool = False,
     throw: bool = True,
 ) -> Trajectory:
@@ -70,10 +71,19 @@ def simulate(
     `DataError`, `PrecisionError` for bad input, before anything is integrated.
     """
     began = time.perf_counter()
+    check_simulate(
+        t1=t1,
+        stop=stop,
+        saveat=saveat,
+        solver=solver,
+        rtol=rtol,
+        atol=atol,
+        error_norm=error_norm,
+        max_steps=max_steps,
+    )
     rules = stop_rules(stop)
     chosen = resolve_solver(solver)
     system, weights = join(problem, model, flow)
-    _check_arguments(t1, rules, rtol, atol, max_steps)
     measurement = numbers_as_arrays(Measurement(flow, tuple(metrics)))
     variables = measurement.variables(system)
     arrays_rules = numbers_as_arrays(rules)
@@ -105,7 +115,14 @@ def simulate(
         bar = ProgressBar(float(start.evaluation.values["train_loss"]), rules, "flow time") if progress else None
         with progress_bar(bar) as number:
             args = Arguments(
-                system, measurement, start.memories, arrays_rules, start.stop_memories, start.time_scale, number
+                system,
+                measurement,
+                start.memories,
+                arrays_rules,
+                start.stop_memories,
+                start.time_scale,
+                jnp.asarray(horizon),
+                number,
             )
             solution = integrate(
                 weights,
@@ -158,43 +175,18 @@ def join(problem: Problem, model: Any, flow: AbstractFlow) -> tuple[System, Any]
     return system, system.weights(model)
 
 
-def _check_arguments(
-    t1: float | None, rules: tuple[AbstractStopRule, ...], rtol: float, atol: float, max_steps: int
-) -> None:
-    if t1 is None and not rules:
-        raise ConfigError("neither t1 nor a stop rule is given, so the run would have no end; give one of them.")
-    if t1 is not None and not (t1 > 0 and np.isfinite(t1)):
-        raise ConfigError(f"t1 = {t1!r}; expected a positive, finite flow time (the run begins at 0).")
-    if not 0 < rtol < 1:
-        raise ConfigError(f"rtol = {rtol!r}; expected a number between 0 and 1, such as 1e-3.")
-    if not atol > 0:
-        raise ConfigError(f"atol = {atol!r}; expected a positive number: below it errors are rounding, such as 1e-13.")
-    require_positive_int(ConfigError, max_steps=max_steps)
-
-
 def _save_times(saveat: Any, t1: float | None, time_scale: float) -> tuple[np.ndarray, float]:
     """Flow times to save at, and the end of the integration."""
+    longest = _FIRST_SAVE * time_scale * 10.0**_HORIZON_DECADES
     if saveat is None:
-        first = _FIRST_SAVE * time_scale
-        decades = _HORIZON_DECADES if t1 is None else max(1.0, np.log10(t1 / first))
-        # A fixed number of slots, so that runs of another length use the same compiled program.
-        times = first * 10.0 ** (np.arange(_HORIZON_DECADES * _SAVES_PER_DECADE + 1) / _SAVES_PER_DECADE)
-        horizon = first * 10.0**decades if t1 is None else t1
-        return np.minimum(times, horizon), horizon
+        # A fixed number of slots, so that runs of another length use the same compiled program; those past the end cost
+        # nothing.
+        decades = np.arange(_HORIZON_DECADES * _SAVES_PER_DECADE + 1) / _SAVES_PER_DECADE
+        horizon = longest if t1 is None else t1
+        return np.minimum(_FIRST_SAVE * time_scale * 10.0**decades, horizon), horizon
     times = np.atleast_1d(np.asarray(saveat, dtype=float))
-    if (
-        times.ndim != 1
-        or times.size == 0
-        or not np.all(np.isfinite(times))
-        or np.any(times < 0)
-        or np.any(np.diff(times) <= 0)
-    ):
-        raise ConfigError(f"saveat = {saveat!r}; expected ascending, finite flow times of at least 0.")
-    horizon = float(times[-1]) if t1 is None else t1
-    if times[-1] > horizon:
-        raise ConfigError(f"saveat ends at {times[-1]!r}, after t1 = {t1!r}; save up to t1 or integrate further.")
     # Without t1 the run goes on to its stop rule, after the last save.
-    return times, horizon if t1 is not None else max(horizon, time_scale * 10.0**_HORIZON_DECADES)
+    return times, max(times[-1], longest) if t1 is None else t1
 
 
 def rule_met(rules: tuple[AbstractStopRule, ...], margins: tuple[Array, ...]) -> AbstractStopRule | None:

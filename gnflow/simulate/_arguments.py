@@ -1,0 +1,64 @@
+"""Defaults and checks of what `simulate` and `iterate` are told, so that a configuration can be refused before any run."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .._core import ConfigError, require_positive_int
+from ..solvers import resolve_solver
+from ._controller import get_error_norm
+from ._stop import RelativeLoss, stop_rules
+
+DEFAULT_STOP = RelativeLoss(1e-8)
+DEFAULT_RTOL = 1e-3
+DEFAULT_ATOL = 1e-13
+DEFAULT_MAX_STEPS = 16384
+
+
+def check_simulate(
+    *,
+    t1: float | None = None,
+    stop: Any = DEFAULT_STOP,
+    saveat: Any = None,
+    solver: Any = "auto",
+    rtol: float = DEFAULT_RTOL,
+    atol: float = DEFAULT_ATOL,
+    error_norm: str = "function",
+    max_steps: int = DEFAULT_MAX_STEPS,
+) -> None:
+    """Check the numbers and names of a `simulate`. **Raises:** `ConfigError`, naming the value and what was expected."""
+    if t1 is None and not stop_rules(stop):
+        raise ConfigError("neither t1 nor a stop rule is given, so the run would have no end; give one of them.")
+    if t1 is not None and not (t1 > 0 and math.isfinite(t1)):
+        raise ConfigError(f"t1 = {t1!r}; expected a positive, finite flow time (the run begins at 0).")
+    if not 0 < rtol < 1:
+        raise ConfigError(f"rtol = {rtol!r}; expected a number between 0 and 1, such as 1e-3.")
+    if not 0 < atol < math.inf:
+        raise ConfigError(f"atol = {atol!r}; expected a positive number: below it errors are rounding, such as 1e-13.")
+    require_positive_int(ConfigError, max_steps=max_steps)
+    resolve_solver(solver)
+    get_error_norm(error_norm)
+    if saveat is not None:
+        _check_save_times(saveat, t1)
+
+
+def check_iterate(*, step_size: float, num_steps: int, save_every: int = 1, stop: Any = None) -> None:
+    """Check the numbers of an `iterate`. **Raises:** `ConfigError`, naming the value and what was expected."""
+    if not (isinstance(step_size, int | float) and math.isfinite(step_size) and step_size > 0):
+        raise ConfigError(f"step_size = {step_size!r}; expected a positive, finite number.")
+    require_positive_int(ConfigError, num_steps=num_steps, save_every=save_every)
+    stop_rules(stop)
+
+
+argument_checks: dict[str, Callable[..., None]] = {"simulate": check_simulate, "iterate": check_iterate}
+
+
+def _check_save_times(saveat: Any, t1: float | None) -> None:
+    times = np.atleast_1d(np.asarray(saveat, dtype=float))
+    ascending = times.ndim == 1 and times.size > 0 and bool(np.all(np.diff(times) > 0))
+    if not ascending or not np.all(np.isfinite(times)) or times[0] < 0:
+        raise ConfigError(f"saveat = {saveat!r}; expected ascending, finite flow times of at least 0.")
+    if t1 is not None and times[-1] > t1:
+        raise ConfigError(f"saveat ends at {times[-1]!r}, after t1 = {t1!r}; save up to t1 or integrate further.")
