@@ -14,8 +14,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # Shapes in the signatures are checked at run time, but only here: users pay nothing for it.
 jaxtyping.install_import_hook("gnflow", "beartype.beartype")
 
-import jax.random as jr
-import pytest
+import jax.random as jr  # noqa: E402 (after the settings)
+import pytest  # noqa: E402
 
 
 @pytest.fixture

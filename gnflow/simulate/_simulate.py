@@ -110,8 +110,8 @@ def simulate(
     elif not np.isfinite(float(start.evaluation.values["train_loss"])):
         result = Result(ResultCode.NON_FINITE, "the training loss of the initial model is not finite", 0.0)
     else:
-        tolerances = numbers_as_arrays({"rtol": float(rtol), "atol": float(atol)})
-        controller = ResidualController(**tolerances, error_norm=get_error_norm(error_norm))
+        longest, *tolerances = numbers_as_arrays((float(horizon), float(rtol), float(atol)))
+        controller = ResidualController(*tolerances, error_norm=get_error_norm(error_norm))
         bar = ProgressBar(float(start.evaluation.values["train_loss"]), rules, "flow time") if progress else None
         with progress_bar(bar) as number:
             args = Arguments(
@@ -121,7 +121,7 @@ def simulate(
                 arrays_rules,
                 start.stop_memories,
                 start.time_scale,
-                jnp.asarray(horizon),
+                longest,
                 number,
             )
             solution = integrate(
@@ -131,11 +131,12 @@ def simulate(
                 chosen.solver,
                 controller,
                 jnp.asarray(save_times),
-                jnp.asarray(horizon, dtype=jnp.float64),
-                jnp.minimum(_FIRST_STEP * start.time_scale, horizon),
+                longest,
+                jnp.minimum(_FIRST_STEP * start.time_scale, longest),
                 max_steps,
             )
             jax.block_until_ready(solution)
+            jax.effects_barrier()  # the bar has heard of the last step
         end, final_weights, last = _end(solution, weights, system, measurement, start)
         saved_times, saved_rows = _saved(solution, end)
         times += [*saved_times, end]

@@ -89,7 +89,8 @@ def read_run(folder: str | os.PathLike[str], given: dict[str, Any]) -> dict[str,
                 f"{source} is of run format {record['format']}, this gnflow reads {_FORMAT}; it was written with gnflow "
                 f"{record['versions'].get('gnflow')}."
             )
-        with np.load(source / _ARRAYS_FILE, allow_pickle=False) as file:
+        # Opened here: np.load leaves a file that is no archive open.
+        with (source / _ARRAYS_FILE).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         with xr.open_dataset(source / _DATA_FILE, engine="h5netcdf") as file:
             data = file.load()

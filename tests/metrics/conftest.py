@@ -1,21 +1,23 @@
 """What the tests of the metrics share: snapshots at given weights, without any run."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import pytest
 
-from gnflow.geometry import Snapshot
+from gnflow.geometry import Snapshot, SolveDiagnostics
 
 
 @pytest.fixture(scope="session")
 def snapshot_at():
-    """snapshot_at(system, weights) with w' = -J^T g and every integral equal to `integral`."""
+    """snapshot_at(system, weights): w' = -J^T g, a solve of rank 3, and a path length of `integral`."""
 
     def make(system, weights, integral=0.0):
         def velocity():
             gradient = system.loss.gradient(system.outputs(weights), system.problem.y_train)
-            return jax.tree.map(lambda leaf: -leaf, system.tangent(weights).vjp(gradient)), None
+            solved = SolveDiagnostics(jnp.asarray(0.5), jnp.asarray(3), jnp.asarray(1e-9), jnp.asarray(True))
+            return jax.tree.map(lambda leaf: -leaf, system.tangent(weights).vjp(gradient)), solved
 
         return Snapshot(jnp.zeros(()), weights, system, velocity, {"path_length": jnp.asarray(integral)})
 
@@ -38,10 +40,13 @@ def moved():
 
 @pytest.fixture(scope="session")
 def measure(snapshot_at):
-    """measure(metric, system, weights, start): the metric's values, by name, as floats or NumPy arrays."""
+    """measure(metric, system, weights, start): the metric's values by name, compiled once per kind of arguments."""
 
-    def values(metric, system, weights, start=None):
-        memory = metric.prepare(snapshot_at(system, weights if start is None else start))
+    @eqx.filter_jit
+    def values(metric, system, weights, start):
+        memory = metric.prepare(snapshot_at(system, start))
         return metric.evaluate(snapshot_at(system, weights), memory)
 
-    return values
+    return lambda metric, system, weights, start=None: values(
+        metric, system, weights, weights if start is None else start
+    )

@@ -35,7 +35,7 @@ def test_cka_against_centring_matrices(shapes):
 
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(
-    seed=st.integers(0, 10**6), shapes=st.sampled_from(_SHAPES), scale=st.sampled_from([1e-60, 1e-3, 1.0, -7.0, 1e60])
+    seed=st.integers(0, 10**6), shapes=st.sampled_from(_SHAPES), scale=st.sampled_from([1e-100, 1e-3, 1.0, -7.0, 1e100])
 )
 def test_cka_invariances(seed, shapes, scale):
     """Rotation, scale, shift, the order of samples and of the two arguments; and its range."""
@@ -87,8 +87,7 @@ def test_feature_alignment_is_cka_of_hidden_features(model, measure, moved):
     }
 
 
-@pytest.mark.parametrize(("n_train", "width"), [(5, 9), (9, 5)])
-@pytest.mark.parametrize("outputs", [1, 2])
+@pytest.mark.parametrize(("n_train", "width", "outputs"), [(5, 9, 1), (9, 5, 2)])
 def test_refit_is_numpys_minimum_norm_solution(n_train, width, outputs, measure):
     """More features than samples (the fit is exact) and fewer (it is not)."""
     model = MeanFieldNetwork(3, width, outputs, key=jr.key(4))
@@ -107,16 +106,17 @@ def test_refit_is_numpys_minimum_norm_solution(n_train, width, outputs, measure)
     np.testing.assert_allclose(found["refit_test_loss"], expected[1], rtol=1e-8)
 
 
-def test_refit_leaves_out_modes_below_the_cutoff(measure):
-    """Two samples 1e-7 apart with different targets: their difference is a mode of relative eigenvalue 1e-14."""
+@pytest.mark.parametrize(("gap", "loss"), [(3e-5, 1 / 3), (4e-5, 0.0)], ids=["below", "above"])
+def test_refit_leaves_out_modes_below_the_cutoff(gap, loss, measure):
+    """Twins with different targets: their difference is a mode of relative eigenvalue 0.9e-10 and 1.6e-10."""
     model = MeanFieldNetwork(3, 6, key=jr.key(4))
     x = jr.normal(jr.key(0), (2, 3))
-    x = jnp.concatenate([x, x[:1] + 1e-7])
+    x = jnp.concatenate([x, x[:1] + gap])
     system = System(Problem(x, jnp.asarray([[1.0], [0.0], [-1.0]])), model)
     found = measure(HiddenLearning(), system, system.weights(model))
     assert set(found) == {"refit_train_loss"}
-    # The best common value of the twins is 0: they keep a loss of (1 + 1)/(2 * 3).
-    np.testing.assert_allclose(found["refit_train_loss"], 1 / 3, rtol=1e-6)
+    # The best common value of the twins is 0, up to `gap`: they keep a loss of (1 + 1)/(2 * 3).
+    np.testing.assert_allclose(found["refit_train_loss"], loss, rtol=1e-3, atol=1e-6)
 
 
 def test_refit_does_not_depend_on_the_output_layer(measure, moved):

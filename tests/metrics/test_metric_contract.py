@@ -129,14 +129,14 @@ def test_values_at_the_start(case, values):
     for name, value in start.items():
         expected = _AT_START.get(name, 0 if name.startswith("relative_weight_movement") else None)
         if expected is not None:
-            np.testing.assert_allclose(value, expected, rtol=1e-13, atol=0, err_msg=name)
+            np.testing.assert_allclose(value, expected, rtol=1e-13, atol=1e-14, err_msg=name)
     # ... and they do not stand still, or the line above would prove nothing.
     assert float(later["relative_weight_movement"]) > 0.01
     linear = case in ("linearised", "random features")
     for name in ("kernel_distance", "relative_ntk_change"):
-        assert float(later[name]) == 0 if linear else float(later[name]) > 1e-4, name
+        assert float(later[name]) < 1e-14 if linear else float(later[name]) > 1e-4, name
     assert float(later["linearisation_error"]) < 1e-12 if linear else float(later["linearisation_error"]) > 1e-3
-    assert float(later["ntk_velocity"]) == 0 if linear else float(later["ntk_velocity"]) > 1e-4
+    assert float(later["ntk_velocity"]) < 1e-14 if linear else float(later["ntk_velocity"]) > 1e-4
 
 
 @pytest.mark.parametrize("case", _CASES)
@@ -150,7 +150,7 @@ def test_refusals_come_before_anything_is_computed(case):
                 assert variable.units, name
                 assert variable.reference, name
         else:
-            with pytest.raises(error, match="needs|no hidden_weight|refits"):
+            with pytest.raises(error, match=r"needs|no hidden_weight|refits"):
                 metric.variables(system)
 
 

@@ -3,6 +3,7 @@
 Nothing of gnflow is imported here. Index of output c of sample n: n C + c; weights in the order of the given leaves.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+# Tiny functions run once or twice: optimising them takes longer than running them.
+QUICK = {"xla_backend_optimization_level": 0}
 EPSILON = np.finfo(np.float64).eps
 
 
@@ -20,27 +23,52 @@ def flat(arrays: list[Any]) -> np.ndarray:
     return np.concatenate([np.asarray(array).reshape(-1) for array in arrays])
 
 
-def outputs(model: Any, x: Any) -> np.ndarray:
-    """(n, C), one input at a time."""
-    return np.stack([np.asarray(model(row)).reshape(-1) for row in jnp.asarray(x)])
+def quickly(function: Callable, *arguments: Any) -> Any:
+    """`function(*arguments)`, compiled as one piece without optimisation; it returns a tree of arrays."""
+    arrays, rest = eqx.partition(arguments, eqx.is_array)
+    compiled = jax.jit(lambda given: function(*eqx.combine(given, rest)), compiler_options=QUICK)
+    return compiled(arrays)
 
 
 def jacobian(model: Any, leaves: Callable[[Any], list[Any]], x: Any) -> np.ndarray:
     """J (nC, P) with respect to the arrays `leaves(model)`, column by column (forward mode)."""
-    return np.asarray(jacobian_function(model, leaves, x)(jnp.asarray(flat(leaves(model)))))
+    return np.asarray(jacobian_function(model, leaves, x)(jnp.asarray(flat(leaves(model))))[0])
 
 
 def jacobian_function(model: Any, leaves: Callable[[Any], list[Any]], x: Any) -> Callable:
-    """The vector of weights -> J, a JAX function (the Gram matrix's derivative needs the derivative of J)."""
+    """The vector of weights -> (J, outputs (n, C)): a JAX function, so that J can be differentiated again."""
     shapes = [array.shape for array in leaves(model)]
     ends = np.cumsum([int(np.prod(shape)) for shape in shapes])[:-1]
     x = jnp.asarray(x)
 
-    def all_outputs(vector: jax.Array) -> jax.Array:
+    def all_outputs(vector: jax.Array) -> tuple[jax.Array, jax.Array]:
         parts = [part.reshape(shape) for part, shape in zip(jnp.split(vector, ends), shapes, strict=True)]
-        return jax.vmap(eqx.tree_at(leaves, model, parts))(x).reshape(-1)
+        outputs = jax.vmap(eqx.tree_at(leaves, model, parts))(x).reshape(x.shape[0], -1)
+        return outputs.reshape(-1), outputs
 
-    return jax.jit(jax.jacfwd(all_outputs))
+    return jax.jit(jax.jacfwd(all_outputs, has_aux=True), compiler_options=QUICK)
+
+
+@dataclasses.dataclass(frozen=True)
+class DenseCase:
+    """A case's outputs (n, C) and Jacobians (nC, P) on training and test inputs, and the loss's gradient (NC,)."""
+
+    outputs: np.ndarray
+    jacobian: np.ndarray
+    test_outputs: np.ndarray
+    test_jacobian: np.ndarray
+    gradient: np.ndarray
+
+
+@functools.cache
+def dense_case(case: Any) -> DenseCase:
+    """The oracle for one of `oracles.cases.CASES`; one compilation, kept for the whole session."""
+    problem = case.problem
+    function = jacobian_function(case.model, case.leaves, np.concatenate([problem.x_train, problem.x_test]))
+    both, outputs = map(np.asarray, function(jnp.asarray(flat(case.leaves(case.model)))))
+    samples, rows = problem.x_train.shape[0], problem.y_train.size
+    gradient = loss_gradient(problem.loss, outputs[:samples], problem.y_train)
+    return DenseCase(outputs[:samples], both[:rows], outputs[samples:], both[rows:], gradient)
 
 
 def two_layer_outputs(u: Any, b: Any, v: Any, s: Callable, scale: float, exponent: float, x: Any) -> np.ndarray:
@@ -72,17 +100,21 @@ def two_layer_gram(u: Any, b: Any, v: Any, s: Callable, derivative: Callable, fa
     return jac @ jac.T
 
 
-def hessian_matrix(product: Callable, shape: tuple[int, int]) -> np.ndarray:
-    """The matrix (NC, NC) of a linear map on outputs (N, C)."""
-    size = shape[0] * shape[1]
-    columns = [np.asarray(product(jnp.asarray(unit.reshape(shape)))).reshape(-1) for unit in np.eye(size)]
-    return np.stack(columns, axis=1)
+def loss_gradient(loss: Any, f: Any, y: Any) -> np.ndarray:
+    """The gradient (NC,) of `loss.value` in the outputs f (N, C), by automatic differentiation."""
+    return np.asarray(quickly(jax.grad(loss.value), jnp.asarray(f), jnp.asarray(y))).reshape(-1)
 
 
-def fisher_matrix(loss_name: str, f: np.ndarray, delta: float) -> np.ndarray:
+def hessian_matrix(loss: Any, f: Any, y: Any) -> np.ndarray:
+    """The Hessian (NC, NC) of `loss.value` in the outputs f (N, C), by differentiating twice."""
+    matrix = quickly(jax.hessian(loss.value), jnp.asarray(f), jnp.asarray(y))
+    return np.asarray(matrix).reshape(np.size(f), np.size(f))
+
+
+def fisher_matrix(loss_name: str, f: np.ndarray, delta: float = 1.0) -> np.ndarray:
     """E_y[grad l grad l^T] / N, block by block: sums over the outcomes, or a fine Riemann sum for real targets."""
     num_samples, num_outputs = f.shape
-    blocks = np.zeros((num_samples * num_outputs, num_samples * num_outputs))
+    blocks = np.zeros((f.size, f.size))
     for n in range(num_samples):
         here = slice(n * num_outputs, (n + 1) * num_outputs)
         if loss_name == "softmax":
@@ -94,13 +126,19 @@ def fisher_matrix(loss_name: str, f: np.ndarray, delta: float) -> np.ndarray:
             p = 1 / (1 + np.exp(-f[n]))
             block = np.diag(p * (p - 1) ** 2 + (1 - p) * p**2)
         else:
-            r = np.linspace(-60, 60, 2_400_001)
-            loss = r**2 / 2 if loss_name == "squared" else np.where(abs(r) <= delta, r**2 / 2, delta * (abs(r) - delta / 2))
-            score = r if loss_name == "squared" else np.clip(r, -delta, delta)
-            density = np.exp(-loss)
-            block = (np.sum(score**2 * density) / np.sum(density)) * np.eye(num_outputs)
+            block = _fisher_of_residual(np.inf if loss_name == "squared" else delta) * np.eye(num_outputs)
         blocks[here, here] = block / num_samples
     return blocks
+
+
+@functools.cache
+def _fisher_of_residual(delta: float) -> float:
+    r = np.linspace(-60, 60, 1_200_001)
+    size = np.abs(r)
+    density = np.exp(
+        -np.where(size <= delta, size**2 / 2, np.minimum(delta, 1e3) * (size - np.minimum(delta, 1e3) / 2))
+    )
+    return float(np.sum(np.clip(r, -delta, delta) ** 2 * density) / np.sum(density))
 
 
 def symmetric_power(matrix: np.ndarray, power: float, shift: float = 0.0) -> np.ndarray:
@@ -117,13 +155,9 @@ def primal_gauss_newton(jac: np.ndarray, metric: np.ndarray, gradient: np.ndarra
     right = jac.T @ gradient
     if damping > 0:
         return -np.linalg.solve(matrix + damping * np.eye(matrix.shape[0]), right)
-    return -np.linalg.pinv(matrix, rcond=1e-11, hermitian=True) @ right
+    return -np.linalg.pinv(matrix, rcond=1e-12, hermitian=True) @ right
 
 
-@functools.cache
-def case_jacobians(case: Any) -> tuple[np.ndarray, np.ndarray]:
-    """J of a case's model on its training inputs and on its test inputs; one compilation, kept for the whole session."""
-    problem = case.problem
-    both = jacobian(case.model, case.leaves, np.concatenate([problem.x_train, problem.x_test]))
-    rows = problem.y_train.size
-    return both[:rows], both[rows:]
+def image_projection(metric: np.ndarray) -> np.ndarray:
+    """The orthogonal projection onto the image of a symmetric matrix."""
+    return metric @ np.linalg.pinv(metric, rcond=1e-12, hermitian=True)

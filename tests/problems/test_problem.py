@@ -117,6 +117,7 @@ wrong_data = {
     "ragged": (changed(x_train=[[1.0], [1.0, 2.0]]), r"x_train is not a rectangular array"),
     "masked": (changed(x_train=masked), r"x_train\[0, 1\] is masked"),
     "huge integers": (changed(x_train=np.array([[0, 2**53 + 1]] * 5)), r"x_train\[0, 1\] = 9007199254740993"),
+    "huge negative": (changed(x_train=np.array([[0, -(2**53) - 1]] * 5)), r"x_train\[0, 1\] = -9007199254740993"),
     "huge unsigned": (changed(y_train=np.array([2**64 - 1] * 5, np.uint64)), r"y_train\[0\] = 18446744073709551615"),
     "a teacher that is no model": (changed(teacher="net"), r"teacher = 'net'.*model"),
     "loss by its name": (changed(loss="huber"), r"'huber' is a name.*HuberLoss\(\)"),

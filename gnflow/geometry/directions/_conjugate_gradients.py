@@ -43,9 +43,9 @@ class ConjugateGradients(AbstractDirectionSolver):
         def product(vector: Array) -> Array:
             return factor.transpose_product(tangent.jvp(tangent.vjp(factor.product(vector)))) + shift * vector
 
-        # lineax measures convergence entry by entry; an entry of the right-hand side that is zero (an output that the
-        # metric does not see) would make its relative tolerance 0/0 and end the iterations at once. On a right-hand side
-        # of norm one the same number serves as absolute tolerance.
+        # lineax measures convergence entry by entry; where the right-hand side is zero (an output that the metric does not
+        # see) its relative tolerance alone is 0/0, which ends the iterations at once as if they had converged. On a
+        # right-hand side of norm one the same number serves as absolute tolerance.
         norm = jnp.linalg.norm(whitened_gradient)
         unit = whitened_gradient / jnp.where(norm > 0, norm, 1.0)
         operator = lx.FunctionLinearOperator(product, unit, lx.positive_semidefinite_tag)

@@ -1,0 +1,128 @@
+"""Writing objects as JSON plus arrays and reading them back; what a run file must not be able to do."""
+
+import json
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from oracles.cases import LOSSES, MODELS, make_problem
+
+from gnflow._core import RunFolderError, decode, encode
+from gnflow.flows import Frozen, GaussNewtonFlow, GradientFlow, SpectralFlow
+from gnflow.geometry.damping import Constant, Exponential, Schedule, SmallestEigenvalue
+from gnflow.geometry.directions import Cholesky, ConjugateGradients, TruncatedEigh
+from gnflow.losses import HuberLoss, SquaredLoss
+from gnflow.problems import Problem, teacher_student
+
+GNFLOWS_MODELS = sorted(kind for kind in MODELS if "equinox" not in kind)
+
+FLOWS = {
+    "gradient": GradientFlow(),
+    "gradient, number": GradientFlow(mobility=2.5),
+    "gauss-newton": GaussNewtonFlow(),
+    "natural gradient": GaussNewtonFlow(metric="fisher", damping=Constant(1e-3), solver=Cholesky()),
+    "levenberg-marquardt": GaussNewtonFlow(
+        metric="hessian", damping=Exponential(1.0, 0.5, 1e-3), solver=ConjugateGradients(rtol=1e-6)
+    ),
+    "spectral": SpectralFlow(power=0.25, damping=SmallestEigenvalue(2.0, 1e-9)),
+    "frozen": Frozen(GaussNewtonFlow(solver=TruncatedEigh()), trainable=("output", "hidden_bias")),
+}
+
+
+def there_and_back(value):
+    arrays = {}
+    text = json.dumps(encode(value, arrays, "value"))
+    assert all(isinstance(array, np.ndarray) for array in arrays.values())
+    return decode(json.loads(text), arrays)
+
+
+def assert_same(again, value):
+    leaves, structure = jax.tree.flatten(value)
+    again_leaves, again_structure = jax.tree.flatten(again)
+    assert again_structure == structure  # classes and static fields too
+    for left, right in zip(again_leaves, leaves, strict=True):
+        assert type(left) is type(right)
+        assert getattr(left, "dtype", None) == getattr(right, "dtype", None)
+        np.testing.assert_array_equal(left, right)
+
+
+@pytest.mark.parametrize("kind", GNFLOWS_MODELS)
+def test_models(kind):
+    made = MODELS[kind]
+    model = made.make(jr.key(0), made.output_counts[-1])
+    again = there_and_back(model)
+    assert_same(again, model)
+    x = jnp.asarray([0.3, -0.7])
+    np.testing.assert_array_equal(again(x), model(x))
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_flows(name):
+    assert_same(there_and_back(FLOWS[name]), FLOWS[name])
+    assert there_and_back(FLOWS[name]).trainable == FLOWS[name].trainable
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_problems(loss):
+    problem = make_problem(LOSSES[loss], 3, seed=1)
+    assert_same(there_and_back(problem), problem)
+
+
+def test_a_problem_with_its_teacher_and_one_without_test_data():
+    problem = teacher_student(n_train=3, n_test=2, input_dim=2, key=jr.key(0))
+    again = there_and_back(problem)
+    assert_same(again, problem)
+    assert (again.name, again.loss) == ("teacher_student", SquaredLoss())
+    bare = Problem([[1.0]], [2.0], loss=HuberLoss(2.0))
+    assert_same(there_and_back(bare), bare)
+    assert there_and_back(bare).loss.delta == 2.0
+
+
+def test_plain_data():
+    value = {"a": [1, 2.5, None, True, "text"], "b": (1, ("x", 2)), "c": {"d": []}, "pi": 0.1 + 0.2}
+    assert there_and_back(value) == value
+    assert isinstance(there_and_back(value)["b"][1], tuple)
+    arrays = there_and_back({"i": np.arange(3), "f": jnp.ones((2, 0)), "b": np.asarray(True)})
+    assert [array.dtype for array in arrays.values()] == [jnp.int64, jnp.float64, jnp.bool_]
+    assert arrays["f"].shape == (2, 0)
+
+
+def test_objects_of_others_are_noted_and_asked_for():
+    for value in (eqx.nn.MLP(2, 1, 3, 1, key=jr.key(0)), np.sin, Schedule(lambda time: time)):
+        note = encode(value, {}, "value")
+        json.dumps(note)
+        with pytest.raises(RunFolderError, match=r"cannot rebuild from a file; pass it to load"):
+            decode(note, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("os:system", "only gnflow's own classes"),
+        ("subprocess:Popen", "only gnflow's own classes"),
+        ("gnflowx.evil:Thing", "only gnflow's own classes"),
+        ("builtins:dict", "only gnflow's own classes"),
+        ("gnflow.no_such_module:Thing", "this version of gnflow does not have"),
+        ("gnflow.losses._squared:NoSuchLoss", "this version of gnflow does not have"),
+        ("gnflow._core._serialise:importlib", "no class of gnflow that holds data"),
+        ("gnflow._core._serialise:encode", "no class of gnflow that holds data"),
+        ("gnflow._core._errors:DataError", "no class of gnflow that holds data"),
+        ("gnflow._core._serialise:Any", "no class of gnflow that holds data"),
+    ],
+)
+def test_a_run_file_cannot_name_what_gnflow_does_not_define(name, message):
+    with pytest.raises(RunFolderError, match=message):
+        decode({"__class__": name, "argument": "rm"}, {})
+
+
+def test_a_damaged_run_file():
+    arrays = {}
+    written = encode(make_problem(SquaredLoss(), 1, seed=1), arrays, "problem")
+    with pytest.raises(RunFolderError, match=r"array 'problem\.x_train' that it does not hold"):
+        decode(written, {})
+    del written["loss"]
+    with pytest.raises(RunFolderError, match=r"Problem' no loss; it is damaged"):
+        decode(written, arrays)

@@ -1,0 +1,63 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gnflow._core import ConfigError
+from gnflow.geometry.damping import Constant, Exponential, Schedule, SmallestEigenvalue, damping_kinds
+
+TIME, SMALLEST = jnp.asarray(2.0), jnp.asarray(0.3)
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        (Constant(0.7), 0.7),
+        (Constant(0.0), 0.0),
+        (SmallestEigenvalue(), 0.3),
+        (SmallestEigenvalue(factor=2.0, floor=1e-7), 0.6),
+        (SmallestEigenvalue(factor=2.0, floor=0.8), 0.8),
+        (SmallestEigenvalue(factor=0.0, floor=1e-7), 1e-7),
+        (Exponential(start=3.0, rate=0.5), 3 * np.exp(-1)),
+        (Exponential(start=3.0, rate=0.5, floor=2.0), 2.0),
+        (Schedule(lambda time: 1 / (1 + time)), 1 / 3),
+        (Schedule(lambda time: 2), 2.0),
+    ],
+)
+def test_the_value_of_each_rule(rule, expected):
+    value = rule(TIME, SMALLEST)
+    assert value.dtype == jnp.float64
+    assert value.shape == ()
+    np.testing.assert_allclose(value, expected, rtol=1e-15)
+
+
+def test_only_the_rule_that_reads_the_smallest_eigenvalue_says_so():
+    assert SmallestEigenvalue().needs_smallest_eigenvalue
+    for rule in (Constant(1.0), Exponential(1.0, 1.0), Schedule(lambda time: time)):
+        assert not rule.needs_smallest_eigenvalue
+        assert float(rule(TIME, SMALLEST)) == float(rule(TIME, 100 * SMALLEST))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Constant(-1.0),
+        lambda: Constant(float("nan")),
+        lambda: Constant(float("inf")),
+        lambda: SmallestEigenvalue(factor=-1.0),
+        lambda: SmallestEigenvalue(floor=-1e-9),
+        lambda: Exponential(-1.0, 1.0),
+        lambda: Exponential(1.0, -1.0),
+        lambda: Exponential(1.0, 1.0, floor=-1.0),
+    ],
+)
+def test_negative_damping_is_refused(make):
+    with pytest.raises(ConfigError, match="at least 0"):
+        make()
+
+
+def test_names_of_the_rules():
+    assert damping_kinds == {
+        "constant": Constant,
+        "smallest_eigenvalue": SmallestEigenvalue,
+        "exponential": Exponential,
+    }

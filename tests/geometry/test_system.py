@@ -1,0 +1,172 @@
+"""Joining a problem with a model: what moves, and what is refused with which words."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import jaxtyping
+import numpy as np
+import pytest
+from oracles import dense
+from oracles.cases import INPUT_DIM, make_problem
+
+from gnflow._core import ModelError, PrecisionError
+from gnflow.geometry import System
+from gnflow.losses import SoftmaxCrossEntropy, SquaredLoss
+from gnflow.models import MLP, Linearised, MeanFieldNetwork, RandomFeatures
+
+PROBLEM = make_problem(SquaredLoss(), 1, seed=1)
+NETWORK = MeanFieldNetwork(INPUT_DIM, 3, key=jr.key(0))
+
+
+class Affine(eqx.Module):
+    """A module of a user's: one weight that is trained, others that are no floating-point arrays."""
+
+    slope: jax.Array
+    powers: jax.Array
+    offset: float
+
+    def __call__(self, x):
+        return jnp.sum(self.slope * x**self.powers) + self.offset
+
+
+def affine(dtype=jnp.float64):
+    return Affine(jnp.asarray([1.0, 2.0], dtype=dtype), jnp.asarray([1, 2]), 0.5)
+
+
+def test_only_floating_arrays_of_a_users_module_are_weights():
+    system = System(PROBLEM, affine())
+    weights = system.weights(affine())
+    assert [leaf.shape for leaf in jax.tree.leaves(weights)] == [(2,)]
+    x = np.asarray(PROBLEM.x_train)
+    expected = x[:, :1] + 2 * x[:, 1:] ** 2 + 0.5
+    np.testing.assert_allclose(system.outputs(weights), expected, rtol=1e-14)
+    jacobian = np.concatenate([x[:, :1], x[:, 1:] ** 2], axis=1)
+    np.testing.assert_allclose(system.tangent(weights).gram(), jacobian @ jacobian.T, rtol=1e-13)
+    assert system.mobility == 1.0
+
+
+def test_mobility_is_the_models():
+    assert System(PROBLEM, NETWORK).mobility == 3.0
+    assert System(PROBLEM, Linearised(NETWORK)).mobility == 3.0
+    assert System(PROBLEM, MLP(INPUT_DIM, 4, 1, key=jr.key(0))).mobility == 1.0
+
+
+@pytest.mark.parametrize(
+    ("names", "moving"),
+    [
+        ("all", {"hidden_weight", "hidden_bias", "output_weight"}),
+        ("output", {"output_weight"}),
+        ("hidden", {"hidden_weight", "hidden_bias"}),
+        ("hidden_bias", {"hidden_bias"}),
+        (("output", "hidden_bias"), {"output_weight", "hidden_bias"}),
+    ],
+)
+def test_names_of_layers_and_leaves(names, moving):
+    weights = System(PROBLEM, NETWORK, names).weights(NETWORK)
+    assert {
+        name for name in ("hidden_weight", "hidden_bias", "output_weight") if getattr(weights, name) is not None
+    } == (moving)
+
+
+def test_a_name_is_not_the_prefix_of_another():
+    model = MLP(INPUT_DIM, 2, 10, key=jr.key(0))  # layers[1] and layers[10]
+    weights = System(PROBLEM, model, "layers[1]").weights(model)
+    assert [i for i, layer in enumerate(weights.layers) if layer.weight is not None] == [1]
+    weights = System(PROBLEM, model, "layers").weights(model)
+    assert all(layer.weight is not None for layer in weights.layers)
+
+    class TwoScales(eqx.Module):
+        scale: jax.Array
+        scale_of_the_output: jax.Array
+
+        def __call__(self, x):
+            return self.scale_of_the_output * jnp.tanh(self.scale @ x)
+
+    model = TwoScales(jnp.ones(INPUT_DIM), jnp.ones(()))
+    weights = System(PROBLEM, model, "scale").weights(model)
+    assert weights.scale is not None
+    assert weights.scale_of_the_output is None
+
+
+def test_a_layer_without_bias_is_still_a_layer():
+    model = MeanFieldNetwork(INPUT_DIM, 3, bias=False, key=jr.key(0))
+    weights = System(PROBLEM, model, "hidden").weights(model)
+    assert len(jax.tree.leaves(weights)) == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "names", "message"),
+    [
+        (NETWORK, "ouput", r"no weights called 'ouput'; did you mean 'output'\? Known names: .*hidden_bias"),
+        (NETWORK, ("output", "hiden"), "no weights called 'hiden'; did you mean 'hidden'"),
+        (NETWORK, "activation", "no weights called 'activation'"),
+        (NETWORK, (), "trainable names no weights of MeanFieldNetwork"),
+        (RandomFeatures(INPUT_DIM, 3, key=jr.key(0)), "hidden", "no weights called 'hidden'"),
+        (RandomFeatures(INPUT_DIM, 3, key=jr.key(0)), "features.hidden_weight", "no weights called"),
+        (Linearised(NETWORK), "base", "no weights called 'base'"),
+    ],
+)
+def test_unknown_names_of_weights(model, names, message):
+    with pytest.raises(ModelError, match=message):
+        System(PROBLEM, model, names)
+
+
+@pytest.mark.parametrize(
+    ("problem", "model", "message"),
+    [
+        (PROBLEM, MeanFieldNetwork(5, 3, key=jr.key(0)), r"cannot be called on one training input of shape \(2,\)"),
+        (PROBLEM, eqx.nn.MLP(5, 1, 3, 1, key=jr.key(0)), r"cannot be called on one training input of shape \(2,\)"),
+        (PROBLEM, MeanFieldNetwork(2, 3, 2, key=jr.key(0)), r"outputs of shape \(2,\).*targets.*\(1,\).*output_dim=1"),
+        (make_problem(SoftmaxCrossEntropy(), 3, seed=2), NETWORK, r"outputs of shape \(1,\).*output_dim=3"),
+        (make_problem(SoftmaxCrossEntropy(), 3, seed=2), affine(), r"outputs of shape \(\).*output_dim=3"),
+        (PROBLEM, eqx.nn.Lambda(lambda x: x), "no trainable weights"),
+        (PROBLEM, Affine(jnp.asarray([1, 2]), jnp.asarray([1, 2]), 0.5), "no trainable weights"),
+    ],
+)
+def test_a_model_that_does_not_fit_the_problem(problem, model, message):
+    with pytest.raises(ModelError, match=message):
+        System(problem, model)
+
+
+def test_something_that_is_no_problem(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # users have no beartype to say it
+    with pytest.raises(ModelError, match="problem is a tuple"):
+        System(("x", "y"), NETWORK)
+
+
+def test_a_model_that_returns_more_than_its_outputs():
+    class WithState(eqx.Module):
+        weight: jax.Array
+
+        def __call__(self, x):
+            return self.weight @ x, self.weight
+
+    with pytest.raises(ModelError, match="WithState returns a tuple for one input"):
+        System(PROBLEM, WithState(jnp.ones((1, 2))))
+
+
+def test_single_precision_weights_are_refused():
+    with pytest.raises(PrecisionError, match=r"Affine.*\.slope is float32.*float64"):
+        System(PROBLEM, affine(jnp.float32))
+
+
+def test_a_mask_that_trains_nothing_is_refused():
+    class Fixed(eqx.Module):
+        weight: jax.Array
+
+        def trainable_mask(self):
+            return jax.tree.map(lambda _: False, self)
+
+        def __call__(self, x):
+            return self.weight @ x
+
+    with pytest.raises(ModelError, match="Fixed has no trainable weights"):
+        System(PROBLEM, Fixed(jnp.ones((1, 2))))
+
+
+def test_a_system_is_a_pytree_that_passes_through_jit():
+    system = System(PROBLEM, NETWORK)
+    weights = system.weights(NETWORK)
+    loss = dense.quickly(lambda s, w: s.train_loss(w), system, weights)
+    np.testing.assert_allclose(loss, system.train_loss(weights), rtol=1e-14)

@@ -1,0 +1,123 @@
+"""What is compiled when, that runs repeat bit by bit, and that watching a run does not change it."""
+
+import jax
+import numpy as np
+import pytest
+from facts.recording import make_problem, mean_field
+from simulate.linear import Axes, Linear, flow_down
+
+import gnflow as gn
+from gnflow.flows import GaussNewtonFlow
+from gnflow.geometry.damping import SmallestEigenvalue
+
+
+@pytest.fixture
+def compilations():
+    """The compilations since the test began, as a growing list."""
+    events = []
+
+    def listen(event, _, **__):
+        if event.endswith("backend_compile_duration"):
+            events.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield events
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def default_run(seed=0, floor=1e-7, **numbers):
+    flow = GaussNewtonFlow("identity", SmallestEigenvalue(factor=1.0, floor=floor))
+    return gn.simulate(make_problem(seed), mean_field(seed), flow, **numbers)
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        {"floor": 0.5},
+        {"floor": np.float64(0.25)},
+        {"rtol": 1e-5},
+        {"rtol": np.float64(1e-5), "atol": 1e-12},
+        {"stop": gn.RelativeLoss(1e-3)},
+        {"stop": gn.RelativeLoss(np.float64(1e-3))},
+        {"t1": 2.0},
+        {"t1": np.float64(2.0)},
+        {"seed": 1},
+    ],
+    ids=str,
+)
+def test_other_numbers_are_not_another_program(compilations, numbers):
+    first = default_run()
+    del compilations[:]
+    second = default_run(**numbers)
+    assert compilations == []
+    assert float(second.data.train_loss[-1]) != float(first.data.train_loss[-1])
+
+
+def test_another_shape_is(compilations):
+    """The counter counts."""
+    default_run()
+    del compilations[:]
+    gn.iterate(Axes().problem, Linear.at([0.0, 0.0]), gn.flows.GradientFlow(3.0), step_size=0.1, num_steps=1)
+    jax.jit(lambda x: x + 1)(np.zeros(11))
+    assert len(compilations) > 0
+
+
+def test_other_numbers_of_a_discrete_method_are_not_another_program(compilations):
+    def run(step_size, num_steps, save_every, floor):
+        flow = GaussNewtonFlow("identity", SmallestEigenvalue(factor=1.0, floor=floor))
+        return gn.iterate(
+            make_problem(), mean_field(), flow, step_size=step_size, num_steps=num_steps, save_every=save_every
+        )
+
+    run(0.5, 3, 1, 1e-7)
+    del compilations[:]
+    run(0.25, 7, 2, 1e-3)
+    run(1.0, 4, 4, 1e-3)
+    assert compilations == []
+
+
+def test_runs_repeat_bit_by_bit():
+    first, second = default_run(), default_run()
+    assert first.result == second.result
+    for name in ("time", *first.data.data_vars):
+        np.testing.assert_array_equal(first.data[name], second.data[name])
+    for name in ("hidden_weight", "hidden_bias", "output_weight"):
+        np.testing.assert_array_equal(getattr(first.model, name), getattr(second.model, name))
+
+
+def test_a_progress_bar_shows_decades_and_changes_nothing(capsys):
+    silent, shown = (flow_down(Axes(), progress=progress) for progress in (False, True))
+    text = capsys.readouterr().err
+    assert "decades" in text
+    assert "/8.0 decades" in text
+    assert "flow time" in text
+    np.testing.assert_array_equal(shown.data.time, silent.data.time)
+    np.testing.assert_array_equal(shown.data.train_loss, silent.data.train_loss)
+    np.testing.assert_array_equal(shown.model.w, silent.model.w)
+    assert shown.stats["num_steps"] == silent.stats["num_steps"]
+
+
+def test_the_bar_ends_where_the_run_does(capsys):
+    flow_down(Axes(), progress=True)
+    last = capsys.readouterr().err.replace("\r", "\n").rstrip().splitlines()[-1]
+    assert "8.0/8.0 decades" in last
+
+
+def test_a_bar_of_steps(capsys):
+    gn.iterate(
+        Axes().problem,
+        Linear.at([0.0, 0.0]),
+        gn.flows.GradientFlow(1.0),
+        step_size=1.0,
+        num_steps=10,
+        progress=True,
+    )
+    text = capsys.readouterr().err
+    assert "decades" in text
+    assert "10 steps" in text
+    assert "6.0 decades" in text  # log10 of 4^10
+
+
+def test_without_progress_nothing_is_printed(capsys):
+    default_run()
+    assert capsys.readouterr() == ("", "")

@@ -1,0 +1,162 @@
+"""Every way to end a run: where it ends, what it is called, and what is kept."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from simulate.linear import Axes, Linear, flow_down
+
+import gnflow as gn
+from gnflow import GradientNorm, Movement, RelativeLoss, ResultCode
+from gnflow.simulate import AbstractStopRule
+
+NEVER = (RelativeLoss(1e-200), GradientNorm(1e-200), Movement(1e6))
+AXES = Axes()  # ||y|| = 5: residuals 5 exp(-t/2), L = exp(-t) L_0, gradient norm 2.5 exp(-t/2)
+
+
+def with_rules(loss=NEVER[0], gradient=NEVER[1], movement=NEVER[2], **options):
+    """All three rules in every run: one compiled program."""
+    return flow_down(AXES, stop=(loss, gradient, movement), **options)
+
+
+def assert_complete(trajectory, end):
+    """Rows from 0 to the end, all finite, and no more."""
+    time = trajectory.data.time.values
+    assert time[0] == 0
+    assert np.all(np.diff(time) > 0)
+    assert time[-1] == trajectory.result.time
+    np.testing.assert_allclose(time[-1], end, rtol=1e-5)
+    assert len(time) > 5
+    assert np.all(np.isfinite(trajectory.data.train_loss))
+    np.testing.assert_allclose(trajectory.data.train_loss, [AXES.loss(t) for t in time], rtol=2e-3)
+    np.testing.assert_allclose(trajectory.model.w, AXES.weights(end), rtol=1e-4)
+
+
+@pytest.mark.parametrize("tolerance", [0.5, 1e-4, 1e-9])
+def test_relative_loss(tolerance):
+    trajectory = with_rules(loss=RelativeLoss(tolerance), rtol=1e-7)
+    assert trajectory.result.code == ResultCode.STOP_RULE_MET
+    assert not trajectory.result.failed
+    assert "training loss" in trajectory.result.message
+    assert f"{tolerance:.3g}" in trajectory.result.message
+    assert_complete(trajectory, -np.log(tolerance))
+    loss = trajectory.data.train_loss.values
+    np.testing.assert_allclose(loss[-1] / loss[0], tolerance, rtol=1e-5)
+
+
+@pytest.mark.parametrize("tolerance", [1.0, 1e-3])
+def test_gradient_norm(tolerance):
+    trajectory = with_rules(gradient=GradientNorm(tolerance), rtol=1e-7)
+    assert trajectory.result.code == ResultCode.STOP_RULE_MET
+    assert "gradient norm" in trajectory.result.message
+    assert_complete(trajectory, 2 * np.log(2.5 / tolerance))
+    gradient = (np.asarray(trajectory.model.w) - AXES.targets) / 2
+    np.testing.assert_allclose(np.linalg.norm(gradient), tolerance, rtol=1e-5)
+
+
+@pytest.mark.parametrize("tolerance", [0.5, 4.9])
+def test_movement_from_zero_is_absolute(tolerance):
+    trajectory = with_rules(movement=Movement(tolerance), rtol=1e-7)
+    assert "moved" in trajectory.result.message
+    assert_complete(trajectory, -2 * np.log(1 - tolerance / 5))
+    np.testing.assert_allclose(np.linalg.norm(trajectory.model.w), tolerance, rtol=1e-5)
+
+
+def test_movement_is_relative_to_the_first_norm():
+    trajectory = with_rules(movement=Movement(0.7), model=Linear.at([0.0, 2.0]), rtol=1e-7)
+    moved = np.linalg.norm(np.asarray(trajectory.model.w) - [0, 2])
+    np.testing.assert_allclose(moved, 0.7 * 2, rtol=1e-5)
+
+
+@pytest.mark.parametrize("first", ["loss", "gradient", "movement"])
+def test_the_first_rule_met_ends_the_run_and_is_named(first):
+    """Met at t = 2 ln 2 - 0.01 and at t = 2 ln 2, often within the same step."""
+    time = 2 * np.log(2)
+    late = {"loss": RelativeLoss(0.25), "gradient": GradientNorm(1.25), "movement": Movement(2.5)}
+    early = {
+        "loss": RelativeLoss(0.25 * np.exp(0.01)),
+        "gradient": GradientNorm(1.25 * np.exp(0.005)),
+        "movement": Movement(5 * (1 - 0.5 * np.exp(0.005))),
+    }
+    trajectory = with_rules(**(late | {first: early[first]}), rtol=1e-7)
+    np.testing.assert_allclose(trajectory.result.time, time - 0.01, rtol=1e-4)
+    assert trajectory.result.message.startswith(early[first].describe())
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [{"loss": RelativeLoss(1.0)}, {"gradient": GradientNorm(2.5 * (1 + 1e-12))}, {"gradient": GradientNorm(7.0)}],
+    ids=["loss", "gradient at its value", "gradient"],
+)
+def test_a_rule_met_at_the_start_ends_the_run_there(rules):
+    trajectory = with_rules(**rules)
+    assert trajectory.result.code == ResultCode.STOP_RULE_MET_AT_START
+    assert not trajectory.result.failed
+    assert trajectory.result.time == 0
+    assert trajectory.data.time.values.tolist() == [0.0]
+    np.testing.assert_allclose(trajectory.data.train_loss, [25 / 4], rtol=1e-14)
+    assert trajectory.stats["num_steps"] == 0
+    np.testing.assert_array_equal(trajectory.model.w, [0, 0])
+
+
+def test_a_start_without_any_loss_meets_the_relative_loss():
+    trajectory = with_rules(model=Linear.at(AXES.weights(np.inf)))
+    assert trajectory.result.code == ResultCode.STOP_RULE_MET_AT_START
+    assert trajectory.data.sizes["time"] == 1
+
+
+def test_of_two_rules_met_at_the_start_the_first_given_is_named():
+    trajectory = with_rules(loss=RelativeLoss(1.0), gradient=GradientNorm(7.0))
+    assert trajectory.result.message.startswith(RelativeLoss(1.0).describe())
+
+
+def test_t1_comes_before_the_rules():
+    trajectory = with_rules(t1=1.7)
+    assert trajectory.result.code == ResultCode.TIME_REACHED
+    assert trajectory.result.time == 1.7
+    assert_complete(trajectory, 1.7)
+
+
+def test_a_rule_comes_before_t1():
+    trajectory = with_rules(loss=RelativeLoss(0.5), t1=100.0, rtol=1e-7)
+    assert trajectory.result.code == ResultCode.STOP_RULE_MET
+    assert_complete(trajectory, np.log(2))
+
+
+@pytest.mark.parametrize("options", [{"stop": None}, {"stop": ()}, {"stop": None, "saveat": [1.0]}])
+def test_a_run_without_an_end_is_refused(options):
+    with pytest.raises(gn.ConfigError, match="neither t1 nor a stop rule"):
+        flow_down(**options)
+
+
+@pytest.mark.parametrize("stop", [1e-8, "relative_loss", (RelativeLoss(0.1), 3), RelativeLoss])
+def test_what_is_no_rule_is_refused(stop):
+    with pytest.raises(gn.ConfigError, match="expected a stop rule"):
+        flow_down(stop=stop)
+
+
+@pytest.mark.parametrize("rule", [RelativeLoss, GradientNorm, Movement])
+@pytest.mark.parametrize("tolerance", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_tolerance_must_be_positive(rule, tolerance):
+    with pytest.raises(gn.ConfigError, match=rule.__name__):
+        rule(tolerance)
+
+
+class LargestWeight(AbstractStopRule):
+    """A rule of the user's."""
+
+    limit: float
+
+    def prepare(self, weights, system):
+        return ()
+
+    def margin(self, weights, system, memory):
+        return self.limit - jnp.max(weights.w)
+
+    def describe(self):
+        return "the largest weight reached the limit"
+
+
+def test_a_rule_of_the_users():
+    trajectory = flow_down(AXES, stop=LargestWeight(2.0), rtol=1e-7)
+    assert trajectory.result.message.startswith("the largest weight reached the limit")
+    np.testing.assert_allclose(np.max(trajectory.model.w), 2.0, rtol=1e-5)
