@@ -12,7 +12,7 @@ class TwoLayerTangent(AbstractLayeredTangent):
     """The tangent of f(x) = (alpha/M^s) sum_i v_i s(u_i.x + b_i).
 
     With S = s(Z) and D = s'(Z) o v, A = (alpha/M^s)^2 [S S^T + (X~ X~^T) o (D D^T)]: two N x M x N products. s and s' come
-    from one evaluation of the activation. Derived in docs/theory.md; formula of THEORY, Section 1.
+    from one evaluation of the activation. Derived in docs/theory.md.
 
     **Attributes:** as every layered tangent.
     """

@@ -10,7 +10,7 @@ from ._factors import AbstractOutputFactor
 
 
 class AbstractLoss(eqx.Module):
-    """A convex loss of the outputs, L(f) = (1/N) sum_n l(f_n, y_n) (THEORY.md section 1).
+    """A convex loss of the outputs, L(f) = (1/N) sum_n l(f_n, y_n) (docs/theory.md, Objects).
 
     `f` are the outputs on the N samples, `y` the canonical targets (what `canonical_targets` returns), both (N, C) in
     float64. The mean over the samples is in the value and in every derivative.
@@ -71,7 +71,3 @@ class AbstractLoss(eqx.Module):
     @abc.abstractmethod
     def minimum(self, y: Float[Array, "N C"]) -> Float[Array, ""]:
         """L* = inf over all outputs f of L(f); it need not be attained."""
-
-    def whitened_gradient(self, f: Float[Array, "N C"], y: Float[Array, "N C"]) -> Float[Array, "N C"]:
-        """h = R^+ g for the Hessian factor R: the least h with R h = g where g lies in the image of R."""
-        return self.hessian_factor(f, y).whiten(self.gradient(f, y))

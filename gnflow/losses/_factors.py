@@ -1,7 +1,7 @@
 """Factors R of an output metric H = R R^T, block diagonal over the samples.
 
 A Gauss-Newton direction in its symmetric form needs three things of the metric: R v, R^T v, and the h with R h = g
-(THEORY.md section 2: J^T R (R^T A R + eps I)^{-1} h). Every factor here keeps what it needs in logarithms where the
+(docs/theory.md, Flows: J^T R (R^T A R + eps I)^{-1} h). Every factor here keeps what it needs in logarithms where the
 metric can underflow, so that `whiten` is accurate also for outputs far out, where H itself is zero in float64.
 """
 

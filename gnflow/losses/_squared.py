@@ -11,7 +11,7 @@ from ._targets import real_targets
 
 
 class SquaredLoss(AbstractLoss):
-    """L(f) = 1/(2N) ||f - y||^2 (THEORY.md section 1, the normalisation of the code of [A] Arbel et al. 2302.02904).
+    """L(f) = 1/(2N) ||f - y||^2 (docs/theory.md, Objects, the normalisation of the code of [A] Arbel et al. 2302.02904).
 
     g = (f - y)/N and H = I/N, so mu = lambda = 1/N. The Fisher metric is the same: exp(-l) is a normal density of unit
     variance about f.

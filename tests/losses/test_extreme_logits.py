@@ -87,7 +87,7 @@ def test_softmax(logits, targets):
         "hessian_pinv_product": loss.hessian_pinv_product(f, y, v),
         "product": factor.product(v),
         "transpose_product": factor.transpose_product(v),
-        "whitened_gradient": loss.whitened_gradient(f, y),
+        "whitened_gradient": loss.hessian_factor(f, y).whiten(loss.gradient(f, y)),
     }
     for name, numbers in expected.items():
         np.testing.assert_allclose(
@@ -126,7 +126,7 @@ def test_logistic(logit, target):
         "hessian_pinv_product": loss.hessian_pinv_product(outputs, targets, direction),
         "product": factor.product(direction),
         "transpose_product": factor.transpose_product(direction),
-        "whitened_gradient": loss.whitened_gradient(outputs, targets),
+        "whitened_gradient": loss.hessian_factor(outputs, targets).whiten(loss.gradient(outputs, targets)),
     }
     for name, number in expected.items():
         np.testing.assert_allclose(

@@ -132,7 +132,7 @@ def test_whiten_is_the_least_norm_least_squares_solution(case, metric):
 @every_case
 def test_whitened_gradient_is_the_gradient_seen_through_the_factor(case):
     loss, f, y, _, _ = example(case)
-    recovered = loss.hessian_factor(f, y).product(loss.whitened_gradient(f, y))
+    recovered = loss.hessian_factor(f, y).product(loss.hessian_factor(f, y).whiten(loss.gradient(f, y)))
     # Huber's gradient has a part outside the Hessian's image, where the Hessian, and so the right side, is zero.
     in_image = dense_hessian(loss, f, y).any(axis=1).reshape(f.shape)
     assert_close(recovered, jnp.where(in_image, loss.gradient(f, y), 0.0))
@@ -181,7 +181,7 @@ def test_lambda_is_attained(case):
 
 @every_case
 def test_mu_and_lambda_bound_the_loss_by_its_gradient(case):
-    """2 mu (L - L*) <= ||g||^2 <= 2 lambda (L - L*) (THEORY.md section 4), the form in which the theorems use them."""
+    """2 mu (L - L*) <= ||g||^2 <= 2 lambda (L - L*) (docs/theory.md), the form in which the theorems use them."""
     loss, _, shape = CASES[case]
     for seed in range(5):
         _, f, y, _, _ = example(case, seed)
@@ -249,7 +249,7 @@ def test_works_under_jit_and_vmap(case):
             loss.gradient(outputs, y),
             loss.hessian_product(outputs, y, v),
             loss.hessian_pinv_product(outputs, y, v),
-            loss.whitened_gradient(outputs, y),
+            loss.hessian_factor(outputs, y).whiten(loss.gradient(outputs, y)),
             factor.product(u),
         )
 
@@ -260,7 +260,7 @@ def test_works_under_jit_and_vmap(case):
         assert_close(batched[1][row], loss.gradient(outputs, y))
         assert_close(batched[2][row], loss.hessian_product(outputs, y, v))
         assert_close(batched[3][row], loss.hessian_pinv_product(outputs, y, v))
-        assert_close(batched[4][row], loss.whitened_gradient(outputs, y))
+        assert_close(batched[4][row], loss.hessian_factor(outputs, y).whiten(loss.gradient(outputs, y)))
         assert_close(batched[5][row], factor.product(u))
 
 
@@ -286,7 +286,7 @@ def test_no_nan_far_out(case):
         perhaps_infinite = [
             loss.hessian_pinv_product(far, y, v),
             loss.hessian_pinv_product(far, y, jnp.zeros_like(v)),
-            loss.whitened_gradient(far, y),
+            loss.hessian_factor(far, y).whiten(loss.gradient(far, y)),
             fisher_factor.whiten(loss.gradient(far, y)),
         ]
         assert not any(bool(jnp.any(jnp.isnan(array))) for array in perhaps_infinite)
