@@ -1,4 +1,4 @@
-"""THEORY.md section 3, fact 4: what gradient flow conserves, and Saxe et al.'s solution of linear networks."""
+"""docs/theory.md, exact facts 4: what gradient flow conserves, and Saxe et al.'s solution of linear networks."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""THEORY.md section 3, fact 1: undamped Gauss-Newton moves the outputs along a straight line, in any network.
+"""docs/theory.md, exact facts 1: undamped Gauss-Newton moves the outputs along a straight line, in any network.
 
 And fact 6: where there are fewer weights than outputs, it is the same flow in any coordinates of the weights.
 """

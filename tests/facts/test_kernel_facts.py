@@ -1,4 +1,4 @@
-"""THEORY.md section 3, facts 2 and 3: closed forms where the tangent kernel does not change."""
+"""docs/theory.md, exact facts 2 and 3: closed forms where the tangent kernel does not change."""
 
 import functools
 
@@ -111,10 +111,17 @@ def test_random_features_are_their_own_linearisation(seed, damping):
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_frozen_hidden_layer_gives_random_features(seed):
+    """Euler's closed form, (1 - step rate)^k along each mode, with the kernel of the output layer alone."""
     model, problem = mean_field(seed), make_problem(seed)
-    trajectory = record(problem, model, Frozen(GradientFlow(), "output"))
+    run = steps(problem, model, Frozen(GradientFlow(), "output"), 0.3, 6)
     output_weights = slice(model.hidden_weight.size + model.hidden_bias.size, None)
-    assert_kernel_dynamics(trajectory, Kernel(model, problem, output_weights), lambda lam: model.mobility * lam)
-    np.testing.assert_array_equal(trajectory.model.hidden_weight, model.hidden_weight)
-    np.testing.assert_array_equal(trajectory.model.hidden_bias, model.hidden_bias)
-    assert np.abs(trajectory.model.output_weight - model.output_weight).max() > 1e-2
+    kernel = Kernel(model, problem, output_weights)
+    factor = 1 - 0.3 * model.mobility * kernel.eigenvalues / NUM_TRAIN
+    found = residuals(run)
+    expected = (factor ** np.arange(7)[:, None] * (kernel.vectors.T @ found[0])) @ kernel.vectors.T
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+    assert np.abs(found[-1] - found[0]).max() > 0.1
+    np.testing.assert_array_equal(run.model.hidden_weight, model.hidden_weight)
+    np.testing.assert_array_equal(run.model.hidden_bias, model.hidden_bias)
+    features = steps(problem, RandomFeatures.of(model), GradientFlow(), 0.3, 6)
+    np.testing.assert_allclose(run.data.test_outputs, features.data.test_outputs, rtol=0, atol=1e-12)

@@ -1,4 +1,4 @@
-"""What a flow must not see (facts 4, 6 and 7 of THEORY.md section 3), at points drawn by hypothesis.
+"""What a flow must not see (exact facts 4, 6 and 7 of docs/theory.md), at points drawn by hypothesis.
 
 At one point, in the form of velocities; whole trajectories are tested with the integrators.
 """

