@@ -80,7 +80,7 @@ def test_two_of_every_particle_are_the_same_flow(particles):
     for name in ("train_outputs", "test_outputs"):
         np.testing.assert_allclose(second.data[name], first.data[name], rtol=0, atol=1e-10)
     # So does the work, with the default error norm.
-    assert second.stats["num_steps"] == first.stats["num_steps"] > 5
+    assert second.stats["num_steps"] == first.stats["num_steps"] > 3
     # The copies stay together.
     np.testing.assert_allclose(second.model.output_weight[:8], second.model.output_weight[8:], atol=1e-11)
 
