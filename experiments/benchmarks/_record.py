@@ -62,6 +62,13 @@ def table(rows: list[tuple[str, str]]) -> str:
     return "\n".join(f"{name:<{width}}  {value:>14}" for name, value in rows)
 
 
+def aligned(header: list[str], rows: list[list[Any]]) -> str:
+    """A table with a header, numbers to four digits, columns aligned to the right."""
+    cells = [header, *[[f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells)
+
+
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
     if info.exists():

@@ -11,6 +11,12 @@ HERE = Path(__file__).parent
 
 BENCHMARKS = {
     "velocity_cost": ["velocity_cost.py"],
+    "step_cost": ["step_cost.py"],
+    "convergence": ["convergence.py"],
+    "schemes": ["schemes.py"],
+    "work_precision": ["work_precision.py"],
+    "scaling": ["scaling.py"],
+    "large_nc": ["large_nc.py"],
     "paper_size": ["paper_size.py", "500"],
     "paper_size_2000": ["paper_size.py", "2000"],
 }

@@ -3,7 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
-from ._base import AbstractFlow as AbstractFlow, AbstractOutputFlow as AbstractOutputFlow
+from ._base import (
+    AbstractFlow as AbstractFlow,
+    AbstractLinearisedFlow as AbstractLinearisedFlow,
+    AbstractOutputFlow as AbstractOutputFlow,
+)
 from ._frozen import Frozen as Frozen
 from ._gauss_newton import GaussNewtonFlow as GaussNewtonFlow
 from ._gradient import GradientFlow as GradientFlow

@@ -1,14 +1,14 @@
 """What a flow is: a vector field on a model's weights."""
 
 import abc
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from .._core import tree_scale
-from ..geometry import AbstractTangent, Direction, SolveDiagnostics, System
+from ..geometry import AbstractTangent, Decomposition, Direction, Linearisation, SolveDiagnostics, System
 from ..problems import Problem
 
 
@@ -23,6 +23,11 @@ class AbstractFlow(eqx.Module):
     def system(self, problem: Problem, model: Any) -> System:
         """The problem joined with the model's structure, with the weights that this flow moves."""
         return System(problem, model, self.trainable)
+
+    @property
+    def dynamics(self) -> "AbstractFlow":
+        """The flow that acts on the weights that move: the flow itself unless it wraps another."""
+        return self
 
     @abc.abstractmethod
     def velocity_and_diagnostics(
@@ -55,3 +60,24 @@ class AbstractOutputFlow(AbstractFlow):
         tangent = system.tangent(weights)
         direction = self.direction(jnp.asarray(time, dtype=jnp.float64), tangent, system)
         return tree_scale(-1.0, tangent.vjp(direction.coefficients)), direction.diagnostics
+
+
+class AbstractLinearisedFlow(AbstractOutputFlow):
+    """A flow that knows the low-rank part of its Jacobian, which the exponential and the implicit solver take.
+
+    **Attributes:** `never_ascends`: whether the loss cannot increase along the flow, whatever the loss (docs/theory.md, exact
+    fact 5), so that a step which raises it is in error; `is_stiff`: whether the rates of its modes spread with the spectrum of
+    the Gram matrix.
+    """
+
+    never_ascends: ClassVar[bool] = False
+    is_stiff: ClassVar[bool] = True
+
+    @abc.abstractmethod
+    def linearisation(
+        self, time: Float[Array, ""], tangent: AbstractTangent, system: System, decomposition: Decomposition
+    ) -> Linearisation:
+        """The direction at flow time `time` and W = -J^T K H_L J, with the tangent on the training inputs.
+
+        **Arguments:** `decomposition`: how to get the modes of the Gram matrix.
+        """

@@ -29,6 +29,11 @@ class Frozen(AbstractFlow):
         """The names of the weights that move."""
         return self.moving
 
+    @property
+    def dynamics(self) -> AbstractFlow:
+        """The wrapped flow's."""
+        return self.flow.dynamics
+
     def velocity_and_diagnostics(
         self, time: Float[Array, ""] | float, weights: PyTree, system: System
     ) -> tuple[PyTree, SolveDiagnostics | None]:

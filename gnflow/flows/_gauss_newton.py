@@ -1,22 +1,30 @@
 """Gauss-Newton flow."""
 
+from typing import ClassVar
+
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..geometry import (
     AbstractOutputMetric,
     AbstractTangent,
+    Decomposition,
     Direction,
     IdentityMetric,
+    Linearisation,
     System,
     get_output_metric,
+    linearise_with_hessian,
+    linearise_with_other_metric,
 )
 from ..geometry.damping import AbstractDamping, SmallestEigenvalue
-from ..geometry.directions import AbstractDirectionSolver, TruncatedEigh
-from ._base import AbstractOutputFlow
+from ..geometry.directions import AbstractDirectionSolver, TruncatedEigh, truncated_inverse
+from ..losses import AbstractOutputFactor, ScaledIdentity
+from ._base import AbstractLinearisedFlow
 
 
-class GaussNewtonFlow(AbstractOutputFlow):
+class GaussNewtonFlow(AbstractLinearisedFlow):
     """w' = -(J^T H J + eps I)^(-1) J^T g = -J^T (H A + eps I)^(-1) g (push-through identity).
 
     The second, dual form is what is computed: NC unknowns however many weights there are. If A is invertible,
@@ -33,13 +41,51 @@ class GaussNewtonFlow(AbstractOutputFlow):
     **Raises:** `ConfigError` for an unknown metric name.
     """
 
+    # In a singular metric the part of g outside its image is not moved, and may be moved against (Huber's Hessian).
+    never_ascends: ClassVar[bool] = False
+    is_stiff: ClassVar[bool] = False
+
     metric: AbstractOutputMetric = eqx.field(converter=get_output_metric, default=IdentityMetric())
     damping: AbstractDamping = SmallestEigenvalue(factor=1.0, floor=1e-7)
     solver: AbstractDirectionSolver = TruncatedEigh()
 
     def direction(self, time: Float[Array, ""], tangent: AbstractTangent, system: System) -> Direction:
         """a = (H A + eps)^(-1) g with rank, damping and residual."""
+        factor, whitened_gradient = self._whitened(tangent, system)
+        return self.solver.solve(tangent, factor, whitened_gradient, self.damping, time)
+
+    def linearisation(
+        self, time: Float[Array, ""], tangent: AbstractTangent, system: System, decomposition: Decomposition
+    ) -> Linearisation:
+        """W = -J^T (H A + eps)^(-1) H_L J from the modes of R^T A R, which the direction is solved with.
+
+        Modes that are not computed (a matrix-free direction solver) leave W without them; with another metric than the
+        Hessian W then takes H_L = c H with the c of the gradient's own curvature.
+        """
+        factor, whitened_gradient = self._whitened(tangent, system)
+        direction, modes = self.solver.solve_and_decompose(
+            tangent, factor, whitened_gradient, self.damping, time, decomposition
+        )
+        assert direction.diagnostics is not None
+        gains = truncated_inverse(modes.eigenvalues, direction.diagnostics.damping)
+        hessian_factor = system.loss.hessian_factor(tangent.outputs, system.problem.y_train)
+        if self.metric.is_hessian(system.loss):
+            return linearise_with_hessian(tangent, direction, modes, gains, factor)
+        if isinstance(factor, ScaledIdentity) and isinstance(hessian_factor, ScaledIdentity):
+            scale = jnp.asarray(hessian_factor.scale / factor.scale)
+            return linearise_with_hessian(tangent, direction, modes, gains, factor, scale)
+        if modes.gram is None:
+            gradient = system.loss.gradient(tangent.outputs, system.problem.y_train)
+            curvature = jnp.sum(hessian_factor.transpose_product(gradient) ** 2)
+            metric = jnp.sum(factor.transpose_product(gradient) ** 2)
+            scale = jnp.where(metric > 0, curvature / jnp.where(metric > 0, metric, 1.0), 0.0)
+            return linearise_with_hessian(tangent, direction, modes, gains, factor, scale)
+        return linearise_with_other_metric(tangent, direction, modes, gains, factor, hessian_factor)
+
+    def _whitened(
+        self, tangent: AbstractTangent, system: System
+    ) -> tuple[AbstractOutputFactor, Float[Array, "samples outputs"]]:
+        """R and R^+ g."""
         targets = system.problem.y_train
         factor = self.metric.factor(system.loss, tangent.outputs, targets)
-        whitened_gradient = factor.whiten(system.loss.gradient(tangent.outputs, targets))
-        return self.solver.solve(tangent, factor, whitened_gradient, self.damping, time)
+        return factor, factor.whiten(system.loss.gradient(tangent.outputs, targets))

@@ -1,15 +1,16 @@
 """Gradient flow."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._core import ConfigError, require_non_negative
-from ..geometry import AbstractTangent, Direction, System
-from ._base import AbstractOutputFlow
+from ..geometry import AbstractTangent, Decomposition, Direction, Linearisation, System, linearise_with_hessian
+from ._base import AbstractLinearisedFlow
 
 
-class GradientFlow(AbstractOutputFlow):
+class GradientFlow(AbstractLinearisedFlow):
     """w' = -m grad L(w) = -m J^T g, so that f' = -m A g.
 
     **Arguments:** `mobility`: m, which only sets the unit of flow time; "model" takes the model's own (M for a mean-field
@@ -18,6 +19,9 @@ class GradientFlow(AbstractOutputFlow):
 
     **Raises:** `ConfigError` for another string or a negative number.
     """
+
+    never_ascends: ClassVar[bool] = True
+    is_stiff: ClassVar[bool] = True
 
     mobility: float | Literal["model"] = "model"
 
@@ -30,6 +34,17 @@ class GradientFlow(AbstractOutputFlow):
 
     def direction(self, time: Float[Array, ""], tangent: AbstractTangent, system: System) -> Direction:
         """a = m g; there is nothing to solve."""
-        mobility = system.mobility if isinstance(self.mobility, str) else self.mobility
         gradient = system.loss.gradient(tangent.outputs, system.problem.y_train)
-        return Direction(coefficients=mobility * gradient, diagnostics=None)
+        return Direction(coefficients=self._mobility(system) * gradient, diagnostics=None)
+
+    def linearisation(
+        self, time: Float[Array, ""], tangent: AbstractTangent, system: System, decomposition: Decomposition
+    ) -> Linearisation:
+        """W = -m J^T H_L J: with H_L = R R^T, the modes of R^T A R decay at the rates m lam."""
+        factor = system.loss.hessian_factor(tangent.outputs, system.problem.y_train)
+        modes = decomposition.modes(tangent, factor)
+        gains = jnp.full_like(modes.eigenvalues, self._mobility(system))
+        return linearise_with_hessian(tangent, self.direction(time, tangent, system), modes, gains, factor)
+
+    def _mobility(self, system: System) -> float | Array:
+        return system.mobility if isinstance(self.mobility, str) else self.mobility

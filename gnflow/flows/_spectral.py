@@ -1,16 +1,31 @@
 """The spectral family between gradient flow and Gauss-Newton flow."""
 
+from typing import ClassVar
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._core import ConfigError
-from ..geometry import AbstractTangent, Direction, SolveDiagnostics, System, numerical_rank
+from ..geometry import (
+    AbstractTangent,
+    Decomposition,
+    Direction,
+    Linearisation,
+    SolveDiagnostics,
+    System,
+    linearise_with_hessian,
+    linearise_with_other_metric,
+    numerical_rank,
+)
 from ..geometry.damping import AbstractDamping, Constant
-from ..geometry.directions import kept_modes, relative_residual
-from ._base import AbstractOutputFlow
+from ..geometry.directions import Modes, dense_modes, kept_modes, relative_residual
+from ..losses import ScaledIdentity
+from ._base import AbstractLinearisedFlow
+
+_IDENTITY = ScaledIdentity(1.0)
 
 
-class SpectralFlow(AbstractOutputFlow):
+class SpectralFlow(AbstractLinearisedFlow):
     """w' = -J^T psi(A) g with psi(lam) = (lam + eps)^(-power): gradient flow at power 0, Gauss-Newton (H = I) at power 1.
 
     Along an eigenvector of A with eigenvalue lam the residual of the squared loss decays at the rate lam psi(lam)/N, which
@@ -21,6 +36,9 @@ class SpectralFlow(AbstractOutputFlow):
 
     **Raises:** `ConfigError` if `power` is outside [0, 1].
     """
+
+    never_ascends: ClassVar[bool] = True
+    is_stiff: ClassVar[bool] = True
 
     power: float = 0.5
     damping: AbstractDamping = Constant(0.0)
@@ -34,18 +52,36 @@ class SpectralFlow(AbstractOutputFlow):
 
         `relative_residual` is the part of g in the modes left out.
         """
+        return self._direction_and_modes(time, tangent, system)[0]
+
+    def linearisation(
+        self, time: Float[Array, ""], tangent: AbstractTangent, system: System, decomposition: Decomposition
+    ) -> Linearisation:
+        """W = -J^T psi(A) H_L J. The flow itself takes all modes of A, so W has them too, whatever `decomposition` says."""
+        direction, modes, gains = self._direction_and_modes(time, tangent, system)
+        hessian_factor = system.loss.hessian_factor(tangent.outputs, system.problem.y_train)
+        if isinstance(hessian_factor, ScaledIdentity):
+            scale = jnp.asarray(hessian_factor.scale)
+            return linearise_with_hessian(tangent, direction, modes, gains, _IDENTITY, scale)
+        return linearise_with_other_metric(tangent, direction, modes, gains, _IDENTITY, hessian_factor)
+
+    def _direction_and_modes(
+        self, time: Float[Array, ""], tangent: AbstractTangent, system: System
+    ) -> tuple[Direction, Modes, Float[Array, " size"]]:
+        """a, the modes of A and psi of its eigenvalues."""
         gradient = system.loss.gradient(tangent.outputs, system.problem.y_train)
-        eigenvalues, eigenvectors = jnp.linalg.eigh(tangent.gram())
+        modes = dense_modes(tangent, _IDENTITY)
+        eigenvalues, eigenvectors = modes.eigenvalues, modes.eigenvectors
         shift = self.damping(time, jnp.maximum(eigenvalues[0], 0.0))
-        modes = kept_modes(eigenvalues, shift)
-        shifted = jnp.where(modes, jnp.maximum(eigenvalues, 0.0) + shift, 1.0)
+        kept = kept_modes(eigenvalues, shift)
+        shifted = jnp.where(kept, jnp.maximum(eigenvalues, 0.0) + shift, 1.0)
+        gains = jnp.where(kept, shifted**-self.power, 0.0)
         amplitudes = eigenvectors.T @ gradient.reshape(-1)
-        kept = jnp.where(modes, amplitudes * shifted**-self.power, 0.0)
-        coefficients = (eigenvectors @ kept).reshape(gradient.shape)
+        coefficients = (eigenvectors @ (gains * amplitudes)).reshape(gradient.shape)
         diagnostics = SolveDiagnostics(
             damping=shift,
             rank=numerical_rank(eigenvalues),
-            relative_residual=relative_residual(jnp.where(modes, 0.0, amplitudes), amplitudes),
+            relative_residual=relative_residual(jnp.where(kept, 0.0, amplitudes), amplitudes),
             success=jnp.all(jnp.isfinite(coefficients)),
         )
-        return Direction(coefficients=coefficients, diagnostics=diagnostics)
+        return Direction(coefficients=coefficients, diagnostics=diagnostics), modes, gains

@@ -3,6 +3,11 @@
 from . import damping as damping, directions as directions
 from ._dispatch import make_tangent as make_tangent
 from ._generic import GenericTangent as GenericTangent
+from ._linearisation import (
+    Linearisation as Linearisation,
+    linearise_with_hessian as linearise_with_hessian,
+    linearise_with_other_metric as linearise_with_other_metric,
+)
 from ._output_metric import (
     AbstractOutputMetric as AbstractOutputMetric,
     FisherMetric as FisherMetric,
@@ -19,4 +24,4 @@ from ._spectrum import (
 )
 from ._system import System as System
 from ._tangent import AbstractTangent as AbstractTangent
-from .directions import Direction as Direction, SolveDiagnostics as SolveDiagnostics
+from .directions import Decomposition as Decomposition, Direction as Direction, SolveDiagnostics as SolveDiagnostics

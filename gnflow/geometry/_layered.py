@@ -39,6 +39,13 @@ class LayerTangent(eqx.Module):
     def jvp(self, weights: LayerWeights) -> Float[Array, "samples _"]:
         """This layer's part of J r, (n, C), for displacements of (W (fan_out, fan_in), b (fan_out,))."""
         weight, bias = weights
+        narrow = self._narrow_inputs
+        if narrow is not None:
+            # Contracting the wide side first leaves (n, fan_in) numbers, not (n, fan_out).
+            assert self.signals is not None
+            parts = ([weight] if weight is not None else []) + ([bias[:, None]] if bias is not None else [])
+            change = self.signals[:, 0, :] @ jnp.concatenate(parts, axis=1)
+            return jnp.sum(change * narrow, axis=1, keepdims=True)
         change = jnp.zeros(())
         if self.weight_trained:
             assert weight is not None
@@ -53,15 +60,30 @@ class LayerTangent(eqx.Module):
 
     def vjp(self, coefficients: Float[Array, "samples outputs"]) -> LayerWeights:
         """This layer's part of J^T a: (W (fan_out, fan_in), b (fan_out,)), None where nothing is trained."""
+        narrow = self._narrow_inputs
+        if narrow is not None:
+            assert self.signals is not None
+            whole = ((coefficients * narrow).T @ self.signals[:, 0, :]).T
+            weight = whole[:, : self.inputs.shape[1]] if self.weight_trained else None
+            return weight, whole[:, -1] if self.bias_trained else None
         if self.signals is None:
             signal = coefficients
-        elif self.signals.shape[1] == 1:
-            signal = coefficients * self.signals[:, 0, :]
         else:
             signal = jnp.einsum("nc,ncw->nw", coefficients, self.signals)
         weight = self.factor * (signal.T @ self.inputs) if self.weight_trained else None
         bias = jnp.sum(signal, axis=0) if self.bias_trained else None
         return weight, bias
+
+    @property
+    def _narrow_inputs(self) -> Float[Array, "samples _"] | None:
+        """What multiplies the trained weights in z, factor h beside a 1 for the bias; None unless one output's signals are
+        wider than that."""
+        if self.signals is None or self.signals.shape[1] > 1 or self.inputs.shape[1] >= self.signals.shape[2]:
+            return None
+        parts = ([self.factor * self.inputs] if self.weight_trained else []) + (
+            [jnp.ones((self.inputs.shape[0], 1))] if self.bias_trained else []
+        )
+        return jnp.concatenate(parts, axis=1)
 
     def cross_gram(self, other: "LayerTangent", num_outputs: int) -> Float[Array, "n c m c"]:
         """This layer's part of J J'^T, (n, C, m, C)."""

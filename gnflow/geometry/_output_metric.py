@@ -19,6 +19,10 @@ class AbstractOutputMetric(eqx.Module):
     ) -> AbstractOutputFactor:
         """R at the given outputs (N, C)."""
 
+    def is_hessian(self, loss: AbstractLoss) -> bool:
+        """Whether H is the Hessian of `loss` at all outputs."""
+        return False
+
 
 class IdentityMetric(AbstractOutputMetric):
     """H = I, the choice of [A]'s experiments: with the squared loss the flow's rate is 1/N."""
@@ -39,6 +43,10 @@ class HessianMetric(AbstractOutputMetric):
         """A factor of the Hessian; singular for softmax cross-entropy."""
         return loss.hessian_factor(outputs, targets)
 
+    def is_hessian(self, loss: AbstractLoss) -> bool:
+        """True."""
+        return True
+
 
 class FisherMetric(AbstractOutputMetric):
     """H = the Fisher information of the output distribution: natural gradient (Amari 1998)."""
@@ -48,6 +56,10 @@ class FisherMetric(AbstractOutputMetric):
     ) -> AbstractOutputFactor:
         """A factor of the Fisher information; that of the Hessian for exponential families."""
         return loss.fisher_factor(outputs, targets)
+
+    def is_hessian(self, loss: AbstractLoss) -> bool:
+        """True for exponential families in their natural parameters."""
+        return loss.fisher_is_hessian
 
 
 output_metrics: dict[str, AbstractOutputMetric] = {

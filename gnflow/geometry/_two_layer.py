@@ -1,6 +1,7 @@
 """The tangent of the mean-field network (and of random features): two N x M arrays, whatever the input dimension."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
@@ -30,6 +31,8 @@ class TwoLayerTangent(AbstractLayeredTangent):
         if hidden_trained:
             features, slopes = model.activation.value_and_derivative(z)
             signals = model.output_factor * slopes[:, None, :] * model.output_weight.T[None, :, :]
+            # Keeps XLA from evaluating the activation again inside each product that takes it.
+            features, signals = jax.lax.optimization_barrier((features, signals))
         else:
             features, signals = model.activation(z), None
         self.outputs = model.output_factor * (features @ model.output_weight)

@@ -1,7 +1,7 @@
 """The extension point of losses."""
 
 import abc
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 from jaxtyping import Array, Float
@@ -14,7 +14,12 @@ class AbstractLoss(eqx.Module):
 
     `f` are the outputs on the N samples, `y` the canonical targets (what `canonical_targets` returns), both (N, C) in
     float64. The mean over the samples is in the value and in every derivative.
+
+    **Attributes:** `fisher_is_hessian`: whether the Fisher metric of the output distribution is the Hessian of the loss, as it
+    is for exponential families in their natural parameters.
     """
+
+    fisher_is_hessian: ClassVar[bool]
 
     @abc.abstractmethod
     def canonical_targets(

@@ -1,7 +1,7 @@
 """Huber's loss."""
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -39,6 +39,8 @@ class HuberLoss(AbstractLoss):
 
     **Raises:** `ConfigError` for another `delta`.
     """
+
+    fisher_is_hessian: ClassVar[bool] = False
 
     delta: float = eqx.field(converter=float, default=1.0)
 

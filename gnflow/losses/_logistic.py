@@ -1,6 +1,6 @@
 """Logistic loss."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,8 @@ class LogisticLoss(AbstractLoss):
 
     Targets: labels 0/1 or False/True, or probabilities in [0, 1]; (N,) for one logit or (N, C).
     """
+
+    fisher_is_hessian: ClassVar[bool] = True
 
     def canonical_targets(
         self, y_train: Any, y_test: Any = None

@@ -1,6 +1,6 @@
 """Softmax cross-entropy."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +34,8 @@ class SoftmaxCrossEntropy(AbstractLoss):
 
     Targets: integer labels 0..C-1 of shape (N,), or one-hot or soft labels of shape (N, C), C >= 2.
     """
+
+    fisher_is_hessian: ClassVar[bool] = True
 
     def canonical_targets(
         self, y_train: Any, y_test: Any = None

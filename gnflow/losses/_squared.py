@@ -1,6 +1,6 @@
 """Squared loss."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -18,6 +18,8 @@ class SquaredLoss(AbstractLoss):
 
     Targets: floating numbers, (N,) for one output or (N, C).
     """
+
+    fisher_is_hessian: ClassVar[bool] = True
 
     def canonical_targets(
         self, y_train: Any, y_test: Any = None

@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 
 from .._core import ConfigError, require_positive_int
-from ..solvers import resolve_solver
+from ..solvers import check_solver
 from ._controller import get_error_norm
 from ._stop import RelativeLoss, stop_rules
 
 DEFAULT_STOP = RelativeLoss(1e-8)
-DEFAULT_RTOL = 1e-3
 DEFAULT_ATOL = 1e-13
 DEFAULT_MAX_STEPS = 16384
 
@@ -23,7 +22,7 @@ def check_simulate(
     stop: Any = DEFAULT_STOP,
     saveat: Any = None,
     solver: Any = "auto",
-    rtol: float = DEFAULT_RTOL,
+    rtol: float | None = None,
     atol: float = DEFAULT_ATOL,
     error_norm: str = "function",
     max_steps: int = DEFAULT_MAX_STEPS,
@@ -33,12 +32,12 @@ def check_simulate(
         raise ConfigError("neither t1 nor a stop rule is given, so the run would have no end; give one of them.")
     if t1 is not None and not (t1 > 0 and math.isfinite(t1)):
         raise ConfigError(f"t1 = {t1!r}; expected a positive, finite flow time (the run begins at 0).")
-    if not 0 < rtol < 1:
-        raise ConfigError(f"rtol = {rtol!r}; expected a number between 0 and 1, such as 1e-3.")
+    if rtol is not None and not 0 < rtol < 1:
+        raise ConfigError(f"rtol = {rtol!r}; expected a number between 0 and 1, or None for the solver's own.")
     if not 0 < atol < math.inf:
         raise ConfigError(f"atol = {atol!r}; expected a positive number: below it errors are rounding, such as 1e-13.")
     require_positive_int(ConfigError, max_steps=max_steps)
-    resolve_solver(solver)
+    check_solver(solver)
     get_error_norm(error_norm)
     if saveat is not None:
         _check_save_times(saveat, t1)

@@ -11,10 +11,28 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from .._core import look_up, tree_rms
-from ..geometry import System
+from ..geometry import AbstractTangent, System
 from ._progress import report
 
 _SMALLEST_RELATIVE_STEP = 1e-13
+_SMALLEST_ERROR = 1e-12
+_LARGEST_EASING = 4.0
+_AFTER_REJECTION = 0.5
+
+
+class Change(eqx.Module):
+    """A step as it is judged.
+
+    **Attributes:** `weights`, `candidate`: before and after it; `error`: the estimate of its error, like them; `tangent`: at
+    the candidate; `loss_before`, `loss_after`: L.
+    """
+
+    weights: PyTree
+    candidate: PyTree
+    error: PyTree
+    tangent: AbstractTangent
+    loss_before: Float[Array, ""]
+    loss_after: Float[Array, ""]
 
 
 class AbstractErrorNorm(eqx.Module):
@@ -22,18 +40,9 @@ class AbstractErrorNorm(eqx.Module):
 
     @abc.abstractmethod
     def scaled_error(
-        self,
-        weights: PyTree,
-        candidate: PyTree,
-        error: PyTree,
-        system: System,
-        rtol: Float[Array, ""],
-        atol: Float[Array, ""],
+        self, change: Change, system: System, rtol: Float[Array, ""], atol: Float[Array, ""]
     ) -> Float[Array, ""]:
-        """The error over what is tolerated.
-
-        **Arguments:** `weights`, `candidate`: before and after the step; `error`: the estimate of the local error, like them.
-        """
+        """The error over what is tolerated."""
 
 
 class WeightErrorNorm(AbstractErrorNorm):
@@ -43,16 +52,11 @@ class WeightErrorNorm(AbstractErrorNorm):
     """
 
     def scaled_error(
-        self,
-        weights: PyTree,
-        candidate: PyTree,
-        error: PyTree,
-        system: System,
-        rtol: Float[Array, ""],
-        atol: Float[Array, ""],
+        self, change: Change, system: System, rtol: Float[Array, ""], atol: Float[Array, ""]
     ) -> Float[Array, ""]:
         """rms(error) / (rtol max(rms(w), rms(w')) + atol)."""
-        return tree_rms(error) / (rtol * jnp.maximum(tree_rms(weights), tree_rms(candidate)) + atol)
+        scale = jnp.maximum(tree_rms(change.weights), tree_rms(change.candidate))
+        return tree_rms(change.error) / (rtol * scale + atol)
 
 
 class FunctionErrorNorm(AbstractErrorNorm):
@@ -67,26 +71,22 @@ class FunctionErrorNorm(AbstractErrorNorm):
     """
 
     def scaled_error(
-        self,
-        weights: PyTree,
-        candidate: PyTree,
-        error: PyTree,
-        system: System,
-        rtol: Float[Array, ""],
-        atol: Float[Array, ""],
+        self, change: Change, system: System, rtol: Float[Array, ""], atol: Float[Array, ""]
     ) -> Float[Array, ""]:
         """The largest of the three."""
-        loss, targets = system.loss, system.problem.y_train
-        minimum = loss.minimum(targets)
-        outputs, change = jax.jvp(system.outputs, (candidate,), (error,))
-        before, after = system.train_loss(weights), loss.value(outputs, targets)
-        residual = jnp.sqrt(2 * jnp.maximum(jnp.minimum(before, after) - minimum, 0.0))
+        loss, targets, outputs = system.loss, system.problem.y_train, change.tangent.outputs
+        pushed = change.tangent.jvp(change.error)
+        residual = _residual(jnp.minimum(change.loss_before, change.loss_after), system)
         tolerated = rtol * residual + atol
-        curvature = jnp.sqrt(jnp.maximum(jnp.vdot(change, loss.hessian_product(outputs, targets, change)), 0.0))
-        slope = jnp.sum(jnp.abs(loss.gradient(outputs, targets) * change)) / jnp.maximum(residual, atol)
+        curvature = jnp.sqrt(jnp.maximum(jnp.vdot(pushed, loss.hessian_product(outputs, targets, pushed)), 0.0))
+        slope = jnp.sum(jnp.abs(loss.gradient(outputs, targets) * pushed)) / jnp.maximum(residual, atol)
         in_outputs = jnp.maximum(curvature, slope) / tolerated
-        in_weights = WeightErrorNorm().scaled_error(weights, candidate, error, system, rtol, atol)
-        return jnp.maximum(in_outputs, in_weights)
+        return jnp.maximum(in_outputs, WeightErrorNorm().scaled_error(change, system, rtol, atol))
+
+
+def _residual(value: Float[Array, ""], system: System) -> Float[Array, ""]:
+    """r = sqrt(2 (L - L*)), for the squared loss rms(f - y)."""
+    return jnp.sqrt(2 * jnp.maximum(value - system.loss.minimum(system.problem.y_train), 0.0))
 
 
 error_norm_kinds: dict[str, Callable[[], AbstractErrorNorm]] = {
@@ -105,15 +105,33 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
 
     The state it sees is (weights, integrals over time); integrals are carried along, not controlled. It ends the run with
     the result `dt_min_reached` when a rejected step cannot be made smaller without vanishing beside the time.
+
+    **Arguments:** `rtol`, `atol`, `error_norm`: what is tolerated; `monotone`: whether the flow never increases the loss, so
+    that an increase is an error, too, and no step that raises r = sqrt(2 (L - L*)) by more than rtol r + atol is accepted;
+    `min_growth`, `max_growth`: of the step size from one step to the next; `anticipation`: the share (0 to 1) of the trend
+    that the next step takes up. Along a flow that converges, the same step becomes easier from one to the next; a rule that
+    looks at the last error alone lags behind (Gustafsson's predictive control, ACM Trans. Math. Softw. 1994).
     """
 
     rtol: Any
     atol: Any
     error_norm: AbstractErrorNorm
+    monotone: bool = eqx.field(static=True, default=False)
+    min_growth: float = eqx.field(static=True, default=0.2)
+    max_growth: float = eqx.field(static=True, default=10.0)
+    anticipation: float = eqx.field(static=True, default=0.0)
     norm: Callable[[PyTree], Any] = eqx.field(static=True, default=jnp.abs)
 
     def _inner(self) -> diffrax.PIDController:
-        return diffrax.PIDController(rtol=0.0, atol=1.0, norm=self.norm, pcoeff=0.2, icoeff=0.8)
+        return diffrax.PIDController(
+            rtol=0.0,
+            atol=1.0,
+            norm=self.norm,
+            pcoeff=0.2,
+            icoeff=0.8,
+            factormin=self.min_growth,
+            factormax=self.max_growth,
+        )
 
     def wrap(self, direction: Any) -> "ResidualController":
         """Flow time runs forwards only; nothing to remember."""
@@ -122,8 +140,9 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
     def init(
         self, terms: Any, t0: Any, t1: Any, y0: Any, dt0: Any, args: Any, func: Any, error_order: Any
     ) -> tuple[Any, Any]:
-        """The first step ends at t0 + dt0."""
-        return self._inner().init(terms, t0, t1, jnp.zeros(()), dt0, args, func, error_order)
+        """The first step ends at t0 + dt0. The state: the PID rule's; of the last accepted step the loss and the difficulty."""
+        end, state = self._inner().init(terms, t0, t1, jnp.zeros(()), dt0, args, func, error_order)
+        return end, (state, args.system.train_loss(y0[0]), jnp.zeros(()))
 
     def adapt_step_size(
         self,
@@ -138,15 +157,31 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
     ) -> tuple[Any, Any, Any, Any, Any, Any]:
         """Judge the step by the scaled error and let the PID rule choose the next."""
         (weights, _), (candidate, _), (error, _) = y0, y1_candidate, y_error
-        scaled = self.error_norm.scaled_error(weights, candidate, error, args.system, self.rtol, self.atol)
+        system, (inner_state, before, previous) = args.system, controller_state
+        tangent = system.tangent(candidate)
+        after = system.loss.value(tangent.outputs, system.problem.y_train)
+        change = Change(weights, candidate, error, tangent, before, after)
+        scaled = self.error_norm.scaled_error(change, system, self.rtol, self.atol)
+        if self.monotone:
+            residual = _residual(before, system)
+            rise = (_residual(after, system) - residual) / (self.rtol * residual + self.atol)
+            scaled = jnp.maximum(scaled, rise)
         # An infinite estimate (the solver's sign of a failed step) times a zero is nan, which would be taken for small.
         scaled = jnp.where(jnp.isfinite(scaled), scaled, jnp.inf)
         if args.progress is not None:
-            jax.debug.callback(report, args.progress, t1, args.system.train_loss(candidate), scaled < 1)
+            jax.debug.callback(report, args.progress, t1, after, scaled < 1)
         nothing = jnp.zeros(())
         keep, next_start, next_end, jump, state, result = self._inner().adapt_step_size(
-            t0, t1, nothing, nothing, None, scaled, error_order, controller_state
+            t0, t1, nothing, nothing, None, scaled, error_order, inner_state
         )
+        difficulty = jnp.maximum(scaled, _SMALLEST_ERROR) / ((t1 - t0) / args.time_scale) ** error_order
+        eased = jnp.where(previous > 0, (previous / difficulty) ** (self.anticipation / error_order), 1.0)
+        growth = (next_end - next_start) / (t1 - t0)
+        anticipated = jnp.minimum(growth * jnp.clip(eased, 1.0, _LARGEST_EASING), self.max_growth)
+        # Where a step failed, the error did not behave as its order says: shrink it by half at least.
+        growth = jnp.where(keep, jnp.maximum(anticipated, growth), jnp.minimum(growth, _AFTER_REJECTION))
+        next_end = next_start + growth * (t1 - t0)
         vanishing = ~keep & (next_end - next_start <= _SMALLEST_RELATIVE_STEP * (next_start + args.time_scale))
         result = diffrax.RESULTS.where(vanishing, diffrax.RESULTS.dt_min_reached, result)
-        return keep, next_start, next_end, jump, state, result
+        memory = jax.tree.map(lambda new, old: jnp.where(keep, new, old), (after, difficulty), (before, previous))
+        return keep, next_start, next_end, jump, (state, *memory), result

@@ -10,7 +10,9 @@ import optimistix as optx
 from jaxtyping import Array, Float, PyTree
 
 from .._core import tree_dot
-from ..geometry import System
+from ..flows import AbstractFlow, AbstractLinearisedFlow
+from ..geometry import Decomposition, System
+from ..solvers import LinearisedTerm
 from ._controller import ResidualController
 from ._measure import Evaluation, Measurement, Values
 from ._stop import AbstractStopRule
@@ -83,6 +85,7 @@ def integrate(
     integrals: dict[str, Array],
     args: Arguments,
     solver: diffrax.AbstractAdaptiveSolver,
+    needs_linearisation: bool,
     controller: ResidualController,
     save_times: Float[Array, " saves"],
     t1: Float[Array, ""],
@@ -95,7 +98,7 @@ def integrate(
     root_finder = optx.Bisection(rtol=1e-6, atol=1e-6, flip=True)
     event = diffrax.Event(_smallest_margin, root_finder, direction=False) if args.rules else None
     return diffrax.diffeqsolve(
-        diffrax.ODETerm(_vector_field),
+        _linearised_term(args) if needs_linearisation else diffrax.ODETerm(_vector_field),
         solver,
         t0=0.0,
         t1=t1,
@@ -110,6 +113,30 @@ def integrate(
         max_steps=max_steps,
         throw=False,
     )
+
+
+@eqx.filter_jit
+def linearisation_at(
+    time: Float[Array, ""], weights: PyTree, system: System, flow: AbstractFlow, decomposition: Decomposition
+) -> tuple[Float[Array, " rank"], Float[Array, ""], Float[Array, ""]]:
+    """The rates of the linearised flow, the relative residual of its modes, and the fastest rate that is left out."""
+    assert isinstance(flow.dynamics, AbstractLinearisedFlow)
+    linearisation = flow.dynamics.linearisation(time, system.tangent(weights), system, decomposition)
+    return linearisation.rates, linearisation.relative_residual, linearisation.left_out
+
+
+class _Integrands(eqx.Module):
+    """The rates of change of the integral metrics, as a function of w' alone."""
+
+    measurement: Measurement
+    system: System
+
+    def __call__(self, velocity: PyTree) -> dict[str, Array]:
+        return self.measurement.integrands(velocity, self.system)
+
+
+def _linearised_term(args: Arguments) -> LinearisedTerm:
+    return LinearisedTerm(args.measurement.flow.dynamics, args.system, _Integrands(args.measurement, args.system))
 
 
 def _vector_field(time: Any, state: Any, args: Arguments) -> tuple[PyTree, dict[str, Array]]:

@@ -4,14 +4,20 @@ import diffrax
 import numpy as np
 
 from .._core import Result, ResultCode
+from ..solvers import SolverChoice
 from ._measure import Evaluation
 from ._stop import AbstractStopRule
 
 
 def integration_result(
-    solution: diffrax.Solution, rules: tuple[AbstractStopRule, ...], end: float, t1: float | None, last: Evaluation
+    solution: diffrax.Solution,
+    chosen: SolverChoice,
+    rules: tuple[AbstractStopRule, ...],
+    end: float,
+    t1: float | None,
+    last: Evaluation,
 ) -> Result:
-    """How an integration ended at flow time `end`, with `last` what was measured there."""
+    """How an integration by the `chosen` solver ended at flow time `end`, with `last` what was measured there."""
     where = f"at flow time {end:.6g}, training loss {float(last.values['train_loss']):.3e}"
     steps = int(solution.stats["num_steps"])
     if solution.result == diffrax.RESULTS.event_occurred:
@@ -26,13 +32,26 @@ def integration_result(
     if solution.result == diffrax.RESULTS.max_steps_reached:
         return Result(
             ResultCode.MAX_STEPS_REACHED,
-            f"max_steps = {steps} steps were used up {where}; the flow is stiff for an explicit solver (gradient flow on an "
-            "ill-conditioned Gram matrix) or the target is out of reach: allow more steps, or ask for less.",
+            f"max_steps = {steps} steps were used up {where}; {_why_so_many_steps(chosen)}",
             end,
         )
     if solution.result == diffrax.RESULTS.dt_min_reached:
         return _broken_down(last, where, end)
     return Result(ResultCode.SOLVER_FAILED, f"the solver gave up {where}: {diffrax.RESULTS[solution.result]}", end)
+
+
+def _why_so_many_steps(chosen: SolverChoice) -> str:
+    """What may have made the steps short, and what to do about it."""
+    if isinstance(chosen.solver, diffrax.AbstractERK):
+        return (
+            f"the flow is stiff for the explicit solver {chosen.name!r} (gradient flow on an ill-conditioned Gram matrix) or "
+            "the target is out of reach: take solver='exponential' where the flow has a linearisation, allow more steps, or "
+            "ask for less."
+        )
+    return (
+        f"the tolerance is tight for this flow and the solver {chosen.name!r} (features that turn fast, a kink of the "
+        "activation) or the target is out of reach: loosen rtol, allow more steps, or ask for less."
+    )
 
 
 def _broken_down(last: Evaluation, where: str, end: float) -> Result:

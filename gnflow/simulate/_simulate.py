@@ -4,27 +4,29 @@ import time
 from typing import Any
 
 import diffrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
 from .._core import ConfigError, Result, ResultCode
-from ..flows import AbstractFlow
-from ..geometry import System
+from ..flows import AbstractFlow, AbstractLinearisedFlow
+from ..geometry import Decomposition, System
 from ..problems import Problem
-from ..solvers import resolve_solver, stages_per_step
-from ._arguments import DEFAULT_ATOL, DEFAULT_MAX_STEPS, DEFAULT_RTOL, DEFAULT_STOP, check_simulate
+from ..solvers import choose_solver, stages_per_step
+from ._arguments import DEFAULT_ATOL, DEFAULT_MAX_STEPS, DEFAULT_STOP, check_simulate
 from ._controller import ResidualController, get_error_norm
-from ._integrate import Arguments, Start, integrate, measure, start_run
+from ._integrate import Arguments, Start, integrate, linearisation_at, measure, start_run
 from ._measure import Evaluation, Measurement, Values, numbers_as_arrays
 from ._outcome import integration_result, with_solve_warning
 from ._progress import ProgressBar, progress_bar
 from ._stop import AbstractStopRule, stop_rules
 from ._trajectory import SimulationError, Trajectory, make_dataset, stack_rows
 
+_LEADING_MODE = Decomposition(dense_limit=0, rank=1, power=2)
 _SAVES_PER_DECADE = 10
-_FIRST_STEP = 0.1  # of the time scale of the first loss decrease; the error control shortens it where that is too long
+_FIRST_STEP = 0.03  # of the time scale of the first loss decrease; the error control shortens it where that is too long
 _FIRST_SAVE = 0.01  # of that time scale: features may move before the loss does
 _HORIZON_DECADES = 18  # of flow time after the first save, when no t1 is given
 
@@ -38,7 +40,7 @@ def simulate(
     stop: Any = DEFAULT_STOP,
     saveat: Any = None,
     solver: Any = "auto",
-    rtol: float = DEFAULT_RTOL,
+    rtol: float | None = None,
     atol: float = DEFAULT_ATOL,
     error_norm: str = "function",
     metrics: tuple[Any, ...] = (),
@@ -55,10 +57,12 @@ def simulate(
     - `stop`: a stop rule, several in a tuple (the first met ends the run), or None to run to `t1`.
     - `saveat`: flow times at which to save, ascending; None for ten a decade, from a hundredth of the time scale on which the
       loss begins to fall. The start and the end are always saved.
-    - `solver`: "auto", "tsit5", "dopri5", "dopri8", "bosh3", or a Diffrax adaptive solver.
+    - `solver`: "auto" (the exponential solver wherever it wins; `trajectory.stats` says what was chosen and why),
+      "exponential", the implicit "kvaerno5", the explicit "tsit5", "dopri5", "dopri8", "bosh3", or a Diffrax adaptive solver.
     - `rtol`, `atol`: tolerances of one step in the error norm. With "function" (the default) errors are measured in the
       training outputs relative to the present residual, beside the weights' own; with "weights" in the weights alone.
-      `rtol` is dimensionless; `atol` has the units of sqrt(loss) and of the weights.
+      `rtol` is dimensionless, None for the solver's own (5e-3 for the exponential one, 1e-3 for the others); `atol` has the
+      units of sqrt(loss) and of the weights.
     - `metrics`: what to evaluate at the saved times beside the losses.
     - `max_steps`: steps allowed, accepted and rejected.
     - `progress`: show a bar in decades of loss. `throw`: raise `SimulationError` on failure instead of returning the run so
@@ -82,12 +86,23 @@ def simulate(
         max_steps=max_steps,
     )
     rules = stop_rules(stop)
-    chosen = resolve_solver(solver)
     system, weights = join(problem, model, flow)
     measurement = numbers_as_arrays(Measurement(flow, tuple(metrics)))
     variables = measurement.variables(system)
     arrays_rules = numbers_as_arrays(rules)
     start: Start = start_run(weights, system, measurement, arrays_rules)
+    dynamics = flow.dynamics
+    linearised = isinstance(dynamics, AbstractLinearisedFlow)
+
+    def stiffness() -> float | None:
+        if t1 is None or start.evaluation.diagnostics is not None:
+            return None
+        # The fastest rate to a digit, by a few products with J J^T.
+        rates, _, _ = linearisation_at(jnp.zeros(()), weights, system, measurement.flow, _LEADING_MODE)
+        return t1 * float(jnp.max(rates))
+
+    chosen = choose_solver(solver, linearised, linearised and dynamics.is_stiff, rtol, stiffness)
+    rtol = chosen.rtol if rtol is None else rtol
     save_times, horizon = _save_times(saveat, t1, float(start.time_scale))
     settings = {
         "kind": "simulate",
@@ -104,14 +119,27 @@ def simulate(
     already = rule_met(rules, start.margins)
     times, rows, last = [0.0], [start.evaluation.values], start.evaluation
     final_weights = weights
-    stats: dict[str, Any] = {"solver": chosen.name, "num_steps": 0, "num_accepted_steps": 0, "num_rejected_steps": 0}
+    stats: dict[str, Any] = {
+        "solver": chosen.name,
+        "solver_reason": chosen.reason,
+        "num_steps": 0,
+        "num_accepted_steps": 0,
+        "num_rejected_steps": 0,
+    }
     if already is not None:
         result = Result(ResultCode.STOP_RULE_MET_AT_START, f"{already.describe()} before any step was taken", 0.0)
     elif not np.isfinite(float(start.evaluation.values["train_loss"])):
         result = Result(ResultCode.NON_FINITE, "the training loss of the initial model is not finite", 0.0)
     else:
         longest, *tolerances = numbers_as_arrays((float(horizon), float(rtol), float(atol)))
-        controller = ResidualController(*tolerances, error_norm=get_error_norm(error_norm))
+        controller = ResidualController(
+            *tolerances,
+            error_norm=get_error_norm(error_norm),
+            monotone=linearised and dynamics.never_ascends,
+            min_growth=chosen.min_growth,
+            max_growth=chosen.max_growth,
+            anticipation=chosen.anticipation,
+        )
         bar = ProgressBar(float(start.evaluation.values["train_loss"]), rules, "flow time") if progress else None
         with progress_bar(bar) as number:
             args = Arguments(
@@ -129,6 +157,7 @@ def simulate(
                 start.integrals,
                 args,
                 chosen.solver,
+                chosen.needs_linearisation,
                 controller,
                 jnp.asarray(save_times),
                 longest,
@@ -141,8 +170,10 @@ def simulate(
         saved_times, saved_rows = _saved(solution, end)
         times += [*saved_times, end]
         rows += [*saved_rows, last.values]
-        result = integration_result(solution, rules, end, t1, last)
+        result = integration_result(solution, chosen, rules, end, t1, last)
         stats |= _step_counts(solution, chosen.solver)
+        if chosen.needs_linearisation:
+            stats |= _linearisation_stats(end, final_weights, system, measurement.flow, chosen.solver)
     data = make_dataset(
         stack_rows(rows),
         variables,
@@ -218,6 +249,19 @@ def _saved(solution: diffrax.Solution, end: float) -> tuple[list[float], list[Va
     columns = jax.device_get(solution.ys[0])
     inside = np.flatnonzero((times > 0) & (times < end))
     return [float(times[i]) for i in inside], [{name: column[i] for name, column in columns.items()} for i in inside]
+
+
+def _linearisation_stats(
+    end: float, weights: PyTree, system: System, flow: AbstractFlow, solver: Any
+) -> dict[str, int | float]:
+    """How much of the flow's Jacobian the solver saw, and at the end of the run how well, where it was not all of it."""
+    arguments = (jnp.asarray(end), weights, system, flow, solver.decomposition)
+    rank = eqx.filter_eval_shape(linearisation_at, *arguments)[0].shape[0]
+    stats: dict[str, int | float] = {"linearisation_rank": rank, "linearisation_size": system.problem.y_train.size}
+    if rank < system.problem.y_train.size:
+        _, residual, left_out = linearisation_at(*arguments)
+        stats |= {"final_linearisation_residual": float(residual), "final_fastest_rate_left_out": float(left_out)}
+    return stats
 
 
 def _step_counts(solution: diffrax.Solution, solver: diffrax.AbstractAdaptiveSolver) -> dict[str, int]:

@@ -1,8 +1,14 @@
-"""Time integrators a run can name: Diffrax solvers, with their order and what they cost."""
+"""Time integrators a run can name: exponential, implicit and explicit Runge-Kutta methods as Diffrax solvers."""
 
-from ._explicit import (
-    ResolvedSolver as ResolvedSolver,
-    resolve_solver as resolve_solver,
+from ..geometry import Decomposition as Decomposition
+from ._choice import (
+    SolverChoice as SolverChoice,
+    check_solver as check_solver,
+    choose_solver as choose_solver,
     solver_kinds as solver_kinds,
     stages_per_step as stages_per_step,
 )
+from ._exponential import ExponentialRungeKutta as ExponentialRungeKutta
+from ._implicit import LowRankKvaerno5 as LowRankKvaerno5
+from ._phi import phi_functions as phi_functions
+from ._term import LinearisedTerm as LinearisedTerm

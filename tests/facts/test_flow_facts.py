@@ -48,9 +48,12 @@ def test_a_long_euler_step_climbs():
     assert np.any(np.diff(long) > 0)
 
 
-def at_default_tolerance(problem, model):
-    """Far above rounding, so that the same flow takes the same steps."""
-    return record(problem, model, GradientFlow(), rtol=1e-5)
+def above_rounding(problem, model):
+    """A tolerance and an order at which every error estimate is far above rounding, so that the same flow takes the same steps.
+
+    (With order 8 that of the first step is not, and the step-size rule remembers it.)
+    """
+    return record(problem, model, GradientFlow(), solver="tsit5", rtol=1e-5)
 
 
 def permuted(model, order):
@@ -66,7 +69,7 @@ def particles():
 
 def test_the_order_of_particles_does_not_matter(particles):
     problem, model, order = particles
-    first, second = (at_default_tolerance(problem, each) for each in (model, permuted(model, order)))
+    first, second = (above_rounding(problem, each) for each in (model, permuted(model, order)))
     for name in ("train_outputs", "test_outputs"):
         np.testing.assert_allclose(second.data[name], first.data[name], rtol=0, atol=1e-10)
     np.testing.assert_allclose(second.model.hidden_weight, first.model.hidden_weight[order], atol=1e-10)
@@ -76,7 +79,7 @@ def test_two_of_every_particle_are_the_same_flow(particles):
     problem, model, order = particles
     doubled = permuted(model, np.concatenate([order, order]))
     assert doubled.width == 2 * model.width
-    first, second = (at_default_tolerance(problem, each) for each in (model, doubled))
+    first, second = (above_rounding(problem, each) for each in (model, doubled))
     for name in ("train_outputs", "test_outputs"):
         np.testing.assert_allclose(second.data[name], first.data[name], rtol=0, atol=1e-10)
     # So does the work, with the default error norm.

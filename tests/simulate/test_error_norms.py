@@ -10,9 +10,16 @@ from jax.flatten_util import ravel_pytree
 import gnflow as gn
 from gnflow.geometry import System
 from gnflow.simulate import error_norm_kinds
+from gnflow.simulate._controller import Change
 
 RTOL, ATOL = jnp.asarray(1e-3), jnp.asarray(1e-13)
 function, in_weights = (error_norm_kinds[name]() for name in ("function", "weights"))
+
+
+def change_of(system, before, after, error):
+    """A step as the controller judges it."""
+    losses = (system.train_loss(before), system.train_loss(after))
+    return Change(before, after, error, system.tangent(after), *losses)
 
 
 def ntk_network(copies):
@@ -36,9 +43,8 @@ def errors_of(system, model, change):
     jac = jacobian(model, system.problem.x_train)
     flat = jnp.asarray(np.linalg.lstsq(jac, change)[0])
     _, unravel = ravel_pytree(weights)
-    return [
-        float(norm.scaled_error(weights, weights, unravel(flat), system, RTOL, ATOL)) for norm in (function, in_weights)
-    ]
+    step = change_of(system, weights, weights, unravel(flat))
+    return [float(norm.scaled_error(step, system, RTOL, ATOL)) for norm in (function, in_weights)]
 
 
 def test_the_function_norm_is_the_relative_error_of_the_residual():
@@ -49,6 +55,25 @@ def test_the_function_norm_is_the_relative_error_of_the_residual():
     found, in_weights = errors_of(system, model, change)
     np.testing.assert_allclose(found, 1e-4 / np.linalg.norm(residual) / RTOL, rtol=1e-9)
     assert found > in_weights
+
+
+def test_a_step_that_overshoots_is_not_judged_by_its_own_mistake():
+    """The residual is that of the better end of the step."""
+    problem, model = make_problem(), ntk_network(1)
+    system = System(problem, model)
+    weights = system.weights(model)
+    worse = jax.tree.map(lambda leaf: 3 * leaf, weights)
+    error = jax.tree.map(lambda leaf: 1e-4 * leaf, weights)
+    low, high = (jnp.sqrt(2 * system.train_loss(end)) for end in (weights, worse))
+    assert high > 2 * low
+    for before, after in ((weights, worse), (worse, weights)):
+        step = change_of(system, before, after, error)
+        outputs, targets = step.tangent.outputs, problem.y_train
+        pushed = step.tangent.jvp(error)
+        curvature = jnp.linalg.norm(pushed) / 2 / low  # rms over N = 4 samples
+        slope = jnp.sum(jnp.abs((outputs - targets) * pushed)) / 4 / low**2
+        found = function.scaled_error(step, system, RTOL, ATOL)
+        np.testing.assert_allclose(found, jnp.maximum(curvature, slope) / RTOL, rtol=1e-9)
 
 
 def test_the_function_norm_does_not_depend_on_the_width():
@@ -66,7 +91,8 @@ def test_directions_that_the_outputs_do_not_see_are_bounded_too():
     weights = system.weights(model)
     flat, unravel = ravel_pytree(weights)
     unseen = np.linalg.svd(jacobian(model, problem.x_train))[2][-1]
-    found = float(function.scaled_error(weights, weights, unravel(jnp.asarray(unseen)), system, RTOL, ATOL))
+    step = change_of(system, weights, weights, unravel(jnp.asarray(unseen)))
+    found = float(function.scaled_error(step, system, RTOL, ATOL))
     np.testing.assert_allclose(found, 1 / (RTOL * np.linalg.norm(flat)), rtol=1e-6)
 
 
@@ -75,7 +101,7 @@ def test_the_weights_norm_is_relative_to_the_larger_of_both_ends():
     weights = system.weights(ntk_network(1))
     double = jax.tree.map(lambda leaf: 2 * leaf, weights)
     for pair in ((weights, double), (double, weights)):
-        found = in_weights.scaled_error(*pair, weights, system, RTOL, jnp.asarray(1e-30))
+        found = in_weights.scaled_error(change_of(system, *pair, weights), system, RTOL, jnp.asarray(1e-30))
         np.testing.assert_allclose(found, 1 / (2 * RTOL), rtol=1e-12)
 
 
@@ -89,7 +115,7 @@ def test_for_any_loss_it_bounds_what_the_error_does_to_the_loss(loss):
     for seed in range(5):
         _, unravel = ravel_pytree(weights)
         error = unravel(1e-3 * jax.random.normal(jax.random.key(seed), (40,)))
-        scaled = function.scaled_error(weights, weights, error, system, RTOL, ATOL)
+        scaled = function.scaled_error(change_of(system, weights, weights, error), system, RTOL, ATOL)
         moved = system.train_loss(jax.tree.map(jnp.add, weights, error)) - system.train_loss(weights)
         relative = float(scaled * RTOL)
         assert abs(float(moved / excess)) < 1.1 * (2 * relative + relative**2)

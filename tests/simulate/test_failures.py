@@ -51,16 +51,26 @@ def test_a_failure_is_raised_with_the_run_so_far():
 def test_steps_that_are_used_up():
     """Rates 1/2 and 5e7: an explicit solver's 16384 steps end long before the slow one has gone far."""
     axes = Axes(scales=(1.0, 1e4))
-    trajectory = flow_down(axes, t1=100.0, throw=False)
+    trajectory = flow_down(axes, t1=100.0, solver="tsit5", throw=False)
     assert trajectory.result.code == ResultCode.MAX_STEPS_REACHED
     assert "16384" in trajectory.result.message
-    assert "stiff" in trajectory.result.message
+    assert "stiff for the explicit solver 'tsit5'" in trajectory.result.message
+    assert "solver='exponential'" in trajectory.result.message
     assert trajectory.stats["num_steps"] == 16384
     assert 0 < trajectory.result.time < 1
     assert_kept(trajectory, trajectory.result.time)
     np.testing.assert_allclose(trajectory.model.w[0], axes.weights(trajectory.result.time)[0], rtol=1e-3)
     with pytest.raises(gn.SimulationError, match="max_steps_reached"):
-        flow_down(axes, t1=100.0)
+        flow_down(axes, t1=100.0, solver="tsit5")
+
+
+def test_a_solver_that_stiffness_does_not_stop_is_not_called_stiff():
+    trajectory = flow_down(Axes(scales=(1.0, 1e4)), t1=100.0, max_steps=1, throw=False)
+    assert trajectory.result.code == ResultCode.MAX_STEPS_REACHED
+    assert "max_steps = 1 " in trajectory.result.message
+    assert "'exponential'" in trajectory.result.message
+    assert "loosen rtol" in trajectory.result.message
+    assert "stiff" not in trajectory.result.message
 
 
 def test_a_first_loss_that_is_not_finite():

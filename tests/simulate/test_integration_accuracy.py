@@ -109,9 +109,19 @@ def test_gauss_newton_against_scipy(default_run, seed):
 
 
 def test_the_default_tolerance_is_good_for_plots(default_run):
-    """And few steps reach a relative loss of 1e-8: an error norm relative to the residual never stalls."""
+    """And few steps reach a relative loss of 1e-8: an error norm relative to the residual never stalls.
+
+    The two are different methods.
+    """
     rough, fine = default_run(0), default_run(0, rtol=1e-8)
-    assert rough.stats["num_steps"] < 100 < fine.stats["num_steps"]
+    assert (rough.stats["solver"], fine.stats["solver"]) == ("exponential", "dopri8")
+    assert rough.stats["num_steps"] < 20
+    print(
+        "XX",
+        rough.data.test_loss[-1] / fine.data.test_loss[-1] - 1,
+        rough.result.time / fine.result.time - 1,
+        rough.stats,
+    )
     np.testing.assert_allclose(rough.data.test_loss[-1], fine.data.test_loss[-1], rtol=2e-2)
     np.testing.assert_allclose(rough.result.time, fine.result.time, rtol=2e-2)
 
@@ -120,9 +130,9 @@ def test_the_default_tolerance_is_good_for_plots(default_run):
 def test_a_tighter_tolerance_is_a_smaller_error(error_norm):
     expected = reference("gradient", 0, TIMES).y.T
     tolerances = np.array([1e-3, 1e-5, 1e-7])
-    runs = [
-        record(make_problem(), mean_field(), FLOWS["gradient"], rtol=rtol, error_norm=error_norm) for rtol in tolerances
-    ]
+    # Not order 8: on this smooth problem its steps are as long as the saves and the growth of the step size allow.
+    options = {"solver": "tsit5", "error_norm": error_norm}
+    runs = [record(make_problem(), mean_field(), FLOWS["gradient"], rtol=rtol, **options) for rtol in tolerances]
     errors = np.array([np.abs(run.data.weights[1:].values - expected).max() for run in runs])
     assert np.all(errors < 20 * tolerances), errors
     assert np.all(errors[1:] < errors[:-1] / 10), errors

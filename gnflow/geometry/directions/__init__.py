@@ -11,7 +11,12 @@ from ._base import (
 )
 from ._cholesky import Cholesky as Cholesky
 from ._conjugate_gradients import ConjugateGradients as ConjugateGradients
-from ._truncated_eigh import TruncatedEigh as TruncatedEigh, kept_modes as kept_modes
+from ._modes import Decomposition as Decomposition, Modes as Modes, dense_modes as dense_modes
+from ._truncated_eigh import (
+    TruncatedEigh as TruncatedEigh,
+    kept_modes as kept_modes,
+    truncated_inverse as truncated_inverse,
+)
 
 direction_solver_kinds: dict[str, Callable[..., Any]] = {
     "truncated_eigh": TruncatedEigh,

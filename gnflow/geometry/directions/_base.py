@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ...losses import AbstractOutputFactor
 from .._tangent import AbstractTangent
 from ..damping import AbstractDamping
+from ._modes import Decomposition, Modes
 
 
 class SolveDiagnostics(eqx.Module):
@@ -57,6 +58,21 @@ class AbstractDirectionSolver(eqx.Module):
         **Arguments:** `tangent`: of the training inputs; `factor`: R; `whitened_gradient`: h (N, C); `damping`: the rule
         for eps.
         """
+
+    def solve_and_decompose(
+        self,
+        tangent: AbstractTangent,
+        factor: AbstractOutputFactor,
+        whitened_gradient: Float[Array, "samples outputs"],
+        damping: AbstractDamping,
+        time: Float[Array, ""],
+        decomposition: Decomposition,
+    ) -> tuple[Direction, Modes]:
+        """The direction of `solve` and the modes of R^T A R, which a flow's linearisation is made of."""
+        return (
+            self.solve(tangent, factor, whitened_gradient, damping, time),
+            decomposition.modes(tangent, factor),
+        )
 
 
 def relative_residual(residual: Float[Array, "..."], right_hand_side: Float[Array, "..."]) -> Float[Array, ""]:

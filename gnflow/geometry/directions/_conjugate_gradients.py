@@ -9,6 +9,7 @@ from ...losses import AbstractOutputFactor
 from .._tangent import AbstractTangent
 from ..damping import AbstractDamping
 from ._base import AbstractDirectionSolver, Direction, SolveDiagnostics, relative_residual
+from ._modes import Decomposition, Modes
 
 
 class ConjugateGradients(AbstractDirectionSolver):
@@ -60,4 +61,20 @@ class ConjugateGradients(AbstractDirectionSolver):
                 relative_residual=relative_residual(product(solution) - whitened_gradient, whitened_gradient),
                 success=answer.result == lx.RESULTS.successful,
             ),
+        )
+
+    def solve_and_decompose(
+        self,
+        tangent: AbstractTangent,
+        factor: AbstractOutputFactor,
+        whitened_gradient: Float[Array, "samples outputs"],
+        damping: AbstractDamping,
+        time: Float[Array, ""],
+        decomposition: Decomposition,
+    ) -> tuple[Direction, Modes]:
+        """The direction and the leading modes: beyond their number the dense Gram matrix is not formed here either."""
+        matrix_free = Decomposition(0, decomposition.rank, decomposition.power)
+        return (
+            self.solve(tangent, factor, whitened_gradient, damping, time),
+            matrix_free.modes(tangent, factor),
         )

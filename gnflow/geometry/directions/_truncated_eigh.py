@@ -8,7 +8,8 @@ from .._spectrum import numerical_rank, rank_cutoff
 from .._tangent import AbstractTangent
 from ..damping import AbstractDamping
 from ._base import AbstractDirectionSolver, Direction, SolveDiagnostics, relative_residual
-from ._whitening import smallest_gram_eigenvalue, whitened_gram
+from ._modes import Decomposition, Modes, dense_modes
+from ._whitening import smallest_gram_eigenvalue
 
 
 class TruncatedEigh(AbstractDirectionSolver):
@@ -27,21 +28,32 @@ class TruncatedEigh(AbstractDirectionSolver):
         time: Float[Array, ""],
     ) -> Direction:
         """The direction; `rank` counts the eigenvalues of R^T A R above the cut-off."""
-        gram = tangent.gram()
-        matrix = whitened_gram(gram, factor, tangent.outputs.shape[1])
-        eigenvalues, eigenvectors = jnp.linalg.eigh(matrix)
+        return self.solve_and_decompose(tangent, factor, whitened_gradient, damping, time, Decomposition())[0]
+
+    def solve_and_decompose(
+        self,
+        tangent: AbstractTangent,
+        factor: AbstractOutputFactor,
+        whitened_gradient: Float[Array, "samples outputs"],
+        damping: AbstractDamping,
+        time: Float[Array, ""],
+        decomposition: Decomposition,
+    ) -> tuple[Direction, Modes]:
+        """The direction and the modes it was computed from; always all of them, whatever `decomposition` says."""
+        modes = dense_modes(tangent, factor)
+        gram, matrix, eigenvalues, eigenvectors = modes.gram, modes.matrix, modes.eigenvalues, modes.eigenvectors
+        assert gram is not None
+        assert matrix is not None
         if damping.needs_smallest_eigenvalue:
             smallest = smallest_gram_eigenvalue(gram, factor, eigenvalues)
         else:
             smallest = jnp.zeros(())
         shift = damping(time, smallest)
         right_hand_side = whitened_gradient.reshape(-1)
-        modes = kept_modes(eigenvalues, shift)
-        shifted = jnp.where(modes, jnp.maximum(eigenvalues, 0.0) + shift, 1.0)
-        amplitudes = jnp.where(modes, (eigenvectors.T @ right_hand_side) / shifted, 0.0)
-        solution = eigenvectors @ amplitudes
+        inverse = truncated_inverse(eigenvalues, shift)
+        solution = eigenvectors @ (inverse * (eigenvectors.T @ right_hand_side))
         residual = matrix @ solution + shift * solution - right_hand_side
-        return Direction(
+        direction = Direction(
             coefficients=factor.product(solution.reshape(whitened_gradient.shape)),
             diagnostics=SolveDiagnostics(
                 damping=shift,
@@ -50,6 +62,13 @@ class TruncatedEigh(AbstractDirectionSolver):
                 success=jnp.all(jnp.isfinite(solution)),
             ),
         )
+        return direction, modes
+
+
+def truncated_inverse(eigenvalues: Float[Array, " size"], shift: Float[Array, ""]) -> Float[Array, " size"]:
+    """1/(lam + eps) for the modes that can be divided by it, 0 for the others."""
+    modes = kept_modes(eigenvalues, shift)
+    return jnp.where(modes, 1.0 / jnp.where(modes, jnp.maximum(eigenvalues, 0.0) + shift, 1.0), 0.0)
 
 
 def kept_modes(eigenvalues: Float[Array, " size"], shift: Float[Array, ""]) -> Bool[Array, " size"]:

@@ -1,0 +1,130 @@
+"""A flow linearised at a point: the low-rank part W of its Jacobian, in the coordinates that diagonalise it."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from ..losses import AbstractOutputFactor, ScaledIdentity
+from ._tangent import AbstractTangent
+from .directions import Direction, Modes
+
+
+class Linearisation(eqx.Module):
+    """The flow w' = F(w) = -J^T a near a point w_n, with W = -J^T L diag(1) Rt J of rank r <= NC in place of F's Jacobian.
+
+    For a flow a = K g the Jacobian of F is -J^T K H_L J (H_L the Hessian of the loss) plus terms that vanish with the
+    residual or come from the change of K and J. W keeps the first, factored so that Rt A L = diag(beta): then for every
+    function psi that is analytic at 0
+
+        psi(h W) x = psi(0) x - h J^T L diag( (psi(0) - psi(-h beta)) / (h beta) ) Rt J x,
+
+    which costs one J and one J^T product. beta >= 0 because A K is symmetric positive semi-definite. Derived in
+    docs/theory.md, Exponential steps.
+
+    **Attributes:** `tangent` at w_n; `direction`: a (N, C) and how it was solved for; `left`: L (NC, r); `right`: Rt (r, NC);
+    `rates`: beta (r,), in 1/flow time; `gram`: A (NC, NC), or None where it was not formed; `relative_residual` and
+    `left_out`: of the modes (`geometry.directions.Modes`), the latter as a rate: modes that decay slower than it may be
+    missing in W.
+    """
+
+    tangent: AbstractTangent
+    direction: Direction
+    left: Float[Array, "size rank"]
+    right: Float[Array, "rank size"]
+    rates: Float[Array, " rank"]
+    gram: Float[Array, "size size"] | None
+    relative_residual: Float[Array, ""]
+    left_out: Float[Array, ""]
+
+    def pull(self, coefficients: Float[Array, " size"]) -> PyTree:
+        """J^T q: a tree like the weights."""
+        return self.tangent.vjp(coefficients.reshape(self.tangent.outputs.shape))
+
+    def pull_all(self, coefficients: Float[Array, "count size"]) -> PyTree:
+        """J^T of several q at once: a tree like the weights, each leaf with a leading dimension."""
+        return jax.vmap(self.pull)(coefficients)
+
+    def push(self, displacement: PyTree) -> Float[Array, " size"]:
+        """J x for a tree like the weights."""
+        return self.tangent.jvp(displacement).reshape(-1)
+
+    def gram_product(self, coefficients: Float[Array, " size"]) -> Float[Array, " size"]:
+        """A q, (NC,)."""
+        if self.gram is None:
+            return self.push(self.pull(coefficients))
+        return self.gram @ coefficients
+
+
+def linearise_with_hessian(
+    tangent: AbstractTangent,
+    direction: Direction,
+    modes: Modes,
+    gains: Float[Array, " rank"],
+    factor: AbstractOutputFactor,
+    scale: Float[Array, ""] | float = 1.0,
+) -> Linearisation:
+    """W for a flow whose K is a function of the modes in the Hessian's own metric: K H_L = R Q diag(gains) Q^T R^T scale.
+
+    **Arguments:** `modes`: of R^T A R; `gains`: K's values on them; `factor`: R; `scale`: c with H_L = c R R^T.
+    """
+    columns = _on_columns(factor.product, modes.eigenvectors, tangent.outputs.shape)
+    rates = scale * gains * jnp.maximum(modes.eigenvalues, 0.0)
+    if isinstance(factor, ScaledIdentity):
+        right = jnp.sqrt(factor.scale) * modes.eigenvectors.T
+    else:
+        right = columns.T
+    return Linearisation(
+        tangent=tangent,
+        direction=direction,
+        left=columns * (scale * gains)[None, :],
+        right=right,
+        rates=rates,
+        gram=modes.gram,
+        relative_residual=modes.relative_residual,
+        left_out=scale * jnp.max(gains) * modes.left_out,
+    )
+
+
+def linearise_with_other_metric(
+    tangent: AbstractTangent,
+    direction: Direction,
+    modes: Modes,
+    gains: Float[Array, " rank"],
+    factor: AbstractOutputFactor,
+    hessian_factor: AbstractOutputFactor,
+) -> Linearisation:
+    """W for a flow whose K is a function of all modes in a metric R R^T (R invertible) that is not the Hessian R_L R_L^T.
+
+    With T = R^(-1) R_L the symmetric T^T Q diag(gains lam) Q^T T = Q' diag(beta) Q'^T gives L = R Q diag(gains) Q^T T Q' and
+    Rt = Q'^T R_L^T: a second eigendecomposition of size NC.
+    """
+    shape = tangent.outputs.shape
+    eigenvalues = jnp.maximum(modes.eigenvalues, 0.0)
+
+    def relative(column: Array) -> Array:
+        return factor.whiten(hessian_factor.product(column))
+
+    # Block diagonal over the samples, but applied as a matrix: R need not be symmetric.
+    rotated = _on_columns(relative, jnp.eye(tangent.outputs.size), shape).T @ modes.eigenvectors  # T^T Q
+    rates, rotation = jnp.linalg.eigh((rotated * (gains * eigenvalues)[None, :]) @ rotated.T)
+    left = modes.eigenvectors @ (gains[:, None] * (rotated.T @ rotation))
+    return Linearisation(
+        tangent=tangent,
+        direction=direction,
+        left=_on_columns(factor.product, left, shape),
+        right=_on_columns(hessian_factor.product, rotation, shape).T,
+        rates=jnp.maximum(rates, 0.0),
+        gram=modes.gram,
+        relative_residual=modes.relative_residual,
+        left_out=modes.left_out,
+    )
+
+
+def _on_columns(
+    function: Callable[[Array], Array], matrix: Float[Array, "size columns"], shape: tuple[int, ...]
+) -> Float[Array, "size columns"]:
+    """A map of outputs (N, C) applied to every column of a matrix with NC rows."""
+    return jax.vmap(lambda column: function(column.reshape(shape)).reshape(-1), in_axes=1, out_axes=1)(matrix)

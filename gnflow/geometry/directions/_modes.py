@@ -1,0 +1,104 @@
+"""The eigenvectors of the whitened Gram matrix: all of them, or the leading ones where it is too large to form."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ..._core import ConfigError, require_positive_int, stream
+from ...losses import AbstractOutputFactor
+from .._tangent import AbstractTangent
+from ._whitening import whitened_gram
+
+# Columns that are sent through J^T and J at once: what they need beside the result.
+_BLOCK = 16
+
+
+class Modes(eqx.Module):
+    """Eigenpairs of B = R^T A R, with H = R R^T an output metric.
+
+    **Attributes:** `eigenvalues` (r,), ascending; `eigenvectors` (NC, r), orthonormal, with Q^T B Q = diag(eigenvalues) to
+    rounding also where they are approximations; `gram`: A (NC, NC) and `matrix`: B, or None where they were not formed;
+    `relative_residual`: the largest ||B q - lam q|| over the largest eigenvalue (0 for all modes, which are exact to
+    rounding); `left_out`: the largest eigenvalue that is left out, estimated (0 for all modes).
+    """
+
+    eigenvalues: Float[Array, " rank"]
+    eigenvectors: Float[Array, "size rank"]
+    gram: Float[Array, "size size"] | None
+    matrix: Float[Array, "size size"] | None
+    relative_residual: Float[Array, ""]
+    left_out: Float[Array, ""]
+
+
+class Decomposition(eqx.Module):
+    """How to get the modes: up to `dense_limit` outputs NC all of them by a dense eigendecomposition, beyond it the `rank`
+    leading ones by randomised subspace iteration with a Rayleigh-Ritz step, in memory O(NC rank).
+
+    Source: Halko, Martinsson, Tropp, "Finding structure with randomness", SIAM Review 2011, Algorithms 4.4 and 5.3.
+
+    **Arguments:** `dense_limit` >= 0; `rank` >= 1; `power`: subspace iterations beyond the first, >= 0, each of which takes
+    one product with B for each of rank + 10 columns. **Raises:** `ConfigError` for other numbers.
+    """
+
+    dense_limit: int = eqx.field(static=True, default=4096)
+    rank: int = eqx.field(static=True, default=512)
+    power: int = eqx.field(static=True, default=1)
+
+    def __check_init__(self):
+        require_positive_int(ConfigError, rank=self.rank)
+        for name, value in (("dense_limit", self.dense_limit), ("power", self.power)):
+            if not isinstance(value, int) or value < 0:
+                raise ConfigError(f"{name} = {value!r}; expected a whole number of at least 0.")
+
+    def is_dense(self, num_outputs: int) -> bool:
+        """Whether NC = `num_outputs` outputs are decomposed whole."""
+        return num_outputs <= max(self.dense_limit, self.rank)
+
+    def modes(self, tangent: AbstractTangent, factor: AbstractOutputFactor) -> Modes:
+        """The modes of R^T J J^T R for the tangent's J and the factor R."""
+        if self.is_dense(tangent.outputs.size):
+            return dense_modes(tangent, factor)
+        return self._leading_modes(tangent, factor)
+
+    def _leading_modes(self, tangent: AbstractTangent, factor: AbstractOutputFactor) -> Modes:
+        shape = tangent.outputs.shape
+
+        def product(column: Array) -> Array:
+            pulled = tangent.vjp(factor.product(column.reshape(shape)))
+            return factor.transpose_product(tangent.jvp(pulled)).reshape(-1)
+
+        def products(columns: Array) -> Array:
+            return jax.lax.map(product, columns.T, batch_size=_BLOCK).T
+
+        oversampled = min(self.rank + 10, tangent.outputs.size)
+        block = jax.random.normal(
+            stream(jax.random.key(0), "randomised subspace iteration"), (shape[0] * shape[1], oversampled)
+        )
+        for _ in range(self.power + 1):
+            block = jnp.linalg.qr(products(block))[0]
+        image = products(block)
+        small = block.T @ image
+        eigenvalues, rotation = jnp.linalg.eigh((small + small.T) / 2)
+        kept = slice(oversampled - self.rank, None)
+        vectors = block @ rotation[:, kept]
+        residuals = image @ rotation[:, kept] - vectors * eigenvalues[None, kept]
+        largest = jnp.maximum(eigenvalues[-1], jnp.finfo(jnp.float64).tiny)
+        dropped = eigenvalues[: oversampled - self.rank]
+        return Modes(
+            eigenvalues=eigenvalues[kept],
+            eigenvectors=vectors,
+            gram=None,
+            matrix=None,
+            relative_residual=jnp.max(jnp.linalg.norm(residuals, axis=0)) / largest,
+            left_out=jnp.maximum(dropped[-1], 0.0) if dropped.size else jnp.zeros(()),
+        )
+
+
+def dense_modes(tangent: AbstractTangent, factor: AbstractOutputFactor) -> Modes:
+    """All modes, by one symmetric eigendecomposition of size NC."""
+    gram = tangent.gram()
+    matrix = whitened_gram(gram, factor, tangent.outputs.shape[1])
+    eigenvalues, eigenvectors = jnp.linalg.eigh(matrix)
+    nothing = jnp.zeros(())
+    return Modes(eigenvalues, eigenvectors, gram, matrix, nothing, nothing)

@@ -1,0 +1,130 @@
+"""The solvers a run can name, what each asks for, and the choice that `solver="auto"` makes."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import diffrax
+
+from .._core import ConfigError, look_up
+from ._exponential import ExponentialRungeKutta
+from ._implicit import LowRankKvaerno5
+from ._term import LinearisedTerm
+
+solver_kinds: dict[str, Callable[[], diffrax.AbstractAdaptiveSolver]] = {
+    "exponential": ExponentialRungeKutta,
+    "kvaerno5": LowRankKvaerno5,
+    "bosh3": diffrax.Bosh3,
+    "dopri5": diffrax.Dopri5,
+    "tsit5": diffrax.Tsit5,
+    "dopri8": diffrax.Dopri8,
+}
+
+# Measured at the paper's size (docs/devdocs/solvers.md): what keeps the test loss within 0.5% of its converged value.
+_EXPONENTIAL_RTOL = 5e-3
+_OTHER_RTOL = 1e-3
+
+# Nothing but the error limits the steps of a solver that is linearised: they may change as fast as the error says.
+_UNLIMITED_GROWTH = (0.02, 1000.0)
+_LIMITED_GROWTH = (0.2, 10.0)
+_ANTICIPATION = 0.75
+
+# Below it Dopri8 reaches the same error in less time on Gauss-Newton flows (docs/devdocs/solvers.md).
+_TIGHT_RTOL = 1e-4
+
+# Rate of the fastest mode times length of the run: Tsit5 is stable in a handful of steps.
+_EXPLICIT_SPAN = 10.0
+
+
+class SolverChoice(NamedTuple):
+    """A solver, and what a run does with it.
+
+    **Attributes:** `name` and `reason`, which a trajectory's stats report; `rtol`: the tolerance it takes unless told;
+    `min_growth`, `max_growth`: the least and largest factor from one step to the next; `anticipation`: how far the step
+    size follows the trend of the errors (where stability limits the step, there is no trend to follow).
+    """
+
+    solver: diffrax.AbstractAdaptiveSolver
+    name: str
+    reason: str
+    rtol: float
+    min_growth: float
+    max_growth: float
+    anticipation: float
+
+    @property
+    def needs_linearisation(self) -> bool:
+        """Whether it takes a `LinearisedTerm`."""
+        return self.solver.term_structure is LinearisedTerm
+
+
+def check_solver(solver: Any) -> None:
+    """**Raises:** `ConfigError` unless `solver` is "auto", a name in `solver_kinds` (the message has the nearest), or a
+    Diffrax solver with an error estimate."""
+    if isinstance(solver, str):
+        if solver != "auto":
+            look_up(solver, solver_kinds, "solver")
+    elif not isinstance(solver, diffrax.AbstractAdaptiveSolver):
+        raise ConfigError(
+            f"solver = {solver!r}; expected 'auto', one of {', '.join(solver_kinds)}, or a diffrax solver with an error "
+            "estimate (gnflow chooses step sizes adaptively; for fixed steps use gnflow.iterate)."
+        )
+
+
+def choose_solver(
+    solver: Any, linearised: bool, is_stiff: bool, rtol: float | None, stiffness: Callable[[], float | None]
+) -> SolverChoice:
+    """The solver of a run.
+
+    "auto" is the exponential solver for every flow with a linearisation, with two exceptions: a run that ends before the
+    fastest mode has decayed by e^-10, where an explicit solver takes few steps and none needs a Gram matrix; and a flow that
+    is not stiff asked for with a small `rtol`, where Dopri8's order pays (docs/devdocs/solvers.md, Work and precision).
+
+    **Arguments:** `solver`: "auto", a name, or a Diffrax solver; `linearised`: whether the flow has a linearisation;
+    `is_stiff`: whether its rates spread with the spectrum of the Gram matrix; `rtol`: the run's, None for the solver's own;
+    `stiffness`: gives the largest rate times the length of the run, None where the end is not known or where an explicit
+    step would need the Gram matrix too.
+
+    **Raises:** `ConfigError` as `check_solver` does, and for a solver that needs a linearisation the flow has not.
+    """
+    check_solver(solver)
+    if solver == "auto":
+        if not linearised:
+            return _named("tsit5", "the flow has no linearisation")
+        folds = stiffness()
+        if folds is not None and folds <= _EXPLICIT_SPAN:
+            return _named("tsit5", f"the fastest mode decays by no more than exp(-{folds:.2g}) in the run")
+        if not is_stiff and rtol is not None and rtol <= _TIGHT_RTOL:
+            return _named("dopri8", "the flow is not stiff and the tolerance is tight")
+        return _named("exponential", "no step size is limited by stiffness")
+    if isinstance(solver, str):
+        choice = _named(solver, "asked for")
+    else:
+        kinds = {kind: name for name, kind in solver_kinds.items()}
+        name = kinds.get(type(solver), type(solver).__name__.lower())
+        choice = _choice(solver, name, "asked for")
+    if choice.needs_linearisation and not linearised:
+        raise ConfigError(
+            f"solver = {choice.name!r} needs a flow with a linearisation (an AbstractLinearisedFlow), which this one is not; "
+            "use 'auto' or an explicit solver such as 'tsit5'."
+        )
+    return choice
+
+
+def stages_per_step(solver: diffrax.AbstractAdaptiveSolver) -> int | None:
+    """Velocity evaluations a step takes, counting one that it shares with the step before; None where it is not fixed."""
+    if isinstance(solver, ExponentialRungeKutta):
+        return 4
+    if not isinstance(solver, diffrax.AbstractERK) or not isinstance(solver.tableau, diffrax.ButcherTableau):
+        return None
+    return solver.tableau.num_stages - int(bool(solver.tableau.fsal))
+
+
+def _named(name: str, reason: str) -> SolverChoice:
+    return _choice(solver_kinds[name](), name, reason)
+
+
+def _choice(solver: diffrax.AbstractAdaptiveSolver, name: str, reason: str) -> SolverChoice:
+    rtol = _EXPONENTIAL_RTOL if isinstance(solver, ExponentialRungeKutta) else _OTHER_RTOL
+    if solver.term_structure is LinearisedTerm:
+        return SolverChoice(solver, name, reason, rtol, *_UNLIMITED_GROWTH, _ANTICIPATION)
+    return SolverChoice(solver, name, reason, rtol, *_LIMITED_GROWTH, 0.0)

@@ -1,0 +1,117 @@
+"""The exponential Runge-Kutta solver: steps that no stiffness limits, exact for models linear in their weights."""
+
+from typing import Any, ClassVar
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from .._core import tree_add_scaled, tree_scale, tree_subtract
+from ..geometry import Decomposition, Linearisation
+from ._exponential_interpolation import ExponentialInterpolation, Static, StepPath
+from ._reduced import ReducedVector, apply_functions, combination, reduce
+from ._term import LinearisedTerm, unwrap
+
+
+class ExponentialRungeKutta(diffrax.AbstractAdaptiveSolver):
+    """Krogstad's exponential Runge-Kutta method of order 4, linearised anew at each step with the flow's low-rank W.
+
+    With F the vector field, D_i = F(t_i, U_i) - F(t_n, w_n) - W (U_i - w_n), z = h W:
+
+        U_2 = w + h/2 phi_1(z/2) F
+        U_3 = w + h/2 phi_1(z/2) F + h phi_2(z/2) D_2
+        U_4 = w + h phi_1(z) F + 2 h phi_2(z) D_3
+        w+  = w + h phi_1(z) F + h (2 phi_2 - 4 phi_3)(z) (D_2 + D_3) + h (4 phi_3 - phi_2)(z) D_4
+
+    the last of which is the exact integral of the parabola through 0, (D_2 + D_3)/2 and D_4. The method with D_3 for the mean
+    has order 3; the difference of the two is the error estimate. The order holds for any W (what W leaves out is in the
+    D_i); a better W only allows longer steps. Where the model is linear in its weights and the loss is quadratic all D_i
+    vanish and one step of any length is exact. A step costs one linearisation (the Gram matrix and its eigendecomposition),
+    three further velocities, three J and eight J^T products.
+
+    Sources: Krogstad, "Generalized integrating factor methods for stiff PDEs", J. Comput. Phys. 2005, ETDRK4-B;
+    Hochbruck and Ostermann, Acta Numerica 2010, Section 2, whose stiff order of it is 3 in the worst case and 4 where the
+    remainder is smooth. The reduction to NC dimensions is derived in docs/theory.md, Exponential steps.
+
+    Takes a `LinearisedTerm`. Dense output is the same formula at intermediate times, of order 3, so that saves and events
+    inside a long step see the fast modes decay. With `dense=True` each step keeps its linearisation: O(N M + NC^2) numbers.
+
+    **Arguments:** `decomposition`: how the modes of the Gram matrix are found; beyond its dense limit only the leading ones
+    are integrated exponentially, and the rest explicitly.
+    """
+
+    term_structure: ClassVar = LinearisedTerm
+    interpolation_cls: ClassVar = ExponentialInterpolation
+
+    decomposition: Decomposition = Decomposition()
+
+    def order(self, terms: Any) -> int:
+        """4."""
+        return 4
+
+    def init(self, terms: Any, t0: Any, t1: Any, y0: PyTree, args: Any) -> None:
+        """Nothing is carried from step to step."""
+        return None
+
+    def func(self, terms: Any, t0: Any, y0: PyTree, args: Any) -> PyTree:
+        """The vector field."""
+        return terms.vf(t0, y0, args)
+
+    def step(
+        self, terms: Any, t0: Any, t1: Any, y0: PyTree, args: Any, solver_state: None, made_jump: Any
+    ) -> tuple[PyTree, PyTree, dict[str, Any], None, diffrax.RESULTS]:
+        """One step from t0 to t1."""
+        terms = unwrap(terms)
+        weights, integrals = terms.split(y0)
+        length = t1 - t0
+        half = length / 2
+        linearisation = terms.linearise(t0, weights, self.decomposition)
+        coefficients = linearisation.direction.coefficients.reshape(-1)
+        start = reduce(linearisation, None, -coefficients)
+
+        def remainder(span: Any, parts: list[Any]) -> ReducedVector:
+            """D at w + s sum psi(s W) x."""
+            ((increment, amplitudes),) = apply_functions(linearisation, span, [parts])
+            point = tree_add_scaled(weights, span, increment)
+            return remainder_at(terms, linearisation, t0 + span, point, span * amplitudes)
+
+        second = remainder(half, [({1: 1.0}, start)])
+        third = remainder(half, [({1: 1.0}, start), ({2: 2.0}, second)])
+        fourth = remainder(length, [({1: 1.0}, start), ({2: 2.0}, third)])
+        # Dense output needs no diagnostics, and Diffrax cannot keep their integers (it fills unused slots with inf).
+        kept = eqx.tree_at(
+            lambda part: part.direction.diagnostics, linearisation, None, is_leaf=lambda leaf: leaf is None
+        )
+        path = StepPath(
+            linearisation=kept,
+            start=start,
+            slope=combination((second, third, fourth), (2.0, 2.0, -1.0)),
+            bend=combination((second, third, fourth), (-2.0, -2.0, 2.0)),
+            integrands=terms.integrands,
+        )
+        difference = combination((second, third), (1.0, -1.0))
+        # What the step adds to the weights and its error share one J^T product.
+        sums = [path.parts(1.0), [({2: 2.0, 3: -4.0}, difference)]]
+        (increment, _), (error, _) = apply_functions(linearisation, length, sums)
+        y1 = terms.join(tree_add_scaled(weights, length, increment), path.integrate(integrals, length, length))
+        y_error = terms.join(tree_scale(length, error), jax.tree.map(jnp.zeros_like, integrals))
+        dynamic, static = eqx.partition(path, eqx.is_array)
+        dense_info = {"y0": y0, "path": dynamic, "static": Static(static)}
+        return y1, y_error, dense_info, None, diffrax.RESULTS.successful
+
+
+def remainder_at(
+    terms: LinearisedTerm, linearisation: Linearisation, time: Any, point: PyTree, amplitudes: Float[Array, " rank"]
+) -> ReducedVector:
+    """D = F(point) - F(w_n) - W (point - w_n), given the amplitudes of point - w_n.
+
+    Written as -(J_point - J)^T a_point + J^T (a_n - a_point + L Rt J (point - w_n)): the first term is exactly zero for a
+    model that is linear in its weights, instead of a difference of large numbers times a step that may be 1e12 long.
+    """
+    tangent, coefficients = terms.direction(time, point)
+    flat = coefficients.reshape(-1)
+    rest = tree_subtract(linearisation.pull(flat), tangent.vjp(coefficients))
+    start = linearisation.direction.coefficients.reshape(-1)
+    return reduce(linearisation, rest, start - flat + linearisation.left @ amplitudes)

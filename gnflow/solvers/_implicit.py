@@ -1,0 +1,122 @@
+"""An implicit Runge-Kutta solver whose linear systems have the size NC: Kvaerno's method with the low-rank linearisation."""
+
+from typing import Any, ClassVar
+
+import diffrax
+import equinox as eqx
+import jax.numpy as jnp
+import optimistix as optx
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from .._core import tree_add_scaled, tree_rms, tree_subtract
+from ..geometry import Decomposition, Linearisation
+from ._term import LinearisedTerm, unwrap
+
+_MAX_ITERATIONS = 12
+
+
+class LowRankKvaerno5(diffrax.AbstractAdaptiveSolver):
+    """Diffrax's Kvaerno5 (order 5, L-stable, embedded order 4) for flows, in O(N M + NC^2) memory.
+
+    Its stages are solved by a chord method with I - gamma h W in place of the Jacobian, inverted in NC dimensions (Woodbury).
+    Source: Kvaerno, "Singly diagonally implicit Runge-Kutta methods with an explicit first stage", BIT 2004.
+
+    **Arguments:** `decomposition`: how the modes of the Gram matrix are found; `iteration_rtol`: the error of a stage's
+    velocity at which its iteration ends, relative to that velocity.
+    """
+
+    term_structure: ClassVar = LinearisedTerm
+    interpolation_cls: ClassVar = diffrax.Kvaerno5.interpolation_cls
+
+    decomposition: Decomposition = Decomposition()
+    iteration_rtol: float = 1e-6
+
+    def _inner(self, terms: Any) -> diffrax.Kvaerno5:
+        root_finder = LowRankChord(terms=unwrap(terms), decomposition=self.decomposition, rtol=self.iteration_rtol)
+        return diffrax.Kvaerno5(root_finder=root_finder, root_find_max_steps=_MAX_ITERATIONS)
+
+    def order(self, terms: Any) -> int:
+        """5."""
+        return 5
+
+    def init(self, terms: Any, t0: Any, t1: Any, y0: PyTree, args: Any) -> Any:
+        """The vector field at the start, which each step hands to the next."""
+        return self._inner(terms).init(terms, t0, t1, y0, args)
+
+    def func(self, terms: Any, t0: Any, y0: PyTree, args: Any) -> PyTree:
+        """The vector field."""
+        return terms.vf(t0, y0, args)
+
+    def step(
+        self, terms: Any, t0: Any, t1: Any, y0: PyTree, args: Any, solver_state: Any, made_jump: Any
+    ) -> tuple[PyTree, PyTree, dict[str, Any], Any, diffrax.RESULTS]:
+        """One step from t0 to t1."""
+        return self._inner(terms).step(terms, t0, t1, y0, args, solver_state, made_jump)
+
+
+class _ChordState(eqx.Module):
+    """**Attributes:** `linearisation` and `gain` = gamma h, fixed for the step; the sizes of the last two corrections."""
+
+    linearisation: Linearisation
+    gain: Float[Array, ""]
+    correction: Float[Array, ""]
+    previous: Float[Array, ""]
+    iterations: Int[Array, ""]
+
+
+class LowRankChord(optx.AbstractRootFinder):
+    """Newton's iteration for the implicit stages of a Diffrax solver with the fixed inverse
+
+        (I - c W)^(-1) x = x - c J^T L diag(1/(1 + c beta)) Rt J x,   c = gamma h.
+
+    **Arguments:** `terms`: the term that is integrated; `decomposition`; `rtol`: where to stop, relative to the velocity.
+    """
+
+    terms: LinearisedTerm
+    decomposition: Decomposition
+    rtol: float
+    atol: float = 1e-30
+    norm: Any = eqx.field(static=True, default=optx.rms_norm)
+
+    def init(
+        self, fn: Any, y: PyTree, args: Any, options: dict[str, Any], f_struct: Any, aux_struct: Any, tags: frozenset
+    ) -> _ChordState:
+        """Linearise at the first iterate of the first implicit stage; Diffrax hands the state to the stages after it."""
+        if "init_state" in options:
+            return options["init_state"]
+        _, diagonal, _, prod, time, partial, _, control = args
+        point = tree_add_scaled(partial, diagonal, prod(y, control))
+        linearisation = self.terms.linearise(time, self.terms.split(point)[0], self.decomposition)
+        infinite = jnp.asarray(jnp.inf)
+        return _ChordState(linearisation, jnp.asarray(diagonal * control), infinite, infinite, jnp.asarray(0))
+
+    def step(
+        self, fn: Any, y: PyTree, args: Any, options: dict[str, Any], state: _ChordState, tags: frozenset
+    ) -> tuple[PyTree, _ChordState, Any]:
+        """y - (I - c W)^(-1) fn(y)."""
+        residual, aux = fn(y, args)
+        weights, integrals = self.terms.split(residual)
+        linearisation, gain = state.linearisation, state.gain
+        amplitudes = linearisation.right @ linearisation.push(weights) / (1 + gain * linearisation.rates)
+        solved = tree_add_scaled(weights, -gain, linearisation.pull(linearisation.left @ amplitudes))
+        new = tree_subtract(y, self.terms.join(solved, integrals))
+        # The integrals follow from the weights and are not iterated on.
+        size = tree_rms(solved) / (self.rtol * tree_rms(self.terms.split(new)[0]) + self.atol)
+        return new, _ChordState(linearisation, gain, size, state.correction, state.iterations + 1), aux
+
+    def terminate(
+        self, fn: Any, y: PyTree, args: Any, options: dict[str, Any], state: _ChordState, tags: frozenset
+    ) -> tuple[Bool[Array, ""], optx.RESULTS]:
+        """Stop where the geometric series of corrections adds less than the tolerance, or where it diverges."""
+        rate = state.correction / state.previous
+        twice = state.iterations >= 2
+        converged = (state.correction < 1e-3) | (twice & (rate < 1) & (state.correction * rate < (1 - rate)))
+        diverged = ~jnp.isfinite(state.correction) & (state.iterations >= 1) | (twice & (rate > 2) & ~converged)
+        result = optx.RESULTS.where(diverged, optx.RESULTS.nonlinear_divergence, optx.RESULTS.successful)
+        return converged | diverged, result
+
+    def postprocess(
+        self, fn: Any, y: PyTree, aux: Any, args: Any, options: dict[str, Any], state: Any, tags: Any, result: Any
+    ) -> tuple[PyTree, Any, dict[str, Any]]:
+        """Nothing more."""
+        return y, aux, {}

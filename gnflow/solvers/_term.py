@@ -1,0 +1,73 @@
+"""A flow as a Diffrax term that also knows its linearisation."""
+
+from collections.abc import Callable
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from .._core import tree_scale
+from ..geometry import AbstractTangent, Decomposition, Linearisation, System
+
+
+class LinearisedTerm(diffrax.AbstractTerm):
+    """w' = -J^T a for `diffrax.diffeqsolve`, with the low-rank linearisation that the exponential and implicit solvers take.
+
+    The state y is the tree of trained weights, `system.weights(model)`; or, with `integrands`, the pair (weights,
+    integrals), where `integrands(w')` gives the rates of change of the integrals.
+
+    **Arguments:** `flow`: an `AbstractLinearisedFlow` (of a wrapped flow its `dynamics`); `system`: from
+    `flow.system(problem, model)`; `integrands`: a function of the velocity that returns a dictionary of scalars, or None.
+    """
+
+    flow: Any
+    system: System
+    integrands: Callable[[PyTree], dict[str, Array]] | None = None
+
+    def vf(self, t: Any, y: PyTree, args: Any) -> PyTree:
+        """w', with the integrals' rates of change where there are integrals."""
+        tangent, coefficients = self.direction(t, self.split(y)[0])
+        velocity = tree_scale(-1.0, tangent.vjp(coefficients))
+        return self.join(velocity, {} if self.integrands is None else self.integrands(velocity))
+
+    def contr(self, t0: Any, t1: Any, **kwargs: Any) -> Any:
+        """t1 - t0."""
+        return t1 - t0
+
+    def prod(self, vf: PyTree, control: Any) -> PyTree:
+        """The vector field times a time difference."""
+        return jax.tree.map(lambda leaf: control * leaf, vf)
+
+    def direction(self, t: Any, weights: PyTree) -> tuple[AbstractTangent, Float[Array, "samples outputs"]]:
+        """The tangent at `weights` and the coefficients a (N, C) at flow time `t`."""
+        tangent = self.system.tangent(weights)
+        time = jnp.asarray(t, dtype=jnp.float64)
+        return tangent, self.flow.direction(time, tangent, self.system).coefficients
+
+    def linearise(self, t: Any, weights: PyTree, decomposition: Decomposition) -> Linearisation:
+        """The direction and W at `weights` and flow time `t`."""
+        time = jnp.asarray(t, dtype=jnp.float64)
+        return self.flow.linearisation(time, self.system.tangent(weights), self.system, decomposition)
+
+    def split(self, y: PyTree) -> tuple[PyTree, dict[str, Array]]:
+        """(weights, integrals) of a state, or of anything of its structure."""
+        return (y, {}) if self.integrands is None else y
+
+    def join(self, weights: PyTree, integrals: dict[str, Array]) -> PyTree:
+        """The inverse of `split`."""
+        return weights if self.integrands is None else (weights, integrals)
+
+
+def unwrap(terms: Any) -> LinearisedTerm:
+    """The term inside the wrapper with which Diffrax turns the direction of time; gnflow's flows run forwards only.
+
+    **Raises:** an `equinox` runtime error in an integration from a later to an earlier time.
+    """
+    if isinstance(terms, LinearisedTerm):
+        return terms
+    return eqx.error_if(
+        terms.term, jnp.asarray(terms.direction) < 0, "a linearised flow is integrated forwards only; let t0 < t1."
+    )
