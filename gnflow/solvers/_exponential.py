@@ -3,14 +3,13 @@
 from typing import Any, ClassVar
 
 import diffrax
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from .._core import tree_add_scaled, tree_scale, tree_subtract
 from ..geometry import Decomposition, Linearisation
-from ._exponential_interpolation import ExponentialInterpolation, Static, StepPath
+from ._exponential_interpolation import ExponentialInterpolation, Packed, StepPath
 from ._reduced import ReducedVector, apply_functions, combination, reduce
 from ._term import LinearisedTerm, unwrap
 
@@ -80,12 +79,8 @@ class ExponentialRungeKutta(diffrax.AbstractAdaptiveSolver):
         second = remainder(half, [({1: 1.0}, start)])
         third = remainder(half, [({1: 1.0}, start), ({2: 2.0}, second)])
         fourth = remainder(length, [({1: 1.0}, start), ({2: 2.0}, third)])
-        # Dense output needs no diagnostics, and Diffrax cannot keep their integers (it fills unused slots with inf).
-        kept = eqx.tree_at(
-            lambda part: part.direction.diagnostics, linearisation, None, is_leaf=lambda leaf: leaf is None
-        )
         path = StepPath(
-            linearisation=kept,
+            linearisation=linearisation,
             start=start,
             slope=combination((second, third, fourth), (2.0, 2.0, -1.0)),
             bend=combination((second, third, fourth), (-2.0, -2.0, 2.0)),
@@ -97,8 +92,7 @@ class ExponentialRungeKutta(diffrax.AbstractAdaptiveSolver):
         (increment, _), (error, _) = apply_functions(linearisation, length, sums)
         y1 = terms.join(tree_add_scaled(weights, length, increment), path.integrate(integrals, length, length))
         y_error = terms.join(tree_scale(length, error), jax.tree.map(jnp.zeros_like, integrals))
-        dynamic, static = eqx.partition(path, eqx.is_array)
-        dense_info = {"y0": y0, "path": dynamic, "static": Static(static)}
+        dense_info = {"y0": y0, "path": Packed(path)}
         return y1, y_error, dense_info, None, diffrax.RESULTS.successful
 
 

@@ -14,8 +14,9 @@ from .._core import tree_add_scaled
 from ..geometry import Linearisation
 from ._reduced import Psi, ReducedVector, apply_functions
 
-# In log(1 + s beta_max) the speed along a step has features of width one, over at most some 30 units.
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(40)
+# In u = log(1 + s beta_max) each mode's decay is a smooth feature of width about one. Measured for the path length of one step
+# with a mode in each decade (tests/solvers): relative errors of 1e-11 over 4 decades, 4e-7 over 7.
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(64)
 
 
 class StepPath(eqx.Module):
@@ -63,40 +64,49 @@ class StepPath(eqx.Module):
         return {name: value + jnp.dot(measures, rates[name]) for name, value in integrals.items()}
 
 
-class Static(eqx.Module):
-    """The parts of a tree that are no arrays, as part of the tree's structure."""
+class Packed(eqx.Module):
+    """A tree as Diffrax can keep it from step to step: its arrays as float64, the rest as part of the structure.
 
-    leaves: tuple[Any, ...] = eqx.field(static=True)
+    Diffrax fills the slots of steps not taken with inf, which integers and booleans (in a model's structure, in how a
+    direction was solved for) do not have. Integers come back exact up to 2^53.
+    """
+
+    arrays: tuple[Array, ...]
+    dtypes: tuple[Any, ...] = eqx.field(static=True)
+    rest: tuple[Any, ...] = eqx.field(static=True)  # None where there is an array; a leaf is never None
     structure: Any = eqx.field(static=True)
 
     def __init__(self, tree: PyTree):
         leaves, self.structure = jax.tree.flatten(tree)
-        self.leaves = tuple(leaves)
+        arrays = [leaf for leaf in leaves if eqx.is_array(leaf)]
+        self.arrays = tuple(array.astype(jnp.float64) for array in arrays)
+        self.dtypes = tuple(array.dtype for array in arrays)
+        self.rest = tuple(None if eqx.is_array(leaf) else leaf for leaf in leaves)
 
-    @property
-    def tree(self) -> PyTree:
+    def unpack(self) -> PyTree:
         """The tree as it was."""
-        return jax.tree.unflatten(self.structure, self.leaves)
+        arrays = (array.astype(dtype) for array, dtype in zip(self.arrays, self.dtypes, strict=True))
+        leaves = [next(arrays) if leaf is None else leaf for leaf in self.rest]
+        return jax.tree.unflatten(self.structure, leaves)
 
 
 class ExponentialInterpolation(diffrax.AbstractLocalInterpolation):
     """Diffrax's dense output of one exponential step.
 
-    **Attributes:** `t0`, `t1`: the step; `y0`: the state at its start; `path`, `static`: arrays and the rest of its `StepPath`.
+    **Attributes:** `t0`, `t1`: the step; `y0`: the state at its start; `path`: its `StepPath`, packed.
     """
 
     t0: Any
     t1: Any
     y0: PyTree
-    path: PyTree
-    static: Static
+    path: Packed
 
     def evaluate(self, t0: Any, t1: Any = None, left: bool = True) -> PyTree:
         """The state at flow time `t0`, or the difference of the states at `t1` and `t0`."""
         if t1 is not None:
             late, early = self.evaluate(t1), self.evaluate(t0)
             return jax.tree.map(lambda a, b: a - b, late, early)
-        path: StepPath = eqx.combine(self.path, self.static.tree)
+        path: StepPath = self.path.unpack()
         weights, integrals = (self.y0, {}) if path.integrands is None else self.y0
         # The span of an infinitely short step must not divide by its length.
         length = jnp.maximum(self.t1 - self.t0, jnp.finfo(jnp.float64).tiny)

@@ -167,7 +167,7 @@ class Spectrum:
         self.scales = np.sqrt(self.rates * len(self.rates))
         self.limits = np.linspace(1, 2, len(self.rates))
         self.problem = gn.Problem(np.diag(self.scales), self.limits * self.scales)
-        self.model = Linear.at(np.zeros(len(self.rates)))
+        self.model = Linear.at(np.zeros(len(self.rates)), edge=10**18)  # stages may overshoot far
         self.flow = GradientFlow(1.0)
         self.system = self.flow.system(self.problem, self.model)
         self.start = self.system.weights(self.model)
