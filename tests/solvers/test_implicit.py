@@ -46,8 +46,8 @@ def test_stiffness_limits_no_step():
     found = controlled(term, LowRankKvaerno5(), spectrum.start, 3.0, 1e-7)
     assert int(found.stats["num_steps"]) < 300
     np.testing.assert_allclose(rows(found.ys)[0], spectrum.weights(3.0), rtol=1e-5)
-    # One step over all decays, h beta of 1e10, 1e9 and 1e8: L-stability takes the modes to their limits, to within 1/(h beta) and
-    # to within rounding, eps h beta (the stages' velocities cancel in a sum of that size).
+    # One step over all decays, h beta of 1e10, 1e9 and 1e8: L-stability takes the modes to their limits, up to 1/(h beta) and
+    # up to rounding, eps h beta (velocities of the stages cancel in a sum of that size).
     spectrum = Spectrum([1e6, 1e5, 1e4])
     term = LinearisedTerm(spectrum.flow, spectrum.system)
     found = integrate(term, LowRankKvaerno5(), spectrum.start, number(1e4), number(1e4), max_steps=1)
