@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from .._core import tree_size
+from ._row_products import row_products
 from ._tangent import AbstractTangent
 
 # Jacobian rows held at once on either side of a Gram block.
@@ -84,5 +85,5 @@ def _row_of_blocks(left_rows: PyTree, other: GenericTangent, right: Array) -> Ar
 
 
 def _contract(left_rows: PyTree, right_rows: PyTree) -> Array:
-    products = jax.tree.map(lambda left, right: left @ right.T, left_rows, right_rows)
+    products = jax.tree.map(row_products, left_rows, right_rows)
     return sum(jax.tree.leaves(products))  # pyright: ignore[reportReturnType]

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from ._row_products import row_products
 from ._tangent import AbstractTangent
 
 LayerWeights = tuple[Array | None, Array | None]
@@ -89,16 +90,16 @@ class LayerTangent(eqx.Module):
         """This layer's part of J J'^T, (n, C, m, C)."""
         inner = jnp.zeros((self.inputs.shape[0], other.inputs.shape[0]))
         if self.weight_trained:
-            inner = self.factor**2 * (self.inputs @ other.inputs.T)
+            inner = self.factor**2 * row_products(self.inputs, other.inputs)
         if self.bias_trained:
             inner = inner + 1.0
         inner = inner[:, None, :, None]
         if self.signals is None or other.signals is None:
             return inner * jnp.eye(num_outputs)[None, :, None, :]
         left = self.signals.reshape(-1, self.signals.shape[2])
-        right = other.signals.reshape(-1, other.signals.shape[2])
+        right = left if other is self else other.signals.reshape(-1, other.signals.shape[2])
         shape = (self.inputs.shape[0], num_outputs, other.inputs.shape[0], num_outputs)
-        return inner * (left @ right.T).reshape(shape)
+        return inner * row_products(left, right).reshape(shape)
 
 
 class AbstractLayeredTangent(AbstractTangent):
