@@ -21,8 +21,8 @@ TOLERANCES = [1e-1, 1e-2, 1e-3, 1e-4, 1e-5]
 SOLVERS = ["exponential", "kvaerno5", "tsit5", "dopri8"]
 # Step sizes of plain iterations over 1/(fastest rate); from 2 on they are unstable.
 STEP_SIZES = [1.6, 0.8, 0.4, 0.2, 0.1]
-RELATIVE_LOSS = 1e-3
-MOST_STEPS = 10_000
+RELATIVE_LOSS = 1e-6
+MOST_STEPS = 20_000
 
 
 def main(n_train: int, width: int) -> None:
@@ -98,4 +98,4 @@ def work_and_precision(problem, model, flow, labels: dict) -> list[dict]:
 
 
 if __name__ == "__main__":
-    main(*(int(argument) for argument in sys.argv[1:] or (50, 500)))
+    main(*(int(argument) for argument in sys.argv[1:] or (100, 500)))

@@ -35,7 +35,7 @@ class GradientFlow(AbstractLinearisedFlow):
     def direction(self, time: Float[Array, ""], tangent: AbstractTangent, system: System) -> Direction:
         """a = m g; there is nothing to solve."""
         gradient = system.loss.gradient(tangent.outputs, system.problem.y_train)
-        return Direction(coefficients=self._mobility(system) * gradient, diagnostics=None)
+        return Direction(coefficients=self.effective_mobility(system) * gradient, diagnostics=None)
 
     def linearisation(
         self, time: Float[Array, ""], tangent: AbstractTangent, system: System, decomposition: Decomposition
@@ -43,8 +43,9 @@ class GradientFlow(AbstractLinearisedFlow):
         """W = -m J^T H_L J: with H_L = R R^T, the modes of R^T A R decay at the rates m lam."""
         factor = system.loss.hessian_factor(tangent.outputs, system.problem.y_train)
         modes = decomposition.modes(tangent, factor)
-        gains = jnp.full_like(modes.eigenvalues, self._mobility(system))
+        gains = jnp.full_like(modes.eigenvalues, self.effective_mobility(system))
         return linearise_with_hessian(tangent, self.direction(time, tangent, system), modes, gains, factor)
 
-    def _mobility(self, system: System) -> float | Array:
+    def effective_mobility(self, system: System) -> float | Array:
+        """m as a number: the model's own where `mobility` is "model"."""
         return system.mobility if isinstance(self.mobility, str) else self.mobility
