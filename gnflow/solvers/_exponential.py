@@ -25,10 +25,10 @@ class ExponentialRungeKutta(diffrax.AbstractAdaptiveSolver):
         w+  = w + h phi_1(z) F + h (2 phi_2 - 4 phi_3)(z) (D_2 + D_3) + h (4 phi_3 - phi_2)(z) D_4
 
     the last of which is the exact integral of the parabola through 0, (D_2 + D_3)/2 and D_4. The error estimate is the
-    difference to the method with D_3 for the mean, which has order 2 for any W, and 4 where W is the whole Jacobian. The order 4
-    holds for any W (what W leaves out is in the D_i); a better W only allows longer steps. Where the model is linear in its weights and the loss is quadratic all D_i
-    vanish and one step of any length is exact. A step costs one linearisation (the Gram matrix and its eigendecomposition),
-    three further velocities, three J and eight J^T products.
+    difference to the method with D_3 for the mean, which has order 2 for any W, and 4 where W is the whole Jacobian. The
+    order 4 holds for any W (what W leaves out is in the D_i); a better W only allows longer steps. Where the model is
+    linear in its weights and the loss is quadratic all D_i vanish and one step of any length is exact. A step costs one
+    linearisation (the Gram matrix and its eigendecomposition), three further velocities, three J and eight J^T products.
 
     Sources: Krogstad, "Generalized integrating factor methods for stiff PDEs", J. Comput. Phys. 2005, ETDRK4-B;
     Hochbruck and Ostermann, Acta Numerica 2010, Section 2, whose stiff order of it is 3 in the worst case and 4 where the
