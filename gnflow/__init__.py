@@ -19,6 +19,7 @@ from . import (
     models as models,
     problems as problems,
     solvers as solvers,
+    theory as theory,
 )
 from ._core import (
     ConfigError as ConfigError,

@@ -18,6 +18,7 @@ BENCHMARKS = {
     "scaling": ["scaling.py"],
     "large_nc": ["large_nc.py"],
     "paper_size": ["paper_size.py", "500"],
+    "verify_cost": ["verify_cost.py"],
     "paper_size_2000": ["paper_size.py", "2000"],
 }
 

@@ -14,6 +14,7 @@ from ._precision import require_float64 as require_float64
 from ._results import Result as Result, ResultCode as ResultCode
 from ._serialise import decode as decode, encode as encode, is_opaque as is_opaque
 from ._streams import stream as stream
+from ._text import aligned_columns as aligned_columns
 from ._tree import (
     tree_add_scaled as tree_add_scaled,
     tree_dot as tree_dot,

@@ -1,3 +1,3 @@
-"""The command line: `gnflow run`, `gnflow plot`. A verb is a function in a file of its own, listed in `_main.py`."""
+"""The command line: `gnflow run`, `gnflow verify`, `gnflow plot`. Each verb has a file of its own, listed in `_main.py`."""
 
 from ._main import main as main

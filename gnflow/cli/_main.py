@@ -9,8 +9,9 @@ import tyro
 from .._core import GnflowError
 from ._plot import plot
 from ._run import run
+from ._verify import verify
 
-_VERBS: dict[str, Callable[..., int]] = {"run": run, "plot": plot}
+_VERBS: dict[str, Callable[..., int]] = {"run": run, "verify": verify, "plot": plot}
 _BAD_INPUT = 2
 _INTERRUPTED = 130  # what shells report for a program that Ctrl-C ended
 

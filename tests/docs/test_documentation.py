@@ -75,8 +75,9 @@ def test_every_name_of_a_configuration_is_documented():
 
 
 def test_every_option_in_the_page_of_the_command_line_exists(capsys):
-    with pytest.raises(SystemExit):
-        main(["run", "--help"])
+    for verb in ("run", "verify"):
+        with pytest.raises(SystemExit):
+            main([verb, "--help"])
     accepted = set(re.findall(r"--[a-z]+", capsys.readouterr().out))
     documented = set(re.findall(r"--[a-z]+", PAGES["docs/cli.md"]))
     assert documented == accepted
@@ -151,6 +152,7 @@ _NOT_NAMES = (
     "models",
     "problems",
     "solvers",
+    "theory",
     "Override",
 )
 
@@ -158,7 +160,10 @@ _NOT_NAMES = (
 @pytest.mark.parametrize(
     ("package", "page", "elsewhere"),
     [
-        *((name, name, set()) for name in ("losses", "models", "flows", "metrics", "solvers", "config", "plots")),
+        *(
+            (name, name, set())
+            for name in ("losses", "models", "flows", "metrics", "solvers", "theory", "config", "plots")
+        ),
         ("problems", "problems", {"Problem"}),
         ("geometry", "geometry", {"System", "Direction", "SolveDiagnostics"}),
         ("geometry/damping", "damping", set()),

@@ -1,0 +1,47 @@
+"""The figure and the table of the theorems' experiment, from its rows."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from gnflow.plots._style import look, styled
+
+# The two whose comparison is the point of [A].
+DRAWN = {"gradient flow": "gradient flow", "Gauss-Newton, eps = sigma_min": "Gauss-Newton flow"}
+
+
+@styled
+def rates_figure(rates: list[dict]) -> Figure:
+    """Instantaneous decay rates over their upper bound against 1/condition number of the NTK, with both bounds."""
+    figure = Figure(figsize=(3.4, 2.9), layout="constrained")
+    axis = figure.subplots()
+    for index, (name, label) in enumerate(DRAWN.items()):
+        rows = [r for r in rates if r["flow"] == name and r["smallest"] > r["eigenvalue_error"]]
+        x = np.array([r["smallest"] / r["largest"] for r in rows])
+        order = np.argsort(x)
+        rate, low = (np.array([r[key] / r["high"] for r in rows])[order] for key in ("rate", "low"))
+        style = look(index)
+        axis.loglog(x[order], rate, linestyle="", markersize=2.5, alpha=0.6, label=label, **style._asdict())
+        axis.loglog(x[order], low, linestyle="--", linewidth=1, color=style.color, label=f"{label}: lower bound")
+    axis.axhline(1.0, color="0.3", linewidth=1, label="upper bound")
+    axis.set_xlabel(r"$\sigma_{\min}/\sigma_{\max}$ of the NTK")
+    axis.set_ylabel("decay rate of the loss\nover its upper bound")
+    figure.legend(loc="outside upper center", ncols=2)
+    return figure
+
+
+def write_table(rows: list[dict], path: Path) -> Path:
+    """Verdicts of each theorem and flow, counted over tau0, N and activation."""
+    theorems = list(dict.fromkeys(row["theorem"] for row in rows))
+    flows = list(dict.fromkeys(row["flow"] for row in rows))
+    lines = [("theorem", *flows), tuple("---" for _ in range(len(flows) + 1))]
+    for theorem in theorems:
+        cells = []
+        for flow in flows:
+            counts = Counter(r["verdict"] for r in rows if r["theorem"] == theorem and r["flow"] == flow)
+            cells.append(", ".join(f"{verdict} {count}" for verdict, count in counts.items()))
+        lines.append((theorem, *cells))
+    path.write_text("\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n", encoding="utf-8")
+    return path

@@ -1,0 +1,26 @@
+"""Theorems checked on runs: hypotheses with slack, predictions against observations, verdicts that refuse honestly."""
+
+from ._a_priori import APriori as APriori
+from ._base import AbstractTheorem as AbstractTheorem, Conclusion as Conclusion, Hypotheses as Hypotheses
+from ._certificate import Certificate as Certificate, Certificates as Certificates, Curves as Curves
+from ._check import Check as Check
+from ._claim import Claim as Claim
+from ._conservation import Conservation as Conservation
+from ._discretisation import Discretisation as Discretisation
+from ._evidence import Evidence as Evidence
+from ._exact_rate import ExactRate as ExactRate
+from ._feature_gram import FeatureGram as FeatureGram
+from ._kernel_dynamics import KernelDynamics as KernelDynamics
+from ._kernel_limit import KernelLimit as KernelLimit
+from ._linearised_distance import LinearisedDistance as LinearisedDistance
+from ._lipschitz import LipschitzBound as LipschitzBound, jacobian_lipschitz as jacobian_lipschitz
+from ._mean_field_limit import MeanFieldLimit as MeanFieldLimit
+from ._rate import RateFit as RateFit, fit_rate as fit_rate
+from ._sandwich import Sandwich as Sandwich
+from ._verdict import Verdict as Verdict
+from ._verify import theorem_kinds as theorem_kinds, verify as verify
+from ._wasserstein import (
+    SlicedDistance as SlicedDistance,
+    sliced_wasserstein2 as sliced_wasserstein2,
+    wasserstein2 as wasserstein2,
+)

@@ -1,0 +1,287 @@
+"""The a priori theorem: from constants of the start alone, the flow converges at a rate known in advance."""
+
+import dataclasses
+import math
+from typing import ClassVar
+
+import numpy as np
+
+from .._core import tree_norm, tree_size, tree_subtract
+from ..flows import GaussNewtonFlow, GradientFlow
+from ..geometry import FisherMetric, HessianMetric, IdentityMetric
+from ..geometry.damping import AbstractDamping, Constant, Exponential, SmallestEigenvalue
+from ..geometry.directions import Cholesky, TruncatedEigh
+from ..losses import AbstractLoss, ScaledIdentity, SquaredLoss
+from ._base import AbstractTheorem, Conclusion, Hypotheses
+from ._certificate import Curves
+from ._check import Check
+from ._claim import Claim, worst_claim
+from ._evidence import Evidence
+from ._feature_gram import GramSpectrum, start_spectrum
+from ._lipschitz import LipschitzBound, consistent_radius
+
+_EPSILON = float(np.finfo(np.float64).eps)
+_LARGEST = float(np.finfo(np.float64).max)  # a threshold for "finite": inf - inf would be undecided
+# What agreement must be known to: of the logarithm that the loss has fallen by, as in the sandwich; and of a distance.
+_LOSS_RESOLUTION, _DISTANCE_RESOLUTION = 0.05, 0.02
+# How accurate the direction of an iterative solver has to be to count as Gauss-Newton's.
+_LARGEST_RESIDUAL = 1e-6
+
+
+@dataclasses.dataclass(frozen=True)
+class Regime:
+    """What Theorem T says of a flow as long as the smallest singular value of J is at least `singular_value`.
+
+    **Attributes:** `rate`: r; `speed`: ||w'|| <= speed ||g||; `ratio`: eps <= ratio sigma_min (0 for gradient flow).
+    """
+
+    singular_value: float
+    rate: float
+    speed: float
+    ratio: float
+
+
+@dataclasses.dataclass(frozen=True)
+class APriori(AbstractTheorem):
+    """Theorem T of docs/theorems/a_priori.md, the finite-width form of [A] (arXiv 2302.02904), Theorem 1, for both flows.
+
+    K is a Lipschitz constant of the Jacobian on the ball of radius R = sqrt(sigma_0)/(2K) about w_0. If the loss of the start
+    is small against R, then the flow stays in that ball for all time and L_t - L* <= (L_0 - L*) exp(-r t), with r known at the
+    start.
+    """
+
+    name: ClassVar[str] = "a priori"
+    statement: ClassVar[str] = "||w_t - w_0|| < R and L_t - L* <= (L_0 - L*) exp(-r t), with R and r known at the start"
+    reference: ClassVar[str] = "docs/theorems/a_priori.md, Theorem T; Arbel et al. 2023 (arXiv 2302.02904), Theorem 1"
+
+    def hypotheses(self, evidence: Evidence) -> Hypotheses:
+        """Strong convexity, an invertible Gram matrix, a constant metric, bounded damping, a smooth Jacobian, a small loss."""
+        flow, system = evidence.flow, evidence.system
+        loss, count = system.loss, system.problem.num_train
+        convexity, smoothness = loss.strong_convexity(count), loss.smoothness(count)
+        checks = [
+            Check.fact("the run is a flow in continuous time", evidence.is_continuous),
+            Check.fact("the flow is gradient or Gauss-Newton", isinstance(flow, GradientFlow | GaussNewtonFlow)),
+            Check("mu > 0 (strong convexity)", convexity, ">", 0.0, remark=type(loss).__name__),
+        ]
+        if isinstance(flow, GaussNewtonFlow):
+            checks.append(
+                Check.fact("the metric H is constant", _is_constant(flow, loss), remark=type(flow.metric).__name__)
+            )
+        constants = {"mu": convexity, "lambda": smoothness}
+        if not all(check.met for check in checks):
+            return Hypotheses(tuple(checks), constants)
+        spectrum = start_spectrum(evidence)
+        checks.append(
+            Check(
+                "sigma_0 = sigma_min(A_0) > 0",
+                spectrum.smallest,
+                ">",
+                0.0,
+                error=spectrum.error,
+                remark="error of forming A and of its eigendecomposition; subtracted from sigma_0 in what follows",
+            )
+        )
+        constants |= {"sigma_0": spectrum.smallest, "error of sigma_0": spectrum.error}
+        if not checks[-1].met:
+            return Hypotheses(tuple(checks), constants)
+        return self._on_ball(evidence, spectrum, checks, constants)
+
+    def _on_ball(
+        self, evidence: Evidence, spectrum: GramSpectrum, checks: list[Check], constants: dict[str, float]
+    ) -> Hypotheses:
+        """The hypotheses that take sigma_0 > 0: constants that are bounds on the ball, and the loss against its radius."""
+        start = math.sqrt(spectrum.smallest - spectrum.error)
+        lipschitz = consistent_radius(evidence.system, evidence.start, start)
+        value, radius = lipschitz.value, lipschitz.radius
+        checks.append(
+            Check(
+                "K < inf (Jacobian Lipschitz on the ball)",
+                value,
+                "<=",
+                _LARGEST,
+                rigorous=lipschitz.rigorous,
+                remark=lipschitz.method,
+            )
+        )
+        constants |= {"K": value, "R": radius, **lipschitz.constants}
+        if not checks[-1].met:
+            return Hypotheses(tuple(checks), constants)
+        regime = _regime(evidence, spectrum, lipschitz, radius)
+        checks += _flow_checks(evidence, spectrum, regime, start)
+        excess = float(np.exp(evidence.log_excess[0]))
+        length = path_bound(regime, constants["lambda"], excess)
+        checks.append(
+            Check(
+                "speed * sqrt(2 lambda (L_0 - L*)) * 2/r < R",
+                length,
+                "<",
+                radius,
+                rigorous=lipschitz.rigorous,
+                remark="helped by a wider network, a larger output scale or a smaller loss at the start",
+            )
+        )
+        constants |= {
+            "L_0 - L*": excess,
+            "smallest singular value of J on the ball": regime.singular_value,
+            "a (eps <= a sigma_min)": regime.ratio,
+            "speed/||g||": regime.speed,
+            "r": regime.rate,
+            "length of the path, bound": length,
+            "length of the path/R": length / radius if radius > 0 else math.inf,
+        }
+        if length < radius:
+            # Theorem T again, on the smaller ball that the flow is now known to stay in (Corollary T').
+            smaller = _regime(evidence, spectrum, lipschitz, length)
+            constants |= {"r on the smaller ball": smaller.rate}
+            constants |= {
+                "length of the path, bound on the smaller ball": path_bound(smaller, constants["lambda"], excess)
+            }
+        return Hypotheses(tuple(checks), constants)
+
+    def conclusion(self, evidence: Evidence, hypotheses: Hypotheses) -> Conclusion:
+        """The loss at every saved time against both rates, the weights at the end against the ball and the path's length."""
+        rate, sharper = hypotheses.constants["r"], hypotheses.constants["r on the smaller ball"]
+        length = hypotheses.constants["length of the path, bound on the smaller ball"]
+        claims = [*_decay("L_t - L* <= (L_0 - L*) exp(-r t)", evidence, rate)]
+        claims += _decay("the same with r on the smaller ball", evidence, sharper)
+        claims += _movement(evidence, hypotheses.constants["R"], length, sharper)
+        return Conclusion(claims=tuple(claims), curves=_curves(evidence, rate))
+
+
+def path_bound(regime: Regime, smoothness: float, excess: float) -> float:
+    """int ||w'|| <= speed sqrt(2 lambda (L_0 - L*)) 2/r."""
+    return regime.speed * math.sqrt(2 * smoothness * excess) * 2 / regime.rate if regime.rate > 0 else math.inf
+
+
+def damping_ratio(damping: AbstractDamping, smallest: float) -> float:
+    """The least known a with eps <= a sigma_min where sigma_min >= `smallest` > 0; inf where no bound of eps is known.
+
+    **Arguments:** `damping`: the rule; `smallest`: in the unit of A.
+    """
+    if isinstance(damping, SmallestEigenvalue):
+        return max(damping.factor, damping.floor / smallest)
+    if isinstance(damping, Constant):
+        return damping.value / smallest
+    if isinstance(damping, Exponential):  # decreasing to its floor
+        return max(damping.start, damping.floor) / smallest
+    return math.inf
+
+
+def _regime(evidence: Evidence, spectrum: GramSpectrum, lipschitz: LipschitzBound, radius: float) -> Regime:
+    """Rate and speed on the ball of `radius`, on which J moves by at most K radius."""
+    system, flow = evidence.system, evidence.flow
+    convexity = system.loss.strong_convexity(system.problem.num_train)
+    moved = 0.0 if lipschitz.value == 0 else lipschitz.value * radius
+    least = math.sqrt(spectrum.smallest - spectrum.error) - moved
+    if isinstance(flow, GradientFlow):
+        mobility = float(flow.effective_mobility(system))
+        largest = math.sqrt(spectrum.largest + spectrum.error) + moved
+        return Regime(least, 2 * convexity * mobility * least**2, mobility * largest, 0.0)
+    assert isinstance(flow, GaussNewtonFlow)
+    scale = _metric_scale(evidence)
+    ratio = damping_ratio(flow.damping, least**2)
+    return Regime(least, 2 * convexity / (scale + ratio), 1 / (scale * least), ratio)
+
+
+def _metric_scale(evidence: Evidence) -> float:
+    """h where H = h I; so mu_H = lambda_H = h."""
+    flow, system = evidence.flow, evidence.system
+    assert isinstance(flow, GaussNewtonFlow)
+    targets = system.problem.y_train
+    factor = flow.metric.factor(system.loss, targets, targets)  # the same at all outputs
+    assert isinstance(factor, ScaledIdentity)
+    return float(factor.scale)
+
+
+def _is_constant(flow: GaussNewtonFlow, loss: AbstractLoss) -> bool:
+    """Whether H is known to be the same multiple of the identity at all outputs."""
+    if isinstance(flow.metric, IdentityMetric):
+        return True
+    return isinstance(loss, SquaredLoss) and isinstance(flow.metric, HessianMetric | FisherMetric)
+
+
+def _flow_checks(evidence: Evidence, spectrum: GramSpectrum, regime: Regime, start: float) -> list[Check]:
+    """What is asked of the flow itself: damping below a sigma_min, and a direction that reaches every mode."""
+    flow = evidence.flow
+    if not isinstance(flow, GaussNewtonFlow):
+        return [Check("m > 0 (mobility)", regime.rate, ">", 0.0, remark="the rate 2 mu m sigma_min is positive")]
+    checks = [
+        Check(
+            "eps <= a sigma_min on the ball, a < inf",
+            regime.ratio,
+            "<=",
+            _LARGEST,
+            remark=f"{type(flow.damping).__name__}, sigma_min >= {regime.singular_value**2:.4g} there",
+        )
+    ]
+    if isinstance(flow.solver, TruncatedEigh | Cholesky):
+        # All modes are kept as long as the smallest is above the rank cut-off of the largest.
+        largest = math.sqrt(spectrum.largest + spectrum.error) + start - regime.singular_value
+        cutoff = evidence.system.problem.y_train.size * _EPSILON * largest**2
+        name = "every mode is solved for (sigma_min above the rank cut-off on the ball)"
+        checks.append(Check(name, regime.singular_value**2, ">", cutoff))
+    else:
+        recorded = evidence.trajectory.data.get("relative_residual")
+        residual = math.nan if recorded is None else float(recorded.max())
+        name = "the direction is Gauss-Newton's (relative residual of the solve)"
+        checks.append(Check(name, residual, "<=", _LARGEST_RESIDUAL, rigorous=False, remark="at the saved times"))
+    return checks
+
+
+def _decay(name: str, evidence: Evidence, rate: float) -> list[Claim]:
+    """log(L_0 - L*) - log(L_t - L*) >= r t at every saved time but the first."""
+    logs = evidence.log_excess
+    # Where the record is at the infimum there is nothing to show.
+    places = [index for index in range(1, len(logs)) if np.isfinite(logs[index])]
+    if not places:
+        return []
+    # Errors are known at chosen times and grow: at the next chosen time they are at least what they are here.
+    following = np.searchsorted(evidence.chosen, places)
+    tolerance = evidence.tolerance[following] + evidence.rounding[places]
+    error_bound = np.maximum(tolerance, evidence.error_bound[following] + evidence.rounding[places])
+    fallen, bound = logs[0] - logs[places], rate * evidence.times[places]
+    resolution = _LOSS_RESOLUTION * np.maximum(fallen, 1.0)
+    where = [f"at t = {evidence.times[index]:.4g}" for index in places]
+    return [worst_claim(name, fallen, bound, fallen - bound, tolerance, error_bound, resolution, where)]
+
+
+def _movement(evidence: Evidence, radius: float, length: float, rate: float) -> list[Claim]:
+    """||w_T - w_0|| <= R, and <= the length that the path can have had until T; the path's length too where it was recorded."""
+    settings, steps = evidence.trajectory.settings, max(evidence.trajectory.stats["num_accepted_steps"], 1)
+    distance = float(tree_norm(tree_subtract(evidence.end, evidence.start)))
+    size = float(tree_norm(evidence.end))
+    # What the solver promises of the weights: rtol of their norm, and atol of each, for each step (docs/theory.md).
+    entries = tree_size(evidence.end)
+    worst = 2 * steps * (settings["rtol"] * size + settings["atol"] * entries**0.5) + 10 * _EPSILON * size
+    second, error = evidence.second_run, worst
+    if second is not None:
+        # As of the loss: twice the difference to the looser run, at most what is promised.
+        again = evidence.system.weights(second.model)
+        measured = 2 * float(tree_norm(tree_subtract(evidence.end, again))) + 10 * _EPSILON * size
+        error = min(measured, worst)
+    reached = length * -np.expm1(-rate * evidence.times / 2)
+    end = f"at t = {evidence.times[-1]:.4g}"
+    claims = [
+        Claim(name, distance, bound, bound - distance, error, worst, _DISTANCE_RESOLUTION * bound, end)
+        for name, bound in (
+            ("||w_T - w_0|| <= R", radius),
+            ("||w_T - w_0|| <= bound of the path up to T", float(reached[-1])),
+        )
+    ]
+    if "path_length" in evidence.trajectory.data:
+        path = evidence.trajectory.data["path_length"].to_numpy()[1:]
+        bound, where = reached[1:], [f"at t = {time:.4g}" for time in evidence.times[1:]]
+        tolerance, error_bound = error + settings["rtol"] * path, worst + 2 * settings["rtol"] * steps * path
+        resolution = _DISTANCE_RESOLUTION * bound
+        name = "int ||w'|| <= bound of the path"
+        claims.append(worst_claim(name, path, bound, bound - path, tolerance, error_bound, resolution, where))
+    return claims
+
+
+def _curves(evidence: Evidence, rate: float) -> tuple[Curves, ...]:
+    times, logs = evidence.times[1:], evidence.log_excess
+    if not len(times):
+        return ()
+    bound = np.exp(logs[0] - rate * times)
+    return (Curves(times, "flow time", "L - L*", np.exp(logs[1:]), None, bound),)

@@ -1,0 +1,193 @@
+"""What checking a theorem on a run gives back: every number behind the verdict, as a table, JSON, Markdown or a figure."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from .._core import aligned_columns
+from ._check import Check
+from ._claim import Claim
+from ._verdict import Verdict
+
+
+@dataclasses.dataclass(frozen=True)
+class Curves:
+    """What a certificate plots: observation and bounds over time (or width, or step size).
+
+    **Attributes:** `x`, `x_label`; `y_label`; `observed`, `lower`, `upper`: arrays like `x`, or None; `log_x`, `log_y`.
+    """
+
+    x: np.ndarray
+    x_label: str
+    y_label: str
+    observed: np.ndarray
+    lower: np.ndarray | None = None
+    upper: np.ndarray | None = None
+    log_x: bool = True
+    log_y: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Certificate:
+    """A theorem checked on a run.
+
+    **Attributes:** `theorem`: its short name; `statement`: what it says, in a sentence; `reference`: paper and number, or
+    the page of docs/theorems with the proof; `verdict` and `reason`; `checks`: the hypotheses; `claims`: the conclusions
+    (empty where a hypothesis fails: then nothing is claimed); `constants`: every constant by name; `curves`: what `plot`
+    draws.
+    """
+
+    theorem: str
+    statement: str
+    reference: str
+    verdict: Verdict
+    reason: str
+    checks: tuple[Check, ...]
+    claims: tuple[Claim, ...]
+    constants: Mapping[str, float]
+    curves: tuple[Curves, ...] = ()
+
+    def __str__(self) -> str:
+        """Verdict, hypotheses, conclusions and constants as aligned text."""
+        lines = [f"{self.theorem}: {self.verdict}", f"  {self.statement}", f"  {self.reference}", f"  {self.reason}"]
+        tables = ((_CHECK_HEADING, self._check_rows()), (_CLAIM_HEADING, self._claim_rows()))
+        for heading, rows in tables:
+            if rows:
+                lines += ["", *("  " + line for line in aligned_columns([heading, *rows]))]
+        if self.constants:
+            lines += [
+                "",
+                *("  " + line for line in aligned_columns([(n, _number(v)) for n, v in self.constants.items()])),
+            ]
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the curves, of JSON's types; numbers that JSON does not have as strings."""
+        return {
+            "theorem": self.theorem,
+            "statement": self.statement,
+            "reference": self.reference,
+            "verdict": str(self.verdict),
+            "reason": self.reason,
+            "checks": [_plain(dataclasses.asdict(c) | {"slack": c.slack, "met": c.met}) for c in self.checks],
+            "claims": [_plain(dataclasses.asdict(c) | {"verdict": str(c.verdict)}) for c in self.claims],
+            "constants": _plain(dict(self.constants)),
+        }
+
+    def to_json(self) -> str:
+        """`to_dict` as text."""
+        return json.dumps(self.to_dict(), indent=1)
+
+    def to_markdown(self) -> str:
+        """A section with a table of hypotheses and one of conclusions."""
+        parts = [f"### {self.theorem}: {self.verdict}", f"{self.statement} ({self.reference})", self.reason]
+        if self.checks:
+            parts.append(_markdown_table(_CHECK_HEADING, self._check_rows()))
+        if self.claims:
+            parts.append(_markdown_table(_CLAIM_HEADING, self._claim_rows()))
+        if self.constants:
+            parts.append(_markdown_table(("constant", "value"), [(n, _number(v)) for n, v in self.constants.items()]))
+        return "\n\n".join(parts) + "\n"
+
+    def plot(self) -> Figure:
+        """Bounds and observation, one panel for each of the certificate's curves; an empty figure says there are none."""
+        from ._plot import certificate_figure
+
+        return certificate_figure(self)
+
+    def _check_rows(self) -> list[tuple[str, ...]]:
+        met = {True: "yes", False: "NO", None: "unclear"}
+        return [
+            (
+                check.name,
+                _number(check.value),
+                check.relation,
+                _number(check.threshold),
+                _number(check.slack),
+                _number(check.error),
+                "bound" if check.rigorous else "estimate",
+                met[check.met],
+                check.remark,
+            )
+            for check in self.checks
+        ]
+
+    def _claim_rows(self) -> list[tuple[str, ...]]:
+        return [
+            (
+                claim.name,
+                _number(claim.observed),
+                _number(claim.bound),
+                _number(claim.slack),
+                _number(claim.tolerance),
+                _number(claim.error_bound),
+                str(claim.verdict),
+                claim.where,
+            )
+            for claim in self.claims
+        ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Certificates(Sequence[Certificate]):
+    """Certificates of several theorems on one run."""
+
+    items: tuple[Certificate, ...]
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.items[index]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[Certificate]:
+        return iter(self.items)
+
+    def __str__(self) -> str:
+        """One line for each theorem."""
+        rows = [(c.theorem, str(c.verdict), c.reason) for c in self.items]
+        return "\n".join(aligned_columns([("theorem", "verdict", "because"), *rows]))
+
+    @property
+    def violated(self) -> tuple[Certificate, ...]:
+        """Those whose verdict is `violated`."""
+        return tuple(c for c in self.items if c.verdict == Verdict.VIOLATED)
+
+    def by_name(self, theorem: str) -> Certificate:
+        """The certificate of one theorem. **Raises:** `KeyError` if it is not among them."""
+        for certificate in self.items:
+            if certificate.theorem == theorem:
+                return certificate
+        raise KeyError(f"no certificate of {theorem!r}; there are {', '.join(c.theorem for c in self.items)}")
+
+    def to_json(self) -> str:
+        """A list with an object for each theorem."""
+        return json.dumps([c.to_dict() for c in self.items], indent=1)
+
+    def to_markdown(self) -> str:
+        """The table of verdicts, then a section for each theorem."""
+        rows = [(c.theorem, str(c.verdict), c.reason) for c in self.items]
+        table = _markdown_table(("theorem", "verdict", "because"), rows)
+        return "\n\n".join([table, *(c.to_markdown() for c in self.items)])
+
+
+_CHECK_HEADING = ("hypothesis", "value", "", "threshold", "slack", "error", "kind", "met", "remark")
+_CLAIM_HEADING = ("conclusion", "observed", "bound", "slack", "tolerance", "error bound", "verdict", "where")
+
+
+def _number(value: float) -> str:
+    return f"{value:.6g}" if math.isfinite(value) else str(value)
+
+
+def _markdown_table(heading: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [heading, tuple("---" for _ in heading), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}

@@ -1,0 +1,405 @@
+"""Gradient descent and Gauss-Newton converge to their flow at first order in the step size, with the constant."""
+
+import dataclasses
+import math
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, PyTree
+
+from .._core import ConfigError, require_positive_int, tree_add_scaled, tree_scale
+from ..flows import AbstractFlow, AbstractLinearisedFlow
+from ..geometry import Decomposition, SolveDiagnostics, System
+from ..problems import Problem
+from ..simulate import iterate, simulate
+from ._base import AbstractTheorem, Conclusion, Hypotheses
+from ._certificate import Curves
+from ._check import Check
+from ._claim import Claim, equality, worst_claim
+from ._evidence import Evidence
+from ._studies import smoothness_check
+
+# log(1 + D) = D - D^2/2 + D^3/3 - ...: up to this power of the difference operator D.
+_HIGHEST_ORDER = 3
+# The first step size is this part of the largest stable one, 2 / (fastest rate).
+_PART_OF_STABLE = 0.5
+# A run of a few time scales is resolved by this many steps at first, however stable larger ones are.
+_FEWEST_STEPS = 16
+# For the constant the step of the modified equation is the finest step over this.
+_FINER = 4
+_LOOSER = 10.0
+_SAFETY = 2.0
+_ORDER_RESOLUTION, _ERROR_RESOLUTION = 0.1, 0.02
+
+
+@dataclasses.dataclass(frozen=True)
+class Discretisation(AbstractTheorem):
+    """Theorem D1 to D3 of docs/theorems/discretisation.md, fact 8 of docs/theory.md.
+
+    w_h(T), after T/h explicit Euler steps of length h (gradient descent, Gauss-Newton), differs from the flow's w(T) by
+    h e_1(T) + O(h^2), with e_1' = F'(w) e_1 - w''/2, e_1(0) = 0. The certificate runs the steps at h, h/2, h/4, ... and the
+    flow at a tight tolerance. What the two finest errors must be it takes from the modified equation, a flow that the Euler
+    steps follow up to O(h^4), integrated by another method.
+
+    Sources: Hairer, Norsett, Wanner, Solving Ordinary Differential Equations I, Theorem II.8.1; Hairer, Lubich, Wanner,
+    Geometric Numerical Integration, Section IX.1.
+
+    **Arguments:**
+
+    - `halvings` >= 2: how often the step size is halved.
+    - `step_size`: the largest, in flow time; None for half of the largest stable one (and T/16 at most), which needs a flow
+      with a linearisation.
+    - `end_time`: T; None for the run's end or, where that takes too many steps, for the time at which the run's loss has
+      fallen by a factor e; in either case no more than `max_steps` reach.
+    - `max_steps`: Euler steps at the finest size. `rtol`: of the reference integrations (Dopri8, errors of the weights).
+    - `smooth`: the caller's word that a model or flow which gnflow does not know is smooth.
+
+    **Raises:** `ConfigError` for other numbers.
+    """
+
+    name: ClassVar[str] = "discretisation"
+    statement: ClassVar[str] = "||w_h(T) - w(T)|| = C h + O(h^2) for explicit Euler steps of size h"
+    reference: ClassVar[str] = (
+        "docs/theorems/discretisation.md, Theorem D1 to D3; Hairer, Norsett, Wanner I, Theorem II.8.1"
+    )
+    own_runs: ClassVar[bool] = True
+
+    halvings: int = 5
+    step_size: float | None = None
+    end_time: float | None = None
+    max_steps: int = 20_000
+    rtol: float = 1e-9
+    smooth: bool | None = None
+
+    def __post_init__(self):
+        require_positive_int(ConfigError, halvings=self.halvings, max_steps=self.max_steps)
+        if self.halvings < 2:
+            raise ConfigError(f"halvings = {self.halvings!r}; expected at least 2, so that a trend can be seen.")
+        if self.max_steps < _FEWEST_STEPS * 2**self.halvings:
+            raise ConfigError(
+                f"max_steps = {self.max_steps!r}; {self.halvings} halvings need at least {_FEWEST_STEPS * 2**self.halvings}."
+            )
+        for name, value in (("step_size", self.step_size), ("end_time", self.end_time)):
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ConfigError(f"{name} = {value!r}; expected a positive, finite flow time, or None.")
+        if not 0 < self.rtol < 1:
+            raise ConfigError(f"rtol = {self.rtol!r}; expected a number between 0 and 1, such as 1e-9.")
+
+    def hypotheses(self, evidence: Evidence) -> Hypotheses:
+        """A flow in continuous time, a smooth velocity, steps within the limit of stability."""
+        trajectory = evidence.trajectory
+        checks = [
+            Check.fact("the run is a flow in continuous time", evidence.is_continuous),
+            Check.fact("the run has a length", len(evidence.times) > 1 and float(evidence.times[-1]) > 0),
+            smoothness_check(trajectory.problem, trajectory.initial_model, trajectory.flow, self.smooth),
+        ]
+        switches = _switches(evidence)
+        if switches is not None:
+            checks.append(switches)
+        if not all(check.met for check in checks):
+            return Hypotheses(tuple(checks))
+        rate = _fastest_rate(evidence)
+        if rate is None and self.step_size is None:
+            name = f"the largest stable step of {type(evidence.flow).__name__} is known"
+            checks.append(Check(name, math.nan, "==", 1.0, remark="it has no linearisation: pass step_size"))
+            return Hypotheses(tuple(checks))
+        steps = self._steps(evidence, rate)
+        if rate:
+            remark = "2 / (fastest rate of the linearised flow), at the run's start and end"
+            checks.append(
+                Check("the largest step is stable", steps.largest, "<", 2 / rate, rigorous=False, remark=remark)
+            )
+        constants = {
+            "end time T": steps.end,
+            "end time of the run": float(evidence.times[-1]),
+            "largest step size": steps.largest,
+            "finest step size": steps.sizes[-1],
+        }
+        return Hypotheses(tuple(checks), constants | ({} if rate is None else {"fastest rate": rate}))
+
+    def conclusion(self, evidence: Evidence, hypotheses: Hypotheses) -> Conclusion:
+        """Order, constant, size of the finest error, and that every halving makes it smaller."""
+        steps = self._steps(evidence, hypotheses.constants.get("fastest rate"))
+        runs = _Runs(evidence, steps.end, self.rtol)
+        flow = runs.modified(0.0, 0)
+        flow_error = _SAFETY * _norm(flow - runs.modified(0.0, 0, _LOOSER * self.rtol)) + 1e-15 * _norm(flow)
+        errors = [runs.euler(steps.first * 2**k) - flow for k in range(self.halvings + 1)]
+        sizes = steps.sizes
+        predictions = [_predict(runs, flow, flow_error, h) for h in sizes[-2:]]
+        delta = sizes[-1] / _FINER
+        slope = (runs.modified(delta, 1) - runs.modified(-delta, 1)) / (2 * delta)  # e_1 + O(delta^2)
+        slope_error = flow_error / delta
+        norms = np.array([_norm(error) for error in errors])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            local = np.log2(norms[:-1] / norms[1:])
+        richardson = 2 * errors[-1] / sizes[-1] - errors[-2] / sizes[-2]
+        claims = (
+            _order(local[-1], predictions),
+            _finest_error(errors[-1], float(sizes[-1]), predictions[-1]),
+            _constant(richardson, slope, slope_error, predictions),
+            _monotone(norms, flow_error, sizes),
+        )
+        constants = {
+            "C = ||e_1||, from the modified equation": _norm(slope),
+            "C by Richardson extrapolation of the steps": _norm(richardson),
+            "largest ||w_h(T) - w(T)||/h": float(np.max(norms / sizes)),
+            "||w_h(T) - w(T)|| at the finest step": norms[-1],
+            "error of the reference w(T)": flow_error,
+            "||w(T) - w(0)||": _norm(flow - runs.start),
+            **{f"order from {a:.3g} to {b:.3g}": p for a, b, p in zip(sizes, sizes[1:], local, strict=False)},
+        }
+        constants = {name: float(value) for name, value in constants.items()}
+        widest = np.max(norms / sizes) * sizes
+        curves = Curves(sizes, "step size [flow time]", "||w_h(T) - w(T)||", norms, upper=widest)
+        return Conclusion(claims, constants, (curves,))
+
+    def _steps(self, evidence: Evidence, rate: float | None) -> "_Steps":
+        largest = self.step_size
+        if largest is None:
+            assert rate is not None
+            largest = 2 * _PART_OF_STABLE / rate if rate > 0 else math.inf
+        longest = largest * (self.max_steps // 2**self.halvings)
+        end = float(evidence.times[-1]) if self.end_time is None else self.end_time
+        if self.end_time is None and end > longest:
+            fallen = evidence.log_excess[0] - evidence.log_excess
+            later = np.flatnonzero(fallen >= 1)
+            if len(later):
+                k = max(int(later[0]), 1)
+                part = (1 - fallen[k - 1]) / (fallen[k] - fallen[k - 1]) if np.isfinite(fallen[k]) else 1.0
+                end = float(evidence.times[k - 1] + part * (evidence.times[k] - evidence.times[k - 1]))
+        end = min(end, longest)
+        fewest = _FEWEST_STEPS if self.step_size is None else 1
+        first = max(fewest, math.ceil(end / largest * (1 - 1e-12)))
+        return _Steps(end, first, end / first, end / first / 2.0 ** np.arange(self.halvings + 1))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Steps:
+    """End time, number of the largest steps, their size, and all sizes."""
+
+    end: float
+    first: int
+    largest: float
+    sizes: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class _Prediction:
+    """What the modified equation says of the error at one step size: the vector over h, and how far that may be off.
+
+    **Attributes:** `vector` (P,); `tolerance`: its last term and the integrations' error; `bound`: the last but one (or
+    twice the last), and twice the integrations' error.
+    """
+
+    vector: np.ndarray
+    tolerance: float
+    bound: float
+
+    @property
+    def length(self) -> float:
+        """||vector||, never 0: where nothing moves all relative errors are infinite."""
+        return max(_norm(self.vector), 1e-300)
+
+
+class ModifiedEquation(AbstractFlow):
+    """The flow that explicit Euler steps of size h follow up to O(h^(m+1)): w' = (1/h) log(1 + D) w, truncated after D^(m+1).
+
+    D is the difference operator of the Euler map, (D u)(w) = u(w + h F(w)) - u(w), so the velocity is the combination
+    F_0 - (F_1 - F_0)/2 + (F_2 - 2 F_1 + F_0)/3 - ... of the velocities F_j at the next Euler steps. To first order it is
+    F - (h/2) F'F. Derived in docs/theorems/discretisation.md; Hairer, Lubich, Wanner 2006, Section IX.1.
+
+    **Arguments:** `flow`; `step` h, of either sign, 0 with order 0; `order` m from 0 (the flow itself) to 3.
+    """
+
+    flow: AbstractFlow
+    step: Float[Array, ""]
+    coefficients: Float[Array, " evaluations"]
+
+    def __init__(self, flow: AbstractFlow, step: float, order: int):
+        self.flow = flow
+        self.step = jnp.asarray(float(step))
+        # The same number of evaluations at every order: one compiled program serves all of them.
+        self.coefficients = jnp.asarray(logarithm_coefficients(order))
+
+    @property
+    def trainable(self) -> str | tuple[str, ...]:
+        """The names of the weights that move: those of the flow."""
+        return self.flow.trainable
+
+    def velocity_and_diagnostics(
+        self, time: Float[Array, ""] | float, weights: PyTree, system: System
+    ) -> tuple[PyTree, SolveDiagnostics | None]:
+        """The combination of velocities at w and at the next Euler steps, `_HIGHEST_ORDER` + 1 of them."""
+
+        def body(carry: tuple[Array, PyTree, PyTree], coefficient: Array) -> tuple[tuple[Array, PyTree, PyTree], None]:
+            now, place, total = carry
+            velocity = self.flow.velocity(now, place, system)
+            moved = tree_add_scaled(place, self.step, velocity)
+            return (now + self.step, moved, tree_add_scaled(total, coefficient, velocity)), None
+
+        start = (jnp.asarray(time, dtype=jnp.float64), weights, tree_scale(0.0, weights))
+        (_, _, total), _ = jax.lax.scan(body, start, self.coefficients)
+        return total, None
+
+
+def logarithm_coefficients(order: int) -> np.ndarray:
+    """c_j with sum_{k <= order} (-1)^k D^k/(k + 1) = sum_j c_j (1 + D)^j, (_HIGHEST_ORDER + 1,), padded by zeros."""
+    coefficients = np.zeros(_HIGHEST_ORDER + 1)
+    for k in range(order + 1):
+        for j in range(k + 1):
+            coefficients[j] += (-1) ** j * math.comb(k, j) / (k + 1)
+    return coefficients
+
+
+class _Runs:
+    """The runs of the family from the same start, each known by its last weights as a vector (P,)."""
+
+    def __init__(self, evidence: Evidence, end: float, rtol: float):
+        self.problem: Problem = evidence.trajectory.problem
+        self.model: Any = evidence.trajectory.initial_model
+        self.flow: AbstractFlow = evidence.trajectory.flow
+        self.system, self.end, self.rtol = evidence.system, end, rtol
+        self.start = self._vector(self.model)
+
+    def modified(self, step: float, order: int, rtol: float | None = None) -> np.ndarray:
+        """The end of the modified equation's run; nan if it failed."""
+        flow = ModifiedEquation(self.flow, step, order)
+        run = simulate(
+            self.problem,
+            self.model,
+            flow,
+            t1=self.end,
+            stop=None,
+            saveat=[self.end],
+            solver="dopri8",
+            rtol=self.rtol if rtol is None else rtol,
+            error_norm="weights",
+            throw=False,
+        )
+        return np.full_like(self.start, np.nan) if run.result.failed else self._vector(run.model)
+
+    def euler(self, num_steps: int) -> np.ndarray:
+        """The end of `num_steps` Euler steps; nan or infinite if they diverged."""
+        size = self.end / num_steps
+        run = iterate(
+            self.problem, self.model, self.flow, step_size=size, num_steps=num_steps, save_every=num_steps, throw=False
+        )
+        return np.full_like(self.start, np.nan) if run.result.failed else self._vector(run.model)
+
+    def _vector(self, model: Any) -> np.ndarray:
+        return np.asarray(ravel_pytree(self.system.weights(model))[0])
+
+
+def _predict(runs: _Runs, flow: np.ndarray, flow_error: float, size: float) -> _Prediction:
+    """The error of steps of one size, by the modified equation of the highest order.
+
+    What that leaves out is O(h) times its last term. Where the terms do not become smaller, nothing is known.
+    """
+    first, second, third = ((runs.modified(size, order) - flow) / size for order in range(1, _HIGHEST_ORDER + 1))
+    terms = _norm(first), _norm(second - first), _norm(third - second)
+    numerical = 2 * flow_error / size
+    if not (terms[2] < terms[1] < terms[0] or max(terms[1:]) <= numerical):
+        return _Prediction(third, math.inf, math.inf)
+    return _Prediction(third, terms[2] + numerical, max(2 * terms[2], terms[1]) + _SAFETY * numerical)
+
+
+def _order(observed: float, predictions: list[_Prediction]) -> Claim:
+    """The order differs from 1 by O(h): by how much, the modified equation says."""
+    coarse, fine = predictions
+    expected = 1 + math.log2(coarse.length / fine.length)
+    uncertain, at_most = (
+        sum(getattr(p, error) / p.length for p in predictions) / math.log(2) for error in ("tolerance", "bound")
+    )
+    shift = abs(expected - 1)
+    return equality(
+        "order over the finest two step sizes = 1",
+        float(observed),
+        1.0,
+        shift + uncertain,
+        shift + at_most,
+        _ORDER_RESOLUTION,
+        f"(finite steps move it to {expected:.4g})",
+    )
+
+
+def _finest_error(error: np.ndarray, size: float, prediction: _Prediction) -> Claim:
+    """Vectors are compared, not lengths."""
+    distance = _norm(error / size - prediction.vector) / prediction.length
+    return Claim(
+        "error of the finest steps = that of the modified equation, relative",
+        distance,
+        0.0,
+        -distance,
+        prediction.tolerance / prediction.length,
+        prediction.bound / prediction.length,
+        _ERROR_RESOLUTION,
+        f"at h = {size:.3g}",
+    )
+
+
+def _constant(richardson: np.ndarray, slope: np.ndarray, slope_error: float, predictions: list[_Prediction]) -> Claim:
+    """The limit of (w_h - w)/h as extrapolated from the steps, against e_1; the extrapolation's own error is O(h^2)."""
+    coarse, fine = predictions
+    scale, distance = max(_norm(slope), 1e-300), _norm(richardson - slope)
+    shift = _norm(2 * fine.vector - coarse.vector - slope) + slope_error
+    return Claim(
+        "limit of (w_h(T) - w(T))/h = e_1, relative",
+        distance / scale,
+        0.0,
+        -distance / scale,
+        (shift + 2 * fine.tolerance + coarse.tolerance) / scale,
+        (shift + 2 * fine.bound + coarse.bound) / scale,
+        _ERROR_RESOLUTION,
+    )
+
+
+def _monotone(norms: np.ndarray, flow_error: float, sizes: np.ndarray) -> Claim:
+    """||w_{h/2} - w|| < ||w_h - w||, relative to the latter."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = norms[1:] / norms[:-1]
+        tolerance = 2 * flow_error / norms[:-1]
+    return worst_claim(
+        "every halving makes the error smaller",
+        ratio,
+        np.ones_like(ratio),
+        1 - ratio,
+        tolerance,
+        tolerance,
+        np.full_like(ratio, _ERROR_RESOLUTION),
+        [f"at h = {h:.3g}" for h in sizes[1:]],
+    )
+
+
+def _norm(vector: np.ndarray) -> float:
+    return float(np.linalg.norm(vector))
+
+
+def _switches(evidence: Evidence) -> Check | None:
+    """Without damping, whether the rank of the direction's solve is the same at all saved times; else nothing to check."""
+    data = evidence.trajectory.data
+    if "rank" not in data or float(data["damping"].min()) > 0:
+        return None
+    ranks = data["rank"].to_numpy()
+    name = "the rank of the undamped solve does not change"
+    remark = "at the saved times; the pseudo-inverse jumps with it"
+    return Check(name, float(np.ptp(ranks)), "<=", 0.0, rigorous=False, remark=remark)
+
+
+def _fastest_rate(evidence: Evidence) -> float | None:
+    """The largest decay rate of the linearised flow at the run's start and end; None for a flow without a linearisation."""
+    flow = evidence.flow
+    if not isinstance(flow, AbstractLinearisedFlow):
+        return None
+    ends = ((0.0, evidence.start), (float(evidence.times[-1]), evidence.end))
+    return max(float(_largest_rate(jnp.asarray(t), w, evidence.system, flow)) for t, w in ends)
+
+
+@eqx.filter_jit
+def _largest_rate(
+    time: Float[Array, ""], weights: PyTree, system: System, flow: AbstractLinearisedFlow
+) -> Float[Array, ""]:
+    return jnp.max(flow.linearisation(time, system.tangent(weights), system, Decomposition()).rates)

@@ -1,0 +1,338 @@
+"""Undamped Gauss-Newton flow with the squared loss: a straight line in output space, at a known rate."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import numpy as np
+
+from .._core import tree_norm, tree_size
+from ..flows import AbstractFlow, GaussNewtonFlow, SpectralFlow
+from ..geometry.damping import AbstractDamping, Constant, Exponential, SmallestEigenvalue
+from ..geometry.directions import ConjugateGradients
+from ..losses import ScaledIdentity, SquaredLoss
+from ._base import AbstractTheorem, Conclusion, Hypotheses
+from ._certificate import Curves
+from ._check import Check
+from ._claim import Claim, equality, worst_claim
+from ._evidence import Evidence
+from ._rate import RateFit, fit_rate, rate_error
+from ._sandwich import cumulative_integral
+
+# What agreement must be known to: of the rate; of the logarithm that the loss has fallen by; of the last outputs. A run at the
+# default tolerance is known to about that.
+_RATE_RESOLUTION = 0.02
+LOSS_RESOLUTION = 0.05
+OUTPUT_RESOLUTION = 0.025
+# Two runs that differ by d are off by less than 2 d, but for what the errors of a few steps have in common.
+_SAFETY = 2.0
+_SHARED_STEPS = 4
+_LARGEST_ROUNDING = 1e-3  # of log L at a point of the fit: beyond it the record is rounding, not decay
+_FEWEST_POINTS = 5  # of a fit
+
+
+@dataclasses.dataclass(frozen=True)
+class ExactRate(AbstractTheorem):
+    """Theorem E of docs/theorems/exact_rates.md, exact fact 1 of docs/theory.md.
+
+    Gauss-Newton flow with the squared loss, H = c I, no damping and A invertible: f_t - y = exp(-k t) (f_0 - y) with
+    k = 1/(c N), hence L_t = exp(-2 k t) L_0, whatever the network. k is 1 for the Hessian metric and 1/N for the identity.
+    """
+
+    name: ClassVar[str] = "exact rate"
+    statement: ClassVar[str] = (
+        "f_t - y = exp(-k t) (f_0 - y), so L_t = exp(-2 k t) L_0: a straight line in output space"
+    )
+    reference: ClassVar[str] = "docs/theorems/exact_rates.md, Theorem E; docs/theory.md, exact fact 1"
+
+    def hypotheses(self, evidence: Evidence) -> Hypotheses:
+        """Flow, loss and metric; no damping; A invertible at every measured time."""
+        loss, outputs = evidence.system.loss, evidence.system.problem.y_train.size
+        checks = [
+            Check.fact("the run is a flow in continuous time", evidence.is_continuous),
+            Check.fact("the flow is Gauss-Newton (or spectral of power 1)", _is_gauss_newton(evidence.flow)),
+            Check.fact("the loss is the squared loss", isinstance(loss, SquaredLoss), remark=type(loss).__name__),
+        ]
+        if not all(check.met for check in checks):
+            return Hypotheses(tuple(checks))
+        scale, known = metric_scale(evidence)
+        checks.append(
+            Check(
+                "H is a constant multiple of the loss's Hessian",
+                float(scale is not None),
+                "==",
+                1.0,
+                rigorous=known,
+                remark="" if known else "compared at the first and the last outputs",
+            )
+        )
+        if scale is None:
+            return Hypotheses(tuple(checks))
+        rate = loss.strong_convexity(evidence.system.problem.num_train) / scale
+        constants = {"k": rate, "rate of the loss 2 k": 2 * rate}
+        checks += [
+            _no_damping(evidence),
+            Check("P >= NC (else A is singular)", float(tree_size(evidence.start)), ">=", float(outputs)),
+        ]
+        if not all(check.met for check in checks):
+            return Hypotheses(tuple(checks), constants)
+        more, numbers = invertibility(evidence)
+        return Hypotheses((*checks, *more), constants | numbers)
+
+    def conclusion(self, evidence: Evidence, hypotheses: Hypotheses) -> Conclusion:
+        """The line of log L against time, its fitted slope, and the last residual."""
+        rate = hypotheses.constants["k"]
+        times = evidence.times[evidence.chosen]
+        solves = rate * _solve_error(evidence, times)
+        steps = relative_step_errors(evidence, _residual_norms(evidence))
+        loss, tolerance, error_bound = _line_claim(evidence, rate, times, 2 * solves, steps)
+        claims = [loss, _residual_claim(evidence, rate, float(solves[-1]), float(steps[-1]))]
+        constants = {"largest error of the direction's solves, in log L": float(2 * solves[-1])}
+        fitted = _rate_claim(evidence, rate, tolerance, error_bound)
+        if fitted is not None:
+            claim, fit = fitted
+            claims.append(claim)
+            constants |= {
+                "fitted rate": fit.rate,
+                "fitted rate, lower end of its 95% interval": fit.interval[0],
+                "fitted rate, upper end of its 95% interval": fit.interval[1],
+                "R^2 of the fit": fit.r_squared,
+            }
+        logs = evidence.log_excess
+        line = np.exp(logs[0] - 2 * rate * evidence.times)
+        later = slice(1, None)
+        curve = Curves(
+            evidence.times[later], "flow time", "L - L*", np.exp(logs[later]), line[later], line[later], log_x=False
+        )
+        return Conclusion(tuple(claims), constants, (curve,))
+
+
+def metric_scale(evidence: Evidence) -> tuple[float | None, bool]:
+    """c of H = c I and whether that is known to be constant; None for a metric that is no multiple of the identity.
+
+    For flows with the squared loss, whose Hessian is I/N. A metric of the user's is compared at the first and last outputs.
+    """
+    flow, system = evidence.flow, evidence.system
+    if not isinstance(flow, GaussNewtonFlow):
+        return 1.0, True
+    factors = [
+        flow.metric.factor(system.loss, system.outputs(weights), system.problem.y_train)
+        for weights in (evidence.start, evidence.end)
+    ]
+    scales = [float(factor.scale) for factor in factors if isinstance(factor, ScaledIdentity)]
+    if len(scales) < len(factors) or scales[0] != scales[1]:
+        return None, True
+    return scales[0], type(flow.metric).__module__.startswith("gnflow.")
+
+
+def invertibility(evidence: Evidence) -> tuple[list[Check], dict[str, float]]:
+    """The check that A is invertible at every time the second run measures, and its extreme eigenvalues."""
+    second = evidence.second_run
+    checks = [Check.fact("the run can be repeated at 4 times its tolerance", second is not None)]
+    if second is None:
+        return checks, {}
+    smallest, error = (second.data[f"band_{name}"].to_numpy() for name in ("smallest", "eigenvalue_error"))
+    least = int(np.argmin(smallest - error))
+    checks.append(
+        Check(
+            "sigma_min > 0 along the run",
+            float(smallest[least]),
+            ">",
+            0.0,
+            error=float(error[least]),
+            rigorous=False,
+            remark=f"least at t = {float(second.data.time[least]):.4g}, of {len(smallest)} measured times; "
+            "error NC eps sigma_max of the eigendecomposition",
+        )
+    )
+    return checks, {
+        "least sigma_min": float(smallest.min()),
+        "largest sigma_max": float(second.data.band_largest.max()),
+    }
+
+
+def relative_step_errors(evidence: Evidence, residual_norms: np.ndarray) -> np.ndarray:
+    """What one step may change ||f - y|| by, relative to each of `residual_norms`, (k,), as the solver promises.
+
+    rtol + atol/rms(f - y) where steps are judged in the outputs (docs/theory.md, The error norm in function space); where they
+    are judged by the weights alone, the rms of their error times sqrt(P sigma_max).
+    """
+    settings, problem = evidence.trajectory.settings, evidence.system.problem
+    if settings["error_norm"] == "function":
+        with np.errstate(divide="ignore"):
+            return settings["rtol"] + settings["atol"] * np.sqrt(problem.num_train) / residual_norms
+    assert evidence.second_run is not None
+    largest = float(evidence.second_run.data.band_largest.max())
+    with np.errstate(divide="ignore"):
+        return np.sqrt(largest) * weight_step_error(evidence) / residual_norms
+
+
+def weight_step_error(evidence: Evidence) -> float:
+    """The Euclidean norm of the error of all weights that one step may make: rtol ||w|| + atol sqrt(P)."""
+    settings = evidence.trajectory.settings
+    norm = max(float(tree_norm(evidence.start)), float(tree_norm(evidence.end)))
+    return settings["rtol"] * norm + settings["atol"] * tree_size(evidence.start) ** 0.5
+
+
+def accumulated(relative: np.ndarray, steps: int) -> np.ndarray:
+    """Relative errors of single steps summed over the run; infinite where one step may be off by all there is."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(relative < 1, steps * relative / (1 - relative), np.inf)
+
+
+def comparison_error(
+    evidence: Evidence,
+    difference: np.ndarray | float,
+    deviation: np.ndarray | float,
+    promised: np.ndarray | float,
+    resolution: np.ndarray | float,
+) -> np.ndarray:
+    """The error with which an observation is compared to the value that a theorem gives, relative, as rtol is.
+
+    What is `promised` for all steps where that is below the `resolution`. Where it says too little, twice the smaller of the
+    `difference` of the record to the second run and the `deviation` of the second run from the theorem's value: a record that
+    was changed is far from the second run, which must not excuse it; a theorem that is false is far from both runs, which
+    must not excuse it either. That at least what four steps may do, which both runs may have in common.
+    """
+    shared = _SHARED_STEPS * evidence.trajectory.settings["rtol"]
+    measured = np.minimum(np.maximum(_SAFETY * np.minimum(difference, deviation), shared), promised)
+    return np.asarray(np.where(np.asarray(promised) <= resolution, promised, measured))
+
+
+def log_error(
+    evidence: Evidence, expected: np.ndarray, steps: np.ndarray, others: np.ndarray, resolution: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tolerance and error bound of log(L - L*) at the chosen times, (k,), where a theorem says that it is `expected`.
+
+    **Arguments:** `steps`: relative error of the residual that the solver promises of the run so far; `others`: errors of the
+    logarithm that have to do with neither run; `resolution` of the logarithm.
+    """
+    assert evidence.second_run is not None
+    with np.errstate(divide="ignore"):
+        again = np.log(np.maximum(evidence.second_run.data["train_loss"].to_numpy() - evidence.minimum, 0.0))
+    difference = np.maximum.accumulate(np.abs(evidence.log_excess[evidence.chosen] - again))
+    deviation = np.maximum.accumulate(np.abs(again - expected))
+    extra = others + evidence.rounding[evidence.chosen]
+    # The logarithm of L has twice the relative error of the residual.
+    error = comparison_error(evidence, difference / 2, deviation / 2, steps, resolution / 2)
+    return 2 * error + extra, 2 * steps + extra
+
+
+def num_steps(evidence: Evidence) -> int:
+    """Accepted steps of the run, at least 1."""
+    return max(int(evidence.trajectory.stats["num_accepted_steps"]), 1)
+
+
+def _is_gauss_newton(flow: AbstractFlow) -> bool:
+    return isinstance(flow, GaussNewtonFlow) or (isinstance(flow, SpectralFlow) and flow.power == 1)
+
+
+def _no_damping(evidence: Evidence) -> Check:
+    flow = evidence.flow
+    assert isinstance(flow, GaussNewtonFlow | SpectralFlow)
+    always = _never_damps(flow.damping)
+    largest = float(evidence.trajectory.stats["final_damping"])
+    if largest == 0 and not always and evidence.second_run is not None:
+        largest = float(evidence.second_run.data.band_damping.max())
+    remark = type(flow.damping).__name__ + ("" if always else ", largest at the measured times")
+    return Check("eps = 0", largest, "<=", 0.0, rigorous=always or largest > 0, remark=remark)
+
+
+def _never_damps(rule: AbstractDamping) -> bool:
+    """Whether the rule gives 0 whatever the time and the spectrum."""
+    if isinstance(rule, Constant):
+        return rule.value == 0
+    if isinstance(rule, SmallestEigenvalue):
+        return rule.factor == 0 and rule.floor == 0
+    return isinstance(rule, Exponential) and rule.start == 0 and rule.floor == 0
+
+
+def _residual_norms(evidence: Evidence) -> np.ndarray:
+    """||f - y|| at the chosen times, from the record."""
+    return np.sqrt(2 * evidence.system.problem.num_train * np.exp(evidence.log_excess[evidence.chosen]))
+
+
+def _solve_error(evidence: Evidence, times: np.ndarray) -> np.ndarray:
+    """The integral of the relative error of f' = -k (f - y) that the solves for the direction make, (k,).
+
+    A backward stable solver solves with A + E, ||E|| <= e: relative error e/(sigma_min - e). To this the residual of the
+    last solve is added, and of conjugate gradients the residual that they were allowed to leave.
+    """
+    assert evidence.second_run is not None
+    data = evidence.second_run.data
+    smallest, error = data.band_smallest.to_numpy(), data.band_eigenvalue_error.to_numpy()
+    residual = evidence.trajectory.stats["final_relative_residual"]
+    solver = evidence.flow.solver if isinstance(evidence.flow, GaussNewtonFlow) else None
+    if isinstance(solver, ConjugateGradients):  # its tolerance is that of an entry
+        residual = max(residual, solver.rtol * evidence.system.problem.y_train.size**0.5)
+    integral, sparse = cumulative_integral(times, error / (smallest - error) + residual)
+    return integral + sparse
+
+
+def _line_claim(
+    evidence: Evidence, rate: float, times: np.ndarray, solves: np.ndarray, steps: np.ndarray
+) -> tuple[Claim, np.ndarray, np.ndarray]:
+    """log L against the line at the chosen times; with tolerance and error bound there."""
+    logs = evidence.log_excess[evidence.chosen]
+    fallen, expected = logs[0] - logs, 2 * rate * times
+    # Every error of the outputs shrinks at the rate k, as the residual does: relative errors of steps add up.
+    promised = accumulated(steps, num_steps(evidence))
+    resolution = LOSS_RESOLUTION * np.maximum(expected, 1.0)
+    tolerance, error_bound = log_error(evidence, logs[0] - expected, promised, solves, resolution)
+    claim = worst_claim(
+        "log L falls by 2 k t",
+        fallen[1:],
+        expected[1:],
+        -np.abs(fallen - expected)[1:],
+        tolerance[1:],
+        error_bound[1:],
+        resolution[1:],
+        [f"at t = {time:.4g}" for time in times[1:]],
+    )
+    return claim, tolerance, error_bound
+
+
+def _rate_claim(
+    evidence: Evidence, rate: float, tolerance: np.ndarray, error_bound: np.ndarray
+) -> tuple[Claim, RateFit] | None:
+    """The slope of log L over the record above rounding; None where that has too few points for a fit."""
+    logs, times = evidence.log_excess, evidence.times
+    used = np.flatnonzero(np.isfinite(logs) & (evidence.rounding <= _LARGEST_ROUNDING))
+    if len(used) < _FEWEST_POINTS:
+        return None
+    fit = fit_rate(times[used], np.exp(logs[used] - logs[0]))
+    # The error of a point is not above that at the next chosen time: errors gather.
+    following = np.searchsorted(evidence.chosen, used)
+    error, at_worst = (rate_error(times[used], numbers[following]) for numbers in (tolerance, error_bound))
+    return equality("fitted rate of L = 2 k", fit.rate, 2 * rate, error, at_worst, _RATE_RESOLUTION * 2 * rate), fit
+
+
+def _residual_claim(evidence: Evidence, rate: float, solves: float, step: float) -> Claim:
+    """||(f_T - y) - exp(-k T) (f_0 - y)|| over ||exp(-k T) (f_0 - y)||, which is 0 on the line."""
+    assert evidence.second_run is not None
+    system, end_time = evidence.system, float(evidence.times[-1])
+    again = system.weights(evidence.second_run.model)
+    first, last, last_again = (_outputs(system, w) for w in (evidence.start, evidence.end, again))
+    targets = np.asarray(system.problem.y_train)
+    expected = np.exp(-rate * end_time) * (first - targets)
+    scale = float(np.linalg.norm(expected))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        distance = float(np.linalg.norm(last - targets - expected) / np.float64(scale))
+        difference = float(np.linalg.norm(last - last_again) / np.float64(scale))
+        deviation = float(np.linalg.norm(last_again - targets - expected) / np.float64(scale))
+    errors = float(evidence.rounding[-1]) + solves
+    promised = float(accumulated(np.asarray(step), num_steps(evidence)))
+    tolerance = float(comparison_error(evidence, difference, deviation, promised, OUTPUT_RESOLUTION)) + errors
+    return equality(
+        "the last residual lies on the line (relative distance)",
+        distance,
+        0.0,
+        tolerance,
+        promised + errors,
+        OUTPUT_RESOLUTION,
+        f"at t = {end_time:.4g}",
+    )
+
+
+def _outputs(system, weights) -> np.ndarray:
+    return np.asarray(jax.device_get(system.outputs(weights)))

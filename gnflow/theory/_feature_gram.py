@@ -1,0 +1,211 @@
+"""Invertibility at the start: the features of a random first layer, and what they say of the NTK."""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from .._core import tree_size
+from ..geometry import System, rank_cutoff
+from ..models import MeanFieldNetwork, RandomFeatures
+from ._base import AbstractTheorem, Conclusion, Hypotheses
+from ._check import Check
+from ._claim import Claim, equality
+from ._evidence import Evidence
+
+_UNIT_ROUNDOFF = float(np.finfo(np.float64).eps) / 2
+# What agreement of two eigenvalues must be known to.
+_RESOLUTION = 0.02
+# Roundings behind an entry of S, for each input feature: those of z and of the activation.
+_ACTIVATION_ROUNDINGS = 10
+# Analytic on the real line and no polynomial.
+_ANALYTIC = ("silu", "tanh", "erf", "gelu", "softplus", "sigmoid")
+_RECORDED = "ntk_smallest_eigenvalue"
+
+
+@dataclasses.dataclass(frozen=True)
+class GramSpectrum:
+    """**Attributes:** `smallest`, `largest`: eigenvalues of a Gram matrix; `error`: bound of their error by rounding, to first
+    order in the machine epsilon."""
+
+    smallest: float
+    largest: float
+    error: float
+
+
+def start_spectrum(evidence: Evidence) -> GramSpectrum:
+    """The extreme eigenvalues of A at the start; one Gram matrix and its eigenvalues."""
+    system = evidence.system
+    network = _network(evidence.trajectory.initial_model)
+    # The longest sum behind an entry of A: over the particles, or at most over all weights.
+    terms = tree_size(evidence.start) if network is None else _terms(network)
+    return _spectrum(*_gram_eigenvalues(system, evidence.start), terms)
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureGram(AbstractTheorem):
+    """Theorem F of docs/theorems/a_priori.md: the features of a random first layer make the NTK invertible at the start.
+
+    S are the features s(u_i.x_n + b_i) of the first layer at the start (N x M) and c is the output factor. A_0 - c^2 S S^T (for
+    each output) is positive semi-definite, so sigma_min(A_0) >= c^2 sigma_min(S S^T). That is positive with probability one
+    over a first layer with a density. What is measured is whether it is so in this run by more than rounding.
+    """
+
+    name: ClassVar[str] = "feature Gram"
+    statement: ClassVar[str] = "sigma_min(A_0) >= c^2 sigma_min(S S^T) > 0 for the features S of a random first layer"
+    reference: ClassVar[str] = (
+        "docs/theorems/a_priori.md, Theorem F; the invertibility condition of Arbel et al. 2023 (arXiv 2302.02904), Section 3"
+    )
+
+    def hypotheses(self, evidence: Evidence) -> Hypotheses:
+        """A two-layer network whose output layer moves, an analytic activation, enough particles, inputs that differ."""
+        network = _network(evidence.trajectory.initial_model)
+        checks = [Check.fact("the model is a two-layer network", network is not None)]
+        if network is None:
+            return Hypotheses(tuple(checks))
+        x = np.asarray(evidence.system.problem.x_train)
+        particles = np.asarray(network.hidden_weight)
+        if network.hidden_bias is not None:
+            x = np.concatenate([x, np.ones((len(x), 1))], axis=1)
+            particles = np.concatenate([particles, np.asarray(network.hidden_bias)[:, None]], axis=1)
+        distance, cosine = _distance_from_parallel(x)
+        name = network.activation.name
+        checks += [
+            Check.fact("the output layer moves", evidence.start.output_weight is not None),
+            Check.fact("s is analytic and no polynomial", name in _ANALYTIC, remark=name),
+            Check(
+                "as many different particles as samples",
+                float(len(np.unique(particles, axis=0))),
+                ">=",
+                float(len(x)),
+                remark="that they are drawn from a density cannot be read off a run",
+            ),
+            Check("x~_n != 0", float(np.linalg.norm(x, axis=1).min()), ">", 0.0),
+            Check(
+                "x~_n != x~_m and x~_n != -x~_m",
+                distance,
+                ">",
+                0.0,
+                remark="smallest distance; x~ = (x, 1)"
+                if network.hidden_bias is not None
+                else "smallest distance; x~ = x",
+            ),
+        ]
+        constants = {
+            "N": float(len(x)),
+            "M": float(network.width),
+            "output factor c": network.output_factor,
+            "largest |cos(x~_n, x~_m)|": cosine,
+        }
+        return Hypotheses(tuple(checks), constants)
+
+    def conclusion(self, evidence: Evidence, hypotheses: Hypotheses) -> Conclusion:
+        """Positive beyond rounding; the NTK's smallest eigenvalue above that of its part, computed and as recorded."""
+        network = _network(evidence.trajectory.initial_model)
+        assert network is not None
+        features = _feature_eigenvalues(network, evidence.system.problem.x_train)
+        part = _spectrum(*features, _terms(network))
+        whole = start_spectrum(evidence)
+        width, squared = network.width, network.output_factor**2
+        positive = Claim(
+            "sigma_min(S S^T/M) > 0",
+            observed=part.smallest / width,
+            bound=0.0,
+            slack=part.smallest / width,
+            tolerance=part.error / width,
+            error_bound=part.error / width,
+            resolution=0.0,  # within its error of zero it is not known to be positive
+        )
+        bound, bound_error = squared * part.smallest, squared * part.error
+        claims = [positive]
+        if _only_output_moves(evidence.start):
+            error = whole.error + bound_error
+            name = "sigma_min(A_0) = c^2 sigma_min(S S^T), only the output layer moves"
+            claims.append(equality(name, whole.smallest, bound, error, error, _RESOLUTION * bound))
+        else:
+            claims.append(
+                _at_least("sigma_min(A_0) >= c^2 sigma_min(S S^T)", whole.smallest, bound, whole.error + bound_error)
+            )
+        data = evidence.trajectory.data
+        if _RECORDED in data:
+            # The record's own rounding is that of the eigendecomposition at least, so twice the error.
+            claims.append(
+                equality(
+                    "sigma_min(A_0), recorded and computed",
+                    float(data[_RECORDED][0]),
+                    whole.smallest,
+                    2 * whole.error,
+                    2 * whole.error,
+                    _RESOLUTION * abs(whole.smallest),
+                )
+            )
+        return Conclusion(
+            claims=tuple(claims),
+            constants={
+                "sigma_min(S S^T/M)": part.smallest / width,
+                "sigma_max(S S^T/M)": part.largest / width,
+                "error of eigenvalues of S S^T/M": part.error / width,
+                "c^2 sigma_min(S S^T)": bound,
+                "sigma_min(A_0)": whole.smallest,
+                "error of sigma_min(A_0)": whole.error,
+            },
+        )
+
+
+def _at_least(name: str, observed: float, bound: float, error: float) -> Claim:
+    return Claim(name, observed, bound, observed - bound, error, error, _RESOLUTION * abs(bound))
+
+
+def _network(model: Any) -> MeanFieldNetwork | None:
+    """The two-layer network that gives the features, or None for another model."""
+    if isinstance(model, RandomFeatures):
+        return model.features
+    return model if isinstance(model, MeanFieldNetwork) else None
+
+
+def _terms(network: MeanFieldNetwork) -> int:
+    return network.width + _ACTIVATION_ROUNDINGS * (network.hidden_weight.shape[1] + 1)
+
+
+def _only_output_moves(weights: PyTree) -> bool:
+    return isinstance(weights, RandomFeatures) or (weights.hidden_weight is None and weights.hidden_bias is None)
+
+
+def _distance_from_parallel(x: np.ndarray) -> tuple[float, float]:
+    """min over pairs of min(||x_n - x_m||, ||x_n + x_m||), inf for a single row; and max |cos| between pairs. O(N d) memory."""
+    distance, cosine = np.inf, 0.0
+    lengths = np.linalg.norm(x, axis=1)
+    for n in range(1, len(x)):
+        others = x[:n]
+        for sign in (1.0, -1.0):
+            distance = min(distance, float(np.linalg.norm(others - sign * x[n], axis=1).min()))
+        scale = lengths[:n] * lengths[n]
+        products = np.abs(others @ x[n])[scale > 0] / scale[scale > 0]
+        cosine = max(cosine, float(products.max(initial=0.0)))
+    return distance, min(cosine, 1.0)
+
+
+def _spectrum(eigenvalues: Float[Array, " size"], trace: Float[Array, ""], terms: int) -> GramSpectrum:
+    """With the error of the decomposition, and that of forming inner products of `terms` terms: |fl(J J^T) - J J^T| <=
+    terms u |J||J|^T entrywise with the unit round-off u, and the norm of |J||J|^T is at most the trace of J J^T."""
+    error = float(rank_cutoff(eigenvalues)) + terms * _UNIT_ROUNDOFF * float(trace)
+    return GramSpectrum(float(eigenvalues[0]), float(eigenvalues[-1]), error)
+
+
+@eqx.filter_jit
+def _gram_eigenvalues(system: System, weights: PyTree) -> tuple[Float[Array, " size"], Float[Array, ""]]:
+    gram = system.tangent(weights).gram()
+    return jnp.linalg.eigvalsh(gram), jnp.trace(gram)
+
+
+@eqx.filter_jit
+def _feature_eigenvalues(
+    network: MeanFieldNetwork, x: Float[Array, "samples input_dim"]
+) -> tuple[Float[Array, " samples"], Float[Array, ""]]:
+    features = jax.vmap(network.hidden_features)(x)
+    gram = features @ features.T
+    return jnp.linalg.eigvalsh(gram), jnp.trace(gram)

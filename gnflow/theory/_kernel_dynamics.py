@@ -1,0 +1,398 @@
+"""Models that are linear in their weights: the closed form of the outputs, on training and on test inputs."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._core import tree_norm, tree_subtract
+from ..flows import AbstractFlow, GaussNewtonFlow, GradientFlow, SpectralFlow
+from ..geometry import System
+from ..geometry.damping import Constant, SmallestEigenvalue
+from ..losses import SquaredLoss
+from ..models import MLP, Linearised, MeanFieldNetwork, RandomFeatures
+from ._base import AbstractTheorem, Conclusion, Hypotheses
+from ._certificate import Curves
+from ._check import Check
+from ._claim import Claim, equality, worst_claim
+from ._evidence import Evidence
+from ._exact_rate import (
+    LOSS_RESOLUTION,
+    OUTPUT_RESOLUTION,
+    accumulated,
+    comparison_error,
+    log_error,
+    metric_scale,
+    num_steps,
+    relative_step_errors,
+    weight_step_error,
+)
+from ._rate_band import has_band
+
+_ROUNDING = 100 * np.finfo(float).eps
+# Test inputs beyond these are not compared: a kernel of so many rows costs what one of the Gram matrices does.
+_MOST_TEST_INPUTS = 500
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelDynamics(AbstractTheorem):
+    """Theorem K of docs/theorems/kernel_dynamics.md, exact facts 2 and 3 of docs/theory.md.
+
+    A model linear in its weights with the squared loss, A = Q diag(lam) Q^T: f_t - y = Q exp(-rho(lam) t) Q^T (f_0 - y) with
+    rho(lam) = m lam/N for gradient flow, lam (lam + eps)^-s/N for the spectral family, lam/((c lam + eps) N) for Gauss-Newton
+    with H = c I. On any other input f_t(x) = f_0(x) + K(x, X) A^+ (f_t - f_0). For gradient flow: Lee et al. 2019 (arXiv
+    1902.06720), Section 2.2.
+    """
+
+    name: ClassVar[str] = "kernel dynamics"
+    statement: ClassVar[str] = (
+        "f_t - y = Q exp(-rho(lam) t) Q^T (f_0 - y) and f_t(x) = f_0(x) + K(x, X) A^+ (f_t - f_0)"
+    )
+    reference: ClassVar[str] = (
+        "docs/theorems/kernel_dynamics.md, Theorem K; docs/theory.md, exact facts 2 and 3; Lee et al. 2019 (arXiv 1902.06720)"
+    )
+
+    def hypotheses(self, evidence: Evidence) -> Hypotheses:
+        """A known flow with the squared loss, a model that is linear, a damping that does not change."""
+        loss = evidence.system.loss
+        checks = [
+            Check.fact("the run is a flow in continuous time", evidence.is_continuous),
+            Check.fact("the flow is gradient, Gauss-Newton or spectral", has_band(evidence.flow)),
+            Check.fact("the loss is the squared loss", isinstance(loss, SquaredLoss), remark=type(loss).__name__),
+        ]
+        if not all(check.met for check in checks):
+            return Hypotheses(tuple(checks))
+        scale, known = metric_scale(evidence)
+        checks.append(Check("H = c I", float(scale is not None), "==", 1.0, rigorous=known))
+        checks.append(_linearity(evidence))
+        if not all(check.met for check in checks):
+            return Hypotheses(tuple(checks))
+        repeated = evidence.second_run is not None
+        checks.append(Check.fact("the run can be repeated at 4 times its tolerance", repeated))
+        if repeated and not isinstance(evidence.flow, GradientFlow):
+            checks.append(_constant_damping(evidence, evidence.flow))
+        return Hypotheses(tuple(checks))
+
+    def conclusion(self, evidence: Evidence, hypotheses: Hypotheses) -> Conclusion:
+        """The loss at the chosen times and the last outputs, against the closed form."""
+        kernel = _Kernel.of(evidence)
+        times = evidence.times[evidence.chosen]
+        norms = np.array([float(np.linalg.norm(kernel.residual(time))) for time in times])
+        eigen = np.array([kernel.residual_error(time) for time in times])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            relative_eigen = np.where(norms > 0, eigen / norms, np.inf)
+        steps = _promised(evidence, kernel, times, norms)
+        claims = [
+            _loss_claim(evidence, times, norms, relative_eigen, steps),
+            _train_claim(evidence, kernel, norms, relative_eigen, steps),
+        ]
+        if evidence.system.problem.x_test is not None:
+            claims.append(_test_claim(evidence, kernel))
+        lam = kernel.eigenvalues
+        constants = {
+            "sigma_min": float(lam[0]),
+            "sigma_max": float(lam[-1]),
+            "error of the eigenvalues (NC eps sigma_max)": kernel.eigenvalue_error,
+            "slowest rate of f - y": float(kernel.rates.min()),
+            "fastest rate of f - y": float(kernel.rates.max()),
+            "damping": kernel.law.damping,
+            "largest relative error of the closed form from that of A": float(relative_eigen.max()),
+        }
+        logs = evidence.log_excess[evidence.chosen]
+        closed = norms**2 / (2 * evidence.system.problem.num_train)
+        later = slice(1, None)
+        curve = Curves(times[later], "flow time", "L - L*", np.exp(logs[later]), closed[later], closed[later])
+        return Conclusion(tuple(claims), constants, (curve,))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Law:
+    """rho(lam) = m lam (c lam + eps)^-s / N: s = 0 for gradient flow, 1 for Gauss-Newton; `damping_error`: of eps."""
+
+    num_train: int
+    power: float
+    mobility: float = 1.0
+    scale: float = 1.0
+    damping: float = 0.0
+    damping_error: float = 0.0
+
+    def rates(self, lam: np.ndarray, change: float, cutoff: float) -> np.ndarray:
+        """rho with eps + `change`; modes that the flow does not keep, c lam + eps <= c cutoff, do not move."""
+        if self.power == 0:  # gradient flow, which leaves out none
+            return self.mobility * lam / self.num_train
+        shifted = self.scale * lam + max(self.damping + change, 0.0)
+        kept = shifted > self.scale * cutoff
+        return self.mobility * np.where(kept, lam * np.where(kept, shifted, 1.0) ** -self.power, 0.0) / self.num_train
+
+
+class _Kernel:
+    """The closed form, from the Gram matrix and the outputs at the start.
+
+    Errors: the computed A is that of the run up to a matrix of norm e = NC eps sigma_max. A function F of it changes by
+    Q (D o E) Q^T to first order in E, ||E|| <= e, with the divided differences D of F (Daleckii and Krein); those of
+    eigenvalues nearer than e are replaced by the range of F over what both may be.
+    """
+
+    def __init__(self, gram: np.ndarray, residual: np.ndarray, law: "_Law", eigenvalue_error: float | None = None):
+        self.eigenvalues, self.eigenvectors = np.linalg.eigh(gram)
+        self.law = law
+        rounding = len(gram) * np.finfo(float).eps * float(np.abs(self.eigenvalues).max())
+        self.eigenvalue_error = rounding if eigenvalue_error is None else eigenvalue_error
+        self.amplitudes = self.eigenvectors.T @ residual
+        self.rates = self._rates(0.0)
+
+    @classmethod
+    def of(cls, evidence: Evidence) -> "_Kernel":
+        """The kernel of a run at its start."""
+        system, flow = evidence.system, evidence.flow
+        scale, _ = metric_scale(evidence)
+        assert scale is not None
+        damping, damping_error = _recorded_damping(evidence)
+        if isinstance(flow, GradientFlow):
+            law = _Law(system.problem.num_train, 0.0, float(flow.effective_mobility(system)))
+        else:
+            power = flow.power if isinstance(flow, SpectralFlow) else 1.0
+            law = _Law(system.problem.num_train, power, 1.0, scale, damping, damping_error)
+        gram, outputs = _gram_and_outputs(system, evidence.start)
+        return cls(gram, (outputs - np.asarray(system.problem.y_train)).reshape(-1), law)
+
+    def residual(self, time: float) -> np.ndarray:
+        """f_t - y, (NC,)."""
+        return self.eigenvectors @ (np.exp(-self.rates * time) * self.amplitudes)
+
+    def residual_error(self, time: float) -> float:
+        """The norm of what the error of A does to `residual`."""
+        differences = self._divided_differences(lambda lam, rates: np.exp(-rates * time))
+        return self.eigenvalue_error * float(np.sqrt(np.max(differences**2 @ self.amplitudes**2)))
+
+    def change_elsewhere(self, time: float, cross: np.ndarray) -> tuple[np.ndarray, float]:
+        """K(x, X) A^+ (f_t - f_0), (nC,), and the norm of its error, with `cross` = K(x, X), (nC, NC).
+
+        A^+ (f_t - f_0) = -Q (1 - exp(-rho t))/lam Q^T (f_0 - y), where a mode that does not move contributes nothing: taken as
+        one function of lam it needs no division of a difference of outputs by a small eigenvalue.
+        """
+
+        def gain(lam: np.ndarray, rates: np.ndarray) -> np.ndarray:
+            moving = (lam > 0) & (rates > 0)
+            return np.where(moving, -np.expm1(-rates * time) / np.where(moving, lam, 1.0), 0.0)
+
+        coefficients = gain(self.eigenvalues, self.rates) * self.amplitudes
+        modes = cross @ self.eigenvectors
+        sizes = np.sum(modes**2, axis=0)
+        differences = self._divided_differences(gain)
+        error = self.eigenvalue_error * float(np.sqrt(sizes @ (differences**2 @ self.amplitudes**2)))
+        rounding = len(self.eigenvalues) * np.finfo(float).eps * float(np.linalg.norm(cross))
+        return -modes @ coefficients, error + rounding * float(np.linalg.norm(coefficients))
+
+    def _rates(self, shift: float) -> np.ndarray:
+        """rho at lam + shift e, with eps at the other end of its range."""
+        lam = np.maximum(self.eigenvalues + shift * self.eigenvalue_error, 0.0)
+        return self.law.rates(lam, -shift * self.law.damping_error, self.eigenvalue_error)
+
+    def _divided_differences(self, function: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
+        """Bounds (NC, NC) of |F(lam_i) - F(lam_j)| / |lam_i - lam_j|, where both eigenvalues are known up to e."""
+        values = np.stack(
+            [
+                function(np.maximum(self.eigenvalues + shift * self.eigenvalue_error, 0.0), self._rates(shift))
+                for shift in (-1.0, 0.0, 1.0)
+            ]
+        )
+        high, low = values.max(axis=0), values.min(axis=0)
+        rises = np.maximum(high[:, None], high[None, :]) - np.minimum(low[:, None], low[None, :])
+        distances = np.abs(self.eigenvalues[:, None] - self.eigenvalues[None, :])
+        error = max(self.eigenvalue_error, np.finfo(float).tiny)
+        return rises / np.maximum(distances, error)
+
+
+@eqx.filter_jit
+def _gram_and_outputs_compiled(system: System, weights):
+    tangent = system.tangent(weights)
+    return tangent.gram(), tangent.outputs
+
+
+def _gram_and_outputs(system: System, weights) -> tuple[np.ndarray, np.ndarray]:
+    gram, outputs = jax.device_get(_gram_and_outputs_compiled(system, weights))
+    return np.asarray(gram), np.asarray(outputs)
+
+
+@eqx.filter_jit
+def _test_kernel(system: System, weights, x):
+    """K(x, X) and the squared Frobenius norm of the Jacobian on `x`."""
+    tangent = system.tangent(weights, x)
+    return tangent.cross_gram(system.tangent(weights)), jnp.trace(tangent.gram())
+
+
+@eqx.filter_jit
+def _nonlinearity(system: System, start, end, x):
+    """||f_w - f_0 - J_0 (w - w_0)||, ||f_w - f_0||, and what rounding may make of the first, on the inputs `x`."""
+    displacement = tree_subtract(end, start)
+    tangent = system.tangent(start, x)
+    first, last, linear = system.outputs(start, x), system.outputs(end, x), tangent.jvp(displacement)
+    # Sums of products of J's entries and weights: ||J||_F (||w_0|| + ||w||) bounds the sizes of their terms.
+    terms = jnp.sqrt(jnp.trace(tangent.gram())) * (tree_norm(start) + tree_norm(end))
+    rounding = _ROUNDING * (terms + jnp.linalg.norm(first) + jnp.linalg.norm(last))
+    return jnp.linalg.norm(last - first - linear), jnp.linalg.norm(last - first), rounding
+
+
+def _linearity(evidence: Evidence) -> Check:
+    """The last outputs against f_0 + J_0 (w_T - w_0), on the training and the test inputs."""
+    system = evidence.system
+    by_structure = is_linear(system, evidence.start)
+    inputs = [system.problem.x_train]
+    if system.problem.x_test is not None:
+        inputs.append(system.problem.x_test[:_MOST_TEST_INPUTS])
+    worst, allowed = 0.0, 0.0
+    for x in inputs:
+        distance, moved, rounding = (float(n) for n in _nonlinearity(system, evidence.start, evidence.end, x))
+        moved = max(moved, np.finfo(float).tiny)
+        if distance / moved - rounding / moved > worst - allowed or allowed == 0:
+            worst, allowed = distance / moved, rounding / moved
+    return Check(
+        "the model is linear: ||f_T - f_0 - J_0 (w_T - w_0)||/||f_T - f_0|| is rounding",
+        worst,
+        "<=",
+        allowed,
+        rigorous=by_structure,
+        remark=f"{type(evidence.trajectory.initial_model).__name__}, "
+        + ("linear by its structure" if by_structure else "measured at the end of the run only"),
+    )
+
+
+def is_linear(system: System, weights) -> bool:
+    """Whether the model is known to be linear (affine) in its trained weights by its structure; False: not known."""
+    structure = system.structure
+    if isinstance(structure, RandomFeatures | Linearised):
+        return True
+    if isinstance(structure, MeanFieldNetwork):
+        return weights.hidden_weight is None and weights.hidden_bias is None
+    if isinstance(structure, MLP):
+        return all(layer.weight is None and layer.bias is None for layer in weights.layers[:-1])
+    return False
+
+
+def _recorded_damping(evidence: Evidence) -> tuple[float, float]:
+    """eps at the start, and how far it is from that at any measured time."""
+    if isinstance(evidence.flow, GradientFlow):
+        return 0.0, 0.0
+    assert evidence.second_run is not None
+    damping = evidence.second_run.data["band_damping"].to_numpy()
+    return float(damping[0]), float(np.max(np.abs(damping - damping[0])))
+
+
+def _constant_damping(evidence: Evidence, flow: AbstractFlow) -> Check:
+    """eps may change by rounding (a rule that reads sigma_min, of a matrix that does not move), and by nothing else."""
+    assert isinstance(flow, GaussNewtonFlow | SpectralFlow)
+    damping, change = _recorded_damping(evidence)
+    factor = flow.damping.factor if isinstance(flow.damping, SmallestEigenvalue) else 0.0
+    gram, _ = _gram_and_outputs(evidence.system, evidence.start)
+    # The largest eigenvalue is at most the trace.
+    rounding = _ROUNDING * (damping + factor * gram.shape[0] * float(np.trace(gram)))
+    return Check(
+        "eps is constant along the run",
+        change,
+        "<=",
+        rounding,
+        rigorous=isinstance(flow.damping, Constant | SmallestEigenvalue),
+        remark=f"{type(flow.damping).__name__}: largest change at the measured times",
+    )
+
+
+def _promised(evidence: Evidence, kernel: _Kernel, times: np.ndarray, norms: np.ndarray) -> np.ndarray:
+    """The relative error of ||f - y|| at each time if every step errs as the solver promises, (k,).
+
+    An error made at s shrinks at least at the slowest rate, the residual may shrink faster: what was rtol ||f_s - y|| then is
+    that times exp(-rho_min (t - s)) at t, and relative to ||f_t - y|| it may have grown.
+    """
+    slowest = float(kernel.rates.min())
+    per_step = relative_step_errors(evidence, norms)
+    settings = evidence.trajectory.settings
+    grown = np.ones(len(times))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for k in range(1, len(times)):
+            # Of a step between two measured times: the residual of the earlier one, the decay since the later one.
+            left = norms[:k] * np.exp(-slowest * (times[k] - times[1 : k + 1]))
+            grown[k] = max(1.0, float(np.max(left)) / norms[k]) if norms[k] > 0 else np.inf
+    return accumulated(per_step + settings["rtol"] * (grown - 1), num_steps(evidence))
+
+
+def _loss_claim(
+    evidence: Evidence, times: np.ndarray, norms: np.ndarray, eigen: np.ndarray, steps: np.ndarray
+) -> Claim:
+    logs = evidence.log_excess[evidence.chosen]
+    with np.errstate(divide="ignore"):
+        expected = 2 * np.log(norms / norms[0])
+    fallen = logs[0] - logs
+    resolution = LOSS_RESOLUTION * np.maximum(-expected, 1.0)
+    tolerance, error_bound = log_error(evidence, logs[0] + expected, steps, 2 * eigen, resolution)
+    return worst_claim(
+        "log L falls as the closed form's",
+        fallen[1:],
+        -expected[1:],
+        -np.abs(fallen + expected)[1:],
+        tolerance[1:],
+        error_bound[1:],
+        resolution[1:],
+        [f"at t = {time:.4g}" for time in times[1:]],
+    )
+
+
+def _train_claim(evidence: Evidence, kernel: _Kernel, norms: np.ndarray, eigen: np.ndarray, steps: np.ndarray) -> Claim:
+    """The last residual against the closed form's, relative to its norm."""
+    assert evidence.second_run is not None
+    system, time = evidence.system, float(evidence.times[-1])
+    x, targets = system.problem.x_train, np.asarray(system.problem.y_train).reshape(-1)
+    last, again = (_outputs(system, w, x) for w in (evidence.end, system.weights(evidence.second_run.model)))
+    expected = targets + kernel.residual(time)
+    distance, difference, deviation = (
+        float(np.linalg.norm(change) / norms[-1]) for change in (last - expected, last - again, again - expected)
+    )
+    errors, promised = float(eigen[-1] + evidence.rounding[-1]), float(steps[-1])
+    tolerance = float(comparison_error(evidence, difference, deviation, promised, OUTPUT_RESOLUTION)) + errors
+    return equality(
+        "the last residual is the closed form's (relative distance)",
+        distance,
+        0.0,
+        tolerance,
+        promised + errors,
+        OUTPUT_RESOLUTION,
+        f"at t = {time:.4g}",
+    )
+
+
+def _test_claim(evidence: Evidence, kernel: _Kernel) -> Claim:
+    """The change of the test outputs against K(x, X) A^+ (f_T - f_0), relative to its norm."""
+    assert evidence.second_run is not None
+    system, time = evidence.system, float(evidence.times[-1])
+    x = system.problem.x_test
+    assert x is not None
+    x = x[:_MOST_TEST_INPUTS]
+    cross, squares = jax.device_get(_test_kernel(system, evidence.start, x))
+    expected, eigen = kernel.change_elsewhere(time, np.asarray(cross))
+    weights = (evidence.start, evidence.end, system.weights(evidence.second_run.model))
+    first, last, again = (_outputs(system, w, x) for w in weights)
+    size = max(float(np.linalg.norm(expected)), np.finfo(float).tiny)
+    distance, difference, deviation = (
+        float(np.linalg.norm(change)) / size
+        for change in (last - first - expected, last - again, again - first - expected)
+    )
+    errors = eigen / size + _ROUNDING * float(np.linalg.norm(last) + np.linalg.norm(first)) / size
+    # No mode of the linear flow of the weights grows, so their errors at most add up.
+    promised = num_steps(evidence) * weight_step_error(evidence) * float(squares) ** 0.5 / size
+    tolerance = float(comparison_error(evidence, difference, deviation, promised, OUTPUT_RESOLUTION)) + errors
+    return equality(
+        f"the last outputs on {len(x)} test inputs are f_0(x) + K(x, X) A^+ (f_T - f_0) (relative distance)",
+        distance,
+        0.0,
+        tolerance,
+        promised + errors,
+        OUTPUT_RESOLUTION,
+        f"at t = {time:.4g}",
+    )
+
+
+def _outputs(system: System, weights, x) -> np.ndarray:
+    return np.asarray(jax.device_get(system.outputs(weights, x))).reshape(-1)

@@ -1,0 +1,147 @@
+"""The a posteriori sandwich: the loss decays within a band of rates that the NTK's extreme eigenvalues set."""
+
+import dataclasses
+from typing import ClassVar
+
+import numpy as np
+
+from ._base import AbstractTheorem, Conclusion, Hypotheses
+from ._certificate import Curves
+from ._check import Check
+from ._claim import Claim, worst_claim
+from ._evidence import Evidence
+from ._rate_band import has_band
+
+# How finely agreement must be known: to a hundredth of a rate; to five of the loss, or of the logarithm by which it has fallen.
+_RATE_RESOLUTION = 0.01
+_LOSS_RESOLUTION = 0.05
+
+
+@dataclasses.dataclass(frozen=True)
+class Sandwich(AbstractTheorem):
+    """Theorem P of docs/theorems/sandwich.md, from [A] (arXiv 2302.02904), Section 3, without its a priori constants.
+
+    Along any run with A invertible, (L_0 - L*) exp(-int rho_high) <= L_t - L* <= (L_0 - L*) exp(-int rho_low), and the
+    instantaneous rate -d/dt log(L - L*) lies in [rho_low, rho_high] at every time. For the squared loss and undamped
+    Gauss-Newton flow the band has no width: the rate is exact.
+    """
+
+    name: ClassVar[str] = "sandwich"
+    statement: ClassVar[str] = "rho_low <= -d/dt log(L - L*) <= rho_high, with rates from the extreme NTK eigenvalues"
+    reference: ClassVar[str] = "docs/theorems/sandwich.md, Theorem P; Arbel et al. 2023 (arXiv 2302.02904), Section 3"
+
+    def hypotheses(self, evidence: Evidence) -> Hypotheses:
+        """Strong convexity, an invertible Gram matrix at every measured time, a band that is known."""
+        checks = [
+            Check.fact("the run is a flow in continuous time", evidence.is_continuous),
+            Check.fact("the flow is gradient, Gauss-Newton or spectral", has_band(evidence.flow)),
+        ]
+        loss, count = evidence.system.loss, evidence.system.problem.num_train
+        convexity, smoothness = loss.strong_convexity(count), loss.smoothness(count)
+        checks.append(Check("mu > 0 (strong convexity)", convexity, ">", 0.0, remark=type(loss).__name__))
+        constants = {"mu": convexity, "lambda": smoothness}
+        if not all(check.met for check in checks):
+            return Hypotheses(tuple(checks), constants)
+        second = evidence.second_run
+        checks.append(Check.fact("the run can be repeated at 4 times its tolerance", second is not None))
+        if second is None:
+            return Hypotheses(tuple(checks), constants)
+        data = second.data
+        smallest, error = data.band_smallest.to_numpy(), data.band_eigenvalue_error.to_numpy()
+        least = int(np.argmin(smallest))
+        checks.append(
+            Check(
+                "sigma_min > 0 along the run",
+                float(smallest[least]),
+                ">",
+                0.0,
+                error=float(error[least]),
+                rigorous=False,
+                remark=f"at {len(smallest)} times, least at t = {float(data.time[least]):.4g}",
+            )
+        )
+        constants |= {
+            "least sigma_min": float(smallest.min()),
+            "largest sigma_max": float(data.band_largest.max()),
+            "largest damping": float(data.band_damping.max()),
+        }
+        return Hypotheses(tuple(checks), constants)
+
+    def conclusion(self, evidence: Evidence, hypotheses: Hypotheses) -> Conclusion:
+        """Both sides, for the loss as recorded and for the instantaneous rate."""
+        second = evidence.second_run
+        assert second is not None
+        data = {
+            name: second.data[f"band_{name}"].to_numpy() for name in ("rate", "low", "high", "low_error", "high_error")
+        }
+        times = evidence.times[evidence.chosen]
+        places = [f"at t = {time:.4g}" for time in times]
+        return Conclusion(
+            claims=(*_integrated(evidence, data, times, places), *_pointwise(data, places)),
+            constants={"smallest rho_low": float(data["low"].min()), "largest rho_high": float(data["high"].max())},
+            curves=_curves(evidence, data, times),
+        )
+
+
+def _integrated(evidence: Evidence, data: dict[str, np.ndarray], times: np.ndarray, places: list[str]) -> list[Claim]:
+    logs = evidence.log_excess[evidence.chosen]
+    fallen = (logs[0] - logs)[1:]
+    resolution = _LOSS_RESOLUTION * np.maximum(fallen, 1.0)
+    claims = []
+    for side, name, sign in (
+        ("low", "the loss falls at least by exp(-int rho_low)", 1.0),
+        ("high", "the loss falls at most by exp(-int rho_high)", -1.0),
+    ):
+        integral, error = cumulative_integral(times, data[side])
+        uncertain, _ = cumulative_integral(times, data[f"{side}_error"])
+        tolerance = (evidence.tolerance + error + uncertain)[1:]
+        error_bound = np.maximum(tolerance, (evidence.error_bound + error + uncertain)[1:])
+        slack = sign * (fallen - integral[1:])
+        claims.append(worst_claim(name, fallen, integral[1:], slack, tolerance, error_bound, resolution, places[1:]))
+    return claims
+
+
+def _pointwise(data: dict[str, np.ndarray], places: list[str]) -> list[Claim]:
+    known = np.flatnonzero(np.isfinite(data["rate"]))
+    rate, resolution = data["rate"][known], _RATE_RESOLUTION * data["rate"][known]
+    rounding = 1e-9 * rate  # of the outputs' products and of L - L*
+    where = [places[index] for index in known]
+    claims = []
+    for side, name, sign in (("low", "rate >= rho_low", 1.0), ("high", "rate <= rho_high", -1.0)):
+        bound = data[side][known]
+        tolerance = data[f"{side}_error"][known] + rounding
+        claims.append(worst_claim(name, rate, bound, sign * (rate - bound), tolerance, tolerance, resolution, where))
+    return claims
+
+
+def cumulative_integral(times: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The integral from times[0] to each time by the trapezoidal rule, and its error if the values are monotone between
+    times."""
+    steps = np.diff(times)
+    integral = np.concatenate([[0.0], np.cumsum(steps * (values[1:] + values[:-1]) / 2)])
+    error = np.concatenate([[0.0], np.cumsum(steps * np.abs(np.diff(values)) / 2)])
+    return integral, error
+
+
+def _curves(evidence: Evidence, data: dict[str, np.ndarray], times: np.ndarray) -> tuple[Curves, ...]:
+    logs = evidence.log_excess[evidence.chosen]
+    low, high = (cumulative_integral(times, data[side])[0] for side in ("low", "high"))
+    later = slice(1, None)
+    return (
+        Curves(
+            times[later],
+            "flow time",
+            "L - L*",
+            np.exp(logs[later]),
+            np.exp(logs[0] - high[later]),
+            np.exp(logs[0] - low[later]),
+        ),
+        Curves(
+            times[later],
+            "flow time",
+            "decay rate of the loss [1/flow time]",
+            data["rate"][later],
+            data["low"][later],
+            data["high"][later],
+        ),
+    )

@@ -1,0 +1,125 @@
+"""What studies over many runs share: how smooth a vector field is, and power laws fitted to samples over seeds."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import scipy.stats
+
+from ..flows import AbstractFlow, GaussNewtonFlow, GradientFlow, SpectralFlow
+from ..losses import HuberLoss
+from ..models import MLP, Activation, Linearised, MeanFieldNetwork, RandomFeatures
+from ..problems import Problem
+from ._check import Check
+
+_KINKED = ("relu",)
+_RESAMPLES = 400
+# Levels of the two intervals: agreement is asked for at the first, a violation is said beyond the second.
+_AGREEMENT, _VIOLATION = 0.99, 0.999
+
+
+def smoothness_check(problem: Problem, model: Any, flow: AbstractFlow, promised: bool | None = None) -> Check:
+    """Whether w -> velocity(w) is infinitely differentiable, as far as the parts tell.
+
+    **Arguments:** `promised`: the user's word for parts that gnflow does not know; None where there is none.
+
+    **Returns:** a `Check` that is met, not met, or unclear (for models and flows of the user's without a promise).
+    """
+    name = "the velocity is a smooth function of the weights"
+    activations = [a for a in jax.tree.leaves(model, is_leaf=_is_activation) if _is_activation(a)]
+    kinked = [a.name for a in activations if a.name in _KINKED]
+    output_only = isinstance(model, MeanFieldNetwork) and flow.trainable in ("output", ("output",), "output_weight")
+    linear = isinstance(model, Linearised | RandomFeatures) or output_only
+    if isinstance(problem.loss, HuberLoss):
+        return Check.fact(name, False, "Huber's gradient has kinks")
+    if kinked and not linear:
+        return Check.fact(name, False, f"the activation {kinked[0]} has a kink")
+    known_model = linear or (isinstance(model, MeanFieldNetwork | MLP) and bool(activations))
+    known_flow = isinstance(flow.dynamics, GradientFlow | GaussNewtonFlow | SpectralFlow)
+    if known_model and known_flow:
+        remark = "model, loss and flow"
+        if not isinstance(flow.dynamics, GradientFlow):
+            remark += "; where damping and rank do not switch"
+        return Check.fact(name, True, remark)
+    unknown = type(flow.dynamics if known_model else model).__name__
+    if promised is None:
+        return Check(name, float("nan"), "==", 1.0, remark=f"not known of {unknown}; pass smooth=True if it is")
+    return Check(name, float(promised), "==", 1.0, rigorous=False, remark=f"on the caller's word for {unknown}")
+
+
+def _is_activation(leaf: Any) -> bool:
+    return isinstance(leaf, Activation)
+
+
+@dataclasses.dataclass(frozen=True)
+class PowerLaw:
+    """value = constant * size^slope, fitted to a statistic of samples over seeds.
+
+    **Attributes:** `slope`; `constant`; `values` (k,): the statistic at each size; `standard_error`: of the slope;
+    `half_width`, `wide_half_width`: half of its 99% and 99.9% intervals, with what finite sizes may add.
+    """
+
+    slope: float
+    constant: float
+    values: np.ndarray
+    standard_error: float
+    half_width: float
+    wide_half_width: float
+
+
+def fit_power_law(
+    sizes: np.ndarray,
+    samples: list[np.ndarray],
+    statistic: Callable[[np.ndarray], float],
+    noise: np.ndarray,
+    shift: np.ndarray,
+    rng: np.random.Generator,
+) -> PowerLaw:
+    """A weighted line through log(statistic) against log(size), with an interval from the bootstrap over seeds.
+
+    A replicate draws seeds with replacement, the same at every size (sizes share their seeds' particles). Weights are the
+    inverse variances of log(statistic) over the replicates. The slope is corrected by its bootstrap bias (Efron and Tibshirani
+    1993, Section 10.6). Its standard error, times sqrt(S/(S - 1)), is multiplied by Student's quantile with S - 1 degrees of
+    freedom: for few seeds plain quantiles of the replicates are too narrow. Finite sizes add, in quadrature, twice the change
+    of the slope without the smallest size, which is what a relative correction O(1/size) leaves; and the slope of `shift`,
+    twice in the wider interval.
+
+    **Arguments:** `sizes` (k,), k >= 2; `samples`: for each size an array (S, ...), first axis the seeds; `statistic`: a number
+    of such an array, whose modulus is fitted; `noise` (k,): relative error of the statistic that is not sampling; `shift`
+    (k,): by how much log(statistic) may differ from the power law at each size, from an estimate of the next order.
+    """
+    seeds = len(samples[0])
+    draws = rng.integers(0, seeds, size=(_RESAMPLES, seeds))
+    values = np.asarray([statistic(s) for s in samples])
+    replicates = np.asarray([[statistic(s[draw]) for s in samples] for draw in draws])
+    # A statistic whose sign the seeds leave open has no logarithm to fit.
+    if np.any(values == 0) or np.any(np.mean(np.sign(replicates) != np.sign(values), axis=0) > (1 - _VIOLATION) / 2):
+        unknown = float("nan")
+        return PowerLaw(unknown, unknown, values, np.inf, np.inf, np.inf)
+    logs, logs_again = np.log(np.abs(values)), np.log(np.maximum(np.abs(replicates), 1e-300))
+    variances = np.var(logs_again, axis=0) + noise**2 + 1e-24
+
+    def slope_of(columns: np.ndarray, first: int = 0) -> np.ndarray:
+        return np.atleast_2d(columns)[:, first:] @ _slope_weights(np.log(sizes[first:]), 1 / variances[first:])
+
+    again = slope_of(logs_again)
+    observed = float(slope_of(logs)[0])
+    slope = 2 * observed - float(np.mean(again))
+    weights = _slope_weights(np.log(sizes), 1 / variances)
+    error = float(np.sqrt(np.var(again) * seeds / (seeds - 1) + np.sum((weights * noise) ** 2)))
+    finite = 2 * abs(observed - float(slope_of(logs, 1)[0])) if len(sizes) > 2 else 0.0
+    shifted = abs(float(weights @ shift))
+    half, wide = (
+        float(np.hypot(scipy.stats.t.ppf(0.5 + level / 2, seeds - 1) * error, finite) + times * shifted)
+        for level, times in ((_AGREEMENT, 1), (_VIOLATION, 2))
+    )
+    constant = float(np.exp(np.average(logs - slope * np.log(sizes), weights=1 / variances)))
+    return PowerLaw(slope, constant, values, error, half, wide)
+
+
+def _slope_weights(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The linear functional of y that is the slope of the weighted least-squares line."""
+    centred = x - np.average(x, weights=weights)
+    return weights * centred / np.sum(weights * centred**2)

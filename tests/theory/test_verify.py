@@ -1,0 +1,101 @@
+"""Verdict rules, certificates as text, and `verify` itself."""
+
+import json
+import math
+
+import pytest
+from facts.recording import make_problem, mean_field
+from theory.runs import run
+
+import gnflow as gn
+from gnflow.flows import GradientFlow
+from gnflow.theory import Certificates, Check, Claim, Sandwich, Verdict, theorem_kinds, verify
+
+
+@pytest.mark.parametrize(
+    ("slack", "tolerance", "error_bound", "expected"),
+    [
+        (0.5, 0.1, 0.2, Verdict.HOLDS),
+        (-0.05, 0.1, 0.2, Verdict.HOLDS),
+        (-0.15, 0.1, 0.2, Verdict.UNDECIDED),
+        (-0.25, 0.1, 0.2, Verdict.VIOLATED),
+        # An error above the resolution, 1: only what is clearly inside or outside.
+        (0.5, 2.0, 3.0, Verdict.UNDECIDED),
+        (2.5, 2.0, 3.0, Verdict.HOLDS),
+        (-3.5, 2.0, 3.0, Verdict.VIOLATED),
+        (math.nan, 0.1, 0.2, Verdict.UNDECIDED),
+        (0.5, math.nan, 0.2, Verdict.UNDECIDED),
+        (0.5, math.inf, math.inf, Verdict.UNDECIDED),
+    ],
+)
+def test_the_verdict_of_a_claim(slack, tolerance, error_bound, expected):
+    assert Claim("c", 1.0, 1.0, slack, tolerance, error_bound, resolution=1.0).verdict == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "relation", "threshold", "error", "met"),
+    [
+        (2.0, ">", 1.0, 0.0, True),
+        (1.0, ">", 1.0, 0.0, False),
+        (1.0, ">=", 1.0, 0.0, True),
+        (0.5, "<", 1.0, 0.0, True),
+        (1.5, "<=", 1.0, 0.0, False),
+        (1.05, ">", 1.0, 0.1, None),
+        (0.95, ">", 1.0, 0.1, None),
+        (0.8, ">", 1.0, 0.1, False),
+        (1.0, "==", 1.0, 0.0, True),
+        (1.0, "==", 0.0, 0.0, False),
+        (math.nan, ">", 1.0, 0.0, None),
+        (math.inf, "<", 1.0, 0.0, False),
+    ],
+)
+def test_whether_a_hypothesis_is_met(value, relation, threshold, error, met):
+    assert Check("h", value, relation, threshold, error).met is met
+
+
+@pytest.fixture(scope="module")
+def trajectory():
+    return run(GradientFlow(), model=mean_field(width=16), stop=gn.RelativeLoss(1e-2))
+
+
+def test_a_certificate_says_everything_in_every_form(trajectory):
+    certificate = verify(trajectory, Sandwich())
+    text, record, page = str(certificate), json.loads(certificate.to_json()), certificate.to_markdown()
+    for part in ("sandwich: holds", "docs/theorems/sandwich.md", "mu > 0", "rate >= rho_low", "largest sigma_max"):
+        assert part in text
+    assert record["verdict"] == "holds"
+    assert [check["name"] for check in record["checks"]] == [check.name for check in certificate.checks]
+    assert {claim["verdict"] for claim in record["claims"]} == {"holds"}
+    assert record["constants"] == dict(certificate.constants)
+    assert page.count("| --- |") >= 1
+    assert all(check.name in page for check in certificate.checks)
+    figure = certificate.plot()
+    assert [axis.get_ylabel() for axis in figure.axes] == ["L - L*", "decay rate of the loss [1/flow time]"]
+    assert all(axis.get_xlabel() for axis in figure.axes)
+
+
+def test_every_theorem_on_one_run(trajectory):
+    certificates = verify(trajectory)
+    assert isinstance(certificates, Certificates)
+    assert [c.theorem for c in certificates] == [name for name, kind in theorem_kinds.items() if not kind.own_runs]
+    assert certificates.violated == ()
+    assert certificates.by_name("sandwich").verdict == Verdict.HOLDS
+    with pytest.raises(KeyError, match="sandwich"):
+        certificates.by_name("none")
+    assert len(str(certificates).splitlines()) == len(certificates) + 1
+    assert len(json.loads(certificates.to_json())) == len(certificates)
+    assert certificates.to_markdown().count("### ") == len(certificates)
+
+
+def test_several_by_name(trajectory):
+    certificates = verify(trajectory, ["sandwich", Sandwich()])
+    assert [c.theorem for c in certificates] == ["sandwich", "sandwich"]
+
+
+def test_what_is_no_theorem_and_no_run(trajectory):
+    with pytest.raises(gn.ConfigError, match="did you mean 'sandwich'"):
+        verify(trajectory, "sandwhich")
+    with pytest.raises(gn.ConfigError, match="AbstractTheorem"):
+        verify(trajectory, [3])
+    with pytest.raises(gn.ConfigError, match="Trajectory"):
+        verify(make_problem())
