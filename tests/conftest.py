@@ -1,6 +1,8 @@
 """Strict numerics for every test: float64, no silent broadcasting, shapes checked by beartype, warnings are errors."""
 
+import gc
 import os
+import pathlib
 
 # The suite runs in several processes: one figure backend without a screen, and no thread oversubscription.
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -22,3 +24,17 @@ import pytest  # noqa: E402
 def key():
     """One fixed seed; tests that need several fold their own number in."""
     return jr.key(20230206)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forgotten_programs():
+    """Forget compiled programs between modules before there are too many.
+
+    Each is mapped into memory in several pieces, and beyond the kernel's limit (65530 maps by default on Linux) the compiler
+    dies of a segmentation fault.
+    """
+    yield
+    maps = pathlib.Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > 20_000:
+        jax.clear_caches()
+        gc.collect()

@@ -1,12 +1,16 @@
-"""The figure and the table of the theorems' experiment, from its rows."""
+"""The figure and the table of the theorems' experiment: `python experiments/theorems/figures.py` draws them from results/."""
 
+import csv
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from gnflow.plots import save
 from gnflow.plots._style import look, styled
+
+RESULTS, DOCS = Path(__file__).parent / "results", Path(__file__).parents[2] / "docs"
 
 # The two whose comparison is the point of [A].
 DRAWN = {"gradient flow": "gradient flow", "Gauss-Newton, eps = sigma_min": "Gauss-Newton flow"}
@@ -24,7 +28,8 @@ def rates_figure(rates: list[dict]) -> Figure:
         rate, low = (np.array([r[key] / r["high"] for r in rows])[order] for key in ("rate", "low"))
         style = look(index)
         axis.loglog(x[order], rate, linestyle="", markersize=2.5, alpha=0.6, label=label, **style._asdict())
-        axis.loglog(x[order], low, linestyle="--", linewidth=1, color=style.color, label=f"{label}: lower bound")
+        axis.loglog(x[order], low, linestyle="--", linewidth=1, color=style.color)
+    axis.plot([], [], linestyle="--", linewidth=1, color="0.3", label="lower bound of each")
     axis.axhline(1.0, color="0.3", linewidth=1, label="upper bound")
     axis.set_xlabel(r"$\sigma_{\min}/\sigma_{\max}$ of the NTK")
     axis.set_ylabel("decay rate of the loss\nover its upper bound")
@@ -45,3 +50,18 @@ def write_table(rows: list[dict], path: Path) -> Path:
         lines.append((theorem, *cells))
     path.write_text("\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n", encoding="utf-8")
     return path
+
+
+def main() -> None:
+    """Both, from the stored rows of the size that the docs show."""
+    rows, rates = (
+        list(csv.DictReader((RESULTS / f"laptop{part}.csv").open(encoding="utf-8"))) for part in ("", "-rates")
+    )
+    texts = ("activation", "flow")
+    rates = [{key: value if key in texts else float(value) for key, value in rate.items()} for rate in rates]
+    print(save(rates_figure(rates), DOCS / "images" / "theorems_rates.png"))
+    print(write_table(rows, RESULTS / "table.md"))
+
+
+if __name__ == "__main__":
+    main()

@@ -3,8 +3,7 @@
     python experiments/theorems/run.py [smoke | laptop | paper]
 
 Writes results/SIZE.csv (a line for each run and theorem), results/SIZE-rates.csv and, for the size of the docs (laptop), the
-figure docs/images/theorems_rates.png and the table docs/theorems/table.md. A run that is finished stays in runs/theorems/SIZE
-and is not repeated.
+figure docs/images/theorems_rates.png and results/table.md. The results are written after each run.
 """
 
 import csv
@@ -19,15 +18,13 @@ import jax
 
 jax.config.update("jax_enable_x64", True)
 
-from figures import rates_figure, write_table  # noqa: E402 (after the setting)
+import figures  # noqa: E402 (after the setting)
 from tqdm import tqdm  # noqa: E402
 
 import gnflow as gn  # noqa: E402
-from gnflow.plots import save  # noqa: E402
 from gnflow.simulate import versions  # noqa: E402
 
 HERE = Path(__file__).parent
-DOCS = HERE.parents[1] / "docs"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,8 +68,7 @@ def main(name: str) -> None:
     for verdict in gn.theory.Verdict:
         print(f"{verdict}: {sum(row['verdict'] == str(verdict) for row in rows)} of {len(rows)}")
     if name == "laptop":
-        print(save(rates_figure(rates), DOCS / "images" / "theorems_rates.png"))
-        print(write_table(rows, DOCS / "theorems" / "table.md"))
+        figures.main()
 
 
 def cell(labels: dict, size: Size) -> tuple[list[dict], list[dict]]:
@@ -113,9 +109,7 @@ def write_csv(path: Path, rows: list[dict]) -> None:
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fieldnames=list(rows[0]))
             writer.writeheader()
-            writer.writerows(
-                {k: f"{v:.9g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows
-            )
+            writer.writerows({k: f"{v:.9g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
 
 
 if __name__ == "__main__":

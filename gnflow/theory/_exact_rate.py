@@ -16,6 +16,7 @@ from ._certificate import Curves
 from ._check import Check
 from ._claim import Claim, equality, worst_claim
 from ._evidence import Evidence
+from ._invertible import invertibility
 from ._rate import RateFit, fit_rate, rate_error
 from ._sandwich import cumulative_integral
 
@@ -123,32 +124,6 @@ def metric_scale(evidence: Evidence) -> tuple[float | None, bool]:
     if len(scales) < len(factors) or scales[0] != scales[1]:
         return None, True
     return scales[0], type(flow.metric).__module__.startswith("gnflow.")
-
-
-def invertibility(evidence: Evidence) -> tuple[list[Check], dict[str, float]]:
-    """The check that A is invertible at every time the second run measures, and its extreme eigenvalues."""
-    second = evidence.second_run
-    checks = [Check.fact("the run can be repeated at 4 times its tolerance", second is not None)]
-    if second is None:
-        return checks, {}
-    smallest, error = (second.data[f"band_{name}"].to_numpy() for name in ("smallest", "eigenvalue_error"))
-    least = int(np.argmin(smallest - error))
-    checks.append(
-        Check(
-            "sigma_min > 0 along the run",
-            float(smallest[least]),
-            ">",
-            0.0,
-            error=float(error[least]),
-            rigorous=False,
-            remark=f"least at t = {float(second.data.time[least]):.4g}, of {len(smallest)} measured times; "
-            "error NC eps sigma_max of the eigendecomposition",
-        )
-    )
-    return checks, {
-        "least sigma_min": float(smallest.min()),
-        "largest sigma_max": float(second.data.band_largest.max()),
-    }
 
 
 def relative_step_errors(evidence: Evidence, residual_norms: np.ndarray) -> np.ndarray:

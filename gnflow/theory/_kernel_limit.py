@@ -14,8 +14,9 @@ from ._base import AbstractTheorem, Conclusion, Hypotheses
 from ._certificate import Curves
 from ._check import Check
 from ._claim import Claim, worst_claim
+from ._convolution import Integral, mode_bound
 from ._evidence import Evidence
-from ._linearised_distance import Integral, interpolation_operator, mode_bound, movement_run
+from ._movement import interpolation_operator, movement_run
 
 _SOURCE = "docs/theorems/kernel_limit.md"
 _LOOSER = 4.0
@@ -198,7 +199,7 @@ def _apart(evidence: Evidence, own: _Measured, other: _Measured) -> Claim:
 def _integral_errors(bound: Integral) -> tuple[np.ndarray, np.ndarray]:
     """As estimated, and at worst."""
     error = np.minimum(bound.error, bound.high - bound.low)
-    return error, np.maximum(bound.high - bound.value, error)
+    return error, np.maximum(bound.high - bound.value, bound.error)
 
 
 def _constants(run: _Measured, evidence: Evidence, whose: str) -> dict[str, float]:

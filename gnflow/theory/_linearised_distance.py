@@ -1,211 +1,32 @@
 """How far a run leaves the linearised model's, bounded by how far its kernel moves; and the run that measures the movement."""
 
 import dataclasses
-import weakref
 from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
 
-from .._core import ConfigError
-from ..flows import AbstractFlow, GaussNewtonFlow, GradientFlow, SpectralFlow
-from ..geometry import Snapshot, System
+from ..flows import AbstractFlow, GradientFlow
 from ..geometry.damping import Constant, SmallestEigenvalue
-from ..geometry.directions import Cholesky, TruncatedEigh, kept_modes, truncated_inverse
-from ..losses import ScaledIdentity, SquaredLoss
-from ..metrics import AbstractMetric, Variable
+from ..losses import SquaredLoss
 from ..simulate import Trajectory
 from ._base import AbstractTheorem, Conclusion, Hypotheses
 from ._certificate import Curves
 from ._check import Check
 from ._claim import Claim, worst_claim
+from ._convolution import Integral, mode_bound, movement_bound
 from ._evidence import Evidence
+from ._movement import gain, has_gain, movement_run
 
 _SOURCE = "docs/theorems/linearised_distance.md"
 # The run that measures is looser than the one it measures, as `Evidence.second_run` is.
 _LOOSER = 4.0
 _SAFETY = 2.0
-_NUM_TIMES = 40
-_FIRST_TIME = 1e-3  # of the end, where the record holds no time between
 # What the distance must be known to: a hundredth of ||r|| + ||r^lin||, or a tenth of the bound.
 _RESIDUAL_RESOLUTION = 0.01
 _BOUND_RESOLUTION = 0.1
 _BY_KERNEL, _BY_MODE = "by the kernel's movement", "mode by mode"
 _EPSILON = float(np.finfo(float).eps)
-
-
-class GainMovement(AbstractMetric):
-    """How far the gain B_t of f' = -(1/N) B_t (f - y) is from B_0, and what the residual sees of it (squared loss).
-
-    With A_0 = Q diag(lam) Q^T and r = f - y: `movement_gain` is ||B_t - B_0|| in the operator norm, `movement_residual`
-    is Q^T r, `movement_drive` is Q^T (B_t - B_0) r. It can be handed to any run of the flow.
-    """
-
-    flow: AbstractFlow
-
-    def variables(self, system: System) -> tuple[Variable, ...]:
-        """Three quantities, two of them vectors over the modes of A_0; **raises** `ConfigError` where no gain is known."""
-        if not has_gain(self.flow, system):
-            raise ConfigError(f"no gain B with f' = -(1/N) B (f - y) is known for {self.flow!r} with {system.loss!r}.")
-        unit = "N/flow time"
-        return (
-            Variable("movement_gain", "operator norm of the change of the gain", unit, _SOURCE),
-            Variable("movement_residual", "residual in the modes of A_0", "outputs", _SOURCE, ("kernel_mode",)),
-            Variable("movement_drive", "(B_t - B_0) r in those modes", f"outputs {unit}", _SOURCE, ("kernel_mode",)),
-        )
-
-    def prepare(self, start: Snapshot) -> PyTree:
-        """Q and B_0, (NC, NC) each."""
-        _, vectors, matrix = gain(self.flow, start.system, start.gram, start.time)
-        return vectors, matrix
-
-    def evaluate(self, snapshot: Snapshot, memory: PyTree) -> dict[str, Float[Array, "..."]]:
-        """One Gram matrix and, for flows that solve, its eigendecomposition; the eigenvalues of a difference."""
-        vectors, start = memory
-        system = snapshot.system
-        residual = (snapshot.train_outputs - system.problem.y_train).reshape(-1)
-        if isinstance(self.flow, GradientFlow):
-            matrix = self.flow.effective_mobility(system) * snapshot.gram
-        else:
-            matrix = gain(self.flow, system, snapshot.gram, snapshot.time)[2]
-        change = matrix - start
-        # At the start itself two compilations of one matrix may round differently.
-        change = jnp.where(snapshot.time > 0, change, 0.0)
-        return {
-            "movement_gain": jnp.max(jnp.abs(jnp.linalg.eigvalsh(change))),
-            "movement_residual": vectors.T @ residual,
-            "movement_drive": vectors.T @ (change @ residual),
-        }
-
-
-class InterpolationMismatch(AbstractMetric):
-    """How far the test outputs are from what the first kernel makes of the training outputs, and how fast they leave it.
-
-    With S_0 = K_0(x, X) A_0^-1: `interpolation_gap` is ||f_t(x) - f_0(x) - S_0 (f_t - f_0)|| over the test inputs x,
-    `interpolation_mismatch` is ||f'_t(x) - S_0 f'_t||, `interpolation_speed` is ||f'_t||, `interpolation_movement` is
-    ||f_t(x) - f_0(x)||. Derived in docs/theorems/kernel_limit.md.
-
-    **Attributes:** `operator`: S_0, (nC, NC), from `interpolation_operator`.
-    """
-
-    operator: Float[Array, "test_rows rows"]
-
-    def variables(self, system: System) -> tuple[Variable, ...]:
-        """Four numbers; **raises** `ConfigError` without test inputs."""
-        if system.problem.x_test is None:
-            raise ConfigError("interpolation_gap compares test outputs; give the problem x_test and y_test.")
-        source, speed = "docs/theorems/kernel_limit.md", "outputs/flow time"
-        return (
-            Variable("interpolation_gap", "distance of the test outputs to the kernel's", "outputs", source),
-            Variable("interpolation_mismatch", "||f'(x) - S_0 f'|| on test inputs", speed, source),
-            Variable("interpolation_speed", "||f'|| on training inputs", speed, source),
-            Variable("interpolation_movement", "change of the test outputs", "outputs", source),
-        )
-
-    def prepare(self, start: Snapshot) -> PyTree:
-        """f_0 on training and test inputs."""
-        return start.train_outputs, start.test_outputs
-
-    def evaluate(self, snapshot: Snapshot, memory: PyTree) -> dict[str, Float[Array, "..."]]:
-        """One velocity and two J products."""
-        train, test = memory
-        system, velocity = snapshot.system, snapshot.velocity
-        speed = snapshot.tangent.jvp(velocity).reshape(-1)
-        test_speed = system.tangent(snapshot.weights, system.problem.x_test).jvp(velocity).reshape(-1)
-        change = (snapshot.train_outputs - train).reshape(-1)
-        test_change = (snapshot.test_outputs - test).reshape(-1)
-        return {
-            "interpolation_gap": jnp.linalg.norm(test_change - self.operator @ change),
-            "interpolation_mismatch": jnp.linalg.norm(test_speed - self.operator @ speed),
-            "interpolation_speed": jnp.linalg.norm(speed),
-            "interpolation_movement": jnp.linalg.norm(test_change),
-        }
-
-
-def interpolation_operator(system: System, weights: PyTree) -> Float[Array, "test_rows rows"]:
-    """S = K(x, X) A^-1, (nC, NC): what the kernel at `weights` makes of a change of the training outputs on the test inputs."""
-    tangent = system.tangent(weights)
-    cross = system.tangent(weights, system.problem.x_test).cross_gram(tangent)
-    return jnp.linalg.solve(tangent.gram(), cross.T).T
-
-
-_runs: weakref.WeakKeyDictionary[Evidence, Trajectory | None] = weakref.WeakKeyDictionary()
-
-
-def movement_run(evidence: Evidence) -> Trajectory | None:
-    """The run again at 4 times its tolerance and to its end, with both metrics above where they are defined, at
-    `measured_times`; None where it fails or has no length. Done once for each `evidence`, so that two theorems share it."""
-    if evidence not in _runs:
-        _runs[evidence] = _movement_run(evidence)
-    return _runs[evidence]
-
-
-def _movement_run(evidence: Evidence) -> Trajectory | None:
-    if not evidence.is_continuous or evidence.times[-1] <= 0:
-        return None
-    system = evidence.system
-    metrics: list[AbstractMetric] = []
-    if has_gain(evidence.flow, system):
-        metrics.append(GainMovement(evidence.flow))
-    if system.problem.x_test is not None:
-        metrics.append(InterpolationMismatch(interpolation_operator(system, evidence.start)))
-    return evidence.repeat(measured_times(evidence), tuple(metrics))
-
-
-def measured_times(evidence: Evidence) -> np.ndarray:
-    """The 40 times at which `movement_run` measures: up to 40 saved times spread over the record, first and last among them,
-    and where there are fewer, times between them that halve the widest gaps in the logarithm of time."""
-    count = len(evidence.times)
-    chosen = np.unique(np.round(np.linspace(0, count - 1, min(count, _NUM_TIMES))).astype(int))
-    times = list(evidence.times[chosen])
-    if len(times) == 2:
-        times.insert(1, _FIRST_TIME * times[1])
-    # Always as many: then runs of one problem share a compiled program.
-    while len(times) < _NUM_TIMES:
-        widest = 1 + int(np.argmax(np.diff(np.log(times[1:]))))
-        times.insert(widest + 1, float(np.sqrt(times[widest] * times[widest + 1])))
-    return np.asarray(times)
-
-
-def has_gain(flow: AbstractFlow, system: System) -> bool:
-    """Whether f' = -(1/N) B (f - y) with a B that `gain` knows: squared loss, and gradient, spectral or Gauss-Newton flow whose
-    direction is solved for exactly."""
-    if not isinstance(system.loss, SquaredLoss):
-        return False
-    if isinstance(flow, GaussNewtonFlow):
-        targets = system.problem.y_train
-        factor = flow.metric.factor(system.loss, targets, targets)
-        return isinstance(factor, ScaledIdentity) and isinstance(flow.solver, TruncatedEigh | Cholesky)
-    return isinstance(flow, GradientFlow | SpectralFlow)
-
-
-def gain(
-    flow: AbstractFlow, system: System, gram: Float[Array, "rows rows"], time: Float[Array, ""]
-) -> tuple[Float[Array, " rows"], Float[Array, "rows rows"], Float[Array, "rows rows"]]:
-    """b, Q and B = Q diag(b) Q^T = beta(A): the gain of f' = -(1/N) B (f - y), for A = Q diag(lam) Q^T.
-
-    beta(lam) = m lam for gradient flow, lam (lam + eps)^-s for spectral flow, lam/(h lam + eps) for Gauss-Newton flow with
-    H = h I; 0 on modes that the flow leaves out.
-    """
-    eigenvalues, vectors = jnp.linalg.eigh(gram)
-    eigenvalues_or_zero = jnp.maximum(eigenvalues, 0.0)
-    smallest = eigenvalues_or_zero[0]
-    if isinstance(flow, GradientFlow):
-        mobility = flow.effective_mobility(system)
-        return mobility * eigenvalues, vectors, mobility * gram
-    if isinstance(flow, SpectralFlow):
-        shift = flow.damping(time, smallest)
-        kept = kept_modes(eigenvalues, shift)
-        shifted = jnp.where(kept, eigenvalues_or_zero + shift, 1.0)
-        gains = jnp.where(kept, eigenvalues_or_zero * shifted**-flow.power, 0.0)
-    else:
-        assert isinstance(flow, GaussNewtonFlow)
-        targets = system.problem.y_train
-        factor = flow.metric.factor(system.loss, targets, targets)
-        assert isinstance(factor, ScaledIdentity)
-        gains = eigenvalues_or_zero * truncated_inverse(factor.scale * eigenvalues, flow.damping(time, smallest))
-    return gains, vectors, (vectors * gains[None, :]) @ vectors.T
 
 
 def _keeps_time_out(flow: AbstractFlow) -> bool:
@@ -312,7 +133,8 @@ def _claim(
 ) -> Claim:
     """The observed distance against its bound at some of the times."""
     bound, error = integral.value[at], np.minimum(integral.error, integral.high - integral.low)[at]
-    at_worst = np.maximum(integral.high[at] - bound, error)
+    # The rectangles bound what is monotone between the times; where the rule cannot tell its error, neither can they.
+    at_worst = np.maximum(integral.high - integral.value, integral.error)[at]
     resolution = np.maximum(_RESIDUAL_RESOLUTION * trivial[at], _BOUND_RESOLUTION * bound)
     return worst_claim(
         f"||f - f^lin|| is within the bound {name}",
@@ -374,112 +196,3 @@ def _errors(
     promised = looser * steps * carried + rounding
     # A difference beyond what the solver promises is no integration error: the record is not this run's.
     return np.minimum(measured_error + rounding, promised), promised
-
-
-@dataclasses.dataclass(frozen=True)
-class Integral:
-    """An integral of a function that is known at some times, at each of them: (n,).
-
-    **Attributes:** `low`, `high`: bounds that hold if the function is monotone between the times; `value`; `error` of it, an
-    estimate.
-    """
-
-    low: np.ndarray
-    high: np.ndarray
-    value: np.ndarray
-    error: np.ndarray
-
-
-def movement_bound(
-    times: np.ndarray, movement: np.ndarray, size: np.ndarray, slope: np.ndarray, rate: float
-) -> Integral:
-    """int_0^t exp(-rate (t - s)) movement(s) size(s) ds at each time.
-
-    Its `low` and `high` take movement(s), and the rate at which size(s) decays, for monotone between the times.
-
-    **Arguments:** `times` (n,), the first 0; `movement` (n,): ||B_s - B_0||/N; `size` (n,): ||f_s - y||, positive; `slope`
-    (n,): -d/ds log size(s); `rate`: b_0/N.
-    """
-    low, high = np.zeros(len(times)), np.zeros(len(times))
-    for i in range(len(times) - 1):
-        step, ends = times[i + 1] - times[i], [i, i + 1]
-        slow, fast = slope[ends].min(), slope[ends].max()
-        # The size lies above and below exponentials through either end.
-        upper = min(size[i] * _overlap(rate, slow, step), size[i + 1] * step * _mean_exponential((rate - fast) * step))
-        lower = max(size[i] * _overlap(rate, fast, step), size[i + 1] * step * _mean_exponential((rate - slow) * step))
-        decay = np.exp(-rate * step)
-        high[i + 1] = decay * high[i] + movement[ends].max() * upper
-        low[i + 1] = decay * low[i] + movement[ends].min() * min(lower, upper)
-    value, error = _interpolated(times, (movement * size)[:, None], np.asarray([rate]))
-    return Integral(low, high, value, error)
-
-
-def mode_bound(times: np.ndarray, drive: np.ndarray, rates: np.ndarray) -> Integral:
-    """|| (int_0^t exp(-rate_j (t - s)) |drive_j(s)| ds)_j || at each time.
-
-    Its `low` and `high` take every drive_j for monotone between the times.
-
-    **Arguments:** `times` (n,), the first 0; `drive` (n, k): q_j . (B_s - B_0) r_s / N; `rates` (k,): b_j/N.
-    """
-    size = np.abs(drive)
-    low, high = np.zeros(drive.shape), np.zeros(drive.shape)
-    for i in range(len(times) - 1):
-        step = times[i + 1] - times[i]
-        decay, weight = np.exp(-rates * step), step * _mean_exponential(rates * step)
-        same_sign = drive[i] * drive[i + 1] > 0
-        least = np.where(same_sign, np.minimum(size[i], size[i + 1]), 0.0)
-        high[i + 1] = decay * high[i] + weight * np.maximum(size[i], size[i + 1])
-        low[i + 1] = decay * low[i] + weight * least
-    value, error = _interpolated(times, size, rates)
-    return Integral(np.linalg.norm(low, axis=1), np.linalg.norm(high, axis=1), value, error)
-
-
-def _interpolated(times: np.ndarray, size: np.ndarray, rates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The integrals' norm with size (n, k) interpolated between the times, and its error: twice what leaving out every
-    second one changes.
-
-    The rule is of second order: of that change a third would be the error of a smooth function at even times, and all
-    of it where times grow by a factor and the longest interval is not split.
-    """
-    value = _quadrature(times, size, rates)
-    error = np.full(len(times), np.inf)
-    error[0] = 0.0
-    for offset in (0, 1):
-        kept = np.unique(np.concatenate([[0], np.arange(offset, len(times), 2)]))
-        if len(kept) > 2:
-            coarse = _quadrature(times[kept], size[kept], rates)
-            error[kept[1:]] = _SAFETY * np.abs(coarse - value[kept])[1:]
-    if len(times) > 2:
-        error[1] = error[2]  # one interval, with nothing to leave out
-    # Two values may agree by chance; at neighbours they hardly do.
-    return value, np.maximum(error, np.maximum(np.append(error[1:], 0.0), np.append(0.0, error[:-1])))
-
-
-def _quadrature(times: np.ndarray, size: np.ndarray, rates: np.ndarray) -> np.ndarray:
-    """|| (int_0^t exp(-rate_j (t - s)) size_j(s) ds)_j ||, (n,): size_j exponential between the times where it falls,
-    linear where it rises."""
-    total = np.zeros(size.shape)
-    for i in range(len(times) - 1):
-        step = times[i + 1] - times[i]
-        x = rates * step
-        whole = _mean_exponential(x)
-        # int_0^1 u exp(-x (1 - u)) du, the weight of the interval's end; its series where the closed form loses digits.
-        end = np.where(x > 1e-4, (1 - whole) / np.where(x > 1e-4, x, 1.0), 0.5 - x / 6)
-        linear = size[i] * (whole - end) + size[i + 1] * end
-        falls = (size[i] > size[i + 1]) & (size[i + 1] > 0)
-        fall = np.log(np.where(falls, size[i], 1.0)) - np.log(np.where(falls, size[i + 1], 1.0))
-        exponential = size[i] * np.exp(-np.minimum(x, fall)) * _mean_exponential(np.abs(x - fall))
-        total[i + 1] = np.exp(-x) * total[i] + step * np.where(falls, exponential, linear)
-    return np.linalg.norm(total, axis=1)
-
-
-def _overlap(first: float, second: float, step: float) -> float:
-    """int_0^step exp(-first (step - u)) exp(-second u) du."""
-    return float(step * np.exp(-min(first, second) * step) * _mean_exponential(np.abs(first - second) * step))
-
-
-def _mean_exponential(x: np.ndarray | float) -> np.ndarray:
-    """(1 - exp(-x))/x, 1 at 0; infinite where that overflows."""
-    x = np.asarray(x, dtype=float)
-    with np.errstate(over="ignore"):
-        return np.where(x != 0, -np.expm1(-x) / np.where(x != 0, x, 1.0), 1.0)

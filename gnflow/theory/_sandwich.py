@@ -10,6 +10,7 @@ from ._certificate import Curves
 from ._check import Check
 from ._claim import Claim, worst_claim
 from ._evidence import Evidence
+from ._invertible import invertibility
 from ._rate_band import has_band
 
 # How finely agreement must be known: to a hundredth of a rate; to five of the loss, or of the logarithm by which it has fallen.
@@ -42,30 +43,10 @@ class Sandwich(AbstractTheorem):
         constants = {"mu": convexity, "lambda": smoothness}
         if not all(check.met for check in checks):
             return Hypotheses(tuple(checks), constants)
-        second = evidence.second_run
-        checks.append(Check.fact("the run can be repeated at 4 times its tolerance", second is not None))
-        if second is None:
-            return Hypotheses(tuple(checks), constants)
-        data = second.data
-        smallest, error = data.band_smallest.to_numpy(), data.band_eigenvalue_error.to_numpy()
-        least = int(np.argmin(smallest))
-        checks.append(
-            Check(
-                "sigma_min > 0 along the run",
-                float(smallest[least]),
-                ">",
-                0.0,
-                error=float(error[least]),
-                rigorous=False,
-                remark=f"at {len(smallest)} times, least at t = {float(data.time[least]):.4g}",
-            )
-        )
-        constants |= {
-            "least sigma_min": float(smallest.min()),
-            "largest sigma_max": float(data.band_largest.max()),
-            "largest damping": float(data.band_damping.max()),
-        }
-        return Hypotheses(tuple(checks), constants)
+        found, spectrum = invertibility(evidence)
+        if evidence.second_run is not None:
+            spectrum["largest damping"] = float(evidence.second_run.data.band_damping.max())
+        return Hypotheses((*checks, *found), constants | spectrum)
 
     def conclusion(self, evidence: Evidence, hypotheses: Hypotheses) -> Conclusion:
         """Both sides, for the loss as recorded and for the instantaneous rate."""

@@ -14,9 +14,9 @@ from theory.runs import run, single_sample
 import gnflow as gn
 from gnflow.flows import AbstractFlow, Frozen, GradientFlow, SpectralFlow
 from gnflow.models import Linearised
-from gnflow.theory import Evidence, Verdict, _kernel_limit as module, _linearised_distance
+from gnflow.theory import Evidence, Verdict, _kernel_limit as module, _movement
 from gnflow.theory._kernel_limit import KernelLimit
-from gnflow.theory._linearised_distance import interpolation_operator
+from gnflow.theory._movement import interpolation_operator
 
 # Gradient flow and undamped Gauss-Newton flow with H = I, as two members of one family: they share compiled programs.
 GRADIENT, GAUSS_NEWTON = SpectralFlow(0.0), SpectralFlow(1.0)
@@ -129,7 +129,7 @@ def test_a_bound_that_is_halved_is_violated(one_test_point, monkeypatch):
 
 
 def test_too_few_times_to_bound_the_integral(one_test_point, monkeypatch):
-    monkeypatch.setattr(_linearised_distance, "_NUM_TIMES", 3)
+    monkeypatch.setattr(_movement, "_NUM_TIMES", 3)
     assert certify(one_test_point).verdict == Verdict.UNDECIDED
 
 

@@ -14,8 +14,10 @@ import gnflow as gn
 from gnflow.flows import Frozen, GaussNewtonFlow, GradientFlow, SpectralFlow
 from gnflow.geometry.damping import Constant, Exponential, SmallestEigenvalue
 from gnflow.geometry.directions import ConjugateGradients
-from gnflow.theory import Evidence, Verdict, _linearised_distance as module
-from gnflow.theory._linearised_distance import LinearisedDistance, gain, has_gain, mode_bound, movement_bound
+from gnflow.theory import Evidence, Verdict, _linearised_distance as module, _movement
+from gnflow.theory._convolution import mode_bound, movement_bound
+from gnflow.theory._linearised_distance import LinearisedDistance
+from gnflow.theory._movement import gain, has_gain
 
 
 def certify(trajectory):
@@ -41,7 +43,7 @@ def features_move():
 @pytest.fixture(scope="module")
 def one_sample():
     """One sample with one output, and a kernel that grows: the bound is the distance itself."""
-    return run(GradientFlow(), problem=single_sample(), model=mean_field(num_outputs=1), rtol=1e-6, solver="tsit5")
+    return run(GradientFlow(), problem=single_sample(), model=mean_field(2, num_outputs=1), rtol=1e-6, solver="tsit5")
 
 
 def test_it_holds_where_features_move(features_move):
@@ -88,7 +90,7 @@ def test_an_end_that_was_moved_is_violated(features_move):
 
 
 def test_too_few_times_to_bound_the_integral(one_sample, monkeypatch):
-    monkeypatch.setattr(module, "_NUM_TIMES", 3)
+    monkeypatch.setattr(_movement, "_NUM_TIMES", 3)
     certificate = certify(one_sample)
     assert certificate.verdict == Verdict.UNDECIDED, str(certificate)
 
@@ -180,7 +182,7 @@ def test_integrals_lie_between_their_bounds(seed):
 
 def test_a_record_with_few_times_is_filled_in(one_sample):
     evidence = Evidence(one_sample)
-    times = module.measured_times(evidence)
+    times = _movement.measured_times(evidence)
     assert len(times) == 40
     assert np.all(np.diff(times) > 0)
     assert np.isin(evidence.times, times).all()

@@ -1,0 +1,32 @@
+"""Whether the NTK Gram matrix is invertible along a run, as far as eigenvalues tell."""
+
+import numpy as np
+
+from ._check import Check
+from ._evidence import Evidence
+
+
+def invertibility(evidence: Evidence) -> tuple[list[Check], dict[str, float]]:
+    """The check that A is invertible at every time the second run measures, and its extreme eigenvalues."""
+    second = evidence.second_run
+    checks = [Check.fact("the run can be repeated at 4 times its tolerance", second is not None)]
+    if second is None:
+        return checks, {}
+    smallest, error = (second.data[f"band_{name}"].to_numpy() for name in ("smallest", "eigenvalue_error"))
+    least = int(np.argmin(smallest - error))
+    checks.append(
+        Check(
+            "sigma_min > 0 along the run",
+            float(smallest[least]),
+            ">",
+            0.0,
+            error=float(error[least]),
+            rigorous=False,
+            remark=f"least at t = {float(second.data.time[least]):.4g}, of {len(smallest)} measured times; "
+            "error NC eps sigma_max of the eigendecomposition",
+        )
+    )
+    return checks, {
+        "least sigma_min": float(smallest.min()),
+        "largest sigma_max": float(second.data.band_largest.max()),
+    }

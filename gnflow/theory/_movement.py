@@ -1,0 +1,193 @@
+"""How far the kernel has moved along a run, and the run that measures it: what bounds of the linearised model take."""
+
+import weakref
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from .._core import ConfigError
+from ..flows import AbstractFlow, GaussNewtonFlow, GradientFlow, SpectralFlow
+from ..geometry import Snapshot, System
+from ..geometry.directions import Cholesky, TruncatedEigh, kept_modes, truncated_inverse
+from ..losses import ScaledIdentity, SquaredLoss
+from ..metrics import AbstractMetric, Variable
+from ..simulate import Trajectory
+from ._evidence import Evidence
+
+_SOURCE = "docs/theorems/linearised_distance.md"
+_NUM_TIMES = 40
+_FIRST_TIME = 1e-3  # of the end, where the record holds no time between
+
+
+class GainMovement(AbstractMetric):
+    """How far the gain B_t of f' = -(1/N) B_t (f - y) is from B_0, and what the residual sees of it (squared loss).
+
+    With A_0 = Q diag(lam) Q^T and r = f - y: `movement_gain` is ||B_t - B_0|| in the operator norm, `movement_residual`
+    is Q^T r, `movement_drive` is Q^T (B_t - B_0) r. It can be handed to any run of the flow.
+    """
+
+    flow: AbstractFlow
+
+    def variables(self, system: System) -> tuple[Variable, ...]:
+        """Three quantities, two of them vectors over the modes of A_0; **raises** `ConfigError` where no gain is known."""
+        if not has_gain(self.flow, system):
+            raise ConfigError(f"no gain B with f' = -(1/N) B (f - y) is known for {self.flow!r} with {system.loss!r}.")
+        unit = "N/flow time"
+        return (
+            Variable("movement_gain", "operator norm of the change of the gain", unit, _SOURCE),
+            Variable("movement_residual", "residual in the modes of A_0", "outputs", _SOURCE, ("kernel_mode",)),
+            Variable("movement_drive", "(B_t - B_0) r in those modes", f"outputs {unit}", _SOURCE, ("kernel_mode",)),
+        )
+
+    def prepare(self, start: Snapshot) -> PyTree:
+        """Q and B_0, (NC, NC) each."""
+        _, vectors, matrix = gain(self.flow, start.system, start.gram, start.time)
+        return vectors, matrix
+
+    def evaluate(self, snapshot: Snapshot, memory: PyTree) -> dict[str, Float[Array, "..."]]:
+        """One Gram matrix and, for flows that solve, its eigendecomposition; the eigenvalues of a difference."""
+        vectors, start = memory
+        system = snapshot.system
+        residual = (snapshot.train_outputs - system.problem.y_train).reshape(-1)
+        if isinstance(self.flow, GradientFlow):
+            matrix = self.flow.effective_mobility(system) * snapshot.gram
+        else:
+            matrix = gain(self.flow, system, snapshot.gram, snapshot.time)[2]
+        change = matrix - start
+        # At the start itself two compilations of one matrix may round differently.
+        change = jnp.where(snapshot.time > 0, change, 0.0)
+        return {
+            "movement_gain": jnp.max(jnp.abs(jnp.linalg.eigvalsh(change))),
+            "movement_residual": vectors.T @ residual,
+            "movement_drive": vectors.T @ (change @ residual),
+        }
+
+
+class InterpolationMismatch(AbstractMetric):
+    """How far the test outputs are from what the first kernel makes of the training outputs, and how fast they leave it.
+
+    With S_0 = K_0(x, X) A_0^-1: `interpolation_gap` is ||f_t(x) - f_0(x) - S_0 (f_t - f_0)|| over the test inputs x,
+    `interpolation_mismatch` is ||f'_t(x) - S_0 f'_t||, `interpolation_speed` is ||f'_t||, `interpolation_movement` is
+    ||f_t(x) - f_0(x)||. Derived in docs/theorems/kernel_limit.md.
+
+    **Attributes:** `operator`: S_0, (nC, NC), from `interpolation_operator`.
+    """
+
+    operator: Float[Array, "test_rows rows"]
+
+    def variables(self, system: System) -> tuple[Variable, ...]:
+        """Four numbers; **raises** `ConfigError` without test inputs."""
+        if system.problem.x_test is None:
+            raise ConfigError("interpolation_gap compares test outputs; give the problem x_test and y_test.")
+        source, speed = "docs/theorems/kernel_limit.md", "outputs/flow time"
+        return (
+            Variable("interpolation_gap", "distance of the test outputs to the kernel's", "outputs", source),
+            Variable("interpolation_mismatch", "||f'(x) - S_0 f'|| on test inputs", speed, source),
+            Variable("interpolation_speed", "||f'|| on training inputs", speed, source),
+            Variable("interpolation_movement", "change of the test outputs", "outputs", source),
+        )
+
+    def prepare(self, start: Snapshot) -> PyTree:
+        """f_0 on training and test inputs."""
+        return start.train_outputs, start.test_outputs
+
+    def evaluate(self, snapshot: Snapshot, memory: PyTree) -> dict[str, Float[Array, "..."]]:
+        """One velocity and two J products."""
+        train, test = memory
+        system, velocity = snapshot.system, snapshot.velocity
+        speed = snapshot.tangent.jvp(velocity).reshape(-1)
+        test_speed = system.tangent(snapshot.weights, system.problem.x_test).jvp(velocity).reshape(-1)
+        change = (snapshot.train_outputs - train).reshape(-1)
+        test_change = (snapshot.test_outputs - test).reshape(-1)
+        return {
+            "interpolation_gap": jnp.linalg.norm(test_change - self.operator @ change),
+            "interpolation_mismatch": jnp.linalg.norm(test_speed - self.operator @ speed),
+            "interpolation_speed": jnp.linalg.norm(speed),
+            "interpolation_movement": jnp.linalg.norm(test_change),
+        }
+
+
+def interpolation_operator(system: System, weights: PyTree) -> Float[Array, "test_rows rows"]:
+    """S = K(x, X) A^-1, (nC, NC): what the kernel at `weights` makes of a change of the training outputs on the test inputs."""
+    tangent = system.tangent(weights)
+    cross = system.tangent(weights, system.problem.x_test).cross_gram(tangent)
+    return jnp.linalg.solve(tangent.gram(), cross.T).T
+
+
+_runs: weakref.WeakKeyDictionary[Evidence, Trajectory | None] = weakref.WeakKeyDictionary()
+
+
+def movement_run(evidence: Evidence) -> Trajectory | None:
+    """The run again at 4 times its tolerance and to its end, with both metrics above where they are defined, at
+    `measured_times`; None where it fails or has no length. Done once for each `evidence`, so that two theorems share it."""
+    if evidence not in _runs:
+        _runs[evidence] = _movement_run(evidence)
+    return _runs[evidence]
+
+
+def _movement_run(evidence: Evidence) -> Trajectory | None:
+    if not evidence.is_continuous or evidence.times[-1] <= 0:
+        return None
+    system = evidence.system
+    metrics: list[AbstractMetric] = []
+    if has_gain(evidence.flow, system):
+        metrics.append(GainMovement(evidence.flow))
+    if system.problem.x_test is not None:
+        metrics.append(InterpolationMismatch(interpolation_operator(system, evidence.start)))
+    return evidence.repeat(measured_times(evidence), tuple(metrics))
+
+
+def measured_times(evidence: Evidence) -> np.ndarray:
+    """The 40 times at which `movement_run` measures: up to 40 saved times spread over the record, first and last among them,
+    and where there are fewer, times between them that halve the widest gaps in the logarithm of time."""
+    count = len(evidence.times)
+    chosen = np.unique(np.round(np.linspace(0, count - 1, min(count, _NUM_TIMES))).astype(int))
+    times = list(evidence.times[chosen])
+    if len(times) == 2:
+        times.insert(1, _FIRST_TIME * times[1])
+    # Always as many: then runs of one problem share a compiled program.
+    while len(times) < _NUM_TIMES:
+        widest = 1 + int(np.argmax(np.diff(np.log(times[1:]))))
+        times.insert(widest + 1, float(np.sqrt(times[widest] * times[widest + 1])))
+    return np.asarray(times)
+
+
+def has_gain(flow: AbstractFlow, system: System) -> bool:
+    """Whether f' = -(1/N) B (f - y) with a B that `gain` knows: squared loss, and gradient, spectral or Gauss-Newton flow whose
+    direction is solved for exactly."""
+    if not isinstance(system.loss, SquaredLoss):
+        return False
+    if isinstance(flow, GaussNewtonFlow):
+        targets = system.problem.y_train
+        factor = flow.metric.factor(system.loss, targets, targets)
+        return isinstance(factor, ScaledIdentity) and isinstance(flow.solver, TruncatedEigh | Cholesky)
+    return isinstance(flow, GradientFlow | SpectralFlow)
+
+
+def gain(
+    flow: AbstractFlow, system: System, gram: Float[Array, "rows rows"], time: Float[Array, ""]
+) -> tuple[Float[Array, " rows"], Float[Array, "rows rows"], Float[Array, "rows rows"]]:
+    """b, Q and B = Q diag(b) Q^T = beta(A): the gain of f' = -(1/N) B (f - y), for A = Q diag(lam) Q^T.
+
+    beta(lam) = m lam for gradient flow, lam (lam + eps)^-s for spectral flow, lam/(h lam + eps) for Gauss-Newton flow with
+    H = h I; 0 on modes that the flow leaves out.
+    """
+    eigenvalues, vectors = jnp.linalg.eigh(gram)
+    eigenvalues_or_zero = jnp.maximum(eigenvalues, 0.0)
+    smallest = eigenvalues_or_zero[0]
+    if isinstance(flow, GradientFlow):
+        mobility = flow.effective_mobility(system)
+        return mobility * eigenvalues, vectors, mobility * gram
+    if isinstance(flow, SpectralFlow):
+        shift = flow.damping(time, smallest)
+        kept = kept_modes(eigenvalues, shift)
+        shifted = jnp.where(kept, eigenvalues_or_zero + shift, 1.0)
+        gains = jnp.where(kept, eigenvalues_or_zero * shifted**-flow.power, 0.0)
+    else:
+        assert isinstance(flow, GaussNewtonFlow)
+        targets = system.problem.y_train
+        factor = flow.metric.factor(system.loss, targets, targets)
+        assert isinstance(factor, ScaledIdentity)
+        gains = eigenvalues_or_zero * truncated_inverse(factor.scale * eigenvalues, flow.damping(time, smallest))
+    return gains, vectors, (vectors * gains[None, :]) @ vectors.T
