@@ -28,7 +28,8 @@ def verify(
             tyro.conf.arg(
                 name="theorem",
                 metavar="NAME",
-                help="Check this theorem only; any number of times. Without it, every theorem about a single run.",
+                help="Check this theorem only; any number of times. Without it, every theorem about a single run; with `all` "
+                "those that take runs of their own too.",
             ),
         ]
     ] = (),
@@ -58,7 +59,7 @@ def verify(
     The exit code is 1 if a theorem is violated and 2 for bad input.
     """
     for name in theorems:
-        look_up(name, theorem_kinds, "theorem")
+        look_up(name, {**theorem_kinds, "all": None}, "theorem")
     runs = _runs(folder)
     target = folder / "certificates" if out is None else out
     rows: list[tuple[str, ...]] = []
@@ -66,7 +67,7 @@ def verify(
     for number, (label, trajectory) in enumerate(runs.items(), start=1):
         if not quiet:
             print(f"[{number}/{len(runs)}] {label}", file=sys.stderr)
-        certificates = check(trajectory, list(theorems) or None)
+        certificates = check(trajectory, "all") if "all" in theorems else check(trajectory, list(theorems) or None)
         _write(certificates, target / label)
         rows += [(label, c.theorem, str(c.verdict), c.reason) for c in certificates]
         violated = violated or bool(certificates.violated)

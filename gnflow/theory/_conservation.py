@@ -62,7 +62,7 @@ class Conservation(AbstractTheorem):
             Check("all weights move", float(moving), ">=", float(every)),
         ]
         if all(check.met for check in checks):
-            # Only a flow with a band of rates is repeated by `Evidence`.
+            # Of other flows nothing is known that says how errors of integration go on.
             repeated = has_band(flow) and evidence.second_run is not None
             remark = "" if has_band(flow) else f"not for a {type(flow).__name__}"
             checks.append(Check.fact("the run can be repeated at 4 times its tolerance", repeated, remark))

@@ -1,7 +1,7 @@
 """Check theorems on a run."""
 
 from collections.abc import Sequence
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 from .._core import ConfigError, look_up
 from ..simulate import Trajectory
@@ -38,7 +38,7 @@ theorem_kinds: dict[str, type[AbstractTheorem]] = {
 
 
 @overload
-def verify(trajectory: Trajectory, theorem: None = None) -> Certificates: ...
+def verify(trajectory: Trajectory, theorem: Literal["all"] | None = None) -> Certificates: ...  # pyright: ignore[reportOverlappingOverload]
 @overload
 def verify(trajectory: Trajectory, theorem: str | AbstractTheorem) -> Certificate: ...
 @overload
@@ -49,20 +49,20 @@ def verify(trajectory: Any, theorem: Any = None) -> Certificate | Certificates:
     The run is repeated once at 4 times its tolerance, which tells how accurate its record is.
 
     **Arguments:** `trajectory`: from `simulate`, `iterate` or `load`; `theorem`: a name in `theorem_kinds`, an
-    `AbstractTheorem`, a list of those, or None for every theorem about a single run.
+    `AbstractTheorem`, a list of those, None for every theorem about a single run, or "all" for those that take runs of
+    their own as well (minutes and more).
 
     **Returns:** one `Certificate` for a single theorem, `Certificates` otherwise.
 
     **Raises:** `ConfigError` for a theorem that is not known, or for anything that is no trajectory.
     """
     evidence = Evidence(trajectory)
-    if isinstance(theorem, str | AbstractTheorem):
+    if theorem is None or (isinstance(theorem, str) and theorem == "all"):
+        theorems = [kind() for kind in theorem_kinds.values() if theorem == "all" or not kind.own_runs]
+    elif isinstance(theorem, str | AbstractTheorem):
         return _as_theorem(theorem).certify(evidence)
-    theorems = (
-        [kind() for kind in theorem_kinds.values() if not kind.own_runs]
-        if theorem is None
-        else [_as_theorem(t) for t in theorem]
-    )
+    else:
+        theorems = [_as_theorem(t) for t in theorem]
     return Certificates(tuple(t.certify(evidence) for t in theorems))
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 
 import pytest
 from facts.recording import make_problem, mean_field
@@ -85,6 +86,21 @@ def test_every_theorem_on_one_run(trajectory):
     assert len(str(certificates).splitlines()) == len(certificates) + 1
     assert len(json.loads(certificates.to_json())) == len(certificates)
     assert certificates.to_markdown().count("### ") == len(certificates)
+
+
+class Expensive(Sandwich):
+    """A theorem that says it takes runs of its own."""
+
+    name = "expensive"
+    own_runs = True
+
+
+def test_those_with_runs_of_their_own_where_asked_for(trajectory, monkeypatch):
+    kinds = {"sandwich": Sandwich, "expensive": Expensive}
+    monkeypatch.setattr(sys.modules["gnflow.theory._verify"], "theorem_kinds", kinds)
+    assert [c.theorem for c in verify(trajectory)] == ["sandwich"]
+    assert [c.theorem for c in verify(trajectory, "all")] == ["sandwich", "expensive"]
+    assert verify(trajectory, "expensive").theorem == "expensive"
 
 
 def test_several_by_name(trajectory):
