@@ -15,7 +15,7 @@ from ..solvers import solver_kinds
 from ._rate_band import RateBand, has_band
 
 # The second run: looser, so that it is cheaper and its error the larger of the two.
-_LOOSER = 4.0
+LOOSER = 4.0
 # Two runs that differ by d: the tighter one's error is below d if tolerances mean anything; twice that is used.
 _SAFETY = 2.0
 _SHARED_STEPS = 4
@@ -110,8 +110,8 @@ class Evidence:
             stop=None,
             saveat=times[(times > 0) & (times < end)],
             solver=name if name in solver_kinds else "auto",
-            rtol=_LOOSER * settings["rtol"],
-            atol=_LOOSER * settings["atol"],
+            rtol=LOOSER * settings["rtol"],
+            atol=LOOSER * settings["atol"],
             error_norm=settings["error_norm"],
             metrics=metrics,
             max_steps=settings["max_steps"],

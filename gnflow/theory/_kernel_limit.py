@@ -15,11 +15,10 @@ from ._certificate import Curves
 from ._check import Check
 from ._claim import Claim, worst_claim
 from ._convolution import Integral, mode_bound
-from ._evidence import Evidence
+from ._evidence import LOOSER, Evidence
 from ._movement import interpolation_operator, movement_run
 
 _SOURCE = "docs/theorems/kernel_limit.md"
-_LOOSER = 4.0
 _SAFETY = 2.0
 # What a distance of test outputs must be known to: a hundredth of how far they have moved by then, or a tenth of the bound.
 _MOVEMENT_RESOLUTION = 0.01
@@ -140,7 +139,7 @@ def _measure(evidence: Evidence) -> _Measured:
     bound = mode_bound(times, data["mismatch"][:, None], np.zeros(1))
     length = mode_bound(times, data["speed"][:, None], np.zeros(1)).value
     settings = evidence.trajectory.settings
-    step_error = np.full(len(times), _LOOSER * settings["rtol"])
+    step_error = np.full(len(times), LOOSER * settings["rtol"])
     step_error[-1] = settings["rtol"]
     # Of the differences that S_0 multiplies, and of the mismatch along the path.
     size = np.linalg.norm(first[0]) + np.linalg.norm(last[0]) + length

@@ -15,12 +15,10 @@ from ._certificate import Curves
 from ._check import Check
 from ._claim import Claim, worst_claim
 from ._convolution import Integral, mode_bound, movement_bound
-from ._evidence import Evidence
+from ._evidence import LOOSER, Evidence
 from ._movement import gain, has_gain, movement_run
 
 _SOURCE = "docs/theorems/linearised_distance.md"
-# The run that measures is looser than the one it measures, as `Evidence.second_run` is.
-_LOOSER = 4.0
 _SAFETY = 2.0
 # What the distance must be known to: a hundredth of ||r|| + ||r^lin||, or a tenth of the bound.
 _RESIDUAL_RESOLUTION = 0.01
@@ -178,7 +176,7 @@ def _errors(
     between_ends = np.linalg.norm(ends - last)
     # The losses do not see in which direction the outputs err; at the end the outputs themselves are compared.
     relative = between_ends / max(size[-1], np.finfo(float).tiny)
-    looser = np.full(len(size), _LOOSER * settings["rtol"])
+    looser = np.full(len(size), LOOSER * settings["rtol"])
     looser[-1] = settings["rtol"]
     rounding = 10 * _EPSILON * (size[0] + float(jnp.linalg.norm(system.problem.y_train)))
     measured_error = np.maximum(

@@ -74,7 +74,4 @@ class ConjugateGradients(AbstractDirectionSolver):
     ) -> tuple[Direction, Modes]:
         """The direction and the leading modes: beyond their number the dense Gram matrix is not formed here either."""
         matrix_free = Decomposition(0, decomposition.rank, decomposition.power)
-        return (
-            self.solve(tangent, factor, whitened_gradient, damping, time),
-            matrix_free.modes(tangent, factor),
-        )
+        return super().solve_and_decompose(tangent, factor, whitened_gradient, damping, time, matrix_free)
