@@ -28,7 +28,7 @@ class GaussNewtonFlow(AbstractLinearisedFlow):
     """w' = -(J^T H J + eps I)^(-1) J^T g = -J^T (H A + eps I)^(-1) g (push-through identity).
 
     The second, dual form is what is computed: NC unknowns however many weights there are. If A is invertible,
-    f' = -(H + eps A^(-1))^(-1) g. Sources: [A] (arXiv 2302.02904), equation of its Section 3; natural gradient: Amari 1998.
+    f' = -(H + eps A^(-1))^(-1) g. Sources: [A] (arXiv 2302.02904); natural gradient: Amari 1998.
 
     **Arguments:**
 

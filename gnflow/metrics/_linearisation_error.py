@@ -16,7 +16,7 @@ class LinearisationError(AbstractMetric):
     most (K/2) ||w_t - w_0||^2 with K the Lipschitz constant of J. It needs no second run and does not depend on how
     time is measured along the path.
 
-    Lee et al. 2019 (arXiv 1902.06720, Section 2.2) instead let the linearised model follow its own flow, to other
+    Lee et al. 2019 (arXiv 1902.06720) instead let the linearised model follow its own flow, to other
     weights w^lin_t, and compare at the same time: ||f_t - f^lin(w^lin_t)||. By the triangle inequality that is at most
     this metric's numerator plus ||J_0 (w_t - w^lin_t)||. For theirs, run the same flow on
     `gnflow.models.Linearised(model)` and subtract.
@@ -31,7 +31,7 @@ class LinearisationError(AbstractMetric):
                 "linearisation_error",
                 "relative error of the linearisation about the start",
                 "1",
-                "Lee et al. 2019 (arXiv 1902.06720), Section 2.2; Chizat, Oyallon, Bach 2019",
+                "Lee et al. 2019 (arXiv 1902.06720); Chizat, Oyallon, Bach 2019",
             ),
         )
 

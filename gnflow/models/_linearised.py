@@ -13,7 +13,7 @@ from ._trainable import trainable_weights
 class Linearised(eqx.Module):
     """f_lin(x; w) = f(x; w_0) + J(x; w_0) (w - w_0): the kernel regime of `base` made a model of its own.
 
-    Its NTK never changes, so its flows have closed forms (Lee et al. 2019, arXiv 1902.06720, Section 2.2; fact 2 of
+    Its NTK never changes, so its flows have closed forms (Lee et al. 2019, arXiv 1902.06720; fact 2 of
     docs/theory.md). The weights start at w_0, so that f_lin = f at the start.
 
     **Arguments:** `base`: any Equinox module called on one input; its trainable weights at this moment are w_0.

@@ -28,7 +28,7 @@ class Conservation(AbstractTheorem):
     A hidden layer has incoming weights W~ = (W, b), (n, fan_in + 1), and outgoing ones V, (fan_out, n). A flow w' = -J^T a of
     all weights (gradient flow, but Gauss-Newton and the spectral family as well) conserves the diagonal of V^T V - W~ W~^T
     where the activation is positively homogeneous, and all of it where the activation is the identity. For gradient flow
-    without biases: Du, Hu, Lee 2018 (arXiv 1806.00900), Theorems 2.1 and 2.2.
+    without biases: Du, Hu, Lee 2018 (arXiv 1806.00900).
     """
 
     name: ClassVar[str] = "conservation"
@@ -63,9 +63,8 @@ class Conservation(AbstractTheorem):
         ]
         if all(check.met for check in checks):
             # Of other flows nothing is known that says how errors of integration go on.
-            repeated = has_band(flow) and evidence.second_run is not None
             remark = "" if has_band(flow) else f"not for a {type(flow).__name__}"
-            checks.append(Check.fact("the run can be repeated at 4 times its tolerance", repeated, remark))
+            checks.append(evidence.repeated(evidence.second_run if has_band(flow) else None, remark))
         return Hypotheses(tuple(checks), {"number of weights": float(every)})
 
     def conclusion(self, evidence: Evidence, hypotheses: Hypotheses) -> Conclusion:

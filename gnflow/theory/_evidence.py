@@ -1,7 +1,8 @@
 """What a run tells a theorem: its record, how accurate that is, and what a second run adds."""
 
 import functools
-from typing import Any
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ from ..geometry import System
 from ..metrics import AbstractMetric
 from ..simulate import Trajectory, simulate
 from ..solvers import solver_kinds
+from ._check import Check
 from ._rate_band import RateBand, has_band
 
 # The second run: looser, so that it is cheaper and its error the larger of the two.
@@ -21,6 +23,8 @@ _SAFETY = 2.0
 _SHARED_STEPS = 4
 _OUTLIVING = 10.0
 _MOST_TIMES = 16
+
+_Made = TypeVar("_Made")
 
 
 class Evidence:
@@ -38,6 +42,13 @@ class Evidence:
         if not isinstance(trajectory, Trajectory):
             raise ConfigError(f"verify takes a Trajectory (from simulate, iterate or load), not {trajectory!r}.")
         self.trajectory: Trajectory = trajectory
+        self._kept: dict[Hashable, Any] = {}
+
+    def once(self, name: Hashable, make: Callable[[], _Made]) -> _Made:
+        """What `make` returns, made the first time that `name` is asked for: several theorems may need the same run."""
+        if name not in self._kept:
+            self._kept[name] = make()
+        return self._kept[name]
 
     @property
     def is_continuous(self) -> bool:
@@ -118,6 +129,11 @@ class Evidence:
             throw=False,
         )
         return None if again.result.failed or len(again.data.time) != len(times) else again
+
+    @staticmethod
+    def repeated(again: Trajectory | None, remark: str = "") -> Check:
+        """The hypothesis that a repeated run was there to be had; `again` as `second_run` or `repeat` gave it."""
+        return Check.fact(f"the run can be repeated at {LOOSER:g} times its tolerance", again is not None, remark)
 
     @functools.cached_property
     def tolerance(self) -> np.ndarray:

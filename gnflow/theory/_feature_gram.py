@@ -58,7 +58,7 @@ class FeatureGram(AbstractTheorem):
     name: ClassVar[str] = "feature Gram"
     statement: ClassVar[str] = "sigma_min(A_0) >= c^2 sigma_min(S S^T) > 0 for the features S of a random first layer"
     reference: ClassVar[str] = (
-        "docs/theorems/a_priori.md, Theorem F; the invertibility condition of Arbel et al. 2023 (arXiv 2302.02904), Section 3"
+        "docs/theorems/a_priori.md, Theorem F; the invertibility condition of Arbel et al. 2023 (arXiv 2302.02904)"
     )
 
     def hypotheses(self, evidence: Evidence) -> Hypotheses:

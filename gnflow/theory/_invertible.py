@@ -9,7 +9,7 @@ from ._evidence import Evidence
 def invertibility(evidence: Evidence) -> tuple[list[Check], dict[str, float]]:
     """The check that A is invertible at every time the second run measures, and its extreme eigenvalues."""
     second = evidence.second_run
-    checks = [Check.fact("the run can be repeated at 4 times its tolerance", second is not None)]
+    checks = [evidence.repeated(second)]
     if second is None:
         return checks, {}
     smallest, error = (second.data[f"band_{name}"].to_numpy() for name in ("smallest", "eigenvalue_error"))

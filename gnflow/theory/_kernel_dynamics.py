@@ -45,7 +45,7 @@ class KernelDynamics(AbstractTheorem):
     A model linear in its weights with the squared loss, A = Q diag(lam) Q^T: f_t - y = Q exp(-rho(lam) t) Q^T (f_0 - y) with
     rho(lam) = m lam/N for gradient flow, lam (lam + eps)^-s/N for the spectral family, lam/((c lam + eps) N) for Gauss-Newton
     with H = c I. On any other input f_t(x) = f_0(x) + K(x, X) A^+ (f_t - f_0). For gradient flow: Lee et al. 2019 (arXiv
-    1902.06720), Section 2.2.
+    1902.06720).
     """
 
     name: ClassVar[str] = "kernel dynamics"
@@ -71,9 +71,8 @@ class KernelDynamics(AbstractTheorem):
         checks.append(_linearity(evidence))
         if not all(check.met for check in checks):
             return Hypotheses(tuple(checks))
-        repeated = evidence.second_run is not None
-        checks.append(Check.fact("the run can be repeated at 4 times its tolerance", repeated))
-        if repeated and not isinstance(evidence.flow, GradientFlow):
+        checks.append(evidence.repeated(evidence.second_run))
+        if checks[-1].met and not isinstance(evidence.flow, GradientFlow):
             checks.append(_constant_damping(evidence, evidence.flow))
         return Hypotheses(tuple(checks))
 

@@ -1,7 +1,5 @@
 """How far the kernel has moved along a run, and the run that measures it: what bounds of the linearised model take."""
 
-import weakref
-
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
@@ -115,15 +113,10 @@ def interpolation_operator(system: System, weights: PyTree) -> Float[Array, "tes
     return jnp.linalg.solve(tangent.gram(), cross.T).T
 
 
-_runs: weakref.WeakKeyDictionary[Evidence, Trajectory | None] = weakref.WeakKeyDictionary()
-
-
 def movement_run(evidence: Evidence) -> Trajectory | None:
     """The run again at 4 times its tolerance and to its end, with both metrics above where they are defined, at
     `measured_times`; None where it fails or has no length. Done once for each `evidence`, so that two theorems share it."""
-    if evidence not in _runs:
-        _runs[evidence] = _movement_run(evidence)
-    return _runs[evidence]
+    return evidence.once("movement", lambda: _movement_run(evidence))
 
 
 def _movement_run(evidence: Evidence) -> Trajectory | None:

@@ -20,7 +20,7 @@ _LOSS_RESOLUTION = 0.05
 
 @dataclasses.dataclass(frozen=True)
 class Sandwich(AbstractTheorem):
-    """Theorem P of docs/theorems/sandwich.md, from [A] (arXiv 2302.02904), Section 3, without its a priori constants.
+    """Theorem P of docs/theorems/sandwich.md, from [A] (arXiv 2302.02904), without its a priori constants.
 
     Along any run with A invertible, (L_0 - L*) exp(-int rho_high) <= L_t - L* <= (L_0 - L*) exp(-int rho_low), and the
     instantaneous rate -d/dt log(L - L*) lies in [rho_low, rho_high] at every time. For the squared loss and undamped
@@ -29,7 +29,7 @@ class Sandwich(AbstractTheorem):
 
     name: ClassVar[str] = "sandwich"
     statement: ClassVar[str] = "rho_low <= -d/dt log(L - L*) <= rho_high, with rates from the extreme NTK eigenvalues"
-    reference: ClassVar[str] = "docs/theorems/sandwich.md, Theorem P; Arbel et al. 2023 (arXiv 2302.02904), Section 3"
+    reference: ClassVar[str] = "docs/theorems/sandwich.md, Theorem P; Arbel et al. 2023 (arXiv 2302.02904)"
 
     def hypotheses(self, evidence: Evidence) -> Hypotheses:
         """Strong convexity, an invertible Gram matrix at every measured time, a band that is known."""

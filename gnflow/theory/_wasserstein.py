@@ -61,7 +61,7 @@ def sliced_wasserstein2(first: Any, second: Any, num_directions: int = 128, *, k
     """SW_2 = (E_theta W_2^2 of the projections on theta)^(1/2), theta uniform on the sphere; in the units of the particles.
 
     Each projection is solved exactly by its quantile functions, for clouds of any sizes; the mean over directions is a Monte
-    Carlo estimate. SW_2 <= W_2/sqrt(d). Sources: Bonneel, Rabin, Peyre, Pfister 2015 (J. Math. Imaging Vis. 51), Section 3;
+    Carlo estimate. SW_2 <= W_2/sqrt(d). Sources: Bonneel, Rabin, Peyre, Pfister 2015 (J. Math. Imaging Vis. 51);
     Peyre and Cuturi 2019, Section 10.4.
 
     **Arguments:** `first` (m, d), `second` (n, d), or (m,), (n,); `num_directions` >= 2; `key`: a JAX key for them.
