@@ -46,24 +46,38 @@ class Arguments(eqx.Module):
     progress: Array | None
 
 
-@eqx.filter_jit
 def start_run(weights: PyTree, system: System, measurement: Measurement, rules: tuple[AbstractStopRule, ...]) -> Start:
     """Evaluate everything at t = 0."""
-    memories = measurement.prepare(weights, system)
+    memories, stop_memories, integrals = _remember(weights, system, measurement, rules)
+    # The program that measures the end: metrics may take as long to compile as the integration.
+    evaluation = measure(jnp.zeros(()), weights, integrals, system, measurement, memories)
+    margins, time_scale = _first_scales(weights, evaluation.velocity, system, rules, stop_memories)
+    return Start(memories, stop_memories, margins, time_scale, integrals, evaluation)
+
+
+@eqx.filter_jit
+def _remember(
+    weights: PyTree, system: System, measurement: Measurement, rules: tuple[AbstractStopRule, ...]
+) -> tuple[tuple[PyTree, ...], tuple[PyTree, ...], dict[str, Array]]:
+    """What metrics and stop rules remember of the start, and the integrals' zeros."""
     stop_memories = tuple(rule.prepare(weights, system) for rule in rules)
-    integrals = measurement.initial_integrals(system)
-    evaluation = measurement.evaluate(jnp.zeros(()), weights, integrals, system, memories)
+    return measurement.prepare(weights, system), stop_memories, measurement.initial_integrals(system)
+
+
+@eqx.filter_jit
+def _first_scales(
+    weights: PyTree,
+    velocity: PyTree,
+    system: System,
+    rules: tuple[AbstractStopRule, ...],
+    stop_memories: tuple[PyTree, ...],
+) -> tuple[tuple[Array, ...], Float[Array, ""]]:
+    """The margins of the stop rules at the start, and the time scale of the loss."""
     loss, gradient = jax.value_and_grad(system.train_loss)(weights)
     excess = loss - system.loss.minimum(system.problem.y_train)
-    rate = jnp.abs(tree_dot(gradient, evaluation.velocity))
-    return Start(
-        memories=memories,
-        stop_memories=stop_memories,
-        margins=tuple(rule.margin(weights, system, memory) for rule, memory in zip(rules, stop_memories, strict=True)),
-        time_scale=jnp.where(rate > 0, excess / jnp.where(rate > 0, rate, 1.0), 1.0),
-        integrals=integrals,
-        evaluation=evaluation,
-    )
+    rate = jnp.abs(tree_dot(gradient, velocity))
+    margins = tuple(rule.margin(weights, system, memory) for rule, memory in zip(rules, stop_memories, strict=True))
+    return margins, jnp.where(rate > 0, excess / jnp.where(rate > 0, rate, 1.0), 1.0)
 
 
 @eqx.filter_jit
