@@ -6,7 +6,6 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optimistix as optx
 from jaxtyping import Array, Float, PyTree
 
 from .._core import tree_dot
@@ -16,6 +15,7 @@ from ..solvers import LinearisedTerm
 from ._controller import ResidualController
 from ._measure import Evaluation, Measurement, Values
 from ._stop import AbstractStopRule
+from ._stop_time import StopTimeBisection
 
 
 class Start(eqx.Module):
@@ -109,7 +109,7 @@ def integrate(
     """Integrate from t = 0; rows of values at `save_times`, the state's leaves and the rules' margins at the end."""
     subs = [diffrax.SubSaveAt(ts=save_times, fn=_values), diffrax.SubSaveAt(t1=True, fn=_state_and_margins)]
     # The margin falls along the step (flip), to a root known to 1e-6 in time and in the logarithm of the loss.
-    root_finder = optx.Bisection(rtol=1e-6, atol=1e-6, flip=True)
+    root_finder = StopTimeBisection(rtol=1e-6, atol=1e-6, flip=True)
     event = diffrax.Event(_smallest_margin, root_finder, direction=False) if args.rules else None
     return diffrax.diffeqsolve(
         _linearised_term(args) if needs_linearisation else diffrax.ODETerm(_vector_field),

@@ -161,3 +161,25 @@ def test_a_rule_of_the_users():
     trajectory = with_rules(largest=LargestWeight(2.0), rtol=1e-7)
     assert trajectory.result.message.startswith("the largest weight reached the limit")
     np.testing.assert_allclose(np.max(trajectory.model.w), 2.0, rtol=1e-5)
+
+
+class Jump(AbstractStopRule):
+    """A margin that is never small: the sign alone says when."""
+
+    limit: float
+
+    def prepare(self, weights, system):
+        return ()
+
+    def margin(self, weights, system, memory):
+        return jnp.where(jnp.max(weights.w) < self.limit, 1.0, -1.0)
+
+    def describe(self):
+        return "the weight passed the limit"
+
+
+def test_a_margin_that_jumps_over_zero_is_met_where_it_does():
+    limit = AXES.weights(3.0).max()
+    trajectory = flow_down(AXES, stop=Jump(limit), rtol=1e-7)
+    assert trajectory.result.code == ResultCode.STOP_RULE_MET
+    np.testing.assert_allclose(trajectory.result.time, 3.0, rtol=1e-4)
