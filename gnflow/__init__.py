@@ -18,7 +18,9 @@ from . import (
     metrics as metrics,
     models as models,
     problems as problems,
+    regimes as regimes,
     solvers as solvers,
+    sweeps as sweeps,
     theory as theory,
 )
 from ._core import (
@@ -40,8 +42,8 @@ from .simulate import (
     SimulationError as SimulationError,
     Trajectory as Trajectory,
     iterate as iterate,
-    load as load,
     simulate as simulate,
 )
+from .sweeps import load as load, read_sweep as read_sweep, sweep as sweep
 
 __version__ = "0.1.0"

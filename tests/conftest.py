@@ -1,8 +1,6 @@
 """Strict numerics for every test: float64, no silent broadcasting, shapes checked by beartype, warnings are errors."""
 
-import gc
 import os
-import pathlib
 
 # The suite runs in several processes: one figure backend without a screen, and no thread oversubscription.
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -19,6 +17,8 @@ jaxtyping.install_import_hook("gnflow", "beartype.beartype")
 import jax.random as jr  # noqa: E402 (after the settings)
 import pytest  # noqa: E402
 
+from gnflow._core import forget_compiled_programs  # noqa: E402
+
 
 @pytest.fixture
 def key():
@@ -28,13 +28,6 @@ def key():
 
 @pytest.fixture(autouse=True, scope="module")
 def forgotten_programs():
-    """Forget compiled programs between modules before there are too many.
-
-    Each is mapped into memory in several pieces, and beyond the kernel's limit (65530 maps by default on Linux) the compiler
-    dies of a segmentation fault.
-    """
+    """Forget compiled programs between modules before there are too many for the kernel's limit of memory maps."""
     yield
-    maps = pathlib.Path("/proc/self/maps")
-    if maps.exists() and maps.read_bytes().count(b"\n") > 20_000:
-        jax.clear_caches()
-        gc.collect()
+    forget_compiled_programs()

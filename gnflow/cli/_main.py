@@ -9,9 +9,10 @@ import tyro
 from .._core import GnflowError
 from ._plot import plot
 from ._run import run
+from ._sweep import sweep
 from ._verify import verify
 
-_VERBS: dict[str, Callable[..., int]] = {"run": run, "verify": verify, "plot": plot}
+_VERBS: dict[str, Callable[..., int]] = {"run": run, "sweep": sweep, "verify": verify, "plot": plot}
 _BAD_INPUT = 2
 _INTERRUPTED = 130  # what shells report for a program that Ctrl-C ended
 
@@ -21,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     **Arguments:** `arguments`: without the program's name; those of the process by default.
 
-    **Returns:** the exit code: 0, or 1 if a run failed, 2 for bad input, 130 after Ctrl-C.
+    **Returns:** the exit code: 0, or 1 if a run or a cell failed, 2 for bad input, 130 after Ctrl-C.
     """
     # Before any array is made: everything is computed in double precision.
     jax.config.update("jax_enable_x64", True)
@@ -37,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _BAD_INPUT
     except KeyboardInterrupt:
         print(
-            "gnflow: interrupted; finished runs are kept, and the same command with --resume goes on.", file=sys.stderr
+            "gnflow: interrupted; what is finished is kept, and the same command goes on (gnflow run: with --resume).",
+            file=sys.stderr,
         )
         return _INTERRUPTED

@@ -1,31 +1,98 @@
 """The verb `gnflow plot`."""
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
+import xarray as xr
 
-from ..plots import draw_figures, save, trajectory_figures
+from .._core import ConfigError, RunFolderError
+from ..plots import draw_figures, draw_sweep_figures, save, trajectory_figures
 from ..simulate import RUN_FILE, load
+from ..sweeps import SWEEP_FILE, load_curves, load_sweep
 from ._folder import RunFolder
+
+_LOSSES = ("train_loss", "test_loss")
+_PARTICLES = ("particle_hidden_weight", "particle_output_weight", "teacher_hidden_weight")
 
 
 def plot(
     folder: tyro.conf.Positional[
         Annotated[Path, tyro.conf.arg(metavar="DIR", help="The folder; its figures go into DIR/figures.")]
     ],
+    x: Annotated[
+        str | None, tyro.conf.arg(metavar="AXIS", help="Of a sweep: the horizontal axis of its figures.")
+    ] = None,
+    y: Annotated[str | None, tyro.conf.arg(metavar="AXIS", help="Of a sweep: the vertical axis of heat maps.")] = None,
+    over: Annotated[
+        str | None, tyro.conf.arg(metavar="AXIS", help="Of a sweep: the axis whose values have a panel each.")
+    ] = None,
+    variables: Annotated[
+        tyro.conf.UseAppendAction[tuple[str, ...]],
+        tyro.conf.arg(name="variable", metavar="NAME", help="Of a sweep: what to draw; any number of times."),
+    ] = (),
+    reference: Annotated[
+        str | None, tyro.conf.arg(metavar="FLOW", help="Of a sweep: the flow that test losses are compared with.")
+    ] = None,
+    curves: tyro.conf.FlagCreatePairsOff[
+        Annotated[
+            bool,
+            tyro.conf.arg(
+                help_behavior_hint="",
+                help="Of a sweep: losses against flow time and moving particles too; reads every cell.",
+            ),
+        ]
+    ] = False,
 ) -> int:
-    """Draw the figures of a folder anew: one that `gnflow run` wrote, or a single run that a script saved.
+    """Draw the figures of a folder anew: one that `gnflow run` or `gnflow sweep` wrote, or a run that a script saved.
 
-    The exit code is 2 if the folder holds no run.
+    The figures of a sweep have their data beside them as CSV. The exit code is 2 if the folder holds none of these.
     """
-    if (folder / RUN_FILE).is_file():
-        figures = trajectory_figures({folder.resolve().name: [load(folder)]})
-        written = [save(figure, folder / "figures" / f"{name}.png") for name, figure in figures.items()]
-    else:
-        runs = RunFolder(folder)
-        specification = runs.read_specification()
-        written = draw_figures(specification, runs.load(specification), runs.figures)
+    figures = folder / "figures"
+    try:
+        if (folder / SWEEP_FILE).is_file():
+            dataset = load_sweep(folder)
+            written = draw_sweep_figures(
+                dataset,
+                figures,
+                x=x,
+                y=y,
+                over=over,
+                variables=variables or None,
+                reference=reference,
+                curves=_curves(folder, dataset) if curves else None,
+            )
+        else:
+            _refuse_options(folder, x=x, y=y, over=over, variable=variables, reference=reference, curves=curves)
+            written = _draw_runs(folder, figures)
+    except OSError as error:
+        if isinstance(error, RunFolderError):
+            raise
+        raise RunFolderError(f"the figures cannot be written to {figures}: {error}.") from error
     for path in written:
         print(path)
     return 0
+
+
+def _curves(folder: Path, dataset: xr.Dataset) -> xr.Dataset:
+    """The losses along the runs, and the particles where they were recorded."""
+    metrics = json.loads(dataset.attrs["configuration"]).get("metrics", [])
+    names = [entry if isinstance(entry, str) else entry.get("kind") for entry in metrics]
+    losses = [name for name in _LOSSES if name in dataset]
+    return load_curves(folder, [*losses, *(_PARTICLES if "particles" in names else ())])
+
+
+def _draw_runs(folder: Path, figures: Path) -> list[Path]:
+    if (folder / RUN_FILE).is_file():
+        drawn = trajectory_figures({folder.resolve().name: [load(folder)]})
+        return [save(figure, figures / f"{name}.png") for name, figure in drawn.items()]
+    runs = RunFolder(folder)
+    specification = runs.read_specification()
+    return draw_figures(specification, runs.load(specification), runs.figures)
+
+
+def _refuse_options(folder: Path, **options: Any) -> None:
+    given = [f"--{name}" for name, value in options.items() if value]
+    if given:
+        raise ConfigError(f"{', '.join(given)} are for the folder of a sweep, and {folder} is none; leave them out.")

@@ -32,7 +32,7 @@ _METRIC = ComponentForm(metric_kinds, "metric")
 _METRICS = ListForm(_METRIC, tuple)
 _TRAINABLE = UnionForm((TEXT, ListForm(TEXT, tuple)))
 
-_SECTIONS = ("problem", "model", "flows", "integration", "stop", "metrics")
+SECTIONS = ("problem", "model", "flows", "integration", "stop", "metrics")
 _OF_FLOW = ("trainable", "integration", "stop")
 
 
@@ -94,7 +94,7 @@ class RunSpec:
 
     def content_hash(self) -> str:
         """16 hexadecimal digits that tell runs apart by what decides their result, not by their names."""
-        content = {key: value for key, value in self.to_dict().items() if key not in ("variant", "flow_name")}
+        content = {key: value for key, value in vars(self).items() if key not in ("variant", "flow_name")}
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -156,40 +156,50 @@ class RunSpec:
         )
 
 
-def check_runs(table: Mapping[str, Any], variant: str, seeds: tuple[int, ...]) -> tuple[RunSpec, ...]:
+def check_runs(
+    table: Mapping[str, Any],
+    variant: str,
+    seeds: tuple[int, ...],
+    memory: dict[tuple[str, str], Any] | None = None,
+) -> tuple[RunSpec, ...]:
     """The runs of one variant: its flows times the seeds.
 
-    **Arguments:** `table`: the sections of a specification with the variant's overrides applied.
+    **Arguments:** `table`: the sections of a specification with the variant's overrides applied; `memory`: handed to
+    every call for tables that share most of their sections (a grid), so that each section is checked once; it is
+    written to.
 
     **Raises:** `ConfigError` for the first entry that is unknown, of the wrong type or missing.
     """
     for key in table:
-        if key not in _SECTIONS:
-            known = (*_SECTIONS, "name", "seeds", "variants")
+        if key not in SECTIONS:
+            known = (*SECTIONS, "name", "seeds", "variants")
             raise ConfigError(f"unknown section {key!r}; {nearest_name(key, known)}")
     for key in ("problem", "model", "flows"):
         if key not in table:
             raise ConfigError(
                 f"there is no [{key}] section; a run needs [problem], [model] and at least one [flows.NAME]."
             )
-    problem = _PROBLEM.check(table["problem"], "problem")
-    model = _MODEL.check(table["model"], "model")
-    metrics = tuple(_METRICS.check(table.get("metrics", []), "metrics"))
-    kinds = [json.dumps(metric, sort_keys=True) for metric in metrics]
-    for index, kind in enumerate(kinds):
-        if kind in kinds[:index]:
-            raise ConfigError(f"metrics[{index}] = {metrics[index]!r} is named twice.")
+    memory = {} if memory is None else memory
+    problem = _remembered(memory, "problem", table["problem"], lambda: _PROBLEM.check(table["problem"], "problem"))
+    model = _remembered(memory, "model", table["model"], lambda: _MODEL.check(table["model"], "model"))
+    named = table.get("metrics", [])
+    metrics = _remembered(memory, "metrics", named, lambda: _check_metrics(named))
     flows = _table(table["flows"], "flows")
     if not flows:
         raise ConfigError(
             "[flows] is empty; name at least one flow, such as [flows.gradient_flow] with kind = 'gradient'."
         )
     integration = _table(table.get("integration", {}), "integration")
-    stop = None if "stop" not in table else check_stop(_table(table["stop"], "stop"), "stop")
+    stop = None
+    if "stop" in table:
+        stop = _remembered(memory, "stop", table["stop"], lambda: check_stop(_table(table["stop"], "stop"), "stop"))
     runs = []
     for name, flow in flows.items():
         path = f"flows.{check_name(name, 'flows')}"
         own = _table(flow, path)
+        checked, its_integration, its_stop = _remembered(
+            memory, path, (own, integration), lambda own=own, path=path: _check_one_flow(own, integration, path)
+        )
         runs += [
             RunSpec(
                 variant=variant,
@@ -197,14 +207,43 @@ def check_runs(table: Mapping[str, Any], variant: str, seeds: tuple[int, ...]) -
                 seed=seed,
                 problem=problem,
                 model=model,
-                flow=_check_flow(own, path),
-                integration=_check_integration(integration, own, path),
-                stop=check_stop(_table(own["stop"], f"{path}.stop"), f"{path}.stop") if "stop" in own else stop,
+                flow=checked,
+                integration=its_integration,
+                stop=stop if its_stop is None else its_stop,
                 metrics=metrics,
             )
             for seed in seeds
         ]
     return tuple(runs)
+
+
+def _remembered(memory: dict[tuple[str, str], Any], path: str, section: Any, check: Callable[[], Any]) -> Any:
+    # The text tells 1, 1.0 and true apart; what JSON does not know (a date) is refused by the check, if anywhere.
+    key = (path, json.dumps(section, default=repr))
+    if key not in memory:
+        memory[key] = check()
+    return memory[key]
+
+
+def _check_metrics(named: Any) -> tuple[Mapping[str, Any], ...]:
+    metrics = tuple(_METRICS.check(named, "metrics"))
+    kinds = [json.dumps(metric, sort_keys=True) for metric in metrics]
+    for index, kind in enumerate(kinds):
+        if kind in kinds[:index]:
+            raise ConfigError(f"metrics[{index}] = {metrics[index]!r} is named twice.")
+    return metrics
+
+
+def _check_one_flow(
+    own: Mapping[str, Any], integration: Mapping[str, Any], path: str
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None]:
+    """Options, integration and own stop rules of a flow."""
+    at_stop = f"{path}.stop"
+    return (
+        _check_flow(own, path),
+        _check_integration(integration, own, path),
+        check_stop(_table(own["stop"], at_stop), at_stop) if "stop" in own else None,
+    )
 
 
 def check_name(name: str, path: str) -> str:

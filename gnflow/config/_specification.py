@@ -42,7 +42,7 @@ class Specification:
         wrong.
         """
         common = {key: value for key, value in table.items() if key not in ("name", "seeds", "variants")}
-        seeds = _check_seeds(table.get("seeds", [0]))
+        seeds = check_seeds(table.get("seeds", [0]))
         name = check_name(TEXT.check(table.get("name", name), "name"), "name")
         variants = _check_variants(table.get("variants", {}))
         runs: list[RunSpec] = []
@@ -87,9 +87,9 @@ def read_specification(path: str | Path, overrides: Iterable[Override] = ()) -> 
     path = Path(path)
     table = read_toml(path)
     try:
-        table = _absolute(table, path.parent)
+        table = absolute_paths(table, path.parent)
         overrides = list(overrides)
-        table = _absolute(apply_overrides(table, overrides), Path())
+        table = absolute_paths(apply_overrides(table, overrides), Path())
         specification = Specification.from_dict(table, name=path.stem)
         _require_effect(overrides, specification)
         return specification
@@ -109,7 +109,8 @@ def _require_effect(overrides: Iterable[Override], specification: Specification)
             )
 
 
-def _check_seeds(seeds: Any) -> tuple[int, ...]:
+def check_seeds(seeds: Any) -> tuple[int, ...]:
+    """The entry `seeds`. **Raises:** `ConfigError` unless it holds integers of at least 0, each once, at least one."""
     checked = tuple(_SEEDS.check(seeds, "seeds"))
     if not checked or len(set(checked)) < len(checked) or min(checked) < 0:
         raise ConfigError(f"seeds = {seeds!r}; expected at least one integer of at least 0, each once.")
@@ -129,13 +130,13 @@ def _check_variants(variants: Any) -> dict[str, list[Override]]:
     return flat
 
 
-def _absolute(table: dict[str, Any], folder: Path) -> dict[str, Any]:
+def absolute_paths(table: dict[str, Any], folder: Path) -> dict[str, Any]:
     """`table` with the data file of `problem`, in itself and in its variants, as an absolute path."""
     changed = dict(table)
     variants = table.get("variants")
     if isinstance(variants, dict):
         changed["variants"] = {
-            name: _absolute(changes, folder) if isinstance(changes, dict) else changes
+            name: absolute_paths(changes, folder) if isinstance(changes, dict) else changes
             for name, changes in variants.items()
         }
     if isinstance(table.get("problem.path"), str):

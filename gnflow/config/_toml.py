@@ -39,7 +39,7 @@ def to_toml(table: Mapping[str, Any]) -> str:
 
 
 def _section(table: Mapping[str, Any], path: tuple[str, ...]) -> list[str]:
-    # Tables of tables become [headers] down to the second level, which is how a person writes flows and variants.
+    # Tables of tables become [headers] down to the second level, which is how a person writes flows, variants and axes.
     headed = {key: value for key, value in table.items() if isinstance(value, Mapping) and _gets_header(path, value)}
     lines = [f"{_key(key)} = {_value(value)}" for key, value in table.items() if key not in headed]
     if path and (lines or not headed):
@@ -50,7 +50,7 @@ def _section(table: Mapping[str, Any], path: tuple[str, ...]) -> list[str]:
 
 
 def _gets_header(path: tuple[str, ...], value: Mapping[str, Any]) -> bool:
-    return not path or (path[0] in ("flows", "variants") and len(path) == 1)
+    return not path or (path[0] in ("flows", "variants", "axes", "sizes") and len(path) == 1)
 
 
 def _key(key: str) -> str:

@@ -17,6 +17,7 @@ from ._kernel_target_alignment import KernelTargetAlignment as KernelTargetAlign
 from ._linearisation_error import LinearisationError as LinearisationError
 from ._ntk_spectrum import NTKSpectrum as NTKSpectrum
 from ._ntk_velocity import NTKVelocity as NTKVelocity
+from ._particles import Particles as Particles
 from ._path_length import PathLength as PathLength
 from ._relative_ntk_change import RelativeNTKChange as RelativeNTKChange
 from ._relative_weight_movement import RelativeWeightMovement as RelativeWeightMovement
@@ -33,6 +34,7 @@ metric_kinds: dict[str, type[AbstractMetric]] = {
     "linearisation_error": LinearisationError,
     "ntk_spectrum": NTKSpectrum,
     "ntk_velocity": NTKVelocity,
+    "particles": Particles,
     "path_length": PathLength,
     "relative_ntk_change": RelativeNTKChange,
     "relative_weight_movement": RelativeWeightMovement,

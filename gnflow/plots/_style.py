@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import matplotlib
 import numpy as np
 import xarray as xr
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -14,6 +15,7 @@ from matplotlib.lines import Line2D
 COLUMN_WIDTH = 3.4  # inches, the column of most two-column journals
 _CHARACTERS_IN_A_ROW = 66  # of the legend, in a column
 _CHARACTERS_OF_A_LINE = 6  # the room its line and the gap take
+_HEIGHT_OF_A_LEGEND_ROW = 0.148  # inches
 RESOLUTION = 220  # dots per inch
 
 Runs = Mapping[str, xr.Dataset | Sequence[xr.Dataset]]
@@ -70,21 +72,30 @@ def new_figure(rows: int, columns: int, height: float, **options: Any) -> tuple[
     return figure, list(axes.flat)
 
 
-def legend(figure: Figure, *groups: Sequence[Line2D], columns: int = 3) -> None:
+def legend(figure: Figure, *groups: Sequence[Artist], columns: int = 3) -> int:
     """A legend above the axes, where it hides no data; each group of entries begins a row of its own.
 
-    **Arguments:** `columns`: at most so many; fewer where the labels are long.
+    **Arguments:** `columns`: at most so many; fewer where the labels are long. **Returns:** the number of its rows.
     """
     longest = max(len(str(handle.get_label())) for group in groups for handle in group)
     columns = max(1, min(columns, _CHARACTERS_IN_A_ROW // (longest + _CHARACTERS_OF_A_LINE)))
     blank = Line2D([], [], linestyle="", label=" ")
-    rows: list[list[Line2D]] = []
+    rows: list[list[Artist]] = []
     for group in groups:
         padded = [*group, *[blank] * (-len(group) % columns)]
         rows += [padded[start : start + columns] for start in range(0, len(padded), columns)]
     # Matplotlib fills a legend column by column.
     handles = [row[column] for column in range(columns) for row in rows]
     figure.legend(handles=handles, loc="outside upper center", ncols=columns, handlelength=2.2, columnspacing=1.2)
+    return len(rows)
+
+
+def legend_on_top(figure: Figure, *groups: Sequence[Artist], columns: int = 2) -> None:
+    """A legend for which the figure grows, so that the axes keep their height however long it is."""
+    filled = [group for group in groups if group]
+    if filled:
+        rows = legend(figure, *filled, columns=columns)
+        figure.set_figheight(figure.get_figheight() + rows * _HEIGHT_OF_A_LEGEND_ROW)
 
 
 def title(name: str) -> str:

@@ -20,6 +20,7 @@ from gnflow.models import model_kinds
 from gnflow.problems import problem_kinds
 from gnflow.simulate import error_norm_kinds, stop_kinds
 from gnflow.solvers import solver_kinds
+from gnflow.sweeps import SweepSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = {
@@ -60,7 +61,13 @@ def test_configurations_are_valid(page):
     quick_start = read_toml(ROOT / "gnflow" / "cli" / "quick_start.toml")
     for code in blocks(page, "toml"):
         # A fragment stands for the quick start with these sections replaced.
-        assert Specification.from_dict({**quick_start, **tomllib.loads(code)}).runs
+        table = {**quick_start, **tomllib.loads(code)}
+        if "axes" in table:
+            table = {key: section for key, section in table.items() if key != "variants"}
+            for size in (None, *table.get("sizes", ())):
+                assert SweepSpec.from_dict(table, size).cells
+        else:
+            assert Specification.from_dict(table).runs
 
 
 def test_every_name_of_a_configuration_is_documented():
@@ -75,7 +82,7 @@ def test_every_name_of_a_configuration_is_documented():
 
 
 def test_every_option_in_the_page_of_the_command_line_exists(capsys):
-    for verb in ("run", "verify"):
+    for verb in ("run", "verify", "plot"):
         with pytest.raises(SystemExit):
             main([verb, "--help"])
     accepted = set(re.findall(r"--[a-z]+", capsys.readouterr().out))
@@ -151,7 +158,9 @@ _NOT_NAMES = (
     "metrics",
     "models",
     "problems",
+    "regimes",
     "solvers",
+    "sweeps",
     "theory",
     "Override",
 )
@@ -162,8 +171,9 @@ _NOT_NAMES = (
     [
         *(
             (name, name, set())
-            for name in ("losses", "models", "flows", "metrics", "solvers", "theory", "config", "plots")
+            for name in ("losses", "models", "flows", "metrics", "solvers", "theory", "config", "plots", "regimes")
         ),
+        ("sweeps", "sweeps", {"sweep", "read_sweep", "load", "SWEEP_FILE"}),
         ("problems", "problems", {"Problem"}),
         ("geometry", "geometry", {"System", "Direction", "SolveDiagnostics"}),
         ("geometry/damping", "damping", set()),

@@ -46,7 +46,7 @@ def _problem(loss, outputs, test=True, teacher=True):
 
 _METRICS = {name: kind() for name, kind in metric_kinds.items()} | {"to teacher": DirectionDistance("teacher")}
 
-_NO_DIRECTIONS = {"direction_distance": ModelError, "to teacher": ModelError}
+_NO_DIRECTIONS = {"direction_distance": ModelError, "to teacher": ModelError, "particles": ModelError}
 _NO_FEATURES = {"feature_alignment": ModelError, "hidden_learning": ModelError}
 _NO_CLASSES = {"accuracy": DataError}
 _NO_SQUARES = {"hidden_learning": DataError}
@@ -112,7 +112,8 @@ def values(snapshot_at, moved):
 @pytest.mark.parametrize("case", _CASES)
 def test_values_are_what_variables_announces(case, values):
     system, _ = _system(case)
-    sizes = {"eigenvalue": system.problem.y_train.size}
+    sizes = {"eigenvalue": system.problem.y_train.size, "particle": 6, "coordinate": D, "teacher_unit": 2}
+    sizes["output"] = system.problem.y_train.shape[1]
     for at_time in values(case):
         for metric, given in zip(_defined(case), at_time, strict=True):
             announced = {variable.name: variable for variable in metric.variables(system)}

@@ -1,0 +1,234 @@
+"""What a finished sweep of this folder says: its numbers as CSV, the tables of its page, and the figures of the docs.
+
+    python experiments/phase_diagrams/report.py NAME RUN_DIR
+
+NAME is scales, samples, step_size, spectral, activations or depth. Writes results/NAME.csv (a line for each cell),
+results/NAME.md (the tables; medians over seeds with their range), results/NAME.json (configuration, result codes, versions) and
+the figures docs/images/phase_NAME*.png that the page shows.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+
+jax.config.update("jax_enable_x64", True)
+
+import numpy as np  # noqa: E402 (after the setting)
+import xarray as xr  # noqa: E402
+
+import gnflow as gn  # noqa: E402
+from gnflow import plots  # noqa: E402
+from gnflow.simulate import versions  # noqa: E402
+
+HERE = Path(__file__).parent
+IMAGES = HERE.parents[1] / "docs" / "images"
+_NOT_KEPT = ("message", "cell", "time_to_target")
+_THRESHOLD = 0.1  # of the kernel distance: the end of the kernel regime
+
+
+def scales(data: xr.Dataset, folder: Path) -> list[str]:
+    """(a) Test loss, kernel distance and hidden learning over tau0; where the kernel regime begins."""
+    data = gn.regimes.order_parameters(data, "gradient_flow")
+    draw(data, "scales", "test_loss", x="tau0", y="flow")
+    save(
+        plots.seed_band_figure(data, ["test_loss", "kernel_distance", "hidden_learning_gain"], x="tau0"), "scales_lines"
+    )
+    return [
+        *table(data, "test_loss", rows="tau0", columns="flow"),
+        *table(data, "kernel_distance", rows="tau0", columns="flow"),
+        *table(data, "hidden_learning_gain", rows="tau0", columns="flow"),
+        *table(data, "test_loss_ratio", rows="tau0", columns="flow"),
+        *boundaries(data, "tau0"),
+    ]
+
+
+def samples(data: xr.Dataset, folder: Path) -> list[str]:
+    """(b) Test loss of each flow over N, for each scale."""
+    data = gn.regimes.order_parameters(data, "gradient_flow")
+    save(plots.seed_band_figure(data, "test_loss", x="N", over="tau0"), "samples_lines")
+    tables = []
+    for tau0 in data.tau0.values:
+        tables += table(data.sel(tau0=tau0), "test_loss", rows="N", columns="flow", where=f"tau0 = {tau0:g}")
+    for tau0 in data.tau0.values:
+        tables += table(data.sel(tau0=tau0), "test_loss_ratio", rows="N", columns="flow", where=f"tau0 = {tau0:g}")
+    return tables
+
+
+def step_size(data: xr.Dataset, folder: Path) -> list[str]:
+    """(c) Steps against the flow: test loss, refitted test loss, feature movement."""
+    data = gn.regimes.order_parameters(data, "gauss_newton_flow")
+    data = data.rename({"lambda": "step"})
+    steps = data.sel(flow="gauss_newton_steps")
+    names = ["test_loss", "refit_test_loss", "direction_distance_to_initial"]
+    save(plots.seed_band_figure(steps, names, x="step", lines="tau0"), "step_size_lines")
+    tables = []
+    for name in (
+        "test_loss",
+        "refit_test_loss",
+        "hidden_learning_gain",
+        "kernel_distance",
+        "direction_distance_to_initial",
+    ):
+        tables += table(
+            data.sel(flow="gauss_newton_steps"),
+            name,
+            rows="tau0",
+            columns="step",
+            flow=data.sel(step=data.step[0], flow="gauss_newton_flow"),
+        )
+    return tables
+
+
+def spectral(data: xr.Dataset, folder: Path) -> list[str]:
+    """(d) Test loss over (tau0, s), and the explicit steps that each flow needs."""
+    data = gn.regimes.order_parameters(data).isel(flow=0)
+    data["explicit_steps"] = explicit_steps(data, folder)
+    draw(data, "spectral_test_loss", "test_loss", x="tau0", y="s")
+    draw(data, "spectral_steps", "explicit_steps", x="tau0", y="s")
+    save(plots.seed_band_figure(data, ["test_loss", "explicit_steps"], x="s", lines="tau0"), "spectral_lines")
+    tables = []
+    for name in ("test_loss", "explicit_steps", "kernel_distance", "hidden_learning_gain"):
+        tables += table(data, name, rows="s", columns="tau0")
+    for name, words in (("test_loss", "test loss over that of s = 0"), ("explicit_steps", "steps over those of s = 1")):
+        relative = data[name] / data[name].sel(s=0.0 if name == "test_loss" else 1.0)
+        relative.attrs = {"long_name": f"{words}, same seed"}
+        tables += table(xr.Dataset({name: relative}), name, rows="s", columns="tau0")
+    return tables
+
+
+def activations(data: xr.Dataset, folder: Path) -> list[str]:
+    """(e) The flows' test losses for each activation."""
+    return _over(data, "activation", "tau0", "activations")
+
+
+def depth(data: xr.Dataset, folder: Path) -> list[str]:
+    """(e) The flows' test losses for each depth."""
+    return _over(data, "depth", "sigma", "depth")
+
+
+def _over(data: xr.Dataset, what: str, scale: str, name: str) -> list[str]:
+    data = gn.regimes.order_parameters(data, "gradient_flow")
+    draw(data.sel(flow=["gauss_newton"]), f"{name}_ratio", "test_loss_ratio", x=scale, y=what)
+    tables = []
+    for variable in ("test_loss", "test_loss_ratio", "kernel_distance"):
+        for value in data[what].values:
+            tables += table(data.sel({what: value}), variable, rows=scale, columns="flow", where=f"{what} = {value}")
+    return tables
+
+
+def explicit_steps(data: xr.Dataset, folder: Path) -> xr.DataArray:
+    """The steps of size 1/(fastest rate) that the run would take, int rho dt with rho = lam_max^(1 - s)/N.
+
+    A clock that flows with different units of time share; explicit Euler is stable up to twice that step.
+    """
+    curves = gn.sweeps.load_curves(folder, ["ntk_largest_eigenvalue"])
+    curves = curves.isel(flow=0)
+    count = json.loads(data.attrs["configuration"])["problem"]["n_train"]
+    rate = curves["ntk_largest_eigenvalue"] ** (1 - curves["s"]) / count
+    times = curves["flow_time"] if "flow_time" in curves else curves["time"]
+    rate, times = xr.broadcast(rate, times)
+    steps = 0.5 * (rate + rate.shift(save=1)) * (times - times.shift(save=1))
+    found = steps.sum("save").where(~data["failed"])
+    found.attrs = {"long_name": "explicit steps to the end", "units": "steps"}
+    return found
+
+
+def boundaries(data: xr.Dataset, along: str) -> list[str]:
+    """Where the kernel distance falls to the threshold, for each flow."""
+    found = gn.regimes.boundary(data, "kernel_distance", _THRESHOLD, along=along)
+    lines = [
+        f"Kernel distance {_THRESHOLD:g} along {along}: median (range) over seeds",
+        "",
+        "| flow | boundary | seeds |",
+        "|---|---|---|",
+    ]
+    for flow in found.flow.values:
+        one = found.sel(flow=flow)
+        seeds = f"{int(one.num_crossed)} crossed, {int(one.num_below)} below, {int(one.num_above)} above the range"
+        status = str(one.median_status.item())
+        where = (
+            f"{float(one['median']):.3g} ({float(one.lower):.3g} to {float(one.upper):.3g})"
+            if status == "crossed"
+            else status
+        )
+        lines.append(f"| {flow} | {where} | {seeds} |")
+    return [*lines, ""]
+
+
+def table(
+    data: xr.Dataset, name: str, rows: str, columns: str, where: str = "", flow: xr.Dataset | None = None
+) -> list[str]:
+    """A Markdown table of medians over seeds with their range; `flow`: a further column."""
+    title = str(data[name].attrs.get("long_name", name)) + (f", {where}" if where else "")
+    heads = [f"{columns} = {v:g}" if columns != "flow" else str(v) for v in data[columns].values]
+    lines = [title, "", f"| {rows} | {' | '.join([*heads, *(['the flow'] if flow is not None else [])])} |"]
+    lines.append("|---" * (len(heads) + 1 + (flow is not None)) + "|")
+    for value in data[rows].values:
+        cells = [cell(data[name].sel({rows: value, columns: column}), data) for column in data[columns].values]
+        if flow is not None:
+            cells.append(cell(flow[name].sel({rows: value}), flow))
+        lines.append(f"| {value:g} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def cell(values: xr.DataArray, data: xr.Dataset) -> str:
+    """Median (smallest to largest) over seeds; how many of them have no value."""
+    numbers = np.sort(values.to_numpy().ravel())
+    kept = numbers[~np.isnan(numbers)]
+    if not kept.size:
+        return "none"
+    missing = f", {numbers.size - kept.size} without" if kept.size < numbers.size else ""
+    return f"{np.median(kept):.3g} ({kept[0]:.2g} to {kept[-1]:.2g}{missing})"
+
+
+def draw(data: xr.Dataset, name: str, variable: str, **axes: str) -> None:
+    save(plots.heat_map_figure(data, variable, **axes), name)
+
+
+def save(figure: plots.DrawnFigure, name: str) -> None:
+    for path in figure.save(IMAGES / f"phase_{name}.png"):
+        # The tables beside the figure are in results/ already.
+        if path.suffix == ".csv":
+            path.unlink()
+
+
+STUDIES: dict[str, Callable[[xr.Dataset, Path], Sequence[str]]] = {
+    "scales": scales,
+    "samples": samples,
+    "step_size": step_size,
+    "spectral": spectral,
+    "activations": activations,
+    "depth": depth,
+}
+
+
+def main(name: str, folder: Path) -> None:
+    data = gn.load(folder)
+    assert isinstance(data, xr.Dataset)
+    lines = STUDIES[name](data, folder)
+    results = HERE / "results"
+    results.mkdir(exist_ok=True)
+    kept = data.drop_vars([v for v in _NOT_KEPT if v in data]).drop_dims("target", errors="ignore")
+    kept.to_dataframe().to_csv(results / f"{name}.csv", float_format="%.6g")
+    (results / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    configuration = json.loads(data.attrs["configuration"])
+    record = {
+        "command": f"gnflow sweep experiments/phase_diagrams/{name}.toml --out RUN_DIR",
+        "configuration": configuration,
+        "wall_seconds_of_all_cells": float(np.nansum(np.unique(data["wall_seconds"].to_numpy()))),
+        "results": {
+            str(code): int(n) for code, n in zip(*np.unique(data["result"].to_numpy(), return_counts=True), strict=True)
+        },
+        "versions": versions(),
+    }
+    (results / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3 or sys.argv[1] not in STUDIES:
+        sys.exit(f"usage: python experiments/phase_diagrams/report.py [{' | '.join(STUDIES)}] RUN_DIR")
+    main(sys.argv[1], Path(sys.argv[2]))

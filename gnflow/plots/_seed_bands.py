@@ -1,0 +1,170 @@
+"""Lines over an axis of a sweep: the median over the seeds, with a band for how far they lie apart."""
+
+import textwrap
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from ..regimes import summarise_seeds
+from ._colours import log_range, log_ticks
+from ._drawn import DrawnFigure
+from ._panels import Panel, grid_of, label_rows, panel_width, panels_of, require_axes, with_panel
+from ._placing import Placing, value_text
+from ._style import axis_label, flow_handles, legend_on_top, look, new_figure, styled
+
+_PANEL_HEIGHT = 1.35
+_MARGIN = 0.45
+_BAND = 0.18  # opacity
+# Heights of the marks of lines without a value, in parts of the panel, from the bottom.
+_FIRST_MARK, _NEXT_MARK = 0.045, 0.06
+_ABSENT = {"failed": "x", "missing": "|", "undefined": "_", "infinite": "^", "below": "v"}
+_MEANING = {
+    "failed": "failed",
+    "missing": "not computed",
+    "undefined": "no value",
+    "infinite": "infinite",
+    "below": "below the axis",
+}
+
+
+@styled
+def seed_band_figure(
+    dataset: xr.Dataset,
+    variables: Sequence[str] | str,
+    *,
+    x: str,
+    lines: str = "flow",
+    over: str | None = None,
+    interval: float = 1.0,
+) -> DrawnFigure:
+    """Quantities along one axis of a sweep: a line for each flow through the medians over the seeds, in a band of the seeds.
+
+    A row of panels for each variable, a column for each value of `over`; the panels of a row share their scale. A point
+    without a value interrupts its line and has a mark at the foot of the panel, by its reason: failed, not computed, no value,
+    infinite, or below the axis (zero, or more than ten decades below the largest). A point is hollow where some of the seeds
+    failed or have not been computed.
+
+    **Arguments:** `dataset`: as `gnflow.load` gives it for a sweep, or its `order_parameters`; `x`, `over`: axes of it;
+    `lines`: the axis whose values are told apart by colour; `interval`: the central share of the seeds that the band encloses
+    (at least), 1.0 for their range.
+
+    **Returns:** the figure and a table for each variable: the summary over the seeds.
+
+    **Raises:** `ConfigError` for axes or variables that the data set has not, or if a variable varies along another axis.
+    """
+    variables = [variables] if isinstance(variables, str) else list(variables)
+    for variable in variables:
+        require_axes(dataset, variable, x, lines, over)
+    panels = panels_of(dataset, over, (x, lines))
+    placing = Placing.of(dataset, x)
+    rows, columns = (len(variables), len(panels)) if len(variables) > 1 else grid_of(len(panels))
+    figure, axes = new_figure(
+        rows, columns, height=_MARGIN + rows * _PANEL_HEIGHT, sharex=True, sharey="row" if len(variables) > 1 else True
+    )
+    names = [value_text(value) for value in dataset[lines].to_numpy().tolist()]
+    tables, absent, some = {}, [], False
+    for row, variable in enumerate(variables):
+        parts = [_summary(panel, variable, x, lines, placing, interval) for panel in panels]
+        drawn = [part[name].to_numpy().ravel() for part in parts for name in ("median", "lower", "upper")]
+        ends = log_range(variable, np.concatenate(drawn))
+        for own, panel, part in zip(axes[row * columns :], panels, parts, strict=False):
+            if ends is not None:
+                own.set_yscale("log")
+            for index in range(part.sizes[lines]):
+                absent += _draw(own, part.isel({lines: index}), placing, index, None if ends is None else ends[0])
+            some = some or bool(np.any((part["num_values"] > 0) & (part["num_failed"] + part["num_missing"] > 0)))
+            if row == 0 or len(variables) == 1:
+                own.set_title(panel.title)
+            placing.apply(own, "x", panel_width(columns))
+        if ends is not None:
+            log_ticks(axes[row * columns].yaxis, *axes[row * columns].get_ylim())
+        wrapped = textwrap.fill(axis_label(dataset[variable]), 22)
+        if len(variables) > 1:
+            axes[row * columns].set_ylabel(wrapped)
+        else:
+            label_rows(axes, columns, axis_label(dataset[variable]))
+        tables[variable if len(variables) > 1 else ""] = with_panel(parts, over, panels)
+    for own in axes[len(panels) * len(variables) :]:
+        own.set_axis_off()
+    for own in axes[: len(panels) * len(variables)][-columns:]:
+        own.xaxis.set_tick_params(labelbottom=True)
+    figure.supxlabel(placing.label, fontsize=8)
+    legend_on_top(figure, flow_handles(names), _legend_of_marks(dataset, interval, absent, some))
+    return DrawnFigure(figure, tables)
+
+
+def _summary(panel: Panel, variable: str, x: str, lines: str, placing: Placing, interval: float) -> xr.Dataset:
+    summary = summarise_seeds(panel.data, variable, interval)
+    return (summary if placing.scale == "category" else summary.sortby(x)).transpose(lines, x, ...)
+
+
+def _draw(axes: Axes, line: xr.Dataset, placing: Placing, index: int, floor: float | None) -> list[str]:
+    """One line. **Returns:** why points are absent.
+
+    **Arguments:** `floor`: the smallest value that a logarithmic axis shows.
+    """
+    style = look(index)
+    median, lower, upper = (line[name].to_numpy() for name in ("median", "lower", "upper"))
+    shown = np.isfinite(median) if floor is None else np.isfinite(median) & (median >= floor)
+    lower = lower if floor is None else np.maximum(lower, floor)
+    where = placing.centres
+    middle = np.where(shown, median, np.nan)
+    axes.plot(where, middle, color=style.color, marker="")
+    axes.fill_between(where, lower, upper, where=shown, color=style.color, alpha=_BAND, linewidth=0)
+    whole = (line["num_failed"] + line["num_missing"]).to_numpy() == 0
+    for condition, face in ((whole, style.color), (~whole, "white")):
+        axes.plot(
+            where[condition],
+            middle[condition],
+            linestyle="",
+            marker=style.marker,
+            color=style.color,
+            markerfacecolor=face,
+        )
+    absent = []
+    states = np.where(np.isfinite(median) & ~shown, "below", line["state"].to_numpy())
+    for position, state in zip(where, states, strict=True):
+        if state in _ABSENT:
+            axes.plot(
+                position,
+                _FIRST_MARK + _NEXT_MARK * index,
+                transform=axes.get_xaxis_transform(),
+                marker=_ABSENT[state],
+                color=style.color,
+                linestyle="",
+                markersize=4.5,
+                markeredgewidth=1.2,
+                clip_on=False,
+            )
+            absent.append(state)
+    return absent
+
+
+def _legend_of_marks(dataset: xr.Dataset, interval: float, absent: list[str], some: bool) -> list[Line2D | Patch]:
+    count = dataset.sizes.get("seed", 1)
+    handles: list[Line2D | Patch] = []
+    if count > 1:
+        share = "range" if interval == 1 else f"central {interval:.0%}"
+        handles.append(Patch(color="0.35", alpha=_BAND + 0.1, linewidth=0, label=f"{share} of {count} seeds"))
+    if some:
+        handles.append(
+            Line2D([], [], linestyle="", marker="o", color="0.35", markerfacecolor="white", label="some seeds failed")
+        )
+    for state in dict.fromkeys(absent):
+        handles.append(
+            Line2D(
+                [],
+                [],
+                linestyle="",
+                marker=_ABSENT[state],
+                color="0.35",
+                markersize=4.5,
+                markeredgewidth=1.2,
+                label=_MEANING[state],
+            )
+        )
+    return handles

@@ -1,0 +1,209 @@
+"""All figures of a sweep."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from .._core import ConfigError, look_up
+from ..regimes import axis_scale, order_parameters
+from ._boundary_figure import boundary_figure
+from ._curves import curves_figure
+from ._heat_map import heat_map_figure
+from ._particle_motion import HIDDEN, OUTPUT, particle_motion
+from ._particles import animate_particles, particle_stills_figure
+from ._placing import value_text
+from ._regime_map import regime_map_figure
+from ._seed_bands import seed_band_figure
+
+_DRAWN = (
+    "test_loss",
+    "train_loss",
+    "test_loss_ratio",
+    "hidden_learning_gain",
+    "kernel_distance",
+    "direction_distance_to_initial",
+    "relative_weight_movement",
+    "linearisation_error",
+    "time_to_target",
+)
+_LINES_TOGETHER = ("test_loss", "hidden_learning_gain", "kernel_distance", "direction_distance_to_initial")
+_MOVEMENT = "kernel_distance"
+_NOT_AXES = ("seed", "target")
+_FLOW = "flow"
+_MOST_COLUMNS = 3
+
+
+class _Axes(NamedTuple):
+    x: str | None
+    y: str | None
+    over: str | None
+
+
+def draw_sweep_figures(
+    dataset: xr.Dataset,
+    folder: str | Path,
+    *,
+    x: str | None = None,
+    y: str | None = None,
+    over: str | None = None,
+    variables: Sequence[str] | None = None,
+    reference: str | None = None,
+    curves: xr.Dataset | None = None,
+) -> list[Path]:
+    """Draw what the data set of a sweep allows, each figure with its data beside it as CSV.
+
+    - "map-VARIABLE": heat maps over `x` and `y` with the regimes' boundaries, a panel for each value of `over`;
+    - "regimes": the regime of each cell, where the kernel distance was measured;
+    - "boundary": where the regimes' boundary lies along `x`, against `y`, where both have numbers;
+    - "lines": the main quantities along `x` with bands of the seeds, a line for each flow;
+    - with `curves`, "curves-VARIABLE": losses against flow time, a panel for each value of `x`; and "particles", where they
+      were recorded, an animation and stills at the first and the last value of `x`, for the first seed and the first value of
+      every other axis (others: `particle_motion` and `animate_particles`).
+
+    An axis that a figure does not show gives a figure for each of its values, named after it (-AXIS=VALUE); nothing is
+    averaged over.
+
+    **Arguments:**
+
+    - `dataset`: as `gnflow.load` gives it for a sweep.
+    - `folder`: where to write; it is made.
+    - `x`, `y`, `over`: axes, by default the first numeric axis, the next one (or else "flow"), and "flow" (unless it is y).
+    - `variables`: what to draw, of the data set or its `order_parameters`; by default the order parameters that it has.
+    - `reference`: the flow that test losses are compared with, the first by default.
+    - `curves`: as `gnflow.sweeps.load_curves` gives them.
+
+    **Returns:** the files written.
+
+    **Raises:** `ConfigError` for names that the data set has not, before anything is drawn.
+    """
+    parameters = dataset.merge(order_parameters(dataset, reference), compat="override")
+    known = {str(name): name for name in parameters.data_vars if parameters[name].dtype.kind in "fiu"}
+    for name in variables or ():
+        look_up(name, known, "variable of the data set")
+    wanted = [name for name in (_DRAWN if variables is None else variables) if name in known]
+    if variables is None and "test_loss" in wanted:
+        wanted = [name for name in wanted if name != "train_loss"]
+    parameters = _at_one_target(parameters)
+    axes = _choose(parameters, x, y, over)
+    folder = Path(folder)
+    written: list[Path] = []
+    for suffix, part in _parts(parameters, axes):
+        written += _draw_maps(part, axes, wanted, folder, suffix)
+    written += _draw_lines(parameters, axes, wanted, variables is None, folder)
+    if curves is not None:
+        written += _draw_curves(curves, axes.x, folder)
+    return written
+
+
+def _choose(dataset: xr.Dataset, x: str | None, y: str | None, over: str | None) -> _Axes:
+    """The axes of the figures; those that are not given are chosen among those of more than one value."""
+    known = {str(dim): dim for dim in dataset.dims if dim not in _NOT_AXES}
+    given = [name for name in (x, y, over) if name is not None]
+    for name in given:
+        look_up(name, known, "axis of the sweep")
+    if len(set(given)) < len(given):
+        raise ConfigError(f"x, y and over are {given}; they must differ.")
+    free = [name for name in known if dataset.sizes[name] > 1 and name not in given and name != _FLOW]
+    # Numbers first: a boundary lies along numbers.
+    free.sort(key=lambda name: axis_scale(dataset[name].to_numpy()) == "category")
+    flows = [_FLOW] if dataset.sizes.get(_FLOW, 1) > 1 and _FLOW not in given else []
+    if x is None:
+        x = free.pop(0) if free else flows.pop() if flows else None
+    if y is None:
+        y = free.pop(0) if free else flows.pop() if flows else None
+    if over is None and flows:
+        over = flows.pop()
+    return _Axes(x, y, over)
+
+
+def _parts(dataset: xr.Dataset, axes: Sequence[str | None]) -> Iterator[tuple[str, xr.Dataset]]:
+    """The data set at each position of the axes that are not shown, with a suffix for names of files."""
+    left = [str(dim) for dim in dataset.dims if dim not in (*axes, *_NOT_AXES, "save") and dataset.sizes[dim] > 1]
+    left = [dim for dim in left if dim in dataset.coords]
+    for index in itertools.product(*(range(dataset.sizes[dim]) for dim in left)):
+        position = dict(zip(left, index, strict=True))
+        values = {dim: dataset[dim].to_numpy()[i] for dim, i in position.items()}
+        yield "".join(f"-{dim}={_file_text(value)}" for dim, value in values.items()), dataset.isel(position, drop=True)
+
+
+def _draw_maps(part: xr.Dataset, axes: _Axes, wanted: Sequence[str], folder: Path, suffix: str) -> list[Path]:
+    x, y, over = axes
+    if x is None or y is None:
+        return []
+    written: list[Path] = []
+    for name in wanted:
+        if {x, y} <= set(part[name].dims):
+            written += heat_map_figure(part, name, x=x, y=y, over=over).save(folder / f"map-{name}{suffix}.png")
+    if _MOVEMENT in part:
+        written += regime_map_figure(part, x=x, y=y, over=over).save(folder / f"regimes{suffix}.png")
+        numeric = all(axis_scale(part[name].to_numpy()) != "category" and part.sizes[name] > 1 for name in (x, y))
+        if numeric and over is not None:
+            figure = boundary_figure(part, along=x, x=y, lines=over)
+            written += figure.save(folder / f"boundary{suffix}.png")
+    return written
+
+
+def _draw_lines(dataset: xr.Dataset, axes: _Axes, wanted: Sequence[str], main_only: bool, folder: Path) -> list[Path]:
+    if axes.x is None or axes.x == _FLOW or _FLOW not in dataset.dims:
+        return []
+    panels = next((name for name in (axes.y, axes.over) if name not in (None, _FLOW)), None)
+    together = [name for name in wanted if not main_only or name in _LINES_TOGETHER]
+    written: list[Path] = []
+    for suffix, part in _parts(dataset, (axes.x, panels, _FLOW)):
+        if panels is None or part.sizes[panels] <= _MOST_COLUMNS:
+            if together:
+                figure = seed_band_figure(part, together, x=axes.x, over=panels)
+                written += figure.save(folder / f"lines{suffix}.png")
+            continue
+        for name in together:
+            figure = seed_band_figure(part, name, x=axes.x, over=panels)
+            written += figure.save(folder / f"lines-{name}{suffix}.png")
+    return written
+
+
+def _draw_curves(curves: xr.Dataset, x: str | None, folder: Path) -> list[Path]:
+    written: list[Path] = []
+    panels = None if x == _FLOW else x
+    for suffix, part in _parts(curves, (panels, _FLOW)):
+        for name in ("train_loss", "test_loss"):
+            if name in part:
+                figure = curves_figure(part, name, over=panels)
+                written += figure.save(folder / f"curves-{name}{suffix}.png")
+    if HIDDEN in curves and OUTPUT in curves:
+        for suffix, part in _parts(_extremes(curves, panels), (_FLOW,)):
+            if not np.isfinite(part[HIDDEN].to_numpy()).any():
+                continue
+            motion = particle_motion(part)
+            written += animate_particles(motion, folder / f"particles{suffix}.gif")
+            written += particle_stills_figure(motion).save(folder / f"particles-stills{suffix}.png")
+    return written
+
+
+def _extremes(curves: xr.Dataset, x: str | None) -> xr.Dataset:
+    """The first and the last value of `x`, at the first seed and the first value of every other axis."""
+    kept = (_FLOW, "save", "particle", "coordinate", "output", "teacher_unit", x)
+    first = curves.isel({dim: 0 for dim in curves.dims if dim not in kept}, drop=True)
+    return first if x is None or first.sizes[x] < 3 else first.isel({x: [0, -1]})
+
+
+def _at_one_target(dataset: xr.Dataset) -> xr.Dataset:
+    """With the time to the smallest target that at least half of the runs reached; without one, the largest."""
+    if "time_to_target" not in dataset or "target" not in dataset["time_to_target"].dims:
+        return dataset
+    times = dataset["time_to_target"].sortby("target", ascending=False)
+    others = tuple(range(1, times.ndim))
+    reached = np.isfinite(times.transpose("target", ...).to_numpy()).sum(axis=others)
+    ended = max(int(times.notnull().any("target").sum()), 1)
+    enough = np.flatnonzero(2 * reached >= ended)
+    chosen = times.isel(target=int(enough[-1]) if enough.size else 0)
+    words = f"flow time to a relative loss of {float(chosen['target']):.0e}"
+    kept = chosen.drop_vars("target").assign_attrs(times.attrs, long_name=words, units="own unit")
+    return dataset.drop_vars("time_to_target").drop_dims("target").assign(time_to_target=kept)
+
+
+def _file_text(value: Any) -> str:
+    return value_text(value).replace(" ", "_").replace("/", "_")

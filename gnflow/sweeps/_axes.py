@@ -1,0 +1,214 @@
+"""The axes of a sweep: what varies, over which values, under which coordinates."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .._core import ConfigError, nearest_name
+from ..config._overrides import Override, flatten_overrides, parse_path
+
+FORMS = ("values", "logspace", "linspace")
+_ENTRIES = (*FORMS, "path", "label", "labels", "units")
+_COMMON = ("name", "size", "sizes", "seeds", "axes", "variants")
+# Names that the data set has for itself, as dimensions or variables.
+RESERVED = (
+    *("flow", "seed", "target", "save"),
+    *("result", "failed", "message", "cell", "flow_time", "num_steps", "wall_seconds", "time_to_target"),
+)
+_DIGITS = 12  # of a generated value: 0.1 from a logspace is the 0.1 a person writes
+
+
+@dataclasses.dataclass(frozen=True)
+class Axis:
+    """One dimension of a sweep: positions, each of which sets one or several entries of the configuration.
+
+    Made by `read_axes`, which checks everything.
+
+    **Attributes:** `name`: of the dimension; `paths`: the entries it sets; `values`: for each position the value of each
+    path; `coordinate`: a number, boolean or text for each position, all different; `beside`: further coordinates along
+    the dimension, by name; `label`, `units`: for figures.
+    """
+
+    name: str
+    paths: tuple[tuple[str, ...], ...]
+    values: tuple[tuple[Any, ...], ...]
+    coordinate: tuple[Any, ...]
+    beside: Mapping[str, tuple[Any, ...]]
+    label: str
+    units: str
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def overrides(self, position: int) -> list[Override]:
+        """What this axis changes in the configuration at `position`."""
+        return list(zip(self.paths, self.values[position], strict=True))
+
+    def coordinates(self) -> dict[str, tuple[str, np.ndarray, dict[str, str]]]:
+        """The coordinates along this dimension as xarray takes them: (dimension, values, attributes) by name."""
+        attrs = {"long_name": self.label, "units": self.units}
+        own = {self.name: (self.name, np.asarray(self.coordinate), attrs)}
+        return own | {name: (self.name, np.asarray(along), {"long_name": name}) for name, along in self.beside.items()}
+
+
+def read_axes(table: Any, flows: Mapping[str, Any]) -> tuple[Axis, ...]:
+    """The axes that the section [axes] states, in its order.
+
+    **Arguments:** `table`: the section; `flows`: the section [flows], whose names paths may use.
+
+    **Raises:** `ConfigError` that names the axis, the entry, its value and what was expected, for the first thing that
+    is wrong; also where two axes, or two entries of one, set the same entry of the configuration.
+    """
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"axes = {table!r}; expected a table for each axis: [axes.NAME].")
+    axes = tuple(_read_axis(str(name), entries, flows) for name, entries in table.items())
+    taken: dict[tuple[str, ...], str] = {}
+    names: dict[str, str] = {axis.name: axis.name for axis in axes}
+    for axis in axes:
+        for path in axis.paths:
+            for other, owner in taken.items():
+                if path[: len(other)] == other or other[: len(path)] == path:
+                    raise ConfigError(
+                        f"axes.{axis.name} sets {'.'.join(path)} and axes.{owner} sets {'.'.join(other)}: which of them "
+                        "holds would depend on their order; let one axis set it."
+                    )
+            taken[path] = axis.name
+        for name in axis.beside:
+            if names.setdefault(name, axis.name) != axis.name or name in RESERVED:
+                raise ConfigError(
+                    f"axes.{axis.name} would give the data set a second coordinate {name!r}; put the entry that is called "
+                    "so first in its values and name the axis after it."
+                )
+    return axes
+
+
+def _read_axis(name: str, entries: Any, flows: Mapping[str, Any]) -> Axis:
+    at = f"axes.{name}"
+    if not name.isidentifier() or name in RESERVED:
+        raise ConfigError(
+            f"{at}: {name!r} cannot name a dimension; expected letters, digits and _, and none of {', '.join(RESERVED)}."
+        )
+    if not isinstance(entries, Mapping):
+        raise ConfigError(f"{at} = {entries!r}; expected a table with values (or logspace, linspace) and a path.")
+    for key in entries:
+        if key not in _ENTRIES:
+            raise ConfigError(f"{at}: unknown entry {key!r}; {nearest_name(str(key), _ENTRIES)}")
+    given = [form for form in FORMS if form in entries]
+    if len(given) != 1:
+        raise ConfigError(f"{at} has {' and '.join(given) or 'no values'}; expected exactly one of {', '.join(FORMS)}.")
+    columns = _columns(at, given[0], entries)
+    for path in columns:
+        _check_path(at, path, flows)
+    paths = tuple(columns)
+    lengths = {".".join(path): len(column) for path, column in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise ConfigError(f"{at}: entries that move together need as many values each; they have {lengths}.")
+    if not lengths or not next(iter(lengths.values())):
+        raise ConfigError(f"{at} has no values; give at least one, or leave the axis out.")
+    coordinate = _coordinate(at, entries.get("labels"), columns[paths[0]])
+    beside = {
+        inner: tuple(columns[path])
+        for path, inner in zip(paths, _short_names(paths), strict=True)
+        if inner != name and (path != paths[0] or "labels" in entries) and _is_plain(columns[path])
+    }
+    if len(paths) == 1:
+        beside = {}  # labels name the values of the one entry, and say all there is to say
+    return Axis(
+        name,
+        paths,
+        tuple(zip(*columns.values(), strict=True)),
+        coordinate,
+        beside,
+        _text(at, entries, "label", name),
+        _text(at, entries, "units", "1"),
+    )
+
+
+def _columns(at: str, form: str, entries: Mapping[str, Any]) -> dict[tuple[str, ...], list[Any]]:
+    """The values of each path."""
+    given = entries[form]
+    if form == "values" and isinstance(given, Mapping):
+        if "path" in entries:
+            raise ConfigError(f"{at} has a path and a table of values, whose keys are paths; leave the path out.")
+        columns = dict(flatten_overrides(given))
+    else:
+        if not isinstance(entries.get("path"), str):
+            raise ConfigError(
+                f'{at}.path = {entries.get("path")!r}; expected a dotted path, such as "model.init_scale".'
+            )
+        columns = {parse_path(entries["path"]): given if form == "values" else _spaced(f"{at}.{form}", form, given)}
+    for path, column in columns.items():
+        if not isinstance(column, list | tuple):
+            raise ConfigError(f"{at}: the values of {'.'.join(path)} are {column!r}; expected an array.")
+    return {path: list(column) for path, column in columns.items()}
+
+
+def _spaced(at: str, form: str, given: Any) -> list[float | int]:
+    """Values from `logspace` or `linspace` = [first, last, number], both ends included."""
+    numbers = list(given) if isinstance(given, list | tuple) else []
+    ok = len(numbers) == 3 and all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers)
+    if not ok or not isinstance(numbers[2], int) or numbers[2] < 1 or not all(map(math.isfinite, numbers)):
+        raise ConfigError(f"{at} = {given!r}; expected [first, last, number of values], such as [0.01, 100, 9].")
+    first, last, number = numbers
+    if form == "logspace" and not (first > 0 and last > 0):
+        raise ConfigError(f"{at} = {given!r}; logarithmic spacing needs positive ends; use linspace or values.")
+    points = (np.geomspace if form == "logspace" else np.linspace)(first, last, number)
+    rounded = [float(f"{point:.{_DIGITS}g}") for point in points]
+    if isinstance(first, int) and isinstance(last, int) and all(value.is_integer() for value in rounded):
+        return [int(value) for value in rounded]
+    return rounded
+
+
+def _check_path(at: str, path: tuple[str, ...], flows: Mapping[str, Any]) -> None:
+    """**Raises:** `ConfigError` where a path leads to what no cell has for itself."""
+    dotted = ".".join(path)
+    if path[0] in _COMMON:
+        raise ConfigError(
+            f"{at} sets {dotted!r}, which is common to all cells (seeds are a dimension of their own); expected an entry of "
+            "problem, model, flows.NAME, integration, stop or metrics."
+        )
+    if path[0] == "flows" and (len(path) < 2 or path[1] not in flows):
+        raise ConfigError(f"{at} sets {dotted!r}; unknown flow: {nearest_name('.'.join(path[1:2]), flows)}")
+
+
+def _coordinate(at: str, labels: Any, values: list[Any]) -> tuple[Any, ...]:
+    """What tells the positions apart: the labels, or the values of the first path."""
+    if labels is None and not _is_plain(values):
+        raise ConfigError(
+            f"{at}: its values are tables, arrays or of mixed types, and cannot be coordinates; give labels = [...], a text "
+            "for each."
+        )
+    chosen = values if labels is None else labels
+    what = "values" if labels is None else "labels"
+    if not isinstance(chosen, list | tuple) or len(chosen) != len(values) or not _is_plain(list(chosen)):
+        raise ConfigError(f"{at}.labels = {labels!r}; expected an array of {len(values)} texts or numbers.")
+    if any(isinstance(value, float) and not math.isfinite(value) for value in chosen):
+        raise ConfigError(f"{at}.{what} = {list(chosen)!r}; expected finite numbers.")
+    if len(set(chosen)) < len(chosen):
+        raise ConfigError(f"{at}.{what} = {list(chosen)!r}; expected each once.")
+    return tuple(chosen)
+
+
+def _is_plain(values: list[Any]) -> bool:
+    """Whether the values are all numbers, all booleans or all text."""
+    kinds = {bool if isinstance(v, bool) else float if isinstance(v, int | float) else type(v) for v in values}
+    return len(kinds) == 1 and kinds <= {bool, float, str}
+
+
+def _short_names(paths: tuple[tuple[str, ...], ...]) -> list[str]:
+    """For each path its last part, with as many parts before it as tell it from the others."""
+    for depth in range(1, max(map(len, paths)) + 1):
+        names = ["_".join(path[-depth:]) for path in paths]
+        if len(set(names)) == len(names):
+            return names
+    return ["_".join(path) for path in paths]
+
+
+def _text(at: str, entries: Mapping[str, Any], key: str, default: str) -> str:
+    value = entries.get(key, default)
+    if not isinstance(value, str):
+        raise ConfigError(f"{at}.{key} = {value!r}; expected text.")
+    return value

@@ -1,0 +1,260 @@
+"""One cell of a sweep: carried out, and kept as one self-describing netCDF file."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+import time
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from .._core import ConfigError, ResultCode, RunFolderError
+from ..config import RunSpec
+from ..simulate import Trajectory, versions
+from ._netcdf import from_netcdf, to_netcdf
+
+CELL_FORMAT = 1
+ERROR = "error"  # the code of a cell whose run raised an error
+WORKER_DIED = "worker_died"  # the code of a cell whose process did not come back
+TARGETS = tuple(10.0**-k for k in range(1, 9))  # relative training losses whose times are kept
+RECORD_KEYS = frozenset(
+    {
+        *("hash", "code", "message", "failed", "time", "wall_seconds", "num_steps"),
+        *("finals", "targets", "gnflow", "size", "sha256"),
+    }
+)
+_TARGET_SLACK = 1e-3  # a run that stops at a target ends within the accuracy of the root search, on either side of it
+_LONGEST_TEXT = 20_000  # characters of a message or traceback; HDF5 holds up to 64 KiB in an attribute
+
+
+@dataclasses.dataclass(frozen=True)
+class CellOutcome:
+    """How a cell ended.
+
+    **Attributes:** `content_hash`: of the cell's configuration; `payload`: the cell's file, netCDF-4; `record`: what the
+    index of the store holds of it, as JSON can hold it:
+
+    - `hash`, `code`, `message`, `failed`: identity and end;
+    - `time`: flow time at the end; `wall_seconds`; `num_steps` (None where the run gave nothing);
+    - `finals`: last value of every variable that has one number for each time;
+    - `targets`: flow time at which the relative training loss reached 1e-1 to 1e-8, by the target;
+    - `gnflow`: the version that computed it; `size`, `sha256`: of the payload.
+
+    Numbers that are not finite are the strings "nan", "inf" and "-inf"; `float` reads them.
+    """
+
+    content_hash: str
+    payload: bytes
+    record: dict[str, Any]
+
+
+def carry_out(spec: RunSpec) -> CellOutcome:
+    """Run a cell. An error of any kind becomes an outcome with the code "error"; only interrupts are passed on."""
+    began = time.perf_counter()
+    try:
+        return outcome_of(spec, spec.run(), time.perf_counter() - began)
+    except Exception as error:
+        # Memory, a backend's error, a configuration that cannot be prepared: the other cells are still worth having.
+        return outcome_of_error(spec, error, time.perf_counter() - began)
+
+
+def outcome_of(spec: RunSpec, trajectory: Trajectory, wall_seconds: float | None = None) -> CellOutcome:
+    """The outcome of a cell that has a trajectory, complete or not.
+
+    **Arguments:** `wall_seconds`: what the cell cost, where that is not the trajectory's own wall time.
+    """
+    problem, result = trajectory.problem, trajectory.result
+    details = {
+        "stats": _to_json(trajectory.stats),
+        "loss_minimum": float(problem.loss.minimum(problem.y_train)),
+    }
+    wall = trajectory.stats["wall_seconds"] if wall_seconds is None else wall_seconds
+    return _outcome(spec, trajectory.data, str(result.code), result.message, result.time, wall, details)
+
+
+def outcome_of_error(spec: RunSpec, error: BaseException, wall_seconds: float = 0.0) -> CellOutcome:
+    """The outcome of a cell that raised `error`: code "error", message "Type: text", the traceback in the file."""
+    trace = "".join(traceback.format_exception(error))
+    message = f"{type(error).__name__}: {error}"
+    return _outcome(spec, xr.Dataset(), ERROR, message, math.nan, wall_seconds, {"traceback": trace[-_LONGEST_TEXT:]})
+
+
+def outcome_of_code(spec: RunSpec, code: str, message: str, wall_seconds: float = 0.0) -> CellOutcome:
+    """The outcome of a cell that gave nothing, for a reason that is no exception of its own (`WORKER_DIED`)."""
+    return _outcome(spec, xr.Dataset(), code, message, math.nan, wall_seconds, {})
+
+
+def read_cell(payload: bytes, content_hash: str) -> tuple[xr.Dataset, dict[str, Any]]:
+    """Data set and record of a cell's file, checked as a whole.
+
+    **Arguments:** `content_hash`: the cell that the file should be of.
+
+    **Raises:** `RunFolderError` that says what is wrong: not netCDF, truncated, of another format, of another cell, or
+    changed since it was written.
+    """
+    try:
+        data = from_netcdf(payload)
+    except Exception as error:  # whatever HDF5 makes of bytes that are not its own
+        raise RunFolderError(f"it cannot be read as netCDF ({type(error).__name__}: {error})") from error
+    attrs = data.attrs
+    if attrs.get("gnflow_cell_format") != CELL_FORMAT:
+        raise RunFolderError(f"it is no cell of format {CELL_FORMAT}")
+    try:
+        kept = attrs["content_hash"]
+        spec = RunSpec.from_dict(json.loads(attrs["specification"]))
+        hashes = {content_hash, kept, spec.content_hash()}
+        intact = attrs["digest"] == _digest(data)
+    except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
+        raise RunFolderError(f"it is damaged ({type(error).__name__}: {error})") from error
+    if len(hashes) > 1:
+        raise RunFolderError(f"it holds the cell {kept}")
+    if not intact:
+        raise RunFolderError("its content is not what was written")
+    return data, _record(data, payload)
+
+
+def _outcome(
+    spec: RunSpec,
+    data: xr.Dataset,
+    code: str,
+    message: str,
+    end: float,
+    wall_seconds: float,
+    details: Mapping[str, Any],
+) -> CellOutcome:
+    table = spec.to_dict()
+    attrs = {
+        "gnflow_cell_format": CELL_FORMAT,
+        "content_hash": spec.content_hash(),
+        "specification": json.dumps(table),
+        "result_code": code,
+        "result_message": message[:_LONGEST_TEXT],
+        "result_time": float(end),
+        "failed": int(has_failed(code)),
+        "wall_seconds": float(wall_seconds),
+        "versions": _versions(),
+        **details,
+    }
+    attrs = {name: _storable(value) if isinstance(value, str) else value for name, value in attrs.items()}
+    data = data.assign_attrs(attrs)
+    data.attrs["digest"] = _digest(data)
+    payload = to_netcdf(data)
+    return CellOutcome(attrs["content_hash"], payload, _record(data, payload))
+
+
+@functools.cache
+def _versions() -> str:
+    return json.dumps(versions())
+
+
+def has_failed(code: str) -> bool:
+    """Whether a cell that ended with `code` gave no answer: a failed run, an error, a dead worker."""
+    return code not in {str(known) for known in ResultCode} or ResultCode(code).failed
+
+
+def _record(data: xr.Dataset, payload: bytes) -> dict[str, Any]:
+    attrs = data.attrs
+    stats = json.loads(attrs.get("stats", "{}"))
+    return {
+        "hash": attrs["content_hash"],
+        "code": attrs["result_code"],
+        "message": attrs["result_message"],
+        "failed": bool(attrs["failed"]),
+        "time": _number(_times(data)[-1]) if data.sizes else "nan",
+        "wall_seconds": _number(attrs["wall_seconds"]),
+        "num_steps": stats.get("num_steps"),
+        "finals": {name: _number(values[-1]) for name, values in _series(data).items()},
+        "targets": _time_to_targets(data) if data.sizes else {},
+        "gnflow": json.loads(attrs["versions"])["gnflow"],
+        "size": len(payload),
+        "sha256": hashlib.sha256(payload).hexdigest(),
+    }
+
+
+def _series(data: xr.Dataset) -> dict[str, np.ndarray]:
+    """The variables that have one number for each time."""
+    along = data["train_loss"].dims if data.sizes else ()
+    return {str(name): array.to_numpy() for name, array in data.data_vars.items() if array.dims == along}
+
+
+def _times(data: xr.Dataset) -> np.ndarray:
+    # A run in steps has flow time beside the number of the step.
+    return data["time" if "time" in data.coords else "flow_time"].to_numpy()
+
+
+def _time_to_targets(data: xr.Dataset) -> dict[str, float | str]:
+    """Flow time at which (L - L*) / (L_0 - L*) first reached each target; inf where it did not.
+
+    Between saved times the logarithm of the loss is interpolated linearly in time.
+    """
+    times, losses = _times(data), data["train_loss"].to_numpy()
+    with np.errstate(all="ignore"):  # a run may begin or end without a finite loss; it then reaches nothing
+        excess = np.maximum(losses - data.attrs["loss_minimum"], np.finfo(float).tiny)
+        relative = excess / excess[0]
+    found: dict[str, float | str] = {}
+    for target in TARGETS:
+        below = np.flatnonzero(relative <= target * (1 + _TARGET_SLACK))
+        reached = math.inf
+        if below.size:
+            after = int(below[0])
+            # `after` is at least 1, since the first relative loss is 1.
+            steep = np.log(relative[after - 1]) - np.log(relative[after])
+            part = (np.log(relative[after - 1]) - math.log(target)) / steep
+            reached = times[after - 1] + min(part, 1.0) * (times[after] - times[after - 1])
+        found[target_name(target)] = _number(reached)
+    return found
+
+
+def target_name(target: float) -> str:
+    """The name of a relative loss in a record: "1e-01"."""
+    return f"{target:.0e}"
+
+
+def _digest(data: xr.Dataset) -> str:
+    """A checksum of everything in a data set, which a bit that turns on a disk changes."""
+    digest = hashlib.sha256()
+    for name in sorted(map(str, data.variables)):
+        variable = data.variables[name]
+        values = np.ascontiguousarray(variable.to_numpy())
+        head = [name, variable.dims, values.shape, values.dtype.str, _plain(variable.attrs)]
+        digest.update(json.dumps(head, sort_keys=True).encode())
+        digest.update(values.tobytes())
+    attrs = {name: value for name, value in data.attrs.items() if name != "digest"}
+    digest.update(json.dumps(_plain(attrs), sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def _plain(attrs: Mapping[Any, Any]) -> dict[str, Any]:
+    """Attributes without NumPy's types, which reading a file brings in."""
+    return {
+        str(name): value.item()
+        if isinstance(value, np.generic)
+        else value.tolist()
+        if isinstance(value, np.ndarray)
+        else value
+        for name, value in attrs.items()
+    }
+
+
+def _number(value: Any) -> float | str:
+    """`value` as JSON can hold it: numbers that are not finite are text."""
+    number = float(value)
+    return number if math.isfinite(number) else str(number)
+
+
+def _to_json(table: Mapping[str, Any]) -> str:
+    """Stats of a run: numbers and text as they are, anything else as text."""
+    plain = _plain(table)
+    return json.dumps(
+        {name: _number(value) if isinstance(value, float) else value for name, value in plain.items()}, default=str
+    )
+
+
+def _storable(text: str) -> str:
+    """`text` without what an HDF5 attribute cannot hold: NUL characters and lone surrogates."""
+    return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode("utf-8")

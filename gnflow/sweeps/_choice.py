@@ -1,0 +1,40 @@
+"""An engine by one word."""
+
+import inspect
+from typing import Any
+
+from .._core import ConfigError
+from ._dask import DaskEngine
+from ._engine import AbstractEngine
+from ._local import LocalEngine
+
+_NAMES = ("local", "dask", "slurm")
+
+
+def make_engine(engine: str | AbstractEngine, **options: Any) -> AbstractEngine:
+    """The engine that a word stands for.
+
+    **Arguments:** `engine`: "local" (`LocalEngine`), "dask" (`DaskEngine` on this machine), "slurm" (`DaskEngine` with Slurm
+    jobs), the address of a Dask scheduler, or an engine; `options`: of its constructor; None for an option that is not given.
+
+    **Raises:** `ConfigError` for anything else, and for options that the engine does not have.
+    """
+    given = {name: option for name, option in options.items() if option is not None}
+    if isinstance(engine, AbstractEngine):
+        if given:
+            raise ConfigError(f"{next(iter(given))} is given beside an engine; state it when the engine is made.")
+        return engine
+    if engine == "local":
+        known = inspect.signature(LocalEngine).parameters
+        for name in given:
+            if name not in known:
+                raise ConfigError(f"the local engine has no option {name!r}; it has {', '.join(known)}.")
+        return LocalEngine(**given)
+    if engine in _NAMES:
+        return DaskEngine("slurm" if engine == "slurm" else "local", **given)
+    if isinstance(engine, str) and "://" in engine:
+        return DaskEngine(engine, **given)
+    raise ConfigError(
+        f"engine = {engine!r}; expected one of {', '.join(_NAMES)}, the address of a Dask scheduler (tcp://host:port), or an "
+        "engine such as gnflow.sweeps.LocalEngine()."
+    )

@@ -1,0 +1,223 @@
+"""The Dask engine: workers of a cluster."""
+
+import contextlib
+import itertools
+import math
+import os
+import queue
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from .._core import ConfigError, GnflowError, require_positive_int
+from ..config import RunSpec
+from ._cell import WORKER_DIED, CellOutcome, outcome_of_code, outcome_of_error
+from ._clusters import local_cluster, require, slurm_cluster
+from ._engine import AbstractEngine, Wanted, every_cell
+from ._environment import compile_cache
+from ._machine import available_memory_gib, num_cores
+from ._memory import BASE_GIB
+from ._task import Task, tasks_of
+from ._worker import work
+
+_CLUSTERS = {"local": local_cluster, "slurm": slurm_cluster}
+_ADDRESSES = ("tcp://", "tls://")
+_SHARE_OF_MEMORY = 0.8  # of this machine's, for a local cluster
+_SLACK = 1.5  # of the estimated memory, for a job
+_SMALLEST_JOB_GIB = 2.0
+_TICK = 5.0  # seconds between looks at the cluster while nothing finishes
+_CONNECT = 30.0  # seconds to find a scheduler
+
+
+class DaskEngine(AbstractEngine):
+    """Cells on the workers of a Dask cluster; each worker has one cell at a time.
+
+    A cell whose worker dies is tried again, the last time while nothing else runs, so that it is not blamed for another
+    cell's or the cluster's misfortune; then it is recorded with the code "worker_died". Jobs that end, at their time limit for
+    instance, are submitted again.
+
+    **Arguments:**
+
+    - `cluster`: "local" (processes of this machine), "slurm" (jobs, through dask-jobqueue) or the address of a scheduler that
+      runs already ("tcp://host:8786"), whose workers need gnflow installed.
+    - `workers`: number of processes or jobs: by default one for each core ("local") or 4 ("slurm").
+    - `threads`: cores of each worker: by default cores divided by workers ("local") or 1 ("slurm").
+    - `memory_gib`: of each worker, in GiB: by default an equal share of this machine's ("local") or 1.5 times the estimate for
+      the largest cell ("slurm").
+    - `compile_cache`, `retries`: as for `LocalEngine`. A cache in the home folder serves all nodes that share it.
+    - `options`: of `dask_jobqueue.SLURMCluster` (`queue`, `account`, `walltime`, `job_extra_directives`, ...) or of
+      `distributed.LocalCluster`. What Dask's own configuration (jobqueue.yaml) states need not be repeated here.
+
+    A scheduler that runs already has its own number of workers, threads and memory, so those cannot be given for it.
+
+    **Raises:** `ConfigError` for an unknown cluster or numbers out of range.
+    """
+
+    def __init__(
+        self,
+        cluster: str = "local",
+        workers: int | None = None,
+        threads: int | None = None,
+        memory_gib: float | None = None,
+        compile_cache: bool | str | os.PathLike[str] = True,
+        retries: int = 2,
+        **options: Any,
+    ):
+        if cluster not in _CLUSTERS and not str(cluster).startswith(_ADDRESSES):
+            raise ConfigError(
+                f"cluster = {cluster!r}; expected 'local', 'slurm' or the address of a Dask scheduler (tcp://host:port)."
+            )
+        sizes = {name: size for name, size in (("workers", workers), ("threads", threads)) if size is not None}
+        require_positive_int(ConfigError, **sizes)
+        if memory_gib is not None and not memory_gib > 0:
+            raise ConfigError(f"memory_gib = {memory_gib!r}; expected a positive number of GiB, or None.")
+        if not isinstance(retries, int) or retries < 0:
+            raise ConfigError(f"retries = {retries!r}; expected an integer of at least 0.")
+        if cluster not in _CLUSTERS:
+            for name, value in {**sizes, "memory_gib": memory_gib, **options}.items():
+                if value is not None:
+                    raise ConfigError(f"{name} = {value!r}, but the scheduler at {cluster} has workers of its own.")
+        self._cluster = cluster
+        self._workers = workers
+        self._threads = threads
+        self._memory_gib = memory_gib
+        self._compile_cache = compile_cache
+        self._retries = retries
+        self._options = options
+
+    def describe(self) -> str:
+        """The cluster and its size."""
+        if self._cluster not in _CLUSTERS:
+            return f"the Dask scheduler at {self._cluster}"
+        workers, threads = self._sizes()
+        return f"a {self._cluster} Dask cluster of {workers} workers, {threads} threads each"
+
+    def run(self, cells: Sequence[RunSpec], wanted: Wanted = every_cell) -> Iterator[CellOutcome]:
+        """Outcomes of the cells as they finish; see `AbstractEngine.run`."""
+        tasks = tasks_of(cells)
+        if not tasks:
+            return
+        with contextlib.ExitStack() as stack:
+            cluster = stack.enter_context(self._start(tasks)) if self._cluster in _CLUSTERS else None
+            client = stack.enter_context(self._connect(cluster))
+            yield from _Run(client, cluster, self._sizes()[0], self._retries, tasks, wanted).outcomes()
+
+    def _sizes(self) -> tuple[int, int]:
+        """Number of workers and threads of each."""
+        if self._cluster == "local":
+            workers = num_cores() if self._workers is None else self._workers
+            return workers, max(1, num_cores() // workers) if self._threads is None else self._threads
+        workers = {"slurm": 4}.get(self._cluster, 1) if self._workers is None else self._workers
+        return workers, 1 if self._threads is None else self._threads
+
+    def _start(self, tasks: Sequence[Task]) -> contextlib.AbstractContextManager[Any]:
+        workers, threads = self._sizes()
+        memory = self._memory_gib
+        if memory is None and self._cluster == "local":
+            memory = _SHARE_OF_MEMORY * available_memory_gib() / workers
+        elif memory is None:
+            largest = max(task.memory_gib for task in tasks)
+            memory = max(_SMALLEST_JOB_GIB, math.ceil(_SLACK * (largest + BASE_GIB)))
+        start = _CLUSTERS[self._cluster]
+        return start(workers, threads, memory, compile_cache(self._compile_cache), self._options)
+
+    @contextlib.contextmanager
+    def _connect(self, cluster: Any) -> Iterator[Any]:
+        distributed = require("distributed", "dask")
+        address = self._cluster if cluster is None else cluster
+        try:
+            client = distributed.Client(address, set_as_default=False, timeout=_CONNECT)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"there is no Dask scheduler at {address} ({error}).") from error
+        with client:
+            yield client
+
+
+class _Run:
+    """One run of the engine: what waits, what is with the workers."""
+
+    def __init__(self, client: Any, cluster: Any, workers: int, retries: int, tasks: Sequence[Task], wanted: Wanted):
+        self._client = client
+        self._cluster = cluster
+        self._workers = workers
+        self._retries = retries
+        self._wanted = wanted
+        self._waiting = deque(tasks)
+        self._suspects: deque[Task] = deque()  # for their last attempt, alone
+        self._running: dict[Any, Task] = {}
+        self._finished: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._names = (f"gnflow-{os.getpid()}-{id(self)}-{number}" for number in itertools.count())
+
+    def outcomes(self) -> Iterator[CellOutcome]:
+        """All of them, as they come."""
+        try:
+            while True:
+                self._submit()
+                if not self._running:
+                    return
+                try:
+                    future = self._finished.get(timeout=_TICK)
+                except queue.Empty:
+                    self._look_after_cluster()
+                    continue
+                outcome = self._outcome_of(future, self._running.pop(future))
+                self._submit()  # before the outcome is stored
+                if outcome is not None:
+                    yield outcome
+        finally:
+            with contextlib.suppress(Exception):  # the scheduler may be gone
+                self._client.cancel(list(self._running), force=True)
+
+    def _submit(self) -> None:
+        """Keep each worker busy with one task; more in a worker's queue would share the blame for its death."""
+        alone = any(task.deaths >= self._retries > 0 for task in self._running.values())
+        slots = 0 if alone else max(self._workers, sum(self._client.nthreads().values()))
+        while len(self._running) < slots and (task := self._next()) is not None:
+            future = self._client.submit(work, task.cell.to_dict(), key=next(self._names), pure=False)
+            self._running[future] = task
+            future.add_done_callback(self._finished.put)
+            if task.deaths >= self._retries > 0:
+                return
+
+    def _next(self) -> Task | None:
+        while self._waiting or (self._suspects and not self._running):
+            task = (self._waiting or self._suspects).popleft()
+            if self._wanted(task.cell):
+                return task
+        return None
+
+    def _outcome_of(self, future: Any, task: Task) -> CellOutcome | None:
+        """The outcome of a task that has ended; None where it is to be tried again."""
+        distributed = require("distributed", "dask")
+        if future.cancelled():
+            raise self._lost()
+        error = future.exception()
+        if error is None:
+            return future.result()
+        if isinstance(error, distributed.KilledWorker):
+            return self._after_death(task, str(error))
+        if isinstance(error, ImportError):
+            raise GnflowError(
+                f"the workers cannot import what a cell needs ({error}); install the same gnflow where they run."
+            ) from error
+        return outcome_of_error(task.cell, error)
+
+    def _after_death(self, task: Task, how: str) -> CellOutcome | None:
+        again = task.after_death()
+        if again.deaths > self._retries:
+            message = f"its worker died {again.deaths} times; give each worker more memory"
+            return outcome_of_code(again.cell, WORKER_DIED, f"{message} ({how})")
+        (self._suspects if again.deaths == self._retries else self._waiting).append(again)
+        return None
+
+    def _look_after_cluster(self) -> None:
+        """Submit the jobs of lost workers again; notice that the scheduler has gone."""
+        if self._client.status in ("closed", "closing"):
+            raise self._lost()
+        if hasattr(self._cluster, "job_script") and len(self._client.nthreads()) < self._workers:
+            self._cluster.scale(jobs=self._workers)
+
+    def _lost(self) -> GnflowError:
+        return GnflowError(
+            "the Dask scheduler has gone; finished cells are kept, and the same command goes on with the rest."
+        )

@@ -1,0 +1,197 @@
+"""A sweep's folder as one labelled data set."""
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from .._core import ConfigError, RunFolderError, nearest_name
+from ..simulate import Trajectory, load as load_run
+from ._cell import TARGETS, target_name
+from ._specification import SweepSpec
+from ._store import SWEEP_FILE, SweepStore
+
+_TIMES = "flow_time"
+MISSING = "missing"  # the code of a cell that is not finished
+_OF_THE_END: dict[str, tuple[str, str]] = {
+    "time": ("flow_time", "flow time at the end"),
+    "num_steps": ("num_steps", "number of steps"),
+    "wall_seconds": ("wall_seconds", "wall time"),
+}
+_UNITS = {"flow_time": "flow time", "num_steps": "1", "wall_seconds": "s"}
+
+
+def load(
+    folder: str | os.PathLike[str], *, problem: Any = None, model: Any = None, flow: Any = None
+) -> Trajectory | xr.Dataset:
+    """Read back what was saved in a folder: a run, or a sweep.
+
+    A folder that `gnflow.sweep` or `gnflow sweep` wrote gives an `xarray.Dataset` over its axes, flow and seed, also while
+    the sweep goes on (docs/sweeps.md); one that `Trajectory.save` wrote gives the `Trajectory`.
+
+    **Arguments:** `folder`; `problem`, `model`, `flow`: for a run that used a class of the user's own, as in
+    `gnflow.simulate.load`; of no meaning for a sweep.
+
+    **Raises:** `RunFolderError` if there is neither, or a damaged one.
+    """
+    if (Path(folder) / SWEEP_FILE).is_file():
+        return load_sweep(folder)
+    return load_run(folder, problem=problem, model=model, flow=flow)
+
+
+def load_sweep(folder: str | os.PathLike[str]) -> xr.Dataset:
+    """The data set of a sweep's folder.
+
+    **Raises:** `RunFolderError` if the folder holds no sweep, or its configuration is damaged; a damaged cell is set aside,
+    named on the standard error output and marked "missing".
+    """
+    store = SweepStore(folder)
+    spec = store.read_specification()
+    return dataset_in(store, spec, store.finished(spec.hashes))
+
+
+def dataset_in(store: SweepStore, spec: SweepSpec, records: Mapping[str, Mapping[str, Any]]) -> xr.Dataset:
+    """`dataset_of` with the descriptions of the variables as cells of the store have them."""
+    described: dict[str, dict[str, Any]] = {}
+    for content_hash, record in records.items():
+        if not record["finals"].keys() <= described.keys():
+            try:
+                data = store.read(content_hash)
+            except RunFolderError:
+                continue  # another of the cells may tell
+            described |= {str(name): dict(data[name].attrs) for name in data.data_vars}
+    return dataset_of(spec, records, described)
+
+
+def dataset_of(
+    spec: SweepSpec,
+    records: Mapping[str, Mapping[str, Any]],
+    described: Mapping[str, Mapping[str, Any]] | None = None,
+) -> xr.Dataset:
+    """The results of a sweep over (axes..., flow, seed).
+
+    **Arguments:** `records`: of the finished cells by content hash, as `SweepStore.finished` gives them; `described`:
+    attributes (`long_name`, `units`, `reference`) of measured variables, by name.
+
+    **Returns:** a data set with, at each position of the grid,
+
+    - `result`: the code of the cell's end, text: one of `gnflow.ResultCode`, "error", "worker_died", or "missing" for a cell
+      that is not finished; `failed`: boolean; `message`: text; `cell`: the content hash, text;
+    - every variable that the runs measured once for each saved time: its last value, nan where the cell failed or is
+      missing (and nowhere else unless the run itself ended with nan);
+    - `flow_time`, `num_steps`, `wall_seconds`: at the end, of failed cells too; nan where there is none;
+    - `time_to_target`, with the further dimension "target": flow time at which the relative training loss first reached
+      1e-1 to 1e-8; inf where the run ended before, nan where it failed before or is missing.
+
+    A measured variable that has the name of a coordinate is called "final_" and that name. The attributes are the sweep's
+    name and its configuration, JSON.
+    """
+    described = {} if described is None else described
+    cells = [records.get(content_hash) for content_hash in spec.hashes]
+    missing = np.array([cell is None for cell in cells])
+    failed = np.array([cell is not None and bool(cell["failed"]) for cell in cells])
+    coords = spec.coords()
+    variables: dict[str, tuple[tuple[str, ...], np.ndarray, dict[str, Any]]] = {}
+
+    def add(name: str, values: Any, long_name: str, attrs: Mapping[str, Any]) -> None:
+        variables[name] = (spec.dims, np.asarray(values)[spec.grid], {"long_name": long_name, **attrs})
+
+    add("result", [MISSING if cell is None else cell["code"] for cell in cells], "how the run ended", {})
+    add("failed", failed, "whether the run failed", {})
+    add("message", ["" if cell is None else cell["message"] for cell in cells], "how the run ended, in words", {})
+    add("cell", spec.hashes, "content hash of the configuration", {})
+    for key, (name, long_name) in _OF_THE_END.items():
+        add(name, [_float(None if cell is None else cell[key]) for cell in cells], long_name, {"units": _UNITS[name]})
+    good = [None if cell is None or cell["failed"] else cell["finals"] for cell in cells]
+    for name in dict.fromkeys(name for cell in cells if cell is not None for name in cell["finals"]):
+        values = [_float(None if finals is None else finals.get(name)) for finals in good]
+        called = f"final_{name}" if name in coords or name in variables else name
+        add(called, values, name, described.get(name, {}))
+    times = np.array([_target_times(cell) for cell in cells])
+    times[np.isinf(times) & (failed | missing)[:, None]] = math.nan
+    attrs = {"long_name": "flow time to the relative training loss", "units": _UNITS["flow_time"]}
+    variables["time_to_target"] = ((*spec.dims, "target"), times[spec.grid], attrs)
+    target = ("target", np.asarray(TARGETS), {"long_name": "relative training loss", "units": "1"})
+    return xr.Dataset(
+        variables,
+        coords={**coords, "target": target},
+        attrs={"name": spec.name, "configuration": json.dumps(spec.to_dict())},
+    )
+
+
+def load_curves(
+    folder: str | os.PathLike[str], variables: Iterable[str] = ("train_loss",), **positions: Any
+) -> xr.Dataset:
+    """What was measured along the runs of a sweep, over (axes..., flow, seed, save).
+
+    Each run has times of its own: `flow_time` holds them, and "save" counts them; shorter runs are filled with nan at the
+    end. Failed runs have what they got to; missing ones are nan.
+
+    **Arguments:** `folder`; `variables`: which; those that depend on more than time keep their further dimensions;
+    `positions`: values of the axes, of flow or seed, to read only those, as `xarray.Dataset.sel` takes them.
+
+    **Raises:** `RunFolderError` if the folder holds no sweep; `ConfigError` for a variable that no run has, a position that
+    is not on the axis, or a further dimension whose length is not the same in all the runs chosen.
+    """
+    store = SweepStore(folder)
+    spec = store.read_specification()
+    records = store.finished(spec.hashes)
+    places = xr.DataArray(spec.grid, dims=spec.dims, coords=spec.coords())
+    try:
+        places = places.sel(positions)
+    except (KeyError, ValueError, TypeError) as error:
+        known = {name: places[name].to_numpy().tolist() for name in spec.dims}
+        raise ConfigError(f"there is no position {positions!r} in the sweep; its axes are {known}.") from error
+    wanted = tuple(variables)
+    runs: dict[int, dict[str, xr.Variable]] = {}
+    seen: set[str] = set()
+    for place in np.unique(places.to_numpy()):
+        record = records.get(spec.hashes[place])
+        if record is None or not record["finals"]:
+            continue
+        data = store.read(spec.hashes[place])
+        seen |= {str(name) for name in data.data_vars}
+        times = data["time" if "time" in data.coords else "flow_time"].variable
+        runs[int(place)] = {name: data[name].variable for name in wanted if name in data.data_vars} | {_TIMES: times}
+    for name in wanted:
+        if runs and name not in seen:
+            raise ConfigError(f"no run of the sweep in {folder} has {name!r}; {nearest_name(name, seen)}")
+    curves = {name: _padded(name, places, runs) for name in (_TIMES, *wanted)}
+    return xr.Dataset({name: array for name, array in curves.items() if array is not None}, coords=places.coords)
+
+
+def _padded(name: str, places: xr.DataArray, runs: Mapping[int, Mapping[str, xr.Variable]]) -> xr.DataArray | None:
+    """One variable of all the runs, over the dimensions of `places`, "save" and its own; None if no run has it."""
+    arrays = {place: run[name] for place, run in runs.items() if name in run}
+    if not arrays:
+        return None
+    first = next(iter(arrays.values()))
+    further = {array.dims[1:]: None for array in arrays.values()}
+    shapes = {array.shape[1:]: None for array in arrays.values()}
+    if len(further) > 1 or len(shapes) > 1:
+        raise ConfigError(
+            f"{name!r} has different shapes {list(shapes)} in the runs chosen; read those of one shape at a time, by giving "
+            "the position on the axis that changes it, such as load_curves(folder, variables, width=100)."
+        )
+    longest = max(len(array) for array in arrays.values())
+    filled = np.full((*places.shape, longest, *first.shape[1:]), math.nan)
+    for index in np.ndindex(places.shape):
+        array = arrays.get(int(places.to_numpy()[index]))
+        if array is not None:
+            filled[index][: len(array)] = array.to_numpy()
+    return xr.DataArray(filled, dims=(*places.dims, "save", *first.dims[1:]), attrs=first.attrs)
+
+
+def _float(value: Any) -> float:
+    """A number of a record: None is nan, text is what `float` makes of it."""
+    return math.nan if value is None else float(value)
+
+
+def _target_times(cell: Mapping[str, Any] | None) -> list[float]:
+    times = {} if cell is None else cell["targets"]
+    return [float(times.get(target_name(target), math.inf)) for target in TARGETS]

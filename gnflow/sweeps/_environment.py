@@ -1,0 +1,63 @@
+"""The environment of a worker process: double precision, its share of the cores, the cache of compiled programs."""
+
+import os
+import re
+from pathlib import Path
+
+from .._core import ConfigError
+
+# Read when the libraries are loaded, so they must be in the environment before the process starts. PJRT_NPROC is the size of
+# XLA's own pool of threads on the CPU.
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "PJRT_NPROC")
+_SINGLE_THREAD = "--xla_cpu_multi_thread_eigen"
+_SHORTEST_COMPILATION = "0.2"  # seconds; JAX keeps what took longer
+
+
+def worker_settings(threads: int, cache: Path | None) -> dict[str, str]:
+    """Environment variables of a worker.
+
+    **Arguments:** `threads`: that the worker may keep busy, so that the workers together do not ask for more cores than there
+    are; `cache`: folder of compiled programs, or None.
+    """
+    settings = {name: str(threads) for name in _THREADS}
+    flags = re.sub(rf"{_SINGLE_THREAD}=\S+", "", os.environ.get("XLA_FLAGS", "")).split()
+    settings["XLA_FLAGS"] = " ".join([*flags, f"{_SINGLE_THREAD}={str(threads > 1).lower()}"])
+    settings["JAX_ENABLE_X64"] = "1"
+    # Several processes on one accelerator: none may take its whole memory at the start.
+    settings["XLA_PYTHON_CLIENT_PREALLOCATE"] = os.environ.get("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    if cache is not None:
+        settings["JAX_COMPILATION_CACHE_DIR"] = str(cache)
+        settings["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = _SHORTEST_COMPILATION
+    return settings
+
+
+def worker_environment(threads: int, cache: Path | None) -> dict[str, str]:
+    """The whole environment of a worker on this machine; the arguments are those of `worker_settings`."""
+    environment = {**os.environ, **worker_settings(threads, cache)}
+    if cache is None:
+        environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+    return environment
+
+
+def compile_cache(setting: bool | str | os.PathLike[str]) -> Path | None:
+    """The folder of compiled programs, made if need be; None for none, or where it cannot be written.
+
+    **Arguments:** `setting`: True for JAX_COMPILATION_CACHE_DIR if that is set, otherwise gnflow's folder in the user's cache
+    (XDG_CACHE_HOME, ~/.cache by default); False for none; or a folder.
+
+    **Raises:** `ConfigError` if a folder that was asked for by name cannot be made.
+    """
+    if setting is False:
+        return None
+    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    usual = os.environ.get("JAX_COMPILATION_CACHE_DIR") or user / "gnflow" / "compiled"
+    folder = Path(usual if setting is True else setting).absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if setting is not True:
+            raise ConfigError(
+                f"compile_cache = {str(setting)!r} cannot be made a folder ({error.strerror}); choose another, or False."
+            ) from error
+        return None
+    return folder if os.access(folder, os.W_OK) else None

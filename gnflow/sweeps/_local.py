@@ -1,0 +1,178 @@
+"""The local engine: processes on this machine."""
+
+import math
+import os
+import sys
+from collections import deque
+from collections.abc import Iterator, Sequence
+from multiprocessing.connection import wait
+
+from .._core import ConfigError, forget_compiled_programs, require_positive_int
+from ..config import RunSpec
+from ._cell import WORKER_DIED, CellOutcome, carry_out, outcome_of_code
+from ._engine import AbstractEngine, Wanted, every_cell
+from ._environment import compile_cache, worker_environment
+from ._machine import available_memory_gib, num_cores
+from ._memory import BASE_GIB
+from ._schedule import Schedule
+from ._task import Task, tasks_of
+from ._worker_process import WorkerDiedError, WorkerProcess
+
+_SHARE_OF_MEMORY = 0.8  # of what is available, unless a budget is given
+_STARTS = 3  # attempts to start a worker
+
+
+class LocalEngine(AbstractEngine):
+    """Cells spread over processes of this machine.
+
+    Each worker is a process of its own with its share of the cores, so a cell that kills its process (memory, a compiler's
+    fault) takes nothing else with it: it is tried again, and recorded with the code "worker_died" if it does it again. A worker
+    is preferably given cells whose compiled program it has, and a cell is started only if its estimated memory fits into what
+    the running ones leave (a cell too large for the budget runs alone).
+
+    **Arguments:**
+
+    - `workers`: number of processes; by default one for each core, fewer if memory allows no more. 1 runs the cells in this
+      process, with its JAX settings and all its cores; nothing then guards it from a cell that kills the process.
+    - `memory_gib`: memory that the workers may take together, in GiB; by default 80% of what is available when the run begins.
+    - `compile_cache`: keep compiled programs on disk, for the other workers and the next sweep: True (the folder that
+      JAX_COMPILATION_CACHE_DIR names, else gnflow/compiled in the user's cache), False, or a folder. Only for `workers` > 1.
+    - `retries`: how often a cell is tried again when its worker has died.
+
+    Results are the same to the last bit for the same `workers` on the same machine: the number of threads of a
+    worker, cores divided by `workers`, decides the order of some sums.
+
+    **Raises:** `ConfigError` for numbers out of range.
+    """
+
+    def __init__(
+        self,
+        workers: int | None = None,
+        memory_gib: float | None = None,
+        compile_cache: bool | str | os.PathLike[str] = True,
+        retries: int = 2,
+    ):
+        require_positive_int(ConfigError, **({} if workers is None else {"workers": workers}))
+        if memory_gib is not None and not memory_gib > 0:
+            raise ConfigError(f"memory_gib = {memory_gib!r}; expected a positive number of GiB, or None.")
+        if not isinstance(retries, int) or retries < 0:
+            raise ConfigError(f"retries = {retries!r}; expected an integer of at least 0.")
+        self._workers = workers
+        self._memory_gib = memory_gib
+        self._compile_cache = compile_cache
+        self._retries = retries
+
+    @property
+    def in_process(self) -> bool:
+        """Whether the cells run in this process."""
+        return self._workers == 1
+
+    def describe(self) -> str:
+        """How many processes, threads and GiB."""
+        if self.in_process:
+            return "this process"
+        workers, threads, memory = self._shares()
+        return f"{workers} processes on this machine, {threads} threads each, {memory:.1f} GiB together"
+
+    def run(self, cells: Sequence[RunSpec], wanted: Wanted = every_cell) -> Iterator[CellOutcome]:
+        """Outcomes of the cells as they finish; see `AbstractEngine.run`."""
+        tasks = tasks_of(cells)
+        if self.in_process:
+            yield from self._run_here(tasks, wanted)
+        else:
+            yield from self._run_in_workers(tasks, wanted)
+
+    def _shares(self) -> tuple[int, int, float]:
+        """Number of workers, threads of each, and memory in GiB."""
+        cores = num_cores()
+        memory = _SHARE_OF_MEMORY * available_memory_gib() if self._memory_gib is None else self._memory_gib
+        wished = cores if self._workers is None else self._workers
+        workers = max(1, min(wished, int(memory / BASE_GIB))) if self._workers is None else wished
+        # By the number that was wished for: the threads decide the bits of a result, the memory that is free must not.
+        return workers, max(1, cores // wished), memory
+
+    def _run_here(self, tasks: Sequence[Task], wanted: Wanted) -> Iterator[CellOutcome]:
+        for task in tasks:
+            if wanted(task.cell):
+                outcome = carry_out(task.cell)
+                forget_compiled_programs()
+                yield outcome
+
+    def _run_in_workers(self, tasks: Sequence[Task], wanted: Wanted) -> Iterator[CellOutcome]:
+        count, threads, memory = self._shares()
+        environment = worker_environment(threads, compile_cache(self._compile_cache))
+        schedule = Schedule(tasks, wanted)
+        largest = max((task.memory_gib for task in tasks), default=0.0)
+        if largest + BASE_GIB > memory:
+            print(
+                f"gnflow: the largest cell may need {largest + BASE_GIB:.1f} GiB of memory, of {memory:.1f}; it runs alone.",
+                file=sys.stderr,
+            )
+        slots: list[WorkerProcess | None] = [None] * min(count, len(tasks))
+        finished: deque[CellOutcome] = deque()
+        failed_starts = 0
+        try:
+            while True:
+                _assign(slots, schedule, memory, environment)
+                yield from _drain(finished)
+                busy = {worker.fileno(): worker for worker in slots if worker is not None and worker.task is not None}
+                if not busy:
+                    return
+                for worker in [busy[number] for number in wait(list(busy)) if isinstance(number, int)]:
+                    try:
+                        outcome = worker.receive()
+                        finished += [] if outcome is None else [outcome]
+                        failed_starts = 0
+                    except WorkerDiedError as death:
+                        task = worker.task
+                        assert task is not None
+                        worker.close()
+                        slots[slots.index(worker)] = None
+                        if death.ready:
+                            finished += self._after_death(task, str(death), schedule)
+                        else:
+                            schedule.put(task)  # which never reached it
+                            failed_starts += 1
+                        if failed_starts == _STARTS:
+                            raise ConfigError(
+                                f"no worker process can be started ({death}; its own message stands above); workers=1 "
+                                "carries the cells out in this process."
+                            ) from death
+        finally:
+            for worker in slots:
+                if worker is not None:
+                    worker.close()
+
+    def _after_death(self, task: Task, how: str, schedule: Schedule) -> list[CellOutcome]:
+        """Put the task of a dead worker back, or give up on it."""
+        again = task.after_death()
+        if again.deaths <= self._retries:
+            schedule.put(again)
+            return []
+        message = f"{how}, {again.deaths} times; fewer workers leave more memory to each"
+        return [outcome_of_code(again.cell, WORKER_DIED, message)]
+
+
+def _assign(slots: list[WorkerProcess | None], schedule: Schedule, memory: float, environment: dict[str, str]) -> None:
+    """Give every free worker a task, starting workers as they are needed."""
+    for index, worker in enumerate(slots):
+        if worker is not None and worker.task is not None:
+            continue
+        others = [other for other in slots if other is not None and other is not worker]
+        running = [other.task for other in others if other.task is not None]
+        left = memory - BASE_GIB * (len(others) + 1) - sum(task.memory_gib for task in running)
+        task = schedule.take(
+            None if worker is None else worker.program,
+            {other.program for other in others},
+            left if running else math.inf,
+        )
+        if task is None:
+            continue
+        if worker is None:
+            worker = slots[index] = WorkerProcess(environment)
+        worker.start(task)
+
+
+def _drain(outcomes: deque[CellOutcome]) -> Iterator[CellOutcome]:
+    while outcomes:
+        yield outcomes.popleft()

@@ -1,0 +1,33 @@
+"""How much memory a cell needs, estimated before it runs."""
+
+import jax
+
+from .._core import GnflowError
+from ..config import RunSpec
+
+_GIB = 2**30
+BASE_GIB = 0.8  # a worker with JAX and its compiled programs
+# Arrays of float64 alive at the peak of a run, by their shape; measured by experiments/benchmarks/sweep_engine.py.
+_OF_FEATURES = 5  # training and test samples x hidden units: activations, their derivatives, products with them
+_OF_KERNEL = 12  # (N C)^2: Gram matrices, their eigenvectors, the eigensolver's workspace
+_OF_WEIGHTS = 30  # the weights: stages of the step, the start, the metrics' memories
+
+
+def estimated_memory_gib(spec: RunSpec) -> float:
+    """Peak memory in GiB that carrying out a cell adds to a worker (`BASE_GIB`), from the shapes of its problem and model.
+
+    With N training and n test samples, C outputs, U hidden units (counted on both sides of a layer) and P weights: 8 bytes
+    times 5 (N + n) U + 12 (N C)^2 + 30 P.
+    Meant to be right within a factor of two, and rather too high. 0 for a cell that cannot be prepared: it will fail at once.
+    """
+    try:
+        made = spec.prepare()
+    except (GnflowError, ArithmeticError, MemoryError):
+        return 0.0
+    problem = made.problem
+    samples = problem.num_train + (0 if problem.x_test is None else problem.x_test.shape[0])
+    arrays = [leaf for leaf in jax.tree.leaves(made.model) if hasattr(leaf, "ndim")]
+    units = sum(leaf.shape[0] for leaf in arrays if leaf.ndim == 2)
+    weights = sum(leaf.size for leaf in arrays)
+    kernel = (problem.num_train * problem.num_outputs) ** 2
+    return 8 * (_OF_FEATURES * samples * units + _OF_KERNEL * kernel + _OF_WEIGHTS * weights) / _GIB

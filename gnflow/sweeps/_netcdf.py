@@ -1,0 +1,74 @@
+"""A data set as the bytes of a netCDF-4 file and back, in a few milliseconds.
+
+What is written are a netCDF-4 file's HDF5 objects themselves, so that xarray, ncdump or any other reader opens it. The general
+writers and readers take 20 times as long, which is more than a small cell takes to compute.
+"""
+
+import io
+from typing import Any
+
+import h5py
+import numpy as np
+import xarray as xr
+
+_NO_VARIABLE = "This is a netCDF dimension but not a netCDF variable.{:10d}"
+_OF_THE_FORMAT = ("CLASS", "NAME", "REFERENCE_LIST", "DIMENSION_LIST", "dtype")
+_COORDINATES = "coordinates"  # the attribute in which the format names coordinates that are no index
+
+
+def to_netcdf(data: xr.Dataset) -> bytes:
+    """The bytes of a netCDF-4 file that holds `data`: numbers and booleans, with text or numbers as attributes."""
+    others = [str(name) for name in data.coords if name not in data.dims]
+    with h5py.File("cell.nc", "w", driver="core", backing_store=False) as file:
+        file.attrs.update(data.attrs)
+        if others:
+            file.attrs[_COORDINATES] = " ".join(others)
+        for dim, size in data.sizes.items():
+            if dim in data.variables:
+                _write(file, str(dim), data.variables[dim]).make_scale(str(dim))
+            else:
+                file.create_dataset(str(dim), data=np.zeros(size, ">f4")).make_scale(_NO_VARIABLE.format(size))
+        for name, variable in data.variables.items():
+            if name not in data.dims:
+                written = _write(file, str(name), variable)
+                for axis, dim in enumerate(variable.dims):
+                    written.dims[axis].attach_scale(file[str(dim)])
+        file.flush()
+        return file.id.get_file_image()
+
+
+def from_netcdf(content: bytes) -> xr.Dataset:
+    """The data set that `to_netcdf` wrote. **Raises:** what HDF5 does for bytes that are not such a file."""
+    with h5py.File(io.BytesIO(content), "r") as file:
+        attrs = {name: _plain(value) for name, value in file.attrs.items()}
+        others = str(attrs.pop(_COORDINATES, "")).split()
+        variables = {}
+        for name, stored in file.items():
+            own = {key: _plain(value) for key, value in stored.attrs.items()}
+            if own.get("NAME", "").startswith(_NO_VARIABLE[:40]):
+                continue
+            # An index is a dimension of its own; another variable refers to the dimensions it is over.
+            dims = [str(file[part[0]].name).lstrip("/") for part in own.get("DIMENSION_LIST", ())]
+            dims = [name] if own.get("CLASS") == "DIMENSION_SCALE" else dims
+            values = stored[()].astype(bool) if own.get("dtype") == "bool" else stored[()]
+            kept = {key: value for key, value in own.items() if key not in _OF_THE_FORMAT}
+            variables[name] = xr.Variable(dims, values, kept)
+    return xr.Dataset(variables, attrs=attrs).set_coords(others)
+
+
+def _write(file: h5py.File, name: str, variable: xr.Variable) -> h5py.Dataset:
+    values = variable.to_numpy()
+    if values.dtype.kind not in "bif":
+        raise TypeError(f"{name!r} is of type {values.dtype}; a cell's file holds numbers and booleans.")
+    written = file.create_dataset(name, data=values.astype(np.int8) if values.dtype.kind == "b" else values)
+    written.attrs.update({str(key): value for key, value in variable.attrs.items()})
+    if values.dtype.kind == "b":
+        written.attrs["dtype"] = "bool"  # how xarray marks them
+    return written
+
+
+def _plain(value: Any) -> Any:
+    """An attribute as a number or text of Python's."""
+    if isinstance(value, bytes | np.bytes_):
+        return value.decode()
+    return value.item() if isinstance(value, np.generic) else value

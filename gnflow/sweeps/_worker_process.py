@@ -1,0 +1,112 @@
+"""The engine's end of a local worker process."""
+
+import contextlib
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import IO
+
+from ._cell import CellOutcome
+from ._task import Task
+from ._worker import READY
+
+_PATIENCE = 2.0  # seconds that a worker has to end by itself
+
+
+class WorkerDiedError(Exception):
+    """A worker ended; the text says how. `ready` is False where it did so before it could take cells."""
+
+    def __init__(self, how: str, ready: bool):
+        super().__init__(how)
+        self.ready = ready
+
+
+class WorkerProcess:
+    """A process that carries out one task at a time.
+
+    A plain subprocess rather than one of `multiprocessing`: its environment is complete before the first import, and the
+    user's main module is not imported again, so that a script needs no `if __name__ == "__main__"`.
+
+    **Arguments:** `environment`: all of it.
+    """
+
+    def __init__(self, environment: Mapping[str, str]):
+        program = f"import sys; sys.path[:] = {sys.path!r}; from gnflow.sweeps._worker import serve; serve()"
+        # A session of its own: Ctrl-C in the terminal reaches the engine alone, which then ends its workers.
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", program],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=dict(environment),
+            start_new_session=True,
+        )
+        self._ready = False
+        self.task: Task | None = None
+        self.program: str | None = None
+
+    def fileno(self) -> int:
+        """What to wait for (`multiprocessing.connection.wait`): it is readable when there is something to receive."""
+        return self._output.fileno()
+
+    @property
+    def process_id(self) -> int:
+        """The operating system's number of the process."""
+        return self._process.pid
+
+    def start(self, task: Task) -> None:
+        """Hand over a task; its outcome is what `receive` returns next."""
+        self.task, self.program = task, task.program
+        # A worker that has died meanwhile is noticed by `receive`.
+        with contextlib.suppress(OSError):
+            pickle.dump(task.cell.to_dict(), self._input)
+            self._input.flush()
+
+    def receive(self) -> CellOutcome | None:
+        """Wait for the outcome; None where the worker only reports that it is ready.
+
+        **Raises:** `WorkerDiedError`.
+        """
+        try:
+            message = pickle.load(self._output)
+        except (EOFError, OSError, pickle.UnpicklingError) as error:
+            raise WorkerDiedError(self._how_it_ended(), self._ready) from error
+        if message == READY:
+            self._ready = True
+            return None
+        self.task = None
+        return message
+
+    def close(self) -> None:
+        """End the process, whatever it is doing."""
+        with contextlib.suppress(OSError):  # what could not be written to a dead worker
+            self._input.close()
+        try:
+            self._process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._output.close()
+
+    def _how_it_ended(self) -> str:
+        try:
+            code = self._process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return "it sent what is no outcome"
+        if code < 0:
+            name = signal.Signals(-code).name
+            hint = ", perhaps because the machine was short of memory" if code == -signal.SIGKILL else ""
+            return f"its process was ended by {name}{hint}"
+        return f"its process ended with exit code {code}"
+
+    @property
+    def _input(self) -> IO[bytes]:
+        assert self._process.stdin is not None
+        return self._process.stdin
+
+    @property
+    def _output(self) -> IO[bytes]:
+        assert self._process.stdout is not None
+        return self._process.stdout

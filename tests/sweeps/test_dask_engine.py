@@ -1,0 +1,167 @@
+import os
+import sys
+
+import dask
+import pytest
+from distributed import LocalCluster
+from sweeps.processes import Orders, tiny_sweep
+
+import gnflow as gn
+from gnflow.sweeps import DaskEngine, _clusters, _dask
+from gnflow.sweeps._choice import make_engine
+
+# Sockets and event loops of clusters that are closed are collected after the test; the engine's own tests look for leftovers.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+
+
+def codes(outcomes, cells):
+    seeds = {cell.content_hash(): cell.seed for cell in cells}
+    return {seeds[outcome.content_hash]: outcome.record["code"] for outcome in outcomes}
+
+
+@pytest.fixture
+def orders(tmp_path, monkeypatch):
+    given = Orders(tmp_path)
+    for name, value in given.environment.items():
+        monkeypatch.setenv(name, value)
+    return given
+
+
+def test_a_worker_killed_midway_is_replaced_and_its_cell_tried_again(orders, tmp_path):
+    cells = tiny_sweep(seeds=range(4), scales=[1.0]).cells
+    orders.give(1, deaths=1)
+    orders.give(2, deaths=100)
+    engine = DaskEngine("local", workers=2, compile_cache=tmp_path / "cache", retries=1)
+    found = codes(engine.run(cells), cells)
+    assert found == {seed: "worker_died" if seed == 2 else "num_steps_reached" for seed in range(4)}
+    attempts = [line["seed"] for line in orders.log]
+    assert attempts.count(1) == attempts.count(2) == 2
+    # Nested pools would keep more cores busy than there are.
+    assert max(line["threads"] for line in orders.log) <= max(1, (os.cpu_count() or 1) // 2)
+
+
+@pytest.fixture(scope="module")
+def address():
+    # A worker in a thread of this process: what is tested is the way there.
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
+        yield cluster.scheduler_address
+
+
+@pytest.fixture
+def engine(address, monkeypatch):
+    monkeypatch.setattr(_dask, "_ADDRESSES", ("inproc://",))
+    return DaskEngine(address)
+
+
+class TestSchedulerThatRuns:
+    def test_failing_and_unwanted_cells(self, engine):
+        axes = {"step": {"path": "integration.step_size", "values": [1e200, 0.5, -1.0]}}
+        cells = tiny_sweep(seeds=(0, 1), axes=axes).cells
+        outcomes = list(engine.run(cells, lambda cell: cell.seed == 0))
+        assert sorted(outcome.record["code"] for outcome in outcomes) == ["error", "non_finite", "num_steps_reached"]
+
+    def test_closing_early(self, engine):
+        cells = tiny_sweep(seeds=range(5), scales=[1.0]).cells
+        running = engine.run(cells)
+        next(running)
+        running.close()
+        assert len(list(engine.run(cells))) == 5
+
+    def test_no_cells(self, engine):
+        assert list(engine.run([])) == []
+
+    def test_its_workers_are_its_own(self):
+        with pytest.raises(gn.ConfigError, match=r"memory_gib = 2\.0, but the scheduler at tcp://there:1 has workers"):
+            DaskEngine("tcp://there:1", memory_gib=2.0)
+
+
+def test_no_scheduler_at_the_address(monkeypatch):
+    monkeypatch.setattr(_dask, "_CONNECT", 0.2)
+    with pytest.raises(gn.ConfigError, match=r"no Dask scheduler at tcp://127\.0\.0\.1:9"):
+        list(DaskEngine("tcp://127.0.0.1:9").run(tiny_sweep().cells))
+
+
+@pytest.mark.parametrize(
+    ("cluster", "module", "extra"), [("local", "distributed", "dask"), ("slurm", "dask_jobqueue", "slurm")]
+)
+def test_a_missing_package_is_named_with_its_extra(monkeypatch, cluster, module, extra):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(gn.ConfigError, match=rf"needs {module} .*pip install 'gnflow\[{extra}\]'"):
+        list(DaskEngine(cluster).run(tiny_sweep().cells))
+
+
+@pytest.mark.parametrize(
+    ("engine", "options", "message"),
+    [
+        ("pbs", {}, "expected one of local, dask, slurm"),
+        ("slurm", {"workers": 0}, "workers = 0"),
+        ("dask", {"memory_gib": 0.0}, "memory_gib = 0.0"),
+        ("local", {"walltime": "1:00"}, "the local engine has no option 'walltime'"),
+        (DaskEngine(), {"workers": 2}, "workers is given beside an engine"),
+        ("http://host", {}, "expected 'local', 'slurm' or the address"),
+    ],
+)
+def test_bad_engines(engine, options, message):
+    with pytest.raises(gn.ConfigError, match=message):
+        make_engine(engine, **options)
+
+
+_SBATCH = """#!/bin/sh
+number=$(ls "$FAKE"/job-*.sh 2>/dev/null | wc -l)
+cp "$1" "$FAKE/job-$number.sh"
+setsid bash "$FAKE/job-$number.sh" > "$FAKE/job-$number.log" 2>&1 < /dev/null &
+echo "Submitted batch job $!"
+"""
+_SCANCEL = """#!/bin/sh
+echo "$@" >> "$FAKE/cancelled"
+for job in "$@"; do kill -KILL -- "-$job" 2>/dev/null; done
+exit 0
+"""
+
+
+class TestSlurm:
+    @pytest.fixture
+    def queue(self, tmp_path, monkeypatch):
+        """Commands sbatch and scancel that run job scripts on this machine."""
+        for name, text in (("sbatch", _SBATCH), ("scancel", _SCANCEL)):
+            (tmp_path / name).write_text(text)
+            (tmp_path / name).chmod(0o755)
+        monkeypatch.setenv("FAKE", str(tmp_path))
+        monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+        return tmp_path
+
+    def test_a_job_that_ends_is_submitted_again(self, queue, orders, monkeypatch):
+        monkeypatch.setattr(_dask, "_TICK", 0.5)
+        cells = tiny_sweep(seeds=range(2), scales=[1.0]).cells
+        orders.give(1, deaths=1, group=True)  # as at the job's time limit
+        engine = DaskEngine(
+            "slurm", workers=1, threads=3, memory_gib=2.5, walltime="00:20:00", queue="long", compile_cache=False
+        )
+        with dask.config.set({"distributed.deploy.lost-worker-timeout": "500 ms"}):
+            found = codes(engine.run(cells), cells)
+        assert found == {0: "num_steps_reached", 1: "num_steps_reached"}
+        assert [line["seed"] for line in orders.log].count(1) == 2
+        scripts = sorted(queue.glob("job-*.sh"))
+        assert len(scripts) == 2
+        script = scripts[0].read_text()
+        for line in (
+            "#SBATCH -p long",
+            "#SBATCH -t 00:20:00",
+            "#SBATCH --cpus-per-task=3",
+            "#SBATCH --mem=3G",
+            "export OPENBLAS_NUM_THREADS='3'",
+            "export PJRT_NPROC='3'",
+            "export JAX_ENABLE_X64='1'",
+        ):
+            assert line in script.splitlines()
+        assert "--nthreads 1 " in script  # one cell at a time
+        assert (queue / "cancelled").read_text().strip()  # no job is left behind
+
+    def test_options_it_does_not_have(self, queue):
+        with pytest.raises(gn.ConfigError, match=r"make no dask_jobqueue\.SLURMCluster"):
+            list(DaskEngine("slurm", ouch=1).run(tiny_sweep().cells))
+
+    def test_a_machine_without_slurm(self, monkeypatch):
+        monkeypatch.setattr(_clusters.shutil, "which", lambda name: None)
+        with pytest.raises(gn.ConfigError, match="no command sbatch"):
+            list(DaskEngine("slurm").run(tiny_sweep().cells))
