@@ -167,7 +167,7 @@ def main() -> None:
     jax.config.update("jax_enable_x64", True)
     import gnflow as gn
 
-    n_train, width, scales, seeds = (10, 20, [1.0], 2) if smoke else (100, 500, [0.1, 1.0, 10.0], 4)
+    n_train, width, scales, seeds = (10, 20, [1.0], 2) if smoke else (200, 1000, [0.1, 1.0, 10.0], 4)
     spec = gn.sweeps.SweepSpec.from_dict(sweep_table(n_train, width, scales, seeds))
     warm = gn.sweeps.SweepSpec.from_dict(sweep_table(n_train, width, [0.5], 1))
     sizes = [(50, 200)] if smoke else [(200, 1000), (500, 5000), (1000, 2000), (2000, 5000)]

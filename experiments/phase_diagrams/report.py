@@ -3,8 +3,8 @@
     python experiments/phase_diagrams/report.py NAME RUN_DIR
 
 NAME is scales, samples, step_size, spectral, activations or depth. Writes results/NAME.csv (a line for each cell),
-results/NAME.md (the tables; medians over seeds with their range), results/NAME.json (configuration, result codes, versions) and
-the figures docs/images/phase_NAME*.png that the page shows.
+results/NAME.json (configuration, result codes, versions), the tables of the page docs/phase_diagrams/NAME.md, between its marks
+(medians over seeds with their range), and its figures docs/images/phase_NAME*.png.
 """
 
 import json
@@ -21,10 +21,13 @@ import xarray as xr  # noqa: E402
 
 import gnflow as gn  # noqa: E402
 from gnflow import plots  # noqa: E402
-from gnflow.simulate import versions  # noqa: E402
 
 HERE = Path(__file__).parent
-IMAGES = HERE.parents[1] / "docs" / "images"
+DOCS = HERE.parents[1] / "docs"
+IMAGES = DOCS / "images"
+RESULTS = HERE / "results"
+# Depth shares a page with the activations.
+PAGES = {"depth": "activations"}
 _NOT_KEPT = ("message", "cell", "time_to_target")
 _THRESHOLD = 0.1  # of the kernel distance: the end of the kernel regime
 
@@ -86,16 +89,19 @@ def spectral(data: xr.Dataset, folder: Path) -> list[str]:
     """(d) Test loss over (tau0, s), and the explicit steps that each flow needs."""
     data = gn.regimes.order_parameters(data).isel(flow=0)
     data["explicit_steps"] = explicit_steps(data, folder)
-    draw(data, "spectral_test_loss", "test_loss", x="tau0", y="s")
-    draw(data, "spectral_steps", "explicit_steps", x="tau0", y="s")
-    save(plots.seed_band_figure(data, ["test_loss", "explicit_steps"], x="s", lines="tau0"), "spectral_lines")
+    for name, words, s in (
+        ("test_loss", "test loss over that of s = 0 (gradient flow)", 0.0),
+        ("explicit_steps", "explicit steps over those of s = 1 (Gauss-Newton)", 1.0),
+    ):
+        ratio = data[name] / data[name].sel(s=s, drop=True)
+        data[f"{name}_ratio"] = ratio.assign_attrs(long_name=words, units="1")
+    draw(data, "spectral_test_loss", "test_loss", x="tau0", y="s", over="N")
+    names = ["test_loss_ratio", "explicit_steps_ratio"]
+    save(plots.seed_band_figure(data, names, x="s", lines="tau0", over="N"), "spectral_lines")
     tables = []
-    for name in ("test_loss", "explicit_steps", "kernel_distance", "hidden_learning_gain"):
-        tables += table(data, name, rows="s", columns="tau0")
-    for name, words in (("test_loss", "test loss over that of s = 0"), ("explicit_steps", "steps over those of s = 1")):
-        relative = data[name] / data[name].sel(s=0.0 if name == "test_loss" else 1.0)
-        relative.attrs = {"long_name": f"{words}, same seed"}
-        tables += table(xr.Dataset({name: relative}), name, rows="s", columns="tau0")
+    for count in data.N.values[::-1]:
+        for name in ("test_loss_ratio", "explicit_steps_ratio", "test_loss", "explicit_steps", "kernel_distance"):
+            tables += table(data.sel(N=count), name, rows="s", columns="tau0", where=f"N = {count}")
     return tables
 
 
@@ -126,12 +132,11 @@ def explicit_steps(data: xr.Dataset, folder: Path) -> xr.DataArray:
     """
     curves = gn.sweeps.load_curves(folder, ["ntk_largest_eigenvalue"])
     curves = curves.isel(flow=0)
-    count = json.loads(data.attrs["configuration"])["problem"]["n_train"]
-    rate = curves["ntk_largest_eigenvalue"] ** (1 - curves["s"]) / count
+    rate = curves["ntk_largest_eigenvalue"] ** (1 - curves["s"]) / curves["N"]
     times = curves["flow_time"] if "flow_time" in curves else curves["time"]
     rate, times = xr.broadcast(rate, times)
     steps = 0.5 * (rate + rate.shift(save=1)) * (times - times.shift(save=1))
-    found = steps.sum("save").where(~data["failed"])
+    found = steps.sum("save", min_count=1).where(~data["failed"])
     found.attrs = {"long_name": "explicit steps to the end", "units": "steps"}
     return found
 
@@ -140,7 +145,7 @@ def boundaries(data: xr.Dataset, along: str) -> list[str]:
     """Where the kernel distance falls to the threshold, for each flow."""
     found = gn.regimes.boundary(data, "kernel_distance", _THRESHOLD, along=along)
     lines = [
-        f"Kernel distance {_THRESHOLD:g} along {along}: median (range) over seeds",
+        f"**Where the kernel distance is {_THRESHOLD:g}, along {along}**",
         "",
         "| flow | boundary | seeds |",
         "|---|---|---|",
@@ -164,17 +169,17 @@ def table(
     """A Markdown table of medians over seeds with their range; `flow`: a further column."""
     title = str(data[name].attrs.get("long_name", name)) + (f", {where}" if where else "")
     heads = [f"{columns} = {v:g}" if columns != "flow" else str(v) for v in data[columns].values]
-    lines = [title, "", f"| {rows} | {' | '.join([*heads, *(['the flow'] if flow is not None else [])])} |"]
+    lines = [f"**{title}**", "", f"| {rows} | {' | '.join([*heads, *(['the flow'] if flow is not None else [])])} |"]
     lines.append("|---" * (len(heads) + 1 + (flow is not None)) + "|")
     for value in data[rows].values:
-        cells = [cell(data[name].sel({rows: value, columns: column}), data) for column in data[columns].values]
+        cells = [cell(data[name].sel({rows: value, columns: column})) for column in data[columns].values]
         if flow is not None:
-            cells.append(cell(flow[name].sel({rows: value}), flow))
+            cells.append(cell(flow[name].sel({rows: value})))
         lines.append(f"| {value:g} | {' | '.join(cells)} |")
     return [*lines, ""]
 
 
-def cell(values: xr.DataArray, data: xr.Dataset) -> str:
+def cell(values: xr.DataArray) -> str:
     """Median (smallest to largest) over seeds; how many of them have no value."""
     numbers = np.sort(values.to_numpy().ravel())
     kept = numbers[~np.isnan(numbers)]
@@ -184,15 +189,32 @@ def cell(values: xr.DataArray, data: xr.Dataset) -> str:
     return f"{np.median(kept):.3g} ({kept[0]:.2g} to {kept[-1]:.2g}{missing})"
 
 
+def versions_of(data: xr.Dataset, folder: Path) -> set[str]:
+    """The versions that the cells were computed with, each different set of them as JSON."""
+    store = gn.sweeps.SweepStore(folder)
+    return {store.read(cell).attrs["versions"] for cell in np.unique(data["cell"].to_numpy()) if cell}
+
+
+def insert(page: Path, name: str, lines: Sequence[str]) -> None:
+    """Put tables between the marks <!-- tables: NAME --> and <!-- end of NAME --> of a page."""
+    begin, end = f"<!-- tables: {name} -->\n", f"<!-- end of {name} -->"
+    before, found, rest = page.read_text(encoding="utf-8").partition(begin)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise SystemExit(f"{page} has no marks {begin.strip()} and {end}.")
+    text = "\n".join(["", *lines])
+    page.write_text(before + begin + text + end + after, encoding="utf-8")
+
+
 def draw(data: xr.Dataset, name: str, variable: str, **axes: str) -> None:
     save(plots.heat_map_figure(data, variable, **axes), name)
 
 
 def save(figure: plots.DrawnFigure, name: str) -> None:
+    """The figure into the docs, the numbers that it shows into results/."""
     for path in figure.save(IMAGES / f"phase_{name}.png"):
-        # The tables beside the figure are in results/ already.
         if path.suffix == ".csv":
-            path.unlink()
+            path.replace(RESULTS / path.name)
 
 
 STUDIES: dict[str, Callable[[xr.Dataset, Path], Sequence[str]]] = {
@@ -208,12 +230,11 @@ STUDIES: dict[str, Callable[[xr.Dataset, Path], Sequence[str]]] = {
 def main(name: str, folder: Path) -> None:
     data = gn.load(folder)
     assert isinstance(data, xr.Dataset)
+    RESULTS.mkdir(exist_ok=True)
     lines = STUDIES[name](data, folder)
-    results = HERE / "results"
-    results.mkdir(exist_ok=True)
     kept = data.drop_vars([v for v in _NOT_KEPT if v in data]).drop_dims("target", errors="ignore")
-    kept.to_dataframe().to_csv(results / f"{name}.csv", float_format="%.6g")
-    (results / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    kept.to_dataframe().to_csv(RESULTS / f"{name}.csv", float_format="%.6g")
+    insert(DOCS / "phase_diagrams" / f"{PAGES.get(name, name)}.md", name, lines)
     configuration = json.loads(data.attrs["configuration"])
     record = {
         "command": f"gnflow sweep experiments/phase_diagrams/{name}.toml --out RUN_DIR",
@@ -222,9 +243,9 @@ def main(name: str, folder: Path) -> None:
         "results": {
             str(code): int(n) for code, n in zip(*np.unique(data["result"].to_numpy(), return_counts=True), strict=True)
         },
-        "versions": versions(),
+        "versions": sorted(versions_of(data, folder)),
     }
-    (results / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print("\n".join(lines))
 
 

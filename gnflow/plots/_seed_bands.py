@@ -13,7 +13,7 @@ from ..regimes import summarise_seeds
 from ._colours import log_range, log_ticks
 from ._drawn import DrawnFigure
 from ._panels import Panel, grid_of, label_rows, panel_width, panels_of, require_axes, with_panel
-from ._placing import Placing, value_text
+from ._placing import Placing, value_title
 from ._style import axis_label, flow_handles, legend_on_top, look, new_figure, styled
 
 _PANEL_HEIGHT = 1.35
@@ -65,7 +65,7 @@ def seed_band_figure(
     figure, axes = new_figure(
         rows, columns, height=_MARGIN + rows * _PANEL_HEIGHT, sharex=True, sharey="row" if len(variables) > 1 else True
     )
-    names = [value_text(value) for value in dataset[lines].to_numpy().tolist()]
+    names = [value_title(lines, value) for value in dataset[lines].to_numpy().tolist()]
     tables, absent, some = {}, [], False
     for row, variable in enumerate(variables):
         parts = [_summary(panel, variable, x, lines, placing, interval) for panel in panels]

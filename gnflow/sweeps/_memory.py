@@ -7,7 +7,7 @@ from ..config import RunSpec
 
 _GIB = 2**30
 BASE_GIB = 0.8  # a worker with JAX and its compiled programs
-# Arrays of float64 alive at the peak of a run, by their shape; measured by experiments/benchmarks/sweep_engine.py.
+# Arrays of float64 alive at the peak of a run, by their shape (experiments/benchmarks/sweep_engine.py measures processes).
 _OF_FEATURES = 5  # training and test samples x hidden units: activations, their derivatives, products with them
 _OF_KERNEL = 12  # (N C)^2: Gram matrices, their eigenvectors, the eigensolver's workspace
 _OF_WEIGHTS = 30  # the weights: stages of the step, the start, the metrics' memories
@@ -18,7 +18,8 @@ def estimated_memory_gib(spec: RunSpec) -> float:
 
     With N training and n test samples, C outputs, U hidden units (counted on both sides of a layer) and P weights: 8 bytes
     times 5 (N + n) U + 12 (N C)^2 + 30 P.
-    Meant to be right within a factor of two, and rather too high. 0 for a cell that cannot be prepared: it will fail at once.
+    Rather too high: 1.5 to 7 times what was measured (docs/devdocs/sweeps.md), least where arrays are largest. 0 for a
+    cell that cannot be prepared: it will fail at once.
     """
     try:
         made = spec.prepare()

@@ -82,11 +82,11 @@ def test_every_name_of_a_configuration_is_documented():
 
 
 def test_every_option_in_the_page_of_the_command_line_exists(capsys):
-    for verb in ("run", "verify", "plot"):
+    for verb in ("run", "verify", "sweep", "plot"):
         with pytest.raises(SystemExit):
             main([verb, "--help"])
-    accepted = set(re.findall(r"--[a-z]+", capsys.readouterr().out))
-    documented = set(re.findall(r"--[a-z]+", PAGES["docs/cli.md"]))
+    accepted = set(re.findall(r"--[a-z-]*[a-z]", capsys.readouterr().out))
+    documented = set(re.findall(r"--[a-z-]*[a-z]", PAGES["docs/cli.md"]))
     assert documented == accepted
 
 
