@@ -80,7 +80,7 @@ def _curves(folder: Path, dataset: xr.Dataset) -> xr.Dataset:
     metrics = json.loads(dataset.attrs["configuration"]).get("metrics", [])
     names = [entry if isinstance(entry, str) else entry.get("kind") for entry in metrics]
     losses = [name for name in _LOSSES if name in dataset]
-    return load_curves(folder, [*losses, *(_PARTICLES if "particles" in names else ())])
+    return load_curves(folder, losses, optional=_PARTICLES if "particles" in names else ())
 
 
 def _draw_runs(folder: Path, figures: Path) -> list[Path]:

@@ -7,11 +7,24 @@ from typing import Annotated, Any
 
 import tyro
 
-from .._core import aligned_columns
+from .._core import ConfigError, aligned_columns
 from ..config import parse_assignment
 from ..sweeps import SweepSpec, SweepStore, read_sweep, sweep as carry_out
 
 _SHOWN_FAILURES = 5
+# What an engine or the sweep takes, and the command line has in another place.
+_OWN = {
+    "workers": "use --workers K",
+    "memory_gib": "use --memory GIB",
+    "engine": "use --engine",
+    "cluster": "use --engine",
+    "size": "use --size NAME",
+    "spec": "the configuration is the first argument",
+    "out": "use --out DIR",
+    "check": "use --check",
+    "retry_failed": "use --retry-failed",
+    "progress": "it is shown unless --quiet is given",
+}
 
 
 def sweep(
@@ -120,7 +133,15 @@ def sweep(
 
 
 def _named(options: tuple[str, ...]) -> dict[str, Any]:
-    return {".".join(path): value for path, value in map(parse_assignment, options)}
+    """The options of the engine. **Raises:** `ConfigError` for one that has an option of the command line of its own."""
+    named: dict[str, Any] = {}
+    for text in options:
+        path, value = parse_assignment(text, "--option")
+        name = ".".join(path)
+        if name in _OWN:
+            raise ConfigError(f"--option {text}: {name} is not given so; {_OWN[name]}.")
+        named[name] = value
+    return named
 
 
 def _table(spec: SweepSpec, records: dict[str, dict[str, Any]]) -> list[str]:

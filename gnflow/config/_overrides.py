@@ -8,19 +8,22 @@ from typing import Any
 from .._core import ConfigError
 
 Override = tuple[tuple[str, ...], Any]
+_EXPECTED = {"--set": "path.to.key=value, such as model.width=200"}
 
 
-def parse_assignment(text: str) -> Override:
+def parse_assignment(text: str, flag: str = "--set") -> Override:
     """The path and the value of "path.to.key=value".
 
     The value is read as TOML (a number, true, [1, 2], {kind = "constant", value = 0.1}, "text"); what is not TOML is
     text as it stands, so that quotes may be left out: model.activation=relu.
 
+    **Arguments:** `text`; `flag`: the option of the command line that it was given with, for the message.
+
     **Raises:** `ConfigError` if there is no "=" or the path is no TOML key.
     """
     path, equals, value = text.partition("=")
     if not equals or not path.strip():
-        raise ConfigError(f"--set {text!r}; expected path.to.key=value, such as model.width=200.")
+        raise ConfigError(f"{flag} {text!r}; expected {_EXPECTED.get(flag, 'key=value')}.")
     try:
         parsed = tomllib.loads(f"value = {value}")
     except tomllib.TOMLDecodeError:

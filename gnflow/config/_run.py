@@ -14,6 +14,7 @@ from ..metrics import AbstractMetric, metric_kinds
 from ..models import model_kinds
 from ..problems import Problem, problem_kinds
 from ..simulate import Trajectory, argument_checks
+from ._data_file import data_digest
 from ._forms import TEXT, ComponentForm, ListForm, UnionForm, at
 from ._integration import (
     build_integration,
@@ -92,9 +93,24 @@ class RunSpec:
                 raise ConfigError(f"a run has the entries {', '.join(names)}, but {key!r} is not in both.")
         return cls(**{**table, "metrics": tuple(table["metrics"])})
 
-    def content_hash(self) -> str:
-        """16 hexadecimal digits that tell runs apart by what decides their result, not by their names."""
+    @property
+    def data_digest(self) -> str:
+        """A digest of the problem's data file as it is now; empty where the problem has none, or it cannot be read."""
+        return data_digest(self.problem)
+
+    @property
+    def lacks_data(self) -> bool:
+        """Whether the problem has a data file that cannot be read."""
+        return self.problem.get("kind") == "file" and not self.data_digest
+
+    def content_hash(self, data: str | None = None) -> str:
+        """16 hexadecimal digits that tell runs apart by what decides their result, not by their names.
+
+        **Arguments:** `data`: the digest of the problem's data file, which is part of that; `data_digest` by default.
+        """
         content = {key: value for key, value in vars(self).items() if key not in ("variant", "flow_name")}
+        if digest := self.data_digest if data is None else data:
+            content["data"] = digest
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -1,19 +1,20 @@
 """Where the regimes' boundary lies along one axis, against another."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
 from ..regimes import boundary
+from ._boundary_lines import LINESTYLES, require_thresholds
 from ._drawn import DrawnFigure
 from ._panels import require_axes
 from ._placing import Placing, value_text
 from ._style import flow_handles, legend_on_top, line_handle, look, new_figure, styled, title
 
 _HEIGHT = 2.1
-_LINESTYLES = ("--", "-", ":", "-.")
 _OUTSIDE = {"below the range": ("v", 0.03), "above the range": ("^", 0.97)}
 _SHIFT = 0.02  # of the axis, between lines that may lie on one another
 
@@ -40,8 +41,9 @@ def boundary_figure(
 
     **Returns:** the figure and its tables: the medians and counts, and "seeds", the crossings of each seed.
 
-    **Raises:** what `boundary` raises; `ConfigError` if the variable varies along another axis.
+    **Raises:** what `boundary` raises; `ConfigError` if the variable varies along another axis, or for more thresholds.
     """
+    require_thresholds(thresholds)
     require_axes(dataset, variable, along, x, lines)
     single = [dim for dim in dataset[variable].dims if dim not in (along, x, lines, "seed")]
     data = dataset.isel(dict.fromkeys(single, 0), drop=True)
@@ -52,7 +54,7 @@ def boundary_figure(
     across.apply(axes, "x", 2.6)
     height.apply(axes, "y", 1.6)
     values = data[lines].to_numpy().tolist()
-    for crossings, style in zip(found, _LINESTYLES, strict=False):
+    for crossings, style in zip(found, LINESTYLES, strict=False):
         for index in range(len(values)):
             _draw(
                 axes,
@@ -68,14 +70,14 @@ def boundary_figure(
     legend_on_top(
         figure,
         flow_handles([value_text(value) for value in values]),
-        [line_handle(style, f"{title(variable)} = {t:g}") for t, style in zip(thresholds, _LINESTYLES, strict=False)],
+        [line_handle(style, f"{title(variable)} = {t:g}") for t, style in zip(thresholds, LINESTYLES, strict=False)],
     )
     each = [name for name in table.data_vars if "seed" in table[name].dims]
     return DrawnFigure(figure, {"": table.drop_dims("seed") if each else table, "seeds": table[each]})
 
 
 def _draw(
-    axes: Axes, found: xr.Dataset, across: Placing, height: Placing, shift: float, index: int, linestyle: str
+    axes: Axes, found: xr.Dataset, across: Placing, height: Placing, shift: float, index: int, linestyle: Any
 ) -> None:
     style = look(index)
     ordered = found if across.scale == "category" else found.sortby(across.name)

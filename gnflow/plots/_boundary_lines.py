@@ -10,6 +10,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from .._core import ConfigError
 from ..regimes import boundary, summarise_seeds
 from ._placing import Placing
 
@@ -18,6 +19,12 @@ _WHITE_ON_BLACK = [matplotlib.patheffects.withStroke(linewidth=2.4, foreground="
 _BLACK_ON_WHITE = [matplotlib.patheffects.withStroke(linewidth=1.0, foreground="white", alpha=0.6)]
 _MEDIAN = "median"
 _FLOOR = 1e-12  # of the threshold: a kernel distance of exactly zero has no logarithm
+
+
+def require_thresholds(thresholds: Sequence[float]) -> None:
+    """**Raises:** `ConfigError` for more thresholds than there are line styles."""
+    if len(thresholds) > len(LINESTYLES):
+        raise ConfigError(f"thresholds = {list(thresholds)!r}; a figure can tell apart at most {len(LINESTYLES)}.")
 
 
 def draw_boundary(

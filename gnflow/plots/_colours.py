@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axis import Axis
 from matplotlib.colors import Colormap, LogNorm, Normalize
-from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, StrMethodFormatter
+from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter, NullLocator, StrMethodFormatter
 
 # A quantity is drawn on a logarithmic scale from this ratio of its largest to its smallest value on, ...
 _LEAST_RATIO = 10.0
@@ -64,8 +64,12 @@ def log_ticks(axis: Axis, low: float, high: float) -> None:
     if high >= 100 * low:
         axis.set_major_locator(LogLocator(numticks=6))
     else:
-        fine = (1.0, 2.0, 5.0) if high >= 4 * low else tuple(np.arange(1.0, 10.0, 1.0 if high >= 2 * low else 0.5))
-        axis.set_major_locator(LogLocator(subs=fine, numticks=15))
+        if high >= 4 * low:
+            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=15))
+        else:
+            # So short a part of the axis is nearly linear: round numbers at equal distances, on both sides of 1 for a ratio.
+            ticks = MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(low, high)
+            axis.set_major_locator(FixedLocator([tick for tick in ticks if low <= tick <= high]))
         axis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())

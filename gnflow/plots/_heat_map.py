@@ -7,12 +7,11 @@ import numpy as np
 import xarray as xr
 from matplotlib.colors import LogNorm
 
-from .._core import ConfigError
 from ..regimes import axis_scale, summarise_seeds
-from ._boundary_lines import boundary_handles, draw_boundary
+from ._boundary_lines import boundary_handles, draw_boundary, require_thresholds
 from ._colours import colour_scale, log_ticks
 from ._drawn import DrawnFigure
-from ._marks import mark_cells, mark_handles
+from ._marks import mark_cells, mark_handles, meaning_of_undefined
 from ._panels import label_rows, panel_figure, panel_width, panels_of, require_axes, with_panel
 from ._placing import Placing
 from ._style import axis_label, legend_on_top, line_handle, styled, title
@@ -52,8 +51,7 @@ def heat_map_figure(
     which a figure would hide.
     """
     require_axes(dataset, variable, x, y, over)
-    if len(thresholds) > 4:
-        raise ConfigError(f"thresholds = {list(thresholds)!r}; a figure can tell apart at most 4.")
+    require_thresholds(thresholds)
     panels = panels_of(dataset, over, (x, y))
     across, up = Placing.of(dataset, x), Placing.of(dataset, y)
     summaries = [_ordered(summarise_seeds(panel.data, variable), across, up) for panel in panels]
@@ -97,7 +95,9 @@ def heat_map_figure(
         if found and dataset.sizes.get("seed", 1) > 1:
             lines.append(line_handle("-", "each seed" if up.scale != "category" else "range of the seeds"))
         tables["boundary"] = with_panel(vertices, over, panels, dim="vertex")
-    legend_on_top(figure, [*lines, *mark_handles(marks, _meaning_of_infinite(variable))])
+    legend_on_top(
+        figure, [*lines, *mark_handles(marks, _meaning_of_infinite(variable), meaning_of_undefined(variable))]
+    )
     return DrawnFigure(figure, tables)
 
 

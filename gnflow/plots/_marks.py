@@ -67,18 +67,24 @@ def add_mark(axes: Axes, mark: Mark, horizontal: np.ndarray, vertical: np.ndarra
     )
 
 
-def mark_handles(marks: list[Mark], infinite: str = "infinite") -> list[Patch]:
+def meaning_of_undefined(variable: str) -> str:
+    """What the legend calls a cell whose run ended and that has no number."""
+    return "no value (here or in the reference)" if variable.endswith("_ratio") else _MARKS["undefined"].label
+
+
+def mark_handles(marks: list[Mark], infinite: str = "infinite", undefined: str = "no value") -> list[Patch]:
     """Legend entries for the marks, each once.
 
-    **Arguments:** `infinite`: what an infinite value means.
+    **Arguments:** `infinite`, `undefined`: what an infinite value, and none, mean.
     """
+    meanings = {_MARKS["infinite"]: infinite, _MARKS["undefined"]: undefined}
     return [
         Patch(
             facecolor=mark.face,
             edgecolor=_HATCH_COLOUR,
             hatch=mark.hatch,
             linewidth=0.3,
-            label=infinite if mark.label == "infinite" else mark.label,
+            label=meanings.get(mark, mark.label),
         )
         for mark in dict.fromkeys(marks)
     ]

@@ -1,7 +1,7 @@
 """Lines over an axis of a sweep: the median over the seeds, with a band for how far they lie apart."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import xarray as xr
@@ -12,6 +12,7 @@ from matplotlib.patches import Patch
 from ..regimes import summarise_seeds
 from ._colours import log_range, log_ticks
 from ._drawn import DrawnFigure
+from ._marks import meaning_of_undefined
 from ._panels import Panel, grid_of, label_rows, panel_width, panels_of, require_axes, with_panel
 from ._placing import Placing, value_title
 from ._style import axis_label, flow_handles, legend_on_top, look, new_figure, styled
@@ -25,7 +26,6 @@ _ABSENT = {"failed": "x", "missing": "|", "undefined": "_", "infinite": "^", "be
 _MEANING = {
     "failed": "failed",
     "missing": "not computed",
-    "undefined": "no value",
     "infinite": "infinite",
     "below": "below the axis",
 }
@@ -66,7 +66,7 @@ def seed_band_figure(
         rows, columns, height=_MARGIN + rows * _PANEL_HEIGHT, sharex=True, sharey="row" if len(variables) > 1 else True
     )
     names = [value_title(lines, value) for value in dataset[lines].to_numpy().tolist()]
-    tables, absent, some = {}, [], False
+    tables, absent, some = {}, {}, {}
     for row, variable in enumerate(variables):
         parts = [_summary(panel, variable, x, lines, placing, interval) for panel in panels]
         drawn = [part[name].to_numpy().ravel() for part in parts for name in ("median", "lower", "upper")]
@@ -75,8 +75,12 @@ def seed_band_figure(
             if ends is not None:
                 own.set_yscale("log")
             for index in range(part.sizes[lines]):
-                absent += _draw(own, part.isel({lines: index}), placing, index, None if ends is None else ends[0])
-            some = some or bool(np.any((part["num_values"] > 0) & (part["num_failed"] + part["num_missing"] > 0)))
+                floor = None if ends is None else ends[0]
+                for state in _draw(own, part.isel({lines: index}), placing, index, floor):
+                    absent[_meaning(state, variable)] = _ABSENT[state]
+            for reason in ("failed", "missing"):
+                if np.any((part["num_values"] > 0) & (part[f"num_{reason}"] > 0)):
+                    some[_MEANING[reason]] = None
             if row == 0 or len(variables) == 1:
                 own.set_title(panel.title)
             placing.apply(own, "x", panel_width(columns))
@@ -144,7 +148,14 @@ def _draw(axes: Axes, line: xr.Dataset, placing: Placing, index: int, floor: flo
     return absent
 
 
-def _legend_of_marks(dataset: xr.Dataset, interval: float, absent: list[str], some: bool) -> list[Line2D | Patch]:
+def _meaning(state: str, variable: str) -> str:
+    return meaning_of_undefined(variable) if state == "undefined" else _MEANING[state]
+
+
+def _legend_of_marks(
+    dataset: xr.Dataset, interval: float, absent: Mapping[str, str], some: Collection[str]
+) -> list[Line2D | Patch]:
+    """**Arguments:** `absent`: markers of points without a value, by meaning; `some`: why seeds are left out."""
     count = dataset.sizes.get("seed", 1)
     handles: list[Line2D | Patch] = []
     if count > 1:
@@ -152,19 +163,27 @@ def _legend_of_marks(dataset: xr.Dataset, interval: float, absent: list[str], so
         handles.append(Patch(color="0.35", alpha=_BAND + 0.1, linewidth=0, label=f"{share} of {count} seeds"))
     if some:
         handles.append(
-            Line2D([], [], linestyle="", marker="o", color="0.35", markerfacecolor="white", label="some seeds failed")
+            Line2D(
+                [],
+                [],
+                linestyle="",
+                marker="o",
+                color="0.35",
+                markerfacecolor="white",
+                label=f"some seeds {' or '.join(some)}",
+            )
         )
-    for state in dict.fromkeys(absent):
+    for meaning, marker in absent.items():
         handles.append(
             Line2D(
                 [],
                 [],
                 linestyle="",
-                marker=_ABSENT[state],
+                marker=marker,
                 color="0.35",
                 markersize=4.5,
                 markeredgewidth=1.2,
-                label=_MEANING[state],
+                label=meaning,
             )
         )
     return handles

@@ -141,8 +141,9 @@ def _draw_maps(part: xr.Dataset, axes: _Axes, wanted: Sequence[str], folder: Pat
     if _MOVEMENT in part:
         written += regime_map_figure(part, x=x, y=y, over=over).save(folder / f"regimes{suffix}.png")
         numeric = all(axis_scale(part[name].to_numpy()) != "category" and part.sizes[name] > 1 for name in (x, y))
-        if numeric and over is not None:
-            figure = boundary_figure(part, along=x, x=y, lines=over)
+        lines = _FLOW if over is None and _FLOW in part[_MOVEMENT].dims else over
+        if numeric and lines is not None:
+            figure = boundary_figure(part, along=x, x=y, lines=lines)
             written += figure.save(folder / f"boundary{suffix}.png")
     return written
 

@@ -19,7 +19,8 @@ def cell_states(dataset: xr.Dataset, variable: str) -> xr.DataArray:
     - "failed": its run failed (`failed` is True), whatever values it left;
     - "finite": there is a number;
     - "infinite": it is plus or minus infinity, as a time to a target that was not reached;
-    - "undefined": the run ended well and has no number, as where a metric is not defined for the flow.
+    - "undefined": the run ended well and has no number, as where a metric is not defined for the flow, or where a ratio
+      has none because the cell of the reference failed or is missing.
 
     So no cell is nan without a reason. Data without `result` or `failed` count as computed, and as not failed.
 

@@ -65,7 +65,10 @@ def central(values: np.ndarray, interval: float) -> tuple[float, float, float]:
     # Rounding must not push an index past the one it stands on.
     low = max(0, math.floor((1 - interval) / 2 * last + 1e-9))
     middle = ordered[[last // 2, -(-last // 2)]]
-    median = middle[0] if middle[0] == middle[1] else middle[0] + middle[1] if np.isinf(middle).any() else middle.mean()
-    if np.isinf(middle).all() and middle[0] != middle[1]:
+    if middle[0] == middle[1]:
+        median = middle[0]
+    elif np.isinf(middle).all():
         median = math.nan
+    else:
+        median = middle.mean()
     return float(median), float(ordered[low]), float(ordered[last - low])

@@ -95,10 +95,12 @@ def read_cell(payload: bytes, content_hash: str) -> tuple[xr.Dataset, dict[str, 
     **Arguments:** `content_hash`: the cell that the file should be of.
 
     **Raises:** `RunFolderError` that says what is wrong: not netCDF, truncated, of another format, of another cell, or
-    changed since it was written.
+    changed since it was written. `MemoryError`.
     """
     try:
         data = from_netcdf(payload)
+    except MemoryError:
+        raise  # which says nothing about the file
     except Exception as error:  # whatever HDF5 makes of bytes that are not its own
         raise RunFolderError(f"it cannot be read as netCDF ({type(error).__name__}: {error})") from error
     attrs = data.attrs
@@ -107,7 +109,7 @@ def read_cell(payload: bytes, content_hash: str) -> tuple[xr.Dataset, dict[str, 
     try:
         kept = attrs["content_hash"]
         spec = RunSpec.from_dict(json.loads(attrs["specification"]))
-        hashes = {content_hash, kept, spec.content_hash()}
+        hashes = {content_hash, kept, spec.content_hash(attrs.get("data_digest", ""))}
         intact = attrs["digest"] == _digest(data)
     except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
         raise RunFolderError(f"it is damaged ({type(error).__name__}: {error})") from error
@@ -127,10 +129,11 @@ def _outcome(
     wall_seconds: float,
     details: Mapping[str, Any],
 ) -> CellOutcome:
-    table = spec.to_dict()
+    table, data_file = spec.to_dict(), spec.data_digest
     attrs = {
         "gnflow_cell_format": CELL_FORMAT,
-        "content_hash": spec.content_hash(),
+        "content_hash": spec.content_hash(data_file),
+        "data_digest": data_file,
         "specification": json.dumps(table),
         "result_code": code,
         "result_message": message[:_LONGEST_TEXT],
@@ -165,7 +168,7 @@ def _record(data: xr.Dataset, payload: bytes) -> dict[str, Any]:
         "code": attrs["result_code"],
         "message": attrs["result_message"],
         "failed": bool(attrs["failed"]),
-        "time": _number(_times(data)[-1]) if data.sizes else "nan",
+        "time": _number(flow_times(data).to_numpy()[-1]) if data.sizes else "nan",
         "wall_seconds": _number(attrs["wall_seconds"]),
         "num_steps": stats.get("num_steps"),
         "finals": {name: _number(values[-1]) for name, values in _series(data).items()},
@@ -182,9 +185,9 @@ def _series(data: xr.Dataset) -> dict[str, np.ndarray]:
     return {str(name): array.to_numpy() for name, array in data.data_vars.items() if array.dims == along}
 
 
-def _times(data: xr.Dataset) -> np.ndarray:
-    # A run in steps has flow time beside the number of the step.
-    return data["time" if "time" in data.coords else "flow_time"].to_numpy()
+def flow_times(data: xr.Dataset) -> xr.DataArray:
+    """Flow times of what was saved along a run: of one in steps they stand beside the number of the step."""
+    return data["time" if "time" in data.coords else "flow_time"]
 
 
 def _time_to_targets(data: xr.Dataset) -> dict[str, float | str]:
@@ -192,10 +195,12 @@ def _time_to_targets(data: xr.Dataset) -> dict[str, float | str]:
 
     Between saved times the logarithm of the loss is interpolated linearly in time.
     """
-    times, losses = _times(data), data["train_loss"].to_numpy()
+    times, losses = flow_times(data).to_numpy(), data["train_loss"].to_numpy()
     with np.errstate(all="ignore"):  # a run may begin or end without a finite loss; it then reaches nothing
         excess = np.maximum(losses - data.attrs["loss_minimum"], np.finfo(float).tiny)
-        relative = excess / excess[0]
+        relative = np.maximum(excess / excess[0], np.finfo(float).tiny)
+    if not np.isfinite(excess[0]):
+        relative = np.full(losses.shape, math.nan)
     found: dict[str, float | str] = {}
     for target in TARGETS:
         below = np.flatnonzero(relative <= target * (1 + _TARGET_SLACK))
@@ -203,9 +208,10 @@ def _time_to_targets(data: xr.Dataset) -> dict[str, float | str]:
         if below.size:
             after = int(below[0])
             # `after` is at least 1, since the first relative loss is 1.
-            steep = np.log(relative[after - 1]) - np.log(relative[after])
-            part = (np.log(relative[after - 1]) - math.log(target)) / steep
-            reached = times[after - 1] + min(part, 1.0) * (times[after] - times[after - 1])
+            before, reached = relative[after - 1], times[after]
+            if np.isfinite(before):  # from a loss that is no number nothing is interpolated
+                part = (np.log(before) - math.log(target)) / (np.log(before) - np.log(relative[after]))
+                reached = times[after - 1] + min(part, 1.0) * (times[after] - times[after - 1])
         found[target_name(target)] = _number(reached)
     return found
 

@@ -30,6 +30,10 @@ def make_engine(engine: str | AbstractEngine, **options: Any) -> AbstractEngine:
             if name not in known:
                 raise ConfigError(f"the local engine has no option {name!r}; it has {', '.join(known)}.")
         return LocalEngine(**given)
+    if "cluster" in given:
+        raise ConfigError(
+            f"cluster = {given['cluster']!r} is given beside engine = {engine!r}, which says it; leave it out."
+        )
     if engine in _NAMES:
         return DaskEngine("slurm" if engine == "slurm" else "local", **given)
     if isinstance(engine, str) and "://" in engine:

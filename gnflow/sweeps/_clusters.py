@@ -2,13 +2,14 @@
 
 import contextlib
 import importlib
+import inspect
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,11 @@ _DEATH_TIMEOUT = "20"  # seconds after which a local worker without a scheduler 
 _PATIENCE = 3.0  # seconds that local workers have to end by themselves
 # JAX takes seconds to import; a worker is ready to be given a cell when that is done.
 _PRELOAD = ["--preload", "gnflow.sweeps._worker"]
+# What LocalCluster has for workers of its own, and for other uses than ours.
+_NOT_OPTIONS = ("n_workers", "threads_per_worker", "processes", "loop", "start", "asynchronous", "ip")
 _QUIET = 50  # logging.CRITICAL: deaths of workers are reported by us, with the cell they had
+
+Cluster = tuple[Any, Callable[[], bool]]
 
 
 def require(module: str, extra: str) -> Any:
@@ -35,13 +40,22 @@ def require(module: str, extra: str) -> Any:
 @contextlib.contextmanager
 def local_cluster(
     workers: int, threads: int, memory_gib: float, cache: Path | None, options: Mapping[str, Any]
-) -> Iterator[Any]:
+) -> Iterator[Cluster]:
     """A scheduler in this process and workers as processes of their own, started as a job script would start them.
 
     **Arguments:** `memory_gib`: of each worker; one that takes more is ended by its nanny; `options`: of
-    `distributed.LocalCluster`.
+    `distributed.LocalCluster`, those about its scheduler.
+
+    **Yields:** the cluster, and a function that says whether any worker process still runs.
+
+    **Raises:** `ConfigError` for options that it does not take.
     """
     distributed = require("distributed", "dask")
+    known = [name for name in inspect.signature(distributed.LocalCluster).parameters if name not in _NOT_OPTIONS]
+    known = [name for name in known if not name.startswith("worker_")]
+    for name in options:
+        if name not in known:  # LocalCluster would hand it to workers, of which it starts none here
+            raise ConfigError(f"the local Dask cluster has no option {name!r}; it has {', '.join(known)}.")
     settings = {"processes": True, "dashboard_address": None, "silence_logs": _QUIET, "host": "127.0.0.1", **options}
     with (
         _no_deaths_allowed(),
@@ -68,7 +82,7 @@ def local_cluster(
             for _ in range(workers)
         ]
         try:
-            yield cluster
+            yield cluster, lambda: any(process.poll() is None for process in processes)
         finally:
             _end(processes)
 
@@ -76,11 +90,13 @@ def local_cluster(
 @contextlib.contextmanager
 def slurm_cluster(
     workers: int, threads: int, memory_gib: float, cache: Path | None, options: Mapping[str, Any]
-) -> Iterator[Any]:
+) -> Iterator[Cluster]:
     """A scheduler in this process and one Slurm job for each worker.
 
     **Arguments:** `threads`: cores of each job; `memory_gib`: memory of each job; `options`: of
     `dask_jobqueue.SLURMCluster` (`queue`, `account`, `walltime`, ...); Dask's configuration (jobqueue.yaml) has the others.
+
+    **Yields:** the cluster, and a function that is always true: jobs that have ended are submitted again.
 
     **Raises:** `ConfigError` for options that it does not take, and where jobs cannot be submitted.
     """
@@ -110,7 +126,7 @@ def slurm_cluster(
             raise ConfigError(f"these options make no dask_jobqueue.SLURMCluster: {error}.") from error
         with cluster:
             cluster.scale(jobs=workers)
-            yield cluster
+            yield cluster, lambda: True
 
 
 @contextlib.contextmanager

@@ -6,14 +6,14 @@ import math
 import os
 import queue
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from .._core import ConfigError, GnflowError, require_positive_int
+from .._core import ConfigError, GnflowError
 from ..config import RunSpec
 from ._cell import WORKER_DIED, CellOutcome, outcome_of_code, outcome_of_error
-from ._clusters import local_cluster, require, slurm_cluster
-from ._engine import AbstractEngine, Wanted, every_cell
+from ._clusters import Cluster, local_cluster, require, slurm_cluster
+from ._engine import AbstractEngine, Wanted, every_cell, require_engine_options
 from ._environment import compile_cache
 from ._machine import available_memory_gib, num_cores
 from ._memory import BASE_GIB
@@ -67,14 +67,9 @@ class DaskEngine(AbstractEngine):
             raise ConfigError(
                 f"cluster = {cluster!r}; expected 'local', 'slurm' or the address of a Dask scheduler (tcp://host:port)."
             )
-        sizes = {name: size for name, size in (("workers", workers), ("threads", threads)) if size is not None}
-        require_positive_int(ConfigError, **sizes)
-        if memory_gib is not None and not memory_gib > 0:
-            raise ConfigError(f"memory_gib = {memory_gib!r}; expected a positive number of GiB, or None.")
-        if not isinstance(retries, int) or retries < 0:
-            raise ConfigError(f"retries = {retries!r}; expected an integer of at least 0.")
+        require_engine_options(workers, memory_gib, retries, threads=threads)
         if cluster not in _CLUSTERS:
-            for name, value in {**sizes, "memory_gib": memory_gib, **options}.items():
+            for name, value in {"workers": workers, "threads": threads, "memory_gib": memory_gib, **options}.items():
                 if value is not None:
                     raise ConfigError(f"{name} = {value!r}, but the scheduler at {cluster} has workers of its own.")
         self._cluster = cluster
@@ -98,9 +93,11 @@ class DaskEngine(AbstractEngine):
         if not tasks:
             return
         with contextlib.ExitStack() as stack:
-            cluster = stack.enter_context(self._start(tasks)) if self._cluster in _CLUSTERS else None
+            cluster, has_workers = None, lambda: True
+            if self._cluster in _CLUSTERS:
+                cluster, has_workers = stack.enter_context(self._start(tasks))
             client = stack.enter_context(self._connect(cluster))
-            yield from _Run(client, cluster, self._sizes()[0], self._retries, tasks, wanted).outcomes()
+            yield from _Run(client, cluster, has_workers, self._sizes()[0], self._retries, tasks, wanted).outcomes()
 
     def _sizes(self) -> tuple[int, int]:
         """Number of workers and threads of each."""
@@ -110,7 +107,7 @@ class DaskEngine(AbstractEngine):
         workers = {"slurm": 4}.get(self._cluster, 1) if self._workers is None else self._workers
         return workers, 1 if self._threads is None else self._threads
 
-    def _start(self, tasks: Sequence[Task]) -> contextlib.AbstractContextManager[Any]:
+    def _start(self, tasks: Sequence[Task]) -> contextlib.AbstractContextManager[Cluster]:
         workers, threads = self._sizes()
         memory = self._memory_gib
         if memory is None and self._cluster == "local":
@@ -136,9 +133,19 @@ class DaskEngine(AbstractEngine):
 class _Run:
     """One run of the engine: what waits, what is with the workers."""
 
-    def __init__(self, client: Any, cluster: Any, workers: int, retries: int, tasks: Sequence[Task], wanted: Wanted):
+    def __init__(
+        self,
+        client: Any,
+        cluster: Any,
+        has_workers: Callable[[], bool],
+        workers: int,
+        retries: int,
+        tasks: Sequence[Task],
+        wanted: Wanted,
+    ):
         self._client = client
         self._cluster = cluster
+        self._has_workers = has_workers
         self._workers = workers
         self._retries = retries
         self._wanted = wanted
@@ -171,7 +178,7 @@ class _Run:
     def _submit(self) -> None:
         """Keep each worker busy with one task; more in a worker's queue would share the blame for its death."""
         alone = any(task.deaths >= self._retries > 0 for task in self._running.values())
-        slots = 0 if alone else max(self._workers, sum(self._client.nthreads().values()))
+        slots = 0 if alone else max(self._workers, len(self._client.nthreads()))
         while len(self._running) < slots and (task := self._next()) is not None:
             future = self._client.submit(work, task.cell.to_dict(), key=next(self._names), pure=False)
             self._running[future] = task
@@ -214,6 +221,11 @@ class _Run:
         """Submit the jobs of lost workers again; notice that the scheduler has gone."""
         if self._client.status in ("closed", "closing"):
             raise self._lost()
+        if not self._has_workers():
+            raise GnflowError(
+                "no worker process of the local Dask cluster is left, and none has said why; the engine 'local' shows what "
+                "its workers write. Finished cells are kept."
+            )
         if hasattr(self._cluster, "job_script") and len(self._client.nthreads()) < self._workers:
             self._cluster.scale(jobs=self._workers)
 

@@ -12,7 +12,7 @@ import xarray as xr
 
 from .._core import ConfigError, RunFolderError, nearest_name
 from ..simulate import Trajectory, load as load_run
-from ._cell import TARGETS, target_name
+from ._cell import TARGETS, flow_times, target_name
 from ._specification import SweepSpec
 from ._store import SWEEP_FILE, SweepStore
 
@@ -125,7 +125,11 @@ def dataset_of(
 
 
 def load_curves(
-    folder: str | os.PathLike[str], variables: Iterable[str] = ("train_loss",), **positions: Any
+    folder: str | os.PathLike[str],
+    variables: Iterable[str] = ("train_loss",),
+    *,
+    optional: Iterable[str] = (),
+    **positions: Any,
 ) -> xr.Dataset:
     """What was measured along the runs of a sweep, over (axes..., flow, seed, save).
 
@@ -133,7 +137,8 @@ def load_curves(
     end. Failed runs have what they got to; missing ones are nan.
 
     **Arguments:** `folder`; `variables`: which; those that depend on more than time keep their further dimensions;
-    `positions`: values of the axes, of flow or seed, to read only those, as `xarray.Dataset.sel` takes them.
+    `optional`: further variables, left out where no run has them; `positions`: values of the axes, of flow or seed, to read
+    only those, as `xarray.Dataset.sel` takes them.
 
     **Raises:** `RunFolderError` if the folder holds no sweep; `ConfigError` for a variable that no run has, a position that
     is not on the axis, or a further dimension whose length is not the same in all the runs chosen.
@@ -147,7 +152,8 @@ def load_curves(
     except (KeyError, ValueError, TypeError) as error:
         known = {name: places[name].to_numpy().tolist() for name in spec.dims}
         raise ConfigError(f"there is no position {positions!r} in the sweep; its axes are {known}.") from error
-    wanted = tuple(variables)
+    required = tuple(variables)
+    wanted = tuple(dict.fromkeys((*required, *optional)))
     runs: dict[int, dict[str, xr.Variable]] = {}
     seen: set[str] = set()
     for place in np.unique(places.to_numpy()):
@@ -156,9 +162,10 @@ def load_curves(
             continue
         data = store.read(spec.hashes[place])
         seen |= {str(name) for name in data.data_vars}
-        times = data["time" if "time" in data.coords else "flow_time"].variable
-        runs[int(place)] = {name: data[name].variable for name in wanted if name in data.data_vars} | {_TIMES: times}
-    for name in wanted:
+        runs[int(place)] = {name: data[name].variable for name in wanted if name in data.data_vars} | {
+            _TIMES: flow_times(data).variable
+        }
+    for name in required:
         if runs and name not in seen:
             raise ConfigError(f"no run of the sweep in {folder} has {name!r}; {nearest_name(name, seen)}")
     curves = {name: _padded(name, places, runs) for name in (_TIMES, *wanted)}

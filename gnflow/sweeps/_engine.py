@@ -3,6 +3,7 @@
 import abc
 from collections.abc import Callable, Iterator, Sequence
 
+from .._core import ConfigError, require_positive_int
 from ..config import RunSpec
 from ._cell import CellOutcome
 
@@ -12,6 +13,19 @@ Wanted = Callable[[RunSpec], bool]
 def every_cell(cell: RunSpec) -> bool:
     """Whether a cell is wanted: each is."""
     return True
+
+
+def require_engine_options(workers: int | None, memory_gib: float | None, retries: int, **others: int | None) -> None:
+    """Check what engines have in common; None is for a default, and `others` are positive integers.
+
+    **Raises:** `ConfigError` for a number out of range.
+    """
+    given = {name: number for name, number in {"workers": workers, **others}.items() if number is not None}
+    require_positive_int(ConfigError, **given)
+    if memory_gib is not None and not memory_gib > 0:
+        raise ConfigError(f"memory_gib = {memory_gib!r}; expected a positive number of GiB, or None.")
+    if not isinstance(retries, int) or retries < 0:
+        raise ConfigError(f"retries = {retries!r}; expected an integer of at least 0.")
 
 
 class AbstractEngine(abc.ABC):
@@ -27,7 +41,8 @@ class AbstractEngine(abc.ABC):
         A cell that fails has an outcome that says so (`CellOutcome.record["code"]`); it does not stop the others. Closing the
         iterator (leaving the loop, an exception, Ctrl-C) ends whatever is running and frees what the engine holds.
 
-        **Arguments:** `cells`: to carry out, no two of one content hash; `wanted`: asked just before a cell is started, and
+        **Arguments:** `cells`: to carry out, no two of one content hash, in the order in which they should be started,
+        other things being equal; `wanted`: asked just before a cell is started, and
         False for one that need not be computed any more, because another process has finished it meanwhile.
 
         **Raises:** `ConfigError` if the engine cannot be started on this machine.

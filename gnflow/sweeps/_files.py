@@ -68,22 +68,21 @@ def is_temporary(name: str) -> bool:
     return _TEMPORARY.fullmatch(name) is not None
 
 
-def remove_if_abandoned(file: Path) -> bool:
-    """Remove a temporary file whose writer is dead. **Returns:** whether it is gone.
+def remove_if_abandoned(file: Path) -> None:
+    """Remove a temporary file whose writer is dead.
 
     The writer is dead if it ran on this machine and its process does not exist; of writers elsewhere only an hour tells.
     """
     found = _TEMPORARY.fullmatch(file.name)
     if found is None:
-        return False
+        return
     here = found["host"] == socket.gethostname().replace("~", "-")
     try:
         if not (here and not _is_running(int(found["pid"]))) and time.time() - file.stat().st_mtime < _STALE_SECONDS:
-            return False
+            return
         file.unlink(missing_ok=True)
     except OSError:
-        return False  # somebody else's, or a read-only folder: it does no harm
-    return True
+        pass  # somebody else's, or a read-only folder: it does no harm
 
 
 def _is_running(pid: int) -> bool:

@@ -7,10 +7,10 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import wait
 
-from .._core import ConfigError, forget_compiled_programs, require_positive_int
+from .._core import ConfigError, forget_compiled_programs
 from ..config import RunSpec
 from ._cell import WORKER_DIED, CellOutcome, carry_out, outcome_of_code
-from ._engine import AbstractEngine, Wanted, every_cell
+from ._engine import AbstractEngine, Wanted, every_cell, require_engine_options
 from ._environment import compile_cache, worker_environment
 from ._machine import available_memory_gib, num_cores
 from ._memory import BASE_GIB
@@ -52,24 +52,20 @@ class LocalEngine(AbstractEngine):
         compile_cache: bool | str | os.PathLike[str] = True,
         retries: int = 2,
     ):
-        require_positive_int(ConfigError, **({} if workers is None else {"workers": workers}))
-        if memory_gib is not None and not memory_gib > 0:
-            raise ConfigError(f"memory_gib = {memory_gib!r}; expected a positive number of GiB, or None.")
-        if not isinstance(retries, int) or retries < 0:
-            raise ConfigError(f"retries = {retries!r}; expected an integer of at least 0.")
+        require_engine_options(workers, memory_gib, retries)
         self._workers = workers
         self._memory_gib = memory_gib
         self._compile_cache = compile_cache
         self._retries = retries
 
     @property
-    def in_process(self) -> bool:
+    def _in_process(self) -> bool:
         """Whether the cells run in this process."""
         return self._workers == 1
 
     def describe(self) -> str:
         """How many processes, threads and GiB."""
-        if self.in_process:
+        if self._in_process:
             return "this process"
         workers, threads, memory = self._shares()
         return f"{workers} processes on this machine, {threads} threads each, {memory:.1f} GiB together"
@@ -77,7 +73,7 @@ class LocalEngine(AbstractEngine):
     def run(self, cells: Sequence[RunSpec], wanted: Wanted = every_cell) -> Iterator[CellOutcome]:
         """Outcomes of the cells as they finish; see `AbstractEngine.run`."""
         tasks = tasks_of(cells)
-        if self.in_process:
+        if self._in_process:
             yield from self._run_here(tasks, wanted)
         else:
             yield from self._run_in_workers(tasks, wanted)

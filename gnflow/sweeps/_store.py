@@ -1,6 +1,7 @@
 """The folder of a sweep: one file for each cell, an index, and nothing that a kill can spoil."""
 
 import dataclasses
+import errno
 import hashlib
 import os
 import re
@@ -24,6 +25,8 @@ _INDEX = "index.jsonl"
 _SET_ASIDE = "set_aside"
 _KNOWN = (SWEEP_FILE, _CELLS, _INDEX, _SET_ASIDE)
 _PROBE_BYTES = 65536  # as much as a cell's file may have; a full disk has not even that
+# Errors that say nothing about the file: too many open files, no memory, a network file system that lost track.
+_PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE)
 _CELL_FILE = re.compile(r"(?P<hash>[0-9a-f]{16})\.nc")
 
 
@@ -44,7 +47,7 @@ class SweepStore:
     """Where the cells of a sweep are kept.
 
     - `sweep.toml`: the sweep as it was run, its size and overrides applied;
-    - `cells/ab/<content hash>.nc`: a file for each finished cell, failed ones included (`gnflow.sweeps.read_cell`);
+    - `cells/ab/<content hash>.nc`: a file for each finished cell, failed ones included (`SweepStore.read`);
     - `index.jsonl`: a line for each of them, so that they need not be opened; it may be deleted;
     - `set_aside/`: files that were found damaged or are not the cell their name says.
 
@@ -73,7 +76,10 @@ class SweepStore:
         try:
             if not self._fits(spec, file, text):
                 self.folder.mkdir(parents=True, exist_ok=True)
-                write_whole(file, text.encode())
+                # Held, so that of two sweeps that begin here at once the second one sees the first.
+                with self._index.locked():
+                    if not self._fits(spec, file, text):
+                        write_whole(file, text.encode())
         except OSError as error:
             raise error if isinstance(error, RunFolderError) else cannot_write(self.folder, error) from error
 
@@ -123,9 +129,16 @@ class SweepStore:
         if not file.is_file():
             raise RunFolderError(f"{self.folder} holds no sweep: there is no {SWEEP_FILE} in it.")
         try:
-            return SweepSpec.from_dict(read_toml(file))
+            spec = SweepSpec.from_dict(read_toml(file))
         except ConfigError as error:
             raise RunFolderError(f"{file} cannot be read: {error}") from error
+        absent = {str(cell.problem["path"]): None for cell in spec.cells if cell.lacks_data}
+        if absent:
+            print(
+                f"gnflow: {', '.join(absent)} cannot be read; cells that were computed with it are not recognised.",
+                file=sys.stderr,
+            )
+        return spec
 
     def holds(self, content_hash: str) -> bool:
         """Whether a cell's file is there, unopened."""
@@ -214,7 +227,11 @@ class SweepStore:
             return None  # another process has set it aside
         except PermissionError as error:
             raise RunFolderError(f"{file.path} cannot be read: permission is denied.") from error
-        except OSError as error:  # the disk's, or gnflow's own for a file that is not what it should be
+        except OSError as error:  # the machine's, the disk's, or gnflow's own for a file that is not what it should be
+            if error.errno in _PASSING:
+                raise RunFolderError(
+                    f"{file.path} cannot be read now: {error.strerror}; when that has passed, give the same command again."
+                ) from error
             self._put_aside(file.path, str(error), file.mtime_ns)
             return None
 

@@ -18,6 +18,7 @@ from ._engine import AbstractEngine
 from ._progress import SweepProgress
 from ._specification import SweepSpec, read_sweep
 from ._store import SWEEP_FILE, SweepStore
+from ._task import largest_first
 
 try:
     import fcntl
@@ -83,8 +84,8 @@ def sweep(
         bar = SweepProgress(len(spec.cells), len(kept), sum(record["failed"] for record in kept), progress)
         with _turn(store.folder) as first:
             # Two runners start at opposite ends and meet in the middle.
-            order = list(pending.values()) if first else list(pending.values())[::-1]
-            _carry_out(order, again, carrier, store, bar)
+            order = largest_first(list(pending.values()))
+            _carry_out(order if first else order[::-1], again, carrier, store, bar)
         finished = store.finished(spec.hashes)
     return dataset_in(store, spec, finished)
 

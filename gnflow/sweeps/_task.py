@@ -8,6 +8,8 @@ from typing import Any
 from ..config import RunSpec
 from ._memory import estimated_memory_gib
 
+_estimates: dict[str, float] = {}  # by program; an estimate makes the cell's problem and model
+
 
 @dataclasses.dataclass(frozen=True)
 class Task:
@@ -28,20 +30,24 @@ class Task:
 
 
 def tasks_of(cells: Sequence[RunSpec]) -> list[Task]:
-    """The cells as tasks, those that need most memory (and so most time) first, otherwise in their order."""
-    memory: dict[str, float] = {}
+    """The cells as tasks, in their order."""
     tasks = []
     for cell in cells:
         program = program_of(cell)
-        if program not in memory:
-            memory[program] = estimated_memory_gib(cell)
-        tasks.append(Task(cell, program, memory[program]))
-    return sorted(tasks, key=lambda task: -task.memory_gib)
+        if program not in _estimates:
+            _estimates[program] = estimated_memory_gib(cell)
+        tasks.append(Task(cell, program, _estimates[program]))
+    return tasks
+
+
+def largest_first(cells: Sequence[RunSpec]) -> list[RunSpec]:
+    """The cells that need most memory (and so most time) first, otherwise in their order."""
+    return [task.cell for task in sorted(tasks_of(cells), key=lambda task: -task.memory_gib)]
 
 
 def program_of(cell: RunSpec) -> str:
     """Everything of a cell but its numbers with a fraction and its seed, which change no shape and no compiled program."""
-    parts = (cell.problem, cell.model, cell.flow, cell.integration, cell.stop, cell.metrics)
+    parts = (cell.problem, cell.model, cell.flow, cell.integration, cell.stop, cell.metrics, cell.data_digest)
     return json.dumps(_without_fractions(parts), sort_keys=True)
 
 

@@ -1,9 +1,11 @@
 """A worker: cells come in, outcomes go out. It keeps nothing, so it may be killed at any time."""
 
+import io
 import os
 import pickle
 import queue
 import signal
+import struct
 import sys
 import threading
 from collections.abc import Mapping
@@ -16,6 +18,8 @@ from ..config import RunSpec
 from ._cell import CellOutcome, carry_out
 
 READY = "ready"
+_LENGTH = struct.Struct("<Q")  # before each message: its number of bytes
+_LARGEST_READ = 2**20  # bytes; a length that is none must not ask for all memory at once
 
 
 def work(table: Mapping[str, Any]) -> CellOutcome:
@@ -36,9 +40,9 @@ def serve() -> None:
     os.dup2(2, 1)  # whatever a library prints must not get between the replies
     tables: queue.SimpleQueue[Mapping[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(sys.stdin.buffer, tables), daemon=True).start()
-    _send(READY, replies)
+    send(READY, replies)
     while True:
-        _send(work(tables.get()), replies)
+        send(work(tables.get()), replies)
 
 
 def _receive(source: IO[bytes], tables: "queue.SimpleQueue[Any]") -> None:
@@ -50,6 +54,29 @@ def _receive(source: IO[bytes], tables: "queue.SimpleQueue[Any]") -> None:
             os._exit(0)
 
 
-def _send(message: Any, replies: IO[bytes]) -> None:
-    pickle.dump(message, replies, protocol=pickle.HIGHEST_PROTOCOL)
+def send(message: Any, replies: IO[bytes]) -> None:
+    """Write a message as `receive` reads it: its length, and itself pickled."""
+    content = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
+    replies.write(_LENGTH.pack(len(content)) + content)
     replies.flush()
+
+
+def receive(replies: io.RawIOBase) -> Any:
+    """Wait for the next message, and take no byte of what follows it.
+
+    **Arguments:** `replies`: unbuffered, so that what has not been received can still be waited for.
+
+    **Raises:** `EOFError` where the stream ends before the message does; `pickle.UnpicklingError` for what is no message.
+    """
+    (length,) = _LENGTH.unpack(_exactly(replies, _LENGTH.size))
+    return pickle.loads(_exactly(replies, length))
+
+
+def _exactly(replies: io.RawIOBase, length: int) -> bytes:
+    content = bytearray()
+    while len(content) < length:
+        part = replies.read(min(length - len(content), _LARGEST_READ))
+        if not part:
+            raise EOFError
+        content += part
+    return bytes(content)

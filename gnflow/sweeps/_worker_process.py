@@ -1,6 +1,7 @@
 """The engine's end of a local worker process."""
 
 import contextlib
+import io
 import pickle
 import signal
 import subprocess
@@ -10,7 +11,7 @@ from typing import IO
 
 from ._cell import CellOutcome
 from ._task import Task
-from ._worker import READY
+from ._worker import READY, receive
 
 _PATIENCE = 2.0  # seconds that a worker has to end by itself
 
@@ -50,11 +51,6 @@ class WorkerProcess:
         """What to wait for (`multiprocessing.connection.wait`): it is readable when there is something to receive."""
         return self._output.fileno()
 
-    @property
-    def process_id(self) -> int:
-        """The operating system's number of the process."""
-        return self._process.pid
-
     def start(self, task: Task) -> None:
         """Hand over a task; its outcome is what `receive` returns next."""
         self.task, self.program = task, task.program
@@ -69,7 +65,7 @@ class WorkerProcess:
         **Raises:** `WorkerDiedError`.
         """
         try:
-            message = pickle.load(self._output)
+            message = receive(self._output)
         except (EOFError, OSError, pickle.UnpicklingError) as error:
             raise WorkerDiedError(self._how_it_ended(), self._ready) from error
         if message == READY:
@@ -87,7 +83,8 @@ class WorkerProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._output.close()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
 
     def _how_it_ended(self) -> str:
         try:
@@ -107,6 +104,7 @@ class WorkerProcess:
         return self._process.stdin
 
     @property
-    def _output(self) -> IO[bytes]:
-        assert self._process.stdout is not None
-        return self._process.stdout
+    def _output(self) -> io.RawIOBase:
+        # Beneath its buffer, in which a second message could lie unnoticed: waiting is for the descriptor.
+        assert isinstance(self._process.stdout, io.BufferedReader)
+        return self._process.stdout.raw

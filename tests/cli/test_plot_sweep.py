@@ -74,6 +74,18 @@ def test_everything_that_the_data_allow(folder, capsys):
     } <= names
 
 
+def test_particles_without_a_teacher(tmp_path, capsys):
+    (tmp_path / "data.csv").write_text("a,b,y\n1,2,0.5\n2,1,1.5\n0,1,1.0\n")
+    problem = f'[problem]\nkind = "file"\npath = "{tmp_path}/data.csv"\ntarget = "y"\n'
+    start, end = CONFIG.index("[problem]"), CONFIG.index("[model]")
+    (tmp_path / "tiny.toml").write_text(CONFIG[:start] + problem + CONFIG[end:])
+    assert (
+        main(["sweep", str(tmp_path / "tiny.toml"), "--out", str(tmp_path / "out"), "--workers", "1", "--quiet"]) == 0
+    )
+    names = plotted(tmp_path / "out", capsys, "--curves")
+    assert {"curves-train_loss.png", "particles-tau0=0.1.gif", "particles-tau0=10.gif"} <= names
+
+
 def test_the_numbers_beside_a_figure_are_those_of_the_cells(folder, capsys):
     names = plotted(
         folder, capsys, "--variable", "test_loss_ratio", "--reference", "newton", "--x", "tau0", "--y", "flow"

@@ -59,6 +59,10 @@ class TestSweep:
             (["--engine", "cloud"], "engine = 'cloud'"),
             (["--option", "walltime=1:00"], "has no option 'walltime'"),
             (["--memory", "-1"], "memory_gib = -1.0"),
+            (["--option", "memory_gib=4"], "--option memory_gib=4: memory_gib is not given so; use --memory GIB"),
+            (["--option", "progress=true"], "unless --quiet is given"),
+            (["--engine", "dask", "--option", "cluster=slurm"], "use --engine"),
+            (["--option", "walltime"], "--option 'walltime'; expected key=value"),
         ],
     )
     def test_bad_input_is_one_line_and_nothing_is_written(self, config, tmp_path, capsys, arguments, message):

@@ -163,6 +163,17 @@ class TestHash:
     def test_what_decides_the_result_changes_it(self, assignment):
         assert run_of(changed(assignment)).content_hash() != run_of(TABLE).content_hash()
 
+    def test_a_data_file_is_its_content(self, tmp_path):
+        file = tmp_path / "data.csv"
+        run = dataclasses.replace(run_of(TABLE), problem={"kind": "file", "path": str(file)})
+        absent = run.content_hash()
+        file.write_text("x,y\n1,2\n")
+        first = run.content_hash()
+        file.write_text("x,y\n1,3\n")
+        assert len({absent, first, run.content_hash()}) == 3
+        file.write_text("x,y\n1,2\n")
+        assert run.content_hash() == first
+
     def test_names_do_not(self):
         run = run_of(TABLE)
         assert dataclasses.replace(run, variant="other", flow_name="other").content_hash() == run.content_hash()

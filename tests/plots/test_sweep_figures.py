@@ -265,6 +265,27 @@ class TestSeedBands:
         whole = [line for line in by_title["$N$ = 100"].get_lines() if line.get_linestyle() == "-"]
         assert np.isnan(whole[1].get_ydata()).tolist() == [True] + [False] * 6
 
+    def test_the_legend_says_why_seeds_are_left_out(self, complete):
+        data = complete.sel(n_train=500, drop=True)
+        some = {"tau0": 1.0, "seed": 1}
+        data["result"] = xr.full_like(data["test_loss"], "t1_reached", dtype=object)
+        data["result"].loc[some] = "missing"
+        assert "some seeds not computed" in legend_texts(seed_band_figure(data, "test_loss", x="tau0").figure)
+        data["failed"] = xr.zeros_like(data["test_loss"], dtype=bool)
+        data["failed"].loc[{**some, "seed": 2}] = True
+        texts = legend_texts(seed_band_figure(data, "test_loss", x="tau0").figure)
+        assert "some seeds failed or not computed" in texts
+
+    def test_a_ratio_without_a_value_may_be_the_reference_s_fault(self, complete):
+        data = complete.sel(n_train=500, drop=True)
+        data["failed"] = xr.zeros_like(data["test_loss"], dtype=bool)
+        data["failed"].loc[{"tau0": 1.0, "flow": "gradient_flow"}] = True
+        data["test_loss"] = data["test_loss"].where(~data["failed"])
+        ratios = order_parameters(data, "gradient_flow")
+        meaning = "no value (here or in the reference)"
+        assert meaning in legend_texts(seed_band_figure(ratios, "test_loss_ratio", x="tau0").figure)
+        assert meaning in legend_texts(heat_map_figure(ratios, "test_loss_ratio", x="tau0", y="flow").figure)
+
     def test_zeros_are_marked_as_below_the_axis(self, one_size):
         drawn = seed_band_figure(one_size, "kernel_distance", x="tau0")
         marks = [line for line in panels(drawn.figure)[0].get_lines() if line.get_marker() == "v"]
@@ -299,6 +320,10 @@ class TestBoundaryFigure:
         data = complete.expand_dims(width=[1, 2])
         with pytest.raises(ConfigError, match="also varies along"):
             boundary_figure(data, along="tau0", x="n_train")
+
+    def test_more_thresholds_than_can_be_told_apart_are_refused(self, complete):
+        with pytest.raises(ConfigError, match="at most 4"):
+            boundary_figure(complete, along="tau0", x="n_train", thresholds=[0.1, 0.2, 0.3, 0.4, 0.5])
 
 
 def decay(num_saves=(20, 20, 14)):
@@ -384,6 +409,14 @@ class TestAllFigures:
         names = {path.name for path in draw_sweep_figures(one_size, tmp_path, variables=["test_loss"])}
         assert {"map-test_loss.png", "regimes.png", "lines.png"} <= names
         assert {row["flow"] for row in rows_of(tmp_path / "map-test_loss.csv")} == set(FLOWS)
+
+    def test_one_flow_has_a_boundary_too(self, complete, tmp_path):
+        one = complete.sel(flow=["gauss_newton"], n_train=[100, 500])
+        names = {path.name for path in draw_sweep_figures(one, tmp_path, variables=["kernel_distance"])}
+        assert {"map-kernel_distance.png", "boundary.png", "boundary.csv"} <= names
+        found = boundary(one, threshold=0.1, along="tau0")["median"].squeeze("flow")
+        rows = [row for row in rows_of(tmp_path / "boundary.csv") if float(row["threshold"]) == 0.1]
+        assert [float(row["median"]) for row in rows] == found.to_numpy().tolist()
 
     def test_the_time_to_the_smallest_target_that_half_of_the_runs_reached(self, one_size, tmp_path):
         draw_sweep_figures(one_size, tmp_path, variables=["time_to_target"])

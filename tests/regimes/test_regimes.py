@@ -14,6 +14,7 @@ from gnflow.regimes import (
     regime_names,
     summarise_seeds,
 )
+from gnflow.regimes._summary import central
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +174,12 @@ class TestSummary:
         found = summarise_seeds(data, "test_loss")
         assert found["median"].to_numpy().tolist() == [2.0, np.inf, 2.0]
         assert found["state"].to_numpy().tolist() == ["finite", "infinite", "finite"]
+
+    def test_between_minus_and_plus_infinity_there_is_no_median(self):
+        median, lower, upper = central(np.array([np.inf, -np.inf]), 1.0)
+        assert np.isnan(median)
+        assert (lower, upper) == (-np.inf, np.inf)
+        assert central(np.array([2.0, -np.inf]), 1.0)[0] == -np.inf
 
     def test_the_interval_is_a_central_share(self, complete):
         data = grid_dataset(tau0=(1.0,), sizes=None, flows=("gradient_flow",), seeds=tuple(range(11)))

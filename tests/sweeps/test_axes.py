@@ -98,6 +98,8 @@ REFUSED = [
     ({"a": {"path": "flows.newtn.power", "values": [1]}}, r"unknown flow: did you mean 'newton'"),
     ({"a": {"path": "model width", "values": [1]}}, r"is not a dotted key"),
     ({"flow": {"path": "model.width", "values": [1]}}, r"'flow' cannot name a dimension"),
+    ({"regime": {"path": "model.width", "values": [1]}}, r"'regime' cannot name a dimension"),
+    ({"threshold": {"path": "model.width", "values": [1]}}, r"'threshold' cannot name a dimension"),
     ({"my axis": {"path": "model.width", "values": [1]}}, r"'my axis' cannot name a dimension"),
     ({"a": {"values": {"model.width": [1, 2], "problem.n_train": [1]}}}, r"need as many values each"),
     ({"a": {"path": "model.width", "values": {"model.width": [1]}}}, r"leave the path out"),

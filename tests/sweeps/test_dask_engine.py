@@ -1,5 +1,6 @@
 import os
 import sys
+import time
 
 import dask
 import pytest
@@ -7,7 +8,8 @@ from distributed import LocalCluster
 from sweeps.processes import Orders, tiny_sweep
 
 import gnflow as gn
-from gnflow.sweeps import DaskEngine, _clusters, _dask
+from gnflow.config import RunSpec
+from gnflow.sweeps import DaskEngine, _clusters, _dask, carry_out
 from gnflow.sweeps._choice import make_engine
 
 # Sockets and event loops of clusters that are closed are collected after the test; the engine's own tests look for leftovers.
@@ -40,10 +42,23 @@ def test_a_worker_killed_midway_is_replaced_and_its_cell_tried_again(orders, tmp
     assert max(line["threads"] for line in orders.log) <= max(1, (os.cpu_count() or 1) // 2)
 
 
+def test_workers_that_cannot_start_are_an_error_not_waited_for(monkeypatch):
+    monkeypatch.setattr(_dask, "_TICK", 0.2)
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(gn.GnflowError, match="no worker process"):
+        list(DaskEngine("local", workers=1, compile_cache=False).run(tiny_sweep().cells))
+
+
+@pytest.mark.parametrize("name", ["walltime", "n_workers", "worker_class"])
+def test_options_a_local_cluster_does_not_have(name):
+    with pytest.raises(gn.ConfigError, match=rf"no option '{name}'; it has .*dashboard_address"):
+        list(DaskEngine("local", **{name: "1"}).run(tiny_sweep().cells))
+
+
 @pytest.fixture(scope="module")
 def address():
     # A worker in a thread of this process: what is tested is the way there.
-    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=1, threads_per_worker=4, processes=False, dashboard_address=None) as cluster:
         yield cluster.scheduler_address
 
 
@@ -53,12 +68,30 @@ def engine(address, monkeypatch):
     return DaskEngine(address)
 
 
+RUNNING, AT_ONCE = [], []
+
+
+def counted(table):
+    """The work of a worker, which notes how many cells it has at once."""
+    RUNNING.append(table)
+    AT_ONCE.append(len(RUNNING))
+    time.sleep(0.1)
+    RUNNING.pop()
+    return carry_out(RunSpec.from_dict(table))
+
+
 class TestSchedulerThatRuns:
     def test_failing_and_unwanted_cells(self, engine):
         axes = {"step": {"path": "integration.step_size", "values": [1e200, 0.5, -1.0]}}
         cells = tiny_sweep(seeds=(0, 1), axes=axes).cells
         outcomes = list(engine.run(cells, lambda cell: cell.seed == 0))
         assert sorted(outcome.record["code"] for outcome in outcomes) == ["error", "non_finite", "num_steps_reached"]
+
+    def test_a_worker_of_many_threads_has_one_cell_at_a_time(self, engine, monkeypatch):
+        cells = tiny_sweep(seeds=range(4), scales=[1.0]).cells
+        monkeypatch.setattr(_dask, "work", counted)
+        assert len(list(engine.run(cells))) == 4
+        assert AT_ONCE == [1] * 4
 
     def test_closing_early(self, engine):
         cells = tiny_sweep(seeds=range(5), scales=[1.0]).cells
@@ -97,6 +130,7 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch, cluster, module,
         ("slurm", {"workers": 0}, "workers = 0"),
         ("dask", {"memory_gib": 0.0}, "memory_gib = 0.0"),
         ("local", {"walltime": "1:00"}, "the local engine has no option 'walltime'"),
+        ("dask", {"cluster": "slurm"}, "cluster = 'slurm' is given beside engine = 'dask'"),
         (DaskEngine(), {"workers": 2}, "workers is given beside an engine"),
         ("http://host", {}, "expected 'local', 'slurm' or the address"),
     ],
@@ -130,6 +164,7 @@ class TestSlurm:
         monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
         return tmp_path
 
+    @pytest.mark.slow
     def test_a_job_that_ends_is_submitted_again(self, queue, orders, monkeypatch):
         monkeypatch.setattr(_dask, "_TICK", 0.5)
         cells = tiny_sweep(seeds=range(2), scales=[1.0]).cells

@@ -1,9 +1,11 @@
+import contextlib
 import itertools
 import os
 import signal
 import subprocess
 import sys
 import time
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +13,15 @@ import pytest
 from sweeps.processes import Orders, environment, is_running, tiny_sweep
 
 import gnflow as gn
-from gnflow.sweeps import LocalEngine, carry_out
-from gnflow.sweeps._cell import read_cell
+from gnflow.sweeps import LocalEngine, _machine, carry_out
+from gnflow.sweeps._cell import CellOutcome, read_cell
 from gnflow.sweeps._environment import compile_cache, worker_settings
 from gnflow.sweeps._machine import available_memory_gib, num_cores
 from gnflow.sweeps._memory import estimated_memory_gib
 from gnflow.sweeps._schedule import Schedule
-from gnflow.sweeps._task import Task, program_of, tasks_of
+from gnflow.sweeps._task import Task, largest_first, program_of, tasks_of
+from gnflow.sweeps._worker import READY, send
+from gnflow.sweeps._worker_process import WorkerProcess
 
 CELLS = tiny_sweep(seeds=range(5), scales=[1.0]).cells
 
@@ -71,9 +75,10 @@ class TestTasks:
 
     def test_large_cells_come_first_and_equal_ones_in_order(self):
         spec = tiny_sweep(seeds=(0, 1), axes={"width": {"path": "model.width", "values": [6, 60]}})
-        tasks = tasks_of(spec.cells)
-        found = [(each.cell.model["width"], seed_of(each)) for each in tasks]
+        found = [(cell.model["width"], cell.seed) for cell in largest_first(spec.cells)]
         assert found == [(60, 0), (60, 1), (6, 0), (6, 1)]
+        # The engines keep the order they are given.
+        assert [each.cell for each in tasks_of(spec.cells)] == list(spec.cells)
 
     def test_memory_grows_with_the_arrays(self):
         spec = tiny_sweep(axes={"n": {"path": "problem.n_train", "values": [5, 300]}})
@@ -107,6 +112,25 @@ class TestEnvironment:
     def test_the_machine_has_cores_and_memory(self):
         assert 1 <= num_cores() <= os.cpu_count()
         assert 0 < available_memory_gib() < 1e5
+
+    def test_the_tightest_group_decides(self, monkeypatch, tmp_path):
+        def group(path, **files):
+            (tmp_path / path).mkdir(parents=True, exist_ok=True)
+            for name, text in files.items():
+                (tmp_path / path / name.replace("_", ".", 1)).write_text(text)
+
+        monkeypatch.setattr(_machine, "_CGROUPS", tmp_path)
+        monkeypatch.setattr(_machine, "_MEMBERSHIP", tmp_path / "membership")
+        (tmp_path / "membership").write_text("4:memory:/job\n0::/outer/inner\n")
+        group("outer/inner", memory_max="max", memory_current="0", cpu_max="max 100000")
+        group("outer", memory_max=str(2**27), memory_current=str(2**26), cpu_max="100000 100000")
+        assert available_memory_gib() == 2**-4
+        assert num_cores() == 1
+        # Pages of files that can be dropped are not lost.
+        group("outer", memory_stat=f"anon 5\ninactive_file {2**25}\n")
+        assert available_memory_gib() == 3 * 2**-5
+        group("memory/job", memory_limit_in_bytes=str(2**24), memory_usage_in_bytes=str(2**24 - 2**20))
+        assert available_memory_gib() == 2**-10
 
     @pytest.mark.parametrize(
         ("options", "message"),
@@ -177,6 +201,23 @@ class TestWorkers:
                 read_cell(outcome.payload, outcome.content_hash)[0] for outcome in (carry_out(cell), found[cell.seed])
             )
             np.testing.assert_array_equal(here["train_loss"], there["train_loss"])
+
+    def test_two_messages_at_once_are_both_received(self, monkeypatch, tmp_path):
+        outcome = CellOutcome("0123", b"payload", {})
+        # A worker that is ready and has finished a cell before anybody looked.
+        with (tmp_path / "messages").open("wb") as file:
+            send(READY, file)
+            send(outcome, file)
+        program = tmp_path / "python"
+        program.write_text(f"#!/bin/sh\ncat {tmp_path}/messages; cat > /dev/null\n")
+        program.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(program))
+        with contextlib.closing(WorkerProcess(os.environ)) as worker:
+            received = []
+            for _ in range(2):
+                assert wait([worker.fileno()], timeout=20)
+                received.append(worker.receive())
+        assert received == [None, outcome]
 
     def test_workers_do_not_outlive_their_engine(self, orders, tmp_path):
         orders.give(0, wait=True)

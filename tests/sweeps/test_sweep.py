@@ -1,4 +1,5 @@
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -85,6 +86,25 @@ class TestResume:
         sweep(tiny_sweep(seeds=(0, 7), scales=(0.1, 1.0, 2.0)), tmp_path, engine=engine)
         assert sorted(engine.seeds) == [0, 7, 7, 7]
 
+    def test_a_data_file_is_known_by_its_content(self, tmp_path, capsys):
+        file, out = tmp_path / "data.csv", tmp_path / "out"
+        file.write_text("a,b,y\n1,2,0.5\n2,1,1.5\n0,1,1.0\n")
+        table = tiny_table(scales=[1.0], problem={"kind": "file", "path": str(file), "target": "y"})
+        before, engine = sweep(table, out, engine=HERE), Recording()
+        os.utime(file, ns=(1, 1))
+        sweep(table, out, engine=engine)
+        assert engine.seeds == []
+        file.write_text(file.read_text().replace("1.5", "2.5"))
+        after = sweep(table, out, engine=engine)
+        assert engine.seeds == [0]
+        assert before["train_loss"].item() != after["train_loss"].item()
+        file.rename(tmp_path / "elsewhere.csv")
+        capsys.readouterr()
+        assert gn.load(out)["result"].item() == "missing"
+        assert f"{file} cannot be read" in capsys.readouterr().err
+        # The cell of the file as it was stands for itself.
+        assert SweepStore(out).read(before["cell"].item())["train_loss"][-1] == before["train_loss"].item()
+
     def test_failed_cells_are_tried_again_only_on_request(self, tmp_path):
         spec = tiny_sweep(seeds=range(3), scales=[1.0])
 
@@ -115,6 +135,22 @@ class TestResume:
         first = Recording({0: lambda: sweep(spec, tmp_path, engine=second)})
         sweep(spec, tmp_path, engine=first)
         assert (first.seeds, second.seeds) == ([0], [3, 2, 1])
+
+    def test_also_where_the_largest_cells_go_first(self, tmp_path):
+        spec = tiny_sweep(axes={"n": {"path": "problem.n_train", "values": [4, 8, 6]}})
+        sizes = {cell.content_hash(): cell.problem["n_train"] for cell in spec.cells}
+
+        class Local(Recording):
+            def run(self, cells, wanted=lambda cell: True):
+                for outcome in HERE.run(cells, wanted):
+                    self.seeds.append(sizes[outcome.content_hash])
+                    yield outcome
+                    self.after.get(self.seeds[-1], lambda: None)()
+
+        second = Local()
+        first = Local({8: lambda: sweep(spec, tmp_path, engine=second)})
+        sweep(spec, tmp_path, engine=first)
+        assert (first.seeds, second.seeds) == ([8], [4, 6])
 
 
 class TestBadInput:
@@ -165,9 +201,9 @@ def place(tmp_path_factory):
     return folder
 
 
-def start(place, out):
+def start(place, out, workers=1):
     command = [sys.executable, "-m", "gnflow", "sweep", str(place / "tiny.toml"), "--out", str(place / out)]
-    command += ["--workers", "1", "--quiet"]
+    command += ["--workers", str(workers), "--quiet"]
     return subprocess.Popen(command, env=environment(place / "cache"), stdout=subprocess.PIPE, text=True)
 
 
@@ -210,6 +246,27 @@ class TestSeveralProcesses:
         # What the killed writers left is gone.
         assert not list((place / "killed").rglob(".*"))
 
+    @pytest.mark.slow
+    def test_killed_with_workers_and_resumed(self, place, uninterrupted):
+        process = start(place, "with_workers", workers=2)
+        while not list((place / "with_workers").glob("cells/*/*.nc")):
+            assert process.poll() is None
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        kept = {file: file.stat().st_mtime_ns for file in (place / "with_workers").glob("cells/*/*.nc")}
+        assert 0 < len(kept) < 12
+        process = start(place, "with_workers", workers=2)
+        out, _ = process.communicate()
+        assert process.returncode == 0
+        assert "12 of 12 cells" in out
+        assert all(file.stat().st_mtime_ns == changed for file, changed in kept.items())
+        # Another number of threads may add in another order.
+        xr.testing.assert_allclose(results(place / "with_workers"), results(uninterrupted), rtol=1e-9)
+        assert not list((place / "with_workers").rglob(".*"))
+
+    @pytest.mark.slow
     def test_two_runners_on_one_folder(self, place, uninterrupted):
         runners = [start(place, "shared") for _ in range(2)]
         for runner in runners:

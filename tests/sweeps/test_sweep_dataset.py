@@ -115,6 +115,15 @@ class TestTimeToTarget:
     def test_a_run_that_stopped_at_the_target_has_reached_it(self, trajectory):
         assert self.times(trajectory, [1.0, 0.5, 0.2, 0.1 * (1 + 1e-6)])[0] == 3.0
 
+    @pytest.mark.parametrize("bad", [math.nan, math.inf])
+    def test_after_a_loss_that_is_no_number_nothing_is_interpolated(self, trajectory, bad):
+        times = self.times(trajectory, [1.0, bad, 1e-2, 1e-3])
+        np.testing.assert_allclose(times[:4], [2.0, 2.0, 3.0, math.inf])
+
+    @pytest.mark.parametrize("bad", [math.nan, math.inf])
+    def test_from_a_start_that_is_no_number_nothing_is_reached(self, trajectory, bad):
+        assert np.isinf(self.times(trajectory, [bad, 1e-2, 1e-3, 1e-4])).all()
+
     def test_what_a_failed_run_reached_before_is_kept(self, trajectory):
         times = self.times(trajectory, [1.0, 1e-1, math.nan, math.inf], code=ResultCode.NON_FINITE)
         assert times[0] == 1.0

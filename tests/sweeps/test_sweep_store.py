@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
-from grids import TABLE, outcome_like, table_with
+from grids import TABLE, outcome_like, table_with, with_axes
 
 import gnflow as gn
 from gnflow import RunFolderError
-from gnflow.sweeps import SweepSpec, SweepStore, _index, _store
+from gnflow.sweeps import SweepSpec, SweepStore, _cell, _index, _store
 from gnflow.sweeps._cell import outcome_of_code
 
 SPEC = SweepSpec.from_dict(TABLE)
@@ -150,6 +150,30 @@ class TestDamage:
         assert not store.holds(victim)
         store.put(outcomes[victim])
         assert same(SweepStore(full.folder).finished(SPEC.hashes), outcomes)
+
+    @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM, errno.ESTALE])
+    def test_what_says_nothing_about_a_file_sets_none_aside(self, number, full, outcomes, monkeypatch):
+        def fail(path):
+            raise OSError(number, os.strerror(number))
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "read_bytes", fail)
+            patched.setattr(_index.Index, "read", lambda index: {})
+            with pytest.raises(RunFolderError, match="cannot be read now"):
+                full.finished(SPEC.hashes)
+        assert full.set_aside == []
+        assert same(full.finished(SPEC.hashes), outcomes)
+
+    def test_too_little_memory_sets_none_aside(self, full, outcomes, monkeypatch):
+        def fail(content):
+            raise MemoryError
+
+        (full.folder / "index.jsonl").unlink()
+        with monkeypatch.context() as patched:
+            patched.setattr(_cell, "from_netcdf", fail)
+            with pytest.raises(MemoryError):
+                full.finished(SPEC.hashes)
+        assert same(full.finished(SPEC.hashes), outcomes)
 
     def test_files_of_the_same_name_are_all_kept_aside(self, full, outcomes):
         victim = SPEC.hashes[0]
@@ -420,10 +444,25 @@ class TestReadOnly:
 
 
 class TestBegin:
+    def test_of_two_that_begin_at_once_the_second_sees_the_first(self, tmp_path, monkeypatch):
+        first = with_axes(tau0={"path": "model.init_scale", "values": [3.0]})
+        fits = SweepStore._fits
+
+        def overtaken(store, *arguments):
+            found = fits(store, *arguments)
+            monkeypatch.setattr(SweepStore, "_fits", fits)
+            SweepStore(tmp_path).begin(first)
+            return found
+
+        monkeypatch.setattr(SweepStore, "_fits", overtaken)
+        with pytest.raises(RunFolderError, match="holds another sweep"):
+            SweepStore(tmp_path).begin(SPEC)
+        assert SweepStore(tmp_path).read_specification() == first
+
     def test_the_configuration_is_kept_and_read_back(self, store):
         assert store.read_specification() == SPEC
         store.begin(SPEC)
-        assert sorted(path.name for path in store.folder.iterdir()) == ["sweep.toml"]
+        assert sorted(path.name for path in store.folder.iterdir()) == ["index.jsonl", "sweep.toml"]
 
     def test_a_file_or_a_folder_of_other_things_is_refused(self, tmp_path):
         (tmp_path / "file").write_text("x")
