@@ -15,7 +15,8 @@ class Claim:
 
     It is violated if the observation is on the wrong side by more than any error that the numbers can have. It holds if the
     observation is on the right side up to `tolerance`, and that is fine enough to tell, or if it is inside by more than the
-    tolerance. Otherwise it is undecided.
+    tolerance. Otherwise it is undecided. It never holds by numbers that are infinite or nan: a record at the infimum of the
+    loss has an infinite logarithm with an infinite error, which shows nothing.
 
     **Attributes:** `name`; `observed`, `bound`: the two sides, at the place that decides; `slack`: how far the
     observation is inside the bound; `tolerance`: the error of the slack (integration, rounding, sparse saves) as
@@ -39,6 +40,8 @@ class Claim:
             return Verdict.UNDECIDED
         if self.slack < -self.error_bound:
             return Verdict.VIOLATED
+        if math.isinf(self.slack) or math.isinf(self.tolerance):
+            return Verdict.UNDECIDED
         inside = self.slack >= -self.tolerance and self.tolerance <= self.resolution
         return Verdict.HOLDS if inside or self.slack > self.tolerance else Verdict.UNDECIDED
 

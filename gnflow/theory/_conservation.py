@@ -14,7 +14,7 @@ from ._base import AbstractTheorem, Conclusion, Hypotheses
 from ._check import Check
 from ._claim import Claim
 from ._evidence import Evidence
-from ._exact_rate import comparison_error, num_steps, weight_step_error
+from ._integration_error import comparison_error, num_steps, weight_step_error
 from ._rate_band import has_band
 
 _RESOLUTION = 0.05  # of how much the two sides of a law changed

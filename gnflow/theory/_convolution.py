@@ -4,6 +4,10 @@ import dataclasses
 
 import numpy as np
 
+from ._check import Check
+
+# With fewer times leaving out every second one does not tell how good the trapezoidal rule is.
+_FEWEST_TIMES = 5
 # Twice the change from leaving out every second time.
 _SAFETY = 2.0
 
@@ -20,6 +24,38 @@ class Integral:
     high: np.ndarray
     value: np.ndarray
     error: np.ndarray
+
+
+def cumulative_integral(times: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The integral from times[0] to each time by the trapezoidal rule, and its error; all (k,).
+
+    The error is that of values which are monotone between the times. At worst it is that or, where it is larger, twice what
+    leaving out every second time changes; infinite with fewer than five times, which show nothing of what is between them.
+
+    **Returns:** the integral, its error, and its error at worst.
+    """
+    integral, steps = _trapezoidal(times, values), np.diff(times)
+    error = np.concatenate([[0.0], np.cumsum(steps * np.abs(np.diff(values)) / 2)])
+    if len(times) < _FEWEST_TIMES:
+        at_worst = np.full(len(times), np.inf)
+        at_worst[0] = 0.0
+        return integral, error, at_worst
+    change = np.zeros(len(times))
+    for offset in (0, 1):
+        kept = np.unique(np.concatenate([[0], np.arange(offset, len(times), 2)]))
+        change[kept] = np.abs(_trapezoidal(times[kept], values[kept]) - integral[kept])
+    change[1] = change[2]  # one interval, with nothing to leave out
+    return integral, error, np.maximum(error, _SAFETY * np.maximum.accumulate(change))
+
+
+def _trapezoidal(times: np.ndarray, values: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0.0], np.cumsum(np.diff(times) * (values[1:] + values[:-1]) / 2)])
+
+
+def monotone_between(name: str) -> Check:
+    """The assumption behind the error of `cumulative_integral`, for the certificate to name."""
+    name = f"{name} is monotone between the measured times"
+    return Check(name, 1.0, "==", 1.0, rigorous=False, remark="assumed; nothing is measured there")
 
 
 def movement_bound(

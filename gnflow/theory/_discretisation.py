@@ -19,7 +19,7 @@ from ..simulate import iterate, simulate
 from ._base import AbstractTheorem, Conclusion, Hypotheses
 from ._certificate import Curves
 from ._check import Check
-from ._claim import Claim, equality, worst_claim
+from ._claim import Claim, equality
 from ._evidence import Evidence
 from ._studies import smoothness_check
 
@@ -122,7 +122,7 @@ class Discretisation(AbstractTheorem):
         return Hypotheses(tuple(checks), constants | ({} if rate is None else {"fastest rate": rate}))
 
     def conclusion(self, evidence: Evidence, hypotheses: Hypotheses) -> Conclusion:
-        """Order, constant, size of the finest error, and that every halving makes it smaller."""
+        """Order, constant and size of the finest error."""
         steps = self._steps(evidence, hypotheses.constants.get("fastest rate"))
         runs = _Runs(evidence, steps.end, self.rtol)
         flow = runs.modified(0.0, 0)
@@ -141,7 +141,6 @@ class Discretisation(AbstractTheorem):
             _order(local[-1], predictions),
             _finest_error(errors[-1], float(sizes[-1]), predictions[-1]),
             _constant(richardson, slope, slope_error, predictions),
-            _monotone(norms, flow_error, sizes),
         )
         constants = {
             "C = ||e_1||, from the modified equation": _norm(slope),
@@ -354,23 +353,6 @@ def _constant(richardson: np.ndarray, slope: np.ndarray, slope_error: float, pre
         (shift + 2 * fine.tolerance + coarse.tolerance) / scale,
         (shift + 2 * fine.bound + coarse.bound) / scale,
         _ERROR_RESOLUTION,
-    )
-
-
-def _monotone(norms: np.ndarray, flow_error: float, sizes: np.ndarray) -> Claim:
-    """||w_{h/2} - w|| < ||w_h - w||, relative to the latter."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = norms[1:] / norms[:-1]
-        tolerance = 2 * flow_error / norms[:-1]
-    return worst_claim(
-        "every halving makes the error smaller",
-        ratio,
-        np.ones_like(ratio),
-        1 - ratio,
-        tolerance,
-        tolerance,
-        np.full_like(ratio, _ERROR_RESOLUTION),
-        [f"at h = {h:.3g}" for h in sizes[1:]],
     )
 
 

@@ -27,6 +27,11 @@ _MOST_TIMES = 16
 _Made = TypeVar("_Made")
 
 
+def rms_residual(log_excess: np.ndarray) -> np.ndarray:
+    """r = sqrt(2 (L - L*)) from log(L - L*): of the squared loss the rms over samples of ||f - y||."""
+    return np.sqrt(2) * np.exp(log_excess / 2)
+
+
 class Evidence:
     """A run as theorems see it. Everything is computed when first asked for, and kept.
 
@@ -113,13 +118,14 @@ class Evidence:
         if not self.is_continuous or end <= 0:
             return None
         name = settings["solver"]
+        inner = times[(times > 0) & (times < end)]
         again = simulate(
             self.trajectory.problem,
             self.trajectory.initial_model,
             self.trajectory.flow,
             t1=end,
             stop=None,
-            saveat=times[(times > 0) & (times < end)],
+            saveat=inner if len(inner) else [end],
             solver=name if name in solver_kinds else "auto",
             rtol=LOOSER * settings["rtol"],
             atol=LOOSER * settings["atol"],
@@ -157,7 +163,7 @@ class Evidence:
             return np.full(len(self.chosen), np.inf)
         steps = max(self.trajectory.stats["num_accepted_steps"], 1)
         with np.errstate(divide="ignore"):
-            relative = settings["rtol"] + settings["atol"] / np.exp(self.log_excess[self.chosen] / 2)
+            relative = settings["rtol"] + settings["atol"] / rms_residual(self.log_excess[self.chosen])
         promised = 2 * relative * steps
         if getattr(self.flow, "is_stiff", True):
             promised = np.clip(self._measured, promised, _OUTLIVING * promised)

@@ -6,7 +6,7 @@ from typing import ClassVar
 import jax
 import numpy as np
 
-from .._core import tree_norm, tree_size
+from .._core import tree_size
 from ..flows import AbstractFlow, GaussNewtonFlow, SpectralFlow
 from ..geometry.damping import AbstractDamping, Constant, Exponential, SmallestEigenvalue
 from ..geometry.directions import ConjugateGradients
@@ -15,19 +15,23 @@ from ._base import AbstractTheorem, Conclusion, Hypotheses
 from ._certificate import Curves
 from ._check import Check
 from ._claim import Claim, equality, worst_claim
+from ._convolution import cumulative_integral, monotone_between
 from ._evidence import Evidence
+from ._integration_error import (
+    accumulated,
+    comparison_error,
+    log_error,
+    num_steps,
+    relative_step_errors,
+)
 from ._invertible import invertibility
 from ._rate import RateFit, fit_rate, rate_error
-from ._sandwich import cumulative_integral
 
 # What agreement must be known to: of the rate; of the logarithm that the loss has fallen by; of the last outputs. A run at the
 # default tolerance is known to about that.
 _RATE_RESOLUTION = 0.02
 LOSS_RESOLUTION = 0.05
 OUTPUT_RESOLUTION = 0.025
-# Two runs that differ by d are off by less than 2 d, but for what the errors of a few steps have in common.
-_SAFETY = 2.0
-_SHARED_STEPS = 4
 _LARGEST_ROUNDING = 1e-3  # of log L at a point of the fit: beyond it the record is rounding, not decay
 _FEWEST_POINTS = 5  # of a fit
 
@@ -78,16 +82,19 @@ class ExactRate(AbstractTheorem):
         if not all(check.met for check in checks):
             return Hypotheses(tuple(checks), constants)
         more, numbers = invertibility(evidence)
-        return Hypotheses((*checks, *more), constants | numbers)
+        return Hypotheses((*checks, *more, monotone_between("the error of the solves")), constants | numbers)
 
     def conclusion(self, evidence: Evidence, hypotheses: Hypotheses) -> Conclusion:
         """The line of log L against time, its fitted slope, and the last residual."""
         rate = hypotheses.constants["k"]
         times = evidence.times[evidence.chosen]
-        solves = rate * _solve_error(evidence, times)
+        solves, solves_at_worst = (rate * error for error in _solve_error(evidence, times))
         steps = relative_step_errors(evidence, _residual_norms(evidence))
-        loss, tolerance, error_bound = _line_claim(evidence, rate, times, 2 * solves, steps)
-        claims = [loss, _residual_claim(evidence, rate, float(solves[-1]), float(steps[-1]))]
+        loss, tolerance, error_bound = _line_claim(evidence, rate, times, (2 * solves, 2 * solves_at_worst), steps)
+        claims = [
+            loss,
+            _residual_claim(evidence, rate, (float(solves[-1]), float(solves_at_worst[-1])), float(steps[-1])),
+        ]
         constants = {"largest error of the direction's solves, in log L": float(2 * solves[-1])}
         fitted = _rate_claim(evidence, rate, tolerance, error_bound)
         if fitted is not None:
@@ -126,78 +133,6 @@ def metric_scale(evidence: Evidence) -> tuple[float | None, bool]:
     return scales[0], type(flow.metric).__module__.startswith("gnflow.")
 
 
-def relative_step_errors(evidence: Evidence, residual_norms: np.ndarray) -> np.ndarray:
-    """What one step may change ||f - y|| by, relative to each of `residual_norms`, (k,), as the solver promises.
-
-    rtol + atol/rms(f - y) where steps are judged in the outputs (docs/theory.md, The error norm in function space); where they
-    are judged by the weights alone, the rms of their error times sqrt(P sigma_max).
-    """
-    settings, problem = evidence.trajectory.settings, evidence.system.problem
-    if settings["error_norm"] == "function":
-        with np.errstate(divide="ignore"):
-            return settings["rtol"] + settings["atol"] * np.sqrt(problem.num_train) / residual_norms
-    assert evidence.second_run is not None
-    largest = float(evidence.second_run.data.band_largest.max())
-    with np.errstate(divide="ignore"):
-        return np.sqrt(largest) * weight_step_error(evidence) / residual_norms
-
-
-def weight_step_error(evidence: Evidence) -> float:
-    """The Euclidean norm of the error of all weights that one step may make: rtol ||w|| + atol sqrt(P)."""
-    settings = evidence.trajectory.settings
-    norm = max(float(tree_norm(evidence.start)), float(tree_norm(evidence.end)))
-    return settings["rtol"] * norm + settings["atol"] * tree_size(evidence.start) ** 0.5
-
-
-def accumulated(relative: np.ndarray, steps: int) -> np.ndarray:
-    """Relative errors of single steps summed over the run; infinite where one step may be off by all there is."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(relative < 1, steps * relative / (1 - relative), np.inf)
-
-
-def comparison_error(
-    evidence: Evidence,
-    difference: np.ndarray | float,
-    deviation: np.ndarray | float,
-    promised: np.ndarray | float,
-    resolution: np.ndarray | float,
-) -> np.ndarray:
-    """The error with which an observation is compared to the value that a theorem gives, relative, as rtol is.
-
-    What is `promised` for all steps where that is below the `resolution`. Where it says too little, twice the smaller of the
-    `difference` of the record to the second run and the `deviation` of the second run from the theorem's value: a record that
-    was changed is far from the second run, which must not excuse it; a theorem that is false is far from both runs, which
-    must not excuse it either. That at least what four steps may do, which both runs may have in common.
-    """
-    shared = _SHARED_STEPS * evidence.trajectory.settings["rtol"]
-    measured = np.minimum(np.maximum(_SAFETY * np.minimum(difference, deviation), shared), promised)
-    return np.asarray(np.where(np.asarray(promised) <= resolution, promised, measured))
-
-
-def log_error(
-    evidence: Evidence, expected: np.ndarray, steps: np.ndarray, others: np.ndarray, resolution: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Tolerance and error bound of log(L - L*) at the chosen times, (k,), where a theorem says that it is `expected`.
-
-    **Arguments:** `steps`: relative error of the residual that the solver promises of the run so far; `others`: errors of the
-    logarithm that have to do with neither run; `resolution` of the logarithm.
-    """
-    assert evidence.second_run is not None
-    with np.errstate(divide="ignore"):
-        again = np.log(np.maximum(evidence.second_run.data["train_loss"].to_numpy() - evidence.minimum, 0.0))
-    difference = np.maximum.accumulate(np.abs(evidence.log_excess[evidence.chosen] - again))
-    deviation = np.maximum.accumulate(np.abs(again - expected))
-    extra = others + evidence.rounding[evidence.chosen]
-    # The logarithm of L has twice the relative error of the residual.
-    error = comparison_error(evidence, difference / 2, deviation / 2, steps, resolution / 2)
-    return 2 * error + extra, 2 * steps + extra
-
-
-def num_steps(evidence: Evidence) -> int:
-    """Accepted steps of the run, at least 1."""
-    return max(int(evidence.trajectory.stats["num_accepted_steps"]), 1)
-
-
 def _is_gauss_newton(flow: AbstractFlow) -> bool:
     return isinstance(flow, GaussNewtonFlow) or (isinstance(flow, SpectralFlow) and flow.power == 1)
 
@@ -227,8 +162,8 @@ def _residual_norms(evidence: Evidence) -> np.ndarray:
     return np.sqrt(2 * evidence.system.problem.num_train * np.exp(evidence.log_excess[evidence.chosen]))
 
 
-def _solve_error(evidence: Evidence, times: np.ndarray) -> np.ndarray:
-    """The integral of the relative error of f' = -k (f - y) that the solves for the direction make, (k,).
+def _solve_error(evidence: Evidence, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The integral of the relative error of f' = -k (f - y) that the solves for the direction make, and at worst, (k,).
 
     A backward stable solver solves with A + E, ||E|| <= e: relative error e/(sigma_min - e). To this the residual of the
     last solve is added, and of conjugate gradients the residual that they were allowed to leave.
@@ -240,12 +175,12 @@ def _solve_error(evidence: Evidence, times: np.ndarray) -> np.ndarray:
     solver = evidence.flow.solver if isinstance(evidence.flow, GaussNewtonFlow) else None
     if isinstance(solver, ConjugateGradients):  # its tolerance is that of an entry
         residual = max(residual, solver.rtol * evidence.system.problem.y_train.size**0.5)
-    integral, sparse = cumulative_integral(times, error / (smallest - error) + residual)
-    return integral + sparse
+    integral, sparse, at_worst = cumulative_integral(times, error / (smallest - error) + residual)
+    return integral + sparse, integral + at_worst
 
 
 def _line_claim(
-    evidence: Evidence, rate: float, times: np.ndarray, solves: np.ndarray, steps: np.ndarray
+    evidence: Evidence, rate: float, times: np.ndarray, solves: tuple[np.ndarray, np.ndarray], steps: np.ndarray
 ) -> tuple[Claim, np.ndarray, np.ndarray]:
     """log L against the line at the chosen times; with tolerance and error bound there."""
     logs = evidence.log_excess[evidence.chosen]
@@ -282,7 +217,7 @@ def _rate_claim(
     return equality("fitted rate of L = 2 k", fit.rate, 2 * rate, error, at_worst, _RATE_RESOLUTION * 2 * rate), fit
 
 
-def _residual_claim(evidence: Evidence, rate: float, solves: float, step: float) -> Claim:
+def _residual_claim(evidence: Evidence, rate: float, solves: tuple[float, float], step: float) -> Claim:
     """||(f_T - y) - exp(-k T) (f_0 - y)|| over ||exp(-k T) (f_0 - y)||, which is 0 on the line."""
     assert evidence.second_run is not None
     system, end_time = evidence.system, float(evidence.times[-1])
@@ -295,7 +230,7 @@ def _residual_claim(evidence: Evidence, rate: float, solves: float, step: float)
         distance = float(np.linalg.norm(last - targets - expected) / np.float64(scale))
         difference = float(np.linalg.norm(last - last_again) / np.float64(scale))
         deviation = float(np.linalg.norm(last_again - targets - expected) / np.float64(scale))
-    errors = float(evidence.rounding[-1]) + solves
+    errors, errors_at_worst = (float(evidence.rounding[-1]) + error for error in solves)
     promised = float(accumulated(np.asarray(step), num_steps(evidence)))
     tolerance = float(comparison_error(evidence, difference, deviation, promised, OUTPUT_RESOLUTION)) + errors
     return equality(
@@ -303,7 +238,7 @@ def _residual_claim(evidence: Evidence, rate: float, solves: float, step: float)
         distance,
         0.0,
         tolerance,
-        promised + errors,
+        promised + errors_at_worst,
         OUTPUT_RESOLUTION,
         f"at t = {end_time:.4g}",
     )

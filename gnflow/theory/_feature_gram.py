@@ -16,6 +16,7 @@ from ._base import AbstractTheorem, Conclusion, Hypotheses
 from ._check import Check
 from ._claim import Claim, equality
 from ._evidence import Evidence
+from ._linear_model import is_linear
 
 _UNIT_ROUNDOFF = float(np.finfo(np.float64).eps) / 2
 # What agreement of two eigenvalues must be known to.
@@ -29,8 +30,8 @@ _RECORDED = "ntk_smallest_eigenvalue"
 
 @dataclasses.dataclass(frozen=True)
 class GramSpectrum:
-    """**Attributes:** `smallest`, `largest`: eigenvalues of a Gram matrix; `error`: bound of their error by rounding, to first
-    order in the machine epsilon."""
+    """**Attributes:** `smallest`, `largest`: eigenvalues of a Gram matrix; `error`: first-order estimate of their error by
+    rounding."""
 
     smallest: float
     largest: float
@@ -122,7 +123,7 @@ class FeatureGram(AbstractTheorem):
         )
         bound, bound_error = squared * part.smallest, squared * part.error
         claims = [positive]
-        if _only_output_moves(evidence.start):
+        if is_linear(evidence.system, evidence.start):
             error = whole.error + bound_error
             name = "sigma_min(A_0) = c^2 sigma_min(S S^T), only the output layer moves"
             claims.append(equality(name, whole.smallest, bound, error, error, _RESOLUTION * bound))
@@ -169,10 +170,6 @@ def _network(model: Any) -> MeanFieldNetwork | None:
 
 def _terms(network: MeanFieldNetwork) -> int:
     return network.width + _ACTIVATION_ROUNDINGS * (network.hidden_weight.shape[1] + 1)
-
-
-def _only_output_moves(weights: PyTree) -> bool:
-    return isinstance(weights, RandomFeatures) or (weights.hidden_weight is None and weights.hidden_bias is None)
 
 
 def _distance_from_parallel(x: np.ndarray) -> tuple[float, float]:

@@ -14,24 +14,23 @@ from ..flows import AbstractFlow, GaussNewtonFlow, GradientFlow, SpectralFlow
 from ..geometry import System
 from ..geometry.damping import Constant, SmallestEigenvalue
 from ..losses import SquaredLoss
-from ..models import MLP, Linearised, MeanFieldNetwork, RandomFeatures
 from ._base import AbstractTheorem, Conclusion, Hypotheses
 from ._certificate import Curves
 from ._check import Check
 from ._claim import Claim, equality, worst_claim
 from ._evidence import Evidence
-from ._exact_rate import (
-    LOSS_RESOLUTION,
-    OUTPUT_RESOLUTION,
+from ._exact_rate import LOSS_RESOLUTION, OUTPUT_RESOLUTION, metric_scale
+from ._integration_error import (
     accumulated,
     comparison_error,
     log_error,
-    metric_scale,
     num_steps,
     relative_step_errors,
     weight_step_error,
 )
+from ._linear_model import is_linear
 from ._rate_band import has_band
+from ._solve_accuracy import solve_accuracy
 
 _ROUNDING = 100 * np.finfo(float).eps
 # Test inputs beyond these are not compared: a kernel of so many rows costs what one of the Gram matrices does.
@@ -68,6 +67,7 @@ class KernelDynamics(AbstractTheorem):
             return Hypotheses(tuple(checks))
         scale, known = metric_scale(evidence)
         checks.append(Check("H = c I", float(scale is not None), "==", 1.0, rigorous=known))
+        checks += solve_accuracy(evidence)
         checks.append(_linearity(evidence))
         if not all(check.met for check in checks):
             return Hypotheses(tuple(checks))
@@ -261,18 +261,6 @@ def _linearity(evidence: Evidence) -> Check:
     )
 
 
-def is_linear(system: System, weights) -> bool:
-    """Whether the model is known to be linear (affine) in its trained weights by its structure; False: not known."""
-    structure = system.structure
-    if isinstance(structure, RandomFeatures | Linearised):
-        return True
-    if isinstance(structure, MeanFieldNetwork):
-        return weights.hidden_weight is None and weights.hidden_bias is None
-    if isinstance(structure, MLP):
-        return all(layer.weight is None and layer.bias is None for layer in weights.layers[:-1])
-    return False
-
-
 def _recorded_damping(evidence: Evidence) -> tuple[float, float]:
     """eps at the start, and how far it is from that at any measured time."""
     if isinstance(evidence.flow, GradientFlow):
@@ -304,7 +292,8 @@ def _promised(evidence: Evidence, kernel: _Kernel, times: np.ndarray, norms: np.
     """The relative error of ||f - y|| at each time if every step errs as the solver promises, (k,).
 
     An error made at s shrinks at least at the slowest rate, the residual may shrink faster: what was rtol ||f_s - y|| then is
-    that times exp(-rho_min (t - s)) at t, and relative to ||f_t - y|| it may have grown.
+    that times exp(-rho_min (t - s)) at t, and relative to ||f_t - y|| it may have grown. What atol, or a tolerance of the
+    weights, lets through does not depend on s: relative to ||f_t - y|| `relative_step_errors` has it as large as it can be.
     """
     slowest = float(kernel.rates.min())
     per_step = relative_step_errors(evidence, norms)
@@ -326,7 +315,7 @@ def _loss_claim(
         expected = 2 * np.log(norms / norms[0])
     fallen = logs[0] - logs
     resolution = LOSS_RESOLUTION * np.maximum(-expected, 1.0)
-    tolerance, error_bound = log_error(evidence, logs[0] + expected, steps, 2 * eigen, resolution)
+    tolerance, error_bound = log_error(evidence, logs[0] + expected, steps, (2 * eigen, 2 * eigen), resolution)
     return worst_claim(
         "log L falls as the closed form's",
         fallen[1:],

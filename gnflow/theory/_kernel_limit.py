@@ -14,7 +14,7 @@ from ._certificate import Curves
 from ._check import Check
 from ._claim import Claim, worst_claim
 from ._convolution import Integral, mode_bound
-from ._evidence import LOOSER, Evidence
+from ._evidence import LOOSER, Evidence, rms_residual
 from ._movement import interpolation_operator, movement_run
 
 _SOURCE = "docs/theorems/kernel_limit.md"
@@ -137,18 +137,32 @@ def _measure(evidence: Evidence) -> _Measured:
     bound = mode_bound(times, data["mismatch"][:, None], np.zeros(1))
     length = mode_bound(times, data["speed"][:, None], np.zeros(1)).value
     settings = evidence.trajectory.settings
-    step_error = np.full(len(times), LOOSER * settings["rtol"])
-    step_error[-1] = settings["rtol"]
+    looser = np.full(len(times), LOOSER)
+    looser[-1] = 1.0
+    step_error = looser * settings["rtol"]
     # Of the differences that S_0 multiplies, and of the mismatch along the path.
     size = np.linalg.norm(first[0]) + np.linalg.norm(last[0]) + length
     rounding = 10 * _EPSILON * (np.linalg.norm(first[1]) + movement + np.linalg.norm(operator) * size)
     between = np.linalg.norm(residue(last) - residue(second)) / max(movement[-1], np.finfo(float).tiny)
     steps = max(evidence.trajectory.stats["num_accepted_steps"], 1)
-    error_bound = steps * step_error * (2 * movement + gap) + rounding
+    with np.errstate(invalid="ignore"):  # nothing moves at the start
+        worst = steps * looser * _relative_step_errors(evidence, again) * (2 * movement + gap)
+    error_bound = np.where(np.isnan(worst), 0.0, worst) + rounding
     # A difference beyond what the solver allows is no integration error: the record is not this run's.
     tolerance = np.minimum(np.maximum(_SAFETY * between * movement, step_error * gap) + rounding, error_bound)
     tolerance[0] = error_bound[0] = rounding[0]
     return _Measured(times, gap, bound, movement, tolerance, error_bound, operator, *last)
+
+
+def _relative_step_errors(evidence: Evidence, again: Trajectory) -> np.ndarray:
+    """rtol + atol/r at the measured times, r the least rms residual so far; infinite where steps are judged by the weights
+    alone, which promises nothing of the outputs."""
+    settings = evidence.trajectory.settings
+    if settings["error_norm"] != "function":
+        return np.full(len(again.data.time), np.inf)
+    excess = np.maximum(again.data.train_loss.to_numpy() - evidence.minimum, 0.0)
+    with np.errstate(divide="ignore"):
+        return settings["rtol"] + settings["atol"] / np.minimum.accumulate(rms_residual(np.log(excess)))
 
 
 def _outputs(evidence: Evidence, weights: object) -> tuple[np.ndarray, np.ndarray]:

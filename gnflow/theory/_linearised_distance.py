@@ -166,8 +166,8 @@ def _errors(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The error of the outputs at the measured times: as two runs differ, and as the solver promises it.
 
-    A step errs by at most rtol times the residual (docs/theory.md, The error norm in function space), and from then on an error
-    decays as the slowest mode does.
+    A step errs by at most rtol ||r|| + atol sqrt(N) (docs/theory.md, The error norm in function space), and from then on that
+    decays as the slowest mode does. With `error_norm="weights"` nothing is promised of the outputs.
     """
     settings, system = evidence.trajectory.settings, evidence.system
     second = np.linalg.norm(again.data.movement_residual.to_numpy(), axis=1)
@@ -175,11 +175,11 @@ def _errors(
     between_ends = np.linalg.norm(ends - last)
     # The losses do not see in which direction the outputs err; at the end the outputs themselves are compared.
     relative = between_ends / max(size[-1], np.finfo(float).tiny)
-    looser = np.full(len(size), LOOSER * settings["rtol"])
-    looser[-1] = settings["rtol"]
+    looser = np.full(len(size), LOOSER)
+    looser[-1] = 1.0
     rounding = 10 * _EPSILON * (size[0] + float(jnp.linalg.norm(system.problem.y_train)))
     measured_error = np.maximum(
-        _SAFETY * np.maximum(np.abs(second - size), np.minimum(relative, 1.0) * size), looser * size
+        _SAFETY * np.maximum(np.abs(second - size), np.minimum(relative, 1.0) * size), looser * settings["rtol"] * size
     )
     measured_error[-1] = max(_SAFETY * between_ends, settings["rtol"] * size[-1])
     measured_error[0] = 0.0
@@ -190,6 +190,9 @@ def _errors(
         # An error is made at the residual of the start of its interval and decays until the end of the next.
         carried[i] = largest
         largest = max(largest * np.exp(-slowest * (times[i] - times[i - 1])), size[i])
-    promised = looser * steps * carried + rounding
+    per_step = settings["rtol"] * carried + settings["atol"] * np.sqrt(system.problem.num_train)
+    promised = looser * steps * per_step + rounding
+    if settings["error_norm"] != "function":
+        promised = np.full(len(size), np.inf)
     # A difference beyond what the solver promises is no integration error: the record is not this run's.
     return np.minimum(measured_error + rounding, promised), promised

@@ -13,7 +13,8 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from .._core import ConfigError, require_non_negative, stream, tree_add_scaled, tree_norm, tree_scale, tree_subtract
 from ..geometry import System
-from ..models import MLP, Linearised, MeanFieldNetwork, RandomFeatures
+from ..models import MLP, MeanFieldNetwork
+from ._linear_model import is_linear
 
 # For the rounding of the norms of the data, whose relative error is of the order of 1e-13.
 _ROUND_UP = 1 + 1e-9
@@ -127,19 +128,13 @@ _LINEAR = "the model is linear in the weights that move"
 def _bound_family(system: System, weights: PyTree) -> _BoundFamily | None:
     """What Lemma 1 needs; None for models that it does not cover."""
     structure = system.structure
-    if isinstance(structure, RandomFeatures | Linearised) or _moves_last_layer_only(structure, weights):
+    if is_linear(system, weights):
         return _BoundFamily(0.0, 0.0, 0.0, False, _LINEAR)
     if isinstance(structure, MeanFieldNetwork):
         return _two_layer_family(system, weights)
     if isinstance(structure, MLP) and math.isinf(derivative_bounds[structure.activation.name].second):
         return _BoundFamily(math.inf, 0.0, 0.0, True, "the activation's derivative jumps: no finite constant")
     return None
-
-
-def _moves_last_layer_only(structure: Any, weights: PyTree) -> bool:
-    if isinstance(structure, MeanFieldNetwork):
-        return weights.hidden_weight is None and weights.hidden_bias is None
-    return isinstance(structure, MLP) and not jax.tree.leaves(weights.layers[:-1])
 
 
 def _two_layer_family(system: System, weights: PyTree) -> _BoundFamily:

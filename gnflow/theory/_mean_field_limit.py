@@ -120,6 +120,8 @@ class MeanFieldLimit(AbstractTheorem):
         ]
         if not all(check.met for check in checks):
             return Hypotheses(tuple(checks))
+        name = "the projected law of a particle at T is sampled as fast as a log-concave one (Theorem M3)"
+        checks.append(Check(name, 1.0, "==", 1.0, rigorous=False, remark="assumed, not proved, for T > 0"))
         hidden, output = self._scales(model)
         constants = {
             "end time T": self._end(evidence),

@@ -5,17 +5,21 @@ from typing import ClassVar
 
 import numpy as np
 
+from ..flows import GradientFlow
 from ._base import AbstractTheorem, Conclusion, Hypotheses
 from ._certificate import Curves
 from ._check import Check
 from ._claim import Claim, worst_claim
+from ._convolution import cumulative_integral, monotone_between
 from ._evidence import Evidence
 from ._invertible import invertibility
 from ._rate_band import has_band
+from ._solve_accuracy import largest_residual, solve_accuracy
 
 # How finely agreement must be known: to a hundredth of a rate; to five of the loss, or of the logarithm by which it has fallen.
 _RATE_RESOLUTION = 0.01
 _LOSS_RESOLUTION = 0.05
+_BAND = ("rate", "low", "high", "low_error", "high_error", "smallest", "eigenvalue_error", "damping")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,21 +44,22 @@ class Sandwich(AbstractTheorem):
         loss, count = evidence.system.loss, evidence.system.problem.num_train
         convexity, smoothness = loss.strong_convexity(count), loss.smoothness(count)
         checks.append(Check("mu > 0 (strong convexity)", convexity, ">", 0.0, remark=type(loss).__name__))
+        checks += solve_accuracy(evidence)
         constants = {"mu": convexity, "lambda": smoothness}
         if not all(check.met for check in checks):
             return Hypotheses(tuple(checks), constants)
         found, spectrum = invertibility(evidence)
         if evidence.second_run is not None:
             spectrum["largest damping"] = float(evidence.second_run.data.band_damping.max())
+            found.append(monotone_between("rho"))
         return Hypotheses((*checks, *found), constants | spectrum)
 
     def conclusion(self, evidence: Evidence, hypotheses: Hypotheses) -> Conclusion:
         """Both sides, for the loss as recorded and for the instantaneous rate."""
         second = evidence.second_run
         assert second is not None
-        data = {
-            name: second.data[f"band_{name}"].to_numpy() for name in ("rate", "low", "high", "low_error", "high_error")
-        }
+        data = {name: second.data[f"band_{name}"].to_numpy() for name in _BAND}
+        data["solve_error"] = _solve_error(evidence, data)
         times = evidence.times[evidence.chosen]
         places = [f"at t = {time:.4g}" for time in times]
         return Conclusion(
@@ -67,16 +72,17 @@ class Sandwich(AbstractTheorem):
 def _integrated(evidence: Evidence, data: dict[str, np.ndarray], times: np.ndarray, places: list[str]) -> list[Claim]:
     logs = evidence.log_excess[evidence.chosen]
     fallen = (logs[0] - logs)[1:]
-    resolution = _LOSS_RESOLUTION * np.maximum(fallen, 1.0)
     claims = []
     for side, name, sign in (
         ("low", "the loss falls at least by exp(-int rho_low)", 1.0),
         ("high", "the loss falls at most by exp(-int rho_high)", -1.0),
     ):
-        integral, error = cumulative_integral(times, data[side])
-        uncertain, _ = cumulative_integral(times, data[f"{side}_error"])
+        integral, error, at_worst = cumulative_integral(times, data[side])
+        uncertain, _, _ = cumulative_integral(times, data[f"{side}_error"] + data["solve_error"])
         tolerance = (evidence.tolerance + error + uncertain)[1:]
-        error_bound = np.maximum(tolerance, (evidence.error_bound + error + uncertain)[1:])
+        error_bound = np.maximum(tolerance, (evidence.error_bound + at_worst + uncertain)[1:])
+        # Of what is predicted: a record is not to say how finely it is read.
+        resolution = _LOSS_RESOLUTION * np.maximum(integral[1:], 1.0)
         slack = sign * (fallen - integral[1:])
         claims.append(worst_claim(name, fallen, integral[1:], slack, tolerance, error_bound, resolution, places[1:]))
     return claims
@@ -90,18 +96,25 @@ def _pointwise(data: dict[str, np.ndarray], places: list[str]) -> list[Claim]:
     claims = []
     for side, name, sign in (("low", "rate >= rho_low", 1.0), ("high", "rate <= rho_high", -1.0)):
         bound = data[side][known]
-        tolerance = data[f"{side}_error"][known] + rounding
+        tolerance = (data[f"{side}_error"] + data["solve_error"])[known] + rounding
         claims.append(worst_claim(name, rate, bound, sign * (rate - bound), tolerance, tolerance, resolution, where))
     return claims
 
 
-def cumulative_integral(times: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The integral from times[0] to each time by the trapezoidal rule, and its error if the values are monotone between
-    times."""
-    steps = np.diff(times)
-    integral = np.concatenate([[0.0], np.cumsum(steps * (values[1:] + values[:-1]) / 2)])
-    error = np.concatenate([[0.0], np.cumsum(steps * np.abs(np.diff(values)) / 2)])
-    return integral, error
+def _solve_error(evidence: Evidence, data: dict[str, np.ndarray]) -> np.ndarray:
+    """By how much the solves for the direction may change the rate, (k,); 0 for gradient flow, which does not solve.
+
+    A backward stable solver solves with A + E, ||E|| <= e: relative error e/(sigma_min + eps - e). A residual of relative norm
+    p, which iterative solvers leave, moves g^T A K g by at most p kappa_high ||g||^2, the rate by p rho_high. eps is that of
+    H A; for H <= 1, as the metrics of gnflow are, that of A is no smaller.
+    """
+    if isinstance(evidence.flow, GradientFlow):
+        return np.zeros(len(data["rate"]))
+    error = data["eigenvalue_error"]
+    relative = error / np.maximum(data["smallest"] + data["damping"] - error, np.finfo(float).tiny)
+    rate = np.where(np.isfinite(data["rate"]), data["rate"], 0.0)
+    residual = largest_residual(evidence)
+    return rate * relative + (residual * data["high"] if residual > 0 else 0.0)
 
 
 def _curves(evidence: Evidence, data: dict[str, np.ndarray], times: np.ndarray) -> tuple[Curves, ...]:

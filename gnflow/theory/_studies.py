@@ -9,10 +9,12 @@ import numpy as np
 import scipy.stats
 
 from ..flows import AbstractFlow, GaussNewtonFlow, GradientFlow, SpectralFlow
+from ..geometry.damping import Constant
 from ..losses import HuberLoss
-from ..models import MLP, Activation, Linearised, MeanFieldNetwork, RandomFeatures
+from ..models import MLP, Activation, MeanFieldNetwork
 from ..problems import Problem
 from ._check import Check
+from ._linear_model import is_linear
 
 _KINKED = ("relu",)
 _RESAMPLES = 400
@@ -30,8 +32,8 @@ def smoothness_check(problem: Problem, model: Any, flow: AbstractFlow, promised:
     name = "the velocity is a smooth function of the weights"
     activations = [a for a in jax.tree.leaves(model, is_leaf=_is_activation) if _is_activation(a)]
     kinked = [a.name for a in activations if a.name in _KINKED]
-    output_only = isinstance(model, MeanFieldNetwork) and flow.trainable in ("output", ("output",), "output_weight")
-    linear = isinstance(model, Linearised | RandomFeatures) or output_only
+    system = flow.system(problem, model)
+    linear = is_linear(system, system.weights(model))
     if isinstance(problem.loss, HuberLoss):
         return Check.fact(name, False, "Huber's gradient has kinks")
     if kinked and not linear:
@@ -40,13 +42,19 @@ def smoothness_check(problem: Problem, model: Any, flow: AbstractFlow, promised:
     known_flow = isinstance(flow.dynamics, GradientFlow | GaussNewtonFlow | SpectralFlow)
     if known_model and known_flow:
         remark = "model, loss and flow"
-        if not isinstance(flow.dynamics, GradientFlow):
-            remark += "; where damping and rank do not switch"
-        return Check.fact(name, True, remark)
+        switches = not _never_switches(flow.dynamics)
+        if switches:
+            remark += "; where the damping does not switch"
+        return Check(name, 1.0, "==", 1.0, rigorous=not switches, remark=remark)
     unknown = type(flow.dynamics if known_model else model).__name__
     if promised is None:
         return Check(name, float("nan"), "==", 1.0, remark=f"not known of {unknown}; pass smooth=True if it is")
     return Check(name, float(promised), "==", 1.0, rigorous=False, remark=f"on the caller's word for {unknown}")
+
+
+def _never_switches(flow: AbstractFlow) -> bool:
+    """Whether the flow has no damping rule with a maximum or a schedule, which may have kinks."""
+    return isinstance(flow, GradientFlow) or isinstance(getattr(flow, "damping", None), Constant)
 
 
 def _is_activation(leaf: Any) -> bool:

@@ -45,6 +45,7 @@ def test_particles_of_a_relu_network(particles):
     assert certificate.constants["norm of the change of V^T V and of W~ W~^T, layer 1"] > 0.1
 
 
+@pytest.mark.slow
 def test_gauss_newton_flow_conserves_it_too():
     """The law is that of w' = -J^T a, whatever a is."""
     certificate = verify(relu_run(GaussNewtonFlow("hessian", Constant(0.05))), Conservation())
@@ -52,6 +53,7 @@ def test_gauss_newton_flow_conserves_it_too():
     assert certificate.claims[0].observed < 1e-5
 
 
+@pytest.mark.slow
 def test_layers_of_a_deep_linear_network_with_biases(linear):
     assert len({layer.factor for layer in linear.model.layers}) > 1
     certificate = verify(linear, Conservation())

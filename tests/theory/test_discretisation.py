@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from facts.recording import equinox_mlp, make_problem, mean_field
+from facts.recording import equinox_mlp, make_problem, mean_field, mlp
 
 import gnflow as gn
 from gnflow.theory import Verdict, _discretisation as module, verify
 from gnflow.theory._discretisation import Discretisation, ModifiedEquation, logarithm_coefficients
+from gnflow.theory._studies import smoothness_check
 
 TAU = 2.0
 GRADIENT = gn.flows.GradientFlow()
@@ -217,6 +218,29 @@ def test_kinks_in_layers_that_do_not_move_do_no_harm(gradient_run):
     flow = gn.flows.Frozen(GRADIENT, "output")
     run = dataclasses.replace(gradient_run, initial_model=relu, model=relu, flow=flow)
     assert all(check.met for check in THEOREM.hypotheses(gn.theory.Evidence(run)).checks)
+
+
+def test_kinks_do_no_harm_in_any_model_that_is_linear_in_what_moves():
+    problem = make_problem()
+    linear = [
+        (mlp(activation="relu"), gn.flows.Frozen(GRADIENT, "output")),
+        (mean_field(activation="relu"), gn.flows.Frozen(GRADIENT, ("output_weight",))),
+        (gn.models.RandomFeatures.of(mean_field(activation="relu")), GRADIENT),
+    ]
+    for model, flow in linear:
+        assert smoothness_check(problem, model, flow).met, flow
+    for model, flow in (
+        (mlp(activation="relu"), GRADIENT),
+        (mlp(activation="relu"), gn.flows.Frozen(GRADIENT, "hidden")),
+    ):
+        assert not smoothness_check(problem, model, flow).met
+
+
+def test_damping_that_may_switch_is_not_known_to_be_smooth():
+    for damping, known in ((gn.damping.Constant(0.05), True), (gn.damping.SmallestEigenvalue(1.0, floor=1e-3), False)):
+        check = smoothness_check(make_problem(), mean_field(), gn.flows.GaussNewtonFlow("hessian", damping))
+        assert check.met
+        assert check.rigorous is known
 
 
 def test_long_runs_are_cut_to_the_budget(problem, gradient_run):

@@ -15,7 +15,8 @@ from gnflow.flows import Frozen, GaussNewtonFlow, GradientFlow, SpectralFlow
 from gnflow.geometry.damping import Constant, Exponential, SmallestEigenvalue
 from gnflow.models import Linearised, RandomFeatures
 from gnflow.theory import Evidence, Verdict, verify
-from gnflow.theory._kernel_dynamics import KernelDynamics, _Kernel, _Law, is_linear
+from gnflow.theory._kernel_dynamics import KernelDynamics, _Kernel, _Law
+from gnflow.theory._linear_model import is_linear
 
 TRAIN, TEST, LOSS = "the last residual", "the last outputs", "log L"
 
@@ -35,7 +36,9 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [c if c.startswith("gauss") else pytest.param(c, marks=pytest.mark.slow) for c in CASES]
+)
 def test_linear_models_follow_the_closed_form(case):
     flow, make = CASES[case]
     solver = "exponential" if isinstance(flow, GradientFlow) else "dopri8"
@@ -167,6 +170,7 @@ def test_without_test_data(trajectory):
     assert len(certificate.claims) == 2
 
 
+@pytest.mark.slow
 def test_a_repeated_sample_with_two_targets_does_not_reach_them():
     """A is singular, and so known only up to rounding: gradient flow does not mind."""
     problem = make_problem()

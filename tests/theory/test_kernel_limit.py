@@ -25,6 +25,9 @@ APART = "the two flows' test outputs"
 TIGHT = {"rtol": 1e-6, "solver": "tsit5"}
 
 
+pytestmark = pytest.mark.slow  # runs of its own, many of them
+
+
 class Decay(AbstractFlow):
     """w' = -w, which is no -J^T a."""
 
@@ -96,6 +99,12 @@ def test_an_end_that_was_nudged_is_violated(kernel_regime):
     certificate = certify(nudged(kernel_regime, 1e-2))
     assert certificate.verdict == Verdict.VIOLATED
     assert ALONE in certificate.reason
+
+
+def test_steps_judged_by_the_weights_promise_nothing_of_the_outputs(kernel_regime):
+    settings = kernel_regime.settings | {"error_norm": "weights"}
+    certificate = certify(dataclasses.replace(nudged(kernel_regime, 1e-2), settings=settings))
+    assert certificate.verdict == Verdict.UNDECIDED, str(certificate)
 
 
 def test_two_ends_that_do_not_belong_together(kernel_regime, monkeypatch):

@@ -19,6 +19,8 @@ from gnflow.theory._convolution import mode_bound, movement_bound
 from gnflow.theory._linearised_distance import LinearisedDistance
 from gnflow.theory._movement import gain, has_gain
 
+pytestmark = pytest.mark.slow  # runs of its own, many of them
+
 
 def certify(trajectory):
     return LinearisedDistance().certify(Evidence(trajectory))
@@ -87,6 +89,14 @@ def test_an_end_that_was_moved_is_violated(features_move):
     certificate = certify(nudged(features_move, 30 * residual))
     assert certificate.verdict == Verdict.VIOLATED
     assert f"at t = {float(features_move.data.time[-1]):.4g}" in certificate.reason
+
+
+def test_steps_judged_by_the_weights_promise_nothing_of_the_outputs(features_move):
+    settings = features_move.settings | {"error_norm": "weights"}
+    residual = np.sqrt(2 * 4 * float(features_move.data.train_loss[-1]))
+    certificate = certify(dataclasses.replace(nudged(features_move, 30 * residual), settings=settings))
+    assert certificate.verdict == Verdict.UNDECIDED, str(certificate)
+    assert all(np.isinf(claim.error_bound) for claim in certificate.claims)
 
 
 def test_too_few_times_to_bound_the_integral(one_sample, monkeypatch):

@@ -19,6 +19,9 @@ END = 0.1
 THEOREM = MeanFieldLimit(widths=(4, 16, 64, 256), seeds=32)
 
 
+pytestmark = pytest.mark.slow  # runs of its own, many of them
+
+
 @pytest.fixture(scope="module")
 def run():
     key = jr.key(0)

@@ -1,16 +1,18 @@
 """Verdict rules, certificates as text, and `verify` itself."""
 
+import dataclasses
 import json
 import math
 import sys
 
+import numpy as np
 import pytest
 from facts.recording import make_problem, mean_field
-from theory.runs import run
+from theory.runs import run, tampered
 
 import gnflow as gn
 from gnflow.flows import GradientFlow
-from gnflow.theory import Certificates, Check, Claim, Sandwich, Verdict, theorem_kinds, verify
+from gnflow.theory import Certificates, Check, Claim, Evidence, Sandwich, Verdict, theorem_kinds, verify
 
 
 @pytest.mark.parametrize(
@@ -27,10 +29,18 @@ from gnflow.theory import Certificates, Check, Claim, Sandwich, Verdict, theorem
         (math.nan, 0.1, 0.2, Verdict.UNDECIDED),
         (0.5, math.nan, 0.2, Verdict.UNDECIDED),
         (0.5, math.inf, math.inf, Verdict.UNDECIDED),
+        (math.inf, 0.1, 0.2, Verdict.UNDECIDED),
+        (-math.inf, 0.1, 0.2, Verdict.VIOLATED),
     ],
 )
 def test_the_verdict_of_a_claim(slack, tolerance, error_bound, expected):
     assert Claim("c", 1.0, 1.0, slack, tolerance, error_bound, resolution=1.0).verdict == expected
+
+
+def test_numbers_that_are_infinite_show_nothing():
+    """However infinite the error at which agreement is said to count."""
+    infinite = Claim("c", math.inf, 1.0, -math.inf, math.inf, math.inf, resolution=math.inf)
+    assert infinite.verdict == Verdict.UNDECIDED
 
 
 @pytest.mark.parametrize(
@@ -73,6 +83,32 @@ def test_a_certificate_says_everything_in_every_form(trajectory):
     figure = certificate.plot()
     assert [axis.get_ylabel() for axis in figure.axes] == ["L - L*", "decay rate of the loss [1/flow time]"]
     assert all(axis.get_xlabel() for axis in figure.axes)
+
+
+def test_a_loss_of_zero_that_was_written_into_the_record(trajectory):
+    loss = trajectory.data.train_loss.to_numpy().copy()
+    loss[-1] = 0.0
+    certificate = verify(tampered(trajectory, train_loss=loss), Sandwich())
+    assert certificate.verdict == Verdict.UNDECIDED, str(certificate)
+
+
+def test_what_atol_promises_is_relative_to_the_rms_residual(trajectory):
+    settings = trajectory.settings | {"rtol": 0.0, "atol": 1e-3}
+    evidence = Evidence(dataclasses.replace(trajectory, settings=settings))
+    vars(evidence)["_measured"] = np.zeros(len(evidence.chosen))
+    residual = np.asarray(evidence.system.outputs(evidence.end) - trajectory.problem.y_train)
+    rms = np.sqrt(np.mean(np.sum(residual**2, axis=1)))
+    promised = (evidence.error_bound - evidence.rounding[evidence.chosen])[-1]
+    np.testing.assert_allclose(promised, 2 * 1e-3 / rms * trajectory.stats["num_accepted_steps"], rtol=1e-6)
+
+
+def test_a_run_saved_at_its_ends_only():
+    ends = run(GradientFlow(), t1=1.0, stop=None, saveat=[1.0], solver="tsit5")
+    assert len(ends.data.time) == 2
+    certificate = verify(ends, Sandwich())
+    assert all(check.met for check in certificate.checks), str(certificate)
+    assert certificate.claims
+    assert certificate.verdict != Verdict.VIOLATED
 
 
 def test_every_theorem_on_one_run(trajectory):
