@@ -22,6 +22,7 @@ _PATIENCE = 3.0  # seconds that local workers have to end by themselves
 _PRELOAD = ["--preload", "gnflow.sweeps._worker"]
 # What LocalCluster has for workers of its own, and for other uses than ours.
 _NOT_OPTIONS = ("n_workers", "threads_per_worker", "processes", "loop", "start", "asynchronous", "ip")
+_ANY_PORT = ":0"  # the default one may be taken by another sweep
 _QUIET = 50  # logging.CRITICAL: deaths of workers are reported by us, with the cell they had
 
 Cluster = tuple[Any, Callable[[], bool]]
@@ -56,7 +57,7 @@ def local_cluster(
     for name in options:
         if name not in known:  # LocalCluster would hand it to workers, of which it starts none here
             raise ConfigError(f"the local Dask cluster has no option {name!r}; it has {', '.join(known)}.")
-    settings = {"processes": True, "dashboard_address": None, "silence_logs": _QUIET, "host": "127.0.0.1", **options}
+    settings = {"processes": True, "dashboard_address": _ANY_PORT, "silence_logs": _QUIET, "host": "127.0.0.1", **options}
     with (
         _no_deaths_allowed(),
         tempfile.TemporaryDirectory(prefix="gnflow-dask-", ignore_cleanup_errors=True) as scratch,
@@ -112,7 +113,7 @@ def slurm_cluster(
         "job_cpu": threads,
         "memory": f"{memory_gib:.3f}GiB",
         "silence_logs": _QUIET,
-        "scheduler_options": {"dashboard_address": ":0"},
+        "scheduler_options": {"dashboard_address": _ANY_PORT},
         **given,
         "job_script_prologue": prologue,
         "worker_extra_args": arguments,

@@ -58,7 +58,7 @@ def test_options_a_local_cluster_does_not_have(name):
 @pytest.fixture(scope="module")
 def address():
     # A worker in a thread of this process: what is tested is the way there.
-    with LocalCluster(n_workers=1, threads_per_worker=4, processes=False, dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=1, threads_per_worker=4, processes=False, dashboard_address=":0") as cluster:
         yield cluster.scheduler_address
 
 
