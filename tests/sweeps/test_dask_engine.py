@@ -37,7 +37,9 @@ def test_a_worker_killed_midway_is_replaced_and_its_cell_tried_again(orders, tmp
     found = codes(engine.run(cells), cells)
     assert found == {seed: "worker_died" if seed == 2 else "num_steps_reached" for seed in range(4)}
     attempts = [line["seed"] for line in orders.log]
-    assert attempts.count(1) == attempts.count(2) == 2
+    assert attempts.count(2) == 2
+    # A result that lay on the worker of another cell when that died is computed again: more than two are possible.
+    assert attempts.count(1) >= 2
     # Nested pools would keep more cores busy than there are.
     assert max(line["threads"] for line in orders.log) <= max(1, (os.cpu_count() or 1) // 2)
 
