@@ -57,7 +57,13 @@ def local_cluster(
     for name in options:
         if name not in known:  # LocalCluster would hand it to workers, of which it starts none here
             raise ConfigError(f"the local Dask cluster has no option {name!r}; it has {', '.join(known)}.")
-    settings = {"processes": True, "dashboard_address": _ANY_PORT, "silence_logs": _QUIET, "host": "127.0.0.1", **options}
+    settings = {
+        "processes": True,
+        "dashboard_address": _ANY_PORT,
+        "silence_logs": _QUIET,
+        "host": "127.0.0.1",
+        **options,
+    }
     with (
         _no_deaths_allowed(),
         tempfile.TemporaryDirectory(prefix="gnflow-dask-", ignore_cleanup_errors=True) as scratch,
