@@ -18,7 +18,7 @@ def estimated_memory_gib(spec: RunSpec) -> float:
 
     With N training and n test samples, C outputs, U hidden units (counted on both sides of a layer) and P weights: 8 bytes
     times 5 (N + n) U + 12 (N C)^2 + 30 P.
-    Rather too high: 1.5 to 7 times what was measured (docs/devdocs/sweeps.md), least where arrays are largest. 0 for a
+    Rather too high: 1.5 to 12 times what was measured (docs/devdocs/sweeps.md), least where arrays are largest. 0 for a
     cell that cannot be prepared: it will fail at once.
     """
     try:
