@@ -12,6 +12,7 @@ from ..config import RunSpec, Specification, parse_assignment, read_specificatio
 from ..plots import draw_figures
 from ..simulate import Trajectory
 from ._folder import RunFolder
+from ._options import Quiet
 from ._table import Row, format_table
 
 _QUICK_START = Path(__file__).parent / "quick_start.toml"
@@ -56,9 +57,7 @@ def run(
             ),
         ]
     ] = False,
-    quiet: tyro.conf.FlagCreatePairsOff[
-        Annotated[bool, tyro.conf.arg(help_behavior_hint="", help="No progress: print the table alone.")]
-    ] = False,
+    quiet: Quiet = False,
 ) -> int:
     """Carry out the runs that a TOML file states (variants x flows x seeds), print a table and draw figures.
 

@@ -10,6 +10,7 @@ import tyro
 from .._core import ConfigError, aligned_columns
 from ..config import parse_assignment
 from ..sweeps import SweepSpec, SweepStore, read_sweep, sweep as carry_out
+from ._options import Quiet
 
 _SHOWN_FAILURES = 5
 # What an engine or the sweep takes, and the command line has in another place.
@@ -98,9 +99,7 @@ def sweep(
             bool, tyro.conf.arg(help_behavior_hint="", help="Compare the checksums of the cells that are finished.")
         ]
     ] = False,
-    quiet: tyro.conf.FlagCreatePairsOff[
-        Annotated[bool, tyro.conf.arg(help_behavior_hint="", help="No progress: print the table alone.")]
-    ] = False,
+    quiet: Quiet = False,
 ) -> int:
     """Carry out a grid of runs (axes x flows x seeds) that a TOML file states, or what is missing of it in DIR.
 

@@ -11,6 +11,7 @@ from ..plots import save
 from ..simulate import RUN_FILE, Trajectory, load
 from ..theory import Certificates, theorem_kinds, verify as check
 from ._folder import RunFolder
+from ._options import Quiet
 
 
 def verify(
@@ -50,9 +51,7 @@ def verify(
             ),
         ]
     ] = False,
-    quiet: tyro.conf.FlagCreatePairsOff[
-        Annotated[bool, tyro.conf.arg(help_behavior_hint="", help="No progress: print the table alone.")]
-    ] = False,
+    quiet: Quiet = False,
 ) -> int:
     """Check theorems on finished runs: which assumptions hold, what is predicted, what was observed, the verdict.
 

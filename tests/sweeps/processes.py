@@ -118,3 +118,9 @@ def environment(cache: Path, **more):
     """Environment of a subprocess: as a user would start it, with programs compiled once for all of them."""
     inherited = {name: value for name, value in os.environ.items() if name != "JAX_ENABLE_X64"}
     return {**inherited, "XDG_CACHE_HOME": str(cache), **more}
+
+
+def by_seed(outcomes, cells):
+    """The outcomes by the seed of their cell."""
+    seeds = {cell.content_hash(): cell.seed for cell in cells}
+    return {seeds[outcome.content_hash]: outcome for outcome in outcomes}

@@ -5,7 +5,7 @@ import time
 import dask
 import pytest
 from distributed import LocalCluster
-from sweeps.processes import Orders, tiny_sweep
+from sweeps.processes import by_seed, tiny_sweep
 
 import gnflow as gn
 from gnflow.config import RunSpec
@@ -17,16 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 
 def codes(outcomes, cells):
-    seeds = {cell.content_hash(): cell.seed for cell in cells}
-    return {seeds[outcome.content_hash]: outcome.record["code"] for outcome in outcomes}
-
-
-@pytest.fixture
-def orders(tmp_path, monkeypatch):
-    given = Orders(tmp_path)
-    for name, value in given.environment.items():
-        monkeypatch.setenv(name, value)
-    return given
+    return {seed: outcome.record["code"] for seed, outcome in by_seed(outcomes, cells).items()}
 
 
 def test_a_worker_killed_midway_is_replaced_and_its_cell_tried_again(orders, tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sweeps.processes import Orders, environment, is_running, tiny_sweep
+from sweeps.processes import by_seed, environment, is_running, tiny_sweep
 
 import gnflow as gn
 from gnflow.sweeps import LocalEngine, _machine, carry_out
@@ -145,11 +145,6 @@ class TestEnvironment:
             LocalEngine(**options)
 
 
-def by_seed(outcomes, cells):
-    seeds = {cell.content_hash(): cell.seed for cell in cells}
-    return {seeds[outcome.content_hash]: outcome for outcome in outcomes}
-
-
 class TestInThisProcess:
     def test_a_failing_cell_does_not_stop_the_others(self):
         axes = {"step": {"path": "integration.step_size", "values": [1e200, 0.5, -1.0]}}
@@ -161,14 +156,6 @@ class TestInThisProcess:
         cells = tiny_sweep(seeds=range(4), scales=[1.0]).cells
         outcomes = LocalEngine(workers=1).run(cells, lambda cell: cell.seed != 2)
         assert sorted(by_seed(outcomes, cells)) == [0, 1, 3]
-
-
-@pytest.fixture
-def orders(tmp_path, monkeypatch):
-    given = Orders(tmp_path)
-    for name, value in given.environment.items():
-        monkeypatch.setenv(name, value)
-    return given
 
 
 class TestWorkers:
