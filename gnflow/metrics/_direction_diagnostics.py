@@ -1,5 +1,7 @@
 """How well the flow's direction was solved for."""
 
+import dataclasses
+
 from jaxtyping import Array, Float, PyTree
 
 from ..geometry import Snapshot, System
@@ -11,26 +13,32 @@ _SOURCE = "gnflow.geometry.SolveDiagnostics"
 class DirectionDiagnostics(AbstractMetric):
     """Damping, numerical rank and relative residual of the solve for the direction at the saved state.
 
+    Beside them what only some solves have: `iterations`, `duality_gap`, and for each half-block of a reversible network
+    `half_block_rank` and `half_block_residual`.
+
     A flow that solves for nothing (gradient flow) has none of them. `iterate` always records them, since its steps take
     these very solves; in `simulate` each saved time costs one more solve, so there they are recorded where this metric
     is asked for, and for the end of the run in `trajectory.stats`.
     """
 
     def variables(self, system: System) -> tuple[Variable, ...]:
-        """`damping`, `rank`, `relative_residual`."""
+        """All that a solve may have; `evaluate` gives those that the flow's solve has."""
         return (
             Variable("damping", "damping eps", "eigenvalues of H A", _SOURCE),
             Variable("rank", "numerical rank of the solve", "1", _SOURCE),
             Variable("relative_residual", "relative residual of the solve", "1", _SOURCE),
+            Variable("iterations", "iterations of the solve", "1", _SOURCE),
+            Variable("duality_gap", "duality gap of the solve", "loss", _SOURCE),
+            Variable("half_block_rank", "rank of the half-block's solve", "1", _SOURCE, ("half_block",)),
+            Variable("half_block_residual", "relative residual of the half-block's solve", "1", _SOURCE, ("half_block",)),
         )
 
     def evaluate(self, snapshot: Snapshot, memory: PyTree) -> dict[str, Float[Array, "..."]]:
-        """The three numbers, or nothing for a flow that solves for nothing."""
+        """The numbers that the solve has; nothing for a flow that solves for nothing."""
         diagnostics = snapshot.diagnostics
         if diagnostics is None:
             return {}
+        values = {field.name: getattr(diagnostics, field.name) for field in dataclasses.fields(diagnostics)}
         return {
-            "damping": diagnostics.damping,
-            "rank": diagnostics.rank.astype(float),
-            "relative_residual": diagnostics.relative_residual,
+            name: value.astype(float) for name, value in values.items() if value is not None and name != "success"
         }

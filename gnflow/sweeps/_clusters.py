@@ -16,7 +16,7 @@ from typing import Any
 from .._core import ConfigError
 from ._environment import worker_environment, worker_settings
 
-_DEATH_TIMEOUT = "20"  # seconds after which a local worker without a scheduler gives up
+_DEATH_TIMEOUT = "60"  # seconds after which a local worker without a scheduler gives up
 _PATIENCE = 3.0  # seconds that local workers have to end by themselves
 # JAX takes seconds to import; a worker is ready to be given a cell when that is done.
 _PRELOAD = ["--preload", "gnflow.sweeps._worker"]

@@ -198,22 +198,26 @@ class _Run:
         distributed = require("distributed", "dask")
         if future.cancelled():
             raise self._lost()
-        error = future.exception()
-        if error is None:
+        try:
             return future.result()
-        if isinstance(error, distributed.KilledWorker):
-            return self._after_death(task, str(error))
-        if isinstance(error, ImportError):
+        except distributed.KilledWorker as error:
+            return self._after_death(task, error)
+        except ImportError as error:
             raise GnflowError(
                 f"the workers cannot import what a cell needs ({error}); install the same gnflow where they run."
             ) from error
-        return outcome_of_error(task.cell, error)
+        except Exception as error:
+            # A cell's own errors are outcomes; this one is the cluster's, of a result that was lost on its way for instance.
+            return self._after_death(task, error)
 
-    def _after_death(self, task: Task, how: str) -> CellOutcome | None:
+    def _after_death(self, task: Task, error: Exception) -> CellOutcome | None:
+        """None where the task is to be tried again, after a death of its worker or another error of the cluster."""
         again = task.after_death()
         if again.deaths > self._retries:
+            if not isinstance(error, require("distributed", "dask").KilledWorker):
+                return outcome_of_error(again.cell, error)
             message = f"its worker died {again.deaths} times; give each worker more memory"
-            return outcome_of_code(again.cell, WORKER_DIED, f"{message} ({how})")
+            return outcome_of_code(again.cell, WORKER_DIED, f"{message} ({error})")
         (self._suspects if again.deaths == self._retries else self._waiting).append(again)
         return None
 

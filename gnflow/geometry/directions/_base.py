@@ -19,12 +19,21 @@ class SolveDiagnostics(eqx.Module):
     conjugate-gradient solver, which sees no spectrum: the iterations it took, a lower bound); `relative_residual`:
     ||(H A + eps) a - g|| / ||g|| in the whitened coordinates, the part of the gradient that the direction does not reach;
     `success`: False if the solve broke down.
+
+    Of some solves only, None for the others: `iterations`: how many an iterative solve took; `duality_gap`: primal minus dual
+    objective, an upper bound on how far the direction's model is from its minimum; `half_block_rank`,
+    `half_block_residual`: rank and relative residual of the least-squares problem of each half-block of a reversible network,
+    first to last.
     """
 
     damping: Float[Array, ""]
     rank: Int[Array, ""]
     relative_residual: Float[Array, ""]
     success: Bool[Array, ""]
+    iterations: Int[Array, ""] | None = None
+    duality_gap: Float[Array, ""] | None = None
+    half_block_rank: Int[Array, " half_blocks"] | None = None
+    half_block_residual: Float[Array, " half_blocks"] | None = None
 
 
 class Direction(eqx.Module):
