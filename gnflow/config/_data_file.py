@@ -1,4 +1,4 @@
-"""The content of the data file of a problem, by which a run with it is told from a run with another."""
+"""The content of the data files of a problem, by which a run with them is told from a run with others."""
 
 import functools
 import hashlib
@@ -6,17 +6,30 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..problems import data_file_kinds
+
+
+def has_data_files(problem: Mapping[str, Any]) -> bool:
+    """Whether a problem of this kind reads files of the user's."""
+    return problem.get("kind") in data_file_kinds
+
 
 def data_digest(problem: Mapping[str, Any]) -> str:
-    """A digest of the file that a problem of kind "file" reads; empty for other kinds, and for a file that cannot be read."""
-    if problem.get("kind") != "file":
+    """A digest of the files that a problem reads; empty for a kind that reads none, and for files that cannot be read."""
+    if not has_data_files(problem):
         return ""
+    options = {name: option for name, option in problem.items() if name != "kind"}
     try:
-        file = Path(problem["path"])
-        stat = file.stat()
-        return _digest(file.absolute(), stat.st_size, stat.st_mtime_ns)
-    except (KeyError, TypeError, ValueError, OSError):
+        digests = [_digest_of(file) for file in data_file_kinds[problem["kind"]](**options)]
+    except (TypeError, ValueError, OSError):
         return ""  # making the problem says what is wrong
+    # Their order is fixed and their digests are of one length, so that no two lists have one text.
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def _digest_of(file: Path) -> str:
+    stat = file.stat()
+    return _digest(file.absolute(), stat.st_size, stat.st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=1024)

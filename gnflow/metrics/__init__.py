@@ -13,7 +13,9 @@ from ._feature_alignment import FeatureAlignment as FeatureAlignment
 from ._full_ntk_spectrum import FullNTKSpectrum as FullNTKSpectrum
 from ._hidden_learning import HiddenLearning as HiddenLearning
 from ._kernel_distance import KernelDistance as KernelDistance
+from ._kernel_distance_estimate import KernelDistanceEstimate as KernelDistanceEstimate
 from ._kernel_target_alignment import KernelTargetAlignment as KernelTargetAlignment
+from ._layer_alignment import LayerAlignment as LayerAlignment
 from ._linearisation_error import LinearisationError as LinearisationError
 from ._ntk_spectrum import NTKSpectrum as NTKSpectrum
 from ._ntk_velocity import NTKVelocity as NTKVelocity
@@ -21,6 +23,7 @@ from ._particles import Particles as Particles
 from ._path_length import PathLength as PathLength
 from ._relative_ntk_change import RelativeNTKChange as RelativeNTKChange
 from ._relative_weight_movement import RelativeWeightMovement as RelativeWeightMovement
+from ._weight_change import WeightChange as WeightChange
 
 metric_kinds: dict[str, type[AbstractMetric]] = {
     "accuracy": Accuracy,
@@ -30,7 +33,9 @@ metric_kinds: dict[str, type[AbstractMetric]] = {
     "full_ntk_spectrum": FullNTKSpectrum,
     "hidden_learning": HiddenLearning,
     "kernel_distance": KernelDistance,
+    "kernel_distance_estimate": KernelDistanceEstimate,
     "kernel_target_alignment": KernelTargetAlignment,
+    "layer_alignment": LayerAlignment,
     "linearisation_error": LinearisationError,
     "ntk_spectrum": NTKSpectrum,
     "ntk_velocity": NTKVelocity,
@@ -38,4 +43,5 @@ metric_kinds: dict[str, type[AbstractMetric]] = {
     "path_length": PathLength,
     "relative_ntk_change": RelativeNTKChange,
     "relative_weight_movement": RelativeWeightMovement,
+    "weight_change": WeightChange,
 }

@@ -13,8 +13,8 @@ _SOURCE = "gnflow.geometry.SolveDiagnostics"
 class DirectionDiagnostics(AbstractMetric):
     """Damping, numerical rank and relative residual of the solve for the direction at the saved state.
 
-    Beside them what only some solves have: `iterations`, `duality_gap`, and for each half-block of a reversible network
-    `half_block_rank` and `half_block_residual`.
+    Beside them what only some solves have: `truncated`, `iterations`, `duality_gap`, and for each half-block of a reversible
+    network `half_block_rank` and `half_block_residual`.
 
     A flow that solves for nothing (gradient flow) has none of them. `iterate` always records them, since its steps take
     these very solves; in `simulate` each saved time costs one more solve, so there they are recorded where this metric
@@ -27,10 +27,13 @@ class DirectionDiagnostics(AbstractMetric):
             Variable("damping", "damping eps", "eigenvalues of H A", _SOURCE),
             Variable("rank", "numerical rank of the solve", "1", _SOURCE),
             Variable("relative_residual", "relative residual of the solve", "1", _SOURCE),
+            Variable("truncated", "whether the direction is truncated (1) or exact (0)", "1", _SOURCE),
             Variable("iterations", "iterations of the solve", "1", _SOURCE),
             Variable("duality_gap", "duality gap of the solve", "loss", _SOURCE),
             Variable("half_block_rank", "rank of the half-block's solve", "1", _SOURCE, ("half_block",)),
-            Variable("half_block_residual", "relative residual of the half-block's solve", "1", _SOURCE, ("half_block",)),
+            Variable(
+                "half_block_residual", "relative residual of the half-block's solve", "1", _SOURCE, ("half_block",)
+            ),
         )
 
     def evaluate(self, snapshot: Snapshot, memory: PyTree) -> dict[str, Float[Array, "..."]]:
@@ -39,6 +42,4 @@ class DirectionDiagnostics(AbstractMetric):
         if diagnostics is None:
             return {}
         values = {field.name: getattr(diagnostics, field.name) for field in dataclasses.fields(diagnostics)}
-        return {
-            name: value.astype(float) for name, value in values.items() if value is not None and name != "success"
-        }
+        return {name: value.astype(float) for name, value in values.items() if value is not None and name != "success"}

@@ -5,7 +5,7 @@ from jaxtyping import Array, Float, PyTree
 from ..geometry import Snapshot, System
 from ._base import AbstractMetric, Variable
 from ._centred_kernel_alignment import centred_kernel_alignment
-from ._hidden_layer import hidden_features, require_hidden_features
+from ._hidden_layer import hidden_features, named_inputs, require_hidden_features
 
 
 class FeatureAlignment(AbstractMetric):
@@ -26,7 +26,7 @@ class FeatureAlignment(AbstractMetric):
             Variable(
                 f"feature_cka_{name}", f"CKA of hidden features with the start ({name})", "1", "Kornblith et al. 2019"
             )
-            for name in _inputs(system)
+            for name in named_inputs(system)
         )
 
     def prepare(self, start: Snapshot) -> PyTree:
@@ -40,10 +40,5 @@ class FeatureAlignment(AbstractMetric):
             f"feature_cka_{name}": centred_kernel_alignment(
                 hidden_features(system, snapshot.weights, x), hidden_features(system, memory, x)
             )
-            for name, x in _inputs(system).items()
+            for name, x in named_inputs(system).items()
         }
-
-
-def _inputs(system: System) -> dict[str, Array]:
-    x_test = system.problem.x_test
-    return {"train": system.problem.x_train} | ({} if x_test is None else {"test": x_test})

@@ -1,5 +1,6 @@
-"""What metrics ask of a model's hidden layer, and how they refuse a model that has none."""
+"""What metrics ask of a model's hidden layers, and how they refuse a model that has none."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -8,23 +9,33 @@ from jaxtyping import Array, Float, PyTree
 from .._core import ModelError
 from ..geometry import System
 
+Inputs = Float[Array, "samples ..."]
+
 
 def require_hidden_features(system: System, metric: str) -> None:
     """Check that the model names its last hidden layer. **Raises:** `ModelError`."""
-    model = system.structure
-    if not callable(getattr(model, "hidden_features", None)):
-        raise ModelError(
-            f"{metric} needs the last hidden layer, but {type(model).__name__} has no hidden_features(x); "
-            f"give the model that method, (d,) -> (k,), or leave {metric} out."
-        )
+    _require_method(system, metric, "the last hidden layer", "hidden_features", "(k,)")
 
 
-def hidden_features(
-    system: System, weights: PyTree, x: Float[Array, "samples ..."]
-) -> Float[Array, "samples features"]:
+def hidden_features(system: System, weights: PyTree, x: Inputs) -> Float[Array, "samples features"]:
     """The last hidden layer (n, k) of the model with these weights on the inputs `x` (n, d)."""
-    features = jax.vmap(system.model(weights).hidden_features)(x)
-    return features.reshape(features.shape[0], -1)
+    return _batch(system.model(weights).hidden_features, x)
+
+
+def require_layer_features(system: System, metric: str) -> None:
+    """Check that the model names its layers. **Raises:** `ModelError`."""
+    _require_method(system, metric, "the outputs of every layer", "layer_features", "a tuple of arrays (k,)")
+
+
+def layer_features(system: System, weights: PyTree, x: Inputs) -> tuple[Float[Array, "samples features"], ...]:
+    """The output (n, k) of every layer that the model names, with these weights on the inputs `x` (n, d)."""
+    return _batch(system.model(weights).layer_features, x)
+
+
+def named_inputs(system: System) -> dict[str, Inputs]:
+    """The inputs on which features are compared: "train" and, with test data, "test"."""
+    x_test = system.problem.x_test
+    return {"train": system.problem.x_train} | ({} if x_test is None else {"test": x_test})
 
 
 def hidden_layer(model: Any) -> Any:
@@ -39,3 +50,16 @@ def hidden_layer(model: Any) -> Any:
         f"{type(model).__name__} has no hidden_weight (M, d), one row for each particle; directions are compared for "
         "two-layer networks only (MeanFieldNetwork, RandomFeatures)."
     )
+
+
+def _require_method(system: System, metric: str, what: str, method: str, returned: str) -> None:
+    model = system.structure
+    if not callable(getattr(model, method, None)):
+        raise ModelError(
+            f"{metric} needs {what}, but {type(model).__name__} has no {method}(x); "
+            f"give the model that method, (d,) -> {returned}, or leave {metric} out."
+        )
+
+
+def _batch(features: Callable[[Array], Any], x: Inputs) -> Any:
+    return jax.tree.map(lambda array: array.reshape(array.shape[0], -1), jax.vmap(features)(x))

@@ -99,11 +99,17 @@ class MLP(eqx.Module):
         names = [f"layers[{index}]" for index in range(len(self.layers))]
         return {"hidden": tuple(names[:-1]), "output": (names[-1],)}
 
-    def hidden_features(self, x: Float[Array, " input_dim"]) -> Float[Array, " width"]:
-        """The last hidden layer's activations (width,), which the output layer combines linearly."""
+    def layer_features(self, x: Float[Array, " input_dim"]) -> tuple[Float[Array, " width"], ...]:
+        """The activations (width,) of every hidden layer, from the input on."""
+        features = []
         for layer in self.layers[:-1]:
             x = self.activation(layer(x))
-        return x
+            features.append(x)
+        return tuple(features)
+
+    def hidden_features(self, x: Float[Array, " input_dim"]) -> Float[Array, " width"]:
+        """The last hidden layer's activations (width,), which the output layer combines linearly."""
+        return self.layer_features(x)[-1]
 
     def __call__(self, x: Float[Array, " input_dim"]) -> Float[Array, " output_dim"]:
         """The output (C,) at one input (d,)."""

@@ -1,11 +1,14 @@
-"""Problems: data joined with a loss, from arrays, from files, synthetic, and the real data sets of scikit-learn."""
+"""Problems: data joined with a loss, from arrays, from files, synthetic, and real: scikit-learn's, MNIST and CIFAR-10."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 from .._core import ConfigError, nearest_name
+from ._cifar10 import cifar10 as cifar10, cifar10_files
 from ._diabetes import diabetes as diabetes
 from ._digits import digits as digits
-from ._files import from_file as from_file
+from ._files import from_file as from_file, the_file
+from ._mnist import mnist as mnist, mnist_files
 from ._problem import Problem as Problem
 from ._teacher_student import teacher_student as teacher_student
 
@@ -13,7 +16,16 @@ problem_kinds: dict[str, Callable[..., Problem]] = {
     "teacher_student": teacher_student,
     "digits": digits,
     "diabetes": diabetes,
+    "mnist": mnist,
+    "cifar10": cifar10,
     "file": from_file,
+}
+
+# For the kinds that read files of the user's: which ones, in a fixed order, from the options of the problem.
+data_file_kinds: dict[str, Callable[..., tuple[Path, ...]]] = {
+    "mnist": mnist_files,
+    "cifar10": cifar10_files,
+    "file": the_file,
 }
 
 

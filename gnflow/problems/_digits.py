@@ -1,16 +1,15 @@
 """scikit-learn's handwritten digits: small, real, and on disk already."""
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from .._core import ConfigError, nearest_name, require_float64
-from ..losses import SoftmaxCrossEntropy, SquaredLoss
+from .._core import require_float64
 from ._problem import Problem
 from ._scikit_learn import scikit_learn_datasets
 from ._split import split
+from ._task import Task, loss_of_task
 
-_LOSSES = {"classification": SoftmaxCrossEntropy, "regression": SquaredLoss}
 _NUM_CLASSES = 10
 _LARGEST_PIXEL = 16.0
 
@@ -20,7 +19,7 @@ def digits(
     n_test: int = 500,
     *,
     key: Any,
-    task: Literal["classification", "regression"] = "classification",
+    task: Task = "classification",
 ) -> Problem:
     """The 1797 handwritten digits (8 x 8 pixels) that come with scikit-learn; C = 10 outputs, d = 64 inputs.
 
@@ -39,8 +38,7 @@ def digits(
     Source: Alpaydin and Kaynak, "Optical recognition of handwritten digits", UCI repository, 1998 (its test part).
     """
     require_float64((), "digits")
-    if task not in _LOSSES:
-        raise ConfigError(f"unknown task {task!r}; {nearest_name(str(task), _LOSSES)}")
+    loss = loss_of_task(task)
     pixels, labels = scikit_learn_datasets("digits").load_digits(return_X_y=True)
     train, test = split(len(labels), n_train, n_test, "the digits data set", key)
     inputs = pixels / _LARGEST_PIXEL
@@ -50,6 +48,6 @@ def digits(
         y_train=targets[train],
         x_test=inputs[test] if n_test else None,
         y_test=targets[test] if n_test else None,
-        loss=_LOSSES[task](),
+        loss=loss,
         name="digits",
     )

@@ -76,6 +76,11 @@ def from_file(
     return _draw(whole, n_train, n_test, path, key)
 
 
+def the_file(path: str | Path, **_: Any) -> tuple[Path, ...]:
+    """The file that `from_file` reads."""
+    return (Path(path),)
+
+
 def _draw(whole: Problem, n_train: int | None, n_test: int | None, path: Path, key: Any) -> Problem:
     if key is None:
         raise DataError("n_train and n_test draw samples at random, which needs key=jax.random.key(seed).")

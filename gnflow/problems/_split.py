@@ -24,5 +24,21 @@ def split(total: int, n_train: int, n_test: int, what: str, key: Any) -> tuple[n
             f"n_train + n_test = {n_train} + {n_test} = {n_train + n_test}, but {what} has {total} samples; "
             "ask for fewer."
         )
-    shuffled = np.asarray(jr.permutation(stream(key, "shuffle"), total))
+    shuffled = _shuffle(total, key)
     return shuffled[:n_train], shuffled[::-1][:n_test]
+
+
+def draw(total: int, count: int, name: str, what: str, key: Any) -> np.ndarray:
+    """Row numbers of `count` samples of a data set of `total`: a small draw is the beginning of a larger one.
+
+    **Arguments:** `name`: what asked for `count`, `what`: the data set; both for messages.
+
+    **Raises:** `DataError` for more than there are.
+    """
+    if count > total:
+        raise DataError(f"{name} = {count}, but {what} has {total} samples; ask for fewer.")
+    return _shuffle(total, key)[:count]
+
+
+def _shuffle(total: int, key: Any) -> np.ndarray:
+    return np.asarray(jr.permutation(stream(key, "shuffle"), total))

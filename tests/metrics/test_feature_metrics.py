@@ -9,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 from scipy.stats import ortho_group
 
 from gnflow.geometry import System
-from gnflow.metrics import FeatureAlignment, HiddenLearning, centred_kernel_alignment
+from gnflow.metrics import FeatureAlignment, HiddenLearning, LayerAlignment, centred_kernel_alignment
 from gnflow.models import MLP, MeanFieldNetwork, RandomFeatures
 from gnflow.problems import Problem
 
@@ -85,6 +85,33 @@ def test_feature_alignment_is_cka_of_hidden_features(model, measure, moved):
     assert set(measure(FeatureAlignment(), System(_problem(2, test=False), model), weights, start)) == {
         "feature_cka_train"
     }
+
+
+def test_layer_alignment_is_cka_of_each_hidden_layer(measure, moved):
+    """The layers of an MLP built again in NumPy, first to last; the last is what FeatureAlignment sees."""
+    model = MLP(3, 4, 3, 2, key=jr.key(4))
+    system = System(_problem(2), model)
+    start = system.weights(model)
+    weights = moved(start, 1.0)
+    found = measure(LayerAlignment(), system, weights, start)
+    for name, inputs in (("train", system.problem.x_train), ("test", system.problem.x_test)):
+        before = after = np.asarray(inputs)
+        for layer in range(3):
+            before, after = (
+                _silu(x @ np.asarray(part.weight).T / np.sqrt(x.shape[1]) + np.asarray(part.bias))
+                for x, part in ((before, start.layers[layer]), (after, weights.layers[layer]))
+            )
+            value = found[f"layer_cka_{name}"][layer]
+            np.testing.assert_allclose(value, _dense_cka(before, after), rtol=1e-12)
+            assert float(value) < 0.999
+        last = measure(FeatureAlignment(), system, weights, start)[f"feature_cka_{name}"]
+        np.testing.assert_allclose(found[f"layer_cka_{name}"][-1], last, rtol=1e-14)
+        assert found[f"layer_cka_{name}"].shape == (3,)
+    assert set(measure(LayerAlignment(), System(_problem(2, test=False), model), weights, start)) == {"layer_cka_train"}
+
+
+def _silu(z):
+    return z / (1 + np.exp(-z))
 
 
 @pytest.mark.parametrize(("n_train", "width", "outputs"), [(5, 9, 1), (9, 5, 2)])

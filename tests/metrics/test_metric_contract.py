@@ -47,17 +47,24 @@ def _problem(loss, outputs, test=True, teacher=True):
 _METRICS = {name: kind() for name, kind in metric_kinds.items()} | {"to teacher": DirectionDistance("teacher")}
 
 _NO_DIRECTIONS = {"direction_distance": ModelError, "to teacher": ModelError, "particles": ModelError}
-_NO_FEATURES = {"feature_alignment": ModelError, "hidden_learning": ModelError}
+_NO_LAYERS = {"layer_alignment": ModelError}
+_NO_FEATURES = {"feature_alignment": ModelError, "hidden_learning": ModelError} | _NO_LAYERS
 _NO_CLASSES = {"accuracy": DataError}
 _NO_SQUARES = {"hidden_learning": DataError}
 
 # model, loss, outputs, whether there are test data and a teacher, the metrics that are not defined with their errors
 _CASES = {
-    "mean field": (_network(), SquaredLoss(), 1, True, _NO_CLASSES),
-    "no test data, no teacher": (_network(), SquaredLoss(), 1, False, _NO_CLASSES | {"to teacher": DataError}),
-    "mean field, softmax": (_network(3), SoftmaxCrossEntropy(), 3, True, _NO_SQUARES),
+    "mean field": (_network(), SquaredLoss(), 1, True, _NO_CLASSES | _NO_LAYERS),
+    "no test data, no teacher": (
+        _network(),
+        SquaredLoss(),
+        1,
+        False,
+        _NO_CLASSES | _NO_LAYERS | {"to teacher": DataError},
+    ),
+    "mean field, softmax": (_network(3), SoftmaxCrossEntropy(), 3, True, _NO_SQUARES | _NO_LAYERS),
     "mlp, two outputs": (MLP(D, 4, 2, 2, key=jr.key(5)), SquaredLoss(), 2, True, _NO_CLASSES | _NO_DIRECTIONS),
-    "random features": (RandomFeatures.of(_network()), SquaredLoss(), 1, True, _NO_CLASSES),
+    "random features": (RandomFeatures.of(_network()), SquaredLoss(), 1, True, _NO_CLASSES | _NO_LAYERS),
     "linearised": (Linearised(_network()), SquaredLoss(), 1, True, _NO_CLASSES | _NO_DIRECTIONS | _NO_FEATURES),
     "unknown module, logistic": (
         _Wrapper(eqx.nn.MLP(D, "scalar", 4, 1, key=jr.key(6))),
@@ -70,12 +77,18 @@ _CASES = {
 
 _AT_START = {
     "kernel_distance": 0,
+    "kernel_distance_estimate": 0,
+    "kernel_distance_standard_error": 0,
     "relative_ntk_change": 0,
     "relative_weight_movement": 0,
     "linearisation_error": 0,
     "direction_distance_to_initial": 0,
     "feature_cka_train": 1,
     "feature_cka_test": 1,
+    "layer_cka_train": 1,
+    "layer_cka_test": 1,
+    "weight_change_norm": 0,
+    "weight_cosine": 1,
     "path_length": 0,
 }
 
@@ -112,7 +125,7 @@ def values(snapshot_at, moved):
 @pytest.mark.parametrize("case", _CASES)
 def test_values_are_what_variables_announces(case, values):
     system, _ = _system(case)
-    sizes = {"eigenvalue": system.problem.y_train.size, "particle": 6, "coordinate": D, "teacher_unit": 2}
+    sizes = {"eigenvalue": system.problem.y_train.size, "particle": 6, "coordinate": D, "teacher_unit": 2, "layer": 2}
     sizes["output"] = system.problem.y_train.shape[1]
     for at_time in values(case):
         for metric, given in zip(_defined(case), at_time, strict=True):
@@ -136,7 +149,7 @@ def test_values_at_the_start(case, values):
     # ... and they do not stand still, or the line above would prove nothing.
     assert float(later["relative_weight_movement"]) > 0.01
     linear = case in ("linearised", "random features")
-    for name in ("kernel_distance", "relative_ntk_change"):
+    for name in ("kernel_distance", "kernel_distance_estimate", "relative_ntk_change"):
         assert float(later[name]) < 1e-14 if linear else float(later[name]) > 1e-4, name
     assert float(later["linearisation_error"]) < 1e-12 if linear else float(later["linearisation_error"]) > 1e-3
     assert float(later["ntk_velocity"]) < 1e-14 if linear else float(later["ntk_velocity"]) > 1e-4

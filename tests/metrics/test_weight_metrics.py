@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gnflow.geometry import System
-from gnflow.metrics import LinearisationError, PathLength, RelativeWeightMovement
+from gnflow.metrics import LinearisationError, PathLength, RelativeWeightMovement, WeightChange
 from gnflow.models import MLP, MeanFieldNetwork, RandomFeatures
 from gnflow.problems import Problem
 
@@ -72,6 +72,47 @@ def test_weights_that_all_start_at_zero(measure, moved):
     assert {float(value) for value in measure(RelativeWeightMovement(), system, start).values()} == {0.0}
     later = measure(RelativeWeightMovement(), system, moved(start), start)
     assert {float(value) for value in later.values()} == {np.inf}
+
+
+def test_weight_change_is_that_of_the_flat_weights(measure, moved):
+    model = MLP(3, 4, 2, key=jr.key(2))
+    system = System(_PROBLEM, model)
+    start = system.weights(model)
+    weights = moved(start)
+    first, now = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(w)]) for w in (start, weights))
+    found = measure(WeightChange(), system, weights, start)
+    np.testing.assert_allclose(found["weight_change_norm"], np.linalg.norm(now - first), rtol=1e-14)
+    cosine = now @ first / (np.linalg.norm(now) * np.linalg.norm(first))
+    np.testing.assert_allclose(found["weight_cosine"], cosine, rtol=1e-14)
+    assert 0 < cosine < 0.99
+    opposite = measure(WeightChange(), system, jax.tree.map(lambda leaf: -3 * leaf, start), start)
+    np.testing.assert_allclose(opposite["weight_cosine"], -1, rtol=1e-14)
+
+
+def test_weight_change_only_sees_trained_weights(measure, moved):
+    model = MeanFieldNetwork(3, 4, output_init_scale=1.0, key=jr.key(2))
+    system = System(_PROBLEM, model, "output")
+    start = system.weights(model)
+    weights = moved(start)
+    found = measure(WeightChange(), system, weights, start)
+    expected = _norm(weights.output_weight - start.output_weight)
+    np.testing.assert_allclose(found["weight_change_norm"], expected, rtol=1e-14)
+    cosine = np.vdot(weights.output_weight, start.output_weight) / (
+        _norm(weights.output_weight) * _norm(start.output_weight)
+    )
+    np.testing.assert_allclose(found["weight_cosine"], cosine, rtol=1e-14)
+
+
+def test_weights_of_norm_zero_have_no_direction(measure, moved):
+    model = RandomFeatures(3, 4, key=jr.key(2))
+    system = System(_PROBLEM, model)
+    zero = system.weights(model)
+    away = moved(zero)
+    cosines = [
+        float(measure(WeightChange(), system, now, start)["weight_cosine"])
+        for now, start in ((zero, zero), (away, zero), (zero, away))
+    ]
+    assert cosines == [1.0, 0.0, 0.0]
 
 
 def test_linearisation_error_against_a_dense_jacobian(measure, moved):

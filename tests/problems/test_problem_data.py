@@ -11,11 +11,21 @@ import jax.random as jr
 import jaxtyping
 import numpy as np
 import pytest
+from problems.image_files import folder_of
 
 from gnflow._core import ConfigError, DataError, ModelError, PrecisionError
 from gnflow.losses import SoftmaxCrossEntropy, SquaredLoss
 from gnflow.models import MeanFieldNetwork
-from gnflow.problems import Problem, diabetes, digits, get_problem, problem_kinds, teacher_student
+from gnflow.problems import (
+    Problem,
+    cifar10,
+    diabetes,
+    digits,
+    get_problem,
+    mnist,
+    problem_kinds,
+    teacher_student,
+)
 
 ORACLES = Path(__file__).resolve().parents[3] / "shared" / "oracles"
 
@@ -25,6 +35,9 @@ generated = {
     "digits": (digits, 64, 10, 1797),
     "digits_regression": (lambda **settings: digits(task="regression", **settings), 64, 10, 1797),
     "diabetes": (diabetes, 10, 1, 442),
+    # Training and test samples come from files of their own, so that no number is common to both.
+    "mnist": (lambda **settings: mnist(folder_of("mnist"), **settings), 784, 10, None),
+    "cifar10": (lambda **settings: cifar10(folder_of("cifar10"), **settings), 3072, 10, None),
 }
 each = pytest.mark.parametrize("name", generated)
 finite = pytest.mark.parametrize("name", [name for name in generated if generated[name][3]])
@@ -73,7 +86,7 @@ def test_no_test_data(name, key):
     assert problem.y_test is None
 
 
-@pytest.mark.parametrize("name", ["teacher_student", "digits", "digits_regression"])
+@pytest.mark.parametrize("name", ["teacher_student", "digits", "digits_regression", "mnist", "cifar10"])
 def test_sets_nest(name, key):
     make, *_ = generated[name]
     small, large = make(n_train=6, n_test=4, key=key), make(n_train=20, n_test=9, key=key)
@@ -317,8 +330,8 @@ def test_registry(kind):
     assert set(typing.get_type_hints(factory)) == {*parameters, "return"}
 
 
-def test_registry_holds_the_four_kinds():
-    assert set(problem_kinds) == {"teacher_student", "digits", "diabetes", "file"}
+def test_registry_holds_the_six_kinds():
+    assert set(problem_kinds) == {"teacher_student", "digits", "diabetes", "mnist", "cifar10", "file"}
 
 
 def test_registry_unknown_kind():

@@ -1,0 +1,99 @@
+"""How far the NTK has turned, estimated without the NTK."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, PyTree
+
+from .._core import ConfigError, require_positive_int, tree_size
+from ..geometry import Snapshot, System
+from ._base import AbstractMetric, Variable
+
+# Probes that are mapped at once: so many, or fewer where their weight trees alone would take more than these bytes.
+_MOST_AT_ONCE = 8
+_CHUNK_BYTES = 64 * 2**20
+_SOURCE = "Fort et al. 2020; docs/theory.md, Metrics"
+
+
+class KernelDistanceEstimate(AbstractMetric):
+    """`KernelDistance`, 1 - <A_t, A_0> / (||A_t|| ||A_0||), from products with random vectors: no Gram matrix is formed.
+
+    With probes V (NC, p) of independent standard normal entries the Gram matrices are replaced by their products with
+    them, A_0 V and A_t V, stacked. The means over probes of the inner products <A_0 v, A_t v>, ||A_0 v||^2 and
+    ||A_t v||^2 are unbiased for <A_0, A_t>, ||A_0||^2 and ||A_t||^2 (E v v^T = I); their quotient is consistent, with a
+    standard deviation of the order p^(-1/2) and a bias of the order 1/p. (A cosine of averages of A v over the probes
+    would not converge: averaging normal probes only gives one normal probe.)
+
+    `kernel_distance_standard_error` is the jackknife's, over the probes: (p - 1)^(1/2) times the standard deviation
+    (divisor p) of the p values with one probe left out. The probes are the same at all times of a run. Values are between
+    0 and 2 (the distance itself is at most 1), keep their digits where they are small, as those of `KernelDistance` do,
+    and are 0, to rounding, for kernels that are multiples of one another; nan where a Gram matrix is zero.
+
+    A saved time costs p products with J^T and p with J, a few probes at a time; remembered are the p NC numbers of
+    A_0 V.
+
+    **Arguments:** `num_probes`: p, an integer of at least 2; `seed`: of the probes, an integer of at least 0.
+
+    **Raises:** `ConfigError` for other arguments.
+
+    Sources: Fort et al. 2020, "Deep learning versus kernel learning" (the distance); Hutchinson 1989 (the inner
+    products); Efron and Stein 1981 (the jackknife).
+    """
+
+    num_probes: int = eqx.field(static=True, default=32)
+    seed: int = eqx.field(static=True, default=0)
+
+    def __check_init__(self):
+        require_positive_int(ConfigError, num_probes=self.num_probes)
+        if self.num_probes < 2:
+            raise ConfigError("num_probes = 1; expected at least 2, for one probe has no standard error.")
+        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
+            raise ConfigError(f"seed = {self.seed!r}; expected an integer of at least 0.")
+
+    def variables(self, system: System) -> tuple[Variable, ...]:
+        """`kernel_distance_estimate` and `kernel_distance_standard_error`; defined for every model."""
+        return (
+            Variable("kernel_distance_estimate", "estimated kernel distance to the start", "1", _SOURCE),
+            Variable("kernel_distance_standard_error", "standard error of the estimated kernel distance", "1", _SOURCE),
+        )
+
+    def prepare(self, start: Snapshot) -> PyTree:
+        """A_0 V, as (p, N, C)."""
+        return self._products(start)
+
+    def evaluate(self, snapshot: Snapshot, memory: PyTree) -> dict[str, Float[Array, "..."]]:
+        """The estimate and its standard error; 0 at the start."""
+        distance, error = distance_of_products(self._products(snapshot), memory)
+        return {"kernel_distance_estimate": distance, "kernel_distance_standard_error": error}
+
+    def _products(self, snapshot: Snapshot) -> Float[Array, "probes samples outputs"]:
+        tangent = snapshot.tangent
+        probes = jr.normal(jr.key(self.seed), (self.num_probes, *tangent.outputs.shape), dtype=jnp.float64)
+        at_once = min(_MOST_AT_ONCE, max(1, _CHUNK_BYTES // (8 * tree_size(snapshot.weights))))
+        return jax.lax.map(
+            lambda probe: tangent.jvp(tangent.vjp(probe)), probes, batch_size=min(at_once, self.num_probes)
+        )
+
+
+def distance_of_products(
+    now: Float[Array, "probes samples outputs"], start: Float[Array, "probes samples outputs"]
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """1 - cosine of two stacks, and its standard error by leaving out one probe at a time.
+
+    **Arguments:** `now`, `start`: the products A_t v and A_0 v with the same probes v, (p, N, C), p >= 2.
+    """
+    count = now.shape[0]
+    # Norm one, so that 1 - cosine is ||D||^2 / 2 with the difference D, which loses no digits when it is small.
+    now, start = (stack.reshape(count, -1) / jnp.linalg.norm(stack) for stack in (now, start))
+    turn = now - start
+    turns = jnp.sum(turn**2, axis=1)
+    total = jnp.sum(turns)
+    # Without probe i the stacks have squared norms a and b and their difference d, which are known from the parts; and
+    # 1 - cosine = (d - (sqrt a - sqrt b)^2) / (2 sqrt(a b)). The difference of the norms comes from D too.
+    a, b = (1 - jnp.sum(stack**2, axis=1) for stack in (now, start))
+    b_minus_a = jnp.sum(turn * (now + start), axis=1)
+    roots = jnp.sqrt(a) + jnp.sqrt(b)
+    without = (total - turns - (b_minus_a / roots) ** 2) / (2 * jnp.sqrt(a * b))
+    spread = jnp.sum((without - jnp.mean(without)) ** 2)
+    return total / 2, jnp.sqrt((count - 1) / count * spread)

@@ -1,0 +1,89 @@
+"""CIFAR-10, from its own files where the user has them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .._core import DataError, require_float64
+from ._checks import require_count
+from ._cifar import read_cifar
+from ._labelled_images import LabelledImages, image_problem, require_folder, require_labels
+from ._problem import Problem
+from ._task import Task, loss_of_task
+
+_TRAIN = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
+_TEST = ("test_batch.bin",)
+_FOLDER = "cifar-10-batches-bin"
+
+
+def cifar10(
+    path: str | Path,
+    n_train: int = 1024,
+    n_test: int = 1000,
+    *,
+    key: Any,
+    task: Task = "classification",
+) -> Problem:
+    """CIFAR-10's small photographs (32 x 32 pixels, three colours) from the files of the data set; C = 10, d = 3072.
+
+    The files are not part of gnflow and never downloaded. In the folder `path`, or in `cifar-10-batches-bin` within it,
+    it reads those of the binary version: `data_batch_1.bin` to `data_batch_5.bin` (50000 images in all) and for test
+    data `test_batch.bin` (10000).
+
+    Inputs are the red, then the green, then the blue pixels, each row by row; they are 0..255 and are divided by 255, so
+    they lie in [0, 1]; they are not centred. Targets are one-hot rows of all ten classes. Training samples are drawn
+    from the training files and test samples from the test file, by streams of `key` of their own: either set nests over
+    its size and does not depend on the other's, nor on `task`.
+
+    The tangent kernel's Gram matrix is (10 N, 10 N), 839 MB for 1024 samples: take fewer for what forms it.
+
+    **Arguments:** `path`: the folder; `n_train` >= 1; `n_test` >= 0 (0: no test data, and no test file is read); `key`: a
+    JAX key; `task`: "classification" is the softmax cross-entropy, "regression" the squared loss on the one-hot targets.
+
+    **Raises:** `DataError` for a folder or files that are missing, a file that holds no whole number of images, labels
+    that are not 0 to 9, and more samples than the files hold; `ConfigError` for an unknown task; `PrecisionError` without
+    float64.
+
+    Source: Krizhevsky, "Learning multiple layers of features from tiny images", technical report, University of Toronto
+    2009.
+    """
+    require_float64((), "cifar10")
+    loss = loss_of_task(task)
+    require_count("n_train", n_train, 1)
+    require_count("n_test", n_test, 0)
+    files = cifar10_files(path, n_test)
+    train = _read(files[: len(_TRAIN)])
+    test = _read(files[len(_TRAIN) :]) if n_test else None
+    return image_problem(train, test, n_train, n_test, loss, "cifar10", key)
+
+
+def cifar10_files(path: str | Path, n_test: int | None = None, **_: Any) -> tuple[Path, ...]:
+    """The files that `cifar10` reads: five of training data and, unless `n_test` is 0, one of test data.
+
+    **Raises:** `DataError` for a folder or files that are missing.
+    """
+    folder = Path(path)
+    require_folder(folder)
+    wanted = _TRAIN if n_test == 0 else (*_TRAIN, *_TEST)
+    if not any((folder / name).is_file() for name in wanted) and (folder / _FOLDER).is_dir():
+        folder = folder / _FOLDER
+    missing = [name for name in wanted if not (folder / name).is_file()]
+    if missing:
+        raise DataError(
+            f"the folder {folder} lacks {', '.join(missing)}. Put the files of CIFAR-10's binary version there (or in a "
+            f"folder {_FOLDER} within it), which Alex Krizhevsky, University of Toronto, publishes. gnflow downloads nothing."
+        )
+    return tuple(folder / name for name in wanted)
+
+
+def _read(files: Sequence[Path]) -> LabelledImages:
+    pixels, labels = [], []
+    for file in files:
+        images, classes = read_cifar(file)
+        require_labels(classes, file)
+        pixels.append(images)
+        labels.append(classes)
+    source = files[0].name if len(files) == 1 else f"{files[0].name} to {files[-1].name}"
+    return LabelledImages(np.concatenate(pixels), np.concatenate(labels), f"{source} in {files[0].parent}")

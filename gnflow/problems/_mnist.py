@@ -1,0 +1,95 @@
+"""MNIST, from its own files where the user has them."""
+
+from pathlib import Path
+from typing import Any
+
+from .._core import DataError, require_float64
+from ._checks import require_count
+from ._idx import read_idx
+from ._labelled_images import LabelledImages, image_problem, require_folder, require_labels
+from ._problem import Problem
+from ._task import Task, loss_of_task
+
+_SIDE = 28
+# Images, then labels.
+_TRAIN = (("train-images", "idx3-ubyte"), ("train-labels", "idx1-ubyte"))
+_TEST = (("t10k-images", "idx3-ubyte"), ("t10k-labels", "idx1-ubyte"))
+
+
+def mnist(
+    path: str | Path,
+    n_train: int = 1024,
+    n_test: int = 1000,
+    *,
+    key: Any,
+    task: Task = "classification",
+) -> Problem:
+    """MNIST's handwritten digits (28 x 28 pixels) from the files of the data set; C = 10 outputs, d = 784 inputs.
+
+    The files are not part of gnflow and never downloaded. In the folder `path` it reads `train-images-idx3-ubyte` and
+    `train-labels-idx1-ubyte` (60000 digits), and for test data `t10k-images-idx3-ubyte` and `t10k-labels-idx1-ubyte`
+    (10000), each plain or with `.gz`, and also with a dot before `idx`. Other data sets in the same files (28 x 28
+    pixels, ten classes) are read too.
+
+    Pixels are 0..255 and are divided by 255, so inputs lie in [0, 1]; they are not centred. Targets are one-hot rows of
+    all ten classes. Training samples are drawn from the training files and test samples from the test files, by
+    streams of `key` of their own: either set nests over its size and does not depend on the other's, nor on `task`.
+
+    The tangent kernel's Gram matrix is (10 N, 10 N), 839 MB for 1024 samples: take fewer for what forms it.
+
+    **Arguments:** `path`: the folder; `n_train` >= 1; `n_test` >= 0 (0: no test data, and no test files are read);
+    `key`: a JAX key; `task`: "classification" is the softmax cross-entropy, "regression" the squared loss on the one-hot
+    targets.
+
+    **Raises:** `DataError` for a folder or files that are missing, for a file that is damaged, truncated or of another
+    format, images of another size, labels that are not 0 to 9 or not as many as the images, and more samples than the
+    files hold; `ConfigError` for an unknown task; `PrecisionError` without float64.
+
+    Source: LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", Proceedings of the
+    IEEE 1998.
+    """
+    require_float64((), "mnist")
+    loss = loss_of_task(task)
+    require_count("n_train", n_train, 1)
+    require_count("n_test", n_test, 0)
+    images, labels, *rest = mnist_files(path, n_test)
+    train = _read(images, labels)
+    test = _read(*rest) if rest else None
+    return image_problem(train, test, n_train, n_test, loss, "mnist", key)
+
+
+def mnist_files(path: str | Path, n_test: int | None = None, **_: Any) -> tuple[Path, ...]:
+    """The files that `mnist` reads: training images and labels and, unless `n_test` is 0, test images and labels.
+
+    **Raises:** `DataError` for a folder or files that are missing.
+    """
+    folder = Path(path)
+    require_folder(folder)
+    wanted = _TRAIN if n_test == 0 else (*_TRAIN, *_TEST)
+    found = {part: _find(folder, *part) for part in wanted}
+    missing = ["-".join(part) for part, file in found.items() if file is None]
+    if missing:
+        raise DataError(
+            f"the folder {folder} lacks {', '.join(missing)} (plain or with .gz). Put the files of the data set there: "
+            "they are those of the MNIST database of handwritten digits, which Yann LeCun, Corinna Cortes and Christopher "
+            "J. C. Burges publish. gnflow downloads nothing."
+        )
+    return tuple(file for file in found.values() if file is not None)
+
+
+def _find(folder: Path, name: str, kind: str) -> Path | None:
+    spellings = (f"{name}{mark}{kind}{suffix}" for suffix in ("", ".gz") for mark in "-.")
+    return next((folder / spelling for spelling in spellings if (folder / spelling).is_file()), None)
+
+
+def _read(images: Path, labels: Path) -> LabelledImages:
+    pixels, classes = read_idx(images, 3), read_idx(labels, 1)
+    if pixels.shape[1:] != (_SIDE, _SIDE):
+        rows, columns = pixels.shape[1:]
+        raise DataError(f"{images} holds images of {rows} x {columns} pixels, but {_SIDE} x {_SIDE} are expected.")
+    if len(pixels) != len(classes):
+        raise DataError(
+            f"{images} holds {len(pixels)} images but {labels} {len(classes)} labels; they must be of the same samples."
+        )
+    require_labels(classes, labels)
+    return LabelledImages(pixels.reshape(len(pixels), _SIDE**2), classes, str(images))
