@@ -1,7 +1,7 @@
 """One line for each run: what `gnflow run` prints and writes to summary.csv."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..config import RunSpec
@@ -17,6 +17,7 @@ _HEADINGS = {
     "train_loss": "train loss",
     "test_loss": "test loss",
     "kernel_distance": "kernel distance",
+    "direction": "last direction",
     "wall_seconds": "wall time [s]",
 }
 _FORMATS = {
@@ -26,7 +27,8 @@ _FORMATS = {
     "kernel_distance": ".3g",
     "wall_seconds": ".1f",
 }
-_TEXTS = ("variant", "flow", "result")
+_TEXTS = ("variant", "flow", "result", "direction")
+_ONLY_WHERE_KNOWN = ("direction",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Row:
     train_loss: float | None = None
     test_loss: float | None = None
     kernel_distance: float | None = None
+    direction: str | None = None
     wall_seconds: float | None = None
     message: str = ""
     content_hash: str = ""
@@ -67,6 +70,7 @@ class Row:
             train_loss=last["train_loss"],
             test_loss=last.get("test_loss"),
             kernel_distance=last.get("kernel_distance"),
+            direction=_direction(trajectory.stats),
             wall_seconds=trajectory.stats["wall_seconds"],
             message=trajectory.result.message,
             content_hash=spec.content_hash(),
@@ -98,7 +102,11 @@ class Row:
 
 def format_table(rows: Sequence[Row]) -> str:
     """The rows as aligned text, with the messages of failed runs below."""
-    columns = {name: [heading, *(_cell(row, name) for row in rows)] for name, heading in _HEADINGS.items()}
+    columns = {
+        name: [heading, *(_cell(row, name) for row in rows)]
+        for name, heading in _HEADINGS.items()
+        if name not in _ONLY_WHERE_KNOWN or any(getattr(row, name) is not None for row in rows)
+    }
     widths = {name: max(len(cell) for cell in cells) for name, cells in columns.items()}
     lines = [
         "  ".join(
@@ -115,3 +123,10 @@ def format_table(rows: Sequence[Row]) -> str:
 def _cell(row: Row, name: str) -> str:
     value = getattr(row, name)
     return "-" if value is None else format(value, _FORMATS.get(name, ""))
+
+
+def _direction(stats: Mapping[str, Any]) -> str | None:
+    """Whether the last direction was exact, of a flow that claims to be."""
+    if "final_truncated" not in stats:
+        return None
+    return f"truncated, residual {stats['final_relative_residual']:.1e}" if stats["final_truncated"] else "exact"

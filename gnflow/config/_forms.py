@@ -19,6 +19,7 @@ from ..geometry import AbstractOutputMetric, output_metrics
 from ..geometry.damping import AbstractDamping, damping_kinds
 from ..geometry.directions import AbstractDirectionSolver, direction_solver_kinds
 from ..losses import AbstractLoss, loss_kinds
+from ..optimisers import AbstractOptimiser, optimiser_kinds
 
 _NAMES_OF_TYPES = {
     bool: "a boolean",
@@ -288,6 +289,7 @@ _BY_CLASS: dict[type, Form] = {
     AbstractDirectionSolver: ComponentForm(direction_solver_kinds, "direction solver"),
     AbstractFlow: ComponentForm(flow_kinds, "flow"),
     AbstractLoss: ComponentForm(loss_kinds, "loss"),
+    AbstractOptimiser: ComponentForm(optimiser_kinds, "optimiser"),
     AbstractOutputMetric: NameForm(output_metrics, "output metric"),
 }
 

@@ -6,7 +6,7 @@ from typing import Any
 from .._core import ConfigError, nearest_name
 from ..simulate import error_norm_kinds, iterate, simulate, stop_kinds
 from ..solvers import solver_kinds
-from ._forms import NUMBER, Form, ListForm, NameForm, Options, at
+from ._forms import INTEGER, NUMBER, Form, ListForm, NameForm, Options, at
 
 METHODS: dict[str, Callable[..., Any]] = {"simulate": simulate, "iterate": iterate}
 
@@ -23,24 +23,52 @@ _REFINED: dict[str, Form] = {
     "solver": _names(solver_kinds, "solver", "auto"),
     "error_norm": _names(error_norm_kinds, "error norm"),
     "saveat": ListForm(NUMBER, list),
+    "key": INTEGER,
 }
+
+# Of each pair `iterate` takes one.
+_ALTERNATIVES = (("step_size", "optimiser"), ("num_steps", "num_epochs"))
 
 
 def check_integration(table: Mapping[str, Any], path: str) -> dict[str, Any]:
     """An [integration] table: `method` ("simulate" unless given) and the options of `gnflow.simulate` or
     `gnflow.iterate`.
 
-    **Raises:** `ConfigError` for an unknown method or option, or a wrong type.
+    **Raises:** `ConfigError` for an unknown method or option, a wrong type, or a missing option.
     """
     method = _METHOD.check(table.get("method", "simulate"), f"{path}.method")
     options = {key: option for key, option in table.items() if key != "method"}
-    return {"method": method, **_options(method).check(options, path, f"method {method!r}", also=("method",))}
+    checked = _options(method).check(options, path, f"method {method!r}", also=("method",))
+    if method == "iterate":
+        _require_alternatives(checked, path)
+    return {"method": method, **checked}
+
+
+def _require_alternatives(options: Mapping[str, Any], path: str) -> None:
+    """**Raises:** `ConfigError` unless `iterate` is given one option of each pair."""
+    forms = _options("iterate").forms()
+    for first, second in _ALTERNATIVES:
+        if first in options and second in options:
+            raise ConfigError(
+                f"{path}: method 'iterate' takes {first!r} or {second!r}, and both are given; leave one out."
+            )
+        if first not in options and second not in options:
+            raise ConfigError(
+                f"{path}: method 'iterate' needs the option {first!r}, {forms[first].expected}, or {second!r}, "
+                f"{forms[second].expected}."
+            )
 
 
 def merge_integration(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """The [integration] table of a flow with its `own`: changes of the common one, unless it names another method."""
+    """The [integration] table of a flow with its `own`: changes of the common one, unless it names another method.
+
+    An `optimiser` of its own replaces a common `step_size`, and so with the other options of which there can be only one.
+    """
     same_method = own.get("method", "simulate") == common.get("method", "simulate") or "method" not in own
-    return {**common, **own} if same_method else dict(own)
+    if not same_method:
+        return dict(own)
+    replaced = {name for pair in _ALTERNATIVES if any(name in own for name in pair) for name in pair}
+    return {**{name: option for name, option in common.items() if name not in replaced}, **own}
 
 
 def build_integration(table: Mapping[str, Any], path: str) -> tuple[Callable[..., Any], dict[str, Any]]:

@@ -13,8 +13,8 @@ from ..flows import AbstractFlow, Frozen, flow_kinds
 from ..metrics import AbstractMetric, metric_kinds
 from ..models import model_kinds
 from ..problems import Problem, problem_kinds
-from ..simulate import Trajectory, argument_checks
-from ._data_file import data_digest
+from ..simulate import Trajectory, argument_checks, check_batch_size
+from ._data_file import data_digest, has_data_files
 from ._forms import TEXT, ComponentForm, ListForm, UnionForm, at
 from ._integration import (
     build_integration,
@@ -95,18 +95,18 @@ class RunSpec:
 
     @property
     def data_digest(self) -> str:
-        """A digest of the problem's data file as it is now; empty where the problem has none, or it cannot be read."""
+        """A digest of the problem's data files as they are now; empty where it has none, or they cannot be read."""
         return data_digest(self.problem)
 
     @property
     def lacks_data(self) -> bool:
-        """Whether the problem has a data file that cannot be read."""
-        return self.problem.get("kind") == "file" and not self.data_digest
+        """Whether the problem has data files that cannot be read."""
+        return has_data_files(self.problem) and not self.data_digest
 
     def content_hash(self, data: str | None = None) -> str:
         """16 hexadecimal digits that tell runs apart by what decides their result, not by their names.
 
-        **Arguments:** `data`: the digest of the problem's data file, which is part of that; `data_digest` by default.
+        **Arguments:** `data`: the digest of the problem's data files, which is part of that; `data_digest` by default.
         """
         content = {key: value for key, value in vars(self).items() if key not in ("variant", "flow_name")}
         if digest := self.data_digest if data is None else data:
@@ -116,7 +116,7 @@ class RunSpec:
 
     def prepare(self) -> Prepared:
         """Make the problem and the model from the seed's streams "problem" and "model", the flow, metrics and stop
-        rules.
+        rules; batches are drawn from the stream "batches" unless the integration has a `key`.
 
         Runs that differ in nothing but the model's scale so share their data and their unscaled draws.
 
@@ -143,8 +143,12 @@ class RunSpec:
         carry_out, settings = build_integration(self.integration, f"{path}.integration")
         if self.stop is not None:
             settings["stop"] = build_stop(self.stop, f"{path}.stop")
+        batch_size = settings.get("batch_size")
+        if batch_size is not None:
+            settings.setdefault("key", stream(key, "batches"))
         with at(f"{path}.integration"):
             argument_checks[self.integration["method"]](**settings)
+            check_batch_size(batch_size, problem.num_train)
         return Prepared(problem, model, flow, metrics, carry_out, settings)
 
     def _build_flow(self, path: str) -> AbstractFlow:

@@ -131,7 +131,7 @@ def _check_variants(variants: Any) -> dict[str, list[Override]]:
 
 
 def absolute_paths(table: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """`table` with the data file of `problem`, in itself and in its variants, as an absolute path."""
+    """`table` with the path of `problem` (a data file or their folder), in itself and in its variants, absolute."""
     changed = dict(table)
     variants = table.get("variants")
     if isinstance(variants, dict):

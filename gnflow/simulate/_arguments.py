@@ -4,9 +4,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from .._core import ConfigError, require_positive_int
+from ..optimisers import as_optimiser
 from ..solvers import check_solver
 from ._controller import get_error_norm
 from ._stop import RelativeLoss, stop_rules
@@ -43,12 +46,65 @@ def check_simulate(
         _check_save_times(saveat, t1)
 
 
-def check_iterate(*, step_size: float, num_steps: int, save_every: int = 1, stop: Any = None) -> None:
+def check_iterate(
+    *,
+    step_size: float | None = None,
+    optimiser: Any = None,
+    num_steps: int | None = None,
+    num_epochs: int | None = None,
+    batch_size: int | None = None,
+    key: Any = None,
+    save_every: int | None = None,
+    stop: Any = None,
+) -> None:
     """Check the numbers of an `iterate`. **Raises:** `ConfigError`, naming the value and what was expected."""
-    if not (isinstance(step_size, int | float) and math.isfinite(step_size) and step_size > 0):
+    _require_one(step_size=step_size, optimiser=optimiser)
+    _require_one(num_steps=num_steps, num_epochs=num_epochs)
+    if optimiser is not None:
+        as_optimiser(optimiser)
+    elif not (isinstance(step_size, int | float) and math.isfinite(step_size) and step_size > 0):
         raise ConfigError(f"step_size = {step_size!r}; expected a positive, finite number.")
-    require_positive_int(ConfigError, num_steps=num_steps, save_every=save_every)
+    sizes = {"num_steps": num_steps, "num_epochs": num_epochs, "batch_size": batch_size, "save_every": save_every}
+    require_positive_int(ConfigError, **{name: size for name, size in sizes.items() if size is not None})
+    if batch_size is not None:
+        shuffling_key(key)
+    elif key is not None:
+        raise ConfigError(
+            f"key = {key!r} without batch_size; steps with all samples draw nothing: give both or neither."
+        )
     stop_rules(stop)
+
+
+def check_batch_size(batch_size: int | None, num_train: int) -> None:
+    """**Raises:** `ConfigError` if a batch has more samples than there are."""
+    if batch_size is not None and batch_size > num_train:
+        raise ConfigError(
+            f"batch_size = {batch_size}, but there are {num_train} training samples; take at most so many, or leave "
+            "batch_size out to take all of them."
+        )
+
+
+def shuffling_key(key: Any) -> Any:
+    """The JAX key that `key`, one itself or an integer, stands for. **Raises:** `ConfigError` for anything else."""
+    if isinstance(key, int | np.integer) and not isinstance(key, bool) and key >= 0:
+        return jax.random.key(int(key))
+    if isinstance(key, jax.Array):
+        typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()
+        if typed or (key.dtype == jnp.uint32 and key.shape == (2,)):
+            return key
+    raise ConfigError(
+        f"key = {key!r}; batches are drawn at random, so a JAX key is needed, such as jax.random.key(0), or an integer of at "
+        "least 0."
+    )
+
+
+def _require_one(**options: Any) -> None:
+    """**Raises:** `ConfigError` unless exactly one of two options is given."""
+    first, second = options
+    given = [name for name, value in options.items() if value is not None]
+    if len(given) != 1:
+        state = "both are given" if given else "neither is"
+        raise ConfigError(f"iterate takes either {first} or {second}, and {state}; give one of them.")
 
 
 argument_checks: dict[str, Callable[..., None]] = {"simulate": check_simulate, "iterate": check_iterate}

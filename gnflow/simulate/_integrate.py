@@ -48,7 +48,7 @@ class Arguments(eqx.Module):
 
 def start_run(weights: PyTree, system: System, measurement: Measurement, rules: tuple[AbstractStopRule, ...]) -> Start:
     """Evaluate everything at t = 0."""
-    memories, stop_memories, integrals = _remember(weights, system, measurement, rules)
+    memories, stop_memories, integrals = remember(weights, system, measurement, rules)
     # The program that measures the end: metrics may take as long to compile as the integration.
     evaluation = measure(jnp.zeros(()), weights, integrals, system, measurement, memories)
     margins, time_scale = _first_scales(weights, evaluation.velocity, system, rules, stop_memories)
@@ -56,7 +56,7 @@ def start_run(weights: PyTree, system: System, measurement: Measurement, rules: 
 
 
 @eqx.filter_jit
-def _remember(
+def remember(
     weights: PyTree, system: System, measurement: Measurement, rules: tuple[AbstractStopRule, ...]
 ) -> tuple[tuple[PyTree, ...], tuple[PyTree, ...], dict[str, Array]]:
     """What metrics and stop rules remember of the start, and the integrals' zeros."""

@@ -1,25 +1,29 @@
-"""The discrete methods: explicit Euler steps of a flow, which are gradient descent and Gauss-Newton."""
+"""The discrete methods: steps along a flow's velocity, which are gradient descent, Gauss-Newton and their mini-batch forms."""
 
+import dataclasses
 import time
-from typing import Any
+from typing import Any, cast
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PyTree
+import optax
+from jaxtyping import PyTree
 
-from .._core import Result, ResultCode, tree_add_scaled
+from .._core import Result, ResultCode
 from ..flows import AbstractFlow
-from ..geometry import System
+from ..geometry import SolveDiagnostics
 from ..metrics import DirectionDiagnostics
+from ..optimisers import AbstractOptimiser, as_optimiser
 from ..problems import Problem
-from ._arguments import check_iterate
-from ._integrate import Start, start_run
-from ._measure import Evaluation, Measurement, numbers_as_arrays
-from ._outcome import direction_failure, with_solve_warning
+from ._arguments import check_batch_size, check_iterate, shuffling_key
+from ._full_batch import FullBatch
+from ._measure import Measurement, Values, numbers_as_arrays
+from ._minibatch import Batches, MiniBatch, batch_dataset
+from ._outcome import direction_stats, with_solve_warning
 from ._progress import ProgressBar, progress_bar, report
 from ._simulate import join, rule_met
+from ._steps import AbstractCourse, AbstractStep, EulerStep, OptimiserStep, Reached
 from ._stop import AbstractStopRule, stop_rules
 from ._trajectory import SimulationError, Trajectory, make_dataset, stack_rows
 
@@ -29,9 +33,13 @@ def iterate(
     model: Any,
     flow: AbstractFlow,
     *,
-    step_size: float,
-    num_steps: int,
-    save_every: int = 1,
+    step_size: float | None = None,
+    optimiser: AbstractOptimiser | optax.GradientTransformation | None = None,
+    num_steps: int | None = None,
+    num_epochs: int | None = None,
+    batch_size: int | None = None,
+    key: Any = None,
+    save_every: int | None = None,
     stop: Any = None,
     metrics: tuple[Any, ...] = (),
     progress: bool = False,
@@ -39,134 +47,179 @@ def iterate(
 ) -> Trajectory:
     """Run w <- w + step_size * flow.velocity(w): gradient descent, Gauss-Newton or another flow's discrete method.
 
+    With `optimiser` the steps are the optimiser's for the gradient -flow.velocity(w); with `batch_size` each step takes the
+    velocity of the problem that has a batch's samples alone, the loss being the mean over the batch (docs/time_units.md).
+
     **Arguments:**
 
     - `problem`, `model`, `flow`: as for `simulate`. For plain gradient descent, whose step is step_size * grad L, give the
-      flow `mobility=1.0`.
+      flow `mobility=1.0`; so too for Adam and SGD.
     - `step_size`: in units of flow time; a schedule of damping sees the time step * step_size.
-    - `num_steps`: how many. `save_every`: save each so many steps; step 0 and the last are always saved.
+    - `optimiser`: instead, one of `gnflow.optimisers` or an Optax transformation. The unit of time is then a step: that is
+      what a schedule of damping sees, and integral metrics such as the path length sum over the steps themselves.
+    - `num_steps`: how many; or `num_epochs`: passes through the training samples, of floor(N/B) steps each (one without
+      `batch_size`).
+    - `batch_size`: B, the samples of a batch, which `key` draws: a JAX key or an integer. Each epoch is a new shuffle, cut
+      into floor(N/B) batches of B different samples; the N - floor(N/B) B left over sit this epoch out, others the next.
+    - `save_every`: save each so many steps; step 0 and the last are always saved. None is every step, and with `batch_size`
+      every epoch: what is saved is measured on all samples, which may cost much more than a step.
     - `stop`: stop rules, looked at after the saved steps. `metrics`, `progress`, `throw`: as for `simulate`.
 
     **Returns:** a `Trajectory`; `trajectory.data` has the dimension "step" (0 is the state before any step) and the
-    coordinate `flow_time` = step * step_size. A run that diverges ends with the code `non_finite`.
+    coordinate `flow_time` = step * step_size, or the step where there is an optimiser. A run that diverges ends with the code
+    `non_finite`.
 
-    **Raises:** as `simulate`.
+    With `batch_size` there is the dimension "batch" too, one batch for each step, counted from 1, with the coordinate
+    `epoch`: `batch_loss`, `batch_loss_after` are the loss of the step's batch before and after it, `next_batch_loss`,
+    `next_batch_loss_after` that of the batch to come (which rises where a step fits its batch at the expense of the others);
+    `batch_damping`, `batch_rank`, `batch_relative_residual` and so on say how the direction of the step was solved for, where
+    it was. These losses cost three forward passes of a batch a step. The velocity on all samples is computed only for the
+    metrics that ask for it, `DirectionDiagnostics` among them.
+
+    **Raises:** as `simulate`; `ConfigError` also unless exactly one of `step_size` and `optimiser`, and of `num_steps` and
+    `num_epochs`, is given, or if `batch_size` is larger than N or has no `key`.
     """
     began = time.perf_counter()
-    check_iterate(step_size=step_size, num_steps=num_steps, save_every=save_every, stop=stop)
+    check_iterate(
+        step_size=step_size,
+        optimiser=optimiser,
+        num_steps=num_steps,
+        num_epochs=num_epochs,
+        batch_size=batch_size,
+        key=key,
+        save_every=save_every,
+        stop=stop,
+    )
     rules = stop_rules(stop)
     system, weights = join(problem, model, flow)
+    check_batch_size(batch_size, problem.num_train)
+    batches = None if batch_size is None else Batches(shuffling_key(key), problem.num_train, batch_size)
+    per_epoch = 1 if batches is None else batches.per_epoch
+    last_step = num_steps if num_epochs is None else num_epochs * per_epoch
+    assert last_step is not None
+    save_every = min(per_epoch if save_every is None else save_every, last_step)
     recorded = tuple(metrics)
-    if not any(isinstance(metric, DirectionDiagnostics) for metric in recorded):
+    if batches is None and not any(isinstance(metric, DirectionDiagnostics) for metric in recorded):
         recorded = (*recorded, DirectionDiagnostics())
     measurement = numbers_as_arrays(Measurement(flow, recorded))
     variables = measurement.variables(system)
-    array_rules = numbers_as_arrays(rules)
-    start: Start = start_run(weights, system, measurement, array_rules)
-    step_length = jnp.asarray(float(step_size))
-    state = _State(weights, start.integrals, start.evaluation)
-    steps, saved = [0], [start.evaluation]
-    result = _early_end(0, start.margins, rules, start.evaluation, start=True)
-    bar = ProgressBar(float(start.evaluation.values["train_loss"]), rules, "step") if progress else None
-    with progress_bar(bar) as number:
-        while result is None and steps[-1] < num_steps:
-            stride = min(save_every, num_steps - steps[-1])
-            state, margins = _advance(
-                state, jnp.asarray(steps[-1]), jnp.asarray(stride), step_length, system, measurement, start, array_rules
-            )
-            steps.append(steps[-1] + stride)
-            saved.append(state.evaluation)
-            result = _early_end(steps[-1], margins, rules, state.evaluation, start=False)
-            if number is not None:
-                report(number, steps[-1], state.evaluation.values["train_loss"], accepted=True)
-    if result is None:
-        message = f"{num_steps} steps were taken, training loss {float(state.evaluation.values['train_loss']):.3e}"
-        result = Result(ResultCode.NUM_STEPS_REACHED, message, float(num_steps))
+    if optimiser is None:
+        method: AbstractStep = EulerStep(jnp.asarray(float(cast(float, step_size))))
+    else:
+        method = OptimiserStep(numbers_as_arrays(as_optimiser(optimiser)))
+    parts = system, measurement, method, numbers_as_arrays(rules)
+    course: AbstractCourse = FullBatch(*parts) if batches is None else MiniBatch(*parts, batches, save_every)
+    record = _take_steps(course, weights, rules, last_step, save_every, progress)
     data = make_dataset(
-        stack_rows([evaluation.values for evaluation in saved]),
+        stack_rows(record.rows),
         variables,
         "step",
-        np.asarray(steps),
+        np.asarray(record.steps),
         {"long_name": "step", "units": "1", "reference": "docs/time_units.md"},
     )
-    flow_time = ("step", np.asarray(steps) * float(step_size), {"long_name": "flow time", "units": "flow time"})
+    length, unit = (float(step_size), "flow time") if step_size is not None else (1.0, "steps")
+    data = data.assign_coords(
+        flow_time=("step", np.asarray(record.steps) * length, {"long_name": "flow time", "units": unit})
+    )
+    stats: dict[str, Any] = {
+        "solver": "euler" if optimiser is None else type(as_optimiser(optimiser)).__name__.lower(),
+        "num_steps": record.steps[-1],
+    }
+    if batches is not None:
+        stats["batches_per_epoch"] = batches.per_epoch
+        if record.steps[-1] > 0:
+            recorded_of_batches = batch_dataset(record.losses, record.solves, batches, system)
+            data = data.assign(recorded_of_batches.data_vars).assign_coords(recorded_of_batches.coords)
+    stats |= direction_stats(record.last_solve)
     trajectory = Trajectory(
-        data.assign_coords(flow_time=flow_time),
-        system.model(state.weights),
+        data,
+        system.model(record.last.state.weights),
         model,
         problem,
         flow,
-        with_solve_warning(result, saved),
-        {"solver": "euler", "num_steps": steps[-1], "wall_seconds": time.perf_counter() - began},
+        with_solve_warning(record.result, record.solves, "saved states" if batches is None else "batches"),
+        {**stats, "wall_seconds": time.perf_counter() - began},
         {
             "kind": "iterate",
-            "step_size": float(step_size),
-            "num_steps": num_steps,
+            "step_size": None if step_size is None else float(step_size),
+            "optimiser": None if optimiser is None else as_optimiser(optimiser),
+            "num_steps": last_step,
+            "batch_size": batch_size,
+            "key": None if batches is None else np.asarray(jax.random.key_data(batches.key)),
             "save_every": save_every,
             "stop": rules,
             "metrics": tuple(metrics),
         },
     )
-    if throw and result.failed:
+    if throw and trajectory.result.failed:
         raise SimulationError(trajectory)
     return trajectory
 
 
-class _State(eqx.Module):
-    """Weights, integrals, and what was measured there: the velocity in it is the next step's."""
+@dataclasses.dataclass(frozen=True)
+class _Record:
+    """What a run in steps leaves behind.
 
-    weights: PyTree
-    integrals: dict[str, Array]
-    evaluation: Evaluation
+    **Attributes:** `steps`, `rows`: what was saved, and when; `losses`: of the batches, by name; `solves`: of all directions
+    known, each field with a first axis more; `last`: the end; `result`.
+    """
+
+    steps: list[int]
+    rows: list[Values]
+    losses: dict[str, np.ndarray]
+    solves: SolveDiagnostics | None
+    last: Reached
+    result: Result
+
+    @property
+    def last_solve(self) -> SolveDiagnostics | None:
+        """How the last known direction was solved for; None for a flow that solves for nothing, or without any step."""
+        if self.solves is None or len(self.solves.success) == 0:
+            return None
+        return jax.tree.map(lambda field: field[-1], self.solves)
 
 
-@eqx.filter_jit
-def _advance(
-    state: _State,
-    step: Int[Array, ""],
-    stride: Int[Array, ""],
-    step_size: Float[Array, ""],
-    system: System,
-    measurement: Measurement,
-    start: Start,
+def _take_steps(
+    course: AbstractCourse,
+    weights: PyTree,
     rules: tuple[AbstractStopRule, ...],
-) -> tuple[_State, tuple[Array, ...]]:
-    """`stride` Euler steps from `state` at `step`, and the margins of the stop rules after them."""
+    num_steps: int,
+    save_every: int,
+    progress: bool,
+) -> _Record:
+    """Steps until something ends the run."""
+    reached = course.start(weights)
+    steps, rows, losses, solves = [0], [reached.values], [reached.losses], [reached.solves]
+    result = _early_end(reached, 0, rules)
+    bar = ProgressBar(float(reached.values["train_loss"]), rules, "step") if progress else None
+    with progress_bar(bar) as number:
+        while result is None and steps[-1] < num_steps:
+            stride = min(save_every, num_steps - steps[-1])
+            reached = course.advance(reached, steps[-1], stride)
+            steps.append(steps[-1] + stride)
+            rows.append(reached.values)
+            losses.append(reached.losses)
+            solves.append(reached.solves)
+            result = _early_end(reached, steps[-1], rules)
+            if number is not None:
+                report(number, steps[-1], reached.values["train_loss"], accepted=True)
+    if result is None:
+        message = f"{num_steps} steps were taken, training loss {float(reached.values['train_loss']):.3e}"
+        result = Result(ResultCode.NUM_STEPS_REACHED, message, float(num_steps))
+    all_losses, all_solves = (jax.tree.map(_end_to_end, *parts) for parts in (losses, solves))
+    return _Record(steps, rows, all_losses, all_solves, reached, result)
 
-    def moved(weights: PyTree, integrals: dict[str, Array], velocity: PyTree) -> tuple[PyTree, dict[str, Array]]:
-        rates = measurement.integrands(velocity, system)
-        return tree_add_scaled(weights, step_size, velocity), tree_add_scaled(integrals, step_size, rates)
 
-    def body(index: Array, carry: tuple[PyTree, dict[str, Array]]) -> tuple[PyTree, dict[str, Array]]:
-        velocity = measurement.flow.velocity((step + index) * step_size, carry[0], system)
-        return moved(*carry, velocity)
-
-    first = moved(state.weights, state.integrals, state.evaluation.velocity)
-    weights, integrals = jax.lax.fori_loop(1, stride, body, first)
-    now = (step + stride) * step_size
-    evaluation = measurement.evaluate(now, weights, integrals, system, start.memories)
-    margins = tuple(
-        rule.margin(weights, system, memory) for rule, memory in zip(rules, start.stop_memories, strict=True)
-    )
-    return _State(weights, integrals, evaluation), margins
+def _end_to_end(*parts: np.ndarray) -> np.ndarray:
+    return np.concatenate(parts)
 
 
-def _early_end(
-    step: int, margins: tuple[Array, ...], rules: tuple[AbstractStopRule, ...], evaluation: Evaluation, start: bool
-) -> Result | None:
+def _early_end(reached: Reached, step: int, rules: tuple[AbstractStopRule, ...]) -> Result | None:
     """Why the run is over at this step, or None."""
-    where = f"at step {step}"
-    diagnostics = evaluation.diagnostics
-    if diagnostics is not None and not np.isfinite(float(diagnostics.relative_residual)):
-        return Result(ResultCode.DIRECTION_FAILED, direction_failure(where), float(step))
-    if not np.isfinite(float(evaluation.values["train_loss"])):
-        message = (
-            f"the training loss is not finite {where}: the step size is beyond the method's stability (gradient descent needs "
-            "step_size * mobility < 2 / (largest eigenvalue of A * smoothness of the loss)); take a smaller one"
-        )
-        return Result(ResultCode.NON_FINITE, message, float(step))
-    met = rule_met(rules, margins)
-    if met is not None:
-        code = ResultCode.STOP_RULE_MET_AT_START if start else ResultCode.STOP_RULE_MET
-        return Result(code, f"{met.describe()} {where}", float(step))
-    return None
+    if reached.failure is not None:
+        return reached.failure
+    met = rule_met(rules, reached.margins)
+    if met is None:
+        return None
+    code = ResultCode.STOP_RULE_MET_AT_START if step == 0 else ResultCode.STOP_RULE_MET
+    return Result(code, f"{met.describe()} at step {step}", float(step))

@@ -57,14 +57,27 @@ class Measurement(eqx.Module):
     ) -> Evaluation:
         """All variables and w' at one state."""
         snapshot = self._snapshot(time, weights, system, integrals)
+        return Evaluation(self._values(snapshot, memories), snapshot.velocity, snapshot.diagnostics)
+
+    def values(
+        self,
+        time: Float[Array, ""],
+        weights: PyTree,
+        integrals: dict[str, Array],
+        system: System,
+        memories: tuple[PyTree, ...],
+    ) -> Values:
+        """All variables at one state; the velocity is computed only if a metric asks for it."""
+        return self._values(self._snapshot(time, weights, system, integrals), memories)
+
+    def _values(self, snapshot: Snapshot, memories: tuple[PyTree, ...]) -> Values:
         values: Values = {"train_loss": snapshot.train_loss}
-        if system.problem.x_test is not None:
+        if snapshot.system.problem.x_test is not None:
             values["test_loss"] = snapshot.test_loss
         for metric, memory in zip(self.metrics, memories, strict=True):
             values.update(metric.evaluate(snapshot, memory))
         # One dtype: rows that a run does not reach are filled with inf, which integers do not have.
-        values = {name: jnp.asarray(value, dtype=jnp.float64) for name, value in values.items()}
-        return Evaluation(values, snapshot.velocity, snapshot.diagnostics)
+        return {name: jnp.asarray(value, dtype=jnp.float64) for name, value in values.items()}
 
     def variables(self, system: System) -> dict[str, Variable]:
         """Every variable that may appear, by name.

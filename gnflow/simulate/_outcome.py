@@ -1,9 +1,13 @@
 """From the end of an integration to a result code with a sentence a person can act on."""
 
+from collections.abc import Iterable
+
 import diffrax
+import jax
 import numpy as np
 
 from .._core import Result, ResultCode
+from ..geometry import SolveDiagnostics
 from ..solvers import SolverChoice
 from ._measure import Evaluation
 from ._stop import AbstractStopRule
@@ -76,18 +80,64 @@ def solved(evaluation: Evaluation) -> bool:
 def direction_failure(where: str) -> str:
     """The sentence for a solve that broke down."""
     return (
-        f"the solve for the direction broke down {where}: the Gram matrix is not positive definite to working precision; use "
-        "the direction solver TruncatedEigh or more damping."
+        f"the solve for the direction broke down {where}: its numbers are not finite, or the Gram matrix is not positive "
+        "definite to working precision; take smaller steps, the direction solver TruncatedEigh or more damping."
     )
 
 
-def with_solve_warning(result: Result, evaluations: list[Evaluation]) -> Result:
-    """`result` with a note if the solve for the direction fell short at some of these states."""
-    failed = [evaluation.diagnostics for evaluation in evaluations if not solved(evaluation)]
-    if not failed or result.failed:
+def step_failure(step: int, too_long: str, relative_residual: float | None, train_loss: float) -> Result | None:
+    """Why a run in steps ends at the state after `step` steps, or None.
+
+    **Arguments:** `too_long`: of the method; `relative_residual`: of the direction there, None for a flow that solves for
+    nothing.
+    """
+    where = f"at step {step}"
+    if relative_residual is not None and not np.isfinite(relative_residual):
+        return Result(ResultCode.DIRECTION_FAILED, direction_failure(where), float(step))
+    if not np.isfinite(train_loss):
+        return Result(ResultCode.NON_FINITE, f"the training loss is not finite {where}: {too_long}", float(step))
+    return None
+
+
+def with_solve_warning(result: Result, solves: SolveDiagnostics | None, where: str = "saved states") -> Result:
+    """`result` with a note if some of the directions were not solved for, or are truncated.
+
+    **Arguments:** `solves`: of several states as `stack_solves` gives them; `where`: what these states are, in the plural.
+    """
+    if result.failed or solves is None:
         return result
-    worst = max(float(diagnostics.relative_residual) for diagnostics in failed if diagnostics is not None)
-    note = (
-        f"the solve for the direction fell short at {len(failed)} saved states (largest relative residual {worst:.1e})"
-    )
-    return Result(result.code, f"{result.message}; {note}", result.time)
+    residuals = np.asarray(solves.relative_residual)
+    failed = residuals[~np.asarray(solves.success)]
+    message = result.message
+    if failed.size:
+        message += (
+            f"; the solve for the direction fell short at {failed.size} {where} (largest relative residual "
+            f"{failed.max():.1e})"
+        )
+    truncated = residuals[:0] if solves.truncated is None else residuals[np.asarray(solves.truncated)]
+    if truncated.size:
+        message += (
+            f"; the direction was truncated, residual {truncated.max():.1e}, at {truncated.size} of {residuals.size} {where}: "
+            "the features of a half-block do not span the samples, so this is not exact Gauss-Newton"
+        )
+    return Result(result.code, message, result.time)
+
+
+def stack_solves(solves: Iterable[SolveDiagnostics | None]) -> SolveDiagnostics | None:
+    """The solves of several states as one whose fields have a further, first axis; None for a flow that solves for nothing."""
+    listed = [solve for solve in solves if solve is not None]
+    if not listed:
+        return None
+    return jax.tree.map(lambda *fields: np.stack(fields), *jax.device_get(listed))
+
+
+def direction_stats(solve: SolveDiagnostics | None) -> dict[str, int | float | bool]:
+    """How the last direction of a run was solved for; nothing for a flow that solves for nothing."""
+    if solve is None:
+        return {}
+    stats: dict[str, int | float | bool] = {
+        "final_damping": float(solve.damping),
+        "final_rank": int(solve.rank),
+        "final_relative_residual": float(solve.relative_residual),
+    }
+    return stats if solve.truncated is None else {**stats, "final_truncated": bool(solve.truncated)}

@@ -19,7 +19,7 @@ from ._arguments import DEFAULT_ATOL, DEFAULT_MAX_STEPS, DEFAULT_STOP, check_sim
 from ._controller import ResidualController, get_error_norm
 from ._integrate import Arguments, Start, integrate, linearisation_at, measure, start_run
 from ._measure import Evaluation, Measurement, Values, numbers_as_arrays
-from ._outcome import integration_result, with_solve_warning
+from ._outcome import direction_stats, integration_result, stack_solves, with_solve_warning
 from ._progress import ProgressBar, progress_bar
 from ._stop import AbstractStopRule, stop_rules
 from ._trajectory import SimulationError, Trajectory, make_dataset, stack_rows
@@ -181,15 +181,17 @@ def simulate(
         np.asarray(times),
         {"long_name": "flow time", "units": "flow time", "reference": "docs/time_units.md"},
     )
-    if last.diagnostics is not None:
-        stats |= {
-            "final_damping": float(last.diagnostics.damping),
-            "final_rank": int(last.diagnostics.rank),
-            "final_relative_residual": float(last.diagnostics.relative_residual),
-        }
+    stats |= direction_stats(last.diagnostics)
     stats["wall_seconds"] = time.perf_counter() - began
     trajectory = Trajectory(
-        data, system.model(final_weights), model, problem, flow, with_solve_warning(result, [last]), stats, settings
+        data,
+        system.model(final_weights),
+        model,
+        problem,
+        flow,
+        with_solve_warning(result, stack_solves([last.diagnostics])),
+        stats,
+        settings,
     )
     if throw and result.failed:
         raise SimulationError(trajectory)

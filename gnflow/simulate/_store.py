@@ -23,7 +23,19 @@ _DATA_FILE = "trajectory.nc"
 _ARRAYS_FILE = "arrays.npz"
 _FORMAT = 1
 _OBJECTS = ("problem", "flow", "initial_model", "model")
-_PACKAGES = ("gnflow", "jax", "jaxlib", "diffrax", "equinox", "lineax", "optimistix", "numpy", "scipy", "xarray")
+_PACKAGES = (
+    "gnflow",
+    "jax",
+    "jaxlib",
+    "diffrax",
+    "equinox",
+    "lineax",
+    "optimistix",
+    "optax",
+    "numpy",
+    "scipy",
+    "xarray",
+)
 
 
 def write_run(folder: str | os.PathLike[str], parts: dict[str, Any]) -> None:

@@ -24,7 +24,8 @@ class Trajectory:
     - `data`: an `xarray.Dataset` over "time" (flow time; `simulate`) or "step" (`iterate`), first the state before any step,
       last the end; `train_loss`, `test_loss` where there is test data, and the variables of the metrics; `iterate` adds
       `damping`, `rank` and `relative_residual` where the flow solves for its direction (in `simulate` the metric
-      `DirectionDiagnostics` does); each with `long_name`, `units` and `reference`.
+      `DirectionDiagnostics` does), and in mini-batches the losses of each over the dimension "batch"; each with `long_name`,
+      `units` and `reference`.
     - `model`, `initial_model`: at the end and at the start.
     - `problem`, `flow`: what was run.
     - `result`: how it ended (`gnflow.Result`: code, message, time).

@@ -15,7 +15,7 @@ _ENTRIES = (*FORMS, "path", "label", "labels", "units")
 _COMMON = ("name", "size", "sizes", "seeds", "axes", "variants")
 # Names that the data set and the tables of figures have for themselves, as dimensions or variables.
 RESERVED = (
-    *("flow", "seed", "target", "save", "regime", "threshold"),
+    *("flow", "seed", "target", "save", "batch", "regime", "threshold"),
     *("result", "failed", "message", "cell", "flow_time", "num_steps", "wall_seconds", "time_to_target"),
 )
 _DIGITS = 12  # of a generated value: 0.1 from a logspace is the 0.1 a person writes

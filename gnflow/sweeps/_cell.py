@@ -129,11 +129,11 @@ def _outcome(
     wall_seconds: float,
     details: Mapping[str, Any],
 ) -> CellOutcome:
-    table, data_file = spec.to_dict(), spec.data_digest
+    table, data_files = spec.to_dict(), spec.data_digest
     attrs = {
         "gnflow_cell_format": CELL_FORMAT,
-        "content_hash": spec.content_hash(data_file),
-        "data_digest": data_file,
+        "content_hash": spec.content_hash(data_files),
+        "data_digest": data_files,
         "specification": json.dumps(table),
         "result_code": code,
         "result_message": message[:_LONGEST_TEXT],

@@ -17,6 +17,7 @@ from ._specification import SweepSpec
 from ._store import SWEEP_FILE, SweepStore
 
 _TIMES = "flow_time"
+_BATCH = "batch"
 MISSING = "missing"  # the code of a cell that is not finished
 _OF_THE_END: dict[str, tuple[str, str]] = {
     "time": ("flow_time", "flow time at the end"),
@@ -134,7 +135,8 @@ def load_curves(
     """What was measured along the runs of a sweep, over (axes..., flow, seed, save).
 
     Each run has times of its own: `flow_time` holds them, and "save" counts them; shorter runs are filled with nan at the
-    end. Failed runs have what they got to; missing ones are nan.
+    end. What was recorded of each batch of a run in steps is over "batch" instead. Failed runs have what they got to; missing
+    ones are nan.
 
     **Arguments:** `folder`; `variables`: which; those that depend on more than time keep their further dimensions;
     `optional`: further variables, left out where no run has them; `positions`: values of the axes, of flow or seed, to read
@@ -168,12 +170,25 @@ def load_curves(
     for name in required:
         if runs and name not in seen:
             raise ConfigError(f"no run of the sweep in {folder} has {name!r}; {nearest_name(name, seen)}")
-    curves = {name: _padded(name, places, runs) for name in (_TIMES, *wanted)}
+    lengths = {"save": 0, _BATCH: 0}
+    for array in (array for run in runs.values() for array in run.values()):
+        lengths[_along(array)] = max(lengths[_along(array)], len(array))
+    curves = {name: _padded(name, places, runs, lengths) for name in (_TIMES, *wanted)}
     return xr.Dataset({name: array for name, array in curves.items() if array is not None}, coords=places.coords)
 
 
-def _padded(name: str, places: xr.DataArray, runs: Mapping[int, Mapping[str, xr.Variable]]) -> xr.DataArray | None:
-    """One variable of all the runs, over the dimensions of `places`, "save" and its own; None if no run has it."""
+def _along(array: xr.Variable) -> str:
+    """What counts the entries of a variable of a run."""
+    return _BATCH if array.dims[0] == _BATCH else "save"
+
+
+def _padded(
+    name: str, places: xr.DataArray, runs: Mapping[int, Mapping[str, xr.Variable]], lengths: Mapping[str, int]
+) -> xr.DataArray | None:
+    """One variable of all the runs, over the dimensions of `places`, "save" or "batch", and its own; None if no run has it.
+
+    **Arguments:** `lengths`: those of "save" and "batch" in the longest run.
+    """
     arrays = {place: run[name] for place, run in runs.items() if name in run}
     if not arrays:
         return None
@@ -185,13 +200,13 @@ def _padded(name: str, places: xr.DataArray, runs: Mapping[int, Mapping[str, xr.
             f"{name!r} has different shapes {list(shapes)} in the runs chosen; read those of one shape at a time, by giving "
             "the position on the axis that changes it, such as load_curves(folder, variables, width=100)."
         )
-    longest = max(len(array) for array in arrays.values())
-    filled = np.full((*places.shape, longest, *first.shape[1:]), math.nan)
+    along = _along(first)
+    filled = np.full((*places.shape, lengths[along], *first.shape[1:]), math.nan)
     for index in np.ndindex(places.shape):
         array = arrays.get(int(places.to_numpy()[index]))
         if array is not None:
             filled[index][: len(array)] = array.to_numpy()
-    return xr.DataArray(filled, dims=(*places.dims, "save", *first.dims[1:]), attrs=first.attrs)
+    return xr.DataArray(filled, dims=(*places.dims, along, *first.dims[1:]), attrs=first.attrs)
 
 
 def _float(value: Any) -> float:

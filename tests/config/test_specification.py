@@ -200,6 +200,38 @@ class TestMaking:
         assert made.carry_out is gn.iterate
         assert made.settings == {"step_size": 1.0, "num_steps": 2, "stop": (gn.RelativeLoss(0.5),)}
 
+    def test_batches_are_drawn_from_the_seed_unless_there_is_a_key(self):
+        steps = "{method='iterate', optimiser={kind='adam', learning_rate=1e-3}, num_epochs=2, batch_size=4}"
+        table = changed(f"flows.descent.integration={steps}")
+        for run in Specification.from_dict(table).runs[:2]:
+            made = run.prepare()
+            assert made.settings["optimiser"] == gn.optimisers.Adam(1e-3)
+            assert made.settings["key"] == stream(jax.random.key(run.seed), "batches")
+            assert (made.settings["batch_size"], made.settings["num_epochs"]) == (4, 2)
+            keyed = run_of(apply_overrides(table, [parse_assignment("flows.descent.integration.key=7")]), "descent")
+            assert keyed.prepare().settings["key"] == 7
+        trajectory = Specification.from_dict(table).runs[1].run()
+        expected = gn.iterate(
+            made.problem,
+            made.model,
+            made.flow,
+            optimiser=gn.optimisers.Adam(1e-3),
+            num_epochs=2,
+            batch_size=4,
+            key=made.settings["key"],
+        )
+        np.testing.assert_array_equal(trajectory.data["batch_loss"], expected.data["batch_loss"])
+
+    def test_an_optimiser_of_its_own_replaces_the_common_step_size(self):
+        common = {"method": "iterate", "step_size": 1.0, "num_steps": 3, "save_every": 2}
+        own = {"optimiser": {"kind": "sgd", "learning_rate": 1, "nesterov": True}, "num_epochs": 4}
+        flows = {"a": {"kind": "gradient"}, "b": {"kind": "gradient", "integration": own}}
+        first, second = Specification.from_dict({**TABLE, "integration": common, "flows": flows, "seeds": [0]}).runs
+        assert first.integration == common
+        sgd = {"kind": "sgd", "learning_rate": 1.0, "nesterov": True}
+        assert second.integration == {"method": "iterate", "save_every": 2, "optimiser": sgd, "num_epochs": 4}
+        assert second.prepare().settings["optimiser"] == gn.optimisers.SGD(1.0, nesterov=True)
+
     def test_without_stop_the_method_keeps_its_own_rule_and_an_empty_one_has_none(self):
         assert "stop" not in run_of(without("stop"), "features").prepare().settings
         assert run_of({**TABLE, "stop": {}}, "features").prepare().settings["stop"] == ()
@@ -309,6 +341,25 @@ WRONG = [
         "flows.descent.integration={method='iterate'}",
         r"flows\.descent\.integration: .* needs the option 'step_size', a number",
     ),
+    (
+        "flows.descent.integration={method='iterate', step_size=1, optimiser='adam', num_steps=1}",
+        r"flows\.descent\.integration\.optimiser: optimiser 'adam' needs the option 'learning_rate', a number",
+    ),
+    (
+        "flows.descent.integration.optimiser={kind='adam', learning_rate=1}",
+        r"flows\.descent\.integration: .* takes 'step_size' or 'optimiser', and both are given",
+    ),
+    (
+        "flows.descent.integration.optimiser={kind='adma', learning_rate=1}",
+        r"integration\.optimiser\.kind: unknown kind of optimiser 'adma'; did you mean 'adam'",
+    ),
+    (
+        "flows.descent.integration={method='iterate', num_steps=1, optimiser={kind='adam', learning_rate=-1}}",
+        r"flows\.descent\.integration\.optimiser: Adam: learning_rate = -1\.0",
+    ),
+    ("flows.descent.integration.batch_size=7", r"flows\.descent\.integration: batch_size = 7, .* 6 training samples"),
+    ("flows.descent.integration.batch_size=0", r"flows\.descent\.integration: batch_size = 0"),
+    ("flows.descent.integration.key=0", r"flows\.descent\.integration: key = 0 without batch_size"),
     ("flows.descent.integration=3", r"flows\.descent\.integration = 3; expected a table"),
     ('flows."a/b".kind=gradient', r"flows: 'a/b' names a folder"),
     ("integration.saveat=[1, true]", r"integration\.saveat\[1\] = True is a boolean; expected a number"),

@@ -76,6 +76,18 @@ def test_other_numbers_of_a_discrete_method_are_not_another_program(compilations
     assert compilations == []
 
 
+def test_other_numbers_and_batches_are_not_another_program(compilations):
+    def run(learning_rate, num_steps, key):
+        problem, model, adam = Axes().problem, Linear.at([0.0, 0.0]), gn.optimisers.Adam(learning_rate)
+        options = {"num_steps": num_steps, "save_every": 3, "batch_size": 1, "key": key}
+        return gn.iterate(problem, model, gn.flows.GradientFlow(1.0), optimiser=adam, **options)
+
+    run(0.1, 3, 0)
+    del compilations[:]
+    assert run(np.float64(0.2), 8, 1).data.step.values.tolist() == [0, 3, 6, 8]
+    assert compilations == []
+
+
 def test_runs_repeat_bit_by_bit():
     first, second = default_run(), default_run()
     assert first.result == second.result

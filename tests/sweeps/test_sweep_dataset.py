@@ -14,6 +14,7 @@ from gnflow.sweeps._cell import has_failed, outcome_of_code
 from gnflow.sweeps._dataset import dataset_of
 
 SPEC = SweepSpec.from_dict(TABLE)
+RATE = "flows.newton.integration.step_size"
 
 
 @pytest.fixture(scope="module")
@@ -252,6 +253,20 @@ class TestCurves:
             load_curves(folder, ["tran_loss"])
         with pytest.raises(ConfigError, match=r"there is no position \{'tau0': 5\.0\} in the sweep"):
             load_curves(folder, tau0=5.0)
+
+    def test_what_was_recorded_of_batches_is_over_batches(self, tmp_path, trajectory):
+        spec = SweepSpec.from_dict(table_with(axes={"rate": {"path": RATE, "values": [0.1, 0.2]}}, seeds=[0]))
+        store = SweepStore(tmp_path)
+        store.begin(spec)
+        for cell, size in zip(spec.cells[:3], (2, 5, 5), strict=True):
+            losses = {"batch_loss": ("batch", np.arange(size))} if cell.flow_name == "newton" else {}
+            data = trajectory.data.assign(losses).assign_coords(batch=np.arange(1, size + 1))
+            ranks = {"batch_rank": ("batch", np.ones(size))} if size == 5 else {}
+            store.put(outcome_like(cell, type(trajectory)(**{**vars(trajectory), "data": data.assign(ranks)})))
+        curves = load_curves(tmp_path, ["train_loss", "batch_loss"], optional=["batch_rank"])
+        assert dict(curves.sizes) == {"rate": 2, "flow": 2, "seed": 1, "save": 4, "batch": 5}
+        np.testing.assert_array_equal(curves["batch_loss"].sel(rate=0.1, flow="newton", seed=0), np.arange(5))
+        assert "batch_loss" not in gn.load(tmp_path)
 
     def test_variables_of_different_shapes_are_read_one_shape_at_a_time(self, tmp_path, trajectory):
         spec = SweepSpec.from_dict(

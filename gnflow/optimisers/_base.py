@@ -1,0 +1,60 @@
+"""What an optimiser is."""
+
+import abc
+import math
+
+import equinox as eqx
+from jaxtyping import PyTree
+
+from .._core import ConfigError
+
+
+class AbstractOptimiser(eqx.Module):
+    """Makes steps of gradients, with a memory of those before.
+
+    What `gnflow.iterate` hands to it as the gradient is minus the velocity of the flow, whatever the flow: m grad L for
+    gradient flow of mobility m, so that an optimiser on `GradientFlow(mobility=1.0)` is the usual one.
+
+    Floating-point fields are numbers of the compiled program's input: another learning rate is not another program.
+    """
+
+    @abc.abstractmethod
+    def init(self, weights: PyTree) -> PyTree:
+        """The memory before the first step, for weights like `weights` (a pytree with None for all that does not move)."""
+
+    @abc.abstractmethod
+    def update(self, gradient: PyTree, state: PyTree, weights: PyTree) -> tuple[PyTree, PyTree]:
+        """The step, which is added to the weights, and the memory after it. Traced by JAX.
+
+        **Arguments:** `gradient`: a tree like `weights`; `state`: what `init` or the last `update` returned; `weights`: the
+        present ones.
+        """
+
+
+def require_number(
+    owner: str,
+    name: str,
+    value: object,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    below: float = math.inf,
+) -> None:
+    """Check a number given to the optimiser `owner`; arrays, which may be traced, are taken as they are.
+
+    **Raises:** `ConfigError` if it is not above `above`, at least `least` and below `below`.
+    """
+    if eqx.is_array(value):
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        within = False
+    else:
+        within = (above is None or value > above) and (least is None or value >= least) and value < below
+    if within:
+        return
+    bounds = [
+        *([] if above is None else [f"above {above:g}"]),
+        *([] if least is None else [f"of at least {least:g}"]),
+        "finite" if below == math.inf else f"below {below:g}",
+    ]
+    raise ConfigError(f"{owner}: {name} = {value!r}; expected a number {' and '.join(bounds)}.")

@@ -1,0 +1,39 @@
+"""Stochastic gradient descent with momentum."""
+
+import equinox as eqx
+import optax
+from jaxtyping import PyTree
+
+from ._base import AbstractOptimiser, require_number
+
+
+class SGD(AbstractOptimiser):
+    """v <- momentum v + g, w <- w - learning_rate v, g being the gradient: `optax.sgd`.
+
+    Without momentum these are the steps of `gnflow.iterate(step_size=learning_rate)`.
+
+    **Arguments:** `learning_rate`: positive, in units of flow time; `momentum`: in [0, 1); `nesterov`: step along
+    momentum v + g instead (Sutskever, Martens, Dahl and Hinton 2013).
+
+    **Raises:** `ConfigError` for a number outside these ranges.
+    """
+
+    learning_rate: float
+    momentum: float = 0.0
+    nesterov: bool = eqx.field(default=False, static=True)
+
+    def __check_init__(self):
+        require_number("SGD", "learning_rate", self.learning_rate, above=0.0)
+        require_number("SGD", "momentum", self.momentum, least=0.0, below=1.0)
+
+    def init(self, weights: PyTree) -> PyTree:
+        """v = 0."""
+        return self._optax().init(weights)
+
+    def update(self, gradient: PyTree, state: PyTree, weights: PyTree) -> tuple[PyTree, PyTree]:
+        """The step and the next v."""
+        return self._optax().update(gradient, state, weights)
+
+    def _optax(self) -> optax.GradientTransformation:
+        # A momentum of 0 keeps its v all the same, so that the momentum is a number and no other program.
+        return optax.sgd(self.learning_rate, momentum=self.momentum, nesterov=self.nesterov)

@@ -1,0 +1,86 @@
+"""Steps with all training samples each."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, PyTree
+
+from ..geometry import System
+from ._integrate import Start, start_run
+from ._measure import Evaluation, Measurement
+from ._outcome import stack_solves, step_failure
+from ._steps import AbstractCourse, AbstractStep, Reached
+from ._stop import AbstractStopRule
+
+# Weights, integrals and the method's memory.
+_Carry = tuple[PyTree, dict[str, Array], PyTree]
+
+
+class FullBatch(AbstractCourse):
+    """Steps along the velocity on all training samples."""
+
+    _begun: Start
+
+    def start(self, weights: PyTree) -> Reached:
+        """The state before any step."""
+        self._begun = start_run(weights, self.system, self.measurement, self.rules)
+        state = _State(weights, self._begun.integrals, self.method.init(weights), self._begun.evaluation)
+        return self._reached(state, self._begun.margins, 0)
+
+    def advance(self, reached: Reached, step: int, stride: int) -> Reached:
+        """The state after `stride` steps more."""
+        state, margins = _advance(
+            reached.state,
+            jnp.asarray(step),
+            jnp.asarray(stride),
+            self.method,
+            self.system,
+            self.measurement,
+            self._begun,
+            self.rules,
+        )
+        return self._reached(state, margins, step + stride)
+
+    def _reached(self, state: "_State", margins: tuple[Array, ...], step: int) -> Reached:
+        values, diagnostics = state.evaluation.values, state.evaluation.diagnostics
+        residual = None if diagnostics is None else float(diagnostics.relative_residual)
+        failure = step_failure(step, self.method.too_long, residual, float(values["train_loss"]))
+        return Reached(state, values, margins, stack_solves([diagnostics]), {}, failure)
+
+
+class _State(eqx.Module):
+    """Weights, integrals, the method's memory, and what was measured there: the velocity in it is the next step's."""
+
+    weights: PyTree
+    integrals: dict[str, Array]
+    memory: PyTree
+    evaluation: Evaluation
+
+
+@eqx.filter_jit
+def _advance(
+    state: _State,
+    step: Int[Array, ""],
+    stride: Int[Array, ""],
+    method: AbstractStep,
+    system: System,
+    measurement: Measurement,
+    start: Start,
+    rules: tuple[AbstractStopRule, ...],
+) -> tuple[_State, tuple[Array, ...]]:
+    """`stride` steps from `state` at `step`, and the margins of the stop rules after them."""
+
+    def moved(carry: _Carry, velocity: PyTree) -> _Carry:
+        return method.take(*carry, velocity, measurement, system)
+
+    def body(index: Array, carry: _Carry) -> _Carry:
+        return moved(carry, measurement.flow.velocity(method.time(step + index), carry[0], system))
+
+    first = moved((state.weights, state.integrals, state.memory), state.evaluation.velocity)
+    weights, integrals, memory = jax.lax.fori_loop(1, stride, body, first)
+    now = method.time(step + stride)
+    evaluation = measurement.evaluate(now, weights, integrals, system, start.memories)
+    margins = tuple(
+        rule.margin(weights, system, memory) for rule, memory in zip(rules, start.stop_memories, strict=True)
+    )
+    return _State(weights, integrals, memory, evaluation), margins

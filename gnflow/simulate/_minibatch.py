@@ -1,0 +1,221 @@
+"""Steps with a batch of the training samples each."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jaxtyping import Array, Float, Int, PyTree
+
+from .._core import Result, ResultCode
+from ..geometry import SolveDiagnostics, System
+from ..metrics import DirectionDiagnostics, Variable
+from ._integrate import remember
+from ._measure import Measurement, Values
+from ._outcome import direction_failure, step_failure
+from ._steps import AbstractCourse, AbstractStep, Reached
+from ._stop import AbstractStopRule
+from ._trajectory import make_dataset
+
+_SOURCE = "docs/time_units.md, Mini-batches"
+_LOSSES = (
+    Variable("batch_loss", "loss of the batch before its step", "1", _SOURCE),
+    Variable("batch_loss_after", "loss of the batch after its step", "1", _SOURCE),
+    Variable("next_batch_loss", "loss of the next batch before the step", "1", _SOURCE),
+    Variable("next_batch_loss_after", "loss of the next batch after the step", "1", _SOURCE),
+)
+
+
+class Batches(eqx.Module):
+    """The training samples in batches: each epoch a new shuffle, cut into as many batches as are full.
+
+    Step k, counted from 0, takes batch k mod E of epoch k div E, where E is the number of batches in an epoch.
+
+    **Attributes:** `key`: of the shuffles; `num_samples`: N; `size`: B.
+    """
+
+    key: Any
+    num_samples: int = eqx.field(static=True)
+    size: int = eqx.field(static=True)
+
+    @property
+    def per_epoch(self) -> int:
+        """E = floor(N/B)."""
+        return self.num_samples // self.size
+
+    def order(self, epoch: Int[Array, ""]) -> Int[Array, " samples"]:
+        """The samples in the order of an epoch, counted from 0."""
+        return jax.random.permutation(jax.random.fold_in(self.key, epoch), self.num_samples)
+
+    def next_order(self, step: Int[Array, ""], order: Int[Array, " samples"]) -> Int[Array, " samples"]:
+        """The order in force at `step`, where `order` was at the step before."""
+        epoch, place = jnp.divmod(step, self.per_epoch)
+        return jax.lax.cond(place == 0, lambda: self.order(epoch), lambda: order)
+
+    def system(self, system: System, step: Int[Array, ""], order: Int[Array, " samples"]) -> System:
+        """`system` with the batch of `step` as its training samples."""
+        chosen = jax.lax.dynamic_slice_in_dim(order, step % self.per_epoch * self.size, self.size)
+        x, y = system.problem.x_train, system.problem.y_train
+        return eqx.tree_at(lambda s: (s.problem.x_train, s.problem.y_train), system, (x[chosen], y[chosen]))
+
+
+class MiniBatch(AbstractCourse):
+    """Steps along the velocity of a problem that has the batch's samples alone.
+
+    **Arguments:** as for the base class; `batches`; `longest_stride`: the most steps between two saves.
+    """
+
+    def __init__(
+        self,
+        system: System,
+        measurement: Measurement,
+        method: AbstractStep,
+        rules: tuple[AbstractStopRule, ...],
+        batches: Batches,
+        longest_stride: int,
+    ):
+        super().__init__(system, measurement, method, rules)
+        self.batches = batches
+        self.longest_stride = longest_stride
+        self._memories: tuple[tuple[PyTree, ...], tuple[PyTree, ...]] = ((), ())
+
+    def start(self, weights: PyTree) -> Reached:
+        """The state before any step."""
+        memories, stop_memories, integrals = remember(weights, self.system, self.measurement, self.rules)
+        self._memories = (memories, stop_memories)
+        order, loss = _first_batch(weights, self.system, self.batches)
+        # No step is taken: what is measured here takes no program of its own.
+        return self._advance(_State(weights, integrals, self.method.init(weights), order, loss), 0, 0)
+
+    def advance(self, reached: Reached, step: int, stride: int) -> Reached:
+        """The state after `stride` steps more."""
+        return self._advance(reached.state, step, stride)
+
+    def _advance(self, state: "_State", step: int, stride: int) -> Reached:
+        state, values, margins, rows = _advance(
+            state,
+            jnp.asarray(step),
+            jnp.asarray(stride),
+            self.longest_stride,
+            self.method,
+            self.batches,
+            self.system,
+            self.measurement,
+            self._memories,
+            self.rules,
+        )
+        losses, solves = jax.tree.map(lambda leaf: leaf[:stride], jax.device_get(rows))
+        failure = _batch_failure(step, losses, solves, self.method.too_long)
+        if failure is None:
+            failure = step_failure(step + stride, self.method.too_long, None, float(values["train_loss"]))
+        return Reached(state, values, margins, solves, losses, failure)
+
+
+def batch_dataset(
+    losses: dict[str, np.ndarray], solves: SolveDiagnostics | None, batches: Batches, system: System
+) -> xr.Dataset:
+    """What was recorded of the batches, over the dimension "batch", counted from 1, with the coordinate `epoch`.
+
+    **Arguments:** `losses`: by name, (batches,); `solves`: of all batches, each field with a first axis more.
+    """
+    variables = {variable.name: variable for variable in _LOSSES}
+    rows = dict(losses)
+    for variable in DirectionDiagnostics().variables(system):
+        values = getattr(solves, variable.name, None)
+        if values is not None:
+            name = f"batch_{variable.name}"
+            rows[name] = np.asarray(values, dtype=float)
+            variables[name] = Variable(
+                name, f"{variable.long_name}, on the batch", variable.units, variable.reference, variable.dims
+            )
+    steps = np.arange(1, len(losses["batch_loss"]) + 1)
+    attrs = {"long_name": "batch", "units": "1", "reference": _SOURCE}
+    epochs = (steps - 1) // batches.per_epoch + 1
+    data = make_dataset(rows, variables, "batch", steps, attrs)
+    return data.assign_coords(epoch=("batch", epochs, {**attrs, "long_name": "epoch"}))
+
+
+class _State(eqx.Module):
+    """Weights, integrals, the method's memory, the samples in the order of the next step's epoch, the loss of its batch."""
+
+    weights: PyTree
+    integrals: dict[str, Array]
+    memory: PyTree
+    order: Int[Array, " samples"]
+    loss: Float[Array, ""]
+
+
+@eqx.filter_jit
+def _first_batch(weights: PyTree, system: System, batches: Batches) -> tuple[Int[Array, " samples"], Float[Array, ""]]:
+    """The order of the first epoch, and the loss of its first batch."""
+    step = jnp.zeros((), dtype=int)
+    order = batches.order(step)
+    return order, batches.system(system, step, order).train_loss(weights)
+
+
+@eqx.filter_jit
+def _advance(
+    state: _State,
+    step: Int[Array, ""],
+    stride: Int[Array, ""],
+    longest_stride: int,
+    method: AbstractStep,
+    batches: Batches,
+    system: System,
+    measurement: Measurement,
+    memories: tuple[tuple[PyTree, ...], tuple[PyTree, ...]],
+    rules: tuple[AbstractStopRule, ...],
+) -> tuple[_State, Values, tuple[Array, ...], PyTree]:
+    """`stride` steps from `state` at `step`; what is measured after them; the margins; what was recorded of each batch.
+
+    The velocity on all training samples is computed only where a metric asks for it.
+    """
+
+    def one_step(number: Int[Array, ""], state: _State) -> tuple[_State, PyTree]:
+        batch = batches.system(system, number, state.order)
+        velocity, solve = measurement.flow.velocity_and_diagnostics(method.time(number), state.weights, batch)
+        weights, integrals, memory = method.take(
+            state.weights, state.integrals, state.memory, velocity, measurement, batch
+        )
+        order = batches.next_order(number + 1, state.order)
+        following = batches.system(system, number + 1, order)
+        losses = {
+            "batch_loss": state.loss,
+            "batch_loss_after": batch.train_loss(weights),
+            "next_batch_loss": following.train_loss(state.weights),
+            "next_batch_loss_after": following.train_loss(weights),
+        }
+        return _State(weights, integrals, memory, order, losses["next_batch_loss_after"]), (losses, solve)
+
+    def body(index: Array, carry: tuple[_State, PyTree]) -> tuple[_State, PyTree]:
+        state, row = one_step(step + index, carry[0])
+        return state, jax.tree.map(lambda rows, entry: rows.at[index].set(entry), carry[1], row)
+
+    # A loop over rows set aside for the longest stride: the last one, which may be shorter, is no other program.
+    shapes = jax.eval_shape(one_step, step, state)[1]
+    rows = jax.tree.map(lambda entry: jnp.zeros((longest_stride, *entry.shape), entry.dtype), shapes)
+    state, rows = jax.lax.fori_loop(0, stride, body, (state, rows))
+    values = measurement.values(method.time(step + stride), state.weights, state.integrals, system, memories[0])
+    margins = tuple(rule.margin(state.weights, system, memory) for rule, memory in zip(rules, memories[1], strict=True))
+    return state, values, margins, rows
+
+
+def _batch_failure(
+    step: int, losses: dict[str, np.ndarray], solves: SolveDiagnostics | None, too_long: str
+) -> Result | None:
+    """Why the run ends at the first batch after `step` that went wrong, or None."""
+    bad_loss = ~np.all([np.isfinite(values) for values in losses.values()], axis=0)
+    bad_solve = np.zeros_like(bad_loss)
+    if solves is not None:
+        # A loss that is no number has no direction either; that is the step's fault and not the solve's.
+        bad_solve = ~np.isfinite(solves.relative_residual) & np.isfinite(losses["batch_loss"])
+    failed = np.flatnonzero(bad_loss | bad_solve)
+    if failed.size == 0:
+        return None
+    number = step + int(failed[0]) + 1
+    where = f"at step {number}"
+    if bad_solve[failed[0]]:
+        return Result(ResultCode.DIRECTION_FAILED, direction_failure(where), float(number))
+    return Result(ResultCode.NON_FINITE, f"the loss of a batch is not finite {where}: {too_long}", float(number))

@@ -1,0 +1,306 @@
+"""Steps with batches and with optimisers: which samples, which steps, what is recorded, how runs end.
+
+With the unit vectors as inputs a step moves the weights of its batch's samples alone: the batches can be read off a run.
+"""
+
+import functools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+import pytest
+from facts.recording import mean_field
+from jax.flatten_util import ravel_pytree
+
+import gnflow as gn
+from gnflow import RelativeLoss, ResultCode
+from gnflow.flows import AbstractFlow, GaussNewtonFlow, GradientFlow
+from gnflow.geometry import SolveDiagnostics
+from gnflow.geometry.damping import Constant
+from gnflow.metrics import AbstractMetric, DirectionDiagnostics, PathLength, Variable
+from gnflow.optimisers import SGD, Adam, Optax
+
+NUM_SAMPLES, BATCH, EPOCHS = 7, 3, 6
+TARGETS = np.arange(1.0, NUM_SAMPLES + 1)
+DESCENT = GradientFlow(1.0)
+
+
+class Weights(AbstractMetric):
+    """All trained weights."""
+
+    def variables(self, system):
+        return (Variable("weights", "all trained weights", "1", "test", ("weight",)),)
+
+    def evaluate(self, snapshot, memory):
+        return {"weights": ravel_pytree(snapshot.weights)[0]}
+
+
+class Dot(eqx.Module):
+    """f(x) = w . x"""
+
+    w: jax.Array
+
+    def __call__(self, x):
+        return jnp.vdot(self.w, x)
+
+
+class Telling(AbstractFlow):
+    """Gradient descent that reports the time as its damping and the number of its samples as its rank.
+
+    No solve of it succeeds, and from the time `broken` on it has no residual; it refuses to be asked for all samples.
+    """
+
+    broken: float = 1e3
+    refuses: bool = eqx.field(default=True, static=True)
+
+    def velocity_and_diagnostics(self, time, weights, system):
+        samples = system.problem.num_train
+        assert not (self.refuses and samples == NUM_SAMPLES), "all samples"
+        time = jnp.asarray(time, dtype=float)
+        residual = jnp.where(time < self.broken, 0.5, jnp.nan)
+        solve = SolveDiagnostics(time, jnp.asarray(samples), residual, jnp.asarray(False))
+        return DESCENT.velocity(time, weights, system), solve
+
+
+def unit_vectors(flow=DESCENT, **options):
+    """Steps of gradient descent that show their batches."""
+    problem = gn.Problem(np.eye(NUM_SAMPLES), TARGETS)
+    metrics = (Weights(), PathLength())
+    settings = {
+        "step_size": 0.25,
+        "num_epochs": EPOCHS,
+        "batch_size": BATCH,
+        "key": 5,
+        "save_every": 1,
+        "metrics": metrics,
+    }
+    return gn.iterate(problem, Dot(jnp.zeros(NUM_SAMPLES)), flow, **(settings | options))
+
+
+@functools.cache
+def batches(key=5):
+    """The samples of each step, (steps, BATCH)."""
+    moved = np.diff(unit_vectors(key=key).data.weights, axis=0) != 0
+    assert np.all(moved.sum(axis=1) == BATCH)
+    return np.array([np.flatnonzero(row) for row in moved])
+
+
+@functools.cache
+def data():
+    """NUM_SAMPLES random samples with two outputs."""
+    keys = jr.split(jr.key(3))
+    return gn.Problem(jr.normal(keys[0], (NUM_SAMPLES, 2)), jr.normal(keys[1], (NUM_SAMPLES, 2)))
+
+
+def test_a_batch_holds_each_sample_at_most_once_an_epoch():
+    epochs = batches().reshape(EPOCHS, -1)
+    assert epochs.shape == (EPOCHS, 2 * BATCH)
+    assert all(len(set(epoch)) == 2 * BATCH for epoch in epochs)
+    left_out = [({*range(NUM_SAMPLES)} - {*epoch}).pop() for epoch in epochs]
+    assert len(set(left_out)) > 1
+    assert len({tuple(batch) for batch in batches()}) > 2 * EPOCHS / 2
+
+
+def test_the_key_decides_the_batches():
+    first, same, raw, other = (unit_vectors(key=key).data for key in (5, jr.key(5), jr.PRNGKey(5), 6))
+    for again in (same, raw):
+        for name in first.data_vars:
+            np.testing.assert_array_equal(first[name], again[name])
+    assert not np.array_equal(batches(5), batches(6))
+    assert float(first.batch_loss[0]) != float(other.batch_loss[0])
+
+
+def test_losses_of_the_batches_against_numpy():
+    recorded = unit_vectors().data
+    weights = recorded.weights.values
+    errors = (weights - TARGETS) ** 2 / 2
+    now, following = batches()[:-1], batches()[1:]
+    expected = {
+        "batch_loss": [errors[k, batch].mean() for k, batch in enumerate(now)],
+        "batch_loss_after": [errors[k + 1, batch].mean() for k, batch in enumerate(now)],
+        "next_batch_loss": [errors[k, batch].mean() for k, batch in enumerate(following)],
+        "next_batch_loss_after": [errors[k + 1, batch].mean() for k, batch in enumerate(following)],
+    }
+    for name, values in expected.items():
+        np.testing.assert_allclose(recorded[name][:-1], values, rtol=1e-13, err_msg=name)
+        assert recorded[name].dims == ("batch",)
+        assert set(recorded[name].attrs) == {"long_name", "units", "reference"}
+    # A step of descent on the batch alone: each of its residuals shrinks by step_size/B.
+    np.testing.assert_allclose(
+        np.diff(weights, axis=0)[0, now[0]], 0.25 / BATCH * (TARGETS - weights[0])[now[0]], rtol=1e-13
+    )
+    assert recorded.batch.values.tolist() == list(range(1, 2 * EPOCHS + 1))
+    assert recorded.epoch.values.tolist() == np.repeat(range(1, EPOCHS + 1), 2).tolist()
+
+
+def test_an_epoch_is_saved_where_nothing_is_said():
+    recorded = unit_vectors(save_every=None).data
+    assert recorded.step.values.tolist() == list(range(0, 2 * EPOCHS + 1, 2))
+    assert recorded.sizes["batch"] == 2 * EPOCHS
+    every = unit_vectors().data
+    np.testing.assert_array_equal(recorded.weights[-1], every.weights[-1])
+    np.testing.assert_array_equal(recorded.next_batch_loss, every.next_batch_loss)
+    np.testing.assert_allclose(recorded.train_loss, every.train_loss[::2], rtol=1e-15)
+
+
+def test_steps_are_those_of_the_batch_as_a_problem():
+    flow = GaussNewtonFlow(damping=Constant(0.1))
+    options = {"step_size": 0.25, "metrics": (Weights(),)}
+    run = gn.iterate(data(), mean_field(), flow, num_steps=5, batch_size=BATCH, key=5, save_every=2, **options)
+    model, one_by_one = mean_field(), []
+    for batch in batches()[:5]:
+        problem = gn.Problem(data().x_train[batch], data().y_train[batch])
+        step = gn.iterate(problem, model, flow, num_steps=1, **options)
+        one_by_one.append(step.data)
+        model = step.model
+    assert run.data.step.values.tolist() == [0, 2, 4, 5]
+    for row, step in ((1, 2), (2, 4), (3, 5)):
+        np.testing.assert_allclose(run.data.weights[row], one_by_one[step - 1].weights[1], rtol=0, atol=1e-13)
+    np.testing.assert_allclose(run.data.batch_loss, [step.train_loss[0] for step in one_by_one], rtol=1e-12)
+    np.testing.assert_allclose(run.data.batch_loss_after, [step.train_loss[1] for step in one_by_one], rtol=1e-12)
+    assert run.data.batch_rank.values.tolist() == [step["rank"].values[0] for step in one_by_one]
+    assert run.data.batch_damping.values.tolist() == [0.1] * 5
+    assert np.all(run.data.batch_relative_residual < 1e-12)
+    assert run.stats["final_rank"] == run.data.batch_rank[-1]
+
+
+def test_adam_is_adam_on_the_gradient_of_the_batch():
+    weights, unravel = ravel_pytree(mean_field())
+    adam = optax.adam(0.05, b1=0.8)
+
+    @jax.jit
+    def step(weights, state, x, y):
+        def loss(weights):
+            return jnp.mean(jnp.sum((jax.vmap(unravel(weights))(x) - y) ** 2, axis=1)) / 2
+
+        updates, state = adam.update(jax.grad(loss)(weights), state)
+        return optax.apply_updates(weights, updates), state
+
+    state = adam.init(weights)
+    for batch in batches()[:5]:
+        weights, state = step(weights, state, data().x_train[batch], data().y_train[batch])
+    options = {"num_steps": 5, "batch_size": BATCH, "key": 5, "metrics": (Weights(),)}
+    run = gn.iterate(data(), mean_field(), DESCENT, optimiser=Adam(0.05, beta1=0.8), **options)
+    np.testing.assert_allclose(run.data.weights[-1], weights, rtol=0, atol=1e-13)
+    assert (run.stats["solver"], run.stats["batches_per_epoch"]) == ("adam", 2)
+
+
+def test_sgd_takes_the_steps_of_a_step_size():
+    steps, sgd = (unit_vectors(**step, save_every=5).data for step in ({}, {"step_size": None, "optimiser": SGD(0.25)}))
+    for name in steps.data_vars:
+        np.testing.assert_allclose(sgd[name], steps[name], rtol=1e-13, err_msg=name)
+    np.testing.assert_array_equal(steps.flow_time, 0.25 * steps.step)
+    np.testing.assert_array_equal(sgd.flow_time, sgd.step)
+    assert (steps.flow_time.attrs["units"], sgd.flow_time.attrs["units"]) == ("flow time", "steps")
+    # The path is that of the steps, whatever their unit of time; all of them are counted, not the saved ones alone.
+    moved = np.linalg.norm(np.diff(unit_vectors().data.weights, axis=0), axis=1)
+    np.testing.assert_allclose(sgd.path_length, np.array([0, *np.cumsum(moved)])[sgd.step], rtol=1e-12)
+
+
+@pytest.mark.parametrize("batch_size", [None, BATCH])
+def test_a_schedule_sees_flow_time_or_steps(batch_size):
+    options = {"batch_size": batch_size, "key": None if batch_size is None else 5, "metrics": (), "num_epochs": 3}
+    for step, unit in (({}, 0.25), ({"step_size": None, "optimiser": SGD(0.25)}, 1.0)):
+        run = unit_vectors(Telling(refuses=False), **options, **step).data
+        name, steps = ("damping", run.step) if batch_size is None else ("batch_damping", run.batch - 1)
+        np.testing.assert_allclose(run[name], unit * steps.values, rtol=1e-14)
+
+
+def test_one_batch_of_all_samples_is_the_full_batch():
+    options = {"optimiser": Adam(0.05), "num_epochs": 4, "metrics": (Weights(),)}
+    full = gn.iterate(data(), mean_field(), DESCENT, **options)
+    one = gn.iterate(data(), mean_field(), DESCENT, batch_size=NUM_SAMPLES, key=0, **options)
+    np.testing.assert_allclose(one.data.weights, full.data.weights, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(one.data.batch_loss, full.data.train_loss[:-1], rtol=1e-12)
+    np.testing.assert_allclose(one.data.next_batch_loss_after, full.data.train_loss[1:], rtol=1e-12)
+    assert "batch" not in full.data.dims
+    assert full.settings["batch_size"] is full.settings["key"] is None
+
+
+def test_the_velocity_on_all_samples_is_computed_for_a_metric_only():
+    run = unit_vectors(Telling(), num_epochs=2, metrics=())
+    assert run.data.batch_rank.values.tolist() == [BATCH] * 4
+    assert "rank" not in run.data
+    assert "fell short at 4 batches (largest relative residual 5.0e-01)" in run.result.message
+    with pytest.raises(AssertionError, match="all samples"):
+        unit_vectors(Telling(), metrics=(DirectionDiagnostics(),))
+    asked = unit_vectors(Telling(refuses=False), num_epochs=1, metrics=(DirectionDiagnostics(),)).data
+    assert asked["rank"].values.tolist() == [NUM_SAMPLES] * 3
+    assert asked["batch_rank"].values.tolist() == [BATCH] * 2
+
+
+@pytest.mark.parametrize("step", [{"step_size": 1e70}, {"optimiser": SGD(1e70)}], ids=["step", "sgd"])
+def test_divergence_names_the_first_step(step):
+    """Residuals grow by 1e70/3 a step; after three steps of one sample its square overflows."""
+    with pytest.raises(gn.SimulationError, match="non_finite") as caught:
+        unit_vectors(**({"step_size": None} | step), save_every=12)
+    broken = caught.value.trajectory
+    finite = np.isfinite(broken.data[["batch_loss", "batch_loss_after", "next_batch_loss_after"]].to_array()).all(
+        "variable"
+    )
+    first = int(broken.data.batch[~finite][0])
+    assert broken.result.code == ResultCode.NON_FINITE
+    assert broken.result.time == first
+    assert f"loss of a batch is not finite at step {first}" in broken.result.message
+    assert ("smaller learning rate" in broken.result.message) == ("optimiser" in step)
+    assert 2 < first < 12
+    assert broken.data.sizes["batch"] == 12
+
+
+def test_a_direction_that_cannot_be_solved_for():
+    run = unit_vectors(Telling(broken=0.7), save_every=5, throw=False)
+    assert (run.result.code, run.result.time) == (ResultCode.DIRECTION_FAILED, 4)
+    assert "broke down at step 4:" in run.result.message
+    assert run.data.step.values.tolist() == [0, 5]
+
+
+def test_stop_rules_are_looked_at_after_the_saved_steps():
+    losses = unit_vectors().data.train_loss.values
+    stopped = unit_vectors(stop=RelativeLoss(1.001 * losses[4] / losses[0]), save_every=3)
+    assert stopped.result.code == ResultCode.STOP_RULE_MET
+    assert stopped.result.time == 6
+    assert stopped.data.sizes["batch"] == 6
+    at_once = unit_vectors(stop=gn.GradientNorm(1e3), save_every=3)
+    assert at_once.result.code == ResultCode.STOP_RULE_MET_AT_START
+    assert "batch_loss" not in at_once.data
+
+
+def test_a_run_is_saved_and_loaded(tmp_path):
+    for name, optimiser in (("adam", Adam(0.05, beta1=0.8)), ("optax", Optax(optax.sgd(0.25)))):
+        made = unit_vectors(step_size=None, optimiser=optimiser, metrics=())
+        made.save(tmp_path / name)
+        read = gn.load(tmp_path / name, model=made.initial_model)
+        assert read.data.identical(made.data)
+        assert read.settings["batch_size"] == BATCH
+        assert jr.wrap_key_data(read.settings["key"]) == jr.key(5)
+        assert isinstance(read.settings["optimiser"], type(optimiser))
+        if name == "adam":
+            assert read.settings["optimiser"] == optimiser
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"step_size": None}, "either step_size or optimiser, and neither is"),
+        ({"optimiser": Adam(0.1)}, "either step_size or optimiser, and both are given"),
+        ({"num_epochs": None}, "either num_steps or num_epochs, and neither is"),
+        ({"num_steps": 3}, "either num_steps or num_epochs, and both are given"),
+        ({"num_epochs": 0}, "num_epochs = 0"),
+        ({"batch_size": 0}, "batch_size = 0"),
+        ({"batch_size": 8}, "batch_size = 8, but there are 7 training samples"),
+        ({"batch_size": None}, "key = 5 without batch_size"),
+        ({"key": None}, "key = None; batches are drawn at random"),
+        ({"key": -1}, "key = -1"),
+        ({"key": 1.5}, "key = 1.5"),
+        ({"key": jnp.zeros(2)}, "so a JAX key is needed"),
+        ({"key": jr.split(jr.key(0))}, "so a JAX key is needed"),
+        ({"save_every": 0}, "save_every = 0"),
+    ],
+    ids=str,
+)
+def test_bad_arguments_are_named(options, match):
+    with pytest.raises(gn.ConfigError, match=match):
+        unit_vectors(**options)
