@@ -4,7 +4,7 @@ import abc
 from typing import Any, ClassVar
 
 import equinox as eqx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from ._factors import AbstractOutputFactor
 
@@ -76,3 +76,22 @@ class AbstractLoss(eqx.Module):
     @abc.abstractmethod
     def minimum(self, y: Float[Array, "N C"]) -> Float[Array, ""]:
         """L* = inf over all outputs f of L(f); it need not be attained."""
+
+    @abc.abstractmethod
+    def conjugate(self, alpha: Float[Array, "N C"], y: Float[Array, "N C"]) -> Float[Array, " N"]:
+        """l*(alpha_n) = sup_f <alpha_n, f> - l(f, y_n) for each sample: the Fenchel conjugate, infinite outside its domain.
+
+        **Arguments:** `alpha`: dual variables of the samples, in the units of grad l(f_n): N times a gradient of L.
+        """
+
+    @abc.abstractmethod
+    def conjugate_gradient(self, alpha: Float[Array, "N C"], y: Float[Array, "N C"]) -> Float[Array, "N C"]:
+        """The outputs f at which l* attains its supremum, so that grad l(f) = alpha: the inverse of the gradient.
+
+        Of several such outputs one is taken (each class says which). Infinite where the supremum is only approached, on
+        the boundary of the domain; nan for samples outside it, for which there are no such outputs.
+        """
+
+    @abc.abstractmethod
+    def in_conjugate_domain(self, alpha: Float[Array, "N C"], y: Float[Array, "N C"]) -> Bool[Array, " N"]:
+        """Whether l* is finite, for each sample: the closure of the values of grad l, up to rounding."""

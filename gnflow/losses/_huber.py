@@ -6,10 +6,11 @@ from typing import Any, ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from .._core import ConfigError
 from ._base import AbstractLoss
+from ._conjugates import rounding, where_in_domain
 from ._factors import AbstractOutputFactor, DiagonalFactor, ScaledIdentity
 from ._targets import real_targets
 
@@ -105,6 +106,19 @@ class HuberLoss(AbstractLoss):
     def minimum(self, y: Float[Array, "N C"]) -> Float[Array, ""]:
         """0, at f = y."""
         return jnp.zeros(())
+
+    def conjugate(self, alpha: Float[Array, "N C"], y: Float[Array, "N C"]) -> Float[Array, " N"]:
+        """Sum over outputs of alpha^2/2 + alpha y; infinite unless |alpha| <= delta in every output."""
+        values = jnp.sum(alpha * (alpha / 2 + y), axis=1)
+        return where_in_domain(self.in_conjugate_domain(alpha, y), values)
+
+    def conjugate_gradient(self, alpha: Float[Array, "N C"], y: Float[Array, "N C"]) -> Float[Array, "N C"]:
+        """y + alpha; at |alpha| = delta the nearest of all the outputs beyond, which have this gradient too."""
+        return jnp.where(self.in_conjugate_domain(alpha, y)[:, None], y + alpha, jnp.nan)
+
+    def in_conjugate_domain(self, alpha: Float[Array, "N C"], y: Float[Array, "N C"]) -> Bool[Array, " N"]:
+        """|alpha| <= delta in every output."""
+        return jnp.all(jnp.abs(alpha) <= self.delta * (1 + rounding(alpha)), axis=1)
 
     def _clipped(self, residual: Float[Array, "N C"]) -> Float[Array, "N C"]:
         return jnp.clip(residual, -self.delta, self.delta)

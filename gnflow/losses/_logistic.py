@@ -5,10 +5,11 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from .._core import DataError
 from ._base import AbstractLoss
+from ._conjugates import log_shifted, rounding, times_logarithm, where_in_domain
 from ._factors import AbstractOutputFactor, LogisticFactor, log_bernoulli_variance, times_exponential
 from ._targets import as_columns, same_columns, target_array
 
@@ -89,3 +90,19 @@ class LogisticLoss(AbstractLoss):
     def minimum(self, y: Float[Array, "N C"]) -> Float[Array, ""]:
         """Mean over samples of the summed entropies of the targets; 0 for labels 0 and 1 (not attained)."""
         return jnp.sum(jax.scipy.special.entr(y) + jax.scipy.special.entr(1 - y)) / y.shape[0]
+
+    def conjugate(self, alpha: Float[Array, "N C"], y: Float[Array, "N C"]) -> Float[Array, " N"]:
+        """Sum over outputs of p log p + (1 - p) log(1 - p) with p = y + alpha; infinite unless 0 <= p <= 1."""
+        log_p, log_rest = log_shifted(alpha, y), log_shifted(-alpha, 1 - y)
+        entropies = times_logarithm(y + alpha, log_p) + times_logarithm((1 - y) - alpha, log_rest)
+        return where_in_domain(self.in_conjugate_domain(alpha, y), jnp.sum(entropies, axis=1))
+
+    def conjugate_gradient(self, alpha: Float[Array, "N C"], y: Float[Array, "N C"]) -> Float[Array, "N C"]:
+        """log p - log(1 - p) with p = y + alpha; infinite at p = 0 and p = 1."""
+        logits = log_shifted(alpha, y) - log_shifted(-alpha, 1 - y)
+        return jnp.where(self.in_conjugate_domain(alpha, y)[:, None], logits, jnp.nan)
+
+    def in_conjugate_domain(self, alpha: Float[Array, "N C"], y: Float[Array, "N C"]) -> Bool[Array, " N"]:
+        """0 <= y + alpha <= 1 in every output."""
+        slack = rounding(alpha)
+        return jnp.all((y + alpha >= -slack) & (alpha - (1 - y) <= slack), axis=1)

@@ -5,10 +5,11 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from .._core import DataError
 from ._base import AbstractLoss
+from ._conjugates import log_shifted, rounding, times_logarithm, where_in_domain
 from ._factors import LARGEST_EXPONENT, AbstractOutputFactor, SoftmaxFactor, deviation_from_mean, likeliest_class
 from ._targets import as_columns, holds_integers, same_columns, target_array
 
@@ -107,6 +108,34 @@ class SoftmaxCrossEntropy(AbstractLoss):
     def minimum(self, y: Float[Array, "N C"]) -> Float[Array, ""]:
         """Mean entropy of the targets; 0 for one-hot rows (not attained)."""
         return jnp.sum(jax.scipy.special.entr(y)) / y.shape[0]
+
+    def conjugate(self, alpha: Float[Array, "N C"], y: Float[Array, "N C"]) -> Float[Array, " N"]:
+        """sum_c p_c log p_c with p = y + alpha; infinite unless p are probabilities.
+
+        l is log sum_c e^(f_c) - <y, f>, so that <alpha, f> - l = <p, f> - log sum_c e^(f_c), whose supremum over f is
+        the negative entropy of p; it is that for soft labels too, without a constant.
+        """
+        negative_entropy = jnp.sum(times_logarithm(y + alpha, log_shifted(alpha, y)), axis=1)
+        return where_in_domain(self.in_conjugate_domain(alpha, y), negative_entropy)
+
+    def conjugate_gradient(self, alpha: Float[Array, "N C"], y: Float[Array, "N C"]) -> Float[Array, "N C"]:
+        """log p minus its mean over the classes, p = y + alpha: the logits that sum to zero among those with this
+        gradient.
+
+        Where some p_c is 0 the supremum is only approached: these logits are -inf, the others +inf.
+        """
+        log_p = log_shifted(alpha, y)
+        vanishing = jnp.isneginf(log_p)
+        some = jnp.any(vanishing, axis=1, keepdims=True)
+        logits = jnp.where(
+            some, jnp.where(vanishing, -jnp.inf, jnp.inf), log_p - jnp.mean(log_p, axis=1, keepdims=True)
+        )
+        return jnp.where(self.in_conjugate_domain(alpha, y)[:, None], logits, jnp.nan)
+
+    def in_conjugate_domain(self, alpha: Float[Array, "N C"], y: Float[Array, "N C"]) -> Bool[Array, " N"]:
+        """y + alpha >= 0 in every class and alpha sums to zero over the classes."""
+        slack = rounding(alpha)
+        return jnp.all(y + alpha >= -slack, axis=1) & (jnp.abs(jnp.sum(alpha, axis=1)) <= slack)
 
 
 def _log_softmax(f: Float[Array, "N C"]) -> Float[Array, "N C"]:

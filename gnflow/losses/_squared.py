@@ -3,7 +3,7 @@
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from ._base import AbstractLoss
 from ._factors import AbstractOutputFactor, ScaledIdentity
@@ -70,3 +70,15 @@ class SquaredLoss(AbstractLoss):
     def minimum(self, y: Float[Array, "N C"]) -> Float[Array, ""]:
         """0, at f = y."""
         return jnp.zeros(())
+
+    def conjugate(self, alpha: Float[Array, "N C"], y: Float[Array, "N C"]) -> Float[Array, " N"]:
+        """||alpha||^2/2 + <alpha, y> for each sample."""
+        return jnp.sum(alpha * (alpha / 2 + y), axis=1)
+
+    def conjugate_gradient(self, alpha: Float[Array, "N C"], y: Float[Array, "N C"]) -> Float[Array, "N C"]:
+        """y + alpha."""
+        return y + alpha
+
+    def in_conjugate_domain(self, alpha: Float[Array, "N C"], y: Float[Array, "N C"]) -> Bool[Array, " N"]:
+        """Everywhere."""
+        return jnp.ones(alpha.shape[0], dtype=bool)

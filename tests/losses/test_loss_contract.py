@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+import scipy.optimize
 from hypothesis import given, settings, strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -291,3 +292,99 @@ def test_no_nan_far_out(case):
         ]
         assert not any(bool(jnp.any(jnp.isnan(array))) for array in perhaps_infinite)
         assert not jnp.any(perhaps_infinite[1])
+
+
+def sample_values(loss, f, y):
+    """l(f_n, y_n) for each sample, (N,)."""
+    return jax.vmap(lambda outputs, target: loss.value(outputs[None], target[None]))(f, y)
+
+
+def dual_variables(loss, f, y):
+    """grad l(f_n, y_n) for each sample, (N, C): no mean."""
+    return f.shape[0] * loss.gradient(f, y)
+
+
+@every_case
+def test_fenchel_and_young_agree_at_the_gradient_and_nowhere_else(case):
+    loss, f, y, v, _ = example(case)
+    alpha = dual_variables(loss, f, y)
+    pairing = jnp.sum(alpha * f, axis=1)
+    assert bool(jnp.all(loss.in_conjugate_domain(alpha, y)))
+    np.testing.assert_allclose(sample_values(loss, f, y) + loss.conjugate(alpha, y), pairing, rtol=1e-13, atol=1e-14)
+    for other in (dual_variables(loss, f + v, y), jnp.zeros_like(f) if case == "softmax soft" else alpha / 2):
+        gap = sample_values(loss, f, y) + loss.conjugate(other, y) - jnp.sum(other * f, axis=1)
+        assert bool(jnp.all(gap >= -1e-14))
+        assert float(jnp.max(gap)) > 1e-3
+
+
+@every_case
+def test_the_gradient_of_the_conjugate_inverts_the_gradient(case):
+    loss, f, y, _, _ = example(case)
+    alpha = dual_variables(loss, f, y)
+    outputs = loss.conjugate_gradient(alpha, y)
+    np.testing.assert_allclose(dual_variables(loss, outputs, y), alpha, rtol=1e-12, atol=1e-14)
+    if isinstance(loss, SoftmaxCrossEntropy):
+        f = f - jnp.mean(f, axis=1, keepdims=True)  # the representative that sums to zero
+    if isinstance(loss, HuberLoss):
+        f = y + jnp.clip(f - y, -loss.delta, loss.delta)  # the one nearest to the targets
+    np.testing.assert_allclose(outputs, f, rtol=1e-11, atol=1e-11)
+
+
+@every_case
+def test_the_conjugate_is_the_supremum(case):
+    loss, f, y, _, _ = example(case)
+    alpha = 0.8 * dual_variables(loss, f, y)  # inside the domain, which is convex and holds 0
+
+    @jax.jit
+    def negative(vector, alpha, target):
+        outputs = vector.reshape(target.shape)
+        return loss.value(outputs[None], target[None]) - jnp.sum(alpha * outputs)
+
+    slope = jax.jit(jax.grad(negative))
+    for n in range(len(y)):
+        found = scipy.optimize.minimize(negative, np.zeros(y.shape[1]), (alpha[n], y[n]), jac=slope, tol=1e-9)
+        assert float(loss.conjugate(alpha, y)[n]) == pytest.approx(-found.fun, rel=1e-7, abs=1e-9)
+
+
+def test_the_domain_of_the_conjugate():
+    y, labels = jnp.asarray([[1.0, 0.0, 0.0]]), jnp.asarray([[1.0, 0.0]])
+    outside = [
+        (SoftmaxCrossEntropy(), y, jnp.asarray([[-0.5, 0.6, -0.1]])),  # a negative probability
+        (SoftmaxCrossEntropy(), y, jnp.asarray([[-0.5, 0.5, 0.1]])),  # does not sum to one
+        (LogisticLoss(), labels, jnp.asarray([[-1.1, 0.5]])),
+        (LogisticLoss(), labels, jnp.asarray([[0.1, 0.5]])),
+        (HuberLoss(0.7), labels, jnp.asarray([[0.71, 0.0]])),
+    ]
+    for loss, targets, alpha in outside:
+        assert not bool(loss.in_conjugate_domain(alpha, targets)[0])
+        assert float(loss.conjugate(alpha, targets)[0]) == np.inf
+        assert bool(jnp.all(jnp.isnan(loss.conjugate_gradient(alpha, targets))))
+    edges = [
+        (SoftmaxCrossEntropy(), y, jnp.asarray([[-1.0, 0.25, 0.75]]), 0.25 * np.log(0.25) + 0.75 * np.log(0.75)),
+        (SoftmaxCrossEntropy(), y, jnp.zeros((1, 3)), 0.0),
+        (LogisticLoss(), labels, jnp.asarray([[-1.0, 0.0]]), 0.0),
+        (HuberLoss(0.7), labels, jnp.asarray([[0.7, -0.7]]), 0.7**2 + 0.7),
+    ]
+    for loss, targets, alpha, expected in edges:
+        assert bool(loss.in_conjugate_domain(alpha, targets)[0])
+        np.testing.assert_allclose(loss.conjugate(alpha, targets), [expected], rtol=1e-15)
+    np.testing.assert_array_equal(
+        SoftmaxCrossEntropy().conjugate_gradient(edges[0][2], y), jnp.asarray([[-jnp.inf, jnp.inf, jnp.inf]])
+    )
+    np.testing.assert_array_equal(LogisticLoss().conjugate_gradient(edges[2][2], labels), [[-jnp.inf, -jnp.inf]])
+    assert bool(jnp.all(SquaredLoss().in_conjugate_domain(1e9 * y, y)))
+
+
+@pytest.mark.parametrize("logit", [40.0, 300.0])
+def test_conjugates_are_accurate_next_to_the_edge(logit):
+    """A sample that is fitted well: p is one to the last digit, and alpha says how far it is."""
+    f, y = jnp.asarray([[logit, 0.0]]), jnp.asarray([[1.0, 0.0]])
+    distance = np.exp(-logit)
+    loss = SoftmaxCrossEntropy()
+    alpha = dual_variables(loss, f, y)
+    np.testing.assert_allclose(loss.conjugate(alpha, y), [-distance * (logit + 1)], rtol=1e-12)
+    np.testing.assert_allclose(loss.conjugate_gradient(alpha, y), [[logit / 2, -logit / 2]], rtol=1e-14)
+    loss, f = LogisticLoss(), jnp.asarray([[logit, -logit]])
+    alpha = dual_variables(loss, f, y)
+    np.testing.assert_allclose(loss.conjugate(alpha, y), [-2 * distance * (logit + 1)], rtol=1e-12)
+    np.testing.assert_allclose(loss.conjugate_gradient(alpha, y), f, rtol=1e-14)

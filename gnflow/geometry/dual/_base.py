@@ -1,0 +1,76 @@
+"""What a dual direction is, and what finds it."""
+
+import abc
+from typing import Literal
+
+import equinox as eqx
+from jaxtyping import Array, Float, PyTree
+
+from ..._core import ConfigError, require_non_negative, require_positive_int, tree_scale
+from ...losses import AbstractLoss
+from .._tangent import AbstractTangent
+from ..directions import SolveDiagnostics
+from ._products import check_products
+
+
+class DualDirection(eqx.Module):
+    """d = -(gamma/N) J^T alpha.
+
+    **Attributes:** `dual_variables`: alpha (N, C), gradients of the samples' losses (no 1/N); `hessian_outputs` (N, C):
+    the outputs at whose Hessian H the direction changes with the weights, d' = -gamma J^T (I + gamma H A)^(-1) H f';
+    `gamma`; `diagnostics`.
+    """
+
+    dual_variables: Float[Array, "samples outputs"]
+    hessian_outputs: Float[Array, "samples outputs"]
+    gamma: Float[Array, ""]
+    diagnostics: SolveDiagnostics
+
+    @property
+    def coefficients(self) -> Float[Array, "samples outputs"]:
+        """alpha/N (N, C): d = -gamma J^T of it."""
+        return self.dual_variables / self.dual_variables.shape[0]
+
+    def displacement(self, tangent: AbstractTangent) -> PyTree:
+        """d, a tree like the weights, for the tangent that it was found with."""
+        return tree_scale(-self.gamma, tangent.vjp(self.coefficients))
+
+
+class AbstractDirectionOracle(eqx.Module):
+    """Finds d = argmin (1/N) sum_n q_n(f_n + J_n d) + ||d||^2/(2 gamma), q_n a convex model of the loss of sample n.
+
+    Source: Roulet and Blondel, "Dual Gauss-Newton directions for deep learning", TMLR 2024, arXiv 2308.08886. Derived
+    in docs/dual.md.
+
+    **Attributes:** `max_iterations`: how many iterations to take at most, None to go on to the tolerance; `tol`: the
+    relative residual at which to stop; `products`: how products with the NTK Gram matrix A are computed, "matrix_free"
+    by one J^T and one J product each, "dense" with A itself, "auto" by the cheaper of these as counted from the traced
+    programs.
+    """
+
+    max_iterations: eqx.AbstractVar[int | None]
+    tol: eqx.AbstractVar[float | Float[Array, ""]]
+    products: eqx.AbstractVar[Literal["auto", "matrix_free", "dense"]]
+
+    def __check_init__(self):
+        if self.max_iterations is not None and self.max_iterations != 0:
+            require_positive_int(ConfigError, max_iterations=self.max_iterations)
+        if isinstance(self.tol, int | float):
+            require_non_negative(ConfigError, tol=self.tol)
+        check_products(self.products)
+
+    @abc.abstractmethod
+    def solve(
+        self,
+        tangent: AbstractTangent,
+        loss: AbstractLoss,
+        targets: Float[Array, "samples outputs"],
+        gamma: Float[Array, ""] | float,
+        initial: Float[Array, "samples outputs"] | None = None,
+    ) -> DualDirection:
+        """The direction at the tangent's weights.
+
+        **Arguments:** `tangent`: of the training inputs; `targets`: y (N, C) in the loss's canonical form; `gamma` > 0;
+        `initial`: dual variables (N, C) to start from, such as those of an earlier solve. They are not taken where they
+        begin worse than the start without them.
+        """

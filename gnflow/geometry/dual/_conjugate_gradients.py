@@ -1,0 +1,94 @@
+"""(I + gamma H A) a = g by conjugate gradients, cut off anywhere: the iteration of truncated Gauss-Newton
+directions."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from ...losses import AbstractOutputFactor
+from ._products import GramProducts
+
+
+class Solution(eqx.Module):
+    """Where the iterations ended.
+
+    **Attributes:** `whitened`: z (N, C) with a = g + R z; `residual`: b - M z (N, C); `scale`: ||b||; `iterations`.
+    """
+
+    whitened: Float[Array, "samples outputs"]
+    residual: Float[Array, "samples outputs"]
+    scale: Float[Array, ""]
+    iterations: Int[Array, ""]
+
+
+class _State(eqx.Module):
+    whitened: Float[Array, "samples outputs"]
+    residual: Float[Array, "samples outputs"]
+    search: Float[Array, "samples outputs"]
+    image: Float[Array, "samples outputs"]  # B times the search direction
+    square: Float[Array, ""]  # <r, B r>
+    iterations: Int[Array, ""]
+    stuck: Bool[Array, ""]
+
+
+def conjugate_gradients(
+    product: GramProducts,
+    factor: AbstractOutputFactor,
+    gradient: Float[Array, "samples outputs"],
+    gamma: Float[Array, ""],
+    tol: Float[Array, ""] | float,
+    max_iterations: int,
+    initial: Float[Array, "samples outputs"] | None = None,
+) -> Solution:
+    """Minimise the primal objective over a in g + R (Krylov space), one product with A an iteration.
+
+    With B = R^T A R and M = I + gamma B the dual variables z solve M z = b = -gamma R^T A g. M is symmetric in the
+    inner product <x, y>_B = x^T B y too, and the iteration runs in it: the error it minimises, ||z - z*|| in the norm
+    of B M, is up to a constant the primal objective at d = -gamma J^T (g + R z), where ordinary conjugate gradients
+    minimise the dual one. So the direction is the best there is in its space, each iteration improves it, and neither
+    costs a product more.
+
+    (lineax's conjugate gradients know the ordinary inner product only.)
+
+    **Arguments:** `product`: with A; `factor`: R; `gradient`: g (N, C); `tol`: the residual to stop at, relative to
+    ||b||; `initial`: z to start from, if its residual is smaller than that of z = 0.
+    """
+    right = -gamma * factor.transpose_product(product(gradient))
+    scale = jnp.linalg.norm(right)
+    whitened, residual = jnp.zeros_like(right), right
+    if initial is not None:
+        finite = jnp.where(jnp.all(jnp.isfinite(initial)), initial, 0.0)
+        other = right - finite - gamma * factor.transpose_product(product(factor.product(finite)))
+        better = jnp.linalg.norm(other) < scale
+        whitened, residual = jnp.where(better, finite, whitened), jnp.where(better, other, residual)
+
+    def goes_on(state: _State) -> Bool[Array, ""]:
+        unsolved = jnp.linalg.norm(state.residual) > tol * scale
+        return unsolved & (state.iterations < max_iterations) & ~state.stuck
+
+    def iterate(state: _State) -> _State:
+        image_of_residual = factor.transpose_product(product(factor.product(state.residual)))
+        square = jnp.sum(state.residual * image_of_residual)
+        ratio = jnp.where(state.iterations > 0, square / state.square, 0.0)
+        search = state.residual + ratio * state.search
+        image = image_of_residual + ratio * state.image
+        mapped = search + gamma * image
+        curvature = jnp.sum(image * mapped)
+        # Not positive only once rounding is all that is left of the residual.
+        stuck = ~((curvature > 0) & (square > 0))
+        step = jnp.where(stuck, 0.0, square / jnp.where(stuck, 1.0, curvature))
+        return _State(
+            whitened=state.whitened + step * search,
+            residual=state.residual - step * mapped,
+            search=search,
+            image=image,
+            square=jnp.where(stuck, 1.0, square),
+            iterations=state.iterations + jnp.where(stuck, 0, 1),
+            stuck=stuck,
+        )
+
+    nothing, none, yet = jnp.zeros_like(right), jnp.zeros((), dtype=int), jnp.zeros((), dtype=bool)
+    first = _State(whitened, residual, nothing, nothing, square=jnp.ones(()), iterations=none, stuck=yet)
+    last = jax.lax.while_loop(goes_on, iterate, first)
+    return Solution(last.whitened, last.residual, scale, last.iterations)

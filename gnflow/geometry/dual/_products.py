@@ -1,0 +1,68 @@
+"""Products with the NTK Gram matrix A, by J and J^T or with A itself: whichever is cheaper."""
+
+from typing import Any, Literal
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ..._core import ConfigError
+from .._tangent import AbstractTangent
+from ._cost import cost
+
+_WAYS = ("auto", "matrix_free", "dense")
+
+# As `Decomposition` has it: beyond that many outputs a dense matrix is not formed unless asked for.
+_DENSE_LIMIT = 4096
+
+# What a solve to a tolerance is counted as: its iterations depend on the spectrum, which is not known beforehand.
+_USUAL_ITERATIONS = 100
+
+
+class GramProducts(eqx.Module):
+    """v -> A v on outputs (N, C).
+
+    **Attributes:** `tangent`; `gram`: A (NC, NC), or None for products by J^T and J.
+    """
+
+    tangent: AbstractTangent
+    gram: Float[Array, "size size"] | None
+
+    def __call__(self, v: Float[Array, "samples outputs"]) -> Float[Array, "samples outputs"]:
+        """A v."""
+        if self.gram is None:
+            return self.tangent.jvp(self.tangent.vjp(v))
+        return (self.gram @ v.reshape(-1)).reshape(v.shape)
+
+
+def check_products(products: Any) -> None:
+    """**Raises:** `ConfigError` unless `products` is the name of a way to compute products with A."""
+    if products not in _WAYS:
+        raise ConfigError(f"products = {products!r}; expected one of {', '.join(repr(way) for way in _WAYS)}.")
+
+
+def gram_products(
+    tangent: AbstractTangent,
+    products: Literal["auto", "matrix_free", "dense"],
+    max_iterations: int | None,
+) -> GramProducts:
+    """The products for a solve of `max_iterations` iterations (None: to a tolerance), with A formed or not.
+
+    "auto" forms A if NC is at most 4096 and A with what follows from it (a Cholesky factorisation for a solve to a
+    tolerance, else a product with A for each iteration) is cheaper than a J^T and a J product for each iteration.
+    """
+    check_products(products)
+    dense = products == "dense" or (products == "auto" and _dense_is_cheaper(tangent, max_iterations))
+    return GramProducts(tangent, tangent.gram() if dense else None)
+
+
+def _dense_is_cheaper(tangent: AbstractTangent, max_iterations: int | None) -> bool:
+    size = tangent.outputs.size
+    if size > _DENSE_LIMIT:
+        return False
+    iterations = min(size, _USUAL_ITERATIONS) if max_iterations is None else max_iterations + 1
+    one = cost(lambda t, v: t.jvp(t.vjp(v)), tangent, tangent.outputs)
+    afterwards = (
+        size**3 / 3 if max_iterations is None else iterations * cost(jnp.dot, jnp.zeros((size, size)), jnp.zeros(size))
+    )
+    return cost(lambda t: t.gram(), tangent) + afterwards <= iterations * one
