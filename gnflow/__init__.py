@@ -17,6 +17,7 @@ from . import (
     losses as losses,
     metrics as metrics,
     models as models,
+    optimisers as optimisers,
     problems as problems,
     regimes as regimes,
     solvers as solvers,

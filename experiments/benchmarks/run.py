@@ -22,6 +22,7 @@ BENCHMARKS = {
     "batching": ["batching.py"],
     "paper_size_2000": ["paper_size.py", "2000"],
     "sweep_engine": ["sweep_engine.py"],
+    "reversible_step": ["reversible_step.py"],
 }
 
 

@@ -8,14 +8,18 @@ from ._base import (
     AbstractLinearisedFlow as AbstractLinearisedFlow,
     AbstractOutputFlow as AbstractOutputFlow,
 )
+from ._dual_gauss_newton import DualGaussNewtonFlow as DualGaussNewtonFlow
 from ._frozen import Frozen as Frozen
 from ._gauss_newton import GaussNewtonFlow as GaussNewtonFlow
 from ._gradient import GradientFlow as GradientFlow
+from ._reversible_gauss_newton import ReversibleGaussNewtonFlow as ReversibleGaussNewtonFlow
 from ._spectral import SpectralFlow as SpectralFlow
 
 flow_kinds: dict[str, Callable[..., Any]] = {
     "gradient": GradientFlow,
     "gauss_newton": GaussNewtonFlow,
+    "dual_gauss_newton": DualGaussNewtonFlow,
     "spectral": SpectralFlow,
+    "reversible_gauss_newton": ReversibleGaussNewtonFlow,
     "frozen": Frozen,
 }

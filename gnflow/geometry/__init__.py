@@ -1,8 +1,10 @@
 """The tangent geometry of a model on a problem: J, J^T, the NTK Gram matrix, spectra, damping and directions."""
 
-from . import damping as damping, directions as directions
+from . import damping as damping, directions as directions, dual as dual
+from ._block_gauss_newton import block_gauss_newton as block_gauss_newton
 from ._dispatch import make_tangent as make_tangent
 from ._generic import GenericTangent as GenericTangent
+from ._least_squares import LeastSquares as LeastSquares, least_squares_with_bias as least_squares_with_bias
 from ._linearisation import (
     Linearisation as Linearisation,
     linearise_with_hessian as linearise_with_hessian,

@@ -1,25 +1,32 @@
-"""The tangent of a deep MLP: one forward and one backward pass for every output, then layer by layer."""
+"""The tangent of a deep MLP: J and J^T by one pass through what each layer saw, the Gram matrix layer by layer."""
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
 from ..models import MLP
-from ._layered import AbstractLayeredTangent, LayerTangent, LayerWeights
+from ._layered import LayerTangent, sum_over_layers
+from ._tangent import AbstractTangent
 
 
-class DeepTangent(AbstractLayeredTangent):
+class DeepTangent(AbstractTangent):
     """The tangent of an `MLP`; cost of a Gram matrix: one (NC x width) and one (N x width) product per layer.
+
+    J and J^T are one pass forward and one pass back, of two N x width x width products a layer whatever C. The signals
+    (n, C, width) of a Gram matrix, C times as many numbers as a pass needs, are computed where one is asked for.
 
     Source: the layerwise form of the NTK, Jacot et al. 2018, Theorem 1, at finite width.
 
-    **Attributes:** as every layered tangent.
+    **Attributes:** `outputs` (n, C); `inputs` (n, fan_in) of each layer, first to last; `slopes` (n, width): the activation's
+    derivative behind each hidden layer; `weights`, `structure`: the model split into trained arrays and the rest.
     """
 
     outputs: Float[Array, "samples outputs"]
-    layers: tuple[LayerTangent, ...]
-    weights: PyTree
+    inputs: tuple[Float[Array, "samples _"], ...]
+    slopes: tuple[Float[Array, "samples width"], ...]
+    weights: MLP
+    structure: MLP
 
     def __init__(self, weights: MLP, structure: MLP, x: Float[Array, "samples input_dim"]):
         model: MLP = eqx.combine(weights, structure)
@@ -28,33 +35,88 @@ class DeepTangent(AbstractLayeredTangent):
             value, slope = model.activation.value_and_derivative(jax.vmap(layer)(inputs[-1]))
             inputs.append(value)
             slopes.append(slope)
-        self.outputs = jax.vmap(model.layers[-1])(inputs[-1])
-        # signals[l]: derivative of every output with respect to layer l's pre-activations, (n, C, fan_out).
+        # Keeps XLA from evaluating the activation again inside each product that takes it.
+        self.inputs, self.slopes = jax.lax.optimization_barrier((tuple(inputs), tuple(slopes)))
+        self.outputs = jax.vmap(model.layers[-1])(self.inputs[-1])
+        self.weights = weights
+        self.structure = structure
+
+    @property
+    def _model(self) -> MLP:
+        return eqx.combine(self.weights, self.structure)
+
+    @property
+    def _first_trained(self) -> int:
+        """The first layer of which anything moves: no pass goes below it."""
+        trained = [layer.weight is not None or layer.bias is not None for layer in self.weights.layers]
+        return trained.index(True)
+
+    def jvp(self, displacement: MLP) -> Float[Array, "samples outputs"]:
+        """J r, (n, C): the change of each layer's output from that of its weights and that of its input."""
+        change: Array | None = None
+        slopes = (*self.slopes, None)
+        for layer, moved, inner, slope in zip(
+            self._model.layers, displacement.layers, self.inputs, slopes, strict=True
+        ):
+            parts = [] if change is None else [layer.factor * (change @ layer.weight.T)]
+            if moved.weight is not None:
+                parts.append(layer.factor * (inner @ moved.weight.T))
+            if moved.bias is not None:
+                parts.append(jnp.broadcast_to(moved.bias[None, :], (inner.shape[0], moved.bias.shape[0])))
+            if parts:
+                total: Array = sum(parts)  # pyright: ignore[reportAssignmentType]
+                change = total if slope is None else slope * total
+        assert change is not None
+        return change
+
+    def vjp(self, coefficients: Float[Array, "samples outputs"]) -> MLP:
+        """J^T a, a tree like the weights: each layer's signal, taken back through the layer above."""
+        model, first = self._model, self._first_trained
+        signal = coefficients
+        pulled: list[Array | None] = []
+        for index in reversed(range(len(model.layers))):
+            trained = self.weights.layers[index]
+            factor, inner = model.layers[index].factor, self.inputs[index]
+            pulled = [
+                None if trained.weight is None else factor * (signal.T @ inner),
+                None if trained.bias is None else jnp.sum(signal, axis=0),
+                *pulled,
+            ]
+            if index > first:
+                signal = factor * (signal @ model.layers[index].weight) * self.slopes[index - 1]
+            else:
+                pulled = [None] * (2 * index) + pulled
+                break
+        return eqx.tree_at(
+            lambda network: [part for layer in network.layers for part in (layer.weight, layer.bias)],
+            self.weights,
+            pulled,
+            is_leaf=lambda leaf: leaf is None,
+        )
+
+    def cross_gram(self, other: AbstractTangent) -> Float[Array, "rows columns"]:
+        """J J'^T, (nC, n'C): for each layer one product of its inputs and one of its signals."""
+        assert isinstance(other, DeepTangent)
+        layers = self._layer_tangents()
+        twins = layers if other is self else other._layer_tangents()
+        return sum_over_layers(layers, twins, self.outputs, other.outputs)
+
+    def _layer_tangents(self) -> tuple[LayerTangent, ...]:
+        """The trained layers from the first on, each with its signals: the derivative of every output with respect to the
+        layer's pre-activations, (n, C, fan_out)."""
+        model = self._model
+        first = self._first_trained
         signals: list[Array | None] = [None]
-        for layer, slope in zip(reversed(model.layers[1:]), reversed(slopes), strict=True):
-            above = signals[0]
+        for index in range(len(model.layers) - 1, first, -1):
+            layer, above = model.layers[index], signals[0]
             if above is None:
                 backward = layer.weight[None, :, :]
             else:
                 backward = jnp.einsum("ncw,wk->nck", above, layer.weight)
-            signals.insert(0, layer.factor * backward * slope[:, None, :])
-        self.weights = weights
-        self.layers = tuple(
+            signals.insert(0, layer.factor * backward * self.slopes[index - 1][:, None, :])
+        return tuple(
             LayerTangent(inner, signal, layer.factor, trained.weight is not None, trained.bias is not None)
-            for inner, signal, layer, trained in zip(inputs, signals, model.layers, weights.layers, strict=True)
-        )
-
-    @staticmethod
-    def layer_weights(weights: MLP) -> tuple[LayerWeights, ...]:
-        """(W, b) of each layer."""
-        return tuple((layer.weight, layer.bias) for layer in weights.layers)
-
-    @staticmethod
-    def weight_tree(like: MLP, layers: tuple[LayerWeights, ...]) -> MLP:
-        """The MLP-shaped tree of (W, b) of each layer."""
-        return eqx.tree_at(
-            lambda network: [part for layer in network.layers for part in (layer.weight, layer.bias)],
-            like,
-            [part for pair in layers for part in pair],
-            is_leaf=lambda leaf: leaf is None,
+            for inner, signal, layer, trained in zip(
+                self.inputs[first:], signals, model.layers[first:], self.weights.layers[first:], strict=True
+            )
         )

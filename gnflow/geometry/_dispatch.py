@@ -7,9 +7,10 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, PyTree
 
-from ..models import MLP, Linearised, MeanFieldNetwork, RandomFeatures, trainable_weights
+from ..models import MLP, Linearised, MeanFieldNetwork, RandomFeatures, ReversibleMLP, trainable_weights
 from ._deep import DeepTangent
 from ._generic import GenericTangent
+from ._reversible import ReversibleTangent
 from ._tangent import AbstractTangent
 from ._two_layer import TwoLayerTangent, random_feature_weights
 from ._wrapped import WrappedTangent
@@ -33,6 +34,11 @@ def _(structure: MeanFieldNetwork, weights: PyTree, x: Array) -> AbstractTangent
 @make_tangent.register
 def _(structure: MLP, weights: PyTree, x: Array) -> AbstractTangent:
     return DeepTangent(weights, structure, x)
+
+
+@make_tangent.register
+def _(structure: ReversibleMLP, weights: PyTree, x: Array) -> AbstractTangent:
+    return ReversibleTangent(weights, structure, x)
 
 
 @make_tangent.register

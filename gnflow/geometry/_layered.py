@@ -135,8 +135,17 @@ class AbstractLayeredTangent(AbstractTangent):
     def cross_gram(self, other: AbstractTangent) -> Float[Array, "rows columns"]:
         """J J'^T, (nC, n'C): for each layer one product of its inputs and one of its signals."""
         assert isinstance(other, AbstractLayeredTangent)
-        pairs = zip(self.layers, other.layers, strict=True)
-        num_outputs = self.outputs.shape[1]
-        blocks = [layer.cross_gram(twin, num_outputs) for layer, twin in pairs if layer.trained]
-        total: Array = sum(blocks)  # pyright: ignore[reportAssignmentType]
-        return total.reshape(self.outputs.size, other.outputs.size)
+        return sum_over_layers(self.layers, other.layers, self.outputs, other.outputs)
+
+
+def sum_over_layers(
+    layers: tuple[LayerTangent, ...],
+    twins: tuple[LayerTangent, ...],
+    outputs: Float[Array, "samples outputs"],
+    twin_outputs: Float[Array, "twin_samples outputs"],
+) -> Float[Array, "rows columns"]:
+    """J J'^T, (nC, n'C), of two tangents of one network with these layers and outputs."""
+    num_outputs = outputs.shape[1]
+    blocks = [layer.cross_gram(twin, num_outputs) for layer, twin in zip(layers, twins, strict=True) if layer.trained]
+    total: Array = sum(blocks)  # pyright: ignore[reportAssignmentType]
+    return total.reshape(outputs.size, twin_outputs.size)

@@ -1,7 +1,8 @@
 """Models: any Equinox module called on one input; these come with closed forms for their tangent kernel.
 
 A model may say more about itself, by attributes that are looked up by name and never required: `hidden_features(x)` (the last
-hidden layer), `mobility` (the time unit of its particle metric), `weight_groups` (names of layers) and `trainable_mask()`.
+hidden layer), `layer_features(x)` (the output of every layer), `mobility` (the time unit of its particle metric),
+`weight_groups` (names of layers) and `trainable_mask()`.
 """
 
 from collections.abc import Callable
@@ -16,10 +17,16 @@ from ._linearised import Linearised as Linearised
 from ._mean_field import MeanFieldNetwork as MeanFieldNetwork
 from ._mlp import MLP as MLP, ScaledLinear as ScaledLinear
 from ._random_features import RandomFeatures as RandomFeatures
+from ._reversible import (
+    HalfBlock as HalfBlock,
+    ReversibleMLP as ReversibleMLP,
+    reversible_presets as reversible_presets,
+)
 from ._trainable import trainable_mask as trainable_mask, trainable_weights as trainable_weights
 
 model_kinds: dict[str, Callable[..., Any]] = {
     "mean_field": MeanFieldNetwork,
     "mlp": MLP,
     "random_features": RandomFeatures,
+    "reversible": ReversibleMLP,
 }

@@ -17,6 +17,7 @@ from gnflow.geometry.directions import direction_solver_kinds
 from gnflow.losses import loss_kinds
 from gnflow.metrics import metric_kinds
 from gnflow.models import model_kinds
+from gnflow.optimisers import optimiser_kinds
 from gnflow.problems import problem_kinds
 from gnflow.simulate import error_norm_kinds, stop_kinds
 from gnflow.solvers import solver_kinds
@@ -73,7 +74,7 @@ def test_configurations_are_valid(page):
 def test_every_name_of_a_configuration_is_documented():
     known = [
         *(problem_kinds, model_kinds, flow_kinds, loss_kinds, damping_kinds, direction_solver_kinds),
-        *(output_metrics, metric_kinds, solver_kinds, error_norm_kinds, stop_kinds),
+        *(output_metrics, metric_kinds, solver_kinds, error_norm_kinds, stop_kinds, optimiser_kinds),
     ]
     page = PAGES["docs/cli.md"]
     # What a configuration calls `trainable` is the flow kind "frozen" of the library.
@@ -152,11 +153,13 @@ def public_names(package):
 _NOT_NAMES = (
     "damping",
     "directions",
+    "dual",
     "flows",
     "geometry",
     "losses",
     "metrics",
     "models",
+    "optimisers",
     "problems",
     "regimes",
     "solvers",
@@ -171,13 +174,25 @@ _NOT_NAMES = (
     [
         *(
             (name, name, set())
-            for name in ("losses", "models", "flows", "metrics", "solvers", "theory", "config", "plots", "regimes")
+            for name in (
+                "losses",
+                "models",
+                "flows",
+                "metrics",
+                "solvers",
+                "optimisers",
+                "theory",
+                "config",
+                "plots",
+                "regimes",
+            )
         ),
         ("sweeps", "sweeps", {"sweep", "read_sweep", "load", "SWEEP_FILE"}),
         ("problems", "problems", {"Problem"}),
         ("geometry", "geometry", {"System", "Direction", "SolveDiagnostics"}),
         ("geometry/damping", "damping", set()),
         ("geometry/directions", "directions", set()),
+        ("geometry/dual", "dual", set()),
     ],
 )
 def test_every_public_name_has_its_place_in_the_reference(package, page, elsewhere):

@@ -12,7 +12,7 @@ from oracles import dense
 from oracles.cases import Case, random_like
 
 from gnflow._core import tree_add_scaled
-from gnflow.flows import Frozen, GaussNewtonFlow, GradientFlow, SpectralFlow
+from gnflow.flows import DualGaussNewtonFlow, Frozen, GaussNewtonFlow, GradientFlow, SpectralFlow
 from gnflow.geometry import Decomposition
 from gnflow.geometry.damping import Constant, Schedule, SmallestEigenvalue
 from gnflow.geometry.directions import Cholesky, ConjugateGradients
@@ -42,6 +42,13 @@ def spectral(power, shift):
     return lambda case, gram, metrics: dense.symmetric_power(gram, -power, shift)
 
 
+def dual_gauss_newton(gamma):
+    """K = (1 + gamma) (I + gamma H A)^(-1)."""
+    return lambda case, gram, metrics: (
+        (1 + gamma) * np.linalg.inv(np.eye(len(gram)) + gamma * metrics["hessian"] @ gram)
+    )
+
+
 # name: (flow, K of a case with the Gram matrix A and output metrics H, dense)
 FLOWS = {
     "gradient": (GradientFlow(), gradient(lambda case: float(getattr(case.model, "mobility", 1.0)))),
@@ -65,6 +72,7 @@ FLOWS = {
         GaussNewtonFlow("hessian", Constant(0.05), ConjugateGradients(rtol=1e-12)),
         gauss_newton("hessian", lambda _: 0.05),
     ),
+    "dual": (DualGaussNewtonFlow(20.0, products="dense"), dual_gauss_newton(20.0)),
     "spectral 1/2": (SpectralFlow(power=0.5, damping=Constant(0.01)), spectral(0.5, 0.01)),
 }
 

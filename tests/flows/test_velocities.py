@@ -6,11 +6,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.optimize
 from oracles import dense
 from oracles.cases import CASES, FEW_CASES, Case, make_problem, random_like
 
 from gnflow._core import ConfigError, ModelError
-from gnflow.flows import AbstractFlow, Frozen, GaussNewtonFlow, GradientFlow, SpectralFlow, flow_kinds
+from gnflow.flows import (
+    AbstractFlow,
+    DualGaussNewtonFlow,
+    Frozen,
+    GaussNewtonFlow,
+    GradientFlow,
+    ReversibleGaussNewtonFlow,
+    SpectralFlow,
+    flow_kinds,
+)
 from gnflow.geometry import AbstractOutputMetric, SolveDiagnostics
 from gnflow.geometry.damping import Constant, Schedule, SmallestEigenvalue
 from gnflow.geometry.directions import Cholesky, ConjugateGradients
@@ -45,6 +55,46 @@ def spectral(power, shift):
     return lambda case, jac, gradient: -jac.T @ dense.symmetric_power(jac @ jac.T, -power, shift) @ gradient
 
 
+def dual_gauss_newton(gamma):
+    """(1 + 1/gamma) d with d = -(J^T H J + 1/gamma)^(-1) J^T g; the whole gradient, also where H does not see it."""
+
+    def velocity(case, jac, gradient):
+        matrix = dense.hessian_matrix(case.problem.loss, dense.dense_case(case).outputs, case.problem.y_train)
+        return (1 + 1 / gamma) * dense.primal_gauss_newton(jac, matrix, gradient, 1 / gamma)
+
+    return velocity
+
+
+def prox_linear(gamma):
+    """(1 + 1/gamma) d with d = -gamma J^T g(f + J d), by SciPy's root of that equation for the outputs f + J d."""
+
+    def velocity(case, jac, gradient):
+        outputs, targets = dense.dense_case(case).outputs, np.asarray(case.problem.y_train)
+
+        def predicted_gradient(u):
+            return sample_gradient(case.loss, u.reshape(outputs.shape), targets).reshape(-1) / len(targets)
+
+        def equation(u):
+            return u - outputs.reshape(-1) + gamma * jac @ jac.T @ predicted_gradient(u)
+
+        np.testing.assert_allclose(predicted_gradient(outputs.reshape(-1)), gradient, rtol=1e-12, atol=1e-14)
+        found = scipy.optimize.root(equation, outputs.reshape(-1), method="lm", options={"xtol": 1e-14, "ftol": 1e-14})
+        assert np.abs(equation(found.x)).max() < 1e-10
+        return -(1 + gamma) * jac.T @ predicted_gradient(found.x)
+
+    return velocity
+
+
+def sample_gradient(loss, f, y):
+    """grad l(f_n, y_n), (N, C), written out."""
+    if loss == "softmax":
+        p = np.exp(f - f.max(axis=1, keepdims=True))
+        return p / p.sum(axis=1, keepdims=True) - y
+    if loss == "logistic":
+        return 1 / (1 + np.exp(-f)) - y
+    return np.clip(f - y, -0.5, 0.5) if loss == "huber" else f - y
+
+
 # name: (flow, its dense formula)
 FLOWS = {
     "gradient": (GradientFlow(), gradient_flow(lambda case: float(getattr(case.model, "mobility", 1.0)))),
@@ -65,6 +115,12 @@ FLOWS = {
         GaussNewtonFlow(damping=Constant(0.05), solver=ConjugateGradients(rtol=1e-12)),
         gauss_newton("identity", lambda _: 0.05),
     ),
+    "dual": (DualGaussNewtonFlow(20.0, products="dense"), dual_gauss_newton(20.0)),
+    "dual, matrix-free": (
+        DualGaussNewtonFlow(3.0, tol=1e-12, products="matrix_free"),
+        dual_gauss_newton(3.0),
+    ),
+    "prox-linear": (DualGaussNewtonFlow(3.0, "exact", tol=1e-12, products="dense"), prox_linear(3.0)),
     "spectral 0": (SpectralFlow(power=0.0), gradient_flow(lambda case: 1.0)),
     "spectral 1/2": (SpectralFlow(power=0.5, damping=Constant(0.01)), spectral(0.5, 0.01)),
     "spectral 1": (SpectralFlow(power=1.0, damping=Constant(0.01)), gauss_newton("identity", lambda _: 0.01)),
@@ -243,7 +299,9 @@ def test_names_of_the_flows():
     assert flow_kinds == {
         "gradient": GradientFlow,
         "gauss_newton": GaussNewtonFlow,
+        "dual_gauss_newton": DualGaussNewtonFlow,
         "spectral": SpectralFlow,
+        "reversible_gauss_newton": ReversibleGaussNewtonFlow,
         "frozen": Frozen,
     }
     assert Frozen(GradientFlow()).trainable == "output"

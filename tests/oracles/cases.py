@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from gnflow.losses import AbstractLoss, HuberLoss, LogisticLoss, SoftmaxCrossEntropy, SquaredLoss
-from gnflow.models import MLP, Linearised, MeanFieldNetwork, RandomFeatures
+from gnflow.models import MLP, Linearised, MeanFieldNetwork, RandomFeatures, ReversibleMLP
 from gnflow.problems import Problem
 
 NUM_TRAIN, NUM_TEST, INPUT_DIM, WIDTH = 4, 6, 2, 5
@@ -111,6 +111,15 @@ def _equinox_scalar(key: Any, num_outputs: int) -> eqx.nn.MLP:
     return eqx.nn.MLP(INPUT_DIM, "scalar", WIDTH, 2, activation=jax.nn.softplus, key=key)
 
 
+def _reversible(key: Any, num_outputs: int) -> ReversibleMLP:
+    # Two features make halves of one, and at most two outputs.
+    return displaced(ReversibleMLP(INPUT_DIM, WIDTH, 2, num_outputs, "silu", key=key), seed=3)
+
+
+def _half_blocks(model: Any) -> list[Any]:
+    return [model.weight, model.bias]
+
+
 def _linearised(base: Callable) -> Callable:
     def make(key: Any, num_outputs: int) -> Linearised:
         model = Linearised(base(key, num_outputs))
@@ -165,6 +174,8 @@ MODELS: dict[str, ModelKind] = {
     "frozen linearised: leaf": ModelKind(
         _linearised(_mean_field()), lambda m: [m.weights.hidden_weight], "weights.hidden_weight"
     ),
+    "reversible": ModelKind(_reversible, _half_blocks, output_counts=(1, 2)),
+    "frozen reversible: bias": ModelKind(_reversible, lambda m: [m.bias], "bias", output_counts=(1,)),
 }
 
 LOSSES: dict[str, AbstractLoss] = {
@@ -230,7 +241,11 @@ class Case:
 
 def _all_cases() -> list[Case]:
     # The losses take turns over the models, so that every one meets many models without the whole product.
-    turns = {1: ("squared", "logistic", "huber"), 3: ("softmax", "squared", "logistic", "softmax", "huber")}
+    turns = {
+        1: ("squared", "logistic", "huber"),
+        2: ("softmax",),
+        3: ("softmax", "squared", "logistic", "softmax", "huber"),
+    }
     return [
         Case(kind, turns[count][number % len(turns[count])], count, seed=100 * count + number)
         for number, (kind, made) in enumerate(MODELS.items())

@@ -20,7 +20,8 @@ class SolveDiagnostics(eqx.Module):
     ||(H A + eps) a - g|| / ||g|| in the whitened coordinates, the part of the gradient that the direction does not reach;
     `success`: False if the solve broke down.
 
-    Of some solves only, None for the others: `iterations`: how many an iterative solve took; `duality_gap`: primal minus dual
+    Of some solves only, None for the others: `truncated`: whether modes that the gradient has were left out, so that an update
+    that is exact otherwise is not; `iterations`: how many an iterative solve took; `duality_gap`: primal minus dual
     objective, an upper bound on how far the direction's model is from its minimum; `half_block_rank`,
     `half_block_residual`: rank and relative residual of the least-squares problem of each half-block of a reversible network,
     first to last.
@@ -30,6 +31,7 @@ class SolveDiagnostics(eqx.Module):
     rank: Int[Array, ""]
     relative_residual: Float[Array, ""]
     success: Bool[Array, ""]
+    truncated: Bool[Array, ""] | None = None
     iterations: Int[Array, ""] | None = None
     duality_gap: Float[Array, ""] | None = None
     half_block_rank: Int[Array, " half_blocks"] | None = None

@@ -1,0 +1,93 @@
+"""The block-wise Gauss-Newton update of a reversible network."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from ..models import HalfBlock, ReversibleMLP
+from ._least_squares import LeastSquares, least_squares_with_bias
+from .directions import SolveDiagnostics, relative_residual
+
+# A residual above this is not rounding: the update is then truncated.
+EXACT = 1e-8
+
+
+def block_gauss_newton(
+    weights: ReversibleMLP,
+    structure: ReversibleMLP,
+    x: Float[Array, "samples width"],
+    change: Float[Array, "samples outputs"],
+    rtol: float | Array,
+) -> tuple[PyTree, SolveDiagnostics]:
+    """delta/L, where every block's delta_b alone would change the last features by `change` u^T: delta_b = J_b^+ (change u^T).
+
+    If the features [s(zC), 1] of every half-block have full row rank, J delta/L = change u^T, so that the outputs change by
+    `change` to first order. From the last block to the first, each block's inputs are computed again from its outputs, so the
+    memory beside weights and update does not grow with L: O(n (h + d) + min(n, h + 1)^2). Cost: 2L eigendecompositions of size
+    min(n, h + 1). Source: Buffelli et al., arXiv 2411.07979, Section 4; derived in docs/reversible.md.
+
+    **Arguments:** `x` (n, d); `change` (n, C); `rtol`: singular values kept, relative to the largest of each half-block.
+
+    **Returns:** a tree like the weights, and diagnostics: `rank`: the smallest of the half-blocks'; `relative_residual`:
+    ||J delta/L - change u^T|| / ||change u^T|| in the d last features, measured by a forward pass; `truncated`: whether
+    that is more than rounding (1e-8); the half-blocks' own ranks and residuals.
+    """
+    model: ReversibleMLP = eqx.combine(weights, structure)
+    num_blocks = model.num_blocks
+    target = change @ model.output_projection.T
+
+    def hidden(moving: PyTree) -> Array:
+        return eqx.combine(moving, structure).hidden_features(x)
+
+    def backwards(carry: tuple[Array, Array], block: tuple[HalfBlock, HalfBlock]) -> Any:
+        carry, solutions = _one_block(block, *carry, rtol)
+        update = [
+            jnp.stack(parts) / num_blocks for parts in zip(*[(s.weight.T, s.bias) for s in solutions], strict=True)
+        ]
+        return carry, (
+            update,
+            jnp.stack([s.rank for s in solutions]),
+            jnp.stack([s.relative_residual for s in solutions]),
+        )
+
+    # A scan holds one block's features at a time; unrolled, XLA would schedule the blocks side by side and hold all of them.
+    _, (parts, ranks, residuals) = model.scan(backwards, (hidden(weights), target), reverse=True)
+    update = eqx.tree_at(lambda tree: (tree.weight, tree.bias), weights, tuple(parts))
+    reached = jax.jvp(hidden, (weights,), (update,))[1]
+    residual = relative_residual(reached - target, target)
+    diagnostics = SolveDiagnostics(
+        damping=jnp.zeros(()),
+        rank=jnp.min(ranks),
+        relative_residual=residual,
+        success=jnp.isfinite(residual),
+        truncated=residual > EXACT,
+        half_block_rank=ranks.reshape(-1),
+        half_block_residual=residuals.reshape(-1),
+    )
+    return update, diagnostics
+
+
+def _one_block(
+    block: tuple[HalfBlock, HalfBlock], features: Array, tangent: Array, rtol: float | Array
+) -> tuple[tuple[Array, Array], tuple[LeastSquares, LeastSquares]]:
+    """The block's inputs and the tangent to hand down there, with the solutions for F and G.
+
+    The tangent handed down moves the outputs exactly as `tangent` does at this block's outputs: the inverse's derivative.
+    """
+    f, g = block
+    y1, y2 = jnp.split(features, 2, axis=1)
+    t1, t2 = jnp.split(tangent, 2, axis=1)
+    g_features, g_slopes = g.features_and_slopes(y1)
+    x2 = y2 - g.combine(g_features)
+    f_features, f_slopes = f.features_and_slopes(x2)
+    x1 = y1 - f.combine(f_features)
+    solution_f = least_squares_with_bias(f_features, t1, rtol)
+    # What F's change does to y1 moves y2 through G.
+    solution_g = least_squares_with_bias(g_features, t2 - g.derivative(g_slopes, solution_f.fitted), rtol)
+    s2 = t2 - g.derivative(g_slopes, t1)
+    s1 = t1 - f.derivative(f_slopes, s2)
+    carry = jnp.concatenate([x1, x2], axis=1), jnp.concatenate([s1, s2], axis=1)
+    return carry, (solution_f, solution_g)

@@ -1,0 +1,255 @@
+"""A deep network that can be run backwards: the architecture in which exact Gauss-Newton is tractable."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from .._core import ModelError, nearest_name, require_float64, require_non_negative, require_positive_int, stream
+from ._activations import Activation, get_activation
+
+# Buffelli et al. (arXiv 2411.07979), as its released code has them; the blocks' other numbers are the constructor's defaults.
+reversible_presets: dict[str, dict[str, Any]] = {
+    "mnist": {"width": 784, "bottleneck": 8000, "num_blocks": 2, "output_dim": 10},
+    "cifar10": {"width": 3072, "bottleneck": 8000, "num_blocks": 6, "output_dim": 10},
+}
+
+
+class HalfBlock(eqx.Module):
+    """F(z) = s(z C) W^T + b, of m features; only W and b are trained.
+
+    **Attributes:** `frozen_weight`: C (m, h); `weight`: W (m, h); `bias`: b (m,); `linear`: whether s is the identity, and
+    not `activation`.
+    """
+
+    frozen_weight: Float[Array, "features bottleneck"]
+    weight: Float[Array, "features bottleneck"]
+    bias: Float[Array, " features"]
+    linear: Bool[Array, ""]
+    activation: Activation
+
+    def features_and_slopes(
+        self, z: Float[Array, "*samples features"]
+    ) -> tuple[Float[Array, "*samples bottleneck"], Float[Array, "*samples bottleneck"]]:
+        """s(z C), which W combines linearly, and s'(z C)."""
+        before = z @ self.frozen_weight
+        value, slope = self.activation.value_and_derivative(before)
+        return jnp.where(self.linear, before, value), jnp.where(self.linear, 1.0, slope)
+
+    def combine(self, features: Float[Array, "*samples bottleneck"]) -> Float[Array, "*samples features"]:
+        """W applied to features, plus b."""
+        products = features @ self.weight.T
+        return products + self.bias.reshape((1,) * (products.ndim - 1) + self.bias.shape)
+
+    def derivative(
+        self, slopes: Float[Array, "*samples bottleneck"], r: Float[Array, "*samples features"]
+    ) -> Float[Array, "*samples features"]:
+        """F'(z) r, with the slopes at z."""
+        return (slopes * (r @ self.frozen_weight)) @ self.weight.T
+
+    def __call__(self, z: Float[Array, "*samples features"]) -> Float[Array, "*samples features"]:
+        """F(z) for one z or for many."""
+        return self.combine(self.features_and_slopes(z)[0])
+
+
+class ReversibleMLP(eqx.Module):
+    """`num_blocks` reversible blocks on d features and a frozen projection to C outputs: f(x) = block_L(... block_1(x)) u.
+
+    A block couples the two halves of its features additively, y1 = x1 + F(x2), y2 = x2 + G(y1) (Dinh et al. 2014), with
+    half-blocks F(z) = s(z C) W^T + b, and likewise G. Only W and b are trained. C ~ N(0, frozen_scale^2/h), W ~
+    N(0, init_scale^2), b = 0 at the start, so that the network begins close to x u; u (d, C) has orthonormal columns (QR of a
+    Gaussian matrix).
+    Source: Buffelli et al., arXiv 2411.07979, Section 4, in the form of its released code.
+
+    **Arguments:** `width`: d, even, the number of features of an input; `bottleneck`: h, units of each half-block;
+    `num_blocks`: L; `output_dim`: C <= d; `activation`: s of all blocks but `linear_blocks`, whose s is the identity (the
+    first one in [B]'s settings); `frozen_scale`, `init_scale`: of C and W; `key`.
+
+    **Attributes:** `frozen_weight`: C (L, 2, d/2, h), of F and G of each block; `weight`: W (L, 2, d/2, h); `bias`: b
+    (L, 2, d/2); `output_projection`: u (d, C); `activation`; `linear_blocks`.
+
+    **Raises:** `ModelError` for sizes or names that make no network, `PrecisionError` without float64.
+    """
+
+    frozen_weight: Float[Array, "blocks 2 half_width bottleneck"]
+    weight: Float[Array, "blocks 2 half_width bottleneck"]
+    bias: Float[Array, "blocks 2 half_width"]
+    output_projection: Float[Array, "width output_dim"]
+    activation: Activation
+    linear_blocks: tuple[int, ...] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        width: int,
+        bottleneck: int,
+        num_blocks: int,
+        output_dim: int = 1,
+        activation: str | Activation = "relu",
+        linear_blocks: Sequence[int] = (0,),
+        frozen_scale: float = 1.0,
+        init_scale: float = 1e-3,
+        *,
+        key: Any,
+    ):
+        require_positive_int(
+            ModelError, width=width, bottleneck=bottleneck, num_blocks=num_blocks, output_dim=output_dim
+        )
+        require_non_negative(ModelError, frozen_scale=frozen_scale, init_scale=init_scale)
+        _require_halves(width)
+        if output_dim > width:
+            raise ModelError(
+                f"output_dim = {output_dim}, but the {width} features of a reversible network can be projected to at most "
+                f"{width} orthonormal outputs; take a larger width."
+            )
+        require_float64((), "ReversibleMLP")
+        shape = (num_blocks, 2, width // 2, bottleneck)
+        self.frozen_weight = frozen_scale * bottleneck**-0.5 * jr.normal(stream(key, "frozen_weight"), shape)
+        self.weight = init_scale * jr.normal(stream(key, "weight"), shape)
+        self.bias = jnp.zeros(shape[:-1])
+        gaussian = jr.normal(stream(key, "output_projection"), (width, output_dim))
+        self.output_projection = jnp.linalg.qr(gaussian)[0]
+        self.activation = get_activation(activation)
+        self.linear_blocks = _check_linear_blocks(linear_blocks, num_blocks)
+
+    @classmethod
+    def from_preset(cls, name: str, *, key: Any) -> "ReversibleMLP":
+        """The network of one of [B]'s experiments at its size: "mnist" (d = 784, h = 8000, L = 2) or "cifar10" (d = 3072,
+        h = 8000, L = 6).
+
+        **Raises:** `ModelError` for another name.
+        """
+        if name not in reversible_presets:
+            raise ModelError(f"unknown preset {name!r}; {nearest_name(str(name), reversible_presets)}")
+        return cls(**reversible_presets[name], key=key)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        frozen_weight: Any,
+        weight: Any,
+        bias: Any,
+        output_projection: Any,
+        activation: str | Activation = "relu",
+        linear_blocks: Sequence[int] = (0,),
+    ) -> "ReversibleMLP":
+        """A network of given arrays.
+
+        **Arguments:** `frozen_weight`, `weight` (L, 2, d/2, h): C and W of the half-blocks F and G of each block; `bias`
+        (L, 2, d/2); `output_projection`: u (d, C), taken as it is; the rest as in the constructor.
+
+        **Raises:** `ModelError` if the shapes do not fit together or an entry is not finite.
+        """
+        require_float64((), "ReversibleMLP.from_arrays")
+        given = {
+            "frozen_weight": frozen_weight,
+            "weight": weight,
+            "bias": bias,
+            "output_projection": output_projection,
+        }
+        arrays = {name: jnp.asarray(array, dtype=jnp.float64) for name, array in given.items()}
+        _check_arrays(arrays)
+        model = object.__new__(cls)
+        rest = {
+            "activation": get_activation(activation),
+            "linear_blocks": _check_linear_blocks(linear_blocks, arrays["weight"].shape[0]),
+        }
+        for name, field in {**arrays, **rest}.items():
+            object.__setattr__(model, name, field)
+        return model
+
+    @property
+    def width(self) -> int:
+        """d, the number of features, which is the same in every layer."""
+        return self.output_projection.shape[0]
+
+    @property
+    def num_blocks(self) -> int:
+        """L."""
+        return self.weight.shape[0]
+
+    def trainable_mask(self) -> "ReversibleMLP":
+        """True at W and b; C and u are frozen."""
+        mask = jax.tree.map(lambda _: False, self)
+        return eqx.tree_at(lambda model: (model.weight, model.bias), mask, (True, True))
+
+    def scan(self, step: Callable[[Any, tuple[HalfBlock, HalfBlock]], Any], start: Any, reverse: bool = False) -> Any:
+        """`jax.lax.scan` of `step`(carry, (F, G)) over the blocks: one block's arrays at a time, one compiled body for all.
+
+        **Arguments:** `reverse`: from the last block to the first; what is stacked stands in the blocks' order all the same.
+        """
+        linear = np.isin(np.arange(self.num_blocks), self.linear_blocks)
+
+        def body(carry: Any, arrays: tuple[Array, Array, Array, Array]) -> Any:
+            frozen, weight, bias, is_linear = arrays
+            halves = [HalfBlock(frozen[k], weight[k], bias[k], is_linear, self.activation) for k in (0, 1)]
+            return step(carry, (halves[0], halves[1]))
+
+        arrays = (self.frozen_weight, self.weight, self.bias, jnp.asarray(linear))
+        return jax.lax.scan(body, start, arrays, reverse=reverse)
+
+    def hidden_features(self, x: Float[Array, "*samples width"]) -> Float[Array, "*samples width"]:
+        """The last block's output (d,) at one input or at many, which u projects to the outputs."""
+        return self.scan(lambda features, block: (_forward(block, features), None), x)[0]
+
+    def layer_features(self, x: Float[Array, " width"]) -> tuple[Float[Array, " width"], ...]:
+        """The output (d,) of each block, first to last."""
+        return tuple(self.scan(lambda features, block: (_forward(block, features),) * 2, x)[1])
+
+    def inverse(self, features: Float[Array, "*samples width"]) -> Float[Array, "*samples width"]:
+        """The input whose `hidden_features` are the given ones, to rounding, whatever F and G."""
+        return self.scan(lambda y, block: (_backward(block, y), None), features, reverse=True)[0]
+
+    def __call__(self, x: Float[Array, " width"]) -> Float[Array, " output_dim"]:
+        """The output (C,) at one input (d,)."""
+        return self.hidden_features(x) @ self.output_projection
+
+
+def _forward(block: tuple[HalfBlock, HalfBlock], x: Array) -> Array:
+    f, g = block
+    x1, x2 = jnp.split(x, 2, axis=-1)
+    y1 = x1 + f(x2)
+    return jnp.concatenate([y1, x2 + g(y1)], axis=-1)
+
+
+def _backward(block: tuple[HalfBlock, HalfBlock], y: Array) -> Array:
+    f, g = block
+    y1, y2 = jnp.split(y, 2, axis=-1)
+    x2 = y2 - g(y1)
+    return jnp.concatenate([y1 - f(x2), x2], axis=-1)
+
+
+def _require_halves(width: int) -> None:
+    if width % 2:
+        raise ModelError(
+            f"width = {width} is odd, but a reversible block couples two halves of equal size; append a constant feature to "
+            "the inputs."
+        )
+
+
+def _check_linear_blocks(linear_blocks: Sequence[int], num_blocks: int) -> tuple[int, ...]:
+    for index in linear_blocks:
+        if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < num_blocks:
+            raise ModelError(
+                f"linear_blocks = {tuple(linear_blocks)!r}; expected numbers of blocks, 0 to {num_blocks - 1}."
+            )
+    return tuple(linear_blocks)
+
+
+def _check_arrays(arrays: dict[str, Array]) -> None:
+    shapes = {name: array.shape for name, array in arrays.items()}
+    shape = shapes["weight"]
+    fits = len(shape) == 4 and shape[1] == 2 and 0 not in shape and shapes["frozen_weight"] == shape
+    projection = shapes["output_projection"]
+    if not (fits and shapes["bias"] == shape[:3] and len(projection) == 2 and projection[0] == 2 * shape[2]):
+        raise ModelError(
+            f"the arrays have the shapes {shapes}; expected frozen_weight and weight (L, 2, d/2, h), bias (L, 2, d/2) and "
+            "output_projection (d, C)."
+        )
+    for name, array in arrays.items():
+        if not bool(jnp.all(jnp.isfinite(array))):
+            raise ModelError(f"{name} holds NaN or infinite entries; a network needs finite weights.")
