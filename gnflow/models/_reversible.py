@@ -14,7 +14,7 @@ from .._core import ModelError, nearest_name, require_float64, require_non_negat
 from ._activations import Activation, get_activation
 
 # Buffelli et al. (arXiv 2411.07979), as its released code has them; the blocks' other numbers are the constructor's defaults.
-reversible_presets: dict[str, dict[str, Any]] = {
+_PRESETS: dict[str, dict[str, Any]] = {
     "mnist": {"width": 784, "bottleneck": 8000, "num_blocks": 2, "output_dim": 10},
     "cifar10": {"width": 3072, "bottleneck": 8000, "num_blocks": 6, "output_dim": 10},
 }
@@ -123,9 +123,9 @@ class ReversibleMLP(eqx.Module):
 
         **Raises:** `ModelError` for another name.
         """
-        if name not in reversible_presets:
-            raise ModelError(f"unknown preset {name!r}; {nearest_name(str(name), reversible_presets)}")
-        return cls(**reversible_presets[name], key=key)
+        if name not in _PRESETS:
+            raise ModelError(f"unknown preset {name!r}; {nearest_name(str(name), _PRESETS)}")
+        return cls(**_PRESETS[name], key=key)
 
     @classmethod
     def from_arrays(

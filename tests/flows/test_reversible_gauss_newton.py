@@ -14,7 +14,7 @@ import gnflow as gn
 from gnflow import ResultCode
 from gnflow.flows import Frozen, GaussNewtonFlow, ReversibleGaussNewtonFlow
 from gnflow.losses import SoftmaxCrossEntropy, SquaredLoss
-from gnflow.metrics import DirectionDiagnostics
+from gnflow.metrics import DirectionDiagnostics, centred_kernel_alignment
 from gnflow.models import ReversibleMLP
 
 _FILE = Path(__file__).parents[3] / "shared" / "oracles" / "reversible_random_exact.npz"
@@ -83,7 +83,7 @@ class TestIndependentImplementation:
         else:  # the mean squared error with a rate above 1/L: rounding grows with the loss
             small = np.flatnonzero(expected < 1e6)
             np.testing.assert_allclose(ours[small], expected[small], rtol=1e-8)
-            assert run.result.code == ResultCode.NON_FINITE
+            assert run.result.failed
 
     @pytest.mark.parametrize("run", ["final_mse_lr2", "final_ceid_lr0", "final_ceid_lr2"])
     def test_kernel_cosine_of_the_outputs(self, oracle, run):
@@ -92,6 +92,14 @@ class TestIndependentImplementation:
         grams = [system.tangent(system.weights(model)).gram() for model in (first, last)]
         cosine = np.sum(grams[0] * grams[1]) / np.prod([np.linalg.norm(gram) for gram in grams])
         np.testing.assert_allclose(cosine, oracle[f"{run}_ntk_exact_cos_projected"], rtol=1e-10)
+
+
+    @pytest.mark.parametrize("run", ["final_mse_lr2", "final_ceid_lr0", "final_ceid_lr2"])
+    def test_alignment_of_every_block(self, oracle, run):
+        first, last = self.network(oracle), self.network(oracle, f"{run}_")
+        layers = [jax.vmap(model.layer_features)(jnp.asarray(oracle["x"])) for model in (first, last)]
+        found = [float(centred_kernel_alignment(now, start)) for start, now in zip(*layers, strict=True)]
+        np.testing.assert_allclose(found, oracle[f"{run}_cka_per_block"], rtol=1e-10)
 
 
 @eqx.filter_jit

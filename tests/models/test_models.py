@@ -20,6 +20,7 @@ from gnflow.models import (
     Linearised,
     MeanFieldNetwork,
     RandomFeatures,
+    ReversibleMLP,
     activation_names,
     get_activation,
     model_kinds,
@@ -325,4 +326,9 @@ def test_the_trainable_mask_is_the_models_own_or_all_floating_arrays():
 
 
 def test_the_names_of_the_kinds():
-    assert model_kinds == {"mean_field": MeanFieldNetwork, "mlp": MLP, "random_features": RandomFeatures}
+    assert model_kinds == {
+        "mean_field": MeanFieldNetwork,
+        "mlp": MLP,
+        "random_features": RandomFeatures,
+        "reversible": ReversibleMLP,
+    }
