@@ -23,6 +23,7 @@ BENCHMARKS = {
     "paper_size_2000": ["paper_size.py", "2000"],
     "sweep_engine": ["sweep_engine.py"],
     "reversible_step": ["reversible_step.py"],
+    "dual_direction": ["dual_direction.py"],
 }
 
 

@@ -5,7 +5,12 @@ from typing import Any
 
 from ._adam import Adam as Adam
 from ._base import AbstractOptimiser as AbstractOptimiser
+from ._dual_gauss_newton import (
+    DualGaussNewtonState as DualGaussNewtonState,
+    dual_gauss_newton as dual_gauss_newton,
+)
+from ._line_search import LineSearch as LineSearch
 from ._optax import Optax as Optax, as_optimiser as as_optimiser
 from ._sgd import SGD as SGD
 
-optimiser_kinds: dict[str, Callable[..., Any]] = {"sgd": SGD, "adam": Adam}
+optimiser_kinds: dict[str, Callable[..., Any]] = {"sgd": SGD, "adam": Adam, "line_search": LineSearch}

@@ -3,6 +3,7 @@
 import optax
 from jaxtyping import PyTree
 
+from ..geometry import System
 from ._base import AbstractOptimiser, require_number
 
 
@@ -33,7 +34,9 @@ class Adam(AbstractOptimiser):
         """Means of 0, after no step."""
         return self._optax().init(weights)
 
-    def update(self, gradient: PyTree, state: PyTree, weights: PyTree) -> tuple[PyTree, PyTree]:
+    def update(
+        self, gradient: PyTree, state: PyTree, weights: PyTree, system: System | None = None
+    ) -> tuple[PyTree, PyTree]:
         """The step and the next means."""
         return self._optax().update(gradient, state, weights)
 

@@ -7,6 +7,7 @@ import equinox as eqx
 from jaxtyping import PyTree
 
 from .._core import ConfigError
+from ..geometry import System
 
 
 class AbstractOptimiser(eqx.Module):
@@ -23,11 +24,14 @@ class AbstractOptimiser(eqx.Module):
         """The memory before the first step, for weights like `weights` (a pytree with None for all that does not move)."""
 
     @abc.abstractmethod
-    def update(self, gradient: PyTree, state: PyTree, weights: PyTree) -> tuple[PyTree, PyTree]:
+    def update(
+        self, gradient: PyTree, state: PyTree, weights: PyTree, system: System | None = None
+    ) -> tuple[PyTree, PyTree]:
         """The step, which is added to the weights, and the memory after it. Traced by JAX.
 
         **Arguments:** `gradient`: a tree like `weights`; `state`: what `init` or the last `update` returned; `weights`: the
-        present ones.
+        present ones; `system`: the samples of the step with their loss and the model, for an optimiser that looks at the
+        loss itself. `gnflow.iterate` always gives it.
         """
 
 

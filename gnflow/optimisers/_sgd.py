@@ -4,6 +4,7 @@ import equinox as eqx
 import optax
 from jaxtyping import PyTree
 
+from ..geometry import System
 from ._base import AbstractOptimiser, require_number
 
 
@@ -30,7 +31,9 @@ class SGD(AbstractOptimiser):
         """v = 0."""
         return self._optax().init(weights)
 
-    def update(self, gradient: PyTree, state: PyTree, weights: PyTree) -> tuple[PyTree, PyTree]:
+    def update(
+        self, gradient: PyTree, state: PyTree, weights: PyTree, system: System | None = None
+    ) -> tuple[PyTree, PyTree]:
         """The step and the next v."""
         return self._optax().update(gradient, state, weights)
 

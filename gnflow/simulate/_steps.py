@@ -106,7 +106,7 @@ class OptimiserStep(AbstractStep):
         system: System,
     ) -> tuple[PyTree, dict[str, Array], PyTree]:
         """One step of the optimiser."""
-        step, memory = self.optimiser.update(tree_scale(-1.0, velocity), memory, weights)
+        step, memory = self.optimiser.update(tree_scale(-1.0, velocity), memory, weights, system)
         rates = measurement.integrands(step, system)
         return tree_add_scaled(weights, 1.0, step), tree_add_scaled(integrals, 1.0, rates), memory
 

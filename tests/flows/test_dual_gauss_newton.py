@@ -10,10 +10,12 @@ from jax.flatten_util import ravel_pytree
 from oracles import dense
 from oracles.cases import FEW_CASES, NUM_TRAIN, Case
 
+import gnflow as gn
 from gnflow._core import ConfigError, tree_add_scaled
 from gnflow.flows import DualGaussNewtonFlow, GaussNewtonFlow, GradientFlow
 from gnflow.geometry import Decomposition, System
 from gnflow.geometry.damping import Constant
+from gnflow.models import MeanFieldNetwork
 
 NETWORKS = [Case("mean field silu", "softmax", 3, seed=41), Case("mean field silu", "squared", 3, seed=42)]
 LIMITS = (1e-8, 1e9)
@@ -68,6 +70,7 @@ def test_it_lies_between_gradient_and_gauss_newton_flow(case):
     assert np.abs(found["gradient"] - found["gauss-newton"]).max() > 0.1 * np.abs(found["gradient"]).max()
 
 
+@pytest.mark.slow
 def test_a_step_of_theta_is_the_direction_itself():
     """It minimises L(f + J d) + ||d||^2/(2 gamma): no step beside it is better."""
     case, gamma = NETWORKS[0], 5.0
@@ -146,3 +149,19 @@ def test_numbers_and_names_that_make_no_dual_flow(options, message, monkeypatch)
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # users have no beartype to say it
     with pytest.raises(ConfigError, match=message):
         DualGaussNewtonFlow(**options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{"model": "exact"}, {"max_iterations": 2}], ids=str)
+def test_it_runs_to_convergence(options):
+    """The squared loss to 1e-6 of its start with the solver that is chosen by itself; the loss falls at every save."""
+    key = jax.random.key(3)
+    problem = gn.problems.teacher_student(n_train=6, n_test=5, input_dim=2, teacher_width=2, key=key)
+    model = MeanFieldNetwork(2, 40, key=key)
+    flow = DualGaussNewtonFlow(1e3, **options)
+    found = gn.simulate(problem, model, flow, stop=gn.RelativeLoss(1e-6), max_steps=2000)
+    assert found.result.code is gn.ResultCode.STOP_RULE_MET
+    losses = found.data.train_loss.values
+    assert np.all(np.diff(losses) <= 1e-12 * losses[0])
+    assert losses[-1] <= 1.01e-6 * losses[0]
+    assert found.stats["solver"] == "exponential"

@@ -1,0 +1,268 @@
+"""Tables of docs/dual_study.md and its figures, from the sweep in a folder and the numbers in results/.
+
+python experiments/dual/report.py RUN_DIR
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+
+jax.config.update("jax_enable_x64", True)
+
+import digits  # noqa: E402 (after the setting)
+import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
+import xarray as xr  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.lines import Line2D  # noqa: E402
+
+import gnflow as gn  # noqa: E402
+from gnflow import plots  # noqa: E402
+from gnflow.plots._style import legend_on_top, look, new_figure, styled  # noqa: E402
+from gnflow.simulate import versions  # noqa: E402
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+DOCS = HERE.parents[1] / "docs"
+BENCHMARK = HERE.parent / "benchmarks" / "results" / "dual_direction.json"
+TARGET = 0.1  # training loss
+_UNTRAINED = np.log(10)  # of ten classes that are all the same
+
+
+def phase(folder: Path) -> dict[str, list[str]]:
+    """Test loss and explicit steps over (tau0, gamma)."""
+    data = gn.load(folder)
+    assert isinstance(data, xr.Dataset)
+    data = data.isel(flow=0)
+    configuration = json.loads(data.attrs["configuration"])
+    data["explicit_steps"] = _explicit_steps(data, folder, configuration["problem"]["n_train"])
+    for name, words, gamma in (
+        ("test_loss", "test loss over that of the smallest gamma", float(data.gamma[0])),
+        ("explicit_steps", "explicit steps over those of the largest gamma", float(data.gamma[-1])),
+    ):
+        ratio = data[name] / data[name].sel(gamma=gamma, drop=True)
+        data[f"{name}_ratio"] = ratio.assign_attrs(long_name=words, units="1")
+    for name in ("test_loss", "explicit_steps"):
+        _save(plots.heat_map_figure(data, name, x="tau0", y="gamma"), f"dual_phase_{name}")
+    _save(
+        plots.seed_band_figure(data, ["test_loss_ratio", "explicit_steps_ratio"], x="gamma", lines="tau0"), "dual_lines"
+    )
+    kept = ["test_loss", "explicit_steps", "flow_time", "kernel_distance", "num_steps", "wall_seconds", "result"]
+    data[kept].to_dataframe()[kept].to_csv(RESULTS / "phase.csv", float_format="%.6g")
+    record = {
+        "command": "python experiments/dual/run.py",
+        "configuration": configuration,
+        "wall_seconds_of_all_cells": float(data["wall_seconds"].sum()),
+        "versions": versions(),
+    }
+    (RESULTS / "phase.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    names = ("test_loss", "test_loss_ratio", "explicit_steps", "kernel_distance")
+    return {"phase": [line for name in names for line in _over_gamma(data, name)]}
+
+
+def _explicit_steps(data: xr.Dataset, folder: Path, samples: int) -> xr.DataArray:
+    """int rho dt with the fastest rate rho = (1 + gamma) lam_max/(N + gamma lam_max): a clock that all gamma share."""
+    curves = gn.sweeps.load_curves(folder, ["ntk_largest_eigenvalue"]).isel(flow=0)
+    largest = curves["ntk_largest_eigenvalue"]
+    rate = (1 + curves["gamma"]) * largest / (samples + curves["gamma"] * largest)
+    times = curves["flow_time"] if "flow_time" in curves else curves["time"]
+    rate, times = xr.broadcast(rate, times)
+    steps = 0.5 * (rate + rate.shift(save=1)) * (times - times.shift(save=1))
+    found = steps.sum("save", min_count=1).where(~data["failed"])
+    found.attrs = {"long_name": "explicit steps to the end", "units": "steps"}
+    return found
+
+
+def _over_gamma(data: xr.Dataset, name: str) -> list[str]:
+    heads = [f"tau0 = {tau0:g}" for tau0 in data.tau0.values]
+    rows = [
+        [f"{gamma:g}", *(_over_seeds(data[name].sel(gamma=gamma, tau0=tau0).values) for tau0 in data.tau0.values)]
+        for gamma in data.gamma.values
+    ]
+    return _table(str(data[name].attrs.get("long_name", name)), ["gamma", *heads], rows)
+
+
+def digit_tables(runs: pd.DataFrame, curves: pd.DataFrame) -> dict[str, list[str]]:
+    """What was reached by each optimiser on each direction, and what gamma does."""
+    reported = runs[runs.role == "report"]
+    steps = digits.EPOCHS * (digits.SAMPLES // digits.BATCH)
+    rows = []
+    for name in digits.RATES:
+        for direction in digits.DIRECTIONS:
+            here = _chosen(reported, name, direction)
+            lines = _chosen(curves, name, direction)
+            last = lines[lines.epoch == digits.EPOCHS]
+            per_epoch = _seconds(runs, name, direction) / digits.EPOCHS
+            needed = [_epochs_to(curve, TARGET) for _, curve in lines.groupby("seed")]
+            median = np.median(np.nan_to_num(needed, nan=np.inf))
+            rows.append(
+                [
+                    name,
+                    direction,
+                    f"{here.learning_rate.iloc[0]:g}",
+                    _over_seeds(last.train_loss),
+                    _over_seeds(last.test_loss),
+                    _over_seeds(100 * last.test_accuracy),
+                    _over_seeds(needed),
+                    f"{1e3 * _seconds(runs, name, direction) / steps:.2g}",
+                    f"{median * per_epoch:.2g}" if np.isfinite(median) else "none",
+                ]
+            )
+    heads = ["optimiser", "direction", "rate", "training loss", "test loss", "test accuracy [%]"]
+    heads += [f"epochs to {TARGET:g}", "ms a step", f"seconds to {TARGET:g}"]
+    tried = runs[(runs.role == "gamma") & (runs.direction == "dual 16")]
+    gammas = [
+        [f"{gamma:g}", *(f"{tried[(tried.gamma == gamma) & (tried.learning_rate == rate)].train_loss.iloc[0]:.3g}"
+                         for rate in sorted(tried.learning_rate.unique()))]
+        for gamma in sorted(tried.gamma.unique())
+    ]  # fmt: skip
+    return {
+        "digits": _table("At the end, and on the way to a training loss", heads, rows),
+        "gamma": _table(
+            "Training loss at the end by gamma and learning rate: SGD, 16 iterations, the tuning seed",
+            ["gamma", *(f"{rate:g}" for rate in sorted(tried.learning_rate.unique()))],
+            gammas,
+        ),
+    }
+
+
+@styled
+def digit_figure(runs: pd.DataFrame, curves: pd.DataFrame, against: str) -> Figure:
+    """Training loss against epochs or seconds: medians over the seeds in their range, a panel for each optimiser."""
+    figure, axes = new_figure(2, 2, 3.8, sharex=True, sharey=True)
+    for axis, name in zip(np.ravel(axes), digits.RATES, strict=True):
+        for index, direction in enumerate(digits.DIRECTIONS):
+            one = _chosen(curves, name, direction).pivot(index="epoch", columns="seed", values="train_loss")
+            unit = 1.0
+            if against == "time":
+                unit = _seconds(runs, name, direction) / digits.EPOCHS
+            x = one.index.to_numpy() * unit
+            if against == "time":
+                one, x = one[1:], x[1:]
+            style = look(index)
+            axis.plot(x, one.median(axis=1), color=style.color, marker=style.marker, markevery=5)
+            axis.fill_between(x, one.min(axis=1), one.max(axis=1), color=style.color, alpha=0.18, linewidth=0)
+        axis.set_title(name)
+        axis.set_yscale("log")
+        axis.set_ylim(1e-4, 10)
+        if against == "time":
+            axis.set_xscale("log")
+    for axis in axes[1] if np.ndim(axes) == 2 else axes[2:]:
+        axis.set_xlabel("time [s]" if against == "time" else "epoch")
+    for axis in axes[:, 0] if np.ndim(axes) == 2 else axes[::2]:
+        axis.set_ylabel("training loss")
+    handles = [
+        Line2D([], [], color=look(index).color, marker=look(index).marker, label=direction)
+        for index, direction in enumerate(digits.DIRECTIONS)
+    ]
+    legend_on_top(figure, handles)
+    return figure
+
+
+def cost_table() -> dict[str, list[str]]:
+    """The benchmark's rows."""
+    record = json.loads(BENCHMARK.read_text(encoding="utf-8"))
+    rows = []
+    for row in record["rows"]:
+        over, memory = row["over_gradient"], row["memory_over_gradient"]
+        faster = row["auto_over_faster"]
+        rows.append(
+            [
+                f"{row['samples']}",
+                f"{row['outputs']}",
+                f"{row['num_weights']:,}",
+                f"{1e3 * row['seconds']['gradient']:.3g}",
+                f"{over['matrix_free']:.1f}",
+                f"{over['dense']:.1f}" if "dense" in over else "not timed",
+                f"{memory['matrix_free']:.2f}",
+                f"{memory['dense']:.1f}" if "dense" in memory else "not timed",
+                row["auto"].replace("_", "-"),
+                "yes" if faster == 1 else "only one timed" if len(over) == 1 else "no",
+            ]
+        )
+    heads = [
+        "N",
+        "C",
+        "P",
+        "gradient [ms]",
+        "matrix-free",
+        "dense",
+        "memory, matrix-free",
+        "memory, dense",
+        "auto takes",
+    ]
+    title = "10 iterations, in gradients: time and temporary memory"
+    return {"cost": _table(title, [*heads, "the faster"], rows)}
+
+
+def _chosen(table: pd.DataFrame, name: str, direction: str) -> pd.DataFrame:
+    return table[(table.optimiser == name) & (table.direction == direction)]
+
+
+def _seconds(runs: pd.DataFrame, name: str, direction: str) -> float:
+    """Seconds of a run: the least among those with the chosen gamma that began to fit (where numbers overflow solves end
+    early).
+
+    What a shared machine adds to a time varies from run to run by factors; the least is nearest to the run itself. But for the
+    line search, whose trials cost, optimisers take no time beside the direction, and share their runs.
+    """
+    searches = runs.optimiser == "line search"
+    here = runs[
+        (searches if name == "line search" else ~searches) & (runs.direction == direction) & (runs.role != "gamma")
+    ]
+    return float(here[here.train_loss < _UNTRAINED].wall_seconds.min())
+
+
+def _epochs_to(curve: pd.DataFrame, target: float) -> float:
+    below = curve[curve.train_loss <= target]
+    return float(below.epoch.min()) if len(below) else float("nan")
+
+
+def _over_seeds(values: Sequence[float] | np.ndarray | pd.Series) -> str:
+    """Median (smallest to largest); how many seeds have no value."""
+    numbers = np.asarray(values, dtype=float).ravel()
+    kept = numbers[~np.isnan(numbers)]
+    if not kept.size:
+        return "none"
+    missing = f", {numbers.size - kept.size} without" if kept.size < numbers.size else ""
+    return f"{np.median(kept):.3g} ({kept.min():.3g} to {kept.max():.3g}{missing})"
+
+
+def _table(title: str, heads: list[str], rows: list[list[str]]) -> list[str]:
+    lines = [f"**{title}**", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    return [*lines, *(f"| {' | '.join(row)} |" for row in rows), ""]
+
+
+def _save(figure: plots.DrawnFigure, name: str) -> None:
+    for path in figure.save(DOCS / "images" / f"{name}.png"):
+        if path.suffix == ".csv":
+            path.replace(RESULTS / path.name)
+
+
+def _insert(page: Path, name: str, lines: Sequence[str]) -> None:
+    """Put a table between the marks <!-- tables: NAME --> and <!-- end of NAME --> of a page."""
+    begin, end = f"<!-- tables: {name} -->\n", f"<!-- end of {name} -->"
+    before, found, rest = page.read_text(encoding="utf-8").partition(begin)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise SystemExit(f"{page} has no marks {begin.strip()} and {end}.")
+    page.write_text(before + begin + "\n".join(["", *lines]) + end + after, encoding="utf-8")
+
+
+def main(folder: Path) -> None:
+    RESULTS.mkdir(exist_ok=True)
+    runs, curves = (pd.read_csv(RESULTS / f"digits_{name}.csv") for name in ("runs", "curves"))
+    for against in ("epochs", "time"):
+        plots.save(digit_figure(runs, curves, against), DOCS / "images" / f"dual_digits_{against}.png")
+    for name, lines in (phase(folder) | digit_tables(runs, curves) | cost_table()).items():
+        _insert(DOCS / "dual_study.md", name, lines)
+        print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python experiments/dual/report.py RUN_DIR")
+    main(Path(sys.argv[1]))

@@ -1,0 +1,116 @@
+"""Dual Gauss-Newton directions in the place of gradients, for any loop with Optax."""
+
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, PyTree
+
+from .._core import ConfigError, look_up, require_positive_int, tree_dot, tree_scale
+from ..geometry import System
+from ..geometry.dual import AbstractDirectionOracle, direction_oracle_kinds
+from ._base import require_number
+
+
+class DualGaussNewtonState(NamedTuple):
+    """What `dual_gauss_newton` remembers of the last direction.
+
+    **Attributes:** `iterations` (0 where it was solved for directly), `relative_residual` and `duality_gap` of its solve, inf
+    before the first; `dual_variables`: alpha (N, C), or None without a warm start.
+    """
+
+    iterations: Int[Array, ""]
+    relative_residual: Float[Array, ""]
+    duality_gap: Float[Array, ""]
+    dual_variables: Float[Array, "samples outputs"] | None
+
+
+def dual_gauss_newton(
+    gamma: float = 1.0,
+    model: Literal["quadratic", "exact"] = "quadratic",
+    max_iterations: int | None = None,
+    tol: float = 1e-8,
+    products: Literal["auto", "matrix_free", "dense"] = "auto",
+    warm_start: tuple[int, int] | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Put -d(gamma) in the place of the gradient, d = argmin (1/N) sum_n q_n(f_n + J_n d) + ||d||^2/(2 gamma).
+
+    `optax.chain(gnflow.optimisers.dual_gauss_newton(gamma), optax.adam(1e-3))` is Adam on dual directions;
+    `optax.sgd(1.0)` behind it steps by d itself. The samples of the step come as the keyword argument `system` of
+    `update(gradients, state, weights, system=gnflow.System(batch, model))`, `weights` being `system.weights(model)` or
+    a tree like it. The gradients themselves are not looked at. Source: Roulet and Blondel, TMLR 2024, arXiv 2308.08886,
+    Section 3; derived in docs/dual.md.
+
+    **Arguments:** `gamma`, `model`, `max_iterations`, `tol`, `products`: as for `gnflow.flows.DualGaussNewtonFlow`;
+    `warm_start`: (N, C) of the steps' samples where each solve is to start from the last one's dual variables: of use
+    where the steps see the same samples. Cut off from there, a direction that does not descend is replaced by gamma
+    times minus the gradient; without a warm start every direction descends.
+
+    **Returns:** an `optax.GradientTransformationExtraArgs` with the state `DualGaussNewtonState`.
+
+    **Raises:** `ConfigError` for numbers or names that make no direction, and from `update` without `system` or weights,
+    or with ones that do not fit.
+    """
+    require_number("dual_gauss_newton", "gamma", gamma, above=0.0)
+    oracle: AbstractDirectionOracle = look_up(model, direction_oracle_kinds, "model of a dual direction")(
+        max_iterations, tol, products
+    )
+    if warm_start is not None:
+        require_positive_int(ConfigError, **{f"warm_start[{index}]": size for index, size in enumerate(warm_start)})
+
+    def init(params: PyTree) -> Any:
+        unknown = jnp.asarray(jnp.inf, dtype=jnp.float64)
+        # Not numbers, which no solve starts from.
+        start = None if warm_start is None else jnp.full(warm_start, jnp.nan)
+        return DualGaussNewtonState(jnp.zeros((), dtype=int), unknown, unknown, start)
+
+    def update(
+        updates: PyTree,
+        state: Any,
+        params: PyTree | None = None,
+        *,
+        system: System | None = None,
+        **others: Any,
+    ) -> tuple[Any, Any]:
+        system = _check(updates, params, system, warm_start)
+        tangent = system.tangent(params)
+        targets = system.problem.y_train
+        found = oracle.solve(tangent, system.loss, targets, gamma, state.dual_variables)
+        pseudo = tree_scale(found.gamma, tangent.vjp(found.coefficients))
+        if warm_start is not None:
+            gradient = tangent.vjp(system.loss.gradient(tangent.outputs, targets))
+            descends = tree_dot(gradient, pseudo) > 0
+            pseudo = jax.tree.map(lambda p, g: jnp.where(descends, p, found.gamma * g), pseudo, gradient)
+        how = found.diagnostics
+        iterations = jnp.zeros((), dtype=int) if how.iterations is None else how.iterations
+        assert how.duality_gap is not None
+        kept = None if warm_start is None else found.dual_variables
+        return pseudo, DualGaussNewtonState(iterations, how.relative_residual, how.duality_gap, kept)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _check(updates: PyTree, weights: PyTree | None, system: Any, warm_start: tuple[int, int] | None) -> System:
+    """`system`, if weights and samples fit it."""
+    if not isinstance(system, System):
+        raise ConfigError(
+            f"dual_gauss_newton: update(...) got system = {system!r}; a dual direction is one of given samples: call "
+            "update(gradients, state, weights, system=gnflow.System(batch_problem, model))."
+        )
+    if weights is None:
+        raise ConfigError(
+            "dual_gauss_newton: update(...) got no weights; a dual direction is one at given weights: call "
+            "update(gradients, state, weights, system=system)."
+        )
+    if jax.tree.structure(updates) != jax.tree.structure(weights):
+        raise ConfigError(
+            "dual_gauss_newton: gradients and weights are different trees; both are like system.weights(model), such as "
+            "jax.grad(system.train_loss)(weights)."
+        )
+    if warm_start is not None and warm_start != system.problem.y_train.shape:
+        raise ConfigError(
+            f"dual_gauss_newton: warm_start = {warm_start}, and the samples of this step have targets of shape "
+            f"{system.problem.y_train.shape}; give that shape, or leave warm_start out."
+        )
+    return system
