@@ -93,7 +93,6 @@ class TestIndependentImplementation:
         cosine = np.sum(grams[0] * grams[1]) / np.prod([np.linalg.norm(gram) for gram in grams])
         np.testing.assert_allclose(cosine, oracle[f"{run}_ntk_exact_cos_projected"], rtol=1e-10)
 
-
     @pytest.mark.parametrize("run", ["final_mse_lr2", "final_ceid_lr0", "final_ceid_lr2"])
     def test_alignment_of_every_block(self, oracle, run):
         first, last = self.network(oracle), self.network(oracle, f"{run}_")
