@@ -46,7 +46,8 @@ class AbstractFlow(eqx.Module):
 class AbstractOutputFlow(AbstractFlow):
     """A flow w' = -J^T a whose coefficients a (N, C) come from the outputs and the Gram matrix.
 
-    Then f' = -A a. Every flow of this package has this form, with a = K g for a symmetric positive semi-definite A K.
+    Then f' = -A a. Every flow of this package but that of reversible networks has this form, with
+    a = K g for a symmetric positive semi-definite A K.
     """
 
     @abc.abstractmethod

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from .._core import ConfigError, look_up
 from ..geometry import AbstractTangent, Decomposition, Direction, Linearisation, System, linearise_with_hessian
-from ..geometry.dual import AbstractDirectionOracle, DualDirection, ExactOracle, QuadraticOracle, direction_oracle_kinds
+from ..geometry.dual import AbstractDirectionOracle, DualDirection, direction_oracle_kinds
 from ._base import AbstractLinearisedFlow
 
 
@@ -29,7 +29,7 @@ class DualGaussNewtonFlow(AbstractLinearisedFlow):
     - `model`: q_n, "quadratic" (the quadratic model of l_n at f_n: Gauss-Newton) or "exact" (l_n itself: prox-linear).
     - `max_iterations`: of the solve; None to go on to the tolerance. Any number gives a descent
       direction; with the quadratic model 0 gives the gradient's.
-    - `tol`: relative residual at which the solve stops.
+    - `tol`: at which the solve stops; what it is relative to is the oracle's (`gnflow.geometry.dual`).
     - `products`: with the Gram matrix A: "matrix_free", "dense" or "auto", the cheaper of these.
 
     **Raises:** `ConfigError` for other numbers or names.
@@ -45,7 +45,9 @@ class DualGaussNewtonFlow(AbstractLinearisedFlow):
     products: Literal["auto", "matrix_free", "dense"] = "auto"
 
     def __check_init__(self):
-        if isinstance(self.gamma, int | float) and not 0 < self.gamma < math.inf:
+        number = isinstance(self.gamma, int | float) and not isinstance(self.gamma, bool)
+        # An array is a number that was checked, inside a compiled program.
+        if not eqx.is_array(self.gamma) and not (number and 0 < self.gamma < math.inf):
             raise ConfigError(
                 f"gamma = {self.gamma!r}; expected a positive, finite number. Its limits are flows of their own: "
                 "GradientFlow for 0, GaussNewtonFlow('hessian') for infinity."
@@ -56,8 +58,7 @@ class DualGaussNewtonFlow(AbstractLinearisedFlow):
     @property
     def oracle(self) -> AbstractDirectionOracle:
         """What finds d."""
-        kind = ExactOracle if self.model == "exact" else QuadraticOracle
-        return kind(self.max_iterations, self.tol, self.products)
+        return direction_oracle_kinds[self.model](self.max_iterations, self.tol, self.products)
 
     def direction(self, time: Float[Array, ""], tangent: AbstractTangent, system: System) -> Direction:
         """a = (1 + gamma) alpha/N with the dual variables alpha of d = -(gamma/N) J^T alpha."""

@@ -33,11 +33,12 @@ class ReversibleGaussNewtonFlow(AbstractFlow):
 
     - `metric`: "identity": e = grad l(f_n) of each sample ((p - y) for softmax); "hessian": e = H_n^+ grad l(f_n), the
       generalised Gauss-Newton method ((f - y) for the squared loss in either).
-    - `rtol`: singular values of a half-block's features below this part of the largest are left out; 1e-2 is [B]'s. 0 keeps
-      all that float64 can tell from zero (`gnflow.geometry.least_squares_with_bias`).
+    - `rtol`: singular values of a half-block's features below this part of the largest are left out; 1e-2 is [B]'s. Those
+      below about 1e-6 of it always are, since the solve cannot tell them from zero, and 0 asks for no more than that
+      (`gnflow.geometry.least_squares_with_bias` has the number).
 
-    **Raises:** `ConfigError` for another metric or a number that is not in [0, 1); `ModelError` (in `system`) for a model
-    that is no `ReversibleMLP` or of which only a part is trained.
+    **Raises:** `ConfigError` for another metric or a number that is not in [0, 1); `ModelError`, when a run begins, for a
+    model that is no `ReversibleMLP` or of which only a part is trained.
     """
 
     metric: Literal["identity", "hessian"] = "identity"
@@ -54,18 +55,15 @@ class ReversibleGaussNewtonFlow(AbstractFlow):
 
     def system(self, problem: Problem, model: Any) -> System:
         """The problem joined with the reversible network. **Raises:** `ModelError` for another model."""
-        if not isinstance(model, ReversibleMLP):
-            raise ModelError(
-                f"ReversibleGaussNewtonFlow moves a ReversibleMLP, but the model is a {type(model).__name__}; take "
-                "GaussNewtonFlow for it."
-            )
+        _require_reversible(model)
         return super().system(problem, model)
 
     def velocity_and_diagnostics(
         self, time: Float[Array, ""] | float, weights: PyTree, system: System
     ) -> tuple[PyTree, SolveDiagnostics | None]:
         """-delta/L with rank and residual of every half-block."""
-        if None in jax.tree.leaves(weights, is_leaf=lambda leaf: leaf is None) and system.trainable != ("all",):
+        _require_reversible(system.structure)
+        if weights.weight is None or weights.bias is None:
             raise ModelError(
                 f"ReversibleGaussNewtonFlow moves all weights, but only {system.trainable} are to be trained; take "
                 "GaussNewtonFlow for a part of them."
@@ -79,3 +77,11 @@ class ReversibleGaussNewtonFlow(AbstractFlow):
             change = outputs.shape[0] * gradient  # of each sample: the mean's 1/N is taken back
         # The sign goes into what is asked for: of the update there is only one copy.
         return block_gauss_newton(weights, system.structure, problem.x_train, -change, self.rtol)
+
+
+def _require_reversible(model: Any) -> None:
+    if not isinstance(model, ReversibleMLP):
+        raise ModelError(
+            f"ReversibleGaussNewtonFlow moves a ReversibleMLP, but the model is a {type(model).__name__}; take "
+            "GaussNewtonFlow for it."
+        )

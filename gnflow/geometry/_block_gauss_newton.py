@@ -63,7 +63,7 @@ def block_gauss_newton(
         rank=jnp.min(ranks),
         relative_residual=residual,
         success=jnp.isfinite(residual),
-        truncated=residual > EXACT,
+        truncated=~(residual <= EXACT),  # what is no number is not exact either
         half_block_rank=ranks.reshape(-1),
         half_block_residual=residuals.reshape(-1),
     )

@@ -16,9 +16,10 @@ class DirectionDiagnostics(AbstractMetric):
     Beside them what only some solves have: `truncated`, `iterations`, `duality_gap`, and for each half-block of a reversible
     network `half_block_rank` and `half_block_residual`.
 
-    A flow that solves for nothing (gradient flow) has none of them. `iterate` always records them, since its steps take
-    these very solves; in `simulate` each saved time costs one more solve, so there they are recorded where this metric
-    is asked for, and for the end of the run in `trajectory.stats`.
+    A flow that solves for nothing (gradient flow) has none of them. `iterate` on all samples always records them, since
+    its steps take these very solves (in mini-batches it records those of the batches, `batch_rank` and so on); in
+    `simulate` each saved time costs one more solve, so there they are recorded where this metric is asked for, and for the
+    end of the run in `trajectory.stats`.
     """
 
     def variables(self, system: System) -> tuple[Variable, ...]:

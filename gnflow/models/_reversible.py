@@ -13,6 +13,8 @@ from jaxtyping import Array, Bool, Float
 from .._core import ModelError, nearest_name, require_float64, require_non_negative, require_positive_int, stream
 from ._activations import Activation, get_activation
 
+_ORTHONORMAL = 1e-8  # what u^T u may differ from the identity by, in an entry
+
 # Buffelli et al. (arXiv 2411.07979), as its released code has them; the blocks' other numbers are the constructor's defaults.
 _PRESETS: dict[str, dict[str, Any]] = {
     "mnist": {"width": 784, "bottleneck": 8000, "num_blocks": 2, "output_dim": 10},
@@ -140,9 +142,9 @@ class ReversibleMLP(eqx.Module):
         """A network of given arrays.
 
         **Arguments:** `frozen_weight`, `weight` (L, 2, d/2, h): C and W of the half-blocks F and G of each block; `bias`
-        (L, 2, d/2); `output_projection`: u (d, C), taken as it is; the rest as in the constructor.
+        (L, 2, d/2); `output_projection`: u (d, C) with orthonormal columns; the rest as in the constructor.
 
-        **Raises:** `ModelError` if the shapes do not fit together or an entry is not finite.
+        **Raises:** `ModelError` if the shapes do not fit together, an entry is not finite or u's columns are not orthonormal.
         """
         require_float64((), "ReversibleMLP.from_arrays")
         given = {
@@ -232,18 +234,18 @@ def _require_halves(width: int) -> None:
 
 
 def _check_linear_blocks(linear_blocks: Sequence[int], num_blocks: int) -> tuple[int, ...]:
-    for index in linear_blocks:
-        if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < num_blocks:
-            raise ModelError(
-                f"linear_blocks = {tuple(linear_blocks)!r}; expected numbers of blocks, 0 to {num_blocks - 1}."
-            )
-    return tuple(linear_blocks)
+    listed = isinstance(linear_blocks, Sequence | np.ndarray)
+    whole = listed and all(isinstance(k, int | np.integer) and not isinstance(k, bool) for k in linear_blocks)
+    if not (whole and all(0 <= k < num_blocks for k in linear_blocks)):
+        raise ModelError(f"linear_blocks = {linear_blocks!r}; expected a list of blocks, 0 to {num_blocks - 1}.")
+    return tuple(int(k) for k in linear_blocks)
 
 
 def _check_arrays(arrays: dict[str, Array]) -> None:
     shapes = {name: array.shape for name, array in arrays.items()}
     shape = shapes["weight"]
-    fits = len(shape) == 4 and shape[1] == 2 and 0 not in shape and shapes["frozen_weight"] == shape
+    fits = len(shape) == 4 and shape[1] == 2 and shapes["frozen_weight"] == shape
+    fits = fits and 0 not in (*shape, *shapes["output_projection"])
     projection = shapes["output_projection"]
     if not (fits and shapes["bias"] == shape[:3] and len(projection) == 2 and projection[0] == 2 * shape[2]):
         raise ModelError(
@@ -253,3 +255,10 @@ def _check_arrays(arrays: dict[str, Array]) -> None:
     for name, array in arrays.items():
         if not bool(jnp.all(jnp.isfinite(array))):
             raise ModelError(f"{name} holds NaN or infinite entries; a network needs finite weights.")
+    columns = arrays["output_projection"]
+    away = float(jnp.max(jnp.abs(columns.T @ columns - jnp.eye(columns.shape[1]))))
+    if away > _ORTHONORMAL:
+        raise ModelError(
+            f"the columns of output_projection are not orthonormal (u^T u differs from the identity by {away:.1e}), so an "
+            "update of the features would not change the outputs by what is asked for; take jnp.linalg.qr(u)[0]."
+        )

@@ -57,6 +57,9 @@ def dual_gauss_newton(
         max_iterations, tol, products
     )
     if warm_start is not None:
+        if not isinstance(warm_start, tuple | list) or len(warm_start) != 2:
+            raise ConfigError(f"dual_gauss_newton: warm_start = {warm_start!r}; expected (N, C) of the steps' samples.")
+        warm_start = (warm_start[0], warm_start[1])
         require_positive_int(ConfigError, **{f"warm_start[{index}]": size for index, size in enumerate(warm_start)})
 
     def init(params: PyTree) -> Any:

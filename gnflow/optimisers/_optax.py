@@ -19,7 +19,8 @@ class Optax(AbstractOptimiser):
 
     **Arguments:** `transformation`: it sees gradient, state and weights. One with more arguments gets by name those that
     Optax's line searches and `optax.lbfgs` ask for, `value`, `grad` and `value_fn`, of the loss on the step's samples
-    (`grad` is its gradient, whatever the flow), and `system`, which `dual_gauss_newton` asks for.
+    (`grad` is its gradient, whatever the flow), and `system`, which `dual_gauss_newton` asks for. That one finds its own
+    direction: give it `GradientFlow(mobility=1.0)`, for another flow's would be solved for, and recorded, for nothing.
 
     **Raises:** `ConfigError` for anything else.
     """

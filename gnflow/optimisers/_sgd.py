@@ -4,6 +4,7 @@ import equinox as eqx
 import optax
 from jaxtyping import PyTree
 
+from .._core import ConfigError
 from ..geometry import System
 from ._base import AbstractOptimiser, require_number
 
@@ -26,6 +27,13 @@ class SGD(AbstractOptimiser):
     def __check_init__(self):
         require_number("SGD", "learning_rate", self.learning_rate, above=0.0)
         require_number("SGD", "momentum", self.momentum, least=0.0, below=1.0)
+        if not isinstance(self.nesterov, bool) or (
+            self.nesterov and not eqx.is_array(self.momentum) and not self.momentum
+        ):
+            raise ConfigError(
+                f"SGD: nesterov = {self.nesterov!r} with momentum = {self.momentum!r}; expected true or false, and a momentum "
+                "for it to act on."
+            )
 
     def init(self, weights: PyTree) -> PyTree:
         """v = 0."""

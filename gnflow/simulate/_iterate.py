@@ -14,7 +14,7 @@ from .._core import Result, ResultCode
 from ..flows import AbstractFlow
 from ..geometry import SolveDiagnostics
 from ..metrics import DirectionDiagnostics
-from ..optimisers import AbstractOptimiser, as_optimiser
+from ..optimisers import AbstractOptimiser, as_optimiser, optimiser_kinds
 from ..problems import Problem
 from ._arguments import check_batch_size, check_iterate, shuffling_key
 from ._full_batch import FullBatch
@@ -122,7 +122,7 @@ def iterate(
         flow_time=("step", np.asarray(record.steps) * length, {"long_name": "flow time", "units": unit})
     )
     stats: dict[str, Any] = {
-        "solver": "euler" if optimiser is None else type(as_optimiser(optimiser)).__name__.lower(),
+        "solver": "euler" if optimiser is None else _kind(as_optimiser(optimiser)),
         "num_steps": record.steps[-1],
     }
     if batches is not None:
@@ -223,3 +223,9 @@ def _early_end(reached: Reached, step: int, rules: tuple[AbstractStopRule, ...])
         return None
     code = ResultCode.STOP_RULE_MET_AT_START if step == 0 else ResultCode.STOP_RULE_MET
     return Result(code, f"{met.describe()} at step {step}", float(step))
+
+
+def _kind(optimiser: AbstractOptimiser) -> str:
+    """What configurations call it, or the name of a class that they do not know."""
+    kinds = {known: kind for kind, known in optimiser_kinds.items()}
+    return kinds.get(type(optimiser), type(optimiser).__name__.lower())

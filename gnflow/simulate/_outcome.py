@@ -12,6 +12,8 @@ from ..solvers import SolverChoice
 from ._measure import Evaluation
 from ._stop import AbstractStopRule
 
+FIRST_LOSS = "the training loss of the initial model is not finite"
+
 
 def integration_result(
     solution: diffrax.Solution,
@@ -92,17 +94,21 @@ def step_failure(step: int, too_long: str, relative_residual: float | None, trai
     nothing.
     """
     where = f"at step {step}"
+    if not np.isfinite(train_loss):
+        # A loss that is no number has no direction either; that is the step's fault and not the solve's.
+        if step == 0:
+            return Result(ResultCode.NON_FINITE, FIRST_LOSS, 0.0)
+        return Result(ResultCode.NON_FINITE, f"the training loss is not finite {where}: {too_long}", float(step))
     if relative_residual is not None and not np.isfinite(relative_residual):
         return Result(ResultCode.DIRECTION_FAILED, direction_failure(where), float(step))
-    if not np.isfinite(train_loss):
-        return Result(ResultCode.NON_FINITE, f"the training loss is not finite {where}: {too_long}", float(step))
     return None
 
 
 def with_solve_warning(result: Result, solves: SolveDiagnostics | None, where: str = "saved states") -> Result:
     """`result` with a note if some of the directions were not solved for, or are truncated.
 
-    **Arguments:** `solves`: of several states as `stack_solves` gives them; `where`: what these states are, in the plural.
+    **Arguments:** `solves`: of several states as `stack_solves` gives them, of one where the end alone is known; `where`: what
+    several states are, in the plural.
     """
     if result.failed or solves is None:
         return result
@@ -111,16 +117,21 @@ def with_solve_warning(result: Result, solves: SolveDiagnostics | None, where: s
     message = result.message
     if failed.size:
         message += (
-            f"; the solve for the direction fell short at {failed.size} {where} (largest relative residual "
-            f"{failed.max():.1e})"
+            f"; the solve for the direction fell short {_places(failed.size, residuals.size, where)} (largest relative "
+            f"residual {failed.max():.1e})"
         )
     truncated = residuals[:0] if solves.truncated is None else residuals[np.asarray(solves.truncated)]
     if truncated.size:
         message += (
-            f"; the direction was truncated, residual {truncated.max():.1e}, at {truncated.size} of {residuals.size} {where}: "
-            "the features of a half-block do not span the samples, so this is not exact Gauss-Newton"
+            f"; the direction was truncated, residual {truncated.max():.1e}, "
+            f"{_places(truncated.size, residuals.size, where)}: the features of a half-block do not span the samples, so this "
+            "is not exact Gauss-Newton"
         )
     return Result(result.code, message, result.time)
+
+
+def _places(count: int, total: int, where: str) -> str:
+    return "at the end" if total == 1 else f"at {count} of {total} {where}"
 
 
 def stack_solves(solves: Iterable[SolveDiagnostics | None]) -> SolveDiagnostics | None:

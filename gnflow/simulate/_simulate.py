@@ -19,7 +19,7 @@ from ._arguments import DEFAULT_ATOL, DEFAULT_MAX_STEPS, DEFAULT_STOP, check_sim
 from ._controller import ResidualController, get_error_norm
 from ._integrate import Arguments, Start, integrate, linearisation_at, measure, start_run
 from ._measure import Evaluation, Measurement, Values, numbers_as_arrays
-from ._outcome import direction_stats, integration_result, stack_solves, with_solve_warning
+from ._outcome import FIRST_LOSS, direction_stats, integration_result, stack_solves, with_solve_warning
 from ._progress import ProgressBar, progress_bar
 from ._stop import AbstractStopRule, stop_rules
 from ._trajectory import SimulationError, Trajectory, make_dataset, stack_rows
@@ -129,7 +129,7 @@ def simulate(
     if already is not None:
         result = Result(ResultCode.STOP_RULE_MET_AT_START, f"{already.describe()} before any step was taken", 0.0)
     elif not np.isfinite(float(start.evaluation.values["train_loss"])):
-        result = Result(ResultCode.NON_FINITE, "the training loss of the initial model is not finite", 0.0)
+        result = Result(ResultCode.NON_FINITE, FIRST_LOSS, 0.0)
     else:
         longest, *tolerances = numbers_as_arrays((float(horizon), float(rtol), float(atol)))
         controller = ResidualController(

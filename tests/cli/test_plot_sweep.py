@@ -74,6 +74,7 @@ def test_everything_that_the_data_allow(folder, capsys):
     } <= names
 
 
+@pytest.mark.slow
 def test_particles_without_a_teacher(tmp_path, capsys):
     (tmp_path / "data.csv").write_text("a,b,y\n1,2,0.5\n2,1,1.5\n0,1,1.0\n")
     problem = f'[problem]\nkind = "file"\npath = "{tmp_path}/data.csv"\ntarget = "y"\n'

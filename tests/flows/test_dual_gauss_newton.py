@@ -139,7 +139,9 @@ def test_a_frozen_part_and_a_cut_off_solve_have_a_linearisation():
         ({"model": "exakt"}, "unknown model of a dual direction 'exakt'; did you mean 'exact'"),
         ({"max_iterations": -3}, "max_iterations = -3"),
         ({"model": "exact", "max_iterations": 0}, "max_iterations = 0"),
+        ({"gamma": "10"}, "gamma = '10'"),
         ({"tol": -1.0}, "tol = -1.0"),
+        ({"tol": None}, "tol = None"),
         ({"products": "free"}, "products = 'free'"),
     ],
 )

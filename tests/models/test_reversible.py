@@ -100,7 +100,7 @@ def test_presets_have_the_sizes_of_the_paper(name, shape):
         ({"bottleneck": 0}, "bottleneck = 0"),
         ({"num_blocks": 0}, "num_blocks = 0"),
         ({"output_dim": 7}, "output_dim = 7, but the 6 features"),
-        ({"linear_blocks": (3,)}, r"linear_blocks = \(3,\); expected numbers of blocks, 0 to 2"),
+        ({"linear_blocks": (3,)}, r"linear_blocks = \(3,\); expected a list of blocks, 0 to 2"),
         ({"init_scale": -1.0}, r"init_scale = -1\.0"),
         ({"activation": "rellu"}, "relu"),
     ],
@@ -121,6 +121,8 @@ def test_unknown_preset():
     [
         ("bias", lambda array: array[:2], "the arrays have the shapes"),
         ("output_projection", lambda array: array[:-1], "the arrays have the shapes"),
+        ("output_projection", lambda array: array[:, :0], "the arrays have the shapes"),
+        ("output_projection", lambda array: 2 * array, "are not orthonormal .* by 3.0e"),
         ("weight", lambda array: array[:, :1], "the arrays have the shapes"),
         ("weight", lambda array: array.at[0, 0, 0, 0].set(jnp.nan), "weight holds NaN"),
     ],

@@ -128,6 +128,7 @@ def test_divergence_is_a_result():
 def test_a_loss_that_is_not_finite_at_the_start():
     run = linear_steps(Linear.at([1.0, 0.0], edge=50), throw=False, stop=RelativeLoss(0.1))
     assert run.result.code == ResultCode.NON_FINITE
+    assert "initial model" in run.result.message  # no step was taken, so none was too long
     assert run.data.sizes["step"] == 1
 
 

@@ -224,7 +224,7 @@ def test_the_velocity_on_all_samples_is_computed_for_a_metric_only():
     run = unit_vectors(Telling(), num_epochs=2, metrics=())
     assert run.data.batch_rank.values.tolist() == [BATCH] * 4
     assert "rank" not in run.data
-    assert "fell short at 4 batches (largest relative residual 5.0e-01)" in run.result.message
+    assert "fell short at 4 of 4 batches (largest relative residual 5.0e-01)" in run.result.message
     with pytest.raises(AssertionError, match="all samples"):
         unit_vectors(Telling(), metrics=(DirectionDiagnostics(),))
     asked = unit_vectors(Telling(refuses=False), num_epochs=1, metrics=(DirectionDiagnostics(),)).data

@@ -89,4 +89,4 @@ class AbstractDirectionSolver(eqx.Module):
 def relative_residual(residual: Float[Array, "..."], right_hand_side: Float[Array, "..."]) -> Float[Array, ""]:
     """||residual|| / ||right-hand side||; 0 where the right-hand side is 0 (there the solution 0 is exact)."""
     norm = jnp.linalg.norm(right_hand_side)
-    return jnp.where(norm > 0, jnp.linalg.norm(residual) / jnp.where(norm > 0, norm, 1.0), 0.0)
+    return jnp.where(norm == 0, 0.0, jnp.linalg.norm(residual) / jnp.where(norm == 0, 1.0, norm))

@@ -43,7 +43,7 @@ class AbstractDirectionOracle(eqx.Module):
     in docs/dual.md.
 
     **Attributes:** `max_iterations`: how many iterations to take at most, None to go on to the tolerance; `tol`: the
-    relative residual at which to stop; `products`: how products with the NTK Gram matrix A are computed, "matrix_free"
+    tolerance at which to stop; `products`: how products with the NTK Gram matrix A are computed, "matrix_free"
     by one J^T and one J product each, "dense" with A itself, "auto" by the cheaper of these as counted from the traced
     programs.
     """
@@ -55,8 +55,8 @@ class AbstractDirectionOracle(eqx.Module):
     def __check_init__(self):
         if self.max_iterations is not None and self.max_iterations != 0:
             require_positive_int(ConfigError, max_iterations=self.max_iterations)
-        if isinstance(self.tol, int | float):
-            require_non_negative(ConfigError, tol=self.tol)
+        if not eqx.is_array(self.tol):  # which may be traced
+            require_non_negative(ConfigError, tol=self.tol)  # pyright: ignore[reportArgumentType]
         check_products(self.products)
 
     @abc.abstractmethod

@@ -28,7 +28,8 @@ class ExactOracle(AbstractDirectionOracle):
     NC equations for any number of weights. The dual variables N grad L(u) are in the domain of the conjugate by
     themselves. The Jacobian I + gamma A H(u) has no eigenvalue below 1, so that least squares have no minimum but the
     root: Optimistix's Dogleg takes it from u = f (Newton's method within a trust region), with a dense A by dense
-    linear solves, without by conjugate gradients on their normal equations.
+    linear solves, without by conjugate gradients on their normal equations. It stops where its last step and the change of the
+    residual are below `tol`, relative to u - f and to the first residual.
 
     **Diagnostics:** `damping` 1/gamma; `relative_residual` of the equation, relative to that at u = f; `duality_gap`,
     what the primal objective can still fall by at most: gamma/2 ||J^T (g(u) - g(f + J d))||^2; `iterations`; `rank`:
@@ -61,7 +62,7 @@ class ExactOracle(AbstractDirectionOracle):
         # In units of the first residual, so that tolerances are relative however near the end of training.
         first = strength * product(loss.gradient(outputs, targets))
         size = jnp.linalg.norm(first)
-        unit = jnp.where(size > 0, size, 1.0)
+        unit = jnp.where(size == 0, 1.0, size)
 
         def residual(change: Array, _: None) -> Array:
             return change + (strength / unit) * product(loss.gradient(outputs + unit * change, targets))
@@ -93,7 +94,7 @@ class ExactOracle(AbstractDirectionOracle):
         diagnostics = SolveDiagnostics(
             damping=1 / strength,
             rank=jnp.asarray(outputs.size),
-            relative_residual=jnp.where(size > 0, missed / unit, 0.0),
+            relative_residual=jnp.where(size == 0, 0.0, missed / unit),
             success=success,
             iterations=jnp.asarray(answer.stats["num_steps"]),
             duality_gap=jnp.maximum(strength / 2 * jnp.sum(difference * product(difference)), 0.0),

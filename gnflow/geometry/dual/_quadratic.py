@@ -26,12 +26,14 @@ class QuadraticOracle(AbstractDirectionOracle):
     With H = R R^T the dual variables are alpha/N = g + R z, in the image of H beside g, so that a singular H (softmax,
     Huber) is no obstacle: (I + gamma R^T A R) z = -gamma R^T A g, a positive definite system. Conjugate gradients from
     z = 0 are on the way from the gradient direction, which is zero iterations, to d, and every iterate is a descent
-    direction (docs/dual.md). With `max_iterations=None` and the dense A the system is solved directly, by Cholesky.
+    direction (docs/dual.md). They stop at a relative residual of `tol`. With `max_iterations=None` and the dense A
+    the system is solved directly, by Cholesky, to rounding whatever `tol`.
 
     **Diagnostics:** `damping` 1/gamma, the eps of `GaussNewtonFlow("hessian", Constant(eps))`; `relative_residual` of
     the system for z; `duality_gap` = ||residual||^2/2, what the primal objective can still fall by at most;
     `iterations` (None for a direct solve); `rank`: the pivots above the rank cut-off of a direct solve, else the
-    iterations. `success` is False where the tolerance was not met although no number of iterations was given.
+    iterations. `success` is False where the iterations did not meet the tolerance although no number of them was
+    given, and where numbers are not finite.
     """
 
     max_iterations: int | None = eqx.field(static=True, default=None)
@@ -60,7 +62,8 @@ class QuadraticOracle(AbstractDirectionOracle):
             solution = conjugate_gradients(product, factor, gradient, strength, self.tol, most, start)
             rank = iterations = solution.iterations
         size = jnp.linalg.norm(solution.residual)
-        residual = jnp.where(solution.scale > 0, size / jnp.where(solution.scale > 0, solution.scale, 1.0), 0.0)
+        nothing = solution.scale == 0
+        residual = jnp.where(nothing, 0.0, size / jnp.where(nothing, 1.0, solution.scale))
         success = jnp.isfinite(size)
         if self.max_iterations is None and iterations is not None:
             success = success & (size <= self.tol * solution.scale)

@@ -168,6 +168,8 @@ def test_what_update_is_not_given_is_named():
         ({"model": "exakt"}, "unknown model of a dual direction 'exakt'; did you mean 'exact'"),
         ({"max_iterations": -1}, "max_iterations = -1"),
         ({"products": "free"}, "products = 'free'"),
+        ({"tol": "tight"}, "tol = 'tight'"),
+        ({"warm_start": 24}, r"warm_start = 24; expected \(N, C\)"),
         ({"warm_start": (0, 3)}, r"warm_start\[0\] = 0; expected an integer"),
     ],
 )
