@@ -224,13 +224,13 @@ class TestMaking:
 
     def test_an_optimiser_of_its_own_replaces_the_common_step_size(self):
         common = {"method": "iterate", "step_size": 1.0, "num_steps": 3, "save_every": 2}
-        own = {"optimiser": {"kind": "sgd", "learning_rate": 1, "nesterov": True}, "num_epochs": 4}
+        own = {"optimiser": {"kind": "sgd", "learning_rate": 1, "momentum": 0.9, "nesterov": True}, "num_epochs": 4}
         flows = {"a": {"kind": "gradient"}, "b": {"kind": "gradient", "integration": own}}
         first, second = Specification.from_dict({**TABLE, "integration": common, "flows": flows, "seeds": [0]}).runs
         assert first.integration == common
-        sgd = {"kind": "sgd", "learning_rate": 1.0, "nesterov": True}
+        sgd = {"kind": "sgd", "learning_rate": 1.0, "momentum": 0.9, "nesterov": True}
         assert second.integration == {"method": "iterate", "save_every": 2, "optimiser": sgd, "num_epochs": 4}
-        assert second.prepare().settings["optimiser"] == gn.optimisers.SGD(1.0, nesterov=True)
+        assert second.prepare().settings["optimiser"] == gn.optimisers.SGD(1.0, momentum=0.9, nesterov=True)
 
     def test_without_stop_the_method_keeps_its_own_rule_and_an_empty_one_has_none(self):
         assert "stop" not in run_of(without("stop"), "features").prepare().settings
