@@ -69,14 +69,16 @@ class ReversibleGaussNewtonFlow(AbstractFlow):
                 "GaussNewtonFlow for a part of them."
             )
         problem = system.problem
-        outputs = system.outputs(weights)
+        model: ReversibleMLP = system.model(weights)
+        features = model.hidden_features(problem.x_train)
+        outputs = features @ model.output_projection
         gradient = system.loss.gradient(outputs, problem.y_train)
         if self.metric == "hessian":
             change = system.loss.hessian_pinv_product(outputs, problem.y_train, gradient)
         else:
             change = outputs.shape[0] * gradient  # of each sample: the mean's 1/N is taken back
         # The sign goes into what is asked for: of the update there is only one copy.
-        return block_gauss_newton(weights, system.structure, problem.x_train, -change, self.rtol)
+        return block_gauss_newton(weights, system.structure, problem.x_train, features, -change, self.rtol)
 
 
 def _require_reversible(model: Any) -> None:

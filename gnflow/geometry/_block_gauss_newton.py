@@ -19,6 +19,7 @@ def block_gauss_newton(
     weights: ReversibleMLP,
     structure: ReversibleMLP,
     x: Float[Array, "samples width"],
+    features: Float[Array, "samples width"],
     change: Float[Array, "samples outputs"],
     rtol: float | Array,
 ) -> tuple[PyTree, SolveDiagnostics]:
@@ -29,7 +30,8 @@ def block_gauss_newton(
     memory beside weights and update does not grow with L: O(n (h + d) + min(n, h + 1)^2). Cost: 2L eigendecompositions of size
     min(n, h + 1). Source: Buffelli et al., arXiv 2411.07979, Section 4; derived in docs/reversible.md.
 
-    **Arguments:** `x` (n, d); `change` (n, C); `rtol`: singular values kept, relative to the largest of each half-block.
+    **Arguments:** `x` (n, d); `features` (n, d): `hidden_features(x)` of the model, from which it is run backwards;
+    `change` (n, C); `rtol`: singular values kept, relative to the largest of each half-block.
 
     **Returns:** a tree like the weights, and diagnostics: `rank`: the smallest of the half-blocks'; `relative_residual`:
     ||J delta/L - change u^T|| / ||change u^T|| in the d last features, measured by a forward pass; `truncated`: whether
@@ -54,7 +56,7 @@ def block_gauss_newton(
         )
 
     # A scan holds one block's features at a time; unrolled, XLA would schedule the blocks side by side and hold all of them.
-    _, (parts, ranks, residuals) = model.scan(backwards, (hidden(weights), target), reverse=True)
+    _, (parts, ranks, residuals) = model.scan(backwards, (features, target), reverse=True)
     update = eqx.tree_at(lambda tree: (tree.weight, tree.bias), weights, tuple(parts))
     reached = jax.jvp(hidden, (weights,), (update,))[1]
     residual = relative_residual(reached - target, target)
