@@ -1,6 +1,10 @@
 """What every layer stands on: types, tree algebra, result codes, precision, named random streams."""
 
-from ._checks import require_non_negative as require_non_negative, require_positive_int as require_positive_int
+from ._checks import (
+    require_non_negative as require_non_negative,
+    require_number as require_number,
+    require_positive_int as require_positive_int,
+)
 from ._compiled import forget_compiled_programs as forget_compiled_programs
 from ._errors import (
     ConfigError as ConfigError,

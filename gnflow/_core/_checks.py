@@ -15,6 +15,30 @@ def require_positive_int(error: type[GnflowError], **sizes: int) -> None:
 def require_non_negative(error: type[GnflowError], **values: float) -> None:
     """Check that each named number is finite and at least zero. **Raises:** `error`."""
     for name, value in values.items():
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not (number and math.isfinite(value) and value >= 0):
-            raise error(f"{name} = {value!r}; expected a finite number of at least 0.")
+        require_number(error, name, value, least=0.0)
+
+
+def require_number(
+    error: type[GnflowError],
+    name: str,
+    value: object,
+    *,
+    above: float = -math.inf,
+    least: float = -math.inf,
+    below: float = math.inf,
+    remedy: str = "",
+) -> None:
+    """Check that a named number is finite, above `above`, at least `least` and below `below`.
+
+    **Raises:** `error` with the bounds that were given, and the `remedy`, a sentence.
+    """
+    number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    if above < number < below and number >= least and math.isfinite(number):
+        return
+    finite = "a finite number" if below == math.inf else "a number"
+    bounds = [
+        *([f"above {above:g}"] if above > -math.inf else []),
+        *([f"of at least {least:g}"] if least > -math.inf else []),
+        *([f"below {below:g}"] if below < math.inf else []),
+    ]
+    raise error(f"{name} = {value!r}; expected {finite} {' and '.join(bounds)}. {remedy}".rstrip())

@@ -1,13 +1,12 @@
 """The flow of dual (prox-linear) Gauss-Newton directions, between gradient and Gauss-Newton flow."""
 
-import math
 from typing import ClassVar, Literal
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._core import ConfigError, look_up
+from .._core import ConfigError, look_up, require_number
 from ..geometry import AbstractTangent, Decomposition, Direction, Linearisation, System, linearise_with_hessian
 from ..geometry.dual import AbstractDirectionOracle, DualDirection, direction_oracle_kinds
 from ._base import AbstractLinearisedFlow
@@ -45,13 +44,10 @@ class DualGaussNewtonFlow(AbstractLinearisedFlow):
     products: Literal["auto", "matrix_free", "dense"] = "auto"
 
     def __check_init__(self):
-        number = isinstance(self.gamma, int | float) and not isinstance(self.gamma, bool)
         # An array is a number that was checked, inside a compiled program.
-        if not eqx.is_array(self.gamma) and not (number and 0 < self.gamma < math.inf):
-            raise ConfigError(
-                f"gamma = {self.gamma!r}; expected a positive, finite number. Its limits are flows of their own: "
-                "GradientFlow for 0, GaussNewtonFlow('hessian') for infinity."
-            )
+        if not eqx.is_array(self.gamma):
+            limits = "Its limits are flows of their own: GradientFlow for 0, GaussNewtonFlow('hessian') for infinity."
+            require_number(ConfigError, "gamma", self.gamma, above=0.0, remedy=limits)
         look_up(self.model, direction_oracle_kinds, "model of a dual direction")
         _ = self.oracle  # checks the rest
 

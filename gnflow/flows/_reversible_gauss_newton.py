@@ -5,7 +5,7 @@ from typing import Any, Literal
 import jax
 from jaxtyping import Array, Float, PyTree
 
-from .._core import ConfigError, ModelError, nearest_name, require_non_negative
+from .._core import ConfigError, ModelError, nearest_name, require_number
 from ..geometry import SolveDiagnostics, System, block_gauss_newton
 from ..models import ReversibleMLP
 from ..problems import Problem
@@ -47,11 +47,10 @@ class ReversibleGaussNewtonFlow(AbstractFlow):
     def __check_init__(self):
         if self.metric not in _METRICS:
             raise ConfigError(f"unknown metric {self.metric!r}; {nearest_name(str(self.metric), _METRICS)}")
-        if isinstance(self.rtol, jax.Array):
-            return  # a number that was checked, inside a compiled program
-        require_non_negative(ConfigError, rtol=self.rtol)
-        if self.rtol >= 1:
-            raise ConfigError(f"rtol = {self.rtol!r}; expected a number below 1: at 1 no singular value is left.")
+        # An array is a number that was checked, inside a compiled program.
+        if not isinstance(self.rtol, jax.Array):
+            remedy = "At 1 no singular value is left."
+            require_number(ConfigError, "rtol", self.rtol, least=0.0, below=1.0, remedy=remedy)
 
     def system(self, problem: Problem, model: Any) -> System:
         """The problem joined with the reversible network. **Raises:** `ModelError` for another model."""

@@ -4,7 +4,7 @@ import optax
 from jaxtyping import PyTree
 
 from ..geometry import System
-from ._base import AbstractOptimiser, require_number
+from ._base import AbstractOptimiser, require_fields
 
 
 class Adam(AbstractOptimiser):
@@ -25,10 +25,8 @@ class Adam(AbstractOptimiser):
     epsilon: float = 1e-8
 
     def __check_init__(self):
-        require_number("Adam", "learning_rate", self.learning_rate, above=0.0)
-        require_number("Adam", "beta1", self.beta1, least=0.0, below=1.0)
-        require_number("Adam", "beta2", self.beta2, least=0.0, below=1.0)
-        require_number("Adam", "epsilon", self.epsilon, above=0.0)
+        positive, decay = {"above": 0.0}, {"least": 0.0, "below": 1.0}
+        require_fields(self, {"learning_rate": positive, "beta1": decay, "beta2": decay, "epsilon": positive})
 
     def init(self, weights: PyTree) -> PyTree:
         """Means of 0, after no step."""

@@ -1,12 +1,12 @@
 """What an optimiser is."""
 
 import abc
-import math
+from typing import Any
 
 import equinox as eqx
 from jaxtyping import PyTree
 
-from .._core import ConfigError
+from .._core import ConfigError, require_number
 from ..geometry import System
 
 
@@ -35,30 +35,12 @@ class AbstractOptimiser(eqx.Module):
         """
 
 
-def require_number(
-    owner: str,
-    name: str,
-    value: object,
-    *,
-    above: float | None = None,
-    least: float | None = None,
-    below: float = math.inf,
-) -> None:
-    """Check a number given to the optimiser `owner`; arrays, which may be traced, are taken as they are.
+def require_fields(optimiser: AbstractOptimiser, fields: dict[str, dict[str, Any]]) -> None:
+    """Check the numbers that an optimiser is made of, by the bounds of `require_number`.
 
-    **Raises:** `ConfigError` if it is not above `above`, at least `least` and below `below`.
+    Arrays are numbers that were checked, inside a compiled program. **Raises:** `ConfigError` for any other.
     """
-    if eqx.is_array(value):
-        return
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        within = False
-    else:
-        within = (above is None or value > above) and (least is None or value >= least) and value < below
-    if within:
-        return
-    bounds = [
-        *([] if above is None else [f"above {above:g}"]),
-        *([] if least is None else [f"of at least {least:g}"]),
-        "finite" if below == math.inf else f"below {below:g}",
-    ]
-    raise ConfigError(f"{owner}: {name} = {value!r}; expected a number {' and '.join(bounds)}.")
+    for name, bounds in fields.items():
+        value = getattr(optimiser, name)
+        if not eqx.is_array(value):
+            require_number(ConfigError, f"{type(optimiser).__name__}: {name}", value, **bounds)

@@ -7,10 +7,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from .._core import ConfigError, look_up, require_positive_int, tree_dot, tree_scale
+from .._core import ConfigError, look_up, require_number, require_positive_int, tree_dot, tree_scale
 from ..geometry import System
 from ..geometry.dual import AbstractDirectionOracle, direction_oracle_kinds
-from ._base import require_number
 
 
 class DualGaussNewtonState(NamedTuple):
@@ -52,7 +51,7 @@ def dual_gauss_newton(
     **Raises:** `ConfigError` for numbers or names that make no direction, and from `update` without `system` or weights,
     or with ones that do not fit.
     """
-    require_number("dual_gauss_newton", "gamma", gamma, above=0.0)
+    require_number(ConfigError, "dual_gauss_newton: gamma", gamma, above=0.0)
     oracle: AbstractDirectionOracle = look_up(model, direction_oracle_kinds, "model of a dual direction")(
         max_iterations, tol, products
     )

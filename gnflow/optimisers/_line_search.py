@@ -8,7 +8,7 @@ from jaxtyping import PyTree
 
 from .._core import ConfigError, require_positive_int, tree_dot, tree_scale
 from ..geometry import System
-from ._base import AbstractOptimiser, require_number
+from ._base import AbstractOptimiser, require_fields
 
 
 class LineSearch(AbstractOptimiser):
@@ -34,9 +34,8 @@ class LineSearch(AbstractOptimiser):
     max_trials: int = eqx.field(default=30, static=True)
 
     def __check_init__(self):
-        require_number("LineSearch", "learning_rate", self.learning_rate, above=0.0)
-        require_number("LineSearch", "slope_fraction", self.slope_fraction, above=0.0, below=1.0)
-        require_number("LineSearch", "shrinkage", self.shrinkage, above=0.0, below=1.0)
+        fraction = {"above": 0.0, "below": 1.0}
+        require_fields(self, {"learning_rate": {"above": 0.0}, "slope_fraction": fraction, "shrinkage": fraction})
         require_positive_int(ConfigError, max_trials=self.max_trials)
 
     def init(self, weights: PyTree) -> PyTree:

@@ -6,7 +6,7 @@ from jaxtyping import PyTree
 
 from .._core import ConfigError
 from ..geometry import System
-from ._base import AbstractOptimiser, require_number
+from ._base import AbstractOptimiser, require_fields
 
 
 class SGD(AbstractOptimiser):
@@ -25,8 +25,7 @@ class SGD(AbstractOptimiser):
     nesterov: bool = eqx.field(default=False, static=True)
 
     def __check_init__(self):
-        require_number("SGD", "learning_rate", self.learning_rate, above=0.0)
-        require_number("SGD", "momentum", self.momentum, least=0.0, below=1.0)
+        require_fields(self, {"learning_rate": {"above": 0.0}, "momentum": {"least": 0.0, "below": 1.0}})
         if not isinstance(self.nesterov, bool) or (
             self.nesterov and not eqx.is_array(self.momentum) and not self.momentum
         ):

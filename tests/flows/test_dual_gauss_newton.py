@@ -133,7 +133,7 @@ def test_a_frozen_part_and_a_cut_off_solve_have_a_linearisation():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"gamma": 0.0}, r"gamma = 0.0; expected a positive, finite number.*GradientFlow"),
+        ({"gamma": 0.0}, r"gamma = 0.0; expected a finite number above 0.*GradientFlow"),
         ({"gamma": float("inf")}, r"gamma = inf.*GaussNewtonFlow\('hessian'\)"),
         ({"gamma": float("nan")}, "gamma = nan"),
         ({"model": "exakt"}, "unknown model of a dual direction 'exakt'; did you mean 'exact'"),

@@ -320,7 +320,7 @@ class TestBadInput:
         ("options", "message"),
         [
             ({"rtol": -1.0}, r"rtol = -1\.0"),
-            ({"rtol": 1.0}, r"rtol = 1\.0; expected a number below 1"),
+            ({"rtol": 1.0}, r"rtol = 1\.0; expected a number of at least 0 and below 1"),
         ],
     )
     def test_options(self, options, message):

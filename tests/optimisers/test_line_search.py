@@ -146,7 +146,7 @@ def test_transformations_that_ask_for_the_loss_get_the_true_one():
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"learning_rate": 0.0}, r"LineSearch: learning_rate = 0\.0; expected a number above 0"),
+        ({"learning_rate": 0.0}, r"LineSearch: learning_rate = 0\.0; expected a finite number above 0"),
         ({"slope_fraction": 1.0}, r"slope_fraction = 1\.0; expected a number above 0 and below 1"),
         ({"slope_fraction": 0.0}, r"slope_fraction = 0\.0"),
         ({"shrinkage": 1.5}, r"shrinkage = 1\.5"),

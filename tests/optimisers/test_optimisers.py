@@ -62,7 +62,7 @@ def test_steps_are_those_of_the_formula(optimiser, expected):
 @pytest.mark.parametrize(
     ("make", "match"),
     [
-        (lambda: SGD(0.0), r"SGD: learning_rate = 0\.0; expected a number above 0 and finite"),
+        (lambda: SGD(0.0), r"SGD: learning_rate = 0\.0; expected a finite number above 0"),
         (lambda: SGD(float("nan")), "learning_rate = nan"),
         (lambda: SGD(float("inf")), "learning_rate = inf"),
         (lambda: SGD(0.1, momentum=1.0), r"momentum = 1\.0; expected a number of at least 0 and below 1"),
