@@ -27,11 +27,22 @@ class FullBatch(AbstractCourse):
         state = _State(weights, self._begun.integrals, self.method.init(weights), self._begun.evaluation)
         return self._reached(state, self._begun.margins, 0)
 
-    def advance(self, reached: Reached, step: int, stride: int) -> Reached:
-        """The state after `stride` steps more."""
+    def advance(self, reached: Reached, stride: int) -> Reached:
+        """The state after `stride` steps more, or where the first of them failed."""
+        after = self._advance(reached, stride)
+        if after.failure is None:
+            return after
+        # What went wrong on the way is seen in the state where it did: once more, step by step.
+        for _ in range(stride - 1):
+            reached = self._advance(reached, 1)
+            if reached.failure is not None:
+                return reached
+        return after
+
+    def _advance(self, reached: Reached, stride: int) -> Reached:
         state, margins = _advance(
             reached.state,
-            jnp.asarray(step),
+            jnp.asarray(reached.step),
             jnp.asarray(stride),
             self.method,
             self.system,
@@ -39,13 +50,13 @@ class FullBatch(AbstractCourse):
             self._begun,
             self.rules,
         )
-        return self._reached(state, margins, step + stride)
+        return self._reached(state, margins, reached.step + stride)
 
     def _reached(self, state: "_State", margins: tuple[Array, ...], step: int) -> Reached:
         values, diagnostics = state.evaluation.values, state.evaluation.diagnostics
         residual = None if diagnostics is None else float(diagnostics.relative_residual)
         failure = step_failure(step, self.method.too_long, residual, float(values["train_loss"]))
-        return Reached(state, values, margins, stack_solves([diagnostics]), {}, failure)
+        return Reached(step, state, values, margins, stack_solves([diagnostics]), {}, failure)
 
 
 class _State(eqx.Module):

@@ -190,17 +190,17 @@ def _take_steps(
     """Steps until something ends the run."""
     reached = course.start(weights)
     steps, rows, losses, solves = [0], [reached.values], [reached.losses], [reached.solves]
-    result = _early_end(reached, 0, rules)
+    result = _early_end(reached, rules)
     bar = ProgressBar(float(reached.values["train_loss"]), rules, "step") if progress else None
     with progress_bar(bar) as number:
         while result is None and steps[-1] < num_steps:
             stride = min(save_every, num_steps - steps[-1])
-            reached = course.advance(reached, steps[-1], stride)
-            steps.append(steps[-1] + stride)
+            reached = course.advance(reached, stride)
+            steps.append(reached.step)
             rows.append(reached.values)
             losses.append(reached.losses)
             solves.append(reached.solves)
-            result = _early_end(reached, steps[-1], rules)
+            result = _early_end(reached, rules)
             if number is not None:
                 report(number, steps[-1], reached.values["train_loss"], accepted=True)
     if result is None:
@@ -214,15 +214,15 @@ def _end_to_end(*parts: np.ndarray) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _early_end(reached: Reached, step: int, rules: tuple[AbstractStopRule, ...]) -> Result | None:
-    """Why the run is over at this step, or None."""
+def _early_end(reached: Reached, rules: tuple[AbstractStopRule, ...]) -> Result | None:
+    """Why the run is over, or None."""
     if reached.failure is not None:
         return reached.failure
     met = rule_met(rules, reached.margins)
     if met is None:
         return None
-    code = ResultCode.STOP_RULE_MET_AT_START if step == 0 else ResultCode.STOP_RULE_MET
-    return Result(code, f"{met.describe()} at step {step}", float(step))
+    code = ResultCode.STOP_RULE_MET_AT_START if reached.step == 0 else ResultCode.STOP_RULE_MET
+    return Result(code, f"{met.describe()} at step {reached.step}", float(reached.step))
 
 
 def _kind(optimiser: AbstractOptimiser) -> str:

@@ -9,12 +9,12 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array, Float, Int, PyTree
 
-from .._core import Result, ResultCode
+from .._core import Result
 from ..geometry import SolveDiagnostics, System
 from ..metrics import DirectionDiagnostics, Variable
 from ._integrate import remember
 from ._measure import Measurement, Values
-from ._outcome import direction_failure, step_failure
+from ._outcome import step_failure
 from ._steps import AbstractCourse, AbstractStep, Reached
 from ._stop import AbstractStopRule
 from ._trajectory import make_dataset
@@ -89,9 +89,9 @@ class MiniBatch(AbstractCourse):
         # No step is taken: what is measured here takes no program of its own.
         return self._advance(_State(weights, integrals, self.method.init(weights), order, loss), 0, 0)
 
-    def advance(self, reached: Reached, step: int, stride: int) -> Reached:
+    def advance(self, reached: Reached, stride: int) -> Reached:
         """The state after `stride` steps more."""
-        return self._advance(reached.state, step, stride)
+        return self._advance(reached.state, reached.step, stride)
 
     def _advance(self, state: "_State", step: int, stride: int) -> Reached:
         state, values, margins, rows = _advance(
@@ -110,7 +110,7 @@ class MiniBatch(AbstractCourse):
         failure = _batch_failure(step, losses, solves, self.method.too_long)
         if failure is None:
             failure = step_failure(step + stride, self.method.too_long, None, float(values["train_loss"]))
-        return Reached(state, values, margins, solves, losses, failure)
+        return Reached(step + stride, state, values, margins, solves, losses, failure)
 
 
 def batch_dataset(
@@ -206,16 +206,12 @@ def _batch_failure(
     step: int, losses: dict[str, np.ndarray], solves: SolveDiagnostics | None, too_long: str
 ) -> Result | None:
     """Why the run ends at the first batch after `step` that went wrong, or None."""
-    bad_loss = ~np.all([np.isfinite(values) for values in losses.values()], axis=0)
-    bad_solve = np.zeros_like(bad_loss)
-    if solves is not None:
-        # A loss that is no number has no direction either; that is the step's fault and not the solve's.
-        bad_solve = ~np.isfinite(solves.relative_residual) & np.isfinite(losses["batch_loss"])
-    failed = np.flatnonzero(bad_loss | bad_solve)
-    if failed.size == 0:
-        return None
-    number = step + int(failed[0]) + 1
-    where = f"at step {number}"
-    if bad_solve[failed[0]]:
-        return Result(ResultCode.DIRECTION_FAILED, direction_failure(where), float(number))
-    return Result(ResultCode.NON_FINITE, f"the loss of a batch is not finite {where}: {too_long}", float(number))
+    before = losses["batch_loss"]
+    after = np.max(list(losses.values()), axis=0)  # finite where all are
+    residuals = [None] * len(before) if solves is None else solves.relative_residual
+    numbers = range(step + 1, step + 1 + len(before))
+    failures = (
+        step_failure(number, too_long, *of_batch, name="the loss of a batch")
+        for number, *of_batch in zip(numbers, residuals, before, after, strict=True)
+    )
+    return next((failure for failure in failures if failure is not None), None)

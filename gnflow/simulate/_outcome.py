@@ -87,21 +87,28 @@ def direction_failure(where: str) -> str:
     )
 
 
-def step_failure(step: int, too_long: str, relative_residual: float | None, train_loss: float) -> Result | None:
-    """Why a run in steps ends at the state after `step` steps, or None.
+def step_failure(
+    step: int,
+    too_long: str,
+    relative_residual: float | None,
+    loss: float,
+    loss_after: float = 0.0,
+    name: str = "the training loss",
+) -> Result | None:
+    """Why a run in steps ends at step number `step`, or None.
 
-    **Arguments:** `too_long`: of the method; `relative_residual`: of the direction there, None for a flow that solves for
-    nothing.
+    **Arguments:** `too_long`: of the method; `relative_residual`: of the direction, None for a flow that solves for nothing;
+    `loss`: where the direction was looked for; `loss_after`: behind the step, where that is known; `name`: of the loss.
     """
     where = f"at step {step}"
-    if not np.isfinite(train_loss):
-        # A loss that is no number has no direction either; that is the step's fault and not the solve's.
-        if step == 0:
-            return Result(ResultCode.NON_FINITE, FIRST_LOSS, 0.0)
-        return Result(ResultCode.NON_FINITE, f"the training loss is not finite {where}: {too_long}", float(step))
-    if relative_residual is not None and not np.isfinite(relative_residual):
+    # A loss that is no number has no direction either; that is the step's fault and not the solve's.
+    if np.isfinite(loss) and relative_residual is not None and not np.isfinite(relative_residual):
         return Result(ResultCode.DIRECTION_FAILED, direction_failure(where), float(step))
-    return None
+    if np.isfinite(loss) and np.isfinite(loss_after):
+        return None
+    if step == 0:
+        return Result(ResultCode.NON_FINITE, FIRST_LOSS, 0.0)
+    return Result(ResultCode.NON_FINITE, f"{name} is not finite {where}: {too_long}", float(step))
 
 
 def with_solve_warning(result: Result, solves: SolveDiagnostics | None, where: str = "saved states") -> Result:

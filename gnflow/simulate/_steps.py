@@ -115,12 +115,13 @@ class OptimiserStep(AbstractStep):
 class Reached:
     """Where a run in steps has got to.
 
-    **Attributes:** `state`: weights and all that the next step needs, on the device; `values`: what was measured;
-    `margins`: of the stop rules; `solves`: how the directions were solved for since the last save, each field with a first
-    axis more, None for a flow that solves for nothing; `losses`: those recorded of each batch since the last save, by name,
-    (batches,); `failure`: why there is no going on, or None.
+    **Attributes:** `step`: how many were taken; `state`: weights and all that the next step needs, on the device; `values`:
+    what was measured; `margins`: of the stop rules; `solves`: how the directions were solved for since the last save, each
+    field with a first axis more, None for a flow that solves for nothing; `losses`: those recorded of each batch since the
+    last save, by name, (batches,); `failure`: why there is no going on, or None.
     """
 
+    step: int
     state: Any
     values: Values
     margins: tuple[Array, ...]
@@ -149,5 +150,5 @@ class AbstractCourse(abc.ABC):
         """The state before any step."""
 
     @abc.abstractmethod
-    def advance(self, reached: Reached, step: int, stride: int) -> Reached:
-        """The state after `stride` steps more, the next of which is number `step` + 1."""
+    def advance(self, reached: Reached, stride: int) -> Reached:
+        """The state after `stride` steps more, or fewer where one of them fails."""

@@ -141,6 +141,11 @@ def test_a_direction_that_cannot_be_solved_for():
     assert "TruncatedEigh" in run.result.message
     assert 1 <= run.result.time < 10
     assert np.all(np.isfinite(run.data.train_loss))
+    # Between two saves it is found all the same, where it happened.
+    rarely = gn.iterate(twice, mean_field(), flow, step_size=0.5, num_steps=10, save_every=10, throw=False)
+    assert rarely.result == run.result
+    assert list(rarely.data.step.values) == [0, run.result.time]
+    np.testing.assert_allclose(rarely.data.train_loss[-1], run.data.train_loss[-1], rtol=1e-12)
 
 
 @pytest.mark.parametrize(
