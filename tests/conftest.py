@@ -20,10 +20,24 @@ import pytest  # noqa: E402
 from gnflow._core import forget_compiled_programs  # noqa: E402
 
 
+# Folders whose programs are compiled quickly: they hold for any code, and most are run once, on a few samples.
+_QUICKLY_COMPILED = ("facts", "solvers", "theory")
+
+
 @pytest.fixture
 def key():
     """One fixed seed; tests that need several fold their own number in."""
     return jr.key(20230206)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compilation(request):
+    """Compile without most optimisations in some folders; everywhere else as a user does."""
+    quick = request.path.parent.name in _QUICKLY_COMPILED
+    if quick != jax.config.read("jax_disable_most_optimizations"):
+        # JAX would go on using the programs it has, whose last digits differ: two processes would no longer agree exactly.
+        jax.clear_caches()
+        jax.config.update("jax_disable_most_optimizations", quick)
 
 
 @pytest.fixture(autouse=True, scope="module")
