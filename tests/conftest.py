@@ -20,7 +20,7 @@ import pytest  # noqa: E402
 from gnflow._core import forget_compiled_programs  # noqa: E402
 
 # Folders whose programs are compiled quickly: they hold for any code, and most are run once, on a few samples.
-_QUICKLY_COMPILED = ("facts", "solvers", "theory")
+_QUICKLY_COMPILED = ("facts", "flows", "metrics", "solvers", "theory")
 
 
 @pytest.fixture
