@@ -54,6 +54,8 @@ class Row:
     def of(cls, spec: RunSpec, trajectory: Trajectory) -> "Row":
         """The row of a run that has a trajectory, complete or not."""
         data = trajectory.data
+        # An optimiser has no flow time: what stands there are its steps, which have a column.
+        in_flow_time = "time" in data.coords or data["flow_time"].attrs["units"] != "steps"
         last = {
             name: float(data[name].to_numpy()[-1])
             for name in data.variables
@@ -66,7 +68,7 @@ class Row:
             str(trajectory.result.code),
             trajectory.result.failed,
             num_steps=trajectory.stats["num_steps"],
-            flow_time=last.get("time", last.get("flow_time")),
+            flow_time=last.get("time", last.get("flow_time")) if in_flow_time else None,
             train_loss=last["train_loss"],
             test_loss=last.get("test_loss"),
             kernel_distance=last.get("kernel_distance"),

@@ -3,7 +3,6 @@
 from matplotlib.figure import Figure
 
 from ._style import (
-    FLOW_TIME_LABEL,
     Runs,
     axis_label,
     draw_lines,
@@ -13,6 +12,7 @@ from ._style import (
     line_handle,
     new_figure,
     styled,
+    time_label,
 )
 
 _LINES = (("ntk_largest_eigenvalue", "-", "largest"), ("ntk_smallest_eigenvalue", "--", "smallest"))
@@ -39,6 +39,6 @@ def eigenvalue_figure(runs: Runs) -> Figure | None:
     assert described is not None
     units = axis_label(described).partition(" [")[2]
     panel.set_ylabel("eigenvalue of the NTK" + (f"\n[{units}" if units else ""))
-    panel.set_xlabel(FLOW_TIME_LABEL)
+    panel.set_xlabel(time_label(runs))
     legend(figure, flow_handles(list(runs)), [line_handle(style, label) for _, style, label in present])
     return figure

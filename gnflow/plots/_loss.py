@@ -3,7 +3,6 @@
 from matplotlib.figure import Figure
 
 from ._style import (
-    FLOW_TIME_LABEL,
     Runs,
     draw_lines,
     first_with,
@@ -13,6 +12,7 @@ from ._style import (
     new_figure,
     relative_time,
     styled,
+    time_label,
 )
 
 _LINES = (("train_loss", "-", "train"), ("test_loss", "--", "test"))
@@ -37,8 +37,8 @@ def loss_figure(runs: Runs) -> Figure:
     for name, linestyle, _ in present:
         draw_lines(upper, runs, name, linestyle)
         draw_lines(lower, runs, name, linestyle, relative_time)
-    upper.set_xlabel(FLOW_TIME_LABEL)
-    lower.set_xlabel("flow time, relative to the end of the run")
+    upper.set_xlabel(time_label(runs))
+    lower.set_xlabel("time, relative to the end of the run")
     lower.set_xlim(-0.02, 1.02)
     legend(figure, flow_handles(list(runs)), [line_handle(style, label) for _, style, label in present])
     return figure

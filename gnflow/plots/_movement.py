@@ -5,7 +5,6 @@ import textwrap
 from matplotlib.figure import Figure
 
 from ._style import (
-    FLOW_TIME_LABEL,
     Runs,
     axis_label,
     draw_lines,
@@ -14,6 +13,7 @@ from ._style import (
     legend,
     new_figure,
     styled,
+    time_label,
 )
 
 _PANELS = ("kernel_distance", "relative_ntk_change", "direction_distance_to_initial", "direction_distance_to_teacher")
@@ -35,6 +35,6 @@ def movement_figure(runs: Runs) -> Figure | None:
         panel.set_xscale("log")
         draw_lines(panel, runs, name)
         panel.set_ylabel(textwrap.fill(axis_label(variable), 22))
-    axes[-1].set_xlabel(FLOW_TIME_LABEL)
+    axes[-1].set_xlabel(time_label(runs))
     legend(figure, flow_handles(list(runs)))
     return figure

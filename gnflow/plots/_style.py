@@ -130,8 +130,20 @@ def datasets_of(runs: xr.Dataset | Sequence[xr.Dataset]) -> list[xr.Dataset]:
 
 
 def flow_time(data: xr.Dataset) -> np.ndarray:
-    """Flow time of each row, whether the run was integrated or stepped."""
-    return data["time" if "time" in data.coords else "flow_time"].to_numpy()
+    """Flow time of each row, whether the run was integrated or stepped; steps, where an optimiser took them."""
+    return _clock(data).to_numpy()
+
+
+def _clock(data: xr.Dataset) -> xr.DataArray:
+    return data["time" if "time" in data.coords else "flow_time"]
+
+
+def time_label(runs: Runs) -> str:
+    """What to write at the axis of `flow_time`."""
+    units = {_clock(data).attrs.get("units") for several in runs.values() for data in datasets_of(several)}
+    if "steps" not in units:
+        return FLOW_TIME_LABEL
+    return "steps" if units == {"steps"} else "flow time (in each flow's own unit) or steps"
 
 
 def relative_time(data: xr.Dataset) -> np.ndarray:

@@ -118,9 +118,7 @@ def iterate(
         {"long_name": "step", "units": "1", "reference": "docs/time_units.md"},
     )
     length, unit = (float(step_size), "flow time") if step_size is not None else (1.0, "steps")
-    data = data.assign_coords(
-        flow_time=("step", np.asarray(record.steps) * length, {"long_name": "flow time", "units": unit})
-    )
+    data = data.assign_coords(flow_time=("step", np.asarray(record.steps) * length, {"long_name": unit, "units": unit}))
     stats: dict[str, Any] = {
         "solver": "euler" if optimiser is None else _kind(as_optimiser(optimiser)),
         "num_steps": record.steps[-1],

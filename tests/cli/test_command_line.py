@@ -12,7 +12,8 @@ import pytest
 import gnflow as gn
 import gnflow.cli
 from gnflow.cli import main
-from gnflow.config import RunSpec, read_specification
+from gnflow.cli._table import Row
+from gnflow.config import RunSpec, Specification, read_specification
 
 CONFIG = """
 metrics = ["ntk_spectrum", "kernel_distance", "direction_distance"]
@@ -190,6 +191,14 @@ class TestTable:
             for flow in ("descent", "newton")
         ]
         assert all(row.split()[8] == "-" for row in rows)  # no kernel distance was measured
+
+    def test_the_steps_of_an_optimiser_are_no_flow_time(self, config):
+        adam = {"method": "iterate", "optimiser": {"kind": "adam", "learning_rate": 0.1}, "num_steps": 2}
+        table = tomllib.loads(config.read_text())
+        specs = (
+            Specification.from_dict({**table, **more}).runs[0] for more in ({}, {"integration": adam, "metrics": []})
+        )
+        assert [Row.of(spec, spec.run()).flow_time for spec in specs] == [1.5, None]
 
     def test_progress_goes_to_standard_error(self, config, tmp_path, capsys):
         flows = 'flows={descent={kind="gradient"}}'

@@ -36,9 +36,9 @@ def dataset(time, names=tuple(VARIABLES), scale=1.0, **attrs):
     return xr.Dataset(described, coords={"time": time}, attrs=attrs)
 
 
-def stepped(num_steps, step_size):
+def stepped(num_steps, step_size, units="flow time"):
     data = dataset(np.arange(num_steps + 1) * step_size).rename(time="step")
-    flow_time = ("step", data["step"].to_numpy())
+    flow_time = ("step", data["step"].to_numpy(), {"units": units})
     return data.assign_coords(step=np.arange(num_steps + 1), flow_time=flow_time)
 
 
@@ -85,6 +85,15 @@ class TestLoss:
     def test_steps_are_drawn_at_their_flow_time(self):
         line = lines(loss_figure({"descent": stepped(3, 10.0)}).axes[0])[0]
         np.testing.assert_array_equal(line.get_xdata(), [np.nan, 10, 20, 30])
+
+    @pytest.mark.parametrize("draw", [loss_figure, eigenvalue_figure, movement_figure])
+    def test_the_axis_says_what_the_time_is(self, draw):
+        adam, own = stepped(3, 1.0, "steps"), "flow time (in each flow's own unit)"
+        runs = {"flow": GRADIENT, "adam": [adam]}
+        panel = 0 if draw is loss_figure else -1
+        assert draw({"flow": GRADIENT, "newton": stepped(3, 1.0)}).axes[panel].get_xlabel() == own
+        assert draw(runs).axes[panel].get_xlabel() == f"{own} or steps"
+        assert draw({"adam": adam}).axes[panel].get_xlabel() == "steps"
 
     def test_a_run_that_stopped_at_the_start(self, tmp_path):
         figure = loss_figure({"gradient": dataset([0.0])})
