@@ -5,15 +5,16 @@ python experiments/dual/report.py RUN_DIR
 
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 
 jax.config.update("jax_enable_x64", True)
+sys.path.append(str(Path(__file__).parents[1]))
 
 import digits  # noqa: E402 (after the setting)
 import numpy as np  # noqa: E402
+import pages  # noqa: E402
 import pandas as pd  # noqa: E402
 import xarray as xr  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
@@ -38,7 +39,10 @@ def phase(folder: Path) -> dict[str, list[str]]:
     assert isinstance(data, xr.Dataset)
     data = data.isel(flow=0)
     configuration = json.loads(data.attrs["configuration"])
-    data["explicit_steps"] = _explicit_steps(data, folder, configuration["problem"]["n_train"])
+    curves = gn.sweeps.load_curves(folder, ["ntk_largest_eigenvalue"]).isel(flow=0)
+    largest, samples = curves["ntk_largest_eigenvalue"], configuration["problem"]["n_train"]
+    rate = (1 + curves["gamma"]) * largest / (samples + curves["gamma"] * largest)
+    data["explicit_steps"] = pages.explicit_steps(data, curves, rate)
     for name, words, gamma in (
         ("test_loss", "test loss over that of the smallest gamma", float(data.gamma[0])),
         ("explicit_steps", "explicit steps over those of the largest gamma", float(data.gamma[-1])),
@@ -63,26 +67,13 @@ def phase(folder: Path) -> dict[str, list[str]]:
     return {"phase": [line for name in names for line in _over_gamma(data, name)]}
 
 
-def _explicit_steps(data: xr.Dataset, folder: Path, samples: int) -> xr.DataArray:
-    """int rho dt with the fastest rate rho = (1 + gamma) lam_max/(N + gamma lam_max): a clock that all gamma share."""
-    curves = gn.sweeps.load_curves(folder, ["ntk_largest_eigenvalue"]).isel(flow=0)
-    largest = curves["ntk_largest_eigenvalue"]
-    rate = (1 + curves["gamma"]) * largest / (samples + curves["gamma"] * largest)
-    times = curves["flow_time"] if "flow_time" in curves else curves["time"]
-    rate, times = xr.broadcast(rate, times)
-    steps = 0.5 * (rate + rate.shift(save=1)) * (times - times.shift(save=1))
-    found = steps.sum("save", min_count=1).where(~data["failed"])
-    found.attrs = {"long_name": "explicit steps to the end", "units": "steps"}
-    return found
-
-
 def _over_gamma(data: xr.Dataset, name: str) -> list[str]:
     heads = [f"tau0 = {tau0:g}" for tau0 in data.tau0.values]
     rows = [
-        [f"{gamma:g}", *(_over_seeds(data[name].sel(gamma=gamma, tau0=tau0).values) for tau0 in data.tau0.values)]
+        [f"{gamma:g}", *(pages.over_seeds(data[name].sel(gamma=gamma, tau0=tau0).values) for tau0 in data.tau0.values)]
         for gamma in data.gamma.values
     ]
-    return _table(str(data[name].attrs.get("long_name", name)), ["gamma", *heads], rows)
+    return pages.markdown_table(["gamma", *heads], rows, str(data[name].attrs.get("long_name", name)))
 
 
 def digit_tables(runs: pd.DataFrame, curves: pd.DataFrame) -> dict[str, list[str]]:
@@ -103,10 +94,10 @@ def digit_tables(runs: pd.DataFrame, curves: pd.DataFrame) -> dict[str, list[str
                     name,
                     direction,
                     f"{here.learning_rate.iloc[0]:g}",
-                    _over_seeds(last.train_loss),
-                    _over_seeds(last.test_loss),
-                    _over_seeds(100 * last.test_accuracy),
-                    _over_seeds(needed),
+                    pages.over_seeds(last.train_loss),
+                    pages.over_seeds(last.test_loss),
+                    pages.over_seeds(100 * last.test_accuracy),
+                    pages.over_seeds(needed),
                     f"{1e3 * _seconds(runs, name, direction) / steps:.2g}",
                     f"{median * per_epoch:.2g}" if np.isfinite(median) else "none",
                 ]
@@ -120,11 +111,11 @@ def digit_tables(runs: pd.DataFrame, curves: pd.DataFrame) -> dict[str, list[str
         for gamma in sorted(tried.gamma.unique())
     ]  # fmt: skip
     return {
-        "digits": _table("At the end, and on the way to a training loss", heads, rows),
-        "gamma": _table(
-            "Training loss at the end by gamma and learning rate: SGD, 16 iterations, the tuning seed",
+        "digits": pages.markdown_table(heads, rows, "At the end, and on the way to a training loss"),
+        "gamma": pages.markdown_table(
             ["gamma", *(f"{rate:g}" for rate in sorted(tried.learning_rate.unique()))],
             gammas,
+            "Training loss at the end by gamma and learning rate: SGD, 16 iterations, the tuning seed",
         ),
     }
 
@@ -195,7 +186,7 @@ def cost_table() -> dict[str, list[str]]:
         "auto takes",
     ]
     title = "10 iterations, in gradients: time and temporary memory"
-    return {"cost": _table(title, [*heads, "the faster"], rows)}
+    return {"cost": pages.markdown_table([*heads, "the faster"], rows, title)}
 
 
 def _chosen(table: pd.DataFrame, name: str, direction: str) -> pd.DataFrame:
@@ -221,35 +212,8 @@ def _epochs_to(curve: pd.DataFrame, target: float) -> float:
     return float(below.epoch.min()) if len(below) else float("nan")
 
 
-def _over_seeds(values: Sequence[float] | np.ndarray | pd.Series) -> str:
-    """Median (smallest to largest); how many seeds have no value."""
-    numbers = np.asarray(values, dtype=float).ravel()
-    kept = numbers[~np.isnan(numbers)]
-    if not kept.size:
-        return "none"
-    missing = f", {numbers.size - kept.size} without" if kept.size < numbers.size else ""
-    return f"{np.median(kept):.3g} ({kept.min():.3g} to {kept.max():.3g}{missing})"
-
-
-def _table(title: str, heads: list[str], rows: list[list[str]]) -> list[str]:
-    lines = [f"**{title}**", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    return [*lines, *(f"| {' | '.join(row)} |" for row in rows), ""]
-
-
 def _save(figure: plots.DrawnFigure, name: str) -> None:
-    for path in figure.save(DOCS / "images" / f"{name}.png"):
-        if path.suffix == ".csv":
-            path.replace(RESULTS / path.name)
-
-
-def _insert(page: Path, name: str, lines: Sequence[str]) -> None:
-    """Put a table between the marks <!-- tables: NAME --> and <!-- end of NAME --> of a page."""
-    begin, end = f"<!-- tables: {name} -->\n", f"<!-- end of {name} -->"
-    before, found, rest = page.read_text(encoding="utf-8").partition(begin)
-    _, closed, after = rest.partition(end)
-    if not (found and closed):
-        raise SystemExit(f"{page} has no marks {begin.strip()} and {end}.")
-    page.write_text(before + begin + "\n".join(["", *lines]) + end + after, encoding="utf-8")
+    pages.save_figure(figure, DOCS / "images" / f"{name}.png", RESULTS)
 
 
 def main(folder: Path) -> None:
@@ -258,7 +222,7 @@ def main(folder: Path) -> None:
     for against in ("epochs", "time"):
         plots.save(digit_figure(runs, curves, against), DOCS / "images" / f"dual_digits_{against}.png")
     for name, lines in (phase(folder) | digit_tables(runs, curves) | cost_table()).items():
-        _insert(DOCS / "dual_study.md", name, lines)
+        pages.insert(DOCS / "dual_study.md", name, lines)
         print("\n".join(lines))
 
 

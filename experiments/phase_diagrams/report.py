@@ -15,8 +15,10 @@ from pathlib import Path
 import jax
 
 jax.config.update("jax_enable_x64", True)
+sys.path.append(str(Path(__file__).parents[1]))
 
 import numpy as np  # noqa: E402 (after the setting)
+import pages  # noqa: E402
 import xarray as xr  # noqa: E402
 
 import gnflow as gn  # noqa: E402
@@ -88,7 +90,10 @@ def step_size(data: xr.Dataset, folder: Path) -> list[str]:
 def spectral(data: xr.Dataset, folder: Path) -> list[str]:
     """(d) Test loss over (tau0, s), and the explicit steps that each flow needs."""
     data = gn.regimes.order_parameters(data).isel(flow=0)
-    data["explicit_steps"] = explicit_steps(data, folder)
+    # rho = lam_max^(1 - s)/N
+    curves = gn.sweeps.load_curves(folder, ["ntk_largest_eigenvalue"]).isel(flow=0)
+    rate = curves["ntk_largest_eigenvalue"] ** (1 - curves["s"]) / curves["N"]
+    data["explicit_steps"] = pages.explicit_steps(data, curves, rate)
     for name, words, s in (
         ("test_loss", "test loss over that of s = 0 (gradient flow)", 0.0),
         ("explicit_steps", "explicit steps over those of s = 1 (Gauss-Newton)", 1.0),
@@ -125,31 +130,10 @@ def _over(data: xr.Dataset, what: str, scale: str, name: str) -> list[str]:
     return tables
 
 
-def explicit_steps(data: xr.Dataset, folder: Path) -> xr.DataArray:
-    """The steps of size 1/(fastest rate) that the run would take, int rho dt with rho = lam_max^(1 - s)/N.
-
-    A clock that flows with different units of time share; explicit Euler is stable up to twice that step.
-    """
-    curves = gn.sweeps.load_curves(folder, ["ntk_largest_eigenvalue"])
-    curves = curves.isel(flow=0)
-    rate = curves["ntk_largest_eigenvalue"] ** (1 - curves["s"]) / curves["N"]
-    times = curves["flow_time"] if "flow_time" in curves else curves["time"]
-    rate, times = xr.broadcast(rate, times)
-    steps = 0.5 * (rate + rate.shift(save=1)) * (times - times.shift(save=1))
-    found = steps.sum("save", min_count=1).where(~data["failed"])
-    found.attrs = {"long_name": "explicit steps to the end", "units": "steps"}
-    return found
-
-
 def boundaries(data: xr.Dataset, along: str) -> list[str]:
     """Where the kernel distance falls to the threshold, for each flow."""
     found = gn.regimes.boundary(data, "kernel_distance", _THRESHOLD, along=along)
-    lines = [
-        f"**Where the kernel distance is {_THRESHOLD:g}, along {along}**",
-        "",
-        "| flow | boundary | seeds |",
-        "|---|---|---|",
-    ]
+    rows = []
     for flow in found.flow.values:
         one = found.sel(flow=flow)
         seeds = f"{int(one.num_crossed)} crossed, {int(one.num_below)} below, {int(one.num_above)} above the range"
@@ -159,8 +143,9 @@ def boundaries(data: xr.Dataset, along: str) -> list[str]:
             if status == "crossed"
             else status
         )
-        lines.append(f"| {flow} | {where} | {seeds} |")
-    return [*lines, ""]
+        rows.append([str(flow), where, seeds])
+    title = f"Where the kernel distance is {_THRESHOLD:g}, along {along}"
+    return pages.markdown_table(["flow", "boundary", "seeds"], rows, title)
 
 
 def table(
@@ -169,24 +154,12 @@ def table(
     """A Markdown table of medians over seeds with their range; `flow`: a further column."""
     title = str(data[name].attrs.get("long_name", name)) + (f", {where}" if where else "")
     heads = [f"{columns} = {v:g}" if columns != "flow" else str(v) for v in data[columns].values]
-    lines = [f"**{title}**", "", f"| {rows} | {' | '.join([*heads, *(['the flow'] if flow is not None else [])])} |"]
-    lines.append("|---" * (len(heads) + 1 + (flow is not None)) + "|")
+    lines = []
     for value in data[rows].values:
-        cells = [cell(data[name].sel({rows: value, columns: column})) for column in data[columns].values]
-        if flow is not None:
-            cells.append(cell(flow[name].sel({rows: value})))
-        lines.append(f"| {value:g} | {' | '.join(cells)} |")
-    return [*lines, ""]
-
-
-def cell(values: xr.DataArray) -> str:
-    """Median (smallest to largest) over seeds; how many of them have no value."""
-    numbers = np.sort(values.to_numpy().ravel())
-    kept = numbers[~np.isnan(numbers)]
-    if not kept.size:
-        return "none"
-    missing = f", {numbers.size - kept.size} without" if kept.size < numbers.size else ""
-    return f"{np.median(kept):.3g} ({kept[0]:.2g} to {kept[-1]:.2g}{missing})"
+        shown = [data[name].sel({rows: value, columns: column}) for column in data[columns].values]
+        shown += [] if flow is None else [flow[name].sel({rows: value})]
+        lines.append([f"{value:g}", *(pages.over_seeds(values.to_numpy(), range_digits=2) for values in shown)])
+    return pages.markdown_table([rows, *heads, *([] if flow is None else ["the flow"])], lines, title)
 
 
 def versions_of(data: xr.Dataset, folder: Path) -> set[str]:
@@ -195,26 +168,12 @@ def versions_of(data: xr.Dataset, folder: Path) -> set[str]:
     return {store.read(cell).attrs["versions"] for cell in np.unique(data["cell"].to_numpy()) if cell}
 
 
-def insert(page: Path, name: str, lines: Sequence[str]) -> None:
-    """Put tables between the marks <!-- tables: NAME --> and <!-- end of NAME --> of a page."""
-    begin, end = f"<!-- tables: {name} -->\n", f"<!-- end of {name} -->"
-    before, found, rest = page.read_text(encoding="utf-8").partition(begin)
-    _, closed, after = rest.partition(end)
-    if not (found and closed):
-        raise SystemExit(f"{page} has no marks {begin.strip()} and {end}.")
-    text = "\n".join(["", *lines])
-    page.write_text(before + begin + text + end + after, encoding="utf-8")
-
-
 def draw(data: xr.Dataset, name: str, variable: str, **axes: str) -> None:
     save(plots.heat_map_figure(data, variable, **axes), name)
 
 
 def save(figure: plots.DrawnFigure, name: str) -> None:
-    """The figure into the docs, the numbers that it shows into results/."""
-    for path in figure.save(IMAGES / f"phase_{name}.png"):
-        if path.suffix == ".csv":
-            path.replace(RESULTS / path.name)
+    pages.save_figure(figure, IMAGES / f"phase_{name}.png", RESULTS)
 
 
 STUDIES: dict[str, Callable[[xr.Dataset, Path], Sequence[str]]] = {
@@ -234,7 +193,7 @@ def main(name: str, folder: Path) -> None:
     lines = STUDIES[name](data, folder)
     kept = data.drop_vars([v for v in _NOT_KEPT if v in data]).drop_dims("target", errors="ignore")
     kept.to_dataframe().to_csv(RESULTS / f"{name}.csv", float_format="%.6g")
-    insert(DOCS / "phase_diagrams" / f"{PAGES.get(name, name)}.md", name, lines)
+    pages.insert(DOCS / "phase_diagrams" / f"{PAGES.get(name, name)}.md", name, lines)
     configuration = json.loads(data.attrs["configuration"])
     record = {
         "command": f"gnflow sweep experiments/phase_diagrams/{name}.toml --out RUN_DIR",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pages import markdown_table
 from stored import Interval, Study, interval, number, ratio
 
 # The end of the kernel regime in docs/figures_of_sweeps.md, too: the kernel has hardly changed below this distance.
@@ -23,7 +24,7 @@ def tables(results: Path) -> dict[str, list[str]]:
         Study(results, name) for name in ("full_batch", "mini_batch", "small_batch", "full_batch_long")
     )
     return {
-        "claims": _table(
+        "claims": markdown_table(
             ("claim of [B]", "what is measured", "numbers", "seen here?"), _claims(full, mini, small, long)
         ),
         "rates": _rates({"full batch": full, "full batch, long": long, "mini-batches": mini, "small batches": small}),
@@ -125,7 +126,9 @@ def _rates(studies: dict[str, Study]) -> list[str]:
             edge = ", at the edge" if chosen in (rates[0], rates[-1]) else ""
             grid = ", ".join(number(rate) for rate in rates)
             lines.append((where, _name(name), grid, f"{number(chosen)}{edge}", number(best)))
-    return _table(("study", "method", "rates tried", "chosen", "mean final training loss, selection seeds"), lines)
+    return markdown_table(
+        ("study", "method", "rates tried", "chosen", "mean final training loss, selection seeds"), lines
+    )
 
 
 _ENDS = {
@@ -150,7 +153,7 @@ def _ends(study: Study) -> list[str]:
         cells = [_median(end) if diverged else str(interval(end)) for end in ends.values()]
         remark = f"; {diverged} of {start.size} runs diverged: medians and ranges" if diverged else ""
         lines.append((f"{_name(flow)}{remark}", *cells))
-    return _table(("method", *known.values()), lines)
+    return markdown_table(("method", *known.values()), lines)
 
 
 def _median(values: np.ndarray) -> str:
@@ -178,7 +181,7 @@ def _batch_losses(study: Study) -> list[str]:
                     *solved,
                 )
             )
-    return _table(heads, lines)
+    return markdown_table(heads, lines)
 
 
 _EXACT = {
@@ -208,7 +211,7 @@ def _exact_flow(path: Path) -> list[str]:
             cells[0] = "follows no such equation"
         relative = ratio(own["weight_change_norm"], by_flow["minimum_norm"]["weight_change_norm"])
         lines.append((name, *cells, "1" if flow == "minimum_norm" else str(relative)))
-    return _table(("flow", *_EXACT.values(), "change of the weights over that of the minimum norm"), lines)
+    return markdown_table(("flow", *_EXACT.values(), "change of the weights over that of the minimum norm"), lines)
 
 
 _CONTINUOUS = {
@@ -230,7 +233,3 @@ NAMES = {
 
 def _name(flow: str) -> str:
     return NAMES[flow]
-
-
-def _table(heads: tuple[str, ...], lines: list[tuple[str, ...]]) -> list[str]:
-    return [f"| {' | '.join(line)} |" for line in (heads, ("---",) * len(heads), *lines)]

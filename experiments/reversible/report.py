@@ -7,6 +7,7 @@ from typing import Any
 import claims
 import figures
 import numpy as np
+import pages
 import pandas as pd
 import studies
 import xarray as xr
@@ -81,15 +82,5 @@ def write_up(results: Path, elsewhere: Path | None) -> None:
     figures.draw_all(results, images)
     for name, lines in claims.tables(results).items():
         if elsewhere is None:
-            _insert(name, lines)
+            pages.insert(PAGE, name, lines)
         print("\n".join(lines))
-
-
-def _insert(name: str, lines: list[str]) -> None:
-    """Put a table between the marks <!-- table: NAME --> and <!-- end of NAME --> of the page."""
-    begin, end = f"<!-- table: {name} -->\n", f"<!-- end of {name} -->"
-    before, found, rest = PAGE.read_text(encoding="utf-8").partition(begin)
-    _, closed, after = rest.partition(end)
-    if not (found and closed):
-        raise SystemExit(f"{PAGE} has no marks {begin.strip()} and {end}.")
-    PAGE.write_text(before + begin + "\n".join(["", *lines, "", ""]) + end + after, encoding="utf-8")

@@ -16,6 +16,7 @@ from pathlib import Path
 import jax
 
 jax.config.update("jax_enable_x64", True)
+sys.path.append(str(Path(__file__).parents[1]))
 
 import exact_flow  # noqa: E402 (after the setting)
 import report  # noqa: E402

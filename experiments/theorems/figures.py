@@ -1,11 +1,15 @@
 """The figure and the table of the theorems' experiment: `python experiments/theorems/figures.py` draws them from results/."""
 
 import csv
+import sys
 from collections import Counter
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).parents[1]))
+
 import numpy as np
 from matplotlib.figure import Figure
+from pages import markdown_table
 
 from gnflow.plots import save
 from gnflow.plots._style import look, styled
@@ -41,14 +45,14 @@ def write_table(rows: list[dict], path: Path) -> Path:
     """Verdicts of each theorem and flow, counted over tau0, N and activation."""
     theorems = list(dict.fromkeys(row["theorem"] for row in rows))
     flows = list(dict.fromkeys(row["flow"] for row in rows))
-    lines = [("theorem", *flows), tuple("---" for _ in range(len(flows) + 1))]
+    lines = []
     for theorem in theorems:
         cells = []
         for flow in flows:
             counts = Counter(r["verdict"] for r in rows if r["theorem"] == theorem and r["flow"] == flow)
             cells.append(", ".join(f"{verdict} {count}" for verdict, count in counts.items()))
         lines.append((theorem, *cells))
-    path.write_text("\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n", encoding="utf-8")
+    path.write_text("\n".join(markdown_table(("theorem", *flows), lines)), encoding="utf-8")
     return path
 
 
