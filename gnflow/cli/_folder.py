@@ -13,6 +13,7 @@ from ._table import Row
 
 _CONFIG = "config.toml"
 _SPECIFICATION = "specification.json"
+_DATA = "data.sha256"
 
 
 class RunFolder:
@@ -42,11 +43,11 @@ class RunFolder:
                 f"{self.path} already holds a run, and nothing is overwritten; give --resume to keep what is finished "
                 "and compute what is missing, choose another folder with --out, or remove this one."
             )
-        expected = {run.label: run.content_hash() for run in specification.runs}
+        runs = {run.label: run for run in specification.runs}
         for file in sorted((self.path / "runs").glob(f"*/*/*/{_SPECIFICATION}")):
             label = file.parent.relative_to(self.path / "runs").as_posix()
-            if self._read(file).content_hash() != expected.get(label):
-                what = "with other settings than" if label in expected else "which is not in"
+            if label not in runs or not self._is_result_of(runs[label], file):
+                what = "with other settings or data files than" if label in runs else "which is not in"
                 raise RunFolderError(
                     f"{self.path} holds the run {label}, {what} this configuration; choose another folder with --out, "
                     f"or run {self.path / _CONFIG} to go on with what is there."
@@ -78,6 +79,8 @@ class RunFolder:
             draft = Path(scratch) / place.name
             trajectory.save(draft)
             (draft / _SPECIFICATION).write_text(json.dumps(spec.to_dict(), indent=1) + "\n", encoding="utf-8")
+            if spec.data_digest:
+                (draft / _DATA).write_text(spec.data_digest + "\n", encoding="utf-8")
             draft.rename(place)
 
     def load_run(self, spec: RunSpec) -> Trajectory:
@@ -97,6 +100,13 @@ class RunFolder:
 
     def _place(self, spec: RunSpec) -> Path:
         return self.path / "runs" / spec.label
+
+    def _is_result_of(self, spec: RunSpec, file: Path) -> bool:
+        """Whether a finished run is what `spec` would give, with its data files as they are now."""
+        data = file.with_name(_DATA)
+        # Without a record of the files they count as unchanged.
+        digest = data.read_text(encoding="utf-8").strip() if data.is_file() else None
+        return self._read(file).content_hash(digest) == spec.content_hash()
 
     def _read(self, file: Path) -> RunSpec:
         try:

@@ -13,7 +13,7 @@ import gnflow as gn
 import gnflow.cli
 from gnflow.cli import main
 from gnflow.cli._table import Row
-from gnflow.config import RunSpec, Specification, read_specification
+from gnflow.config import RunSpec, Specification, read_specification, to_toml
 
 CONFIG = """
 metrics = ["ntk_spectrum", "kernel_distance", "direction_distance"]
@@ -118,11 +118,25 @@ class TestRun:
 
     def test_resume_with_other_settings_is_refused(self, folder, config, capsys):
         assert run(config, folder, "--resume", "--set", "model.width=7") == 2
-        assert (
-            "holds the run large/descent/seed-0, with other settings than this configuration" in capsys.readouterr().err
-        )
+        error = capsys.readouterr().err
+        assert "holds the run large/descent/seed-0, with other settings or data files than this configuration" in error
         assert run(config, folder, "--resume", "--set", "variants={small={}}") == 2
         assert "holds the run large/descent/seed-0, which is not in this configuration" in capsys.readouterr().err
+
+    def test_resume_with_other_data_is_refused(self, config, tmp_path, capsys):
+        place = tmp_path / "own"
+        place.mkdir()
+        rows = np.random.default_rng(0).normal(size=(9, 3))
+        np.savez(place / "data.npz", x_train=rows[:, :2], y_train=rows[:, 2])
+        own = tomllib.loads(config.read_text())
+        own |= {"problem": {"kind": "file", "path": "data.npz", "n_train": 5}, "variants": {}, "metrics": []}
+        own["flows"] = {"descent": {"kind": "gradient"}}
+        (place / "own.toml").write_text(to_toml(own))
+        assert run(place / "own.toml", tmp_path / "out") == 0
+        assert run(place / "own.toml", tmp_path / "out", "--resume") == 0
+        np.savez(place / "data.npz", x_train=rows[:, :2], y_train=-rows[:, 2])
+        assert run(place / "own.toml", tmp_path / "out", "--resume") == 2
+        assert "with other settings or data files than this configuration" in capsys.readouterr().err
 
     def test_resume_refuses_a_damaged_run(self, folder, config, capsys):
         file = folder / "runs" / LABELS[0] / "specification.json"
