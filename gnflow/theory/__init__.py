@@ -7,6 +7,7 @@ from ._check import Check as Check
 from ._claim import Claim as Claim
 from ._conservation import Conservation as Conservation
 from ._discretisation import Discretisation as Discretisation
+from ._dual_directions import DualDirections as DualDirections
 from ._evidence import Evidence as Evidence
 from ._exact_rate import ExactRate as ExactRate
 from ._feature_gram import FeatureGram as FeatureGram

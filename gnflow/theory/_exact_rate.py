@@ -1,13 +1,14 @@
-"""Undamped Gauss-Newton flow with the squared loss: a straight line in output space, at a known rate."""
+"""Exact Gauss-Newton flow with the squared loss: a straight line in output space, at a known rate."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import ClassVar
 
 import jax
 import numpy as np
 
 from .._core import tree_size
-from ..flows import AbstractFlow, GaussNewtonFlow, SpectralFlow
+from ..flows import AbstractFlow, GaussNewtonFlow, ReversibleGaussNewtonFlow, SpectralFlow
 from ..geometry.damping import AbstractDamping, Constant, Exponential, SmallestEigenvalue
 from ..geometry.directions import ConjugateGradients
 from ..losses import ScaledIdentity, SquaredLoss
@@ -26,6 +27,7 @@ from ._integration_error import (
 )
 from ._invertible import invertibility
 from ._rate import RateFit, fit_rate, rate_error
+from ._reversible_rate import block_error, block_step_errors, exact_blocks
 
 # What agreement must be known to: of the rate; of the logarithm that the loss has fallen by; of the last outputs. A run at the
 # default tolerance is known to about that.
@@ -38,58 +40,45 @@ _FEWEST_POINTS = 5  # of a fit
 
 @dataclasses.dataclass(frozen=True)
 class ExactRate(AbstractTheorem):
-    """Theorem E of docs/theorems/exact_rates.md, exact fact 1 of docs/theory.md.
+    """Theorem E of docs/theorems/exact_rates.md and its form for reversible networks, E'; exact fact 1 of docs/theory.md.
 
-    Gauss-Newton flow with the squared loss, H = c I, no damping and A invertible: f_t - y = exp(-k t) (f_0 - y) with
-    k = 1/(c N), hence L_t = exp(-2 k t) L_0, whatever the network. k is 1 for the Hessian metric and 1/N for the identity.
+    Gauss-Newton flow with the squared loss: f_t - y = exp(-k t) (f_0 - y), hence L_t = exp(-2 k t) L_0, whatever the network.
+    With H = c I, no damping and A invertible, k = 1/(c N) per unit of flow time: 1 for the Hessian metric and 1/N for the
+    identity. For `ReversibleGaussNewtonFlow`, where its direction is exact and not truncated, k = 1 with either metric.
     """
 
     name: ClassVar[str] = "exact rate"
     statement: ClassVar[str] = (
         "f_t - y = exp(-k t) (f_0 - y), so L_t = exp(-2 k t) L_0: a straight line in output space"
     )
-    reference: ClassVar[str] = "docs/theorems/exact_rates.md, Theorem E; docs/theory.md, exact fact 1"
+    reference: ClassVar[str] = (
+        "docs/theorems/exact_rates.md, Theorem E (reversible networks: E'); docs/theory.md, exact fact 1"
+    )
 
     def hypotheses(self, evidence: Evidence) -> Hypotheses:
-        """Flow, loss and metric; no damping; A invertible at every measured time."""
-        loss, outputs = evidence.system.loss, evidence.system.problem.y_train.size
-        checks = [
+        """Flow and loss, and what makes the flow's direction exact at every measured time."""
+        loss, direction = evidence.system.loss, _direction_of(evidence.flow)
+        checks = (
             Check.fact("the run is a flow in continuous time", evidence.is_continuous),
-            Check.fact("the flow is Gauss-Newton (or spectral of power 1)", _is_gauss_newton(evidence.flow)),
+            Check.fact("the flow is Gauss-Newton (or spectral of power 1, or reversible)", direction is not None),
             Check.fact("the loss is the squared loss", isinstance(loss, SquaredLoss), remark=type(loss).__name__),
-        ]
-        if not all(check.met for check in checks):
-            return Hypotheses(tuple(checks))
-        scale, known = metric_scale(evidence)
-        checks.append(
-            Check(
-                "H is a constant multiple of the loss's Hessian",
-                float(scale is not None),
-                "==",
-                1.0,
-                rigorous=known,
-                remark="" if known else "compared at the first and the last outputs",
-            )
         )
-        if scale is None:
-            return Hypotheses(tuple(checks))
-        rate = loss.strong_convexity(evidence.system.problem.num_train) / scale
-        constants = {"k": rate, "rate of the loss 2 k": 2 * rate}
-        checks += [
-            _no_damping(evidence),
-            Check("P >= NC (else A is singular)", float(tree_size(evidence.start)), ">=", float(outputs)),
-        ]
-        if not all(check.met for check in checks):
-            return Hypotheses(tuple(checks), constants)
-        more, numbers = invertibility(evidence)
-        return Hypotheses((*checks, *more, monotone_between("the error of the solves")), constants | numbers)
+        if direction is None or not all(check.met for check in checks):
+            return Hypotheses(checks)
+        exactness = direction.hypotheses(evidence)
+        checks += exactness.checks
+        if any(check.met is False for check in checks):
+            return Hypotheses(checks, exactness.constants)
+        return Hypotheses((*checks, monotone_between("the error of the solves")), exactness.constants)
 
     def conclusion(self, evidence: Evidence, hypotheses: Hypotheses) -> Conclusion:
         """The line of log L against time, its fitted slope, and the last residual."""
         rate = hypotheses.constants["k"]
         times = evidence.times[evidence.chosen]
         solves, solves_at_worst = (rate * error for error in _solve_error(evidence, times))
-        steps = relative_step_errors(evidence, _residual_norms(evidence))
+        direction = _direction_of(evidence.flow)
+        assert direction is not None
+        steps = direction.step_errors(evidence, _residual_norms(evidence))
         loss, tolerance, error_bound = _line_claim(evidence, rate, times, (2 * solves, 2 * solves_at_worst), steps)
         claims = [
             loss,
@@ -115,6 +104,56 @@ class ExactRate(AbstractTheorem):
         return Conclusion(tuple(claims), constants, (curve,))
 
 
+@dataclasses.dataclass(frozen=True)
+class _Direction:
+    """What differs between the flows that follow the line.
+
+    **Attributes:** `hypotheses`: those that make f' = -k (f - y), with k among the constants; `error`: ||f' + k (f - y)|| over
+    ||k (f - y)|| at the chosen times, (k,); `step_errors`: as `relative_step_errors`.
+    """
+
+    hypotheses: Callable[[Evidence], Hypotheses]
+    error: Callable[[Evidence], np.ndarray]
+    step_errors: Callable[[Evidence, np.ndarray], np.ndarray]
+
+
+def _direction_of(flow: AbstractFlow) -> _Direction | None:
+    """Of a flow that may follow the line; None for others."""
+    if isinstance(flow, ReversibleGaussNewtonFlow):
+        return _Direction(exact_blocks, block_error, block_step_errors)
+    if isinstance(flow, GaussNewtonFlow) or (isinstance(flow, SpectralFlow) and flow.power == 1):
+        return _Direction(_invertible_kernel, _eigenvalue_error, relative_step_errors)
+    return None
+
+
+def _invertible_kernel(evidence: Evidence) -> Hypotheses:
+    """H = c I, no damping, and A invertible at every measured time: Theorem E."""
+    problem = evidence.system.problem
+    scale, known = metric_scale(evidence)
+    checks = [
+        Check(
+            "H is a constant multiple of the loss's Hessian",
+            float(scale is not None),
+            "==",
+            1.0,
+            rigorous=known,
+            remark="" if known else "compared at the first and the last outputs",
+        )
+    ]
+    if scale is None:
+        return Hypotheses(tuple(checks))
+    rate = evidence.system.loss.strong_convexity(problem.num_train) / scale
+    constants = {"k": rate, "rate of the loss 2 k": 2 * rate}
+    checks += [
+        _no_damping(evidence),
+        Check("P >= NC (else A is singular)", float(tree_size(evidence.start)), ">=", float(problem.y_train.size)),
+    ]
+    if not all(check.met for check in checks):
+        return Hypotheses(tuple(checks), constants)
+    more, numbers = invertibility(evidence)
+    return Hypotheses((*checks, *more), constants | numbers)
+
+
 def metric_scale(evidence: Evidence) -> tuple[float | None, bool]:
     """c of H = c I and whether that is known to be constant; None for a metric that is no multiple of the identity.
 
@@ -131,10 +170,6 @@ def metric_scale(evidence: Evidence) -> tuple[float | None, bool]:
     if len(scales) < len(factors) or scales[0] != scales[1]:
         return None, True
     return scales[0], type(flow.metric).__module__.startswith("gnflow.")
-
-
-def _is_gauss_newton(flow: AbstractFlow) -> bool:
-    return isinstance(flow, GaussNewtonFlow) or (isinstance(flow, SpectralFlow) and flow.power == 1)
 
 
 def _no_damping(evidence: Evidence) -> Check:
@@ -163,7 +198,15 @@ def _residual_norms(evidence: Evidence) -> np.ndarray:
 
 
 def _solve_error(evidence: Evidence, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The integral of the relative error of f' = -k (f - y) that the solves for the direction make, and at worst, (k,).
+    """The integral of the relative error of f' = -k (f - y) that the solves for the direction make, and at worst, (k,)."""
+    direction = _direction_of(evidence.flow)
+    assert direction is not None
+    integral, sparse, at_worst = cumulative_integral(times, direction.error(evidence))
+    return integral + sparse, integral + at_worst
+
+
+def _eigenvalue_error(evidence: Evidence) -> np.ndarray:
+    """The relative error of a direction from A a = g/c, at the chosen times, (k,).
 
     A backward stable solver solves with A + E, ||E|| <= e: relative error e/(sigma_min - e). To this the residual of the
     last solve is added, and of conjugate gradients the residual that they were allowed to leave.
@@ -175,8 +218,7 @@ def _solve_error(evidence: Evidence, times: np.ndarray) -> tuple[np.ndarray, np.
     solver = evidence.flow.solver if isinstance(evidence.flow, GaussNewtonFlow) else None
     if isinstance(solver, ConjugateGradients):  # its tolerance is that of an entry
         residual = max(residual, solver.rtol * evidence.system.problem.y_train.size**0.5)
-    integral, sparse, at_worst = cumulative_integral(times, error / (smallest - error) + residual)
-    return integral + sparse, integral + at_worst
+    return error / (smallest - error) + residual
 
 
 def _line_claim(

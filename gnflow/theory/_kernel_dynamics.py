@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._core import tree_norm, tree_subtract
-from ..flows import AbstractFlow, GaussNewtonFlow, GradientFlow, SpectralFlow
+from ..flows import AbstractFlow, DualGaussNewtonFlow, GaussNewtonFlow, GradientFlow, SpectralFlow
 from ..geometry import System
 from ..geometry.damping import Constant, SmallestEigenvalue
 from ..losses import SquaredLoss
@@ -43,8 +43,8 @@ class KernelDynamics(AbstractTheorem):
 
     A model linear in its weights with the squared loss, A = Q diag(lam) Q^T: f_t - y = Q exp(-rho(lam) t) Q^T (f_0 - y) with
     rho(lam) = m lam/N for gradient flow, lam (lam + eps)^-s/N for the spectral family, lam/((c lam + eps) N) for Gauss-Newton
-    with H = c I. On any other input f_t(x) = f_0(x) + K(x, X) A^+ (f_t - f_0). For gradient flow: Lee et al. 2019 (arXiv
-    1902.06720).
+    with H = c I, (1 + gamma) lam/(N + gamma lam) for the dual flow. On any other input f_t(x) = f_0(x) +
+    K(x, X) A^+ (f_t - f_0). For gradient flow: Lee et al. 2019 (arXiv 1902.06720).
     """
 
     name: ClassVar[str] = "kernel dynamics"
@@ -60,19 +60,21 @@ class KernelDynamics(AbstractTheorem):
         loss = evidence.system.loss
         checks = [
             Check.fact("the run is a flow in continuous time", evidence.is_continuous),
-            Check.fact("the flow is gradient, Gauss-Newton or spectral", has_band(evidence.flow)),
+            Check.fact(
+                "the flow is gradient, Gauss-Newton, spectral or dual (quadratic model)", has_band(evidence.flow)
+            ),
             Check.fact("the loss is the squared loss", isinstance(loss, SquaredLoss), remark=type(loss).__name__),
         ]
         if not all(check.met for check in checks):
             return Hypotheses(tuple(checks))
-        scale, known = metric_scale(evidence)
+        scale, known = _scale(evidence)
         checks.append(Check("H = c I", float(scale is not None), "==", 1.0, rigorous=known))
         checks += solve_accuracy(evidence)
         checks.append(_linearity(evidence))
         if not all(check.met for check in checks):
             return Hypotheses(tuple(checks))
         checks.append(evidence.repeated(evidence.second_run))
-        if checks[-1].met and not isinstance(evidence.flow, GradientFlow):
+        if checks[-1].met and isinstance(evidence.flow, GaussNewtonFlow | SpectralFlow):
             checks.append(_constant_damping(evidence, evidence.flow))
         return Hypotheses(tuple(checks))
 
@@ -110,7 +112,10 @@ class KernelDynamics(AbstractTheorem):
 
 @dataclasses.dataclass(frozen=True)
 class _Law:
-    """rho(lam) = m lam (c lam + eps)^-s / N: s = 0 for gradient flow, 1 for Gauss-Newton; `damping_error`: of eps."""
+    """rho(lam) = m lam (c lam + eps)^-s / N: s = 0 for gradient flow, 1 for Gauss-Newton and the dual flow.
+
+    **Attributes:** `damping_error`: of eps.
+    """
 
     num_train: int
     power: float
@@ -148,14 +153,15 @@ class _Kernel:
     def of(cls, evidence: Evidence) -> "_Kernel":
         """The kernel of a run at its start."""
         system, flow = evidence.system, evidence.flow
-        scale, _ = metric_scale(evidence)
+        scale, _ = _scale(evidence)
         assert scale is not None
         damping, damping_error = _recorded_damping(evidence)
         if isinstance(flow, GradientFlow):
             law = _Law(system.problem.num_train, 0.0, float(flow.effective_mobility(system)))
         else:
             power = flow.power if isinstance(flow, SpectralFlow) else 1.0
-            law = _Law(system.problem.num_train, power, 1.0, scale, damping, damping_error)
+            mobility = 1 + 1 / flow.gamma if isinstance(flow, DualGaussNewtonFlow) else 1.0
+            law = _Law(system.problem.num_train, power, mobility, scale, damping, damping_error)
         gram, outputs = _gram_and_outputs(system, evidence.start)
         return cls(gram, (outputs - np.asarray(system.problem.y_train)).reshape(-1), law)
 
@@ -259,6 +265,13 @@ def _linearity(evidence: Evidence) -> Check:
         remark=f"{type(evidence.trajectory.initial_model).__name__}, "
         + ("linear by its structure" if by_structure else "measured at the end of the run only"),
     )
+
+
+def _scale(evidence: Evidence) -> tuple[float | None, bool]:
+    """c of H = c I, as `metric_scale` gives it; 1/N for the dual flow, whose H is the loss's Hessian."""
+    if isinstance(evidence.flow, DualGaussNewtonFlow):
+        return 1 / evidence.system.problem.num_train, True
+    return metric_scale(evidence)
 
 
 def _recorded_damping(evidence: Evidence) -> tuple[float, float]:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from .._core import ConfigError
-from ..flows import AbstractFlow, GaussNewtonFlow, GradientFlow, SpectralFlow
+from ..flows import AbstractFlow, DualGaussNewtonFlow, GaussNewtonFlow, GradientFlow, SpectralFlow
 from ..geometry import Snapshot, System, rank_cutoff
 from ..losses import AbstractOutputFactor
 from ..metrics import AbstractMetric, Variable
@@ -25,7 +25,7 @@ class RateBand(AbstractMetric):
     flow: AbstractFlow
 
     def variables(self, system: System) -> tuple[Variable, ...]:
-        """Seven numbers; defined for gradient, Gauss-Newton and spectral flow."""
+        """Ten numbers; defined for gradient, Gauss-Newton, spectral and dual Gauss-Newton flow (of the quadratic model)."""
         if not has_band(self.flow):
             raise ConfigError(f"no band of rates is known for the flow {self.flow!r}.")
         rate, eigenvalue = "1/flow time", "outputs^2/weights^2"
@@ -41,6 +41,7 @@ class RateBand(AbstractMetric):
                 ("largest", "largest eigenvalue of the NTK", eigenvalue),
                 ("eigenvalue_error", "error of the eigenvalues", eigenvalue),
                 ("damping", "damping eps", "eigenvalues of H A"),
+                ("residual", "what the residual of the solve may change of the rate, over the upper bound", "1"),
             )
         )
 
@@ -50,7 +51,8 @@ class RateBand(AbstractMetric):
         targets, eigenvalues = system.problem.y_train, snapshot.eigenvalues
         error = rank_cutoff(eigenvalues)
         smallest, largest = jnp.maximum(eigenvalues[0], 0.0), eigenvalues[-1]
-        damping = jnp.zeros(()) if snapshot.diagnostics is None else snapshot.diagnostics.damping
+        solve = snapshot.diagnostics
+        damping, residual = (jnp.zeros(()),) * 2 if solve is None else (solve.damping, solve.relative_residual)
         metric = _metric_bounds(self.flow, system, tangent.outputs)
         convexity = system.loss.strong_convexity(system.problem.num_train)
         smoothness = system.loss.smoothness(system.problem.num_train)
@@ -74,11 +76,14 @@ class RateBand(AbstractMetric):
             "band_largest": largest,
             "band_eigenvalue_error": error,
             "band_damping": damping,
+            "band_residual": residual * _amplification(self.flow, metric[1] * largest),
         }
 
 
 def has_band(flow: AbstractFlow) -> bool:
     """Whether `gain_bounds` knows the flow."""
+    if isinstance(flow, DualGaussNewtonFlow):
+        return flow.model == "quadratic"
     return isinstance(flow, GradientFlow | GaussNewtonFlow | SpectralFlow)
 
 
@@ -99,7 +104,16 @@ def gain_bounds(
         return mobility * smallest, mobility * largest
     if isinstance(flow, SpectralFlow):
         return _spectral_gain(smallest, damping, flow.power), _spectral_gain(largest, damping, flow.power)
-    return _damped(smallest, damping, metric[1]), _damped(largest, damping, metric[0])
+    unit = 1 + 1 / flow.gamma if isinstance(flow, DualGaussNewtonFlow) else 1.0
+    return unit * _damped(smallest, damping, metric[1]), unit * _damped(largest, damping, metric[0])
+
+
+def _amplification(flow: AbstractFlow, largest: Array) -> Array | float:
+    """By how much more than its norm the residual of the solve may enter the rate; `largest`: eigenvalue of H A.
+
+    That of a dual direction is relative to a right-hand side that is large for a large gamma (docs/theorems/sandwich.md).
+    """
+    return 1 + flow.gamma * largest if isinstance(flow, DualGaussNewtonFlow) else 1.0
 
 
 def _spectral_gain(eigenvalue: Array, damping: Array, power: float | Array) -> Array:
@@ -116,9 +130,13 @@ def _damped(eigenvalue: Array, damping: Array, metric: Array) -> Array:
 
 def _metric_bounds(flow: AbstractFlow, system: System, outputs: Array) -> tuple[Array, Array]:
     """mu_H and lambda_H of a Gauss-Newton flow's metric at these outputs; 1 and 1 for flows without one."""
-    if not isinstance(flow, GaussNewtonFlow):
+    targets = system.problem.y_train
+    if isinstance(flow, DualGaussNewtonFlow):
+        factor = system.loss.hessian_factor(outputs, targets)
+    elif isinstance(flow, GaussNewtonFlow):
+        factor = flow.metric.factor(system.loss, outputs, targets)
+    else:
         return jnp.ones(()), jnp.ones(())
-    factor = flow.metric.factor(system.loss, outputs, system.problem.y_train)
     return block_bounds(factor, outputs.shape)
 
 

@@ -39,7 +39,9 @@ class Sandwich(AbstractTheorem):
         """Strong convexity, an invertible Gram matrix at every measured time, a band that is known."""
         checks = [
             Check.fact("the run is a flow in continuous time", evidence.is_continuous),
-            Check.fact("the flow is gradient, Gauss-Newton or spectral", has_band(evidence.flow)),
+            Check.fact(
+                "the flow is gradient, Gauss-Newton, spectral or dual (quadratic model)", has_band(evidence.flow)
+            ),
         ]
         loss, count = evidence.system.loss, evidence.system.problem.num_train
         convexity, smoothness = loss.strong_convexity(count), loss.smoothness(count)
@@ -105,8 +107,9 @@ def _solve_error(evidence: Evidence, data: dict[str, np.ndarray]) -> np.ndarray:
     """By how much the solves for the direction may change the rate, (k,); 0 for gradient flow, which does not solve.
 
     A backward stable solver solves with A + E, ||E|| <= e: relative error e/(sigma_min + eps - e). A residual of relative norm
-    p, which iterative solvers leave, moves g^T A K g by at most p kappa_high ||g||^2, the rate by p rho_high. eps is that of
-    H A; for H <= 1, as the metrics of gnflow are, that of A is no smaller.
+    p, which iterative solvers leave, moves g^T A K g by at most p kappa_high ||g||^2, the rate by p rho_high, that of a dual
+    direction by 1 + gamma lambda_H sigma_max times as much. eps is that of H A; for H <= 1, as the metrics of gnflow are, that
+    of A is no smaller.
     """
     if isinstance(evidence.flow, GradientFlow):
         return np.zeros(len(data["rate"]))

@@ -10,6 +10,7 @@ from ._base import AbstractTheorem
 from ._certificate import Certificate, Certificates
 from ._conservation import Conservation
 from ._discretisation import Discretisation
+from ._dual_directions import DualDirections
 from ._evidence import Evidence
 from ._exact_rate import ExactRate
 from ._feature_gram import FeatureGram
@@ -29,6 +30,7 @@ theorem_kinds: dict[str, type[AbstractTheorem]] = {
         ExactRate,
         KernelDynamics,
         Conservation,
+        DualDirections,
         LinearisedDistance,
         KernelLimit,
         Discretisation,

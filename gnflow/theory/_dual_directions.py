@@ -1,0 +1,276 @@
+"""What dual Gauss-Newton directions promise, at the two ends of a run and along it."""
+
+import dataclasses
+import itertools
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from .._core import tree_add_scaled, tree_dot, tree_norm, tree_scale
+from ..flows import DualGaussNewtonFlow, GaussNewtonFlow
+from ..geometry import System
+from ..geometry.damping import Constant
+from ..geometry.dual import QuadraticOracle
+from ..losses import SquaredLoss
+from ._base import AbstractTheorem, Conclusion, Hypotheses
+from ._check import Check
+from ._claim import Claim, worst_claim
+from ._evidence import Evidence
+
+# Iterations after which a direction is looked at, as far as the flow's own number goes.
+_ITERATIONS = {"quadratic": (0, 1, 4, 16), "exact": (1, 4)}
+_POWER_STEPS = 8
+_ROUNDING = 10 * np.finfo(float).eps
+_RESOLUTION = 1e-3  # of each claim's own unit: all are relative
+_LOSS_RESOLUTION = 0.1  # of log L: what the default tolerance lets tell
+
+
+@dataclasses.dataclass(frozen=True)
+class DualDirections(AbstractTheorem):
+    """Theorem D of docs/theorems/dual_directions.md: Roulet and Blondel 2024 (arXiv 2308.08886), Section 3, with our proof.
+
+    Cut off after any number of iterations, d(gamma) is a direction of descent; zero iterations are the gradient; the objective
+    P of the quadratic model falls in every iteration and is never further from the others than the duality gap; solved to the
+    end it is the damped Gauss-Newton direction of the squared loss; the exact model bounds the loss from both sides; along
+    the flow the loss does not rise.
+    """
+
+    name: ClassVar[str] = "dual directions"
+    statement: ClassVar[str] = (
+        "after any number of iterations d(gamma) descends, P(d) falls in each and is within the duality gap of its least; the "
+        "loss does not rise along the flow"
+    )
+    reference: ClassVar[str] = (
+        "docs/theorems/dual_directions.md, Theorem D; Roulet and Blondel 2024 (arXiv 2308.08886), Section 3"
+    )
+
+    def hypotheses(self, evidence: Evidence) -> Hypotheses:
+        """A dual flow, on weights that the gradient moves."""
+        flow = evidence.flow
+        checks = [Check.fact("the flow is a dual Gauss-Newton flow", isinstance(flow, DualGaussNewtonFlow))]
+        if not isinstance(flow, DualGaussNewtonFlow):
+            return Hypotheses(tuple(checks))
+        slope = float(tree_norm(jax.grad(evidence.system.train_loss)(evidence.start)))
+        checks.append(Check("||grad L|| > 0 at the start", slope, ">", 0.0))
+        if evidence.is_continuous and slope > 0:
+            checks.append(evidence.repeated(evidence.second_run))
+        return Hypotheses(tuple(checks), {"gamma": float(flow.gamma)})
+
+    def conclusion(self, evidence: Evidence, hypotheses: Hypotheses) -> Conclusion:
+        """The directions at the first and the last weights, and the record of the loss."""
+        flow, system = evidence.flow, evidence.system
+        assert isinstance(flow, DualGaussNewtonFlow)
+        ends = {"at the start": evidence.start, "at the end": evidence.end}
+        ends = {where: weights for where, weights in ends.items() if _moves(system, weights)}
+        sequences = [_sequence(flow, system, weights, where) for where, weights in ends.items()]
+        found = [one for sequence in sequences for one in sequence]
+        claims = [_descent(found), _gap(sequences)]
+        if flow.model == "quadratic":
+            claims += [_zero_iterations(sequences), _decrease(sequences)]
+            if isinstance(system.loss, SquaredLoss):
+                claims.append(_damped_gauss_newton(flow, system, ends, sequences))
+        elif flow.max_iterations is None:
+            claims.append(_progress_of_the_loss(sequences))
+        if evidence.is_continuous:
+            claims.append(_no_ascent(evidence))
+        constants = {
+            "smallest cosine of a direction with minus the gradient": min(one.cosine for one in found),
+            "largest condition number 1 + gamma ||J^T H J|| of the solve": max(one.condition for one in found),
+        }
+        return Conclusion(tuple(claims), constants)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """A direction d and what it does. Changes of the objective are relative to `scale`, the size of what they are made of.
+
+    **Attributes:** `where`: in words; `cosine`: of d and -grad L; `off_gradient`: ||d/gamma + grad L|| over ||grad L||;
+    `objective`: (P(d) - L)/scale; `gap`: the duality gap as reported, over scale; `progress`: L - ||d||^2/(2 gamma) -
+    L(f + J d), over scale; `rounding`: of these; `scale`; `condition`: 1 + gamma ||J^T H J||; `gradient_rounding`: of grad L,
+    relative.
+    """
+
+    where: str
+    cosine: float
+    off_gradient: float
+    objective: float
+    gap: float
+    progress: float
+    rounding: float
+    scale: float
+    condition: float
+    gradient_rounding: float
+
+
+def _moves(system: System, weights: PyTree) -> bool:
+    return float(tree_norm(jax.grad(system.train_loss)(weights))) > 0
+
+
+def _sequence(flow: DualGaussNewtonFlow, system: System, weights: PyTree, where: str) -> list[_Found]:
+    """The directions of the flow's oracle, cut off after more and more iterations, its own the last."""
+    most = np.inf if flow.max_iterations is None else flow.max_iterations
+    numbers = [number for number in _ITERATIONS[flow.model] if number < most]
+    sequence = []
+    for number in (*numbers, None):
+        own = flow if number is None else dataclasses.replace(flow, max_iterations=number)
+        words = "the flow's own solve" if number is None else f"{number} iteration" + "s" * (number != 1)
+        values = jax.device_get(_measure(own, system, weights))
+        sequence.append(_Found(f"{where}, {words}", **{name: float(value) for name, value in values.items()}))
+    return sequence
+
+
+@eqx.filter_jit
+def _measure(flow: DualGaussNewtonFlow, system: System, weights: PyTree) -> dict[str, Any]:
+    """The numbers of one direction. Nothing but d itself and its gap is taken from the oracle."""
+    loss, targets, gamma = system.loss, system.problem.y_train, flow.gamma
+    tangent = system.tangent(weights)
+    outputs = tangent.outputs
+    solution = flow.oracle.solve(tangent, loss, targets, gamma)
+    gap = solution.diagnostics.duality_gap
+    assert gap is not None
+    direction = solution.displacement(tangent)
+    change = tangent.jvp(direction)
+    value, slope = system.train_loss(weights), jax.grad(system.train_loss)(weights)
+    gradient = loss.gradient(outputs, targets)
+    factor = loss.hessian_factor(outputs, targets)
+    predicted = jnp.vdot(gradient, change)
+    bend = jnp.sum(factor.transpose_product(change) ** 2) / 2
+    proximity = tree_dot(direction, direction) / (2 * gamma)
+    moved = loss.value(outputs + change, targets) - value
+    scale = jnp.abs(predicted) + bend + proximity
+    quadratic = flow.model == "quadratic"
+    size = tree_norm(slope)
+    spread = _norm(tangent.vjp, tangent.jvp, outputs)
+    curvature = _norm(
+        lambda values: tangent.vjp(factor.product(values)),
+        lambda displacement: factor.transpose_product(tangent.jvp(displacement)),
+        factor.transpose_product(outputs),
+    )
+    return {
+        "cosine": -tree_dot(direction, slope) / (tree_norm(direction) * size),
+        "off_gradient": tree_norm(tree_add_scaled(tree_scale(1 / gamma, direction), 1.0, slope)) / size,
+        "objective": ((predicted + bend if quadratic else moved) + proximity) / scale,
+        "gap": gap / scale,
+        "progress": -(moved + proximity) / scale,
+        # The exact model's is the difference of two losses.
+        "rounding": _ROUNDING * (1 if quadratic else 1 + value / scale),
+        "scale": scale,
+        "condition": 1 + gamma * curvature**2,
+        "gradient_rounding": _ROUNDING * outputs.size**0.5 * (1 + spread * jnp.linalg.norm(gradient) / size),
+    }
+
+
+def _norm(transpose: Any, forward: Any, like: Float[Array, "..."]) -> Float[Array, ""]:
+    """The largest singular value of a linear map by a few power steps: never above it, and of its size."""
+    vector = jnp.cos(jnp.arange(like.size, dtype=like.dtype)).reshape(like.shape)
+
+    def step(vector: Array, _: None) -> tuple[Array, Array]:
+        vector = vector / jnp.maximum(jnp.linalg.norm(vector), jnp.finfo(vector.dtype).tiny)
+        again = forward(transpose(vector))
+        return again, jnp.sqrt(jnp.abs(jnp.vdot(vector, again)))
+
+    return jax.lax.scan(step, vector, None, length=_POWER_STEPS)[1][-1]
+
+
+def _descent(found: list[_Found]) -> Claim:
+    cosine = np.array([one.cosine for one in found])
+    rounding = np.array([one.gradient_rounding for one in found])
+    where = [one.where for one in found]
+    name = "cosine of d and -grad L > 0, whatever the number of iterations"
+    return worst_claim(name, cosine, np.zeros(len(cosine)), cosine, rounding, rounding, np.array(_RESOLUTION), where)
+
+
+def _gap(sequences: list[list[_Found]]) -> Claim:
+    """P(d) - min P <= gap, min P being at most the least that was found."""
+    rows, where = [], []
+    for sequence in sequences:
+        best = min(sequence, key=lambda one: one.objective * one.scale)
+        for one in sequence:
+            left = one.objective - best.objective * best.scale / one.scale
+            rows.append((left, one.gap, one.gap - left, _objective_error(one, best)))
+            where.append(one.where)
+    left, gap, slack, error = np.array(rows).T
+    name = "P(d) - min P <= the duality gap (over the size of the terms of P)"
+    return worst_claim(name, left, gap, slack, error, error, np.array(_RESOLUTION), where)
+
+
+def _decrease(sequences: list[list[_Found]]) -> Claim:
+    rows, where = [], []
+    for sequence in sequences:
+        for fewer, more in itertools.pairwise(sequence):
+            after = more.objective * more.scale / fewer.scale
+            rows.append((after, fewer.objective, fewer.objective - after, _objective_error(fewer, more)))
+            where.append(f"{more.where}, after {fewer.where.rpartition(', ')[2]}")
+    if not rows:  # a flow of no iterations, the gradient's
+        return Claim("P falls in every iteration", 0.0, 0.0, 0.0, 0.0, 0.0, _RESOLUTION, "there are none")
+    after, before, slack, error = np.array(rows).T
+    name = "P falls in every iteration (over the size of its terms)"
+    return worst_claim(name, after, before, slack, error, error, np.array(_RESOLUTION), where)
+
+
+def _objective_error(one: _Found, other: _Found) -> float:
+    """Of the difference of two objectives, over the scale of the first.
+
+    Their rounding, and that of conjugate gradients, whose residual is known to the condition number times the rounding of the
+    right-hand side; P is quadratic in it.
+    """
+    rounding = one.rounding + other.rounding * other.scale / one.scale
+    return rounding + (_ROUNDING * one.condition) ** 2 * one.condition
+
+
+def _zero_iterations(sequences: list[list[_Found]]) -> Claim:
+    first = [sequence[0] for sequence in sequences if sequence[0].where.endswith(" 0 iterations")]
+    if not first:  # the flow itself takes none
+        first = [sequence[0] for sequence in sequences]
+    off = np.array([one.off_gradient for one in first])
+    rounding = np.array([one.gradient_rounding for one in first])
+    where = [one.where for one in first]
+    name = "d = -gamma grad L after no iteration (relative distance)"
+    return worst_claim(name, off, np.zeros(len(off)), -off, rounding, rounding, np.array(_RESOLUTION), where)
+
+
+def _progress_of_the_loss(sequences: list[list[_Found]]) -> Claim:
+    own = [sequence[-1] for sequence in sequences]
+    progress = np.array([one.progress for one in own])
+    rounding = np.array([one.rounding for one in own])
+    name = "L(f + J d) <= L - ||d||^2/(2 gamma) (over the size of the terms of P)"
+    where = [one.where for one in own]
+    return worst_claim(name, progress, np.zeros(len(own)), progress, rounding, rounding, np.array(_RESOLUTION), where)
+
+
+def _damped_gauss_newton(
+    flow: DualGaussNewtonFlow, system: System, ends: dict[str, PyTree], sequences: list[list[_Found]]
+) -> Claim:
+    """Against the same direction from the eigendecomposition of A, with the squared loss."""
+    off = np.array([float(_off_gauss_newton(flow, system, weights)) for weights in ends.values()])
+    outputs = system.problem.y_train.size
+    rounding = np.array([_ROUNDING * outputs * sequence[-1].condition for sequence in sequences])
+    name = "solved to the end d is that of damped Gauss-Newton, eps = 1/gamma (relative distance)"
+    return worst_claim(name, off, np.zeros(len(off)), -off, rounding, rounding, np.array(_RESOLUTION), list(ends))
+
+
+@eqx.filter_jit
+def _off_gauss_newton(flow: DualGaussNewtonFlow, system: System, weights: PyTree) -> Float[Array, ""]:
+    """||d - v|| over ||v||, v the velocity of damped Gauss-Newton flow."""
+    tangent = system.tangent(weights)
+    oracle = QuadraticOracle(products="dense")
+    direction = oracle.solve(tangent, system.loss, system.problem.y_train, flow.gamma).displacement(tangent)
+    velocity = GaussNewtonFlow("hessian", Constant(1 / flow.gamma)).velocity(0.0, weights, system)
+    return tree_norm(tree_add_scaled(direction, -1.0, velocity)) / tree_norm(velocity)
+
+
+def _no_ascent(evidence: Evidence) -> Claim:
+    logs, times = evidence.log_excess[evidence.chosen], evidence.times[evidence.chosen]
+    with np.errstate(invalid="ignore"):
+        fallen = logs[:-1] - logs[1:]
+        tolerance, error_bound = (one[:-1] + one[1:] for one in (evidence.tolerance, evidence.error_bound))
+    where = [f"from t = {first:.4g} to {last:.4g}" for first, last in itertools.pairwise(times)]
+    error_bound = np.maximum(tolerance, error_bound)
+    name = "the loss does not rise: log L falls by at least 0"
+    return worst_claim(
+        name, fallen, np.zeros(len(fallen)), fallen, tolerance, error_bound, np.array(_LOSS_RESOLUTION), where
+    )
