@@ -71,16 +71,19 @@ class RunFolder:
         """Whether this run is finished."""
         return (self._place(spec) / _SPECIFICATION).is_file()
 
-    def save_run(self, spec: RunSpec, trajectory: Trajectory) -> None:
-        """Keep a run. Its folder is made under another name and renamed when it is complete."""
+    def save_run(self, spec: RunSpec, trajectory: Trajectory, data_digest: str) -> None:
+        """Keep a run. Its folder is made under another name and renamed when it is complete.
+
+        **Arguments:** `data_digest`: of the data files that the run read; empty for none.
+        """
         place = self._place(spec)
         place.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}-") as scratch:
             draft = Path(scratch) / place.name
             trajectory.save(draft)
             (draft / _SPECIFICATION).write_text(json.dumps(spec.to_dict(), indent=1) + "\n", encoding="utf-8")
-            if spec.data_digest:
-                (draft / _DATA).write_text(spec.data_digest + "\n", encoding="utf-8")
+            if data_digest:
+                (draft / _DATA).write_text(data_digest + "\n", encoding="utf-8")
             draft.rename(place)
 
     def load_run(self, spec: RunSpec) -> Trajectory:

@@ -91,6 +91,7 @@ def _carry_out(specification: Specification, folder: RunFolder, quiet: bool) -> 
 
 def _carry_out_one(spec: RunSpec, folder: RunFolder, quiet: bool) -> Row:
     try:
+        data_digest = spec.data_digest  # of the files as they are read, whatever becomes of them during the run
         trajectory: Trajectory = spec.run(progress=not quiet)
     except GnflowError as error:
         print(f"gnflow: {spec.label}: {error}", file=sys.stderr)
@@ -99,5 +100,5 @@ def _carry_out_one(spec: RunSpec, folder: RunFolder, quiet: bool) -> Row:
         # Whatever else goes wrong in one run (memory, a backend's error), the others are still worth having.
         traceback.print_exc()
         return Row.of_error(spec, error)
-    folder.save_run(spec, trajectory)
+    folder.save_run(spec, trajectory, data_digest)
     return Row.of(spec, trajectory)

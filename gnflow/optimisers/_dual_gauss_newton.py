@@ -2,12 +2,13 @@
 
 from typing import Any, Literal, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from .._core import ConfigError, look_up, require_number, require_positive_int, tree_dot, tree_scale
+from .._core import ConfigError, look_up, require_number, require_positive_int, tree_scale
 from ..geometry import System
 from ..geometry.dual import AbstractDirectionOracle, direction_oracle_kinds
 
@@ -26,10 +27,10 @@ class DualGaussNewtonState(NamedTuple):
 
 
 def dual_gauss_newton(
-    gamma: float = 1.0,
+    gamma: float | Float[Array, ""] = 1.0,
     model: Literal["quadratic", "exact"] = "quadratic",
     max_iterations: int | None = None,
-    tol: float = 1e-8,
+    tol: float | Float[Array, ""] = 1e-8,
     products: Literal["auto", "matrix_free", "dense"] = "auto",
     warm_start: tuple[int, int] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -43,15 +44,15 @@ def dual_gauss_newton(
 
     **Arguments:** `gamma`, `model`, `max_iterations`, `tol`, `products`: as for `gnflow.flows.DualGaussNewtonFlow`;
     `warm_start`: (N, C) of the steps' samples where each solve is to start from the last one's dual variables: of use
-    where the steps see the same samples. Cut off from there, a direction that does not descend is replaced by gamma
-    times minus the gradient; without a warm start every direction descends.
+    where the steps see the same samples. Every direction descends, with a warm start or without.
 
     **Returns:** an `optax.GradientTransformationExtraArgs` with the state `DualGaussNewtonState`.
 
     **Raises:** `ConfigError` for numbers or names that make no direction, and from `update` without `system` or weights,
     or with ones that do not fit.
     """
-    require_number(ConfigError, "dual_gauss_newton: gamma", gamma, above=0.0)
+    if not eqx.is_array(gamma):  # which may be traced: a schedule's, say
+        require_number(ConfigError, "dual_gauss_newton: gamma", gamma, above=0.0)
     oracle: AbstractDirectionOracle = look_up(model, direction_oracle_kinds, "model of a dual direction")(
         max_iterations, tol, products
     )
@@ -80,10 +81,6 @@ def dual_gauss_newton(
         targets = system.problem.y_train
         found = oracle.solve(tangent, system.loss, targets, gamma, state.dual_variables)
         pseudo = tree_scale(found.gamma, tangent.vjp(found.coefficients))
-        if warm_start is not None:
-            gradient = tangent.vjp(system.loss.gradient(tangent.outputs, targets))
-            descends = tree_dot(gradient, pseudo) > 0
-            pseudo = jax.tree.map(lambda p, g: jnp.where(descends, p, found.gamma * g), pseudo, gradient)
         how = found.diagnostics
         iterations = jnp.zeros((), dtype=int) if how.iterations is None else how.iterations
         assert how.duality_gap is not None

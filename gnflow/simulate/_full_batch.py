@@ -32,11 +32,10 @@ class FullBatch(AbstractCourse):
         after = self._advance(reached, stride)
         if after.failure is None:
             return after
-        # What went wrong on the way is seen in the state where it did: once more, step by step.
-        for _ in range(stride - 1):
-            reached = self._advance(reached, 1)
-            if reached.failure is not None:
-                return reached
+        # What went wrong on the way is seen in the state where it did. What is no number stays so: halve the stretch.
+        while after.step - reached.step > 1:
+            middle = self._advance(reached, (after.step - reached.step) // 2)
+            reached, after = (middle, after) if middle.failure is None else (reached, middle)
         return after
 
     def _advance(self, reached: Reached, stride: int) -> Reached:

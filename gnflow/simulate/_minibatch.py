@@ -90,8 +90,10 @@ class MiniBatch(AbstractCourse):
         return self._advance(_State(weights, integrals, self.method.init(weights), order, loss), 0, 0)
 
     def advance(self, reached: Reached, stride: int) -> Reached:
-        """The state after `stride` steps more."""
-        return self._advance(reached.state, reached.step, stride)
+        """The state after `stride` steps more, or the one that failed."""
+        after = self._advance(reached.state, reached.step, stride)
+        taken = stride if after.failure is None else int(after.failure.time) - reached.step
+        return after if taken == stride else self._advance(reached.state, reached.step, taken)
 
     def _advance(self, state: "_State", step: int, stride: int) -> Reached:
         state, values, margins, rows = _advance(

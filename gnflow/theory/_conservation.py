@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from .._core import tree_size
-from ..flows import AbstractFlow, AbstractOutputFlow
+from ..flows import AbstractFlow, AbstractOutputFlow, DualGaussNewtonFlow
 from ..models import MLP, MeanFieldNetwork
 from ._base import AbstractTheorem, Conclusion, Hypotheses
 from ._check import Check
@@ -63,7 +63,8 @@ class Conservation(AbstractTheorem):
         ]
         if all(check.met for check in checks):
             # Of other flows nothing is known that says how errors of integration go on.
-            remark = "" if has_band(flow) else f"not for a {type(flow).__name__}"
+            kind = f"{type(flow).__name__}{' of this model' if isinstance(flow, DualGaussNewtonFlow) else ''}"
+            remark = "" if has_band(flow) else f"not for a {kind}"
             checks.append(evidence.repeated(evidence.second_run if has_band(flow) else None, remark))
         return Hypotheses(tuple(checks), {"number of weights": float(every)})
 

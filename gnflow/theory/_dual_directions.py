@@ -25,6 +25,7 @@ from ._evidence import Evidence
 _ITERATIONS = {"quadratic": (0, 1, 4, 16), "exact": (1, 4)}
 _POWER_STEPS = 8
 _ROUNDING = 10 * np.finfo(float).eps
+_MOST_OUTPUTS = 4096  # NC up to which a dense matrix is formed
 _RESOLUTION = 1e-3  # of each claim's own unit: all are relative
 _LOSS_RESOLUTION = 0.1  # of log L: what the default tolerance lets tell
 
@@ -34,7 +35,7 @@ class DualDirections(AbstractTheorem):
     """Theorem D of docs/theorems/dual_directions.md: Roulet and Blondel 2024 (arXiv 2308.08886), Section 3, with our proof.
 
     Cut off after any number of iterations, d(gamma) is a direction of descent; zero iterations are the gradient; the objective
-    P of the quadratic model falls in every iteration and is never further from the others than the duality gap; solved to the
+    P of the quadratic model falls in every iteration and is within the duality gap of its least; solved to the
     end it is the damped Gauss-Newton direction of the squared loss; the exact model bounds the loss from both sides; along
     the flow the loss does not rise.
     """
@@ -71,7 +72,7 @@ class DualDirections(AbstractTheorem):
         claims = [_descent(found), _gap(sequences)]
         if flow.model == "quadratic":
             claims += [_zero_iterations(sequences), _decrease(sequences)]
-            if isinstance(system.loss, SquaredLoss):
+            if isinstance(system.loss, SquaredLoss) and system.problem.y_train.size <= _MOST_OUTPUTS:
                 claims.append(_damped_gauss_newton(flow, system, ends, sequences))
         elif flow.max_iterations is None:
             claims.append(_progress_of_the_loss(sequences))
@@ -90,8 +91,8 @@ class _Found:
 
     **Attributes:** `where`: in words; `cosine`: of d and -grad L; `off_gradient`: ||d/gamma + grad L|| over ||grad L||;
     `objective`: (P(d) - L)/scale; `gap`: the duality gap as reported, over scale; `progress`: L - ||d||^2/(2 gamma) -
-    L(f + J d), over scale; `rounding`: of these; `scale`; `condition`: 1 + gamma ||J^T H J||; `gradient_rounding`: of grad L,
-    relative.
+    L(f + J d), over scale; `rounding`: of these; `scale`; `condition`: 1 + gamma ||J^T H J||; `amplification`: ||J|| ||a|| over
+    ||J^T a||, where d = -gamma J^T a; `gradient_rounding`: of grad L, relative.
     """
 
     where: str
@@ -103,6 +104,7 @@ class _Found:
     rounding: float
     scale: float
     condition: float
+    amplification: float
     gradient_rounding: float
 
 
@@ -150,16 +152,21 @@ def _measure(flow: DualGaussNewtonFlow, system: System, weights: PyTree) -> dict
         lambda displacement: factor.transpose_product(tangent.jvp(displacement)),
         factor.transpose_product(outputs),
     )
+    condition = 1 + gamma * curvature**2
+    # Of the sums that make up P: <g, J d>, and of the exact model the difference of two losses.
+    cancelled = spread * jnp.linalg.norm(gradient) * tree_norm(direction)
+    if not quadratic:
+        cancelled = cancelled + value + jnp.linalg.norm(gradient) * jnp.linalg.norm(outputs)
     return {
         "cosine": -tree_dot(direction, slope) / (tree_norm(direction) * size),
         "off_gradient": tree_norm(tree_add_scaled(tree_scale(1 / gamma, direction), 1.0, slope)) / size,
         "objective": ((predicted + bend if quadratic else moved) + proximity) / scale,
         "gap": gap / scale,
         "progress": -(moved + proximity) / scale,
-        # The exact model's is the difference of two losses.
-        "rounding": _ROUNDING * (1 if quadratic else 1 + value / scale),
+        "rounding": _ROUNDING * (1 + cancelled / scale + jnp.sqrt(condition)),
         "scale": scale,
-        "condition": 1 + gamma * curvature**2,
+        "condition": condition,
+        "amplification": spread * gamma * jnp.linalg.norm(solution.coefficients) / tree_norm(direction),
         "gradient_rounding": _ROUNDING * outputs.size**0.5 * (1 + spread * jnp.linalg.norm(gradient) / size),
     }
 
@@ -178,7 +185,8 @@ def _norm(transpose: Any, forward: Any, like: Float[Array, "..."]) -> Float[Arra
 
 def _descent(found: list[_Found]) -> Claim:
     cosine = np.array([one.cosine for one in found])
-    rounding = np.array([one.gradient_rounding for one in found])
+    # a = g + R z cancels by the condition number.
+    rounding = np.array([one.gradient_rounding + _ROUNDING * one.condition * abs(one.cosine) for one in found])
     where = [one.where for one in found]
     name = "cosine of d and -grad L > 0, whatever the number of iterations"
     return worst_claim(name, cosine, np.zeros(len(cosine)), cosine, rounding, rounding, np.array(_RESOLUTION), where)
@@ -219,7 +227,8 @@ def _objective_error(one: _Found, other: _Found) -> float:
     right-hand side; P is quadratic in it.
     """
     rounding = one.rounding + other.rounding * other.scale / one.scale
-    return rounding + (_ROUNDING * one.condition) ** 2 * one.condition
+    with np.errstate(over="ignore"):  # an infinite error leaves everything open
+        return float(rounding + np.square(_ROUNDING * np.float64(one.condition)) * one.condition)
 
 
 def _zero_iterations(sequences: list[list[_Found]]) -> Claim:
@@ -248,7 +257,8 @@ def _damped_gauss_newton(
     """Against the same direction from the eigendecomposition of A, with the squared loss."""
     off = np.array([float(_off_gauss_newton(flow, system, weights)) for weights in ends.values()])
     outputs = system.problem.y_train.size
-    rounding = np.array([_ROUNDING * outputs * sequence[-1].condition for sequence in sequences])
+    own = [sequence[-1] for sequence in sequences]
+    rounding = np.array([_ROUNDING * outputs * (one.condition + one.amplification) for one in own])
     name = "solved to the end d is that of damped Gauss-Newton, eps = 1/gamma (relative distance)"
     return worst_claim(name, off, np.zeros(len(off)), -off, rounding, rounding, np.array(_RESOLUTION), list(ends))
 

@@ -30,7 +30,7 @@ from ._integration_error import (
 )
 from ._linear_model import is_linear
 from ._rate_band import has_band
-from ._solve_accuracy import solve_accuracy
+from ._solve_accuracy import largest_residual, solve_accuracy
 
 _ROUNDING = 100 * np.finfo(float).eps
 # Test inputs beyond these are not compared: a kernel of so many rows costs what one of the Gram matrices does.
@@ -302,7 +302,7 @@ def _constant_damping(evidence: Evidence, flow: AbstractFlow) -> Check:
 
 
 def _promised(evidence: Evidence, kernel: _Kernel, times: np.ndarray, norms: np.ndarray) -> np.ndarray:
-    """The relative error of ||f - y|| at each time if every step errs as the solver promises, (k,).
+    """The relative error of ||f - y|| at each time if every step errs as the solver promises and every solve as measured, (k,).
 
     An error made at s shrinks at least at the slowest rate, the residual may shrink faster: what was rtol ||f_s - y|| then is
     that times exp(-rho_min (t - s)) at t, and relative to ||f_t - y|| it may have grown. What atol, or a tolerance of the
@@ -317,7 +317,9 @@ def _promised(evidence: Evidence, kernel: _Kernel, times: np.ndarray, norms: np.
             # Of a step between two measured times: the residual of the earlier one, the decay since the later one.
             left = norms[:k] * np.exp(-slowest * (times[k] - times[1 : k + 1]))
             grown[k] = max(1.0, float(np.max(left)) / norms[k]) if norms[k] > 0 else np.inf
-    return accumulated(per_step + settings["rtol"] * (grown - 1), num_steps(evidence))
+    # By the solves f' is off by at most their residual times the fastest rate, relative to f - y, at every time.
+    solves = largest_residual(evidence) * float(kernel.rates.max()) * times * grown
+    return accumulated(per_step + settings["rtol"] * (grown - 1), num_steps(evidence)) + solves
 
 
 def _loss_claim(

@@ -94,8 +94,6 @@ def test_ctrl_c_ends_cleanly(config, tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        # A test run in the background of a shell ignores the signal, and its children with it.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         while orders.waiting(1) is None or not list(out.glob("cells/*/*.nc")):
             assert process.poll() is None

@@ -13,7 +13,10 @@ from oracles.cases import LOSSES, NUM_TRAIN, Case
 from gnflow._core import ConfigError
 from gnflow.geometry import System
 from gnflow.geometry.dual import ExactOracle, QuadraticOracle, gram_products
+from gnflow.geometry.dual._conjugate_gradients import conjugate_gradients
 from gnflow.geometry.dual._cost import cost
+from gnflow.geometry.dual._products import GramProducts
+from gnflow.losses import ScaledIdentity
 from gnflow.models import MeanFieldNetwork
 from gnflow.problems import Problem
 
@@ -225,6 +228,42 @@ def test_an_iteration_that_would_ascend_gives_way_to_the_gradient(monkeypatch):
     assert float(found.diagnostics.relative_residual) == pytest.approx(1.0)
     missing = here.exact_objective(here.g) - here.exact_objective(coefficients(solve(QuadraticOracle(), "squared")))
     assert 0 < missing <= float(found.diagnostics.duality_gap)
+
+
+def test_iterations_that_have_lost_their_orthogonality_descend():
+    """With gamma ||A|| = 1e7 to 1e8 rounding makes a few of these 16th iterates ascend, by 1e-4 of the cosine."""
+
+    unused = setting("squared").tangent
+
+    def cosine(gram, g, gamma):
+        factor = ScaledIdentity(jnp.ones(()))
+        found = conjugate_gradients(GramProducts(unused, gram), factor, g, gamma, 0.0, 16)
+        a, pulled = g + found.whitened, gram @ g
+        return jnp.sum(pulled * a) / jnp.sqrt(jnp.sum(pulled * g) * jnp.sum(a * (gram @ a)))
+
+    draws = [np.random.default_rng(seed) for seed in range(12)]
+    bases = np.stack([np.linalg.qr(draw.normal(size=(20, 20)))[0] for draw in draws])
+    grams = bases * np.logspace(0, -2, 20) @ bases.transpose(0, 2, 1)
+    gradients = np.stack([draw.normal(size=(20, 1)) for draw in draws])
+    over_draws = jax.vmap(cosine, (0, 0, None))
+    cosines = jax.jit(jax.vmap(over_draws, (None, None, 0)))(grams, gradients, jnp.array([1e7, 1e8]))
+    assert cosines.shape == (2, 12)
+    assert np.all(cosines >= 0)
+    assert np.all(cosines < 1)
+
+
+def test_a_warm_start_that_ascends_gives_way_to_the_gradient():
+    """Solved in the large mode and far off in the small one: less is left of the system than at z = 0, and d ascends."""
+    gram, g, gamma = jnp.diag(jnp.array([1.0, 0.01])), jnp.ones((2, 1)), jnp.asarray(1e4)
+    solution = -gamma * (gram @ g) / (1 + gamma * jnp.diagonal(gram)[:, None])
+    products, factor = GramProducts(setting("squared").tangent, gram), ScaledIdentity(jnp.ones(()))
+
+    def cut_off(far):
+        start = solution + far * jnp.array([[0.0], [1.0]])
+        return conjugate_gradients(products, factor, g, gamma, 0.0, 0, start).whitened - start
+
+    np.testing.assert_array_equal(cut_off(90.0), 0.0)  # descends
+    np.testing.assert_allclose(cut_off(-90.0), -solution + 90.0 * jnp.array([[0.0], [1.0]]), rtol=1e-12)
 
 
 @pytest.mark.parametrize("model", ["quadratic", "exact"])

@@ -78,27 +78,18 @@ def test_a_warm_start_goes_on_where_the_last_step_ended():
     assert flat(pseudo) @ flat(jax.grad(system.train_loss)(weights)) > 0
 
 
-def test_a_warm_start_that_does_not_descend_gives_way_to_the_gradient(monkeypatch):
-    """Dual variables of the wrong sign, taken as they are."""
+def test_gamma_may_follow_a_schedule():
+    """As Optax injects it, an array in a compiled step."""
     system, weights = joined()
-    start = -jnp.asarray(CASE.problem.loss.gradient(system.outputs(weights), CASE.problem.y_train)) * NUM_TRAIN
-    transformation = dual_gauss_newton(GAMMA, max_iterations=1, warm_start=(NUM_TRAIN, 3))
-
-    def keep(self, tangent, loss, targets, gamma, initial):
-        size = jnp.asarray(1.0)
-        how = gn.geometry.SolveDiagnostics(
-            size, jnp.asarray(1), size, jnp.asarray(True), iterations=jnp.asarray(1), duality_gap=size
-        )
-        return gn.geometry.dual.DualDirection(initial, tangent.outputs, jnp.asarray(gamma), how)
-
-    monkeypatch.setattr(gn.geometry.dual.QuadraticOracle, "solve", keep)
-    gradient = jax.grad(system.train_loss)(weights)
-    state = transformation.init(weights)._replace(dual_variables=start)
-    pseudo, _ = transformation.update(gradient, state, weights, system=system)
-    np.testing.assert_allclose(flat(pseudo), GAMMA * flat(gradient), rtol=1e-10)
-    state = state._replace(dual_variables=-2 * start)
-    pseudo, _ = transformation.update(gradient, state, weights, system=system)
-    np.testing.assert_allclose(flat(pseudo), 2 * GAMMA * flat(gradient), rtol=1e-10)
+    scheduled = optax.inject_hyperparams(dual_gauss_newton, static_args=("model", "products"))(
+        gamma=lambda count: GAMMA * 2.0**count
+    )
+    state = scheduled.init(weights)
+    for gamma in (GAMMA, 2 * GAMMA):
+        pseudo, state = scheduled.update(weights, state, weights, system=system)
+        plain = dual_gauss_newton(gamma)
+        expected, _ = plain.update(weights, plain.init(weights), weights, system=system)
+        np.testing.assert_allclose(flat(pseudo), flat(expected), rtol=1e-10)
 
 
 def test_the_users_loop_and_iterate_take_the_same_steps():

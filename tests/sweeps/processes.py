@@ -32,6 +32,8 @@ import importlib.machinery, importlib.util, json, os, signal, sys, time
 from pathlib import Path
 
 FOLDER = Path(os.environ["GNFLOW_TEST_ORDERS"])
+# Tests that run in the background of a shell ignore Ctrl-C, and their children with them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def obey(seed):

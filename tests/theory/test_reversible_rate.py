@@ -67,7 +67,7 @@ def failing(certificate):
     return [claim.name for claim in certificate.claims if claim.verdict == Verdict.VIOLATED]
 
 
-@pytest.mark.parametrize("metric", ["identity", "hessian"])
+@pytest.mark.parametrize("metric", ["identity", pytest.param("hessian", marks=pytest.mark.slow)])
 def test_a_reversible_network_follows_the_line_at_rate_one(metric):
     trajectory = reversible_run(metric)
     certificate = verify(trajectory, "exact rate")

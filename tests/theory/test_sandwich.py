@@ -27,7 +27,7 @@ FLOWS = {
 }
 
 
-_SLOW = ("gauss-newton, hessian", "spectral")
+_SLOW = ("gauss-newton, hessian", "spectral", "frozen")
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in _SLOW else n for n in FLOWS])
@@ -70,7 +70,9 @@ def test_a_tolerance_too_loose_to_tell_a_hundredth():
     assert verify(slowed(rough, 0.99), Sandwich()).verdict == Verdict.UNDECIDED
 
 
-@pytest.mark.parametrize(("side", "claim"), [(0, "rate >= rho_low"), (1, "rate <= rho_high")])
+@pytest.mark.parametrize(
+    ("side", "claim"), [pytest.param(0, "rate >= rho_low", marks=pytest.mark.slow), (1, "rate <= rho_high")]
+)
 def test_a_bound_that_is_off_by_two_is_seen(monkeypatch, side, claim):
     """One sample and a kernel that does not move: both bounds are the rate itself."""
     flow = Frozen(GradientFlow())
@@ -167,7 +169,7 @@ NOT_STRONGLY_CONVEX = {
 }
 
 
-@pytest.mark.parametrize("name", NOT_STRONGLY_CONVEX)
+@pytest.mark.parametrize("name", [pytest.param("softmax", marks=pytest.mark.slow), "huber"])
 def test_a_loss_that_is_not_strongly_convex_is_refused(name):
     problem = make_problem(loss=NOT_STRONGLY_CONVEX[name])
     certificate = verify(run(GradientFlow(), problem=problem, stop=None, t1=1e-3), "sandwich")

@@ -30,6 +30,9 @@ class _State(eqx.Module):
     square: Float[Array, ""]  # <r, B r>
     iterations: Int[Array, ""]
     stuck: Bool[Array, ""]
+    descending: tuple[
+        Float[Array, "samples outputs"], Float[Array, "samples outputs"]
+    ]  # the last z that does, its residual
 
 
 def conjugate_gradients(
@@ -49,12 +52,18 @@ def conjugate_gradients(
     minimise the dual one. So the direction is the best there is in its space, each iteration improves it, and neither
     costs a product more.
 
+    Every iterate is a direction of descent, in exact arithmetic. Rounding takes from the iterations their orthogonality where
+    M is ill-conditioned, and then one that is cut off may ascend: the last that descends is returned. So it is with a start
+    from `initial`, of which nothing is promised at all.
+
     (lineax's conjugate gradients know the ordinary inner product only.)
 
     **Arguments:** `product`: with A; `factor`: R; `gradient`: g (N, C); `tol`: the residual to stop at, relative to
     ||b||; `initial`: z to start from, if its residual is smaller than that of z = 0.
     """
-    right = -gamma * factor.transpose_product(product(gradient))
+    pulled = product(gradient)
+    right = -gamma * factor.transpose_product(pulled)
+    steepest = gamma * jnp.sum(gradient * pulled)
     scale = jnp.linalg.norm(right)
     whitened, residual = jnp.zeros_like(right), right
     if initial is not None:
@@ -62,6 +71,10 @@ def conjugate_gradients(
         other = right - finite - gamma * factor.transpose_product(product(factor.product(finite)))
         better = jnp.linalg.norm(other) < scale
         whitened, residual = jnp.where(better, finite, whitened), jnp.where(better, other, residual)
+
+    def descends(whitened: Array) -> Bool[Array, ""]:
+        """-<d, grad L> = gamma g^T A (g + R z) >= 0."""
+        return steepest - jnp.sum(right * whitened) >= 0
 
     def goes_on(state: _State) -> Bool[Array, ""]:
         unsolved = jnp.linalg.norm(state.residual) > tol * scale
@@ -78,17 +91,27 @@ def conjugate_gradients(
         # Not positive only once rounding is all that is left of the residual.
         stuck = ~((curvature > 0) & (square > 0))
         step = jnp.where(stuck, 0.0, square / jnp.where(stuck, 1.0, curvature))
+        whitened, residual = state.whitened + step * search, state.residual - step * mapped
+        down = descends(whitened)
         return _State(
-            whitened=state.whitened + step * search,
-            residual=state.residual - step * mapped,
+            whitened=whitened,
+            residual=residual,
             search=search,
             image=image,
             square=jnp.where(stuck, 1.0, square),
             iterations=state.iterations + jnp.where(stuck, 0, 1),
             stuck=stuck,
+            descending=(
+                jnp.where(down, whitened, state.descending[0]),
+                jnp.where(down, residual, state.descending[1]),
+            ),
         )
 
     nothing, none, yet = jnp.zeros_like(right), jnp.zeros((), dtype=int), jnp.zeros((), dtype=bool)
-    first = _State(whitened, residual, nothing, nothing, square=jnp.ones(()), iterations=none, stuck=yet)
+    down = descends(whitened)
+    descending = jnp.where(down, whitened, 0.0), jnp.where(down, residual, right)
+    first = _State(
+        whitened, residual, nothing, nothing, square=jnp.ones(()), iterations=none, stuck=yet, descending=descending
+    )
     last = jax.lax.while_loop(goes_on, iterate, first)
-    return Solution(last.whitened, last.residual, scale, last.iterations)
+    return Solution(*last.descending, scale, last.iterations)
