@@ -82,6 +82,17 @@ def test_steps_have_directions_and_no_clock():
     assert not any("does not rise" in claim.name for claim in certificate.claims)
 
 
+def test_rounding_where_the_residual_lies_in_slow_modes_accuses_nobody():
+    """Two samples that are nearly one, with other targets: J^T g all but cancels, and <g, J d> is not known to 16 digits."""
+    problem, network = PROBLEMS["squared"]()
+    nearly = gn.Problem(problem.x_train.at[1].set(problem.x_train[0] + 1e-5), problem.y_train)
+    steps = gn.iterate(nearly, network, DualGaussNewtonFlow(1e4), step_size=1.0, num_steps=400, save_every=400)
+    certificate = verify(steps, DualDirections())
+    assert certificate.verdict == Verdict.HOLDS, str(certificate)
+    (falls,) = [claim for claim in certificate.claims if "falls in every" in claim.name]
+    assert 1e-13 < abs(falls.slack) < falls.tolerance
+
+
 def test_a_record_that_rises_violates_it(squared):
     loss = squared.data.train_loss.to_numpy().copy()
     loss[len(loss) // 2 :] *= 3
