@@ -52,8 +52,7 @@ def explicit_steps(data: xr.Dataset, curves: xr.Dataset, rate: xr.DataArray) -> 
 
     **Arguments:** `data`: of `gnflow.load`; `curves`: of `load_curves`; `rate`: rho over the curves' saves.
     """
-    times = curves["flow_time"] if "flow_time" in curves else curves["time"]
-    rate, times = xr.broadcast(rate, times)
+    rate, times = xr.broadcast(rate, curves["flow_time"])
     steps = 0.5 * (rate + rate.shift(save=1)) * (times - times.shift(save=1))
     found = steps.sum("save", min_count=1).where(~data["failed"])
     found.attrs = {"long_name": "explicit steps to the end", "units": "steps"}

@@ -55,7 +55,7 @@ class DualDirections(AbstractTheorem):
         checks = [Check.fact("the flow is a dual Gauss-Newton flow", isinstance(flow, DualGaussNewtonFlow))]
         if not isinstance(flow, DualGaussNewtonFlow):
             return Hypotheses(tuple(checks))
-        slope = float(tree_norm(jax.grad(evidence.system.train_loss)(evidence.start)))
+        slope = _slope(evidence.system, evidence.start)
         checks.append(Check("||grad L|| > 0 at the start", slope, ">", 0.0))
         if evidence.is_continuous and slope > 0:
             checks.append(evidence.repeated(evidence.second_run))
@@ -66,7 +66,7 @@ class DualDirections(AbstractTheorem):
         flow, system = evidence.flow, evidence.system
         assert isinstance(flow, DualGaussNewtonFlow)
         ends = {"at the start": evidence.start, "at the end": evidence.end}
-        ends = {where: weights for where, weights in ends.items() if _moves(system, weights)}
+        ends = {where: weights for where, weights in ends.items() if _slope(system, weights) > 0}
         sequences = [_sequence(flow, system, weights, where) for where, weights in ends.items()]
         found = [one for sequence in sequences for one in sequence]
         claims = [_descent(found), _gap(sequences)]
@@ -108,8 +108,9 @@ class _Found:
     gradient_rounding: float
 
 
-def _moves(system: System, weights: PyTree) -> bool:
-    return float(tree_norm(jax.grad(system.train_loss)(weights))) > 0
+def _slope(system: System, weights: PyTree) -> float:
+    """||grad L||."""
+    return float(tree_norm(jax.grad(system.train_loss)(weights)))
 
 
 def _sequence(flow: DualGaussNewtonFlow, system: System, weights: PyTree, where: str) -> list[_Found]:

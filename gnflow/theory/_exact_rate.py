@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from .._core import tree_size
-from ..flows import AbstractFlow, GaussNewtonFlow, ReversibleGaussNewtonFlow, SpectralFlow
+from ..flows import AbstractFlow, DualGaussNewtonFlow, GaussNewtonFlow, ReversibleGaussNewtonFlow, SpectralFlow
 from ..geometry.damping import AbstractDamping, Constant, Exponential, SmallestEigenvalue
 from ..geometry.directions import ConjugateGradients
 from ..losses import ScaledIdentity, SquaredLoss
@@ -160,6 +160,8 @@ def metric_scale(evidence: Evidence) -> tuple[float | None, bool]:
     For flows with the squared loss, whose Hessian is I/N. A metric of the user's is compared at the first and last outputs.
     """
     flow, system = evidence.flow, evidence.system
+    if isinstance(flow, DualGaussNewtonFlow):
+        return 1 / system.problem.num_train, True
     if not isinstance(flow, GaussNewtonFlow):
         return 1.0, True
     factors = [

@@ -10,20 +10,25 @@ _SAFETY = 2.0
 _SHARED_STEPS = 4
 
 
-def relative_step_errors(evidence: Evidence, residual_norms: np.ndarray) -> np.ndarray:
+def relative_step_errors(
+    evidence: Evidence, residual_norms: np.ndarray, largest_eigenvalue: float | None = None
+) -> np.ndarray:
     """What one step may change ||f - y|| by, relative to each of `residual_norms`, (k,), as the solver promises.
 
     rtol + atol/rms(f - y) where steps are judged in the outputs (docs/theory.md, The error norm in function space); where they
     are judged by the weights alone, the rms of their error times sqrt(P sigma_max).
+
+    **Arguments:** `largest_eigenvalue`: sigma_max over the run; by default what the second run measured of it.
     """
     settings, problem = evidence.trajectory.settings, evidence.system.problem
     if settings["error_norm"] == "function":
         with np.errstate(divide="ignore"):
             return settings["rtol"] + settings["atol"] * np.sqrt(problem.num_train) / residual_norms
-    assert evidence.second_run is not None
-    largest = float(evidence.second_run.data.band_largest.max())
+    if largest_eigenvalue is None:
+        assert evidence.second_run is not None
+        largest_eigenvalue = float(evidence.second_run.data.band_largest.max())
     with np.errstate(divide="ignore"):
-        return np.sqrt(largest) * weight_step_error(evidence) / residual_norms
+        return np.sqrt(largest_eigenvalue) * weight_step_error(evidence) / residual_norms
 
 
 def weight_step_error(evidence: Evidence) -> float:

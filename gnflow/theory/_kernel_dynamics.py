@@ -67,7 +67,7 @@ class KernelDynamics(AbstractTheorem):
         ]
         if not all(check.met for check in checks):
             return Hypotheses(tuple(checks))
-        scale, known = _scale(evidence)
+        scale, known = metric_scale(evidence)
         checks.append(Check("H = c I", float(scale is not None), "==", 1.0, rigorous=known))
         checks += solve_accuracy(evidence)
         checks.append(_linearity(evidence))
@@ -153,7 +153,7 @@ class _Kernel:
     def of(cls, evidence: Evidence) -> "_Kernel":
         """The kernel of a run at its start."""
         system, flow = evidence.system, evidence.flow
-        scale, _ = _scale(evidence)
+        scale, _ = metric_scale(evidence)
         assert scale is not None
         damping, damping_error = _recorded_damping(evidence)
         if isinstance(flow, GradientFlow):
@@ -265,13 +265,6 @@ def _linearity(evidence: Evidence) -> Check:
         remark=f"{type(evidence.trajectory.initial_model).__name__}, "
         + ("linear by its structure" if by_structure else "measured at the end of the run only"),
     )
-
-
-def _scale(evidence: Evidence) -> tuple[float | None, bool]:
-    """c of H = c I, as `metric_scale` gives it; 1/N for the dual flow, whose H is the loss's Hessian."""
-    if isinstance(evidence.flow, DualGaussNewtonFlow):
-        return 1 / evidence.system.problem.num_train, True
-    return metric_scale(evidence)
 
 
 def _recorded_damping(evidence: Evidence) -> tuple[float, float]:

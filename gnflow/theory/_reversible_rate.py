@@ -8,7 +8,7 @@ from ..simulate import Trajectory
 from ._base import Hypotheses
 from ._check import Check
 from ._evidence import Evidence
-from ._integration_error import relative_step_errors, weight_step_error
+from ._integration_error import relative_step_errors
 
 # f' = -e with e = N grad L for the identity metric, e = H^+ grad L for the Hessian. The squared loss has grad L = (f - y)/N and
 # H = I/N: e = f - y either way.
@@ -65,8 +65,7 @@ def block_step_errors(evidence: Evidence, residual_norms: np.ndarray) -> np.ndar
     repeated = _directions(evidence)
     assert repeated is not None
     largest = float(repeated.data.ntk_largest_eigenvalue.max())
-    with np.errstate(divide="ignore"):
-        return np.sqrt(largest) * weight_step_error(evidence) / residual_norms
+    return relative_step_errors(evidence, residual_norms, largest)
 
 
 def _directions(evidence: Evidence) -> Trajectory | None:
