@@ -9,10 +9,13 @@ class ResultCode(enum.StrEnum):
 
     STOP_RULE_MET = "stop_rule_met"
     STOP_RULE_MET_AT_START = "stop_rule_met_at_start"
+    STATIONARY = "stationary"
     TIME_REACHED = "time_reached"
     NUM_STEPS_REACHED = "num_steps_reached"
+    HORIZON_REACHED = "horizon_reached"
     MAX_STEPS_REACHED = "max_steps_reached"
     STEP_SIZE_TOO_SMALL = "step_size_too_small"
+    INACCURATE = "inaccurate"
     NON_FINITE = "non_finite"
     DIRECTION_FAILED = "direction_failed"
     SOLVER_FAILED = "solver_failed"
@@ -25,6 +28,8 @@ class ResultCode(enum.StrEnum):
 
 _FAILURES = frozenset(
     {
+        ResultCode.HORIZON_REACHED,
+        ResultCode.INACCURATE,
         ResultCode.MAX_STEPS_REACHED,
         ResultCode.STEP_SIZE_TOO_SMALL,
         ResultCode.NON_FINITE,
