@@ -42,6 +42,7 @@ class GaussNewtonFlow(AbstractLinearisedFlow):
     """
 
     # In a singular metric the part of g outside its image is not moved, and may be moved against (Huber's Hessian).
+    rests_with_gradient: ClassVar[bool] = True
     never_ascends: ClassVar[bool] = False
     is_stiff: ClassVar[bool] = False
 

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, PyTree
 from .._core import look_up, tree_rms
 from ..geometry import AbstractTangent, System
 from ._progress import report
+from ._watch import Watch
 
 _SMALLEST_RELATIVE_STEP = 1e-13
 _SMALLEST_ERROR = 1e-12
@@ -140,9 +141,10 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
     def init(
         self, terms: Any, t0: Any, t1: Any, y0: Any, dt0: Any, args: Any, func: Any, error_order: Any
     ) -> tuple[Any, Any]:
-        """The first step ends at t0 + dt0. The state: the PID rule's; of the last accepted step the loss and the difficulty."""
+        """The first step ends at t0 + dt0. The state: the PID rule's; of the last accepted step the loss and the
+        difficulty; what the stop rules with a history have come to."""
         end, state = self._inner().init(terms, t0, t1, jnp.zeros(()), dt0, args, func, error_order)
-        return end, (state, args.system.train_loss(y0[0]), jnp.zeros(()))
+        return end, (state, args.system.train_loss(y0[0]), jnp.zeros(()), Watch.begin(args))
 
     def adapt_step_size(
         self,
@@ -157,7 +159,7 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
     ) -> tuple[Any, Any, Any, Any, Any, Any]:
         """Judge the step by the scaled error and let the PID rule choose the next."""
         (weights, _), (candidate, _), (error, _) = y0, y1_candidate, y_error
-        system, (inner_state, before, previous) = args.system, controller_state
+        system, (inner_state, before, previous, watch) = args.system, controller_state
         tangent = system.tangent(candidate)
         after = system.loss.value(tangent.outputs, system.problem.y_train)
         change = Change(weights, candidate, error, tangent, before, after)
@@ -183,5 +185,8 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
         next_end = next_start + growth * (t1 - t0)
         vanishing = ~keep & (next_end - next_start <= _SMALLEST_RELATIVE_STEP * (next_start + args.time_scale))
         result = diffrax.RESULTS.where(vanishing, diffrax.RESULTS.dt_min_reached, result)
+        watch = watch.after(args, t1, y1_candidate, tangent, keep)
+        result = diffrax.RESULTS.where(watch.over, diffrax.RESULTS.event_occurred, result)
+        next_end = Watch.limited(args, next_start, next_end)
         memory = jax.tree.map(lambda new, old: jnp.where(keep, new, old), (after, difficulty), (before, previous))
-        return keep, next_start, next_end, jump, (state, *memory), result
+        return keep, next_start, next_end, jump, (state, *memory, watch), result
