@@ -34,7 +34,7 @@ def advice(system: System, weights: PyTree, eigenvalues: Float[np.ndarray, " row
     return "; ".join(said)
 
 
-def of_inputs(x: Array) -> list[str]:
+def of_inputs(x: Array | np.ndarray) -> list[str]:
     """What is unusual about the scale of the inputs (N, d), or any shape of one input."""
     columns = np.asarray(x, dtype=float).reshape(len(x), -1)
     mean, spread = columns.mean(axis=0), columns.std(axis=0)
