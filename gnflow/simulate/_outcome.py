@@ -18,6 +18,7 @@ from ._standstill import why_still
 from ._watch import Watch
 from .stop import AbstractStopRule
 
+_RISE = 0.01  # of the first loss: more than steps within their tolerance make
 FIRST_LOSS = "the training loss of the initial model is not finite"
 
 
@@ -25,7 +26,8 @@ FIRST_LOSS = "the training loss of the initial model is not finite"
 class End:
     """The end of an integration.
 
-    **Attributes:** `time`, `weights`; `last`, `first`: what was measured there and at the start; `system`, `measurement`.
+    **Attributes:** `time`, `weights`; `last`, `first`: what was measured there and at the start; `system`, `measurement`;
+    `highest`: the largest training loss that was saved.
     """
 
     time: float
@@ -34,6 +36,7 @@ class End:
     first: Evaluation
     system: System
     measurement: Measurement
+    highest: float
 
     @property
     def where(self) -> str:
@@ -136,10 +139,10 @@ def _margin_from_here(rule: AbstractStopRule, end: End) -> Float[Array, ""]:
 
 def _why_so_many_steps(chosen: SolverChoice, end: End) -> str:
     """What may have made the steps short, and what to do about it."""
-    if end.loss > float(end.first.values["train_loss"]):
+    if end.highest > (1 + _RISE) * float(end.first.values["train_loss"]):
         return (
-            "the loss is above its first value, so that the steps are not short enough: tighten rtol, damp more or take a "
-            "smoother activation before allowing more of them."
+            f"the loss rose to {end.highest:.3e}, above its first value, so that the steps are not short "
+            "enough: tighten rtol, damp more or take a smoother activation before allowing more of them."
         )
     if isinstance(chosen.solver, diffrax.AbstractERK):
         return (

@@ -138,7 +138,7 @@ def simulate(
         "num_accepted_steps": 0,
         "num_rejected_steps": 0,
     }
-    at_start = End(0.0, weights, start.evaluation, start.evaluation, system, measurement)
+    at_start = End(0.0, weights, start.evaluation, start.evaluation, system, measurement, highest=0.0)
     if already is not None:
         result = met_at_start(already, rules, at_start)
     elif not np.isfinite(float(start.evaluation.values["train_loss"])):
@@ -183,7 +183,8 @@ def simulate(
         saved_times, saved_rows = _saved(solution, end)
         times += [*saved_times, end]
         rows += [*saved_rows, last.values]
-        ended = End(end, final_weights, last, start.evaluation, system, measurement)
+        highest = max(float(row["train_loss"]) for row in rows)
+        ended = End(end, final_weights, last, start.evaluation, system, measurement, highest)
         result = integration_result(solution, chosen, rules, t1, ended)
         stats |= _step_counts(solution, chosen.solver)
         if chosen.needs_linearisation:
