@@ -13,6 +13,7 @@ from ..flows import AbstractFlow, AbstractLinearisedFlow
 from ..geometry import Decomposition, System
 from ..solvers import LinearisedTerm
 from ._controller import ResidualController
+from ._global_error import ErrorCarryingSolver
 from ._measure import Evaluation, Measurement, Values
 from ._stop import AbstractStopRule
 from ._stop_time import StopTimeBisection
@@ -113,13 +114,13 @@ def integrate(
     event = diffrax.Event(_smallest_margin, root_finder, direction=False) if args.rules else None
     return diffrax.diffeqsolve(
         _linearised_term(args) if needs_linearisation else diffrax.ODETerm(_vector_field),
-        solver,
+        ErrorCarryingSolver(solver),
         t0=0.0,
         t1=t1,
         dt0=dt0,
         y0=(weights, integrals),
         args=args,
-        saveat=diffrax.SaveAt(subs=subs),
+        saveat=diffrax.SaveAt(subs=subs, controller_state=True),
         stepsize_controller=controller,
         event=event,
         # Nothing differentiates through a run: plain loops compile faster than those that keep checkpoints.

@@ -3,30 +3,29 @@
 import time
 from typing import Any
 
-import diffrax
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PyTree
+from jaxtyping import Array
 
 from .._core import ConfigError, Result, ResultCode
 from ..flows import AbstractFlow, AbstractLinearisedFlow
 from ..geometry import Decomposition, System
 from ..problems import Problem
-from ..solvers import choose_solver, stages_per_step
+from ..solvers import SolverChoice, choose_solver
+from ._accuracy import accurate_solution
 from ._arguments import DEFAULT_ATOL, DEFAULT_MAX_STEPS, DEFAULT_STOP, check_simulate
-from ._controller import ResidualController, get_error_norm
-from ._integrate import Arguments, Start, integrate, linearisation_at, measure, start_run
-from ._measure import Evaluation, Measurement, Values, numbers_as_arrays
-from ._outcome import FIRST_LOSS, direction_stats, integration_result, stack_solves, with_solve_warning
+from ._controller import get_error_norm
+from ._integrate import Arguments, Start, linearisation_at, start_run
+from ._measure import Measurement, numbers_as_arrays
+from ._outcome import FIRST_LOSS, direction_stats, stack_solves, with_solve_warning
 from ._progress import ProgressBar, progress_bar
+from ._solution import Integration, linearisation_stats
 from ._stop import AbstractStopRule, stop_rules
 from ._trajectory import SimulationError, Trajectory, make_dataset, stack_rows
 
 _LEADING_MODE = Decomposition(dense_limit=0, rank=1, power=2)
 _SAVES_PER_DECADE = 10
-_FIRST_STEP = 0.03  # of the time scale of the first loss decrease; the error control shortens it where that is too long
 _FIRST_SAVE = 0.01  # of that time scale: features may move before the loss does
 _HORIZON_DECADES = 18  # of flow time after the first save, when no t1 is given
 
@@ -101,8 +100,10 @@ def simulate(
         rates, _, _ = linearisation_at(jnp.zeros(()), weights, system, measurement.flow, _LEADING_MODE)
         return t1 * float(jnp.max(rates))
 
-    chosen = choose_solver(solver, linearised, linearised and dynamics.is_stiff, rtol, stiffness)
-    rtol = chosen.rtol if rtol is None else rtol
+    def choose(tolerance: float | None) -> SolverChoice:
+        return choose_solver(solver, linearised, linearised and dynamics.is_stiff, tolerance, stiffness)
+
+    chosen = choose(rtol)
     save_times, horizon = _save_times(saveat, t1, float(start.time_scale))
     settings = {
         "kind": "simulate",
@@ -110,14 +111,14 @@ def simulate(
         "stop": rules,
         "saveat": None if saveat is None else np.asarray(saveat, dtype=float),
         "solver": chosen.name,
-        "rtol": rtol,
+        "rtol": chosen.rtol if rtol is None else rtol,
         "atol": atol,
         "error_norm": error_norm,
         "metrics": tuple(metrics),
         "max_steps": max_steps,
     }
     already = rule_met(rules, start.margins)
-    times, rows, last = [0.0], [start.evaluation.values], start.evaluation
+    times, rows, last = np.zeros(1), [start.evaluation.values], start.evaluation
     final_weights = weights
     stats: dict[str, Any] = {
         "solver": chosen.name,
@@ -125,21 +126,13 @@ def simulate(
         "num_steps": 0,
         "num_accepted_steps": 0,
         "num_rejected_steps": 0,
+        "estimated_error": 0.0,
     }
     if already is not None:
         result = Result(ResultCode.STOP_RULE_MET_AT_START, f"{already.describe()} before any step was taken", 0.0)
     elif not np.isfinite(float(start.evaluation.values["train_loss"])):
         result = Result(ResultCode.NON_FINITE, FIRST_LOSS, 0.0)
     else:
-        longest, *tolerances = numbers_as_arrays((float(horizon), float(rtol), float(atol)))
-        controller = ResidualController(
-            *tolerances,
-            error_norm=get_error_norm(error_norm),
-            monotone=linearised and dynamics.never_ascends,
-            min_growth=chosen.min_growth,
-            max_growth=chosen.max_growth,
-            anticipation=chosen.anticipation,
-        )
         bar = ProgressBar(float(start.evaluation.values["train_loss"]), rules, "flow time") if progress else None
         with progress_bar(bar) as number:
             args = Arguments(
@@ -149,36 +142,42 @@ def simulate(
                 arrays_rules,
                 start.stop_memories,
                 start.time_scale,
-                longest,
+                jnp.asarray(float(horizon)),
                 number,
             )
-            solution = integrate(
-                weights,
-                start.integrals,
-                args,
-                chosen.solver,
-                chosen.needs_linearisation,
-                controller,
-                jnp.asarray(save_times),
-                longest,
-                jnp.minimum(_FIRST_STEP * start.time_scale, longest),
-                max_steps,
+            integration = Integration(
+                weights=weights,
+                args=args,
+                start=start,
+                choose=lambda tolerance: chosen if tolerance == chosen.rtol and rtol is None else choose(tolerance),
+                rules=rules,
+                t1=t1,
+                save_times=save_times,
+                atol=atol,
+                error_norm=get_error_norm(error_norm),
+                monotone=linearised and dynamics.never_ascends,
+                max_steps=max_steps,
             )
-            jax.block_until_ready(solution)
+            minimum = float(system.loss.minimum(problem.y_train))
+            judged = accurate_solution(integration, rtol, chosen.rtol, minimum)
             jax.effects_barrier()  # the bar has heard of the last step
-        end, final_weights, last = _end(solution, weights, system, measurement, start)
-        saved_times, saved_rows = _saved(solution, end)
-        times += [*saved_times, end]
-        rows += [*saved_rows, last.values]
-        result = integration_result(solution, chosen, rules, end, t1, last)
-        stats |= _step_counts(solution, chosen.solver)
-        if chosen.needs_linearisation:
-            stats |= _linearisation_stats(end, final_weights, system, measurement.flow, chosen.solver)
+        solution, result = judged.solution, judged.result
+        times, rows, last, final_weights = solution.times, solution.rows, solution.last, solution.weights
+        settings |= {"solver": solution.chosen.name, "rtol": solution.rtol}
+        stats |= {"solver": solution.chosen.name, "solver_reason": solution.chosen.reason, **solution.counts}
+        stats |= {
+            "estimated_error": judged.error,
+            "estimated_error_from": judged.known_from,
+            "promised_error": judged.promised,
+            "num_solutions": judged.count,
+        }
+        if solution.chosen.needs_linearisation:
+            stats |= linearisation_stats(solution, system, measurement)
     data = make_dataset(
         stack_rows(rows),
         variables,
         "time",
-        np.asarray(times),
+        times,
         {"long_name": "flow time", "units": "flow time", "reference": "docs/time_units.md"},
     )
     stats |= direction_stats(last.diagnostics)
@@ -229,47 +228,3 @@ def rule_met(rules: tuple[AbstractStopRule, ...], margins: tuple[Array, ...]) ->
         if float(margin) <= 0:
             return rule
     return None
-
-
-def _end(
-    solution: diffrax.Solution, first_weights: PyTree, system: System, measurement: Measurement, start: Start
-) -> tuple[float, PyTree, Evaluation]:
-    """Time, weights (a tree like `first_weights`) and what is measured at the end of an integration."""
-    assert solution.ts is not None
-    assert solution.ys is not None
-    end = solution.ts[1][0]
-    leaves, integrals, _ = jax.tree.map(lambda leaf: leaf[0], solution.ys[1])
-    weights = jax.tree.unflatten(jax.tree.structure(first_weights), leaves)
-    return float(end), weights, measure(end, weights, integrals, system, measurement, start.memories)
-
-
-def _saved(solution: diffrax.Solution, end: float) -> tuple[list[float], list[Values]]:
-    """Times and rows saved strictly inside the run; slots that were not reached hold inf, or repeat the end."""
-    assert solution.ts is not None
-    assert solution.ys is not None
-    times = np.asarray(solution.ts[0])
-    columns = jax.device_get(solution.ys[0])
-    inside = np.flatnonzero((times > 0) & (times < end))
-    return [float(times[i]) for i in inside], [{name: column[i] for name, column in columns.items()} for i in inside]
-
-
-def _linearisation_stats(
-    end: float, weights: PyTree, system: System, flow: AbstractFlow, solver: Any
-) -> dict[str, int | float]:
-    """How much of the flow's Jacobian the solver saw, and at the end of the run how well, where it was not all of it."""
-    arguments = (jnp.asarray(end), weights, system, flow, solver.decomposition)
-    rank = eqx.filter_eval_shape(linearisation_at, *arguments)[0].shape[0]
-    stats: dict[str, int | float] = {"linearisation_rank": rank, "linearisation_size": system.problem.y_train.size}
-    if rank < system.problem.y_train.size:
-        _, residual, left_out = linearisation_at(*arguments)
-        stats |= {"final_linearisation_residual": float(residual), "final_fastest_rate_left_out": float(left_out)}
-    return stats
-
-
-def _step_counts(solution: diffrax.Solution, solver: diffrax.AbstractAdaptiveSolver) -> dict[str, int]:
-    names = ("num_steps", "num_accepted_steps", "num_rejected_steps")
-    counts = {name: int(solution.stats[name]) for name in names}
-    stages = stages_per_step(solver)
-    if stages is not None:
-        counts["num_velocity_evaluations"] = stages * counts["num_steps"] + 1
-    return counts
