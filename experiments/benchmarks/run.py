@@ -12,6 +12,7 @@ HERE = Path(__file__).parent
 BENCHMARKS = {
     "velocity_cost": ["velocity_cost.py"],
     "step_cost": ["step_cost.py"],
+    "error_estimate": ["error_estimate.py"],
     "convergence": ["convergence.py"],
     "schemes": ["schemes.py"],
     "work_precision": ["work_precision.py"],
