@@ -135,7 +135,7 @@ def simulate(
         controller = ResidualController(
             *tolerances,
             error_norm=get_error_norm(error_norm),
-            monotone=linearised and dynamics.never_ascends,
+            monotone=linearised and dynamics.never_ascends(system),
             min_growth=chosen.min_growth,
             max_growth=chosen.max_growth,
             anticipation=chosen.anticipation,
