@@ -66,13 +66,15 @@ class AbstractOutputFlow(AbstractFlow):
 class AbstractLinearisedFlow(AbstractOutputFlow):
     """A flow that knows the low-rank part of its Jacobian, which the exponential and the implicit solver take.
 
-    **Attributes:** `never_ascends`: whether the loss cannot increase along the flow, whatever the loss (docs/theory.md, exact
-    fact 5), so that a step which raises it is in error; `is_stiff`: whether the rates of its modes spread with the spectrum of
-    the Gram matrix.
+    **Attributes:** `is_stiff`: whether the rates of its modes spread with the spectrum of the Gram matrix.
     """
 
-    never_ascends: ClassVar[bool] = False
     is_stiff: ClassVar[bool] = True
+
+    def never_ascends(self, system: System) -> bool:
+        """Whether the loss of `system` cannot increase along the flow where J is continuous (docs/theory.md, exact fact 5), so
+        that a step which raises it is in error. False, which is always safe, for a flow that does not say."""
+        return False
 
     @abc.abstractmethod
     def linearisation(

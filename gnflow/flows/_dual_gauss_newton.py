@@ -34,7 +34,6 @@ class DualGaussNewtonFlow(AbstractLinearisedFlow):
     **Raises:** `ConfigError` for other numbers or names.
     """
 
-    never_ascends: ClassVar[bool] = True
     is_stiff: ClassVar[bool] = True
 
     gamma: float = 1.0
@@ -55,6 +54,10 @@ class DualGaussNewtonFlow(AbstractLinearisedFlow):
     def oracle(self) -> AbstractDirectionOracle:
         """What finds d."""
         return direction_oracle_kinds[self.model](self.max_iterations, self.tol, self.products)
+
+    def never_ascends(self, system: System) -> bool:
+        """True, for either model and any number of iterations: every d is a direction of descent (docs/dual.md)."""
+        return True
 
     def direction(self, time: Float[Array, ""], tangent: AbstractTangent, system: System) -> Direction:
         """a = (1 + gamma) alpha/N with the dual variables alpha of d = -(gamma/N) J^T alpha."""

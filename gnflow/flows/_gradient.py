@@ -20,7 +20,6 @@ class GradientFlow(AbstractLinearisedFlow):
     **Raises:** `ConfigError` for another string or a negative number.
     """
 
-    never_ascends: ClassVar[bool] = True
     is_stiff: ClassVar[bool] = True
 
     mobility: float | Literal["model"] = "model"
@@ -31,6 +30,10 @@ class GradientFlow(AbstractLinearisedFlow):
                 raise ConfigError(f"mobility = {self.mobility!r}; expected a number of at least 0, or 'model'.")
         elif isinstance(self.mobility, int | float):
             require_non_negative(ConfigError, mobility=self.mobility)
+
+    def never_ascends(self, system: System) -> bool:
+        """True: dL/dt = -m |J^T g|^2."""
+        return True
 
     def direction(self, time: Float[Array, ""], tangent: AbstractTangent, system: System) -> Direction:
         """a = m g; there is nothing to solve."""

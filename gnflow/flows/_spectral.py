@@ -37,7 +37,6 @@ class SpectralFlow(AbstractLinearisedFlow):
     **Raises:** `ConfigError` if `power` is outside [0, 1].
     """
 
-    never_ascends: ClassVar[bool] = True
     is_stiff: ClassVar[bool] = True
 
     power: float = 0.5
@@ -46,6 +45,10 @@ class SpectralFlow(AbstractLinearisedFlow):
     def __check_init__(self):
         if isinstance(self.power, int | float) and not 0 <= self.power <= 1:
             raise ConfigError(f"power = {self.power!r}; expected a number from 0 (gradient flow) to 1 (Gauss-Newton).")
+
+    def never_ascends(self, system: System) -> bool:
+        """True: dL/dt = -g^T A psi(A) g."""
+        return True
 
     def direction(self, time: Float[Array, ""], tangent: AbstractTangent, system: System) -> Direction:
         """a = psi(A) g over the modes above the rank cut-off; the others do not move the weights.
