@@ -37,11 +37,16 @@ from ._core import (
 from .geometry import System as System, damping as damping, directions as directions
 from .problems import Problem as Problem
 from .simulate import (
+    AbstractStopRule as AbstractStopRule,
     GradientNorm as GradientNorm,
+    LossPlateau as LossPlateau,
     Movement as Movement,
     RelativeLoss as RelativeLoss,
     SimulationError as SimulationError,
+    Stationary as Stationary,
+    TestLoss as TestLoss,
     Trajectory as Trajectory,
+    VelocityNorm as VelocityNorm,
     iterate as iterate,
     simulate as simulate,
 )

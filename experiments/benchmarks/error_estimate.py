@@ -24,9 +24,16 @@ class Blind(_global_error.ErrorCarryingSolver):
     """The inner solver alone, in the form that the controller takes."""
 
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
+        """One step of the inner solver, and no error."""
         state, error = solver_state
         y1, local, dense_info, state, result = self.inner.step(terms, t0, t1, y0, args, state, made_jump)
-        return y1, _global_error.StepErrors(local, jax.tree.map(jnp.zeros_like, error)), dense_info, (state, error), result
+        return (
+            y1,
+            _global_error.StepErrors(local, jax.tree.map(jnp.zeros_like, error)),
+            dense_info,
+            (state, error),
+            result,
+        )
 
 
 def versions_of_integrate():
@@ -85,9 +92,8 @@ def main(repeats: int) -> None:
             "steps": stats["num_steps"],
             "solver": stats["solver"],
         }
-        rows.append(
-            [name, stats["solver"], stats["num_steps"], seconds["without"], ratio, stats["estimated_error"], stats["num_solutions"]]
-        )
+        counts = [stats["estimated_error"], stats["num_solutions"]]
+        rows.append([name, stats["solver"], stats["num_steps"], seconds["without"], ratio, *counts])
         print(aligned(["run", "solver", "steps", "s without", "ratio", "error", "solutions"], rows[-1:]), flush=True)
     store("error_estimate", {"most": MOST, "runs": numbers, "peak_gib": peak_memory_gib()})
     print(aligned(["run", "solver", "steps", "s without", "ratio", "error", "solutions"], rows))

@@ -78,24 +78,28 @@ def build_integration(table: Mapping[str, Any], path: str) -> tuple[Callable[...
 
 
 def check_stop(table: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """A [stop] table: stop rules by kind, each with its tolerance; the first that is met ends the run.
+    """A [stop] table: stop rules by kind, each with its first number (a tolerance, a patience) or a table of its options; the
+    first that is met ends the run.
 
-    **Raises:** `ConfigError` for an unknown rule or a tolerance that is no number.
+    **Raises:** `ConfigError` for an unknown rule or option, or a value that is no number.
     """
     checked = {}
-    for kind, tolerance in table.items():
+    for kind, value in table.items():
         if kind not in _RULES:
             raise ConfigError(f"{path}: unknown stop rule {kind!r}; {nearest_name(kind, _RULES)}")
-        checked[kind] = NUMBER.check(tolerance, f"{path}.{kind}")
+        if isinstance(value, Mapping):
+            checked[kind] = Options(_RULES[kind]).check(value, f"{path}.{kind}", f"stop rule {kind!r}")
+        else:
+            checked[kind] = NUMBER.check(value, f"{path}.{kind}")
     return checked
 
 
 def build_stop(table: Mapping[str, Any], path: str) -> tuple[Any, ...]:
     """The stop rules."""
     rules = []
-    for kind, tolerance in table.items():
+    for kind, value in table.items():
         with at(f"{path}.{kind}"):
-            rules.append(_RULES[kind](tolerance))
+            rules.append(_RULES[kind](**value) if isinstance(value, Mapping) else _RULES[kind](value))
     return tuple(rules)
 
 

@@ -69,7 +69,7 @@ class RunSpec:
     model: Mapping[str, Any]
     flow: Mapping[str, Any]
     integration: Mapping[str, Any]
-    stop: Mapping[str, float] | None
+    stop: Mapping[str, Any] | None
     metrics: tuple[Mapping[str, Any], ...]
 
     @property

@@ -13,7 +13,13 @@ from ..problems import Problem
 
 
 class AbstractFlow(eqx.Module):
-    """dw/dt = velocity(t, w; system). A flow composes its parts; it knows nothing of how it is integrated."""
+    """dw/dt = velocity(t, w; system). A flow composes its parts; it knows nothing of how it is integrated.
+
+    **Attributes:** `rests_with_gradient`: whether the velocity vanishes where J^T g does, and with it: w' = -J^T K g with a
+    symmetric positive semi-definite K of the range of J. A flow with weight decay does not.
+    """
+
+    rests_with_gradient: ClassVar[bool] = False
 
     @property
     def trainable(self) -> str | tuple[str, ...]:

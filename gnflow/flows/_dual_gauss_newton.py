@@ -34,6 +34,7 @@ class DualGaussNewtonFlow(AbstractLinearisedFlow):
     **Raises:** `ConfigError` for other numbers or names.
     """
 
+    rests_with_gradient: ClassVar[bool] = True
     is_stiff: ClassVar[bool] = True
 
     gamma: float = 1.0

@@ -44,6 +44,7 @@ class GaussNewtonFlow(AbstractLinearisedFlow):
     **Raises:** `ConfigError` for an unknown metric name.
     """
 
+    rests_with_gradient: ClassVar[bool] = True
     is_stiff: ClassVar[bool] = False
 
     metric: AbstractOutputMetric = eqx.field(converter=get_output_metric, default=IdentityMetric())

@@ -20,6 +20,7 @@ class GradientFlow(AbstractLinearisedFlow):
     **Raises:** `ConfigError` for another string or a negative number.
     """
 
+    rests_with_gradient: ClassVar[bool] = True
     is_stiff: ClassVar[bool] = True
 
     mobility: float | Literal["model"] = "model"

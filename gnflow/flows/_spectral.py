@@ -37,6 +37,7 @@ class SpectralFlow(AbstractLinearisedFlow):
     **Raises:** `ConfigError` if `power` is outside [0, 1].
     """
 
+    rests_with_gradient: ClassVar[bool] = True
     is_stiff: ClassVar[bool] = True
 
     power: float = 0.5

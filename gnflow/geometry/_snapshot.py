@@ -18,7 +18,8 @@ class Snapshot:
 
     **Arguments:** `time`: flow time (or number of steps); `weights`: the trained weights; `system`; `velocity`: a function
     without arguments that gives (w', diagnostics) at this state, called only if a metric asks; `integrals`: integrals over
-    flow time up to here, by the name of their variable.
+    flow time up to here, by the name of their variable; `rests_with_gradient`: whether w' vanishes where J^T g does;
+    `tangent`: on the training inputs, where it is known already.
     """
 
     def __init__(
@@ -28,12 +29,16 @@ class Snapshot:
         system: System,
         velocity: Callable[[], tuple[PyTree, SolveDiagnostics | None]],
         integrals: dict[str, Float[Array, ""]] | None = None,
+        rests_with_gradient: bool = False,
+        tangent: AbstractTangent | None = None,
     ):
         self.time = time
         self.weights = weights
         self.system = system
         self._velocity = velocity
         self.integrals = {} if integrals is None else integrals
+        self.rests_with_gradient = rests_with_gradient
+        self._tangent = tangent
 
     @property
     def model(self) -> Any:
@@ -43,7 +48,7 @@ class Snapshot:
     @functools.cached_property
     def tangent(self) -> AbstractTangent:
         """The tangent on the training inputs."""
-        return self.system.tangent(self.weights)
+        return self.system.tangent(self.weights) if self._tangent is None else self._tangent
 
     @functools.cached_property
     def gram(self) -> Float[Array, "rows rows"]:

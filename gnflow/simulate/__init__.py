@@ -7,15 +7,19 @@ from ._arguments import argument_checks as argument_checks, check_batch_size as 
 from ._controller import error_norm_kinds as error_norm_kinds
 from ._iterate import iterate as iterate
 from ._simulate import simulate as simulate
-from ._stop import (
-    AbstractStopRule as AbstractStopRule,
-    GradientNorm as GradientNorm,
-    Movement as Movement,
-    RelativeLoss as RelativeLoss,
-    stop_kinds as stop_kinds,
-)
 from ._store import RUN_FILE as RUN_FILE, read_run, versions as versions
 from ._trajectory import SimulationError as SimulationError, Trajectory as Trajectory
+from .stop import (
+    AbstractStopRule as AbstractStopRule,
+    GradientNorm as GradientNorm,
+    LossPlateau as LossPlateau,
+    Movement as Movement,
+    RelativeLoss as RelativeLoss,
+    Stationary as Stationary,
+    TestLoss as TestLoss,
+    VelocityNorm as VelocityNorm,
+    stop_kinds as stop_kinds,
+)
 
 
 def load(folder: str | os.PathLike[str], *, problem: Any = None, model: Any = None, flow: Any = None) -> Trajectory:

@@ -100,20 +100,18 @@ def accurate_solution(integration: Integration, rtol: float | None, default_rtol
 def _difference(first: Solution, second: Solution, minimum: float) -> float:
     """The largest relative difference of two solutions' residuals over the times that both saved, the start left out.
 
-    Where both ended by a stop rule, and not at the same time, the difference of the logarithms of these times counts too.
-    Infinite where they have no time in common, or where the second did not get as far as the first.
+    Where they have no such time and both met a stop rule, the difference of the logarithms of the times at which they did.
+    Infinite where there is nothing to compare, or where the second failed.
     """
     if second.result.failed:
         return math.inf
     common, here, there = np.intersect1d(first.times, second.times, return_indices=True)
     later = common > 0
-    found = [abs(math.log(second.end / first.end))] if first.end > 0 and second.end > 0 else []
-    if np.any(later):
-        one, other = first.residuals(minimum)[here[later]], second.residuals(minimum)[there[later]]
-        larger, smaller = np.maximum(one, other), np.minimum(one, other)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            relative = np.where(larger > 0, larger / smaller - 1, 0.0)
-        found.append(float(np.max(np.where(np.isnan(relative), np.inf, relative))))
-    elif first.end == second.end:
-        return math.inf
-    return max(found, default=math.inf)
+    if not np.any(later):
+        met = all(solution.result.code == ResultCode.STOP_RULE_MET for solution in (first, second))
+        return abs(math.log(second.end / first.end)) if met else math.inf
+    one, other = first.residuals(minimum)[here[later]], second.residuals(minimum)[there[later]]
+    larger, smaller = np.maximum(one, other), np.minimum(one, other)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative = np.where(larger > 0, larger / smaller - 1, 0.0)
+    return float(np.max(np.where(np.isnan(relative), np.inf, relative)))

@@ -12,10 +12,11 @@ from .._core import ConfigError, require_positive_int
 from ..optimisers import as_optimiser
 from ..solvers import check_solver
 from ._controller import get_error_norm
-from ._stop import RelativeLoss, stop_rules
+from .stop import RelativeLoss, stop_rules
 
 DEFAULT_STOP = RelativeLoss(1e-8)
 DEFAULT_ATOL = 1e-13
+DEFAULT_RTOL = 1e-3  # where the solver, whose own it is, is not known yet
 DEFAULT_MAX_STEPS = 16384
 
 

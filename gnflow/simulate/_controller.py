@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, PyTree
 from .._core import look_up, tree_rms
 from ..geometry import AbstractTangent, System
 from ._progress import report
+from ._watch import Watch
 
 _SMALLEST_RELATIVE_STEP = 1e-13
 _SMALLEST_ERROR = 1e-12
@@ -166,10 +167,11 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
     def init(
         self, terms: Any, t0: Any, t1: Any, y0: Any, dt0: Any, args: Any, func: Any, error_order: Any
     ) -> tuple[Any, Any]:
-        """The first step ends at t0 + dt0. The state: the PID rule's, and a `RunMemory`."""
+        """The first step ends at t0 + dt0. The state: the PID rule's, a `RunMemory`, and what the stop rules with a history
+        have come to."""
         end, state = self._inner().init(terms, t0, t1, jnp.zeros(()), dt0, args, func, error_order)
         loss, nothing = args.system.train_loss(y0[0]), jnp.zeros(())
-        return end, (state, RunMemory(loss, loss, nothing, nothing, nothing))
+        return end, (state, RunMemory(loss, loss, nothing, nothing, nothing), Watch.begin(args))
 
     def adapt_step_size(
         self,
@@ -184,7 +186,7 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
     ) -> tuple[Any, Any, Any, Any, Any, Any]:
         """Judge the step by the scaled error and let the PID rule choose the next."""
         (weights, _), (candidate, _), (error, _) = y0, y1_candidate, y_error.local
-        system, (inner_state, memory) = args.system, controller_state
+        system, (inner_state, memory, watch) = args.system, controller_state
         tangent = system.tangent(candidate)
         after = system.loss.value(tangent.outputs, system.problem.y_train)
         change = Change(weights, candidate, error, tangent, memory.loss, after)
@@ -222,7 +224,10 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
         vanishing = ~keep & (next_end - next_start <= _SMALLEST_RELATIVE_STEP * (next_start + args.time_scale))
         ended = vanishing | (memory.worst_error > self.largest_error)
         result = diffrax.RESULTS.where(ended, diffrax.RESULTS.dt_min_reached, result)
-        return keep, next_start, next_end, jump, (state, memory), result
+        watch = watch.after(args, t1, y1_candidate, tangent, keep)
+        result = diffrax.RESULTS.where(watch.over, diffrax.RESULTS.event_occurred, result)
+        next_end = Watch.limited(args, next_start, next_end)
+        return keep, next_start, next_end, jump, (state, memory, watch), result
 
     def _run_error(
         self, tangent: AbstractTangent, carried: PyTree, system: System, loss: Float[Array, ""]

@@ -10,7 +10,7 @@ from ._integrate import Start, start_run
 from ._measure import Evaluation, Measurement
 from ._outcome import stack_solves, step_failure
 from ._steps import AbstractCourse, AbstractStep, Reached
-from ._stop import AbstractStopRule
+from .stop import AbstractStopRule, look
 
 # Weights, integrals and the method's memory.
 _Carry = tuple[PyTree, dict[str, Array], PyTree]
@@ -24,7 +24,8 @@ class FullBatch(AbstractCourse):
     def start(self, weights: PyTree) -> Reached:
         """The state before any step."""
         self._begun = start_run(weights, self.system, self.measurement, self.rules)
-        state = _State(weights, self._begun.integrals, self.method.init(weights), self._begun.evaluation)
+        begun = self._begun
+        state = _State(weights, begun.integrals, self.method.init(weights), begun.evaluation, begun.stop_memories)
         return self._reached(state, self._begun.margins, 0)
 
     def advance(self, reached: Reached, stride: int) -> Reached:
@@ -59,12 +60,16 @@ class FullBatch(AbstractCourse):
 
 
 class _State(eqx.Module):
-    """Weights, integrals, the method's memory, and what was measured there: the velocity in it is the next step's."""
+    """Weights, integrals, the method's memory, what was measured there, and the stop rules' memories.
+
+    The velocity in the evaluation is the next step's.
+    """
 
     weights: PyTree
     integrals: dict[str, Array]
     memory: PyTree
     evaluation: Evaluation
+    stop_memories: tuple[PyTree, ...]
 
 
 @eqx.filter_jit
@@ -90,7 +95,6 @@ def _advance(
     weights, integrals, memory = jax.lax.fori_loop(1, stride, body, first)
     now = method.time(step + stride)
     evaluation = measurement.evaluate(now, weights, integrals, system, start.memories)
-    margins = tuple(
-        rule.margin(weights, system, memory) for rule, memory in zip(rules, start.stop_memories, strict=True)
-    )
-    return _State(weights, integrals, memory, evaluation), margins
+    snapshot = measurement.snapshot(now, weights, system, integrals)
+    stop_memories, margins = look(rules, snapshot, state.stop_memories)
+    return _State(weights, integrals, memory, evaluation, stop_memories), margins

@@ -8,15 +8,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._core import tree_dot
 from ..flows import AbstractFlow, AbstractLinearisedFlow
-from ..geometry import Decomposition, System
+from ..geometry import Decomposition, Snapshot, System
 from ..solvers import LinearisedTerm
 from ._controller import ResidualController
 from ._global_error import ErrorCarryingSolver
 from ._measure import Evaluation, Measurement, Values
-from ._stop import AbstractStopRule
 from ._stop_time import StopTimeBisection
+from .stop import AbstractStopRule, loss_time_scale
 
 
 class Start(eqx.Module):
@@ -52,7 +51,7 @@ def start_run(weights: PyTree, system: System, measurement: Measurement, rules: 
     memories, stop_memories, integrals = remember(weights, system, measurement, rules)
     # The program that measures the end: metrics may take as long to compile as the integration.
     evaluation = measure(jnp.zeros(()), weights, integrals, system, measurement, memories)
-    margins, time_scale = _first_scales(weights, evaluation.velocity, system, rules, stop_memories)
+    margins, time_scale = _first_scales(weights, evaluation, system, measurement.flow, rules, stop_memories)
     return Start(memories, stop_memories, margins, time_scale, integrals, evaluation)
 
 
@@ -61,24 +60,26 @@ def remember(
     weights: PyTree, system: System, measurement: Measurement, rules: tuple[AbstractStopRule, ...]
 ) -> tuple[tuple[PyTree, ...], tuple[PyTree, ...], dict[str, Array]]:
     """What metrics and stop rules remember of the start, and the integrals' zeros."""
-    stop_memories = tuple(rule.prepare(weights, system) for rule in rules)
+    snapshot = measurement.snapshot(jnp.zeros(()), weights, system, {})
+    stop_memories = tuple(rule.prepare(snapshot) for rule in rules)
     return measurement.prepare(weights, system), stop_memories, measurement.initial_integrals(system)
 
 
 @eqx.filter_jit
 def _first_scales(
     weights: PyTree,
-    velocity: PyTree,
+    evaluation: Evaluation,
     system: System,
+    flow: AbstractFlow,
     rules: tuple[AbstractStopRule, ...],
     stop_memories: tuple[PyTree, ...],
 ) -> tuple[tuple[Array, ...], Float[Array, ""]]:
     """The margins of the stop rules at the start, and the time scale of the loss."""
-    loss, gradient = jax.value_and_grad(system.train_loss)(weights)
-    excess = loss - system.loss.minimum(system.problem.y_train)
-    rate = jnp.abs(tree_dot(gradient, velocity))
-    margins = tuple(rule.margin(weights, system, memory) for rule, memory in zip(rules, stop_memories, strict=True))
-    return margins, jnp.where(rate > 0, excess / jnp.where(rate > 0, rate, 1.0), 1.0)
+    known = evaluation.velocity, evaluation.diagnostics
+    rests = flow.dynamics.rests_with_gradient
+    snapshot = Snapshot(jnp.zeros(()), weights, system, lambda: known, rests_with_gradient=rests)
+    margins = tuple(rule.margin(snapshot, memory) for rule, memory in zip(rules, stop_memories, strict=True))
+    return margins, loss_time_scale(snapshot)
 
 
 @eqx.filter_jit
@@ -107,11 +108,15 @@ def integrate(
     dt0: Float[Array, ""],
     max_steps: int,
 ) -> diffrax.Solution:
-    """Integrate from t = 0; rows of values at `save_times`, the state's leaves and the rules' margins at the end."""
+    """Integrate from t = 0; rows of values at `save_times`, the state's leaves and the bisected rules' margins at the end.
+
+    The controller's state at the end holds the margins of the others.
+    """
+    bisected = any(rule.bisected for rule in args.rules)
     subs = [diffrax.SubSaveAt(ts=save_times, fn=_values), diffrax.SubSaveAt(t1=True, fn=_state_and_margins)]
     # The margin falls along the step (flip), to a root known to 1e-6 in time and in the logarithm of the loss.
     root_finder = StopTimeBisection(rtol=1e-6, atol=1e-6, flip=True)
-    event = diffrax.Event(_smallest_margin, root_finder, direction=False) if args.rules else None
+    event = diffrax.Event(_smallest_margin, root_finder, direction=False) if bisected else None
     return diffrax.diffeqsolve(
         _linearised_term(args) if needs_linearisation else diffrax.ODETerm(_vector_field),
         ErrorCarryingSolver(solver),
@@ -170,14 +175,15 @@ def _values(time: Array, state: tuple[PyTree, dict[str, Array]], args: Arguments
     return jax.lax.cond(time < args.horizon, evaluate, nothing)
 
 
-def _margins(weights: PyTree, args: Arguments) -> Float[Array, " rules"]:
+def _margins(time: Array, state: tuple[PyTree, dict[str, Array]], args: Arguments) -> Float[Array, " rules"]:
+    snapshot = args.measurement.snapshot(jnp.asarray(time), state[0], args.system, state[1])
     pairs = zip(args.rules, args.stop_memories, strict=True)
-    return jnp.asarray([rule.margin(weights, args.system, memory) for rule, memory in pairs])
+    return jnp.asarray([rule.margin(snapshot, memory) for rule, memory in pairs if rule.bisected])
 
 
 def _smallest_margin(t: Array, y: Any, args: Arguments, **_: Any) -> Array:
     # One condition for all rules: the bisection of the event's time takes a scalar.
-    return jnp.min(_margins(y[0], args))
+    return jnp.min(_margins(t, y, args))
 
 
 def _state_and_margins(
@@ -185,4 +191,4 @@ def _state_and_margins(
 ) -> tuple[list[Array], dict[str, Array], Float[Array, " rules"]]:
     # The weights as a list of leaves: a tree with an empty tuple in it cannot be saved (Equinox's loops refuse it).
     weights, integrals = state
-    return jax.tree.leaves(weights), integrals, _margins(weights, args)
+    return jax.tree.leaves(weights), integrals, _margins(time, state, args)

@@ -24,8 +24,8 @@ from ._outcome import direction_stats, with_solve_warning
 from ._progress import ProgressBar, progress_bar, report
 from ._simulate import join, rule_met
 from ._steps import AbstractCourse, AbstractStep, EulerStep, OptimiserStep, Reached
-from ._stop import AbstractStopRule, stop_rules
 from ._trajectory import SimulationError, Trajectory, make_dataset, stack_rows
+from .stop import AbstractStopRule, stop_rules
 
 
 def iterate(
@@ -219,7 +219,8 @@ def _early_end(reached: Reached, rules: tuple[AbstractStopRule, ...]) -> Result 
     met = rule_met(rules, reached.margins)
     if met is None:
         return None
-    code = ResultCode.STOP_RULE_MET_AT_START if reached.step == 0 else ResultCode.STOP_RULE_MET
+    at_start = reached.step == 0 and met.code == ResultCode.STOP_RULE_MET
+    code = ResultCode.STOP_RULE_MET_AT_START if at_start else met.code
     return Result(code, f"{met.describe()} at step {reached.step}", float(reached.step))
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, PyTree
 
 from .._core import ConfigError
 from ..flows import AbstractFlow
-from ..geometry import Snapshot, SolveDiagnostics, System
+from ..geometry import AbstractTangent, Snapshot, SolveDiagnostics, System
 from ..metrics import AbstractIntegralMetric, AbstractMetric, Variable
 
 # By variable; NumPy's once they have left the device.
@@ -36,7 +36,7 @@ class Measurement(eqx.Module):
 
     def prepare(self, weights: PyTree, system: System) -> tuple[PyTree, ...]:
         """What the metrics remember of the first state."""
-        snapshot = self._snapshot(jnp.zeros(()), weights, system, {})
+        snapshot = self.snapshot(jnp.zeros(()), weights, system, {})
         return tuple(metric.prepare(snapshot) for metric in self.metrics)
 
     def initial_integrals(self, system: System) -> dict[str, Array]:
@@ -56,7 +56,7 @@ class Measurement(eqx.Module):
         memories: tuple[PyTree, ...],
     ) -> Evaluation:
         """All variables and w' at one state."""
-        snapshot = self._snapshot(time, weights, system, integrals)
+        snapshot = self.snapshot(time, weights, system, integrals)
         return Evaluation(self._values(snapshot, memories), snapshot.velocity, snapshot.diagnostics)
 
     def values(
@@ -68,7 +68,7 @@ class Measurement(eqx.Module):
         memories: tuple[PyTree, ...],
     ) -> Values:
         """All variables at one state; the velocity is computed only if a metric asks for it."""
-        return self._values(self._snapshot(time, weights, system, integrals), memories)
+        return self._values(self.snapshot(time, weights, system, integrals), memories)
 
     def _values(self, snapshot: Snapshot, memories: tuple[PyTree, ...]) -> Values:
         values: Values = {"train_loss": snapshot.train_loss}
@@ -100,11 +100,21 @@ class Measurement(eqx.Module):
     def _integrals(self) -> list[AbstractIntegralMetric]:
         return [metric for metric in self.metrics if isinstance(metric, AbstractIntegralMetric)]
 
-    def _snapshot(self, time: Array, weights: PyTree, system: System, integrals: dict[str, Array]) -> Snapshot:
+    def snapshot(
+        self,
+        time: Float[Array, ""],
+        weights: PyTree,
+        system: System,
+        integrals: dict[str, Array],
+        tangent: AbstractTangent | None = None,
+    ) -> Snapshot:
+        """The state at one time. **Arguments:** `tangent`: on the training inputs, where it is known already."""
+
         def velocity():
             return self.flow.velocity_and_diagnostics(time, weights, system)
 
-        return Snapshot(time, weights, system, velocity, integrals)
+        rests = self.flow.dynamics.rests_with_gradient
+        return Snapshot(time, weights, system, velocity, integrals, rests, tangent)
 
 
 def numbers_as_arrays(tree: PyTree) -> PyTree:

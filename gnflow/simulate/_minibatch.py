@@ -16,8 +16,8 @@ from ._integrate import remember
 from ._measure import Measurement, Values
 from ._outcome import step_failure
 from ._steps import AbstractCourse, AbstractStep, Reached
-from ._stop import AbstractStopRule
 from ._trajectory import make_dataset
+from .stop import AbstractStopRule, look
 
 _SOURCE = "docs/time_units.md, Mini-batches"
 _LOSSES = (
@@ -79,15 +79,15 @@ class MiniBatch(AbstractCourse):
         super().__init__(system, measurement, method, rules)
         self.batches = batches
         self.longest_stride = longest_stride
-        self._memories: tuple[tuple[PyTree, ...], tuple[PyTree, ...]] = ((), ())
+        self._memories: tuple[PyTree, ...] = ()
 
     def start(self, weights: PyTree) -> Reached:
         """The state before any step."""
         memories, stop_memories, integrals = remember(weights, self.system, self.measurement, self.rules)
-        self._memories = (memories, stop_memories)
+        self._memories = memories
         order, loss = _first_batch(weights, self.system, self.batches)
         # No step is taken: what is measured here takes no program of its own.
-        return self._advance(_State(weights, integrals, self.method.init(weights), order, loss), 0, 0)
+        return self._advance(_State(weights, integrals, self.method.init(weights), order, loss, stop_memories), 0, 0)
 
     def advance(self, reached: Reached, stride: int) -> Reached:
         """The state after `stride` steps more, or the one that failed."""
@@ -140,13 +140,15 @@ def batch_dataset(
 
 
 class _State(eqx.Module):
-    """Weights, integrals, the method's memory, the samples in the order of the next step's epoch, the loss of its batch."""
+    """Weights, integrals, the method's memory, the samples in the order of the next step's epoch, the loss of its batch, and
+    the stop rules' memories."""
 
     weights: PyTree
     integrals: dict[str, Array]
     memory: PyTree
     order: Int[Array, " samples"]
     loss: Float[Array, ""]
+    stop_memories: tuple[PyTree, ...]
 
 
 @eqx.filter_jit
@@ -167,7 +169,7 @@ def _advance(
     batches: Batches,
     system: System,
     measurement: Measurement,
-    memories: tuple[tuple[PyTree, ...], tuple[PyTree, ...]],
+    memories: tuple[PyTree, ...],
     rules: tuple[AbstractStopRule, ...],
 ) -> tuple[_State, Values, tuple[Array, ...], PyTree]:
     """`stride` steps from `state` at `step`; what is measured after them; the margins; what was recorded of each batch.
@@ -189,7 +191,8 @@ def _advance(
             "next_batch_loss": following.train_loss(state.weights),
             "next_batch_loss_after": following.train_loss(weights),
         }
-        return _State(weights, integrals, memory, order, losses["next_batch_loss_after"]), (losses, solve)
+        loss = losses["next_batch_loss_after"]
+        return _State(weights, integrals, memory, order, loss, state.stop_memories), (losses, solve)
 
     def body(index: Array, carry: tuple[_State, PyTree]) -> tuple[_State, PyTree]:
         state, row = one_step(step + index, carry[0])
@@ -199,8 +202,11 @@ def _advance(
     shapes = jax.eval_shape(one_step, step, state)[1]
     rows = jax.tree.map(lambda entry: jnp.zeros((longest_stride, *entry.shape), entry.dtype), shapes)
     state, rows = jax.lax.fori_loop(0, stride, body, (state, rows))
-    values = measurement.values(method.time(step + stride), state.weights, state.integrals, system, memories[0])
-    margins = tuple(rule.margin(state.weights, system, memory) for rule, memory in zip(rules, memories[1], strict=True))
+    now = method.time(step + stride)
+    values = measurement.values(now, state.weights, state.integrals, system, memories)
+    snapshot = measurement.snapshot(now, state.weights, system, state.integrals)
+    stop_memories, margins = look(rules, snapshot, state.stop_memories)
+    state = _State(state.weights, state.integrals, state.memory, state.order, state.loss, stop_memories)
     return state, values, margins, rows
 
 

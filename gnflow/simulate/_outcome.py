@@ -1,53 +1,146 @@
 """From the end of an integration to a result code with a sentence a person can act on."""
 
+import dataclasses
 from collections.abc import Iterable
 
 import diffrax
+import equinox as eqx
 import jax
 import numpy as np
+from jaxtyping import Array, Float, PyTree
 
 from .._core import Result, ResultCode
-from ..geometry import SolveDiagnostics
+from ..geometry import SolveDiagnostics, System
 from ..solvers import SolverChoice
-from ._measure import Evaluation
-from ._stop import AbstractStopRule
+from ._advice import advice
+from ._measure import Evaluation, Measurement, numbers_as_arrays
+from ._standstill import why_still
+from ._watch import Watch
+from .stop import AbstractStopRule
 
 FIRST_LOSS = "the training loss of the initial model is not finite"
+
+
+@dataclasses.dataclass(frozen=True)
+class End:
+    """The end of an integration.
+
+    **Attributes:** `time`, `weights`; `last`, `first`: what was measured there and at the start; `system`, `measurement`.
+    """
+
+    time: float
+    weights: PyTree
+    last: Evaluation
+    first: Evaluation
+    system: System
+    measurement: Measurement
+
+    @property
+    def where(self) -> str:
+        """Time and loss, in words."""
+        return f"at flow time {self.time:.6g}, training loss {self.loss:.3e}"
+
+    @property
+    def loss(self) -> float:
+        """The training loss."""
+        return float(self.last.values["train_loss"])
+
+    @property
+    def advice(self) -> str:
+        """What is unusual about the data, as the end of a sentence; empty where nothing is."""
+        found = advice(self.system, self.weights)
+        return f" Note: {found}." if found else ""
 
 
 def integration_result(
     solution: diffrax.Solution,
     chosen: SolverChoice,
     rules: tuple[AbstractStopRule, ...],
-    end: float,
     t1: float | None,
-    last: Evaluation,
+    end: End,
 ) -> Result:
-    """How an integration by the `chosen` solver ended at flow time `end`, with `last` what was measured there."""
-    where = f"at flow time {end:.6g}, training loss {float(last.values['train_loss']):.3e}"
-    steps = int(solution.stats["num_steps"])
+    """How an integration by the `chosen` solver ended."""
     if solution.result == diffrax.RESULTS.event_occurred:
-        assert solution.ys is not None
-        met = rules[int(np.argmin(solution.ys[1][2][0]))]
-        return Result(ResultCode.STOP_RULE_MET, f"{met.describe()} {where}", end)
+        met = _rule_met(solution, rules)
+        if met.code == ResultCode.STATIONARY:
+            return _stationary(met, rules, end)
+        return Result(met.code, f"{met.describe()} {end.where}", end.time)
+    if solution.result == diffrax.RESULTS.successful and t1 is not None:
+        return Result(ResultCode.TIME_REACHED, f"t1 = {t1:.6g} was reached {end.where}", end.time)
+    if solution.result == diffrax.RESULTS.dt_min_reached and not _is_finite(end):
+        return _broken_down(end)
+    still = next((rule for rule in rules if rule.code == ResultCode.STATIONARY), None)
+    if still is not None and float(_margin_from_here(still, end)) <= 0:
+        return _stationary(still, rules, end)
     if solution.result == diffrax.RESULTS.successful:
-        reason = (
-            f"t1 = {t1:.6g} was reached" if t1 is not None else "the longest flow time was reached, no stop rule met"
+        return Result(
+            ResultCode.HORIZON_REACHED,
+            f"the longest flow time was reached, no stop rule met {end.where}: give t1, or ask for what is within reach."
+            f"{end.advice}",
+            end.time,
         )
-        return Result(ResultCode.TIME_REACHED, f"{reason} {where}", end)
     if solution.result == diffrax.RESULTS.max_steps_reached:
+        steps = int(solution.stats["num_steps"])
+        why = _why_so_many_steps(chosen, end)
         return Result(
             ResultCode.MAX_STEPS_REACHED,
-            f"max_steps = {steps} steps were used up {where}; {_why_so_many_steps(chosen)}",
-            end,
+            f"max_steps = {steps} steps were used up {end.where}; {why}{end.advice}",
+            end.time,
         )
     if solution.result == diffrax.RESULTS.dt_min_reached:
-        return _broken_down(last, where, end)
-    return Result(ResultCode.SOLVER_FAILED, f"the solver gave up {where}: {diffrax.RESULTS[solution.result]}", end)
+        return _broken_down(end)
+    why = diffrax.RESULTS[solution.result]
+    return Result(ResultCode.SOLVER_FAILED, f"the solver gave up {end.where}: {why}", end.time)
 
 
-def _why_so_many_steps(chosen: SolverChoice) -> str:
+def met_at_start(rule: AbstractStopRule, rules: tuple[AbstractStopRule, ...], end: End) -> Result:
+    """The result of a run that `rule` ends before any step."""
+    if rule.code == ResultCode.STATIONARY:
+        return _stationary(rule, rules, end)
+    return Result(ResultCode.STOP_RULE_MET_AT_START, f"{rule.describe()} before any step was taken", 0.0)
+
+
+def _rule_met(solution: diffrax.Solution, rules: tuple[AbstractStopRule, ...]) -> AbstractStopRule:
+    """The rule that ended the integration."""
+    bisected = solution.event_mask is not None and bool(solution.event_mask)
+    if bisected:
+        assert solution.ys is not None
+        margins = solution.ys[1][2][0]
+    else:
+        margins = Watch.found_in(solution.controller_state).margins
+    # A margin of the end is nan where nothing was found out, which is no sign that the rule is met.
+    return [rule for rule in rules if rule.bisected == bisected][int(np.nanargmin(np.asarray(margins)))]
+
+
+def _stationary(rule: AbstractStopRule, rules: tuple[AbstractStopRule, ...], end: End) -> Result:
+    """The result of a run that stands still, with the reasons."""
+    targets = [other.describe() for other in rules if other is not rule]
+    missed = f"; no other rule was met ({', '.join(targets)})" if targets else ""
+    why = "; ".join(why_still(end.system, end.weights))
+    return Result(rule.code, f"{rule.describe()} {end.where}{missed}{': ' if why else ''}{why}", end.time)
+
+
+@eqx.filter_jit
+def _margin_after(
+    rule: AbstractStopRule, time: Float[Array, ""], weights: PyTree, system: System, measurement: Measurement
+) -> Float[Array, ""]:
+    snapshot = measurement.snapshot(time, weights, system, {})
+    return rule.margin(snapshot, rule.prepare(snapshot))
+
+
+def _margin_from_here(rule: AbstractStopRule, end: End) -> Float[Array, ""]:
+    """The rule's margin for a run that would begin where this one ended."""
+    arguments = numbers_as_arrays((rule, end.time, end.weights))
+    return _margin_after(*arguments, end.system, end.measurement)
+
+
+def _why_so_many_steps(chosen: SolverChoice, end: End) -> str:
     """What may have made the steps short, and what to do about it."""
+    if end.loss > float(end.first.values["train_loss"]):
+        return (
+            "the loss is above its first value, so that the steps are not short enough: tighten rtol, damp more or take a "
+            "smoother activation before allowing more of them."
+        )
     if isinstance(chosen.solver, diffrax.AbstractERK):
         return (
             f"the flow is stiff for the explicit solver {chosen.name!r} (gradient flow on an ill-conditioned Gram matrix) or "
@@ -56,21 +149,27 @@ def _why_so_many_steps(chosen: SolverChoice) -> str:
         )
     return (
         f"the tolerance is tight for this flow and the solver {chosen.name!r} (features that turn fast, a kink of the "
-        "activation) or the target is out of reach: loosen rtol, allow more steps, or ask for less."
+        "activation) or the target is out of reach: allow more steps, ask for less, or loosen rtol where half of it gives the "
+        "same losses."
     )
 
 
-def _broken_down(last: Evaluation, where: str, end: float) -> Result:
+def _is_finite(end: End) -> bool:
+    return solved(end.last) and bool(np.isfinite(end.loss))
+
+
+def _broken_down(end: End) -> Result:
     """Why the step size shrank to nothing, from what the state looks like."""
-    if not solved(last):
-        return Result(ResultCode.DIRECTION_FAILED, direction_failure(where), end)
-    if not np.isfinite(float(last.values["train_loss"])):
-        return Result(ResultCode.NON_FINITE, f"the training loss is not finite {where}", end)
+    if not solved(end.last):
+        return Result(ResultCode.DIRECTION_FAILED, direction_failure(end.where), end.time)
+    if not np.isfinite(end.loss):
+        return Result(ResultCode.NON_FINITE, f"the training loss is not finite {end.where}", end.time)
     return Result(
         ResultCode.STEP_SIZE_TOO_SMALL,
-        f"no step was small enough to be accepted {where}: the velocity is not finite or not continuous nearby (a kink of the "
-        "activation, a rank that jumps, tolerances below rounding); loosen rtol, add damping or take a smooth activation.",
-        end,
+        f"no step was small enough to be accepted {end.where}: the velocity is not finite or not continuous nearby (a kink of "
+        "the activation, a rank that jumps, tolerances below rounding); add damping, take a smooth activation, or tolerances "
+        f"that rounding allows.{end.advice}",
+        end.time,
     )
 
 

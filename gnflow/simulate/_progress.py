@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 from tqdm import tqdm
 
-from ._stop import AbstractStopRule, RelativeLoss
+from .stop import AbstractStopRule, RelativeLoss
 
 
 class ProgressBar:

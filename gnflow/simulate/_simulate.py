@@ -14,15 +14,15 @@ from ..geometry import Decomposition, System
 from ..problems import Problem
 from ..solvers import SolverChoice, choose_solver
 from ._accuracy import accurate_solution
-from ._arguments import DEFAULT_ATOL, DEFAULT_MAX_STEPS, DEFAULT_STOP, check_simulate
+from ._arguments import DEFAULT_ATOL, DEFAULT_MAX_STEPS, DEFAULT_RTOL, DEFAULT_STOP, check_simulate
 from ._controller import get_error_norm
 from ._integrate import Arguments, Start, linearisation_at, start_run
 from ._measure import Measurement, numbers_as_arrays
-from ._outcome import FIRST_LOSS, direction_stats, stack_solves, with_solve_warning
+from ._outcome import FIRST_LOSS, End, direction_stats, met_at_start, stack_solves, with_solve_warning
 from ._progress import ProgressBar, progress_bar
 from ._solution import Integration, linearisation_stats
-from ._stop import AbstractStopRule, stop_rules
 from ._trajectory import SimulationError, Trajectory, make_dataset, stack_rows
+from .stop import AbstractStopRule, stop_rules, with_stationary
 
 _LEADING_MODE = Decomposition(dense_limit=0, rank=1, power=2)
 _SAVES_PER_DECADE = 10
@@ -52,8 +52,11 @@ def simulate(
     **Arguments:**
 
     - `problem`, `model`, `flow`: what is trained, on what, and how. The model is not changed.
-    - `t1`: flow time at which to end at the latest; None for no limit but the stop rule's.
-    - `stop`: a stop rule, several in a tuple (the first met ends the run), or None to run to `t1`.
+    - `t1`: flow time at which to end at the latest; None for no limit but the stop rule's. (A run that meets none within 1e16
+      times the time scale on which the loss begins to fall ends with the failure `horizon_reached`.)
+    - `stop`: a stop rule, several in a tuple (the first met ends the run), or None to run to `t1`. `Stationary` is always one
+      of them, but for None: a run that stands still ends with the code `stationary`, which is no failure
+      (docs/stop_rules.md).
     - `saveat`: flow times at which to save, ascending; None for ten a decade, from a hundredth of the time scale on which the
       loss begins to fall. The start and the end are always saved.
     - `solver`: "auto" (the exponential solver wherever it wins; `trajectory.stats` says what was chosen and why),
@@ -84,12 +87,13 @@ def simulate(
         error_norm=error_norm,
         max_steps=max_steps,
     )
-    rules = stop_rules(stop)
+    given_rules = stop_rules(stop)
     system, weights = join(problem, model, flow)
     measurement = numbers_as_arrays(Measurement(flow, tuple(metrics)))
     variables = measurement.variables(system)
-    arrays_rules = numbers_as_arrays(rules)
-    start: Start = start_run(weights, system, measurement, arrays_rules)
+    all_rules = with_stationary(given_rules)
+    rules = _at_accuracy(all_rules, rtol)
+    start: Start = start_run(weights, system, measurement, numbers_as_arrays(rules))
     dynamics = flow.dynamics
     linearised = isinstance(dynamics, AbstractLinearisedFlow)
 
@@ -108,7 +112,7 @@ def simulate(
     settings = {
         "kind": "simulate",
         "t1": t1,
-        "stop": rules,
+        "stop": given_rules,
         "saveat": None if saveat is None else np.asarray(saveat, dtype=float),
         "solver": chosen.name,
         "rtol": chosen.rtol if rtol is None else rtol,
@@ -128,8 +132,9 @@ def simulate(
         "num_rejected_steps": 0,
         "estimated_error": 0.0,
     }
+    at_start = End(0.0, weights, start.evaluation, start.evaluation, system, measurement)
     if already is not None:
-        result = Result(ResultCode.STOP_RULE_MET_AT_START, f"{already.describe()} before any step was taken", 0.0)
+        result = met_at_start(already, rules, at_start)
     elif not np.isfinite(float(start.evaluation.values["train_loss"])):
         result = Result(ResultCode.NON_FINITE, FIRST_LOSS, 0.0)
     else:
@@ -139,7 +144,7 @@ def simulate(
                 system,
                 measurement,
                 start.memories,
-                arrays_rules,
+                (),
                 start.stop_memories,
                 start.time_scale,
                 jnp.asarray(float(horizon)),
@@ -150,7 +155,7 @@ def simulate(
                 args=args,
                 start=start,
                 choose=lambda tolerance: chosen if tolerance == chosen.rtol and rtol is None else choose(tolerance),
-                rules=rules,
+                rules=all_rules,
                 t1=t1,
                 save_times=save_times,
                 atol=atol,
@@ -206,6 +211,11 @@ def join(problem: Problem, model: Any, flow: AbstractFlow) -> tuple[System, Any]
         raise ConfigError(f"flow = {flow!r}; expected a flow such as gnflow.flows.GradientFlow().")
     system = flow.system(problem, model)
     return system, system.weights(model)
+
+
+def _at_accuracy(rules: tuple[AbstractStopRule, ...], rtol: float | None) -> tuple[AbstractStopRule, ...]:
+    """The rules for a run at `rtol`; before the solver is chosen, whose own it may be, at that of most."""
+    return tuple(rule.at_accuracy(DEFAULT_RTOL if rtol is None else float(rtol)) for rule in rules)
 
 
 def _save_times(saveat: Any, t1: float | None, time_scale: float) -> tuple[np.ndarray, float]:

@@ -18,8 +18,8 @@ from ..solvers import SolverChoice, stages_per_step
 from ._controller import AbstractErrorNorm, ResidualController, RunMemory
 from ._integrate import Arguments, Start, integrate, linearisation_at, measure
 from ._measure import Evaluation, Measurement, Values, numbers_as_arrays
-from ._outcome import integration_result
-from ._stop import AbstractStopRule
+from ._outcome import End, integration_result
+from .stop import AbstractStopRule
 
 _FIRST_STEP = 0.03  # of the time scale of the first loss decrease; the error control shortens it where that is too long
 
@@ -81,6 +81,8 @@ class Integration:
     def solve(self, rtol: float, largest_error: float = np.inf) -> Solution:
         """Integrate with the tolerance `rtol` for a step; give up where the estimated error gets above `largest_error`."""
         chosen = self.choose(rtol)
+        rules = tuple(rule.at_accuracy(rtol) for rule in self.rules)
+        args = dataclasses.replace(self.args, rules=numbers_as_arrays(rules))
         rtol_array, atol, limit = numbers_as_arrays((float(rtol), float(self.atol), float(largest_error)))
         controller = ResidualController(
             rtol_array,
@@ -95,7 +97,7 @@ class Integration:
         found = integrate(
             self.weights,
             self.start.integrals,
-            self.args,
+            args,
             chosen.solver,
             chosen.needs_linearisation,
             controller,
@@ -109,6 +111,7 @@ class Integration:
         times, rows = _saved(found, end)
         memory = _memory(found)
         error = float(memory.worst_error)
+        ended = End(end, weights, last, self.start.evaluation, self.system, self.args.measurement)
         return Solution(
             rtol=rtol,
             chosen=chosen,
@@ -116,7 +119,7 @@ class Integration:
             rows=[self.start.evaluation.values, *rows, last.values],
             weights=weights,
             last=last,
-            result=integration_result(found, chosen, self.rules, end, self.t1, last),
+            result=integration_result(found, chosen, rules, self.t1, ended),
             error=error,
             given_up=error > largest_error,
             counts=_counts(found, chosen.solver),

@@ -13,7 +13,7 @@ from .._core import Result, tree_add_scaled, tree_scale
 from ..geometry import SolveDiagnostics, System
 from ..optimisers import AbstractOptimiser
 from ._measure import Measurement, Values
-from ._stop import AbstractStopRule
+from .stop import AbstractStopRule
 
 
 class AbstractStep(eqx.Module):

@@ -6,8 +6,7 @@ import pytest
 from simulate.linear import Axes, Linear, flow_down
 
 import gnflow as gn
-from gnflow import GradientNorm, Movement, RelativeLoss, ResultCode
-from gnflow.simulate import AbstractStopRule
+from gnflow import AbstractStopRule, GradientNorm, Movement, RelativeLoss, ResultCode
 
 
 class LargestWeight(AbstractStopRule):
@@ -15,11 +14,8 @@ class LargestWeight(AbstractStopRule):
 
     limit: float
 
-    def prepare(self, weights, system):
-        return ()
-
-    def margin(self, weights, system, memory):
-        return self.limit - jnp.max(weights.w)
+    def margin(self, snapshot, memory):
+        return self.limit - jnp.max(snapshot.weights.w)
 
     def describe(self):
         return "the largest weight reached the limit"
@@ -168,11 +164,8 @@ class Jump(AbstractStopRule):
 
     limit: float
 
-    def prepare(self, weights, system):
-        return ()
-
-    def margin(self, weights, system, memory):
-        return jnp.where(jnp.max(weights.w) < self.limit, 1.0, -1.0)
+    def margin(self, snapshot, memory):
+        return jnp.where(jnp.max(snapshot.weights.w) < self.limit, 1.0, -1.0)
 
     def describe(self):
         return "the weight passed the limit"

@@ -1,0 +1,104 @@
+"""Why a run stands still, as far as that can be known at its end."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from .._core import tree_size
+from ..geometry import System, rank_cutoff
+from ..losses import AbstractLoss
+from ._advice import of_inputs, of_spectrum, of_targets
+from .stop import DENSE_LIMIT
+
+_STEPS = 500  # of descent over outputs; one is exact where mu = lambda
+
+
+def why_still(system: System, weights: PyTree) -> list[str]:
+    """Reasons, each a clause: a derivative of zero, too few weights, conflicting samples; then what is odd about the data.
+
+    The infimum of the loss over the linearisation of the model at `weights`, min over d of L(f + J d), is among them; it is
+    exact for the squared loss, otherwise what 500 accelerated steps descend to. Up to 4096 outputs.
+    """
+    reasons = _conflicts(system, weights)
+    if system.problem.y_train.size > DENSE_LIMIT:
+        return reasons
+    eigenvalues, least = (np.asarray(found) for found in _linearised(system, weights))
+    size, outputs = tree_size(weights), eigenvalues.size
+    if np.max(np.abs(eigenvalues)) == 0:
+        return [
+            *reasons,
+            "the derivative of the outputs is zero in every trained weight (weights that are all zero, or dead units), so that "
+            "no flow leaves this state: start from other weights",
+        ]
+    if size < outputs:
+        reasons.append(f"the model has P = {size} trained weights for NC = {outputs} outputs")
+    reasons.append(f"the infimum of the loss over the model's linearisation here is {float(least):.4g}")
+    scale = [*of_inputs(system.problem.x_train), *of_targets(system.problem.y_train)]
+    # A rank below NC that P < NC explains says nothing about the data.
+    odd = of_spectrum(system, weights, eigenvalues) if size >= outputs else []
+    return [*reasons, *odd, *scale, *(["standardise the data"] if scale else [])]
+
+
+def _conflicts(system: System, weights: PyTree) -> list[str]:
+    x, y = (np.asarray(array) for array in (system.problem.x_train, system.problem.y_train))
+    groups = np.unique(x.reshape(len(x), -1), axis=0, return_inverse=True)[1].reshape(-1)
+    counts = np.bincount(groups)
+    if counts.max() == 1:
+        return []
+    repeated = [np.flatnonzero(groups == group) for group in np.flatnonzero(counts > 1)]
+    in_conflict = sum(bool(np.any(y[rows] != y[rows[0]])) for rows in repeated)
+    if not in_conflict:
+        return []
+    least = float(_over_groups(system, weights, jnp.asarray(groups)))
+    are = "input occurs" if in_conflict == 1 else "inputs occur"
+    return [
+        f"{in_conflict} {are} more than once with different targets, which alone keeps the loss at {least:.4g} or above"
+    ]
+
+
+@eqx.filter_jit
+def _linearised(system: System, weights: PyTree) -> tuple[Float[Array, " rows"], Float[Array, ""]]:
+    """The eigenvalues of A and min over d of L(f + J d)."""
+    tangent = system.tangent(weights)
+    eigenvalues, vectors = jnp.linalg.eigh(tangent.gram())
+    kept = jnp.where(eigenvalues > rank_cutoff(eigenvalues), vectors, 0.0)
+
+    def project(outputs: Array) -> Array:
+        return (kept @ (kept.T @ outputs.reshape(-1))).reshape(outputs.shape)
+
+    return eigenvalues, _infimum(system.loss, tangent.outputs, system.problem.y_train, project)
+
+
+@eqx.filter_jit
+def _over_groups(system: System, weights: PyTree, groups: Array) -> Float[Array, ""]:
+    """The infimum over outputs that are equal within each group of samples."""
+    size = groups.shape[0]
+
+    def project(outputs: Array) -> Array:
+        sums = jax.ops.segment_sum(outputs, groups, size)
+        counts = jax.ops.segment_sum(jnp.ones(size), groups, size)
+        return sums[groups] / counts[groups][:, None]
+
+    return _infimum(system.loss, system.outputs(weights), system.problem.y_train, project)
+
+
+def _infimum(loss: AbstractLoss, outputs: Array, targets: Array, project) -> Float[Array, ""]:
+    """min of L over `outputs` plus the range of the orthogonal projection, by Nesterov's accelerated descent."""
+    samples = outputs.shape[0]
+    smoothness = loss.smoothness(samples)
+
+    def descend(point: Array) -> Array:
+        return point - project(loss.gradient(point, targets)) / smoothness
+
+    def body(_: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        last, point, weight = carry
+        lower = descend(point)
+        following = (1 + jnp.sqrt(1 + 4 * weight**2)) / 2
+        return lower, lower + (weight - 1) / following * (lower - last), following
+
+    exact = loss.strong_convexity(samples) == smoothness
+    steps = 1 if exact else _STEPS
+    found = jax.lax.fori_loop(0, steps, body, (outputs, outputs, jnp.ones(())))[0]
+    return jnp.minimum(loss.value(found, targets), loss.value(outputs, targets))

@@ -1,0 +1,45 @@
+"""When a run is over."""
+
+from collections.abc import Callable
+
+from ..._core import ConfigError
+from ._base import AbstractStopRule as AbstractStopRule, look as look
+from ._gradient_norm import GradientNorm as GradientNorm
+from ._loss_plateau import LossPlateau as LossPlateau
+from ._movement import Movement as Movement
+from ._relative_loss import RelativeLoss as RelativeLoss
+from ._stationary import DENSE_LIMIT as DENSE_LIMIT, Stationary as Stationary
+from ._test_loss import TestLoss as TestLoss
+from ._time_scale import loss_time_scale as loss_time_scale
+from ._velocity_norm import VelocityNorm as VelocityNorm
+
+stop_kinds: dict[str, Callable[..., AbstractStopRule]] = {
+    "relative_loss": RelativeLoss,
+    "gradient_norm": GradientNorm,
+    "velocity_norm": VelocityNorm,
+    "movement": Movement,
+    "loss_plateau": LossPlateau,
+    "test_loss": TestLoss,
+    "stationary": Stationary,
+}
+
+
+def stop_rules(stop: object) -> tuple[AbstractStopRule, ...]:
+    """`stop` as a tuple of rules: None is none, one rule is a tuple of one.
+
+    **Raises:** `ConfigError` for anything else.
+    """
+    listed = () if stop is None else stop if isinstance(stop, tuple | list) else (stop,)
+    rules = tuple(rule for rule in listed if isinstance(rule, AbstractStopRule))
+    if len(rules) < len(listed):
+        raise ConfigError(
+            f"stop = {stop!r}; expected a stop rule such as gnflow.RelativeLoss(1e-8), several in a tuple, or None."
+        )
+    return rules
+
+
+def with_stationary(rules: tuple[AbstractStopRule, ...]) -> tuple[AbstractStopRule, ...]:
+    """`rules` and `Stationary`, unless there are none or it is among them."""
+    if not rules or any(isinstance(rule, Stationary) for rule in rules):
+        return rules
+    return (*rules, Stationary())

@@ -1,0 +1,32 @@
+"""The norm of the gradient."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from ..._core import tree_norm
+from ...geometry import Snapshot
+from ._base import AbstractStopRule, log, require_positive
+
+
+class GradientNorm(AbstractStopRule):
+    """Stop when ||grad_w L|| <= tolerance, the Euclidean norm over all trained weights.
+
+    A flow that rests elsewhere than where the gradient vanishes (weight decay) never meets it: take `VelocityNorm`.
+
+    **Raises:** `ConfigError` unless the tolerance is positive and finite.
+    """
+
+    tolerance: float
+
+    def __check_init__(self):
+        require_positive(self, tolerance=self.tolerance)
+
+    def margin(self, snapshot: Snapshot, memory: PyTree) -> Float[Array, ""]:
+        """log ||grad_w L|| - log tolerance."""
+        gradient = jax.grad(snapshot.system.train_loss)(snapshot.weights)
+        return log(tree_norm(gradient)) - jnp.log(self.tolerance)
+
+    def describe(self) -> str:
+        """A clause."""
+        return f"the gradient norm reached {float(self.tolerance):.3g}"

@@ -1,0 +1,36 @@
+"""How far the weights have moved."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from ..._core import tree_norm, tree_subtract
+from ...geometry import Snapshot
+from ._base import AbstractStopRule, require_positive
+
+
+class Movement(AbstractStopRule):
+    """Stop when ||w - w_0|| >= tolerance * ||w_0||, norms over all trained weights.
+
+    Weights that start at zero have no relative movement: then the movement itself is compared with the tolerance.
+
+    **Raises:** `ConfigError` unless the tolerance is positive and finite.
+    """
+
+    tolerance: float
+
+    def __check_init__(self):
+        require_positive(self, tolerance=self.tolerance)
+
+    def prepare(self, start: Snapshot) -> PyTree:
+        """w_0 and the scale the movement is compared with."""
+        norm = tree_norm(start.weights)
+        return start.weights, jnp.where(norm > 0, norm, 1.0)
+
+    def margin(self, snapshot: Snapshot, memory: PyTree) -> Float[Array, ""]:
+        """tolerance - ||w - w_0|| / ||w_0||."""
+        start, scale = memory
+        return self.tolerance - tree_norm(tree_subtract(snapshot.weights, start)) / scale
+
+    def describe(self) -> str:
+        """A clause."""
+        return f"the weights moved by {float(self.tolerance):.3g} of their first norm"

@@ -1,0 +1,35 @@
+"""The loss relative to its first value."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from ...geometry import Snapshot
+from ._base import AbstractStopRule, log, require_positive
+from ._time_scale import excess_loss
+
+
+class RelativeLoss(AbstractStopRule):
+    """Stop when (L - L*) / (L_0 - L*) <= tolerance on the training data; the root is sought in the logarithm.
+
+    L* is the infimum of the loss over all outputs: 0, or the entropy of soft labels.
+
+    **Raises:** `ConfigError` unless the tolerance is positive and finite.
+    """
+
+    tolerance: float
+
+    def __check_init__(self):
+        require_positive(self, tolerance=self.tolerance)
+
+    def prepare(self, start: Snapshot) -> PyTree:
+        """log (L_0 - L*)."""
+        return log(excess_loss(start))
+
+    def margin(self, snapshot: Snapshot, memory: PyTree) -> Float[Array, ""]:
+        """log (L - L*) - log (L_0 - L*) - log tolerance; a start without any excess loss meets the rule."""
+        excess = excess_loss(snapshot)
+        return jnp.where(excess <= 0, -1.0, log(excess) - memory - jnp.log(self.tolerance))
+
+    def describe(self) -> str:
+        """A clause."""
+        return f"the training loss reached {float(self.tolerance):.3g} of its first value"
