@@ -16,13 +16,15 @@ _REMEDY = (
     "damping, or bring inputs and targets to the scale 1"
 )
 
-# The default promise, and how far it may be from the tolerance of one step.
-_DEFAULT = 0.05
-_LEAST_STEPS, _MOST_STEPS = 10.0, 100.0
+# The default promise, and the least and the most that it may be of the tolerance of one step.
+_DEFAULT = 0.1
+_LEAST, _MOST = 10.0, 200.0
+# An estimate is off by a factor itself: up to this share of the promise it is believed.
+_BELIEVED = 0.5
 
-# Of automatic tightening: the first tolerance after the default, and the factor from one to the next.
-_TIGHT_RTOL = 1e-4
-_TIGHTER = 20.0
+# Of automatic tightening: mildly at first, for runs that are nearly as accurate as promised.
+_MILD, _STRONG = 5.0, 20.0
+_STRONG_BELOW = 5e-4
 _TIGHTEST_RTOL = 1e-11
 _MOST_SOLUTIONS = 4
 
@@ -30,14 +32,14 @@ _MOST_SOLUTIONS = 4
 def promised_accuracy(rtol: float) -> float:
     """The largest relative error of the training residual r = sqrt(2 (L - L*)) at any saved time that a run may have.
 
-    5%, but at least 10 and at most 100 times the tolerance `rtol` of one step.
+    10%, but at least 10 and at most 200 times the tolerance `rtol` of one step.
     """
-    return float(np.clip(_DEFAULT, _LEAST_STEPS * rtol, _MOST_STEPS * rtol))
+    return float(np.clip(_DEFAULT, _LEAST * rtol, _MOST * rtol))
 
 
 def tighter(rtol: float) -> float:
-    """The tolerance of the next solution, at most a twentieth of `rtol`."""
-    return max(min(_TIGHT_RTOL, rtol / _TIGHTER), _TIGHTEST_RTOL)
+    """The tolerance of the next solution."""
+    return max(rtol / (_STRONG if rtol < _STRONG_BELOW else _MILD), _TIGHTEST_RTOL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,43 +57,44 @@ class Judged:
     def result(self) -> Result:
         """The solution's, or that it is inaccurate."""
         found = self.solution.result
-        if found.failed or self.error <= self.promised:
+        if found.failed or self.error <= _BELIEVED * self.promised:
             return found
         return Result(
             ResultCode.INACCURATE,
             f"{found.message}; but the training residual may be wrong by {100 * self.error:.3g}% (from {self.known_from}), "
-            f"more than the {100 * self.promised:.3g}% promised: {_REMEDY.format(rtol=tighter(self.solution.rtol))}",
+            f"and {100 * self.promised:.3g}% is promised: {_REMEDY.format(rtol=tighter(self.solution.rtol))}"
+            f"{self.solution.ended.advice}",
             found.time,
         )
 
 
-def accurate_solution(integration: Integration, rtol: float | None, default_rtol: float, minimum: float) -> Judged:
+def accurate_solution(integration: Integration, rtol: float, automatic: bool, minimum: float) -> Judged:
     """The run, as accurate as promised where that can be had.
 
     The error carried along with a solution is an upper estimate where steps are short for all that the flow does, and says
-    too much where they are not. Above the promise a second solution, with a tolerance at most a twentieth, is compared with
-    the first. Without `rtol` the tolerance is tightened until either of the two is inside the promise; with it, the solution
-    with this tolerance is returned, whatever it is.
+    too much where they are not. Above half the promise a second solution, of a tighter tolerance, is compared with the first.
+    If `automatic`, the tolerance is tightened until either of the two estimates is below half the promise; otherwise the
+    solution at `rtol` is returned, whatever it is.
 
-    **Arguments:** `rtol`: what the user asked for, or None; `default_rtol`: to begin with then; `minimum`: L*.
+    **Arguments:** `rtol`: of one step, to begin with; `minimum`: L*.
     """
-    automatic = rtol is None
-    tolerance = default_rtol if rtol is None else rtol
+    tolerance = rtol
     promised = promised_accuracy(tolerance)
-    first = integration.solve(tolerance, promised if automatic else math.inf)
-    if first.error <= promised or (first.result.failed and not first.given_up):
+    believed = _BELIEVED * promised
+    first = integration.solve(tolerance, believed if automatic else math.inf)
+    if first.error <= believed or (first.result.failed and not first.given_up):
         return Judged(first, first.error, CARRIED, promised, 1)
     previous = first
     for count in range(2, _MOST_SOLUTIONS + 1):
         tolerance = tighter(tolerance)
         solution = integration.solve(tolerance)
-        if automatic and (solution.error <= promised or solution.result.failed):
+        if automatic and (solution.error <= believed or solution.result.failed):
             return Judged(solution, solution.error, CARRIED, promised, count)
         if not previous.given_up:
             error = _difference(previous, solution, minimum)
             if not automatic:
                 return Judged(previous, error, SECOND, promised, count)
-            if error <= promised or count == _MOST_SOLUTIONS:
+            if error <= believed or count == _MOST_SOLUTIONS:
                 return Judged(solution, error, SECOND, promised, count)
         previous = solution
     raise AssertionError("the last solution is returned in the loop")

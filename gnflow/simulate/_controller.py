@@ -113,15 +113,24 @@ class RunMemory(eqx.Module):
     """What is remembered from one accepted step to the next.
 
     **Attributes:** `loss`: L; `lowest`: of all losses so far; `difficulty`: error of the step over its length to the power of
-    the order; `error`: the estimated error of the run so far, relative, of the training residual; `worst_error`: the largest
-    of these.
+    the order; `worst_error`: the largest of the estimated errors of the run behind each step, relative, of the training
+    residual; `earlier_error`: that before the last step, from flow time `start` to `end`.
     """
 
     loss: Float[Array, ""]
     lowest: Float[Array, ""]
     difficulty: Float[Array, ""]
-    error: Float[Array, ""]
     worst_error: Float[Array, ""]
+    earlier_error: Float[Array, ""]
+    start: Float[Array, ""]
+    end: Float[Array, ""]
+
+    def error_until(self, time: float) -> float:
+        """The worst error up to a time within the last step, which a stop rule may have ended: linear inside it."""
+        length = float(self.end - self.start)
+        share = min(max((time - float(self.start)) / length, 0.0), 1.0) if length > 0 else 1.0
+        earlier, worst = float(self.earlier_error), float(self.worst_error)
+        return worst if share == 1 else earlier + share * (worst - earlier)
 
 
 class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
@@ -171,7 +180,7 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
         have come to."""
         end, state = self._inner().init(terms, t0, t1, jnp.zeros(()), dt0, args, func, error_order)
         loss, nothing = args.system.train_loss(y0[0]), jnp.zeros(())
-        return end, (state, RunMemory(loss, loss, nothing, nothing, nothing), Watch.begin(args))
+        return end, (state, RunMemory(loss, loss, *(nothing,) * 5), Watch.begin(args))
 
     def adapt_step_size(
         self,
@@ -217,16 +226,19 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
             after,
             jnp.minimum(after, memory.lowest),
             difficulty,
-            run_error,
             jnp.maximum(run_error, memory.worst_error),
+            memory.worst_error,
+            jnp.asarray(t0, dtype=jnp.float64),
+            jnp.asarray(t1, dtype=jnp.float64),
         )
         memory = jax.tree.map(lambda new, old: jnp.where(keep, new, old), new, memory)
         vanishing = ~keep & (next_end - next_start <= _SMALLEST_RELATIVE_STEP * (next_start + args.time_scale))
-        ended = vanishing | (memory.worst_error > self.largest_error)
+        # Not for the last step alone: a stop rule may end the run early in it.
+        ended = vanishing | (memory.earlier_error > self.largest_error)
         result = diffrax.RESULTS.where(ended, diffrax.RESULTS.dt_min_reached, result)
         watch = watch.after(args, t1, y1_candidate, tangent, keep)
         result = diffrax.RESULTS.where(watch.over, diffrax.RESULTS.event_occurred, result)
-        next_end = Watch.limited(args, next_start, next_end)
+        next_end = Watch.limited(args, jnp.asarray(next_start), jnp.asarray(next_end))
         return keep, next_start, next_end, jump, (state, memory, watch), result
 
     def _run_error(

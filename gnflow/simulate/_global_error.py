@@ -39,12 +39,12 @@ class ErrorCarryingSolver(diffrax.AbstractAdaptiveSolver):
     inner: diffrax.AbstractAdaptiveSolver
 
     @property
-    def term_structure(self) -> Any:
+    def term_structure(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The inner solver's."""
         return self.inner.term_structure
 
     @property
-    def interpolation_cls(self) -> Any:
+    def interpolation_cls(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The inner solver's."""
         return self.inner.interpolation_cls
 
@@ -78,6 +78,7 @@ class ErrorCarryingSolver(diffrax.AbstractAdaptiveSolver):
             moved = carry_error(term, linearisation, t0, y0[0], length, error, decay)
         else:
             y1, local, dense_info, state, result = self.inner.step(terms, t0, t1, y0, args, state, made_jump)
+            assert local is not None
             velocity = _last_velocity(self.inner, dense_info, length)
             moved = _carry_explicitly(args, t1, y1[0], velocity, length, error)
         carried = tree_add_scaled(moved, 1.0, local[0])
@@ -93,7 +94,8 @@ def _decay(system: System, before: AbstractTangent, after: AbstractTangent) -> F
     first, last = (
         system.loss.value(tangent.outputs, targets) - system.loss.minimum(targets) for tangent in (before, after)
     )
-    return jnp.where((last > 0) & (last < first), jnp.sqrt(last / jnp.where(last < first, first, 1.0)), 1.0)
+    falls = (last > 0) & (last < first)
+    return jnp.where(falls, jnp.sqrt(last / jnp.where(falls, first, 1.0)), 1.0)
 
 
 def _last_velocity(solver: Any, dense_info: dict[str, Any], length: Float[Array, ""]) -> PyTree | None:

@@ -1,5 +1,6 @@
 """Training in continuous time."""
 
+import functools
 import time
 from typing import Any
 
@@ -63,8 +64,8 @@ def simulate(
       "exponential", the implicit "kvaerno5", the explicit "tsit5", "dopri5", "dopri8", "bosh3", or a Diffrax adaptive solver.
     - `rtol`, `atol`: tolerances of one step in the error norm. With "function" (the default) errors are measured in the
       training outputs relative to the present residual, beside the weights' own; with "weights" in the weights alone.
-      `rtol` is dimensionless, None for the solver's own (5e-3 for the exponential one, 1e-3 for the others); `atol` has the
-      units of sqrt(loss) and of the weights.
+      `rtol` is dimensionless; with None it is 1e-3, tightened where the error of the whole run would be above what is
+      promised (docs/choosing.md, How accurate a run is). `atol` has the units of sqrt(loss) and of the weights.
     - `metrics`: what to evaluate at the saved times beside the losses.
     - `max_steps`: steps allowed, accepted and rejected.
     - `progress`: show a bar in decades of loss. `throw`: raise `SimulationError` on failure instead of returning the run so
@@ -92,10 +93,12 @@ def simulate(
     measurement = numbers_as_arrays(Measurement(flow, tuple(metrics)))
     variables = measurement.variables(system)
     all_rules = with_stationary(given_rules)
-    rules = _at_accuracy(all_rules, rtol)
+    first_rtol = DEFAULT_RTOL if rtol is None else float(rtol)
+    rules = tuple(rule.at_accuracy(first_rtol) for rule in all_rules)
     start: Start = start_run(weights, system, measurement, numbers_as_arrays(rules))
     dynamics = flow.dynamics
     linearised = isinstance(dynamics, AbstractLinearisedFlow)
+    is_stiff = isinstance(dynamics, AbstractLinearisedFlow) and dynamics.is_stiff
 
     def stiffness() -> float | None:
         if t1 is None or start.evaluation.diagnostics is not None:
@@ -104,10 +107,11 @@ def simulate(
         rates, _, _ = linearisation_at(jnp.zeros(()), weights, system, measurement.flow, _LEADING_MODE)
         return t1 * float(jnp.max(rates))
 
-    def choose(tolerance: float | None) -> SolverChoice:
-        return choose_solver(solver, linearised, linearised and dynamics.is_stiff, tolerance, stiffness)
+    @functools.cache
+    def choose(tolerance: float) -> SolverChoice:
+        return choose_solver(solver, linearised, is_stiff, tolerance, stiffness)
 
-    chosen = choose(rtol)
+    chosen = choose(first_rtol)
     save_times, horizon = _save_times(saveat, t1, float(start.time_scale))
     settings = {
         "kind": "simulate",
@@ -115,7 +119,7 @@ def simulate(
         "stop": given_rules,
         "saveat": None if saveat is None else np.asarray(saveat, dtype=float),
         "solver": chosen.name,
-        "rtol": chosen.rtol if rtol is None else rtol,
+        "rtol": first_rtol,
         "atol": atol,
         "error_norm": error_norm,
         "metrics": tuple(metrics),
@@ -154,7 +158,7 @@ def simulate(
                 weights=weights,
                 args=args,
                 start=start,
-                choose=lambda tolerance: chosen if tolerance == chosen.rtol and rtol is None else choose(tolerance),
+                choose=choose,
                 rules=all_rules,
                 t1=t1,
                 save_times=save_times,
@@ -164,10 +168,10 @@ def simulate(
                 max_steps=max_steps,
             )
             minimum = float(system.loss.minimum(problem.y_train))
-            judged = accurate_solution(integration, rtol, chosen.rtol, minimum)
+            judged = accurate_solution(integration, first_rtol, rtol is None, minimum)
             jax.effects_barrier()  # the bar has heard of the last step
         solution, result = judged.solution, judged.result
-        times, rows, last, final_weights = solution.times, solution.rows, solution.last, solution.weights
+        times, rows, last, final_weights = solution.times, solution.rows, solution.ended.last, solution.ended.weights
         settings |= {"solver": solution.chosen.name, "rtol": solution.rtol}
         stats |= {"solver": solution.chosen.name, "solver_reason": solution.chosen.reason, **solution.counts}
         stats |= {
@@ -211,11 +215,6 @@ def join(problem: Problem, model: Any, flow: AbstractFlow) -> tuple[System, Any]
         raise ConfigError(f"flow = {flow!r}; expected a flow such as gnflow.flows.GradientFlow().")
     system = flow.system(problem, model)
     return system, system.weights(model)
-
-
-def _at_accuracy(rules: tuple[AbstractStopRule, ...], rtol: float | None) -> tuple[AbstractStopRule, ...]:
-    """The rules for a run at `rtol`; before the solver is chosen, whose own it may be, at that of most."""
-    return tuple(rule.at_accuracy(DEFAULT_RTOL if rtol is None else float(rtol)) for rule in rules)
 
 
 def _save_times(saveat: Any, t1: float | None, time_scale: float) -> tuple[np.ndarray, float]:

@@ -26,8 +26,8 @@ _FIRST_STEP = 0.03  # of the time scale of the first loss decrease; the error co
 
 @dataclasses.dataclass(frozen=True)
 class Solution:
-    """**Attributes:** `rtol`; `chosen`: the solver; `times`, `rows`: what was saved, first the start, last the end; `weights`,
-    `last`: at the end, and what was measured there; `result`: how it ended; `error`: its estimated error, relative, of the
+    """**Attributes:** `rtol`; `chosen`: the solver; `times`, `rows`: what was saved, first the start, last the end; `ended`:
+    weights and what was measured at the end; `result`: how it ended; `error`: its estimated error, relative, of the
     training residual; `given_up`: whether it was ended because that became too large; `counts`: of steps and velocities.
     """
 
@@ -35,8 +35,7 @@ class Solution:
     chosen: SolverChoice
     times: np.ndarray
     rows: list[Values]
-    weights: PyTree
-    last: Evaluation
+    ended: End
     result: Result
     error: float
     given_up: bool
@@ -110,18 +109,17 @@ class Integration:
         end, weights, last = self._end(found)
         times, rows = _saved(found, end)
         memory = _memory(found)
-        error = float(memory.worst_error)
+        error = memory.error_until(end)
         ended = End(end, weights, last, self.start.evaluation, self.system, self.args.measurement)
         return Solution(
             rtol=rtol,
             chosen=chosen,
             times=np.asarray([0.0, *times, end]),
             rows=[self.start.evaluation.values, *rows, last.values],
-            weights=weights,
-            last=last,
+            ended=ended,
             result=integration_result(found, chosen, rules, self.t1, ended),
             error=error,
-            given_up=error > largest_error,
+            given_up=float(memory.earlier_error) > largest_error,
             counts=_counts(found, chosen.solver),
         )
 
@@ -165,7 +163,7 @@ def linearisation_stats(solution: Solution, system: System, measurement: Measure
     """How much of the flow's Jacobian the solver saw, and at the end of the run how well, where it was not all of it."""
     flow: AbstractFlow = measurement.flow
     solver: Any = solution.chosen.solver
-    arguments = (jnp.asarray(solution.end), solution.weights, system, flow, solver.decomposition)
+    arguments = (jnp.asarray(solution.end), solution.ended.weights, system, flow, solver.decomposition)
     rank = eqx.filter_eval_shape(linearisation_at, *arguments)[0].shape[0]
     stats: dict[str, int | float] = {"linearisation_rank": rank, "linearisation_size": system.problem.y_train.size}
     if rank < system.problem.y_train.size:

@@ -19,10 +19,6 @@ solver_kinds: dict[str, Callable[[], diffrax.AbstractAdaptiveSolver]] = {
     "dopri8": diffrax.Dopri8,
 }
 
-# Measured at the paper's size (docs/devdocs/solvers.md): what keeps the test loss within 0.5% of its converged value.
-_EXPONENTIAL_RTOL = 5e-3
-_OTHER_RTOL = 1e-3
-
 # Nothing but the error limits the steps of a solver that is linearised: they may change as fast as the error says.
 _UNLIMITED_GROWTH = (0.02, 1000.0)
 _LIMITED_GROWTH = (0.2, 10.0)
@@ -38,15 +34,14 @@ _EXPLICIT_SPAN = 10.0
 class SolverChoice(NamedTuple):
     """A solver, and what a run does with it.
 
-    **Attributes:** `name` and `reason`, which a trajectory's stats report; `rtol`: the tolerance it takes unless told;
-    `min_growth`, `max_growth`: the least and largest factor from one step to the next; `anticipation`: how far the step
-    size follows the trend of the errors (where stability limits the step, there is no trend to follow).
+    **Attributes:** `name` and `reason`, which a trajectory's stats report; `min_growth`, `max_growth`: the least and largest
+    factor from one step to the next; `anticipation`: how far the step size follows the trend of the errors (where stability
+    limits the step, there is no trend to follow).
     """
 
     solver: diffrax.AbstractAdaptiveSolver
     name: str
     reason: str
-    rtol: float
     min_growth: float
     max_growth: float
     anticipation: float
@@ -71,7 +66,7 @@ def check_solver(solver: Any) -> None:
 
 
 def choose_solver(
-    solver: Any, linearised: bool, is_stiff: bool, rtol: float | None, stiffness: Callable[[], float | None]
+    solver: Any, linearised: bool, is_stiff: bool, rtol: float, stiffness: Callable[[], float | None]
 ) -> SolverChoice:
     """The solver of a run.
 
@@ -80,7 +75,7 @@ def choose_solver(
     is not stiff asked for with a small `rtol`, where Dopri8's order pays (docs/devdocs/solvers.md, Work and precision).
 
     **Arguments:** `solver`: "auto", a name, or a Diffrax solver; `linearised`: whether the flow has a linearisation;
-    `is_stiff`: whether its rates spread with the spectrum of the Gram matrix; `rtol`: the run's, None for the solver's own;
+    `is_stiff`: whether its rates spread with the spectrum of the Gram matrix; `rtol`: of the run;
     `stiffness`: gives the largest rate times the length of the run, None where the end is not known or where an explicit
     step would need the Gram matrix too.
 
@@ -93,7 +88,7 @@ def choose_solver(
         folds = stiffness()
         if folds is not None and folds <= _EXPLICIT_SPAN:
             return _named("tsit5", f"the fastest mode decays by no more than exp(-{folds:.2g}) in the run")
-        if not is_stiff and rtol is not None and rtol <= _TIGHT_RTOL:
+        if not is_stiff and rtol <= _TIGHT_RTOL:
             return _named("dopri8", "the flow is not stiff and the tolerance is tight")
         return _named("exponential", "no step size is limited by stiffness")
     if isinstance(solver, str):
@@ -124,7 +119,6 @@ def _named(name: str, reason: str) -> SolverChoice:
 
 
 def _choice(solver: diffrax.AbstractAdaptiveSolver, name: str, reason: str) -> SolverChoice:
-    rtol = _EXPONENTIAL_RTOL if isinstance(solver, ExponentialRungeKutta) else _OTHER_RTOL
     if solver.term_structure is LinearisedTerm:
-        return SolverChoice(solver, name, reason, rtol, *_UNLIMITED_GROWTH, _ANTICIPATION)
-    return SolverChoice(solver, name, reason, rtol, *_LIMITED_GROWTH, 0.0)
+        return SolverChoice(solver, name, reason, *_UNLIMITED_GROWTH, _ANTICIPATION)
+    return SolverChoice(solver, name, reason, *_LIMITED_GROWTH, 0.0)

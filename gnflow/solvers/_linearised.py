@@ -10,8 +10,10 @@ from jaxtyping import Array, Float, PyTree
 from .._core import tree_add_scaled, tree_norm, tree_subtract
 from ..geometry import Linearisation
 from ._phi import phi_functions
-from ._reduced import ReducedVector, apply_functions, reduce
+from ._reduced import ReducedVector, reduce
 from ._term import LinearisedTerm, unwrap
+
+_LEAST_FOLDS = 1e-5
 
 
 class AbstractLinearisedSolver(diffrax.AbstractAdaptiveSolver):
@@ -48,28 +50,43 @@ def carry_error(
 ) -> PyTree:
     """What a small displacement `error` of `weights` has become after flow time `length`.
 
-    One step of the exponential Euler method for e' = F(w + e) - F(w) with the W of the step,
+    e' = F(w + e) - F(w) = W e + D, with D = F(w + e) - F(w) - W e from the start of the step and the assumption that it falls
+    as the residual does, by the factor q in the step:
 
-        phi_0(h W) e + m h phi_1(h W) D,   D = F(w + e) - F(w) - W e.
+        exp(h W) e + h m psi(h W) D,   psi(z) = (exp(z) - q)/(z - log q).
 
-    The first term is exact in the modes that W holds; D is what may make the displacement grow. m <= 1 takes two things
-    into account that D, at the start of the step, does not know. D falls with the residual, by the factor `decay` in the
-    step: its mean over an exponential decay. And where the rate |D|/|e| is beyond 1/h, which the error control lets no
-    growth be, it is taken for a contraction that is stiff for this step: phi_1(-h |D|/|e|), without which the step would
-    amplify what the flow damps.
+    The first term is exact in the modes that W holds; D is what may make the displacement grow. Where the rate |D|/|e| is
+    beyond 1/h, more growth than the error control of the step admits, it is taken for a contraction that is stiff for this
+    step: m = phi_1(-h |D|/|e|), without which the step would amplify what the flow damps.
 
-    **Arguments:** `linearisation` at `weights` and flow time `time`; `error`: a tree like the weights;
-    `decay`: of the residual.
+    **Arguments:** `linearisation` at `weights` and flow time `time`; `error`: a tree like the weights; `decay`: q, of the
+    residual, in (0, 1].
     """
     vector = reduce(linearisation, error, jnp.zeros(linearisation.direction.coefficients.size))
     point = tree_add_scaled(weights, 1.0, error)
     remainder = remainder_at(terms, linearisation, time, point, vector.amplitudes)
+    assert remainder.rest is not None
     change = tree_add_scaled(remainder.rest, 1.0, linearisation.pull(remainder.coefficients))
     size = tree_norm(error)
     folds = length * tree_norm(change) / jnp.where(size > 0, size, 1.0)
-    mean = phi_functions(-folds, 1)[1] * phi_functions(jnp.log(decay), 1)[1]
-    parts = [({0: 1.0}, vector), ({1: length * mean}, remainder)]
-    return apply_functions(linearisation, length, [parts])[0][0]
+    mean = length * phi_functions(-folds, 1)[1]
+    z = -length * linearisation.rates
+    at_zero = _damped_mean(jnp.zeros(()), decay)
+    # (psi(0) - psi(z))/(-z) by a difference that rounding leaves digits of.
+    apart = jnp.minimum(z, -_LEAST_FOLDS)
+    quotient = (at_zero - _damped_mean(apart, decay)) / -apart
+    moved = phi_functions(z, 1)[1] * vector.amplitudes + mean * quotient * remainder.amplitudes
+    coefficients = mean * at_zero * remainder.coefficients - length * (linearisation.left @ moved)
+    carried = tree_add_scaled(error, mean * at_zero, remainder.rest)
+    return tree_add_scaled(carried, 1.0, linearisation.pull(coefficients))
+
+
+def _damped_mean(z: Float[Array, "..."], decay: Float[Array, ""]) -> Float[Array, "..."]:
+    """psi(z) = int_0^1 exp((1 - s) z) q^s ds for z <= 0."""
+    logarithm = jnp.log(decay)
+    # Written with the larger of the two exponentials in front, so that phi_1 is asked for at negative numbers.
+    gap = -jnp.abs(z - logarithm)
+    return jnp.exp(jnp.maximum(z, logarithm)) * phi_functions(gap, 1)[1]
 
 
 def remainder_at(
