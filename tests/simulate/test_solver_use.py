@@ -28,6 +28,7 @@ from gnflow.geometry.damping import Constant
 from gnflow.geometry.directions import Cholesky, ConjugateGradients
 from gnflow.metrics import PathLength
 from gnflow.simulate._controller import AbstractErrorNorm, ResidualController
+from gnflow.simulate._global_error import StepErrors
 from gnflow.solvers import ExponentialRungeKutta, LowRankKvaerno5
 
 AT_THE_START = gn.RelativeLoss(1.0)  # ends the run before anything is integrated, and so compiled
@@ -186,7 +187,7 @@ def judge(error, rise=0.0, *, monotone=True, min_growth=0.2):
     start, end, length = jnp.asarray(0.0), jnp.asarray(1.0), jnp.asarray(1.0)
     _, state = controller.init(None, start, end, (before, {}), length, args, None, 4)
     keep, next_start, next_end, _, _, _ = controller.adapt_step_size(
-        start, end, (before, {}), (after, {}), args, (before, {}), 4, state
+        start, end, (before, {}), (after, {}), args, StepErrors((before, {}), before), 4, state
     )
     return keep, next_end - next_start
 
