@@ -34,7 +34,7 @@ def advice(system: System, weights: PyTree, eigenvalues: Float[np.ndarray, " row
     return "; ".join(said)
 
 
-def of_inputs(x: Array) -> list[str]:
+def of_inputs(x: Array | np.ndarray) -> list[str]:
     """What is unusual about the scale of the inputs (N, d), or any shape of one input."""
     columns = np.asarray(x, dtype=float).reshape(len(x), -1)
     mean, spread = columns.mean(axis=0), columns.std(axis=0)
@@ -89,11 +89,11 @@ def _of_sizes(columns: np.ndarray, name: str) -> list[str]:
     sizes = sizes[sizes > 0]
     if not sizes.size:
         return []
-    ends = (0.0, 1.0) if sizes.size < _MANY_COLUMNS else (0.1, 0.9)
+    ends = (0.0, 1.0) if sizes.size < _MANY_COLUMNS else (0.5, 0.5)
     least, most = (float(np.quantile(sizes, end)) for end in ends)
     if least >= _USUAL[0] and most <= _USUAL[1] and most <= _UNEQUAL * least:
         return []
-    between = f"{most:.1e}" if sizes.size == 1 else f"{least:.1e} to {most:.1e}"
+    between = f"{most:.1e}" if least == most else f"{least:.1e} to {most:.1e}"
     return [f"the columns of {name} have a root mean square of {between}"]
 
 

@@ -130,8 +130,8 @@ def _margin_after(
 
 def _margin_from_here(rule: AbstractStopRule, end: End) -> Float[Array, ""]:
     """The rule's margin for a run that would begin where this one ended."""
-    traced, time, weights = numbers_as_arrays((rule, end.time, end.weights))
-    return _margin_after(traced, time, weights, end.system, end.measurement)
+    rule, time = numbers_as_arrays((rule, end.time))
+    return _margin_after(rule, time, end.weights, end.system, end.measurement)
 
 
 def _why_so_many_steps(chosen: SolverChoice, end: End) -> str:

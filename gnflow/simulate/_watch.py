@@ -49,7 +49,7 @@ class Watch(eqx.Module):
         return jax.lax.cond(accepted, looked, lambda: self)
 
     @staticmethod
-    def limited(args: Any, start: Float[Array, ""], end: Float[Array, ""]) -> Float[Array, ""]:
+    def limited(args: Any, start: Any, end: Float[Array, ""]) -> Float[Array, ""]:
         """The end of a step from `start` to `end`, or an earlier one that the rules' looks ask for."""
         decades = min((rule.decades_between_looks for rule in args.rules), default=math.inf)
         if math.isinf(decades):

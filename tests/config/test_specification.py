@@ -235,6 +235,14 @@ class TestMaking:
     def test_without_stop_the_method_keeps_its_own_rule_and_an_empty_one_has_none(self):
         assert "stop" not in run_of(without("stop"), "features").prepare().settings
         assert run_of({**TABLE, "stop": {}}, "features").prepare().settings["stop"] == ()
+        rules = {"loss_plateau": {"fall": 0.1}, "test_loss": 0.25, "velocity_norm": 1, "stationary": {}}
+        made = run_of({**TABLE, "stop": rules}, "features").prepare()
+        assert made.settings["stop"] == (
+            gn.LossPlateau(fall=0.1),
+            gn.TestLoss(0.25),
+            gn.VelocityNorm(1.0),
+            gn.Stationary(),
+        )
 
     def test_sizes_are_the_problems_unless_given(self):
         table = {**TABLE, "problem": {"kind": "digits", "n_train": 4, "n_test": 3}, "metrics": []}
@@ -364,6 +372,11 @@ WRONG = [
     ('flows."a/b".kind=gradient', r"flows: 'a/b' names a folder"),
     ("integration.saveat=[1, true]", r"integration\.saveat\[1\] = True is a boolean; expected a number"),
     ("stop.relative_loss=small", r"stop\.relative_loss = 'small' is a string; expected a number"),
+    (
+        "stop.loss_plateau={decade=1}",
+        r"stop\.loss_plateau: unknown option 'decade' of stop rule.*did you mean 'decades'",
+    ),
+    ("stop.test_loss={decades=true}", r"stop\.test_loss\.decades = True is a boolean; expected a number"),
     ("stop.relative_loss=-1", r"stop\.relative_loss: RelativeLoss\(-1\.0\)"),
     ("stop=3", r"stop = 3; expected a table"),
     ("metrics=kernel_distance", r"metrics = 'kernel_distance' is a string; expected an array, each entry a metric"),

@@ -1,6 +1,7 @@
 """How wrong a whole run is: the guard against rises, the error carried along, and what a second solution decides."""
 
 import dataclasses
+import itertools
 import math
 import types
 from typing import Any
@@ -20,7 +21,7 @@ from gnflow.simulate._global_error import StepErrors
 
 INPUTS = np.random.default_rng(0).standard_normal((12, 3))
 TARGETS = np.sin(INPUTS[:, 0]) + INPUTS[:, 1]
-MODEL = dict(input_dim=3, width=30, init_scale=1.0)
+MODEL = {"input_dim": 3, "width": 30, "init_scale": 1.0}
 
 # SciPy's DOP853 at rtol 1e-9 and 1e-10 on the flattened equation, with the velocity written by an SVD of J: digits that agree.
 REFERENCES = {
@@ -95,9 +96,9 @@ def test_rises_cannot_add_up():
     args = types.SimpleNamespace(system=system, progress=None, time_scale=1.0, rules=(), stop_memories=())
     controller = ResidualController(jnp.asarray(0.1), jnp.asarray(1e-13), Exact(), monotone=True)
     state_at = [system.weights(Linear.at(-rise * np.asarray(Axes().targets))) for rise in (0.0, 0.09, 0.18)]
-    end, state = controller.init(None, 0.0, 1.0, (state_at[0], {}), 1.0, args, None, 4)
+    _end, state = controller.init(None, 0.0, 1.0, (state_at[0], {}), 1.0, args, None, 4)
     kept = []
-    for before, after in zip(state_at, state_at[1:], strict=False):
+    for before, after in itertools.pairwise(state_at):
         errors = StepErrors((before, {}), before)
         keep, *_, state, _ = controller.adapt_step_size(
             jnp.asarray(0.0), jnp.asarray(1.0), (before, {}), (after, {}), args, errors, 4, state
