@@ -2,11 +2,12 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
 from .._core import Result, ResultCode
-from ._solution import Integration, Solution
 
 CARRIED = "the error carried along"
 SECOND = "a second solution"
@@ -42,12 +43,37 @@ def tighter(rtol: float) -> float:
     return max(rtol / (_STRONG if rtol < _STRONG_BELOW else _MILD), _TIGHTEST_RTOL)
 
 
+@runtime_checkable
+class Compared(Protocol):
+    """What is looked at of a solution (`Solution`): its tolerance, saved times, residuals, end, error, and whether it was given
+    up for that."""
+
+    @property
+    def rtol(self) -> float: ...
+    @property
+    def times(self) -> np.ndarray: ...
+    @property
+    def end(self) -> float: ...
+    @property
+    def result(self) -> Result: ...
+    @property
+    def ended(self) -> Any: ...
+    @property
+    def error(self) -> float: ...
+    @property
+    def given_up(self) -> bool: ...
+    def residuals(self, minimum: float) -> np.ndarray: ...
+
+
+_Solution = TypeVar("_Solution", bound=Compared)
+
+
 @dataclasses.dataclass(frozen=True)
-class Judged:
+class Judged(Generic[_Solution]):
     """A solution and how wrong it is: `error`, relative, of the training residual, and in words where that is `known_from`;
     `promised`: what it should not be above; `count`: how many solutions it took."""
 
-    solution: Solution
+    solution: _Solution
     error: float
     known_from: str
     promised: float
@@ -68,7 +94,9 @@ class Judged:
         )
 
 
-def accurate_solution(integration: Integration, rtol: float, automatic: bool, minimum: float) -> Judged:
+def accurate_solution(
+    solve: Callable[[float, float], _Solution], rtol: float, automatic: bool, minimum: float
+) -> Judged[_Solution]:
     """The run, as accurate as promised where that can be had.
 
     The error carried along with a solution is an upper estimate where steps are short for all that the flow does, and says
@@ -76,18 +104,19 @@ def accurate_solution(integration: Integration, rtol: float, automatic: bool, mi
     If `automatic`, the tolerance is tightened until either of the two estimates is below half the promise; otherwise the
     solution at `rtol` is returned, whatever it is.
 
-    **Arguments:** `rtol`: of one step, to begin with; `minimum`: L*.
+    **Arguments:** `solve`: the solution at a tolerance, given up where its estimated error gets above a number; `rtol`: the
+    tolerance of one step, to begin with; `minimum`: L*.
     """
     tolerance = rtol
     promised = promised_accuracy(tolerance)
     believed = _BELIEVED * promised
-    first = integration.solve(tolerance, believed if automatic else math.inf)
+    first = solve(tolerance, believed if automatic else math.inf)
     if first.error <= believed or (first.result.failed and not first.given_up):
         return Judged(first, first.error, CARRIED, promised, 1)
     previous = first
     for count in range(2, _MOST_SOLUTIONS + 1):
         tolerance = tighter(tolerance)
-        solution = integration.solve(tolerance)
+        solution = solve(tolerance, math.inf)
         if automatic and (solution.error <= believed or solution.result.failed):
             return Judged(solution, solution.error, CARRIED, promised, count)
         if not previous.given_up:
@@ -100,7 +129,7 @@ def accurate_solution(integration: Integration, rtol: float, automatic: bool, mi
     raise AssertionError("the last solution is returned in the loop")
 
 
-def _difference(first: Solution, second: Solution, minimum: float) -> float:
+def _difference(first: Compared, second: Compared, minimum: float) -> float:
     """The largest relative difference of two solutions' residuals over the times that both saved, the start left out.
 
     Where they have no such time and both met a stop rule, the difference of the logarithms of the times at which they did.

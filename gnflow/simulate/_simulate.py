@@ -168,7 +168,7 @@ def simulate(
                 max_steps=max_steps,
             )
             minimum = float(system.loss.minimum(problem.y_train))
-            judged = accurate_solution(integration, first_rtol, rtol is None, minimum)
+            judged = accurate_solution(integration.solve, first_rtol, rtol is None, minimum)
             jax.effects_barrier()  # the bar has heard of the last step
         solution, result = judged.solution, judged.result
         times, rows, last, final_weights = solution.times, solution.rows, solution.ended.last, solution.ended.weights

@@ -163,7 +163,7 @@ class FakeIntegration:
 
 def judged(automatic: bool, *answers: dict[str, Any], rtol: float = 1e-3):
     integration = FakeIntegration(*answers)
-    return accurate_solution(integration, rtol, automatic, 0.0), integration.asked
+    return accurate_solution(integration.solve, rtol, automatic, 0.0), integration.asked
 
 
 def test_an_estimate_below_half_the_promise_is_believed():
