@@ -18,7 +18,7 @@ import numpy as np  # noqa: E402 (after the setting)
 from _record import RESULTS, aligned, store  # noqa: E402
 from truth_page import write_page  # noqa: E402
 from truth_problems import COMBINATIONS, DATA_KINDS, Row, rows  # noqa: E402
-from truth_reference import reference  # noqa: E402
+from truth_reference import RECOMPUTE, reference  # noqa: E402
 from truth_run import PROMISE, ROUNDING_ALLOWANCE, VERDICTS, compare  # noqa: E402
 
 from gnflow._core import forget_compiled_programs  # noqa: E402
@@ -65,10 +65,8 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--references", type=Path, default=REFERENCES, help="the folder of references")
     parser.add_argument("--references-only", action="store_true", help="compute what is missing and end")
-    parser.add_argument("--recompute", action="store_true", help="ignore stored references of the chosen rows")
-    parser.add_argument(
-        "--time-limit", type=float, default=TIME_LIMIT, help="seconds for each integration of a reference"
-    )
+    parser.add_argument("--recompute", choices=RECOMPUTE, default="none", help="which stored references to ignore")
+    parser.add_argument("--time-limit", type=float, default=TIME_LIMIT, help="processor seconds for each integration")
     parser.add_argument("--rows", type=int, nargs="*", help=f"some of 0 to {len(COMBINATIONS) * len(DATA_KINDS) - 1}")
     names = [combination.name for combination in COMBINATIONS]
     parser.add_argument("--combination", nargs="*", choices=names, help="all rows of these")

@@ -14,8 +14,9 @@ ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "experiments" / "benchmarks"))
 
 from truth_problems import COMBINATIONS, DATA_KINDS, FLOWS, rows  # noqa: E402 (after the path)
-from truth_reference import Field, is_of_field, load  # noqa: E402
+from truth_reference import is_of_field, load  # noqa: E402
 from truth_run import PROMISE, REFUSED, RIGHT, SILENT, UNDECIDED, compare, verdict  # noqa: E402
+from truth_vector import Field  # noqa: E402
 
 from gnflow.losses import loss_kinds  # noqa: E402
 
