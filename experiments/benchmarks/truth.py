@@ -40,7 +40,7 @@ def main() -> None:
         print(f"{row.title}: reference {found.status} ({found.method}, {found.seconds:.1f} s)", flush=True)
         if options.references_only:
             continue
-        records.append(compare(row, found))
+        records.append(_as_json(compare(row, found)))
         print("  " + ", ".join(f"{name} {_text(records[-1].get(name))}" for name in _SHOWN[3:]), flush=True)
         forget_compiled_programs()
     if options.references_only:
@@ -48,7 +48,7 @@ def main() -> None:
     print(aligned(list(_SHOWN), [[_text(record.get(name)) for name in _SHOWN] for record in records]))
     print({verdict: sum(record["verdict"] == verdict for record in records) for verdict in VERDICTS})
     if len(records) == len(rows()):
-        store("truth", _as_json({"promise": PROMISE, "rounding_allowance": ROUNDING_ALLOWANCE, "rows": records}))
+        store("truth", {"promise": PROMISE, "rounding_allowance": ROUNDING_ALLOWANCE, "rows": records})
         write_page(records)
 
 

@@ -22,7 +22,10 @@ _WORST = 12
 
 
 def write_page(rows: Sequence[dict[str, Any]]) -> None:
-    """The tables between the marks of the page, and the figure."""
+    """The tables between the marks of the page, and the figure.
+
+    **Arguments:** `rows`: as they are stored, None for a number that there is not.
+    """
     pages.insert(PAGE, "counts", counts(rows))
     pages.insert(PAGE, "worst", worst(rows))
     save(figure(rows), IMAGE)
@@ -43,7 +46,7 @@ def counts(rows: Sequence[dict[str, Any]]) -> list[str]:
         for value in dict.fromkeys(map(group, rows)):
             own = [row for row in rows if group(row) == value]
             numbers = [sum(row["verdict"] == verdict for row in own) for verdict in VERDICTS]
-            errors = [row["error"] for row in own if row["reference"] == "confirmed" and not row["failed"]]
+            errors = [row["error"] for row in own if _is_judged(row) and not row["failed"]]
             steps = [row["steps"] for row in own]
             table.append(
                 [
@@ -74,7 +77,7 @@ def worst(rows: Sequence[dict[str, Any]]) -> list[str]:
         *(row for row in others if row["verdict"] == SILENT),
         *(row for row in others if row["verdict"] not in (SILENT, UNDECIDED)),
         *(row for row in others if row["verdict"] == UNDECIDED),
-        *sorted(right, key=lambda row: -row["error"])[:_WORST],
+        *sorted(right, key=lambda row: -row.get("error", 0.0))[:_WORST],
     ]
     heads = [
         "row",
@@ -100,7 +103,7 @@ def _line(row: dict[str, Any]) -> list[str]:
         powers,
         verdict,
         row["result"].replace("_", " "),
-        *("" if number is None or not np.isfinite(number) else f"{number:.1e}" for number in numbers),
+        *("" if number is None else f"{number:.1e}" for number in numbers),
         str(row["steps"]),
     ]
 
@@ -110,12 +113,10 @@ def figure(rows: Sequence[dict[str, Any]]) -> Figure:
     """The true error of r against what the run estimated, with the promise."""
     drawn = Figure(figsize=(4.6, 3.6), layout="constrained")
     axes = drawn.subplots()
-    judged = [row for row in rows if row["reference"] == "confirmed" and _positive(row, "error")]
+    judged = [row for row in rows if _is_judged(row) and row["estimated_error"] is not None]
     for index, name in enumerate(("smooth, of one rank", "rank changes along the run", "kinks")):
         own = [row for row in judged if kind(row) == name]
-        # A run without an estimate stands at the left edge.
-        estimates = [row["estimated_error"] if _positive(row, "estimated_error") else np.nan for row in own]
-        errors = [row["error"] for row in own]
+        estimates, errors = [[row[value] for row in own] for value in ("estimated_error", "error")]
         axes.loglog(estimates, errors, label=name, linestyle="", **look(index)._asdict())
     ends = np.asarray([1e-8, 1e2])
     axes.loglog(ends, ends, color="0.4", linewidth=0.8)
@@ -127,6 +128,5 @@ def figure(rows: Sequence[dict[str, Any]]) -> Figure:
     return drawn
 
 
-def _positive(row: dict[str, Any], name: str) -> bool:
-    value = row.get(name)
-    return value is not None and np.isfinite(value) and value > 0
+def _is_judged(row: dict[str, Any]) -> bool:
+    return row["reference"] == "confirmed" and row.get("error") is not None
