@@ -27,29 +27,30 @@ def save_times(scale: float, end: float) -> np.ndarray:
 class Integration:
     """A row's integrations, each within a time limit.
 
-    **Arguments:** `field`; `method`: "DOP853" or "Radau"; `stop`: the relative loss of the stop rule, or None;
+    **Arguments:** `field`; `stop`: the relative loss of the stop rule, or None;
     `first_residual`: r at the start; `time_limit`: seconds of the processor for each.
     """
 
-    def __init__(self, field: Field, method: str, stop: float | None, first_residual: float, time_limit: float):
+    def __init__(self, field: Field, stop: float | None, first_residual: float, time_limit: float):
         self.field = field
-        self.method = method
         self.stop = stop
         self.first_residual = first_residual
         self.scale = field.time_scale
         self.time_limit = time_limit
 
-    def solve(self, times: np.ndarray, rtol: float, cut: bool) -> tuple[dict[str, Any], np.ndarray]:
-        """What is compared and when the stop rule is met; and the times, an earlier end of which is found if `cut`.
+    def solve(self, method: str, times: np.ndarray, rtol: float, cut: bool) -> tuple[dict[str, Any], np.ndarray]:
+        """By SciPy's "DOP853" or "Radau": what is compared, and when the stop rule is met; and the times.
 
-        Past `LAST_RESIDUAL` rounding leaves nothing to compare.
+        With `cut` they end where the residual reaches `LAST_RESIDUAL`: rounding leaves nothing to compare beyond.
         """
         events = [self._residual_reaches(LAST_RESIDUAL if self.stop is None else np.sqrt(self.stop))]
         events[0].terminal = cut and self.stop is None
         if cut and self.stop is not None:
             events.append(self._residual_reaches(LAST_RESIDUAL))
             events[1].terminal = True
-        solution = self._solve_ivp(float(times[-1]), rtol, events, dense_output=cut, t_eval=None if cut else times)
+        solution = self._solve_ivp(
+            method, float(times[-1]), rtol, events, dense_output=cut, t_eval=None if cut else times
+        )
         vectors = solution.y.T
         if cut:
             end = float(solution.t[-1])
@@ -63,7 +64,7 @@ class Integration:
             loss, slope = field.programs.loss_and_rate(field.arrays, stop_time, solution.y_events[0][0])
             stop_rate = abs(float(slope)) / (2 * (float(loss) - field.minimum))
         found = self._measured(states, vectors[-1])
-        return {**found, "stop_time": stop_time, "stop_rate": stop_rate, "rtol": rtol, "method": self.method}, times
+        return {**found, "stop_time": stop_time, "stop_rate": stop_rate, "rtol": rtol, "method": method}, times
 
     def fixed_steps(self, times: np.ndarray, count: int, cut: bool) -> tuple[dict[str, Any], np.ndarray]:
         """The same by about `count` equal steps of the midpoint rule, which a discontinuity of the field does not stop.
@@ -111,7 +112,7 @@ class Integration:
             "ranks": np.asarray([state["rank"] for state in states]),
         }
 
-    def _solve_ivp(self, end: float, rtol: float, events: list[Any], **options: Any) -> Any:
+    def _solve_ivp(self, method: str, end: float, rtol: float, events: list[Any], **options: Any) -> Any:
         deadline = time.process_time() + self.time_limit
 
         def in_time(function: Callable) -> Callable:
@@ -122,14 +123,14 @@ class Integration:
 
             return checked
 
-        if self.method == "Radau":
+        if method == "Radau":
             options["jac"] = in_time(self.field.jacobian)
         with np.errstate(all="ignore"):
             solution = solve_ivp(
                 in_time(self.field.velocity),
                 (0.0, end),
                 self.field.start,
-                method=self.method,
+                method=method,
                 rtol=rtol,
                 atol=self.field.atol(rtol, self.scale),
                 first_step=min(1e-6 * self.scale, end),
