@@ -25,6 +25,7 @@ BENCHMARKS = {
     "sweep_engine": ["sweep_engine.py"],
     "reversible_step": ["reversible_step.py"],
     "dual_direction": ["dual_direction.py"],
+    "truth": ["truth.py"],
 }
 
 
