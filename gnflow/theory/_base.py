@@ -58,14 +58,13 @@ class AbstractTheorem(abc.ABC):
     def certify(self, evidence: Evidence) -> Certificate:
         """Check the theorem on a run, and that the record is one of this flow."""
         run_over_time = self.about == "run" and evidence.is_continuous
-        facts = record_facts(evidence) if run_over_time else ()
-        if all(check.met for check in facts):
-            hypotheses = self.hypotheses(evidence)
-            if run_over_time and all(check.met for check in hypotheses.checks):
-                checks = {check.name: check for check in (*hypotheses.checks, evidence.repeated())}
-                hypotheses = dataclasses.replace(hypotheses, checks=tuple(checks.values()))
-        else:
-            hypotheses = Hypotheses(facts)
+        hypotheses = self.hypotheses(evidence)
+        if run_over_time and not any(check.met is False for check in hypotheses.checks):
+            facts = record_facts(evidence)
+            sound = all(check.met for check in facts)
+            again = (evidence.repeated(),) if sound and all(check.met for check in hypotheses.checks) else ()
+            checks = {check.name: check for check in (*facts, *hypotheses.checks, *again)}
+            hypotheses = dataclasses.replace(hypotheses, checks=tuple(checks.values()))
         failed = [check for check in hypotheses.checks if check.met is False]
         unclear = [check for check in hypotheses.checks if check.met is None]
         if failed:
@@ -76,22 +75,26 @@ class AbstractTheorem(abc.ABC):
             return self._certificate(Verdict.UNDECIDED, reason, hypotheses)
         conclusion = self.conclusion(evidence, hypotheses)
         verdict, reason = _verdict_of(conclusion.claims)
-        claims, compared = self._of_the_record(evidence)
-        conclusion = dataclasses.replace(conclusion, claims=(*conclusion.claims, *claims))
-        if claims:
-            verdict, reason = _worse((verdict, reason), _verdict_of(claims))
+        record, compared = self._of_the_record(evidence)
+        if record:
+            verdict, reason = _worse((verdict, reason), _verdict_of(record))
         estimates = [check.name for check in hypotheses.checks if not check.rigorous]
         if estimates and verdict != Verdict.UNDECIDED:
             reason += f" (hypotheses known by estimates, not bounds: {'; '.join(estimates)})"
-        return self._certificate(verdict, reason, hypotheses, conclusion, compared)
+        return self._certificate(verdict, reason, hypotheses, conclusion, record, compared)
 
     def _of_the_record(self, evidence: Evidence) -> tuple[tuple[Claim, ...], str]:
         """What shows that the record is what it says, as far as the theorem is about it; and a sentence on how far that is."""
         if self.about == "run":
             return record_claims(evidence), what_is_compared(evidence)
         if self.about == "start":
-            return start_claims(evidence), "Certified: the first weights and losses. Not certified: the rest of the record."
-        return (), "Certified: problem, model at the start and flow. Not certified: the record, of which only its end is read."
+            return start_claims(
+                evidence
+            ), "Certified: the first weights and losses. Not certified: the rest of the record."
+        return (
+            (),
+            "Certified: problem, model at the start and flow. Not certified: the record, of which only its end is read.",
+        )
 
     def _certificate(
         self,
@@ -99,6 +102,7 @@ class AbstractTheorem(abc.ABC):
         reason: str,
         hypotheses: Hypotheses,
         conclusion: Conclusion | None = None,
+        record: tuple[Claim, ...] = (),
         compared: str = "",
     ) -> Certificate:
         conclusion = Conclusion(()) if conclusion is None else conclusion
@@ -112,6 +116,7 @@ class AbstractTheorem(abc.ABC):
             claims=conclusion.claims,
             constants={**hypotheses.constants, **conclusion.constants},
             curves=conclusion.curves,
+            record=record,
             compared=compared,
         )
 

@@ -39,8 +39,8 @@ class Certificate:
 
     **Attributes:** `theorem`: its short name; `statement`: what it says, in a sentence; `reference`: paper and number, or
     the page of docs/theorems with the proof; `verdict` and `reason`; `checks`: the hypotheses; `claims`: the conclusions
-    (empty where a hypothesis fails: then nothing is claimed), those of the theorem and then those that compare the record with
-    reruns; `constants`: every constant by name; `curves`: what `plot` draws; `compared`: what of the record is certified.
+    (empty where a hypothesis fails: then nothing is claimed); `constants`: every constant by name; `curves`: what `plot` draws;
+    `record`: the comparisons that show the record to be a run of its flow; `compared`: what of the record is certified.
     """
 
     theorem: str
@@ -52,6 +52,7 @@ class Certificate:
     claims: tuple[Claim, ...]
     constants: Mapping[str, float]
     curves: tuple[Curves, ...] = ()
+    record: tuple[Claim, ...] = ()
     compared: str = ""
 
     def __str__(self) -> str:
@@ -62,7 +63,8 @@ class Certificate:
         ]
         tables = (
             ("hypotheses", _SHORT_CHECK_HEADING, self._short_check_rows()),
-            ("conclusions", _SHORT_CLAIM_HEADING, self._short_claim_rows()),
+            ("conclusions", _SHORT_CLAIM_HEADING, _short_claim_rows(self.claims)),
+            ("the record", _SHORT_CLAIM_HEADING, _short_claim_rows(self.record)),
         )
         for title, heading, rows in tables:
             if rows:
@@ -85,10 +87,8 @@ class Certificate:
             "reason": self.reason,
             "compared": self.compared,
             "checks": [_plain(dataclasses.asdict(c) | {"slack": c.slack, "met": c.met}) for c in self.checks],
-            "claims": [
-                _plain(dataclasses.asdict(c) | {"slack_over_error": c.slack_over_error, "verdict": str(c.verdict)})
-                for c in self.claims
-            ],
+            "claims": [_claim_record(claim) for claim in self.claims],
+            "record": [_claim_record(claim) for claim in self.record],
             "constants": _plain(dict(self.constants)),
         }
 
@@ -103,8 +103,9 @@ class Certificate:
             parts.append(self.compared)
         if self.checks:
             parts.append(_markdown_table(_CHECK_HEADING, self._check_rows()))
-        if self.claims:
-            parts.append(_markdown_table(_CLAIM_HEADING, self._claim_rows()))
+        for claims in (self.claims, self.record):
+            if claims:
+                parts.append(_markdown_table(_CLAIM_HEADING, _claim_rows(claims)))
         if self.constants:
             parts.append(_markdown_table(("constant", "value"), [(n, _number(v)) for n, v in self.constants.items()]))
         return "\n\n".join(parts) + "\n"
@@ -132,36 +133,9 @@ class Certificate:
             for check in self.checks
         ]
 
-    def _claim_rows(self) -> list[tuple[str, ...]]:
-        return [
-            (
-                claim.name,
-                _number(claim.observed),
-                _number(claim.bound),
-                _number(claim.slack),
-                _number(claim.tolerance),
-                _number(claim.slack_over_error),
-                _number(claim.error_bound),
-                f"{claim.telling} of {claim.places}",
-                str(claim.verdict),
-                claim.where,
-            )
-            for claim in self.claims
-        ]
-
     def _short_check_rows(self) -> list[tuple[str, tuple[str, ...]]]:
         rows = self._check_rows()
         return [(f"{name} ({remark})" if remark else name, tuple(numbers)) for name, *numbers, remark in rows]
-
-    def _short_claim_rows(self) -> list[tuple[str, tuple[str, ...]]]:
-        rows = []
-        for claim in self.claims:
-            count = f"{claim.telling} of {claim.places} points could fail" if claim.places > 1 else ""
-            remark = ", ".join(part for part in (claim.where.strip(" ()"), count) if part)
-            numbers = (claim.observed, claim.bound, claim.slack, claim.tolerance, claim.slack_over_error)
-            words = f"{claim.name} ({remark})" if remark else claim.name
-            rows.append((words, (*(f"{number + 0.0:.4g}" for number in numbers), str(claim.verdict))))
-        return rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,6 +197,40 @@ _CLAIM_HEADING = (
 _SHORT_CHECK_HEADING = ("value", "", "threshold", "slack", "error", "kind", "met")
 _SHORT_CLAIM_HEADING = ("observed", "bound", "slack", "error", "slack/error", "verdict")
 _WIDTH = 80
+
+
+def _claim_rows(claims: Sequence[Claim]) -> list[tuple[str, ...]]:
+    return [
+        (
+            claim.name,
+            _number(claim.observed),
+            _number(claim.bound),
+            _number(claim.slack),
+            _number(claim.tolerance),
+            _number(claim.slack_over_error),
+            _number(claim.error_bound),
+            f"{claim.telling} of {claim.places}",
+            str(claim.verdict),
+            claim.where,
+        )
+        for claim in claims
+    ]
+
+
+def _short_claim_rows(claims: Sequence[Claim]) -> list[tuple[str, tuple[str, ...]]]:
+    rows = []
+    for claim in claims:
+        count = f"{claim.telling} of {claim.places} points could fail" if claim.places > 1 else ""
+        remark = ", ".join(part for part in (claim.where.strip(" ()"), count) if part)
+        numbers = (claim.observed, claim.bound, claim.slack, claim.tolerance, claim.slack_over_error)
+        words = f"{claim.name} ({remark})" if remark else claim.name
+        rows.append((words, (*(f"{number + 0.0:.4g}" for number in numbers), str(claim.verdict))))
+    return rows
+
+
+def _claim_record(claim: Claim) -> dict[str, Any]:
+    numbers = {"slack_over_error": claim.slack_over_error, "verdict": str(claim.verdict)}
+    return _plain(dataclasses.asdict(claim) | numbers)
 
 
 def _number(value: float) -> str:

@@ -95,7 +95,9 @@ class Discretisation(AbstractTheorem):
         trajectory = evidence.trajectory
         checks = [
             Check.fact("the run is a flow in continuous time", evidence.is_continuous),
-            Check.fact("the run has a length", len(evidence.recorded_times) > 1 and float(evidence.recorded_times[-1]) > 0),
+            Check.fact(
+                "the run has a length", len(evidence.recorded_times) > 1 and float(evidence.recorded_times[-1]) > 0
+            ),
             smoothness_check(trajectory.problem, trajectory.initial_model, trajectory.flow, self.smooth),
         ]
         switches = _switches(evidence)
@@ -170,7 +172,10 @@ class Discretisation(AbstractTheorem):
             if len(later):
                 k = max(int(later[0]), 1)
                 part = (1 - fallen[k - 1]) / (fallen[k] - fallen[k - 1]) if np.isfinite(fallen[k]) else 1.0
-                end = float(evidence.recorded_times[k - 1] + part * (evidence.recorded_times[k] - evidence.recorded_times[k - 1]))
+                end = float(
+                    evidence.recorded_times[k - 1]
+                    + part * (evidence.recorded_times[k] - evidence.recorded_times[k - 1])
+                )
         end = min(end, longest)
         fewest = _FEWEST_STEPS if self.step_size is None else 1
         first = max(fewest, math.ceil(end / largest * (1 - 1e-12)))

@@ -108,6 +108,9 @@ class Evidence:
     @functools.cached_property
     def referred(self) -> Rerun:
         """The reference run; it measures the band of rates, or the direction's residual, where the flow has one."""
+        times = self.recorded_times
+        if len(times) < 2 or not (np.all(np.isfinite(times)) and times[0] == 0 and np.all(np.diff(times) > 0)):
+            return Rerun(None, "the saved times do not ascend from 0")
         again = self.replicated.trajectory
         replicated = self.recorded_times if again is None else again.data.time.to_numpy()
         metrics: list[AbstractMetric] = [RateBand(self.flow)] if has_band(self.flow) else []

@@ -140,9 +140,7 @@ def _claim(
     )
 
 
-def _errors(
-    evidence: Evidence, again: Trajectory, size: np.ndarray, slowest: float
-) -> tuple[np.ndarray, np.ndarray]:
+def _errors(evidence: Evidence, again: Trajectory, size: np.ndarray, slowest: float) -> tuple[np.ndarray, np.ndarray]:
     """The error of the rerun's outputs at the measured times: as it differs from the replicate, and as its solver promises it.
 
     A step errs by at most rtol ||r|| + atol sqrt(N) (docs/theory.md, The error norm in function space), and from then on that

@@ -104,7 +104,9 @@ class MeanFieldLimit(AbstractTheorem):
         model, flow = trajectory.initial_model, evidence.flow
         checks = [
             Check.fact("the run is a flow in continuous time", evidence.is_continuous),
-            Check.fact("the run has a length", len(evidence.recorded_times) > 1 and float(evidence.recorded_times[-1]) > 0),
+            Check.fact(
+                "the run has a length", len(evidence.recorded_times) > 1 and float(evidence.recorded_times[-1]) > 0
+            ),
             Check.fact("the model is a MeanFieldNetwork", isinstance(model, MeanFieldNetwork)),
         ]
         if isinstance(model, MeanFieldNetwork):

@@ -43,7 +43,7 @@ def record_facts(evidence: Evidence) -> tuple[Check, ...]:
         Check.fact("every saved time and loss is finite", not spoilt.any(), f"not at {where}" if where else ""),
         Check.fact("the saved times ascend from 0", ascending),
         Check.fact("the run has a length", len(times) > 1 and float(times[-1]) > 0),
-        Check.fact("the last save is the end of the run", len(times) > 0 and abs(times[-1] - end) <= 1e-9 * abs(end)),
+        Check.fact("the last save is the end of the run", len(times) > 0 and bool(np.isclose(times[-1], end, 1e-9, 0))),
         Check.fact("weights that do not move are the first ones", all(map(np.array_equal, *still))),
     )
 
@@ -154,9 +154,12 @@ def _same_run(evidence: Evidence) -> bool:
         if again is None or again.result.code != record.result.code:
             return False
         times = again.data.time.to_numpy()
-        same = len(times) == len(evidence.recorded_times) and bool(np.all(matching(times, evidence.recorded_times) >= 0))
+        same = len(times) == len(evidence.recorded_times) and bool(
+            np.all(matching(times, evidence.recorded_times) >= 0)
+        )
         return same and all(
-            bool(np.all(off <= allowed)) for off, allowed in (_reproduction(evidence, one) for one in _recorded_losses(evidence))
+            bool(np.all(off <= allowed))
+            for off, allowed in (_reproduction(evidence, one) for one in _recorded_losses(evidence))
         )
 
     return evidence.once("the replicate reproduces the record", compare)
@@ -169,7 +172,9 @@ def _reproduction(evidence: Evidence, losses: _Losses) -> tuple[np.ndarray, np.n
     reference = losses.logs(evidence.flow_run)
     honest = _growing(evidence, losses)[matching(evidence.recorded_times, evidence.times)]
     allowed = np.clip(_REPRODUCED * honest, _LEAST, _MOST)
-    return np.abs(record - again), allowed + losses.rounding(reference[matching(evidence.recorded_times, evidence.times)])
+    return np.abs(record - again), allowed + losses.rounding(
+        reference[matching(evidence.recorded_times, evidence.times)]
+    )
 
 
 def _growing(evidence: Evidence, losses: _Losses) -> np.ndarray:

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 from facts.recording import make_problem, mean_field
-from theory.runs import run, tampered
+from theory.runs import failing_record, run, tampered
 
 import gnflow as gn
 from gnflow.flows import GradientFlow
@@ -76,7 +76,12 @@ def test_a_certificate_says_everything_in_every_form(trajectory):
         assert part in text
     assert record["verdict"] == "holds"
     assert [check["name"] for check in record["checks"]] == [check.name for check in certificate.checks]
-    assert {claim["verdict"] for claim in record["claims"]} == {"holds"}
+    assert {claim["verdict"] for claim in record["claims"] + record["record"]} == {"holds"}
+    assert all(len(line) <= 80 for line in text.splitlines()), text
+    for claim, told in zip(certificate.claims, record["claims"], strict=True):
+        assert told["slack_over_error"] == claim.slack_over_error
+        assert f"{claim.slack_over_error:.4g}" in text
+        assert f"{claim.slack_over_error:.6g}" in page
     assert record["constants"] == dict(certificate.constants)
     assert page.count("| --- |") >= 1
     assert all(check.name in page for check in certificate.checks)
@@ -89,17 +94,20 @@ def test_a_loss_of_zero_that_was_written_into_the_record(trajectory):
     loss = trajectory.data.train_loss.to_numpy().copy()
     loss[-1] = 0.0
     certificate = verify(tampered(trajectory, train_loss=loss), Sandwich())
-    assert certificate.verdict == Verdict.UNDECIDED, str(certificate)
+    assert certificate.verdict == Verdict.VIOLATED, str(certificate)
+    assert "the training loss is that of the stored weights (log)" in failing_record(certificate)
 
 
 def test_what_atol_promises_is_relative_to_the_rms_residual(trajectory):
-    settings = trajectory.settings | {"rtol": 0.0, "atol": 1e-3}
-    evidence = Evidence(dataclasses.replace(trajectory, settings=settings))
-    vars(evidence)["_measured"] = np.zeros(len(evidence.chosen))
-    residual = np.asarray(evidence.system.outputs(evidence.end) - trajectory.problem.y_train)
+    evidence = Evidence(trajectory)
+    reference = evidence.reference
+    settings = reference.settings | {"rtol": 0.0, "atol": 1e-3}
+    vars(evidence) |= {"reference": dataclasses.replace(reference, settings=settings)}
+    vars(evidence)["between"] = np.zeros(len(evidence.times))
+    residual = np.asarray(evidence.system.outputs(evidence.flow_end) - trajectory.problem.y_train)
     rms = np.sqrt(np.mean(np.sum(residual**2, axis=1)))
-    promised = (evidence.error_bound - evidence.rounding[evidence.chosen])[-1]
-    np.testing.assert_allclose(promised, 2 * 1e-3 / rms * trajectory.stats["num_accepted_steps"], rtol=1e-6)
+    promised = (evidence.error_bound - evidence.rounding)[-1]
+    np.testing.assert_allclose(promised, 2 * 1e-3 / rms * reference.stats["num_accepted_steps"], rtol=1e-6)
 
 
 def test_a_run_saved_at_its_ends_only():
