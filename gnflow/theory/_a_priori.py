@@ -249,8 +249,10 @@ def _movement(evidence: Evidence, radius: float, length: float, rate: float) -> 
     error = worst
     if evidence.replicated_end is not None:
         # As of the loss: twice the difference to the looser run, at most what is promised.
-        measured = 2 * float(tree_norm(tree_subtract(evidence.flow_end, evidence.replicated_end)))
-        error = min(measured + 10 * _EPSILON * size, worst)
+        measured = (
+            2 * float(tree_norm(tree_subtract(evidence.flow_end, evidence.replicated_end))) + 10 * _EPSILON * size
+        )
+        error, worst = min(measured, worst), max(measured, worst)
     reached = length * -np.expm1(-rate * evidence.times / 2)
     end = f"at t = {evidence.times[-1]:.4g}"
     claims = [

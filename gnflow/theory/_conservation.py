@@ -160,7 +160,7 @@ def _claim(
         0.0,
         -observed,
         tolerance,
-        promised + rounding / moved,
+        max(promised, spread**0.5 / moved) + rounding / moved,
         _RESOLUTION,
         "from start to end",
     )

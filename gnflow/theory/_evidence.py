@@ -19,7 +19,6 @@ from ._reruns import Rerun, matching, reference, reference_times, replicate
 # The error of the reference over its distance to the replicate, whose tolerance is at least 16 times as large.
 _SHARE = 0.25
 _SHARED_STEPS = 4
-_OUTLIVING = 10.0
 
 _Made = TypeVar("_Made")
 
@@ -118,7 +117,7 @@ class Evidence:
             metrics.append(DirectionDiagnostics())
         if "path_length" in self.trajectory.data:
             metrics.append(PathLength())
-        return reference(self.trajectory, reference_times(self.recorded_times, replicated), tuple(metrics))
+        return self._refer(reference_times(self.recorded_times, replicated), tuple(metrics))
 
     @functools.cached_property
     def reference(self) -> Trajectory | None:
@@ -138,7 +137,11 @@ class Evidence:
 
     def repeat(self, times: np.ndarray, metrics: tuple[AbstractMetric, ...]) -> Trajectory | None:
         """A run like the reference with other times and metrics; None where that fails."""
-        return reference(self.trajectory, times, metrics).trajectory
+        return self._refer(times, metrics).trajectory
+
+    def _refer(self, times: np.ndarray, metrics: tuple[AbstractMetric, ...]) -> Rerun:
+        again = self.replicate
+        return reference(self.trajectory, times, metrics, 0 if again is None else again.stats["num_steps"])
 
     def repeated(self, *others: Trajectory | None) -> Check:
         """The hypothesis that both runs are there, and `others` that `repeat` gave; without them all is undecided."""
@@ -215,16 +218,13 @@ class Evidence:
         """The error of the reference's log(L - L*) at `times`, (k,), at worst: 2 (rtol + atol/r) for each of its steps, r the
         rms residual (docs/theory.md, The error norm in function space), and rounding.
 
-        That counts on errors that decay as fast as the residual. For a flow whose modes decay at rates that spread, an
-        early error in a slow mode may outlive the others: there it is the difference to the replicate, where that is
-        larger, but no more than ten times what is promised."""
+        That counts on errors that decay as fast as the residual. Where they do not (a slow mode outlives the others, a flow
+        does not contract) it is the difference to the replicate, whose error is the larger one."""
         settings = self.flow_run.settings
         steps = max(self.flow_run.stats["num_accepted_steps"], 1)
         with np.errstate(divide="ignore"):
             promised = 2 * (settings["rtol"] + settings["atol"] / rms_residual(self.log_excess)) * steps
-        if getattr(self.flow, "is_stiff", True):
-            promised = np.clip(self.between, promised, _OUTLIVING * promised)
-        return promised + self.rounding
+        return np.maximum(promised, self.between) + self.rounding
 
     @functools.cached_property
     def rounding(self) -> np.ndarray:

@@ -276,7 +276,7 @@ def _residual_claim(evidence: Evidence, rate: float, solves: tuple[float, float]
         distance,
         0.0,
         tolerance,
-        promised + errors_at_worst,
+        max(promised, difference) + errors_at_worst,
         OUTPUT_RESOLUTION,
         f"at t = {end_time:.4g}",
     )

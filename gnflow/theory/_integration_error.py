@@ -68,7 +68,7 @@ def log_error(
     extra, extra_at_worst = (other + evidence.rounding for other in others)
     # The logarithm of L has twice the relative error of the residual.
     error = comparison_error(evidence, evidence.between / 2, deviation / 2, steps, resolution / 2)
-    return 2 * error + extra, 2 * steps + extra_at_worst
+    return 2 * error + extra, np.maximum(2 * steps, evidence.between) + extra_at_worst
 
 
 def num_steps(evidence: Evidence) -> int:

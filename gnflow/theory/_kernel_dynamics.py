@@ -352,7 +352,7 @@ def _train_claim(evidence: Evidence, kernel: _Kernel, norms: np.ndarray, eigen: 
         distance,
         0.0,
         tolerance,
-        promised + errors,
+        max(promised, difference) + errors,
         OUTPUT_RESOLUTION,
         f"at t = {time:.4g}",
     )
@@ -382,7 +382,7 @@ def _test_claim(evidence: Evidence, kernel: _Kernel) -> Claim:
         distance,
         0.0,
         tolerance,
-        promised + errors,
+        max(promised, difference) + errors,
         OUTPUT_RESOLUTION,
         f"at t = {time:.4g}",
     )

@@ -145,7 +145,7 @@ def _measure(evidence: Evidence) -> _Measured:
     error_bound = np.where(np.isnan(worst), 0.0, worst) + rounding
     # A difference beyond what the solver allows is no integration error.
     measured = np.maximum(_SAFETY * between * movement, again.settings["rtol"] * gap)
-    tolerance = np.minimum(measured + rounding, error_bound)
+    tolerance, error_bound = np.minimum(measured + rounding, error_bound), np.maximum(measured + rounding, error_bound)
     tolerance[0] = error_bound[0] = rounding[0]
     return _Measured(times, gap, bound, movement, tolerance, error_bound, operator, *last)
 

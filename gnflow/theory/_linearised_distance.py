@@ -167,4 +167,5 @@ def _errors(evidence: Evidence, again: Trajectory, size: np.ndarray, slowest: fl
         largest = max(largest * np.exp(-slowest * (times[i] - times[i - 1])), size[i])
     per_step = settings["rtol"] * carried + settings["atol"] * np.sqrt(system.problem.num_train)
     promised = steps * per_step + rounding
-    return np.minimum(measured_error + rounding, promised), promised
+    measured_error = measured_error + rounding
+    return np.minimum(measured_error, promised), np.maximum(measured_error, promised)

@@ -53,7 +53,14 @@ def _arrays(model: Any) -> list[np.ndarray]:
 
 
 def record_claims(evidence: Evidence) -> tuple[Claim, ...]:
-    """The stored weights against the record at their times; for flows every save and the last weights against two reruns."""
+    """The stored weights against the record at their times; for flows every save and the last weights against two reruns.
+
+    Made once for all theorems.
+    """
+    return evidence.once("claims about the record", lambda: _record_claims(evidence))
+
+
+def _record_claims(evidence: Evidence) -> tuple[Claim, ...]:
     claims = [_stored_weights(evidence, losses) for losses in _recorded_losses(evidence)]
     if not evidence.is_continuous:
         return tuple(claims)
@@ -110,6 +117,11 @@ class _Losses:
 
 
 def _recorded_losses(evidence: Evidence) -> list[_Losses]:
+    """Those that the record has, the training loss first."""
+    return evidence.once("recorded losses", lambda: _make_losses(evidence))
+
+
+def _make_losses(evidence: Evidence) -> list[_Losses]:
     system, problem = evidence.system, evidence.system.problem
     data = [("train_loss", problem.x_train, problem.y_train)]
     if problem.x_test is not None and "test_loss" in evidence.trajectory.data:

@@ -13,7 +13,10 @@ from ..solvers import solver_kinds
 
 # The reference: so many times tighter than the record says it is, and than what a run is by default.
 _TIGHTER = 16.0
-_RTOL, _ATOL, _MAX_STEPS = 1e-3, 1e-13, 65536
+_RTOL, _ATOL = 1e-3, 1e-13
+# A smooth run takes a few times as many steps at 1/16 of its tolerance; one that needs 32 times as many is not waited for. Two
+# numbers, since each is a program of its own.
+_MORE_STEPS, _MAX_STEPS = 32, (16384, 262144)
 # What is legal and above rounding.
 _LEAST_RTOL, _MOST_RTOL = 1e-12, 0.5
 # Two runs of one program may find the time at which a stop rule is met 1e-6 apart.
@@ -44,10 +47,10 @@ def replicate(record: Trajectory) -> Rerun:
         record,
         "with its recorded settings",
         t1=t1,
-        stop=rules,
+        stop=rules or None,
         saveat=settings["saveat"],
         solver=name if name in solver_kinds else "auto",
-        rtol=_clamped(settings["rtol"], _TIGHTER * _LEAST_RTOL),
+        rtol=None if settings["rtol"] is None else _clamped(settings["rtol"], _TIGHTER * _LEAST_RTOL),
         atol=_clamped(settings["atol"], 0.0),
         error_norm=settings["error_norm"] if settings["error_norm"] in error_norm_kinds else "function",
         metrics=tuple(metric for metric in settings["metrics"] if isinstance(metric, AbstractMetric)),
@@ -60,10 +63,11 @@ def reference_rtol(record: Trajectory) -> float:
     return max(min(_clamped(record.settings["rtol"], _LEAST_RTOL), _RTOL) / _TIGHTER, _LEAST_RTOL)
 
 
-def reference(record: Trajectory, times: np.ndarray, metrics: tuple[AbstractMetric, ...]) -> Rerun:
+def reference(record: Trajectory, times: np.ndarray, metrics: tuple[AbstractMetric, ...], taken: int) -> Rerun:
     """The flow from the record's start to its end at `reference_rtol`, judged in the outputs whatever the record says.
 
-    **Arguments:** `times` (k,): when to save, first 0 and last the end; `metrics`: what to measure then.
+    **Arguments:** `times` (k,): when to save, first 0 and last the end; `metrics`: what to measure then;
+    `taken`: steps that the replicate took, which is to say how many more are worth while.
     """
     end, name = float(times[-1]), record.settings["solver"]
     inner = times[(times > 0) & (times < end)]
@@ -78,7 +82,7 @@ def reference(record: Trajectory, times: np.ndarray, metrics: tuple[AbstractMetr
         atol=min(_clamped(record.settings["atol"], 0.0), _ATOL),
         error_norm="function",
         metrics=metrics,
-        max_steps=_MAX_STEPS,
+        max_steps=_MAX_STEPS[_MORE_STEPS * taken > _MAX_STEPS[0]],
     )
     again = rerun.trajectory
     if again is not None and (again.result.failed or len(again.data.time) != len(times)):

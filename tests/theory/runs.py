@@ -43,7 +43,7 @@ def as_if(trajectory: gn.Trajectory, change: Callable[[gn.Trajectory], gn.Trajec
     evidence = Evidence(trajectory)
     assert evidence.reference is not None
     assert evidence.replicate is not None
-    vars(evidence) |= {"reference": change(evidence.reference), "replicate": change(evidence.replicate)}
+    vars(evidence).update(reference=change(evidence.reference), replicate=change(evidence.replicate))
     return evidence
 
 

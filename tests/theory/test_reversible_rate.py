@@ -50,7 +50,7 @@ def evidence():
 def changed(evidence, **changes):
     """The run with other parts, and the repetitions of the run as it was."""
     other = Evidence(dataclasses.replace(evidence.trajectory, **changes))
-    vars(other) |= {"referred": evidence.referred, "replicated": evidence.replicated}
+    vars(other).update(referred=evidence.referred, replicated=evidence.replicated)
     return other
 
 

@@ -102,7 +102,7 @@ def test_what_atol_promises_is_relative_to_the_rms_residual(trajectory):
     evidence = Evidence(trajectory)
     reference = evidence.reference
     settings = reference.settings | {"rtol": 0.0, "atol": 1e-3}
-    vars(evidence) |= {"reference": dataclasses.replace(reference, settings=settings)}
+    vars(evidence)["reference"] = dataclasses.replace(reference, settings=settings)
     vars(evidence)["between"] = np.zeros(len(evidence.times))
     residual = np.asarray(evidence.system.outputs(evidence.flow_end) - trajectory.problem.y_train)
     rms = np.sqrt(np.mean(np.sum(residual**2, axis=1)))
