@@ -145,5 +145,5 @@ def _verdict_of(claims: tuple[Claim, ...]) -> tuple[Verdict, str]:
     if not claims:
         return Verdict.UNDECIDED, "the run gives nothing to compare"
     closest = min(claims, key=lambda claim: claim.slack / max(claim.error_bound, _TINY))
-    numbers = f"slack {closest.slack:.3g}, error {closest.tolerance:.3g}"
+    numbers = f"slack {closest.slack:.3g}, error {closest.tolerance:.3g}, slack/error {closest.slack_over_error:.3g}"
     return Verdict.HOLDS, f"{len(claims)} conclusions; closest to its bound: {closest.name}, {numbers}"

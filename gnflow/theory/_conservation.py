@@ -74,12 +74,13 @@ class Conservation(AbstractTheorem):
         """One claim for each hidden layer, between the first and the last weights of the reference."""
         start, run, again = evidence.trajectory.initial_model, evidence.flow_run, evidence.replicate
         whole = start.activation.name == "identity"
-        known = again is not None and evidence.replicated_end is not None
-        models = (start, run.model, again.model if known else run.model)
+        if again is None or evidence.replicated_end is None:
+            again = run
+        models = (start, run.model, again.model)
         claims, constants = [], {}
         layers = zip(*(_sides(model) for model in models), strict=True)
-        for layer, sides in enumerate(layers, start=1):
-            claim, change = _claim(evidence, layer, *sides, whole)
+        for layer, (first, last, other) in enumerate(layers, start=1):
+            claim, change = _claim(evidence, layer, first, last, other, whole)
             claims.append(claim)
             constants[f"norm of the change of V^T V and of W~ W~^T, layer {layer}"] = change
         return Conclusion(tuple(claims), constants)

@@ -133,6 +133,8 @@ def _measure(evidence: Evidence) -> _Measured:
         return outputs[1] - first[1] - operator @ (outputs[0] - first[0])
 
     times, gap, movement = again.data.time.to_numpy(), data["gap"], data["movement"]
+    # The end by the weights themselves.
+    gap[-1], movement[-1] = np.linalg.norm(residue(last)), np.linalg.norm(last[1] - first[1])
     bound = mode_bound(times, data["mismatch"][:, None], np.zeros(1))
     length = mode_bound(times, data["speed"][:, None], np.zeros(1)).value
     # Of the differences that S_0 multiplies, and of the mismatch along the path.

@@ -123,7 +123,7 @@ def _recorded_losses(evidence: Evidence) -> list[_Losses]:
 
 def _make_losses(evidence: Evidence) -> list[_Losses]:
     system, problem = evidence.system, evidence.system.problem
-    data = [("train_loss", problem.x_train, problem.y_train)]
+    data: list[tuple[str, Any, Any]] = [("train_loss", problem.x_train, problem.y_train)]
     if problem.x_test is not None and "test_loss" in evidence.trajectory.data:
         data.append(("test_loss", problem.x_test, problem.y_test))
     found = []

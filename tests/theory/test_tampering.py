@@ -18,6 +18,7 @@ from gnflow.geometry.damping import Constant
 from gnflow.metrics import PathLength
 from gnflow.models import RandomFeatures, ReversibleMLP
 from gnflow.theory import Evidence, Verdict, theorem_kinds
+from gnflow.theory._record import record_facts
 
 UNDAMPED = GaussNewtonFlow("identity", Constant(0.0))
 
@@ -218,10 +219,8 @@ def test_what_a_record_says_of_its_accuracy_excuses_nothing(name, claim):
         assert drifted.verdict == Verdict.VIOLATED
     swapped = certify(name, Evidence(nudged(trajectory, 0.01)))
     assert swapped.verdict == Verdict.VIOLATED
-    # The theorem itself is tested as before: on a rerun that the record has no say in.
-    if not claim.startswith("rtol 1e-8"):
-        tolerances = [c.tolerance for c in certify(name, honest(name)).claims]
-        np.testing.assert_allclose([c.error_bound for c in drifted.claims][:1], tolerances[:1], rtol=1e3)
+    # The theorem itself holds as before: on a rerun that the record has no say in.
+    assert {one.verdict for one in drifted.claims} == {Verdict.HOLDS}
 
 
 @pytest.mark.slow
@@ -290,13 +289,9 @@ def test_weights_that_do_not_move():
     """Those of the first layer of random features, changed in the last model only."""
     trajectory = honest("exact rate").trajectory
     flow = gn.flows.Frozen(UNDAMPED)
-    system = flow.system(trajectory.problem, trajectory.initial_model)
     model = eqx.tree_at(lambda m: m.hidden_bias, trajectory.model, jnp.zeros(16))
     changed = dataclasses.replace(trajectory, flow=flow, model=model)
-    from gnflow.theory._record import record_facts
-
     evidence = with_the_same_reruns("exact rate", changed)
-    assert evidence.system.structure.hidden_bias is not None or system is not None
     (check,) = [check for check in record_facts(evidence) if check.name.startswith("weights that do not move")]
     assert check.met is False
 

@@ -13,6 +13,8 @@ from theory.runs import failing_record, run, tampered
 import gnflow as gn
 from gnflow.flows import GradientFlow
 from gnflow.theory import Certificates, Check, Claim, Evidence, Sandwich, Verdict, theorem_kinds, verify
+from gnflow.theory._claim import worst_claim
+from gnflow.theory._reruns import matching, reference_times
 
 
 @pytest.mark.parametrize(
@@ -159,3 +161,44 @@ def test_what_is_no_theorem_and_no_run(trajectory):
         verify(trajectory, [3])
     with pytest.raises(gn.ConfigError, match="Trajectory"):
         verify(make_problem())
+
+
+def test_a_point_that_could_not_have_failed_says_nothing():
+    """An error of 0.04 against an observation of 0.0126: beside a point that tells, and alone."""
+    observed, bound = np.array([0.0126, 6.0]), np.array([0.0122, 5.9])
+    slack, tolerance = observed - bound, np.array([0.04, 0.04])
+    arguments = ("c", observed, bound, slack, tolerance, tolerance, 0.05 * bound, ["early", "late"])
+    both = worst_claim(*arguments)
+    assert both.verdict == Verdict.HOLDS
+    assert (both.where, both.telling, both.places) == ("late", 1, 2)
+    assert worst_claim(*arguments, every=True).verdict == Verdict.UNDECIDED
+    alone = worst_claim(
+        "c", *(column[:1] for column in (observed, bound, slack, tolerance, tolerance)), 0.05 * bound[:1], ["early"]
+    )
+    assert alone.verdict == Verdict.UNDECIDED
+    assert alone.telling == 0
+    # It still accuses where it is far outside.
+    wrong = worst_claim(
+        "c", observed, bound, slack - np.array([1.0, 0.0]), tolerance, tolerance, 0.05 * bound, ["early", "late"]
+    )
+    assert (wrong.verdict, wrong.where) == (Verdict.VIOLATED, "early")
+
+
+@pytest.mark.parametrize(("slack", "error", "ratio"), [(-0.5, 0.25, -2.0), (0.0, 0.0, math.inf), (1.0, 0.0, math.inf)])
+def test_slack_over_error(slack, error, ratio):
+    assert Claim("c", 0.0, 0.0, slack, error, error, 1.0).slack_over_error == ratio
+
+
+def test_the_times_of_the_reference():
+    """Every recorded one, those of the replicate that are others, and so many that few programs are compiled."""
+    recorded = np.array([0.0, *np.geomspace(1e-3, 10.0, 33)])
+    stretched = recorded * 1.01
+    for others in (recorded, recorded * (1 + 1e-9), stretched):
+        times = reference_times(recorded, others)
+        assert len(times) in (64, 128)
+        assert np.all(np.diff(times) > 0)
+        assert times[-1] == recorded[-1]
+        assert np.isin(recorded, times).all()
+        assert np.all(matching(others[others < 10], times) >= 0)
+    assert len(reference_times(np.array([0.0, 1.0]), np.array([0.0, 1.0]))) == 32
+    assert matching(np.array([0.0, 1.0, 2.0]), np.array([0.0, 1.0 + 1e-9, 3.0])).tolist() == [0, 1, -1]
