@@ -53,12 +53,12 @@ class Claim:
     def is_silent(self) -> bool:
         """Whether the error is so large that the claim could not have failed, and it did not."""
         finite = math.isfinite(self.slack) and math.isfinite(self.tolerance)
-        return finite and abs(self.slack) <= self.tolerance and self.tolerance > self.resolution
+        return bool(finite and abs(self.slack) <= self.tolerance and self.tolerance > self.resolution)
 
     @property
     def slack_over_error(self) -> float:
         """The slack in units of the tolerance: -1 is the edge of what holds."""
-        return self.slack / self.tolerance if self.tolerance > 0 else math.copysign(math.inf, self.slack)
+        return float(self.slack / self.tolerance) if self.tolerance > 0 else math.copysign(math.inf, self.slack)
 
 
 def equality(

@@ -17,8 +17,10 @@ from ._rate_band import RateBand, has_band
 from ._reruns import Rerun, matching, reference, reference_times, replicate
 
 # The error of the reference over its distance to the replicate, whose tolerance is at least 16 times as large.
-_SHARE = 0.25
+SHARE = 0.25
 _SHARED_STEPS = 4
+# How far a step may reach: in times of where it began.
+_AHEAD = 10.0
 
 _Made = TypeVar("_Made")
 
@@ -189,17 +191,21 @@ class Evidence:
         return self._log_excess(self.replicate)[self.common[1]]
 
     def growing(self, values: np.ndarray) -> np.ndarray:
-        """The largest of `values`, (c,) at the common times, up to the next of them from each of `times`, (k,); infinite
-        without any."""
+        """The largest of `values`, (c,) at the common times, up to ten times each of `times`, (k,), and to the next common one at
+        least; infinite without any.
+
+        Ahead, because values between two steps are interpolated, with an error that rises and falls within the step.
+        """
         at, _ = self.common
         if not len(at):
             return np.full(len(self.times), np.inf)
-        following = np.minimum(np.searchsorted(at, np.arange(len(self.times))), len(at) - 1)
-        return np.maximum.accumulate(values)[following]
+        following = np.searchsorted(self.times[at], _AHEAD * self.times, side="right") - 1
+        following = np.maximum(following, np.searchsorted(at, np.arange(len(self.times))))
+        return np.maximum.accumulate(values)[np.minimum(following, len(at) - 1)]
 
     @functools.cached_property
     def between(self) -> np.ndarray:
-        """The largest difference of log(L - L*) between both runs up to each of `times`, (k,): the error that a run has which
+        """The largest difference of log(L - L*) between both runs, `growing` with `times`, (k,): the error that a run has which
         is made as the record says; infinite without a replicate."""
         with np.errstate(invalid="ignore"):
             difference = np.abs(self.log_excess[self.common[0]] - self.log_replicated)
@@ -211,7 +217,7 @@ class Evidence:
         replicate so far, at least what its solver promises of four steps (an error that both runs may share), at most what
         it promises of all."""
         shared = 2 * self.flow_run.settings["rtol"] * _SHARED_STEPS * (self.times > 0)
-        return np.minimum(np.maximum(_SHARE * self.between, shared) + self.rounding, self.error_bound)
+        return np.minimum(np.maximum(SHARE * self.between, shared) + self.rounding, self.error_bound)
 
     @functools.cached_property
     def error_bound(self) -> np.ndarray:
@@ -219,12 +225,12 @@ class Evidence:
         rms residual (docs/theory.md, The error norm in function space), and rounding.
 
         That counts on errors that decay as fast as the residual. Where they do not (a slow mode outlives the others, a flow
-        does not contract) it is the difference to the replicate, whose error is the larger one."""
+        does not contract) it is the largest difference to the replicate, whose error is the larger one."""
         settings = self.flow_run.settings
         steps = max(self.flow_run.stats["num_accepted_steps"], 1)
         with np.errstate(divide="ignore"):
             promised = 2 * (settings["rtol"] + settings["atol"] / rms_residual(self.log_excess)) * steps
-        return np.maximum(promised, self.between) + self.rounding
+        return np.maximum(promised, self.between[-1]) + self.rounding
 
     @functools.cached_property
     def rounding(self) -> np.ndarray:

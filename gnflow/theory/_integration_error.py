@@ -3,7 +3,7 @@
 import numpy as np
 
 from .._core import tree_norm, tree_size
-from ._evidence import Evidence
+from ._evidence import SHARE, Evidence
 
 # Two runs that differ by d are off by less than 2 d, but for what the errors of a few steps have in common.
 _SAFETY = 2.0
@@ -68,7 +68,9 @@ def log_error(
     extra, extra_at_worst = (other + evidence.rounding for other in others)
     # The logarithm of L has twice the relative error of the residual.
     error = comparison_error(evidence, evidence.between / 2, deviation / 2, steps, resolution / 2)
-    return 2 * error + extra, np.maximum(2 * steps, evidence.between) + extra_at_worst
+    # Between its steps a solver interpolates, of which it promises nothing: both runs tell.
+    tolerance = np.maximum(2 * error, SHARE * evidence.between)
+    return tolerance + extra, np.maximum(2 * steps, evidence.between[-1]) + extra_at_worst
 
 
 def num_steps(evidence: Evidence) -> int:

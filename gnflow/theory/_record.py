@@ -38,7 +38,7 @@ def record_facts(evidence: Evidence) -> tuple[Check, ...]:
     where = ", ".join(f"t = {time:.4g}" for time in times[spoilt][:3])
     end = evidence.trajectory.result.time
     still = _arrays(evidence.system.model(evidence.end)), _arrays(evidence.trajectory.model)
-    ascending = len(times) > 0 and times[0] == 0 and bool(np.all(np.diff(times) > 0))
+    ascending = len(times) > 0 and bool(times[0] == 0 and np.all(np.diff(times) > 0))
     return (
         Check.fact("every saved time and loss is finite", not spoilt.any(), f"not at {where}" if where else ""),
         Check.fact("the saved times ascend from 0", ascending),

@@ -44,6 +44,15 @@ def test_a_network_follows_the_line(exact):
     np.testing.assert_allclose(curve.observed, curve.lower, rtol=1e-5)
 
 
+@pytest.mark.parametrize("rtol", [1e-8, 1e-10])
+def test_what_a_solver_interpolates_accuses_nobody(rtol):
+    """Between steps nothing is promised: at these tolerances saves are off the line by more than all steps together."""
+    certificate = verify(run(UNDAMPED, model=network(), rtol=rtol), ExactRate())
+    assert certificate.verdict == Verdict.HOLDS, str(certificate)
+    (line, *_) = certificate.claims
+    assert -line.slack < line.error_bound < 1e-6
+
+
 @pytest.mark.slow
 def test_the_hessian_metric_has_rate_one_in_another_network():
     certificate = verify(run(GaussNewtonFlow("hessian", Constant(0.0)), model=mlp(depth=1), rtol=1e-7), ExactRate())

@@ -81,15 +81,18 @@ def test_a_rate_that_is_wrong_by_a_hundredth_violates_it(trajectory, factor):
     assert verify(slowed(trajectory, factor), KernelDynamics()).verdict == Verdict.VIOLATED
 
 
+def nudged(trajectory, change):
+    model = eqx.tree_at(lambda m: m.output_weight, trajectory.model, trajectory.model.output_weight + change)
+    return dataclasses.replace(trajectory, model=model)
+
+
 def test_weights_that_the_training_outputs_do_not_see(trajectory):
     """A nudge in the kernel of J moves the test outputs only; any other one both."""
     _, _, right = np.linalg.svd(jacobian(trajectory.model, trajectory.problem.x_train))
     for direction, expected in ((right[-1], [TEST]), (right[0], [TRAIN, TEST])):
-        weight = trajectory.model.output_weight + 1e-2 * direction.reshape(16, 2)
-        model = eqx.tree_at(lambda m: m.output_weight, trajectory.model, weight)
-        assert verify(dataclasses.replace(trajectory, model=model), KernelDynamics()).verdict == Verdict.VIOLATED
-        moved = as_if(trajectory, functools.partial(dataclasses.replace, model=model))
-        certificate = KernelDynamics().certify(moved)
+        moved = functools.partial(nudged, change=1e-2 * direction.reshape(16, 2))
+        assert verify(moved(trajectory), KernelDynamics()).verdict == Verdict.VIOLATED
+        certificate = KernelDynamics().certify(as_if(trajectory, moved))
         assert certificate.verdict == Verdict.VIOLATED
         names = failing(certificate)
         assert len(names) == len(expected)
