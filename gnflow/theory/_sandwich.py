@@ -16,7 +16,7 @@ from ._invertible import invertibility
 from ._rate_band import has_band
 from ._solve_accuracy import largest_residual, solve_accuracy
 
-# How finely agreement must be known: to a hundredth of a rate; to five of the loss, or of the logarithm by which it has fallen.
+# How finely agreement must be known: to a hundredth of a rate; to five of the logarithm by which the loss has fallen.
 _RATE_RESOLUTION = 0.01
 _LOSS_RESOLUTION = 0.05
 _BAND = ("rate", "low", "high", "low_error", "high_error", "smallest", "eigenvalue_error", "damping")
@@ -51,18 +51,16 @@ class Sandwich(AbstractTheorem):
         if not all(check.met for check in checks):
             return Hypotheses(tuple(checks), constants)
         found, spectrum = invertibility(evidence)
-        if evidence.second_run is not None:
-            spectrum["largest damping"] = float(evidence.second_run.data.band_damping.max())
+        if found[0].met:
+            spectrum["largest damping"] = float(evidence.flow_run.data.band_damping.max())
             found.append(monotone_between("rho"))
         return Hypotheses((*checks, *found), constants | spectrum)
 
     def conclusion(self, evidence: Evidence, hypotheses: Hypotheses) -> Conclusion:
-        """Both sides, for the loss as recorded and for the instantaneous rate."""
-        second = evidence.second_run
-        assert second is not None
-        data = {name: second.data[f"band_{name}"].to_numpy() for name in _BAND}
+        """Both sides, for the loss and for the instantaneous rate."""
+        data = {name: evidence.flow_run.data[f"band_{name}"].to_numpy() for name in _BAND}
         data["solve_error"] = _solve_error(evidence, data)
-        times = evidence.times[evidence.chosen]
+        times = evidence.times
         places = [f"at t = {time:.4g}" for time in times]
         return Conclusion(
             claims=(*_integrated(evidence, data, times, places), *_pointwise(data, places)),
@@ -72,7 +70,7 @@ class Sandwich(AbstractTheorem):
 
 
 def _integrated(evidence: Evidence, data: dict[str, np.ndarray], times: np.ndarray, places: list[str]) -> list[Claim]:
-    logs = evidence.log_excess[evidence.chosen]
+    logs = evidence.log_excess
     fallen = (logs[0] - logs)[1:]
     claims = []
     for side, name, sign in (
@@ -83,8 +81,8 @@ def _integrated(evidence: Evidence, data: dict[str, np.ndarray], times: np.ndarr
         uncertain, _, _ = cumulative_integral(times, data[f"{side}_error"] + data["solve_error"])
         tolerance = (evidence.tolerance + error + uncertain)[1:]
         error_bound = np.maximum(tolerance, (evidence.error_bound + at_worst + uncertain)[1:])
-        # Of what is predicted: a record is not to say how finely it is read.
-        resolution = _LOSS_RESOLUTION * np.maximum(integral[1:], 1.0)
+        # Of what is predicted: an error beyond it leaves nothing that could fail.
+        resolution = _LOSS_RESOLUTION * integral[1:]
         slack = sign * (fallen - integral[1:])
         claims.append(worst_claim(name, fallen, integral[1:], slack, tolerance, error_bound, resolution, places[1:]))
     return claims
@@ -121,7 +119,7 @@ def _solve_error(evidence: Evidence, data: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def _curves(evidence: Evidence, data: dict[str, np.ndarray], times: np.ndarray) -> tuple[Curves, ...]:
-    logs = evidence.log_excess[evidence.chosen]
+    logs = evidence.log_excess
     low, high = (cumulative_integral(times, data[side])[0] for side in ("low", "high"))
     later = slice(1, None)
     return (
