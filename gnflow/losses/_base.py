@@ -16,10 +16,12 @@ class AbstractLoss(eqx.Module):
     float64. The mean over the samples is in the value and in every derivative.
 
     **Attributes:** `fisher_is_hessian`: whether the Fisher metric of the output distribution is the Hessian of the loss, as it
-    is for exponential families in their natural parameters.
+    is for exponential families in their natural parameters; `is_smooth`: whether l is infinitely differentiable in f, None
+    where the class does not say.
     """
 
     fisher_is_hessian: ClassVar[bool]
+    is_smooth: ClassVar[bool | None] = None
 
     @abc.abstractmethod
     def canonical_targets(

@@ -42,6 +42,7 @@ class HuberLoss(AbstractLoss):
     """
 
     fisher_is_hessian: ClassVar[bool] = False
+    is_smooth: ClassVar[bool | None] = False  # its Hessian jumps where |r| = delta
 
     delta: float = eqx.field(converter=float, default=1.0)
 
