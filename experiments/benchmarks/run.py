@@ -20,6 +20,7 @@ BENCHMARKS = {
     "large_nc": ["large_nc.py"],
     "paper_size": ["paper_size.py", "500"],
     "verify_cost": ["verify_cost.py"],
+    "honest_runs": ["honest_runs.py"],
     "batching": ["batching.py"],
     "paper_size_2000": ["paper_size.py", "2000"],
     "sweep_engine": ["sweep_engine.py"],

@@ -35,6 +35,11 @@ class AbstractFlow(eqx.Module):
         """The flow that acts on the weights that move: the flow itself unless it wraps another."""
         return self
 
+    def never_ascends(self, system: System) -> bool:
+        """Whether the loss of `system` cannot increase along the flow, so that a step which raises it is in error
+        (docs/theory.md, exact fact 5 and Descent on kinks). False, which is always safe, for a flow that does not say."""
+        return False
+
     @abc.abstractmethod
     def velocity_and_diagnostics(
         self, time: Float[Array, ""] | float, weights: PyTree, system: System
@@ -76,11 +81,6 @@ class AbstractLinearisedFlow(AbstractOutputFlow):
     """
 
     is_stiff: ClassVar[bool] = True
-
-    def never_ascends(self, system: System) -> bool:
-        """Whether the loss of `system` cannot increase along the flow where J is continuous (docs/theory.md, exact fact 5), so
-        that a step which raises it is in error. False, which is always safe, for a flow that does not say."""
-        return False
 
     @abc.abstractmethod
     def linearisation(

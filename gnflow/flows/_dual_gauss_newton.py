@@ -57,8 +57,9 @@ class DualGaussNewtonFlow(AbstractLinearisedFlow):
         return direction_oracle_kinds[self.model](self.max_iterations, self.tol, self.products)
 
     def never_ascends(self, system: System) -> bool:
-        """True, for either model and any number of iterations: every d is a direction of descent (docs/dual.md)."""
-        return True
+        """For models without kinks, with either model of the loss and any number of iterations: every d is a direction of
+        descent (docs/dual.md)."""
+        return system.has_kinks is False
 
     def direction(self, time: Float[Array, ""], tangent: AbstractTangent, system: System) -> Direction:
         """a = (1 + gamma) alpha/N with the dual variables alpha of d = -(gamma/N) J^T alpha."""

@@ -52,10 +52,11 @@ class GaussNewtonFlow(AbstractLinearisedFlow):
     solver: AbstractDirectionSolver = TruncatedEigh()
 
     def never_ascends(self, system: System) -> bool:
-        """Where the metric sees all of the gradient, or the damping rule is positive at all times; and the direction solver
-        keeps to it (docs/theory.md, exact fact 5)."""
+        """For models without kinks, where the metric sees all of the gradient, or the damping rule is positive at all times;
+        and the direction solver keeps to it (docs/theory.md, exact fact 5)."""
         sees_gradient = self.metric.sees_gradient(system.loss)
-        return self.solver.never_ascends(sees_gradient) and (sees_gradient or self.damping.is_positive)
+        descends = self.solver.never_ascends(sees_gradient) and (sees_gradient or self.damping.is_positive)
+        return descends and system.has_kinks is False
 
     def direction(self, time: Float[Array, ""], tangent: AbstractTangent, system: System) -> Direction:
         """a = (H A + eps)^(-1) g with rank, damping and residual."""

@@ -33,7 +33,7 @@ class GradientFlow(AbstractLinearisedFlow):
             require_non_negative(ConfigError, mobility=self.mobility)
 
     def never_ascends(self, system: System) -> bool:
-        """True: dL/dt = -m |J^T g|^2."""
+        """True, on kinks too: dL/dt = -m |J^T g|^2."""
         return True
 
     def direction(self, time: Float[Array, ""], tangent: AbstractTangent, system: System) -> Direction:

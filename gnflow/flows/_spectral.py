@@ -48,8 +48,8 @@ class SpectralFlow(AbstractLinearisedFlow):
             raise ConfigError(f"power = {self.power!r}; expected a number from 0 (gradient flow) to 1 (Gauss-Newton).")
 
     def never_ascends(self, system: System) -> bool:
-        """True: dL/dt = -g^T A psi(A) g."""
-        return True
+        """For models without kinks: dL/dt = -g^T A psi(A) g."""
+        return system.has_kinks is False
 
     def direction(self, time: Float[Array, ""], tangent: AbstractTangent, system: System) -> Direction:
         """a = psi(A) g over the modes above the rank cut-off; the others do not move the weights.

@@ -45,6 +45,7 @@ class HuberLoss(AbstractLoss):
 
     fisher_is_hessian: ClassVar[bool] = False
     gradient_in_hessian_image: ClassVar[bool] = False
+    is_smooth: ClassVar[bool | None] = False  # its Hessian jumps where |r| = delta
 
     delta: float = eqx.field(converter=float, default=1.0)
 

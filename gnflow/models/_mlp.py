@@ -117,13 +117,22 @@ class MLP(eqx.Module):
         names = [f"layers[{index}]" for index in range(len(self.layers))]
         return {"hidden": tuple(names[:-1]), "output": (names[-1],)}
 
+    @property
+    def activations(self) -> tuple[Activation, ...]:
+        """The activation of each hidden layer; the rest of the network is sums and products."""
+        return (self.activation,) * (len(self.layers) - 1)
+
+    def pre_activations(self, x: Float[Array, " input_dim"]) -> tuple[Float[Array, " width"], ...]:
+        """What the activation of each hidden layer is applied to, z_l (width,), from the input on."""
+        before = []
+        for layer in self.layers[:-1]:
+            before.append(layer(x))
+            x = self.activation(before[-1])
+        return tuple(before)
+
     def layer_features(self, x: Float[Array, " input_dim"]) -> tuple[Float[Array, " width"], ...]:
         """The activations (width,) of every hidden layer, from the input on."""
-        features = []
-        for layer in self.layers[:-1]:
-            x = self.activation(layer(x))
-            features.append(x)
-        return tuple(features)
+        return tuple(self.activation(z) for z in self.pre_activations(x))
 
     def hidden_features(self, x: Float[Array, " input_dim"]) -> Float[Array, " width"]:
         """The last hidden layer's activations (width,), which the output layer combines linearly."""

@@ -164,7 +164,7 @@ def simulate(
                 save_times=save_times,
                 atol=atol,
                 error_norm=get_error_norm(error_norm),
-                monotone=linearised and dynamics.never_ascends(system),
+                monotone=dynamics.never_ascends(system),
                 max_steps=max_steps,
             )
             minimum = float(system.loss.minimum(problem.y_train))

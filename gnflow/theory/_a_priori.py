@@ -15,6 +15,7 @@ from ._base import AbstractTheorem, Conclusion, Hypotheses
 from ._certificate import Curves
 from ._check import Check
 from ._claim import Claim, worst_claim
+from ._continuity import continuity
 from ._evidence import Evidence
 from ._feature_gram import GramSpectrum, start_spectrum
 from ._integration_error import num_steps, weight_step_error
@@ -104,8 +105,10 @@ class APriori(AbstractTheorem):
                 remark=lipschitz.method,
             )
         )
+        if not lipschitz.rigorous:  # an estimate may have missed a jump
+            checks.append(continuity(evidence))
         constants |= {"K": value, "R": radius, **lipschitz.constants}
-        if not checks[-1].met:
+        if not all(check.met for check in checks):
             return Hypotheses(tuple(checks), constants)
         regime = _regime(evidence, spectrum, lipschitz, radius)
         checks += _flow_checks(evidence, spectrum, regime, start)

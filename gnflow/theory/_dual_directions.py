@@ -19,6 +19,7 @@ from ..losses import SquaredLoss
 from ._base import AbstractTheorem, Conclusion, Hypotheses
 from ._check import Check
 from ._claim import Claim, worst_claim
+from ._continuity import continuity
 from ._evidence import Evidence
 
 # Iterations after which a direction is looked at, as far as the flow's own number goes.
@@ -57,6 +58,7 @@ class DualDirections(AbstractTheorem):
         slope = _slope(evidence.system, evidence.start)
         checks.append(Check("||grad L|| > 0 at the start", slope, ">", 0.0))
         if evidence.is_continuous and slope > 0:
+            checks.append(continuity(evidence))
             checks.append(evidence.repeated())
         return Hypotheses(tuple(checks), {"gamma": float(flow.gamma)})
 

@@ -16,6 +16,7 @@ from ._base import AbstractTheorem, Conclusion, Hypotheses
 from ._certificate import Curves
 from ._check import Check
 from ._claim import Claim, equality, worst_claim
+from ._continuity import continuity
 from ._convolution import cumulative_integral, monotone_between
 from ._evidence import Evidence
 from ._integration_error import (
@@ -42,7 +43,8 @@ _FEWEST_POINTS = 5  # of a fit
 class ExactRate(AbstractTheorem):
     """Theorem E of docs/theorems/exact_rates.md and its form for reversible networks, E'; exact fact 1 of docs/theory.md.
 
-    Gauss-Newton flow with the squared loss: f_t - y = exp(-k t) (f_0 - y), hence L_t = exp(-2 k t) L_0, whatever the network.
+    Gauss-Newton flow with the squared loss: f_t - y = exp(-k t) (f_0 - y), hence L_t = exp(-2 k t) L_0, whatever the network
+    as long as J is continuous along the run.
     With H = c I, no damping and A invertible, k = 1/(c N) per unit of flow time: 1 for the Hessian metric and 1/N for the
     identity. For `ReversibleGaussNewtonFlow`, where its direction is exact and not truncated, k = 1 with either metric.
     """
@@ -67,6 +69,8 @@ class ExactRate(AbstractTheorem):
             return Hypotheses(checks)
         exactness = direction.hypotheses(evidence)
         checks += exactness.checks
+        if all(check.met for check in checks):
+            checks += (continuity(evidence),)
         if any(check.met is False for check in checks):
             return Hypotheses(checks, exactness.constants)
         return Hypotheses((*checks, monotone_between("the error of the solves")), exactness.constants)

@@ -18,6 +18,7 @@ from ._base import AbstractTheorem, Conclusion, Hypotheses
 from ._certificate import Curves
 from ._check import Check
 from ._claim import Claim, equality, worst_claim
+from ._continuity import continuity
 from ._evidence import Evidence
 from ._exact_rate import LOSS_RESOLUTION, OUTPUT_RESOLUTION, metric_scale
 from ._integration_error import (
@@ -71,6 +72,8 @@ class KernelDynamics(AbstractTheorem):
         checks.append(Check("H = c I", float(scale is not None), "==", 1.0, rigorous=known))
         checks += solve_accuracy(evidence)
         checks.append(_linearity(evidence))
+        if checks[-1].met:
+            checks.append(continuity(evidence))
         if not all(check.met for check in checks):
             return Hypotheses(tuple(checks))
         checks.append(evidence.repeated())

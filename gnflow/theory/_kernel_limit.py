@@ -13,6 +13,7 @@ from ._base import AbstractTheorem, Conclusion, Hypotheses
 from ._certificate import Curves
 from ._check import Check
 from ._claim import Claim, worst_claim
+from ._continuity import continuity
 from ._convolution import Integral, mode_bound
 from ._evidence import Evidence, rms_residual
 from ._movement import interpolation_operator, movement_run
@@ -77,10 +78,15 @@ class KernelLimit(AbstractTheorem):
         constants = {"sigma_min(A_0)": smallest, "sigma_max(A_0)": float(eigenvalues[-1])}
         if not checks[-1].met:
             return Hypotheses(tuple(checks), constants)
+        checks.append(continuity(evidence))
+        if not checks[-1].met:
+            return Hypotheses(tuple(checks), constants)
         checks.append(evidence.repeated(movement_run(evidence)))
         if checks[-1].met and self.other is not None:
             other = _other_evidence(evidence, self.other)
             reached = other is not None and movement_run(other) is not None
+            if other is not None and reached:
+                checks.append(continuity(other))
             checks.append(Check.fact("the other flow reaches the same relative loss, twice", reached))
         return Hypotheses(tuple(checks), constants)
 

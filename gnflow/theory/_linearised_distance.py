@@ -14,6 +14,7 @@ from ._base import AbstractTheorem, Conclusion, Hypotheses
 from ._certificate import Curves
 from ._check import Check
 from ._claim import Claim, worst_claim
+from ._continuity import continuity
 from ._convolution import Integral, mode_bound, movement_bound
 from ._evidence import Evidence
 from ._movement import gain, has_gain, movement_run
@@ -63,6 +64,8 @@ class LinearisedDistance(AbstractTheorem):
             ),
             Check.fact("the damping does not depend on time", _keeps_time_out(flow)),
         ]
+        if all(check.met for check in checks):
+            checks.append(continuity(evidence))
         if all(check.met for check in checks):
             checks.append(evidence.repeated(movement_run(evidence)))
         return Hypotheses(tuple(checks))

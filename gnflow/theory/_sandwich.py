@@ -10,6 +10,7 @@ from ._base import AbstractTheorem, Conclusion, Hypotheses
 from ._certificate import Curves
 from ._check import Check
 from ._claim import Claim, worst_claim
+from ._continuity import continuity
 from ._convolution import cumulative_integral, monotone_between
 from ._evidence import Evidence
 from ._invertible import invertibility
@@ -26,8 +27,8 @@ _BAND = ("rate", "low", "high", "low_error", "high_error", "smallest", "eigenval
 class Sandwich(AbstractTheorem):
     """Theorem P of docs/theorems/sandwich.md, from [A] (arXiv 2302.02904), without its a priori constants.
 
-    Along any run with A invertible, (L_0 - L*) exp(-int rho_high) <= L_t - L* <= (L_0 - L*) exp(-int rho_low), and the
-    instantaneous rate -d/dt log(L - L*) lies in [rho_low, rho_high] at every time. For the squared loss and undamped
+    Along any run with A invertible and J continuous, (L_0 - L*) exp(-int rho_high) <= L_t - L* <= (L_0 - L*) exp(-int rho_low),
+    and the instantaneous rate -d/dt log(L - L*) lies in [rho_low, rho_high] at every time. For the squared loss and undamped
     Gauss-Newton flow the band has no width: the rate is exact.
     """
 
@@ -53,6 +54,8 @@ class Sandwich(AbstractTheorem):
         found, spectrum = invertibility(evidence)
         if found[0].met:
             spectrum["largest damping"] = float(evidence.flow_run.data.band_damping.max())
+            if all(check.met for check in found):
+                found.append(continuity(evidence))
             found.append(monotone_between("rho"))
         return Hypotheses((*checks, *found), constants | spectrum)
 
