@@ -64,8 +64,8 @@ COMBINATIONS = {
     "relu, Gauss-Newton, damping 0.01": Combination(
         GAUSS_NEWTON(HESSIAN, gn.damping.Constant(0.01)), particles("relu"), t1=1e3
     ),
-    "relu, gradient": Combination(GRADIENT(), particles("relu"), t1=1e4),
-    "relu, spectral": Combination(gn.flows.SpectralFlow(0.5), particles("relu"), t1=1e4),
+    "relu, gradient": Combination(GRADIENT(), particles("relu"), t1=1e3),
+    "relu, spectral": Combination(gn.flows.SpectralFlow(0.5), particles("relu"), t1=1e3),
     "relu, dual": Combination(gn.flows.DualGaussNewtonFlow(10.0), particles("relu"), t1=1e3),
     "relu, output layer": Combination(gn.flows.Frozen(GRADIENT(), "output"), particles("relu"), t1=1e4),
     "relu, features, Gauss-Newton": Combination(GAUSS_NEWTON(HESSIAN, UNDAMPED), features("relu")),

@@ -13,7 +13,7 @@ from ._activations import (
     activation_names as activation_names,
     get_activation as get_activation,
 )
-from ._kinks import has_kinks as has_kinks, kinked_names as kinked_names
+from ._kinks import has_kinks as has_kinks, kinked_activations as kinked_activations
 from ._linearised import Linearised as Linearised
 from ._mean_field import MeanFieldNetwork as MeanFieldNetwork
 from ._mlp import MLP as MLP, ScaledLinear as ScaledLinear

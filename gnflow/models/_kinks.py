@@ -53,7 +53,7 @@ def has_kinks(model: Any, x: Any = None) -> bool | None:
 
     **Arguments:** `model`: any; `x`: one input of it, as a row of the training inputs, or None.
     """
-    if any(activation.kinks for activation in _activations(model)):
+    if kinked_activations(model):
         return True
     if getattr(model, "activations", None) is not None:
         return False
@@ -64,9 +64,9 @@ def has_kinks(model: Any, x: Any = None) -> bool | None:
     return False if _is_analytic(program.jaxpr) else None
 
 
-def kinked_names(model: Any) -> str:
-    """The names of the activations that `has_kinks` found kinks in, with commas between them."""
-    return ", ".join(sorted({activation.name for activation in _activations(model) if activation.kinks}))
+def kinked_activations(model: Any) -> tuple[str, ...]:
+    """The names of the activations that `has_kinks` finds kinks in, sorted; () where it finds none."""
+    return tuple(sorted({activation.name for activation in _activations(model) if activation.kinks}))
 
 
 def _activations(model: Any) -> list[Activation]:

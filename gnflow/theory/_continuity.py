@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PyTree
 from .._core import tree_size
 from ..geometry import Snapshot, System
 from ..metrics import AbstractMetric, Variable
-from ..models import kinked_names
+from ..models import kinked_activations
 from ._check import Check
 from ._evidence import Evidence
 from ._linear_model import is_linear
@@ -48,11 +48,12 @@ def continuity(evidence: Evidence) -> Check:
         return Check.fact(NAME, True, f"{type(model).__name__} has no kinks")
     if kinked is None:
         return _open(f"not known of {type(model).__name__}; a smooth model says so by an attribute activations = ()")
+    activation = ", ".join(kinked_activations(model))
     if not hasattr(model, "pre_activations"):
-        return _open(f"{kinked_names(model)} has kinks, and {type(model).__name__} no pre_activations(x) to see them")
+        return _open(f"{activation} has kinks, and {type(model).__name__} no pre_activations(x) to see them")
     if tree_size(evidence.start) * (_STATES + 2) > _LARGEST_STORE:
-        return _open(f"{kinked_names(model)} has kinks, and the weights are too many to look at {_STATES} states")
-    return evidence.once("continuity", lambda: _measured(evidence, kinked_names(model)))
+        return _open(f"{activation} has kinks, and the weights are too many to look at {_STATES} states")
+    return evidence.once("continuity", lambda: _measured(evidence, activation))
 
 
 def _open(remark: str) -> Check:
@@ -95,7 +96,8 @@ def _measured(evidence: Evidence, activation: str) -> Check:
             for index in verdict.stays:
                 known = [one for one in (stretch, *again) if one.stayed == _pair(arrivals, index)]
                 if any(arrivals.wait[index] <= _STILL * (stretch.begin - one.begin + one.since) for one in known):
-                    return Check.fact(NAME, False, _words(evidence, activation, stretch, arrivals, index, "stays"))
+                    remark = _words(evidence, activation, stretch, arrivals, index, "stays")
+                    return Check(NAME, 0.0, "==", 1.0, rigorous=False, remark=remark)
             brief = brief or ("" if stretch.stayed is None else stretch.doubt)
             again += _split(evidence, activation, stretch, arrivals, verdict)
         if not again:

@@ -9,7 +9,7 @@ import scipy.stats
 
 from ..flows import AbstractFlow, GaussNewtonFlow, GradientFlow, SpectralFlow
 from ..geometry.damping import Constant
-from ..models import has_kinks, kinked_names
+from ..models import has_kinks, kinked_activations
 from ..problems import Problem
 from ._check import Check
 from ._linear_model import is_linear
@@ -33,7 +33,7 @@ def smoothness_check(problem: Problem, model: Any, flow: AbstractFlow, promised:
     if problem.loss.is_smooth is False:
         return Check.fact(name, False, f"the Hessian of {loss} jumps")
     if kinked:
-        return Check.fact(name, False, f"the activation {kinked_names(model)} has a kink")
+        return Check.fact(name, False, f"the activation {kinked_activations(model)[0]} has a kink")
     known_flow = isinstance(flow.dynamics, GradientFlow | GaussNewtonFlow | SpectralFlow)
     if kinked is False and known_flow and problem.loss.is_smooth:
         remark = "model, loss and flow"

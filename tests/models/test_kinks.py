@@ -16,7 +16,7 @@ from gnflow.models import (
     activation_names,
     get_activation,
     has_kinks,
-    kinked_names,
+    kinked_activations,
 )
 
 
@@ -56,7 +56,7 @@ def _models(activation):
 def test_models_with_and_without_kinks():
     for kinked, smooth in zip(_models("relu"), _models("tanh"), strict=True):
         assert has_kinks(kinked) is True
-        assert kinked_names(kinked) == "relu"
+        assert kinked_activations(kinked) == ("relu",)
         assert has_kinks(smooth) is False
     relu = _models("relu")[0]
     # Linear in what is trained, or with linear blocks alone.
