@@ -13,6 +13,7 @@ BENCHMARKS = {
     "velocity_cost": ["velocity_cost.py"],
     "step_cost": ["step_cost.py"],
     "error_estimate": ["error_estimate.py"],
+    "error_control": ["error_control.py"],
     "convergence": ["convergence.py"],
     "schemes": ["schemes.py"],
     "work_precision": ["work_precision.py"],
