@@ -1,7 +1,7 @@
 """What holds the error of a whole run: one step's tolerance, the same per unit of log time, or what `simulate` does.
 
-Twelve samples whose inputs are scaled, along gradient and Gauss-Newton flow. The first two are single integrations at the default
-tolerance; errors are relative, of the training residual, the worst over the saves, against a solution at rtol 1e-8.
+Twelve samples whose inputs are scaled, along gradient and Gauss-Newton flow. The first two are single integrations at the
+default tolerance; errors are relative, of the training residual, the worst over the saves, against a solution at rtol 1e-8.
 """
 
 import dataclasses
@@ -114,7 +114,7 @@ def main() -> None:
 
 def _error(found: Any, truth: Any) -> float:
     """The largest relative error of r over the times that both saved; infinite where the run did not get to its end."""
-    common, here, there = np.intersect1d(found.data.time.values, truth.data.time.values, return_indices=True)
+    _, here, there = np.intersect1d(found.data.time.values, truth.data.time.values, return_indices=True)
     if found.data.time.values[-1] < truth.data.time.values[-1]:
         return float("inf")
     ours, theirs = found.data.train_loss.values[here], truth.data.train_loss.values[there]

@@ -191,8 +191,8 @@ class Evidence:
         return self._log_excess(self.replicate)[self.common[1]]
 
     def growing(self, values: np.ndarray) -> np.ndarray:
-        """The largest of `values`, (c,) at the common times, up to ten times each of `times`, (k,), and to the next common one
-        at least; infinite without any.
+        """The largest of `values`, (c,) at the common times, up to ten times each of `times`, (k,), and at least to the next
+        common one; infinite without any.
 
         Ahead, because values between two steps are interpolated, with an error that rises and falls within the step.
         """

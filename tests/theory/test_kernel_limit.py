@@ -99,6 +99,7 @@ def with_a_nudged_end(trajectory):
     """The evidence of a run if the flow had ended elsewhere."""
     evidence = Evidence(trajectory)
     evidence._kept["movement"] = nudged(_movement.movement_run(evidence), 1e-2)
+    vars(evidence)["replicate"] = nudged(evidence.replicate, 1e-2)
     return evidence
 
 
