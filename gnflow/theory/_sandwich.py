@@ -82,10 +82,12 @@ def _integrated(evidence: Evidence, data: dict[str, np.ndarray], times: np.ndarr
     ):
         integral, error, at_worst = cumulative_integral(times, data[side])
         uncertain, _, _ = cumulative_integral(times, data[f"{side}_error"] + data["solve_error"])
-        tolerance = (evidence.tolerance + error + uncertain)[1:]
-        error_bound = np.maximum(tolerance, (evidence.error_bound + at_worst + uncertain)[1:])
         # Of what is predicted: an error beyond it leaves nothing that could fail.
         resolution = _LOSS_RESOLUTION * integral[1:]
+        # The worst of the integration where that is fine enough: as measured it leaves out what is interpolated between saves.
+        known = np.where(evidence.error_bound[1:] <= resolution, evidence.error_bound[1:], evidence.tolerance[1:])
+        tolerance = known + (error + uncertain)[1:]
+        error_bound = np.maximum(tolerance, (evidence.error_bound + at_worst + uncertain)[1:])
         slack = sign * (fallen - integral[1:])
         claims.append(worst_claim(name, fallen, integral[1:], slack, tolerance, error_bound, resolution, places[1:]))
     return claims
