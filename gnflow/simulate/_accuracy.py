@@ -45,8 +45,7 @@ def tighter(rtol: float) -> float:
 
 @runtime_checkable
 class Compared(Protocol):
-    """What is looked at of a solution (`Solution`): its tolerance, saved times, residuals, end, error, and whether it was given
-    up for that."""
+    """What is looked at of a solution (`Solution`): its tolerance, saved times, residuals, end and error."""
 
     @property
     def rtol(self) -> float: ...
@@ -60,8 +59,6 @@ class Compared(Protocol):
     def ended(self) -> Any: ...
     @property
     def error(self) -> float: ...
-    @property
-    def given_up(self) -> bool: ...
     def residuals(self, minimum: float) -> np.ndarray: ...
 
 
@@ -95,7 +92,7 @@ class Judged(Generic[_Solution]):
 
 
 def accurate_solution(
-    solve: Callable[[float, float], _Solution], rtol: float, automatic: bool, minimum: float
+    solve: Callable[[float], _Solution], rtol: float, automatic: bool, minimum: float
 ) -> Judged[_Solution]:
     """The run, as accurate as promised where that can be had.
 
@@ -104,29 +101,22 @@ def accurate_solution(
     If `automatic`, the tolerance is tightened until either of the two estimates is below half the promise; otherwise the
     solution at `rtol` is returned, whatever it is.
 
-    **Arguments:** `solve`: the solution at a tolerance, given up where its estimated error gets above a number; `rtol`: the
-    tolerance of one step, to begin with; `minimum`: L*.
+    **Arguments:** `solve`: the solution at a tolerance; `rtol`: of one step, to begin with; `minimum`: L*.
     """
-    tolerance = rtol
-    promised = promised_accuracy(tolerance)
+    promised = promised_accuracy(rtol)
     believed = _BELIEVED * promised
-    first = solve(tolerance, believed if automatic else math.inf)
-    if first.error <= believed or (first.result.failed and not first.given_up):
-        return Judged(first, first.error, CARRIED, promised, 1)
-    previous = first
-    for count in range(2, _MOST_SOLUTIONS + 1):
-        tolerance = tighter(tolerance)
-        solution = solve(tolerance, math.inf)
-        if automatic and (solution.error <= believed or solution.result.failed):
-            return Judged(solution, solution.error, CARRIED, promised, count)
-        if not previous.given_up:
-            error = _difference(previous, solution, minimum)
-            if not automatic:
-                return Judged(previous, error, SECOND, promised, count)
-            if error <= believed or count == _MOST_SOLUTIONS:
-                return Judged(solution, error, SECOND, promised, count)
-        previous = solution
-    raise AssertionError("the last solution is returned in the loop")
+    solution = solve(rtol)
+    error, known_from, count = solution.error, CARRIED, 1
+    while error > believed and not solution.result.failed and count < _MOST_SOLUTIONS:
+        tighter_solution = solve(tighter(solution.rtol if automatic else rtol))
+        count += 1
+        error, known_from = _difference(solution, tighter_solution, minimum), SECOND
+        if not automatic or tighter_solution.result.failed:
+            break
+        solution = tighter_solution
+        if solution.error < error:
+            error, known_from = solution.error, CARRIED
+    return Judged(solution, error, known_from, promised, count)
 
 
 def _difference(first: Compared, second: Compared, minimum: float) -> float:

@@ -1,7 +1,6 @@
 """Step-size control that measures errors where they matter: in the outputs, relative to the present residual."""
 
 import abc
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -139,19 +138,17 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
     The state it sees is (weights, integrals over time); integrals are carried along, not controlled. It ends the run with
     the result `dt_min_reached` when a rejected step cannot be made smaller without vanishing beside the time.
 
-    **Arguments:** `rtol`, `atol`, `error_norm`: what is tolerated; `largest_error`: of the run so far, relative, beyond which
-    it ends with the result `dt_min_reached`; `monotone`: whether the flow never increases the loss, so that an increase is an
-    error, too, and no step is accepted behind which r = sqrt(2 (L - L*)) lies by more than rtol r + atol above the lowest so
-    far: rises cannot add up; `min_growth`, `max_growth`: of the step size from one step to the next; `anticipation`: the share
-    (0 to 1) of the trend that the next step takes up. Along a flow that converges, the same step becomes easier from one to
-    the next; a rule that looks at the last error alone lags behind (Gustafsson's predictive control, ACM Trans. Math. Softw.
-    1994).
+    **Arguments:** `rtol`, `atol`, `error_norm`: what is tolerated; `monotone`: whether the flow never increases the loss, so
+    that an increase is an error, too, and no step is accepted behind which r = sqrt(2 (L - L*)) lies by more than
+    rtol r + atol above the lowest so far: rises cannot add up; `min_growth`, `max_growth`: of the step size from one step to
+    the next; `anticipation`: the share (0 to 1) of the trend that the next step takes up. Along a flow that converges, the
+    same step becomes easier from one to the next; a rule that looks at the last error alone lags behind (Gustafsson's
+    predictive control, ACM Trans. Math. Softw. 1994).
     """
 
     rtol: Any
     atol: Any
     error_norm: AbstractErrorNorm
-    largest_error: Any = math.inf
     monotone: bool = eqx.field(static=True, default=False)
     min_growth: float = eqx.field(static=True, default=0.2)
     max_growth: float = eqx.field(static=True, default=10.0)
@@ -233,9 +230,7 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
         )
         memory = jax.tree.map(lambda new, old: jnp.where(keep, new, old), new, memory)
         vanishing = ~keep & (next_end - next_start <= _SMALLEST_RELATIVE_STEP * (next_start + args.time_scale))
-        # Not for the last step alone: a stop rule may end the run early in it.
-        ended = vanishing | (memory.earlier_error > self.largest_error)
-        result = diffrax.RESULTS.where(ended, diffrax.RESULTS.dt_min_reached, result)
+        result = diffrax.RESULTS.where(vanishing, diffrax.RESULTS.dt_min_reached, result)
         watch = watch.after(args, t1, y1_candidate, tangent, keep)
         result = diffrax.RESULTS.where(watch.over, diffrax.RESULTS.event_occurred, result)
         next_end = Watch.limited(args, jnp.asarray(next_start), jnp.asarray(next_end))

@@ -28,7 +28,7 @@ _FIRST_STEP = 0.03  # of the time scale of the first loss decrease; the error co
 class Solution:
     """**Attributes:** `rtol`; `chosen`: the solver; `times`, `rows`: what was saved, first the start, last the end; `ended`:
     weights and what was measured at the end; `result`: how it ended; `error`: its estimated error, relative, of the
-    training residual; `given_up`: whether it was ended because that became too large; `counts`: of steps and velocities.
+    training residual; `counts`: of steps and velocities.
     """
 
     rtol: float
@@ -38,7 +38,6 @@ class Solution:
     ended: End
     result: Result
     error: float
-    given_up: bool
     counts: dict[str, int]
 
     @property
@@ -77,17 +76,16 @@ class Integration:
         """The problem joined with the model's structure."""
         return self.args.system
 
-    def solve(self, rtol: float, largest_error: float = np.inf) -> Solution:
-        """Integrate with the tolerance `rtol` for a step; give up where the estimated error gets above `largest_error`."""
+    def solve(self, rtol: float) -> Solution:
+        """Integrate with the tolerance `rtol` for a step."""
         chosen = self.choose(rtol)
         rules = tuple(rule.at_accuracy(rtol) for rule in self.rules)
         args = dataclasses.replace(self.args, rules=numbers_as_arrays(rules))
-        rtol_array, atol, limit = numbers_as_arrays((float(rtol), float(self.atol), float(largest_error)))
+        rtol_array, atol = numbers_as_arrays((float(rtol), float(self.atol)))
         controller = ResidualController(
             rtol_array,
             atol,
             error_norm=self.error_norm,
-            largest_error=limit,
             monotone=self.monotone,
             min_growth=chosen.min_growth,
             max_growth=chosen.max_growth,
@@ -119,7 +117,6 @@ class Integration:
             ended=ended,
             result=integration_result(found, chosen, rules, self.t1, ended),
             error=error,
-            given_up=float(memory.earlier_error) > largest_error,
             counts=_counts(found, chosen.solver),
         )
 
