@@ -313,7 +313,8 @@ def test_other_numbers_are_not_another_program(controlled):
 @pytest.mark.parametrize("kind", ["gradient", "gauss-newton"])
 def test_relative_losses_of_1e_20(kind):
     flow = {"gradient": GradientFlow(), "gauss-newton": GaussNewtonFlow()}[kind]
-    run = gn.simulate(make_problem(), mean_field(), flow, stop=gn.RelativeLoss(1e-20), solver="exponential")
+    rule = gn.RelativeLoss(1e-20)
+    run = gn.simulate(make_problem(), mean_field(), flow, stop=rule, solver="exponential", rtol=5e-3, throw=False)
     assert run.result.code == ResultCode.STOP_RULE_MET
     loss = run.data.train_loss.values
     assert np.all(np.isfinite(loss))
