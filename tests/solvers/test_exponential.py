@@ -313,14 +313,15 @@ def test_other_numbers_are_not_another_program(controlled):
 @pytest.mark.parametrize("kind", ["gradient", "gauss-newton"])
 def test_relative_losses_of_1e_20(kind):
     flow = {"gradient": GradientFlow(), "gauss-newton": GaussNewtonFlow()}[kind]
-    rule = gn.RelativeLoss(1e-20)
-    run = gn.simulate(make_problem(), mean_field(), flow, stop=rule, solver="exponential", rtol=5e-3, throw=False)
+    run = gn.simulate(make_problem(), mean_field(), flow, stop=gn.RelativeLoss(1e-20), solver="exponential")
     assert run.result.code == ResultCode.STOP_RULE_MET
     loss = run.data.train_loss.values
     assert np.all(np.isfinite(loss))
     assert np.all(np.diff(loss) < 0)
     np.testing.assert_allclose(loss[-1] / loss[0], 1e-20, rtol=1e-2)
-    assert run.stats["num_steps"] < 80
+    # Half of these would do at 5e-3, but then the residual is wrong by more than a tenth at the end.
+    assert run.stats["num_steps"] < 160
+    assert run.stats["estimated_error"] < 0.05
 
 
 @pytest.mark.parametrize("rotated", [False, True])
