@@ -20,7 +20,7 @@ class DualGaussNewtonFlow(AbstractLinearisedFlow):
     gamma -> infinity; it is 1 + 1/gamma times `GaussNewtonFlow("hessian", Constant(1/gamma))`. A step of length theta in
     `iterate` is d itself. Source: Roulet and Blondel, TMLR 2024, arXiv 2308.08886. Derived in docs/dual.md.
 
-    For a model without kinks the loss never increases along it, whatever the loss, the model of it and the number of iterations.
+    For a model without kinks the loss never increases along it, whatever loss, oracle and number of iterations.
 
     **Arguments:**
 
