@@ -20,7 +20,7 @@ from ..geometry import (
     linearise_with_singular_metric,
 )
 from ..geometry.damping import AbstractDamping, SmallestEigenvalue
-from ..geometry.directions import AbstractDirectionSolver, TruncatedEigh, truncated_inverse
+from ..geometry.directions import AbstractDirectionSolver, TruncatedEigh, truncated_power
 from ..losses import AbstractOutputFactor, ScaledIdentity
 from ._base import AbstractLinearisedFlow
 
@@ -76,7 +76,7 @@ class GaussNewtonFlow(AbstractLinearisedFlow):
             tangent, factor, whitened_gradient, self.damping, time, decomposition, unseen_gradient
         )
         assert direction.diagnostics is not None
-        gains = truncated_inverse(modes.eigenvalues, direction.diagnostics.damping)
+        gains = truncated_power(modes.eigenvalues, direction.diagnostics.damping, 1.0)
         hessian_factor = system.loss.hessian_factor(tangent.outputs, system.problem.y_train)
         if self.metric.is_hessian(system.loss):
             return linearise_with_hessian(tangent, direction, modes, gains, factor)

@@ -18,7 +18,7 @@ from ..geometry import (
     numerical_rank,
 )
 from ..geometry.damping import AbstractDamping, Constant
-from ..geometry.directions import Modes, dense_modes, kept_modes, relative_residual
+from ..geometry.directions import Modes, dense_modes, kept_modes, relative_residual, truncated_power, truncated_power_product
 from ..losses import ScaledIdentity
 from ._base import AbstractLinearisedFlow
 
@@ -78,10 +78,12 @@ class SpectralFlow(AbstractLinearisedFlow):
         eigenvalues, eigenvectors = modes.eigenvalues, modes.eigenvectors
         shift = self.damping(time, jnp.maximum(eigenvalues[0], 0.0))
         kept = kept_modes(eigenvalues, shift)
-        shifted = jnp.where(kept, jnp.maximum(eigenvalues, 0.0) + shift, 1.0)
-        gains = jnp.where(kept, shifted**-self.power, 0.0)
+        gains = truncated_power(eigenvalues, shift, self.power)
         amplitudes = eigenvectors.T @ gradient.reshape(-1)
-        coefficients = (eigenvectors @ (gains * amplitudes)).reshape(gradient.shape)
+        assert modes.matrix is not None
+        coefficients = truncated_power_product(
+            modes.matrix, shift, jnp.asarray(self.power, dtype=float), gradient.reshape(-1), eigenvalues, eigenvectors
+        ).reshape(gradient.shape)
         diagnostics = SolveDiagnostics(
             damping=shift,
             rank=numerical_rank(eigenvalues),

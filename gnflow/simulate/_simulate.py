@@ -13,7 +13,7 @@ from .._core import ConfigError, Result, ResultCode
 from ..flows import AbstractFlow, AbstractLinearisedFlow
 from ..geometry import Decomposition, System
 from ..problems import Problem
-from ..solvers import SolverChoice, choose_solver
+from ..solvers import AbstractLinearisedSolver, SolverChoice, choose_solver
 from ._accuracy import accurate_solution
 from ._arguments import DEFAULT_ATOL, DEFAULT_MAX_STEPS, DEFAULT_RTOL, DEFAULT_STOP, check_simulate
 from ._controller import get_error_norm
@@ -180,7 +180,7 @@ def simulate(
             "promised_error": judged.promised,
             "num_solutions": judged.count,
         }
-        if solution.chosen.needs_linearisation:
+        if isinstance(solution.chosen.solver, AbstractLinearisedSolver):
             stats |= linearisation_stats(solution, system, measurement)
     data = make_dataset(
         stack_rows(rows),

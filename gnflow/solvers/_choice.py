@@ -7,11 +7,13 @@ import diffrax
 
 from .._core import ConfigError, look_up
 from ._exponential import ExponentialRungeKutta
+from ._exponential_rosenbrock import ExponentialRosenbrock
 from ._implicit import LowRankKvaerno5
 from ._term import LinearisedTerm
 
 solver_kinds: dict[str, Callable[[], diffrax.AbstractAdaptiveSolver]] = {
     "exponential": ExponentialRungeKutta,
+    "exponential_rosenbrock": ExponentialRosenbrock,
     "kvaerno5": LowRankKvaerno5,
     "bosh3": diffrax.Bosh3,
     "dopri5": diffrax.Dopri5,
@@ -107,7 +109,7 @@ def choose_solver(
 
 def stages_per_step(solver: diffrax.AbstractAdaptiveSolver) -> int | None:
     """Velocity evaluations a step takes, counting one that it shares with the step before; None where it is not fixed."""
-    if isinstance(solver, ExponentialRungeKutta):
+    if isinstance(solver, ExponentialRungeKutta | ExponentialRosenbrock):
         return 4
     if not isinstance(solver, diffrax.AbstractERK) or not isinstance(solver.tableau, diffrax.ButcherTableau):
         return None

@@ -56,12 +56,23 @@ class StepPath(eqx.Module):
         if self.integrands is None or not integrals:
             return integrals
         integrands = self.integrands
-        fastest = jnp.maximum(jnp.max(self.linearisation.rates), jnp.finfo(jnp.float64).tiny)
-        upper = jnp.log1p(span * fastest)
-        logarithms = upper * jnp.asarray(_NODES + 1) / 2
-        measures = upper * jnp.asarray(_WEIGHTS) / 2 * jnp.exp(logarithms) / fastest
-        rates = jax.lax.map(lambda u: integrands(self._velocity(jnp.expm1(u) / fastest, length)), logarithms)
-        return {name: value + jnp.dot(measures, rates[name]) for name, value in integrals.items()}
+        fastest = jnp.max(self.linearisation.rates)
+        return add_integrals(integrals, lambda s: integrands(self._velocity(s, length)), span, fastest)
+
+
+def add_integrals(
+    integrals: dict[str, Array],
+    rates_at: Callable[[Float[Array, ""]], dict[str, Array]],
+    span: Float[Array, ""],
+    fastest: Float[Array, ""],
+) -> dict[str, Array]:
+    """`integrals` plus those of their rates of change from 0 to `span`, by quadrature in log(1 + s fastest)."""
+    fastest = jnp.maximum(fastest, jnp.finfo(jnp.float64).tiny)
+    upper = jnp.log1p(span * fastest)
+    logarithms = upper * jnp.asarray(_NODES + 1) / 2
+    measures = upper * jnp.asarray(_WEIGHTS) / 2 * jnp.exp(logarithms) / fastest
+    rates = jax.lax.map(lambda u: rates_at(jnp.expm1(u) / fastest), logarithms)
+    return {name: value + jnp.dot(measures, rates[name]) for name, value in integrals.items()}
 
 
 class Packed(eqx.Module):
