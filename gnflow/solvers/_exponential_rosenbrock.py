@@ -15,6 +15,9 @@ from ._exponential_interpolation import ExponentialInterpolation, Packed, add_in
 from ._phi import phi_functions
 from ._term import LinearisedTerm, unwrap
 
+# A displacement smaller than this beside the weights is scaled up before the flow is looked at there.
+_DISPLACEMENT = 1e-6
+
 
 class ExponentialRosenbrock(diffrax.AbstractAdaptiveSolver):
     """Krogstad's method (`ExponentialRungeKutta`) with the whole Jacobian J_F = dF/dw of the velocity in place of its low-rank part.
@@ -50,6 +53,17 @@ class ExponentialRosenbrock(diffrax.AbstractAdaptiveSolver):
         self, terms: Any, t0: Any, t1: Any, y0: PyTree, args: Any, solver_state: None, made_jump: Any
     ) -> tuple[PyTree, PyTree, dict[str, Any], None, diffrax.RESULTS]:
         """One step from t0 to t1."""
+        nothing = jax.tree.map(jnp.zeros_like, unwrap(terms).split(y0)[0])
+        return self.step_with_error(terms, t0, t1, y0, nothing)[0]
+
+    def step_with_error(
+        self, terms: Any, t0: Any, t1: Any, y0: PyTree, error: PyTree
+    ) -> tuple[tuple[PyTree, PyTree, dict[str, Any], None, diffrax.RESULTS], PyTree]:
+        """What `step` returns, and what a small displacement `error` of the weights, a tree like them, has become by t1.
+
+        e+ = exp(h J_F) e + h phi_2(h J_F) D with D = F(w+ + e') - F(w+) - J_F e', e' = exp(h J_F) e: the change of the Jacobian
+        along the step taken for linear in time. D is divided by a displacement large enough to leave it digits.
+        """
         term = unwrap(terms)
         weights, integrals = term.split(y0)
         flat, unravel = ravel_pytree(weights)
@@ -78,10 +92,18 @@ class ExponentialRosenbrock(diffrax.AbstractAdaptiveSolver):
             spectrum, first, 2 * (second + third) - fourth, 2 * (fourth - second - third), term.integrands
         )
         weights, integrals = path.advance(weights, integrals, length, length)
-        error = length * spectrum.real((2 * phi[2] - 4 * phi[3]) * (second - third))
+        local = length * spectrum.real((2 * phi[2] - 4 * phi[3]) * (second - third))
         y1 = term.join(weights, integrals)
-        y_error = term.join(unravel(error), jax.tree.map(jnp.zeros_like, integrals))
-        return y1, y_error, {"y0": y0, "path": Packed(path)}, None, diffrax.RESULTS.successful
+        y_error = term.join(unravel(local), jax.tree.map(jnp.zeros_like, integrals))
+        kept = spectrum.real(phi[0] * (spectrum.inverse @ ravel_pytree(error)[0]))
+        end = ravel_pytree(weights)[0]
+        size = jnp.linalg.norm(kept)
+        scale = jnp.where(size > 0, _DISPLACEMENT * jnp.linalg.norm(end) / jnp.where(size > 0, size, 1.0), 1.0)
+        scale = jnp.maximum(scale, 1.0)
+        change = (velocity(t1, end + scale * kept) - velocity(t1, end)) / scale - jacobian @ kept
+        moved = kept + length * spectrum.real(phi[2] * (spectrum.inverse @ change))
+        stepped = y1, y_error, {"y0": y0, "path": Packed(path)}, None, diffrax.RESULTS.successful
+        return stepped, unravel(moved)
 
 
 class Spectrum(eqx.Module):
