@@ -58,6 +58,11 @@ class GaussNewtonFlow(AbstractLinearisedFlow):
         descends = self.solver.never_ascends(sees_gradient) and (sees_gradient or self.damping.is_positive)
         return descends and system.has_kinks is False
 
+    def is_differentiable(self, system: System) -> bool:
+        """For models without kinks, with a positive damping rule and a solver of which JAX finds the derivative. Without
+        damping the velocity jumps where a mode comes below the rank cut-off."""
+        return system.has_kinks is False and self.damping.is_positive and self.solver.is_differentiable
+
     def direction(self, time: Float[Array, ""], tangent: AbstractTangent, system: System) -> Direction:
         """a = (H A + eps)^(-1) g with rank, damping and residual."""
         factor, whitened_gradient, unseen_gradient = self._split(tangent, system)

@@ -18,7 +18,14 @@ from ..geometry import (
     numerical_rank,
 )
 from ..geometry.damping import AbstractDamping, Constant
-from ..geometry.directions import Modes, dense_modes, kept_modes, relative_residual, truncated_power, truncated_power_product
+from ..geometry.directions import (
+    Modes,
+    dense_modes,
+    kept_modes,
+    relative_residual,
+    truncated_power,
+    truncated_power_product,
+)
 from ..losses import ScaledIdentity
 from ._base import AbstractLinearisedFlow
 
@@ -49,6 +56,10 @@ class SpectralFlow(AbstractLinearisedFlow):
 
     def never_ascends(self, system: System) -> bool:
         """For models without kinks: dL/dt = -g^T A psi(A) g."""
+        return system.has_kinks is False
+
+    def is_differentiable(self, system: System) -> bool:
+        """For models without kinks, as long as the rank stays."""
         return system.has_kinks is False
 
     def direction(self, time: Float[Array, ""], tangent: AbstractTangent, system: System) -> Direction:

@@ -2,6 +2,7 @@
 
 from ..geometry import Decomposition as Decomposition
 from ._choice import (
+    FEW_WEIGHTS as FEW_WEIGHTS,
     SolverChoice as SolverChoice,
     check_solver as check_solver,
     choose_solver as choose_solver,

@@ -76,7 +76,7 @@ def add_integrals(
 
 
 class Packed(eqx.Module):
-    """A tree as Diffrax can keep it from step to step: its arrays as float64, the rest as part of the structure.
+    """A tree as Diffrax can keep it from step to step: its arrays as float64 or complex, the rest as part of the structure.
 
     Diffrax fills the slots of steps not taken with inf, which integers and booleans (in a model's structure, in how a
     direction was solved for) do not have. Integers come back exact up to 2^53.
@@ -90,7 +90,7 @@ class Packed(eqx.Module):
     def __init__(self, tree: PyTree):
         leaves, self.structure = jax.tree.flatten(tree)
         arrays = [leaf for leaf in leaves if eqx.is_array(leaf)]
-        self.arrays = tuple(array.astype(jnp.float64) for array in arrays)
+        self.arrays = tuple(array if jnp.iscomplexobj(array) else array.astype(jnp.float64) for array in arrays)
         self.dtypes = tuple(array.dtype for array in arrays)
         self.rest = tuple(None if eqx.is_array(leaf) else leaf for leaf in leaves)
 

@@ -20,7 +20,7 @@ _DISPLACEMENT = 1e-6
 
 
 class ExponentialRosenbrock(diffrax.AbstractAdaptiveSolver):
-    """Krogstad's method (`ExponentialRungeKutta`) with the whole Jacobian J_F = dF/dw of the velocity in place of its low-rank part.
+    """Krogstad's method (`ExponentialRungeKutta`) with the whole Jacobian J_F of the velocity in place of its low-rank part.
 
     W = -J^T K H_L J leaves out what comes with the residual: sum_n g_n D^2 f_n and the change of K. Where the residual does not
     vanish, as with fewer weights than noisy targets, that is stiff too and limits the steps of the low-rank solver. Here
@@ -88,9 +88,7 @@ class ExponentialRosenbrock(diffrax.AbstractAdaptiveSolver):
         second = remainder(half, half * spectrum.real(phi_half[1] * first))
         third = remainder(half, half * spectrum.real(phi_half[1] * first + 2 * phi_half[2] * second))
         fourth = remainder(length, length * spectrum.real(phi[1] * first + 2 * phi[2] * third))
-        path = DensePath(
-            spectrum, first, 2 * (second + third) - fourth, 2 * (fourth - second - third), term.integrands
-        )
+        path = DensePath(spectrum, first, 2 * (second + third) - fourth, 2 * (fourth - second - third), term.integrands)
         weights, integrals = path.advance(weights, integrals, length, length)
         local = length * spectrum.real((2 * phi[2] - 4 * phi[3]) * (second - third))
         y1 = term.join(weights, integrals)

@@ -14,8 +14,8 @@ def phi_functions(z: Inexact[Array, "..."], highest: int) -> list[Inexact[Array,
     """[phi_0(z), ..., phi_highest(z)] for real or complex z, elementwise, each to about machine precision.
 
     phi_0 = exp and phi_(k+1)(z) = (phi_k(z) - 1/k!)/z, so that phi_k(0) = 1/k!, phi_k is positive and increasing on the
-    real line, and phi_k(z) -> -1/((k - 1)! z) as z -> -infinity. Source: Hochbruck and Ostermann, "Exponential integrators", Acta
-    Numerica 2010, equation (2.10); the recurrence cancels near 0, where the Taylor series stands in for it.
+    real line, and phi_k(z) -> -1/((k - 1)! z) as z -> -infinity. Source: Hochbruck and Ostermann, "Exponential integrators",
+    Acta Numerica 2010, equation (2.10); the recurrence cancels near 0, where the Taylor series stands in for it.
     """
     near = jnp.abs(z) < _SWITCH
     inside, outside = jnp.where(near, z, 0.0), jnp.where(near, -_SWITCH, z)

@@ -182,7 +182,5 @@ def gain(
         targets = system.problem.y_train
         factor = flow.metric.factor(system.loss, targets, targets)
         assert isinstance(factor, ScaledIdentity)
-        gains = eigenvalues_or_zero * truncated_power(
-            factor.scale * eigenvalues, flow.damping(time, smallest), 1.0
-        )
+        gains = eigenvalues_or_zero * truncated_power(factor.scale * eigenvalues, flow.damping(time, smallest), 1.0)
     return gains, vectors, (vectors * gains[None, :]) @ vectors.T

@@ -33,10 +33,10 @@ def truncated_power_product(
 
     Its derivative in B, eps and b does not go through that of the eigenvectors, which does not exist where eigenvalues
     coincide (with fewer weights than outputs all but P are zero): it is Q [Gamma o (Q^T dB Q + deps)] Q^T b with the divided
-    differences Gamma_ij = (psi_i - psi_j)/(lam_i - lam_j), between a kept mode and one that is left out psi_i/(lam_i + eps), and
-    0 between two that are left out. At power 1 that is the derivative of the pseudo-inverse at constant rank (Golub and Pereyra,
-    SIAM J. Numer. Anal. 1973). Sources: Daleckii and Krein 1965; Higham, "Functions of Matrices", 2008, Theorem 3.11. A
-    second derivative goes through the eigenvectors' and is nan where eigenvalues coincide.
+    differences Gamma_ij = (psi_i - psi_j)/(lam_i - lam_j), between a kept mode and one that is left out psi_i/(lam_i + eps),
+    and 0 between two that are left out. At power 1 that is the derivative of the pseudo-inverse at constant rank (Golub and
+    Pereyra, SIAM J. Numer. Anal. 1973). Sources: Daleckii and Krein 1965; Higham, "Functions of Matrices", 2008, Theorem
+    3.11. A second derivative goes through the eigenvectors' and is nan where eigenvalues coincide.
 
     **Arguments:** `matrix`: B, symmetric; `right`: b; `eigenvalues`, `eigenvectors`: of B. No derivative is taken in `power`.
     """

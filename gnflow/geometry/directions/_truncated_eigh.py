@@ -1,5 +1,7 @@
 """The safe default: a truncated eigendecomposition of the whitened Gram matrix."""
 
+from typing import ClassVar
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -20,6 +22,8 @@ class TruncatedEigh(AbstractDirectionSolver):
     On a rank-deficient Gram matrix without damping this is the minimum-norm direction, where QR and Cholesky return
     another one without saying so. Cost: one symmetric eigendecomposition of size NC, O(NC^2) memory.
     """
+
+    is_differentiable: ClassVar[bool] = True
 
     def never_ascends(self, sees_gradient: bool) -> bool:
         """True: each mode by itself descends, so that those left out change nothing of that."""
