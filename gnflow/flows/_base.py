@@ -82,6 +82,11 @@ class AbstractLinearisedFlow(AbstractOutputFlow):
 
     is_stiff: ClassVar[bool] = True
 
+    def is_differentiable(self, system: System) -> bool:
+        """Whether the velocity has a continuous derivative in the weights, so that a solver can take its whole Jacobian. False,
+        which is always safe, for a flow that does not say."""
+        return False
+
     @abc.abstractmethod
     def linearisation(
         self, time: Float[Array, ""], tangent: AbstractTangent, system: System, decomposition: Decomposition

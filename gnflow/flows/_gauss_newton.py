@@ -20,7 +20,7 @@ from ..geometry import (
     linearise_with_singular_metric,
 )
 from ..geometry.damping import AbstractDamping, SmallestEigenvalue
-from ..geometry.directions import AbstractDirectionSolver, TruncatedEigh, truncated_inverse
+from ..geometry.directions import AbstractDirectionSolver, TruncatedEigh, truncated_power
 from ..losses import AbstractOutputFactor, ScaledIdentity
 from ._base import AbstractLinearisedFlow
 
@@ -58,6 +58,11 @@ class GaussNewtonFlow(AbstractLinearisedFlow):
         descends = self.solver.never_ascends(sees_gradient) and (sees_gradient or self.damping.is_positive)
         return descends and system.has_kinks is False
 
+    def is_differentiable(self, system: System) -> bool:
+        """For models without kinks, with a positive damping rule and a solver of which JAX finds the derivative. Without
+        damping the velocity jumps where a mode comes below the rank cut-off."""
+        return system.has_kinks is False and self.damping.is_positive and self.solver.is_differentiable
+
     def direction(self, time: Float[Array, ""], tangent: AbstractTangent, system: System) -> Direction:
         """a = (H A + eps)^(-1) g with rank, damping and residual."""
         factor, whitened_gradient, unseen_gradient = self._split(tangent, system)
@@ -76,7 +81,7 @@ class GaussNewtonFlow(AbstractLinearisedFlow):
             tangent, factor, whitened_gradient, self.damping, time, decomposition, unseen_gradient
         )
         assert direction.diagnostics is not None
-        gains = truncated_inverse(modes.eigenvalues, direction.diagnostics.damping)
+        gains = truncated_power(modes.eigenvalues, direction.diagnostics.damping, 1.0)
         hessian_factor = system.loss.hessian_factor(tangent.outputs, system.problem.y_train)
         if self.metric.is_hessian(system.loss):
             return linearise_with_hessian(tangent, direction, modes, gains, factor)

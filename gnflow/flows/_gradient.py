@@ -36,6 +36,10 @@ class GradientFlow(AbstractLinearisedFlow):
         """True, on kinks too: dL/dt = -m |J^T g|^2."""
         return True
 
+    def is_differentiable(self, system: System) -> bool:
+        """For models without kinks."""
+        return system.has_kinks is False
+
     def direction(self, time: Float[Array, ""], tangent: AbstractTangent, system: System) -> Direction:
         """a = m g; there is nothing to solve."""
         gradient = system.loss.gradient(tangent.outputs, system.problem.y_train)

@@ -18,7 +18,14 @@ from ..geometry import (
     numerical_rank,
 )
 from ..geometry.damping import AbstractDamping, Constant
-from ..geometry.directions import Modes, dense_modes, kept_modes, relative_residual
+from ..geometry.directions import (
+    Modes,
+    dense_modes,
+    kept_modes,
+    relative_residual,
+    truncated_power,
+    truncated_power_product,
+)
 from ..losses import ScaledIdentity
 from ._base import AbstractLinearisedFlow
 
@@ -51,6 +58,10 @@ class SpectralFlow(AbstractLinearisedFlow):
         """For models without kinks: dL/dt = -g^T A psi(A) g."""
         return system.has_kinks is False
 
+    def is_differentiable(self, system: System) -> bool:
+        """For models without kinks, as long as the rank stays."""
+        return system.has_kinks is False
+
     def direction(self, time: Float[Array, ""], tangent: AbstractTangent, system: System) -> Direction:
         """a = psi(A) g over the modes above the rank cut-off; the others do not move the weights.
 
@@ -78,10 +89,12 @@ class SpectralFlow(AbstractLinearisedFlow):
         eigenvalues, eigenvectors = modes.eigenvalues, modes.eigenvectors
         shift = self.damping(time, jnp.maximum(eigenvalues[0], 0.0))
         kept = kept_modes(eigenvalues, shift)
-        shifted = jnp.where(kept, jnp.maximum(eigenvalues, 0.0) + shift, 1.0)
-        gains = jnp.where(kept, shifted**-self.power, 0.0)
+        gains = truncated_power(eigenvalues, shift, self.power)
         amplitudes = eigenvectors.T @ gradient.reshape(-1)
-        coefficients = (eigenvectors @ (gains * amplitudes)).reshape(gradient.shape)
+        assert modes.matrix is not None
+        coefficients = truncated_power_product(
+            modes.matrix, shift, jnp.asarray(self.power, dtype=float), gradient.reshape(-1), eigenvalues, eigenvectors
+        ).reshape(gradient.shape)
         diagnostics = SolveDiagnostics(
             damping=shift,
             rank=numerical_rank(eigenvalues),

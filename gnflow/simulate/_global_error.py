@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PyTree
 
 from .._core import tree_add_scaled, tree_norm, tree_scale, tree_subtract
 from ..geometry import AbstractTangent, System
-from ..solvers import AbstractLinearisedSolver, carry_error, phi_functions
+from ..solvers import AbstractLinearisedSolver, ExponentialRosenbrock, carry_error, phi_functions
 
 # A displacement smaller than this beside the weights is scaled up before the flow is looked at there: of the difference of two
 # velocities enough digits should be left.
@@ -76,6 +76,9 @@ class ErrorCarryingSolver(diffrax.AbstractAdaptiveSolver):
             y1, local, dense_info, state, result = stepped
             decay = _decay(args.system, linearisation.tangent, args.system.tangent(y1[0]))
             moved = carry_error(term, linearisation, t0, y0[0], length, error, decay)
+        elif isinstance(self.inner, ExponentialRosenbrock):
+            stepped, moved = self.inner.step_with_error(terms, t0, t1, y0, error)
+            y1, local, dense_info, state, result = stepped
         else:
             y1, local, dense_info, state, result = self.inner.step(terms, t0, t1, y0, args, state, made_jump)
             assert local is not None

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from .._core import ConfigError, Result, ResultCode
+from .._core import ConfigError, Result, ResultCode, tree_size
 from ..flows import AbstractFlow, AbstractLinearisedFlow
 from ..geometry import Decomposition, System
 from ..problems import Problem
-from ..solvers import SolverChoice, choose_solver
+from ..solvers import FEW_WEIGHTS, AbstractLinearisedSolver, SolverChoice, choose_solver
 from ._accuracy import accurate_solution
 from ._arguments import DEFAULT_ATOL, DEFAULT_MAX_STEPS, DEFAULT_RTOL, DEFAULT_STOP, check_simulate
 from ._controller import get_error_norm
@@ -61,7 +61,8 @@ def simulate(
     - `saveat`: flow times at which to save, ascending; None for ten a decade, from a hundredth of the time scale on which the
       loss begins to fall. The start and the end are always saved.
     - `solver`: "auto" (the exponential solver wherever it wins; `trajectory.stats` says what was chosen and why),
-      "exponential", the implicit "kvaerno5", the explicit "tsit5", "dopri5", "dopri8", "bosh3", or a Diffrax adaptive solver.
+      "exponential", "exponential_rosenbrock" with the whole Jacobian, the implicit "kvaerno5", the explicit "tsit5",
+      "dopri5", "dopri8", "bosh3", or a Diffrax adaptive solver.
     - `rtol`, `atol`: tolerances of one step in the error norm. With "function" (the default) errors are measured in the
       training outputs relative to the present residual, beside the weights' own; with "weights" in the weights alone.
       `rtol` is dimensionless; with None it is 1e-3, tightened where the error of the whole run would be above what is
@@ -99,6 +100,10 @@ def simulate(
     dynamics = flow.dynamics
     linearised = isinstance(dynamics, AbstractLinearisedFlow)
     is_stiff = isinstance(dynamics, AbstractLinearisedFlow) and dynamics.is_stiff
+    size = tree_size(weights)
+    is_small = size <= min(FEW_WEIGHTS, problem.y_train.size - 1)
+    has_jacobian = isinstance(dynamics, AbstractLinearisedFlow) and dynamics.is_differentiable(system)
+    few_weights = size if is_small and has_jacobian else None
 
     def stiffness() -> float | None:
         if t1 is None or start.evaluation.diagnostics is not None:
@@ -109,7 +114,7 @@ def simulate(
 
     @functools.cache
     def choose(tolerance: float) -> SolverChoice:
-        return choose_solver(solver, linearised, is_stiff, tolerance, stiffness)
+        return choose_solver(solver, linearised, is_stiff, tolerance, stiffness, few_weights)
 
     chosen = choose(first_rtol)
     save_times, horizon = _save_times(saveat, t1, float(start.time_scale))
@@ -180,7 +185,7 @@ def simulate(
             "promised_error": judged.promised,
             "num_solutions": judged.count,
         }
-        if solution.chosen.needs_linearisation:
+        if isinstance(solution.chosen.solver, AbstractLinearisedSolver):
             stats |= linearisation_stats(solution, system, measurement)
     data = make_dataset(
         stack_rows(rows),

@@ -2,6 +2,7 @@
 
 from ..geometry import Decomposition as Decomposition
 from ._choice import (
+    FEW_WEIGHTS as FEW_WEIGHTS,
     SolverChoice as SolverChoice,
     check_solver as check_solver,
     choose_solver as choose_solver,
@@ -9,6 +10,7 @@ from ._choice import (
     stages_per_step as stages_per_step,
 )
 from ._exponential import ExponentialRungeKutta as ExponentialRungeKutta
+from ._exponential_rosenbrock import ExponentialRosenbrock as ExponentialRosenbrock
 from ._implicit import LowRankKvaerno5 as LowRankKvaerno5
 from ._linearised import AbstractLinearisedSolver as AbstractLinearisedSolver, carry_error as carry_error
 from ._phi import phi_functions as phi_functions

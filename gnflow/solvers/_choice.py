@@ -7,11 +7,13 @@ import diffrax
 
 from .._core import ConfigError, look_up
 from ._exponential import ExponentialRungeKutta
+from ._exponential_rosenbrock import ExponentialRosenbrock
 from ._implicit import LowRankKvaerno5
 from ._term import LinearisedTerm
 
 solver_kinds: dict[str, Callable[[], diffrax.AbstractAdaptiveSolver]] = {
     "exponential": ExponentialRungeKutta,
+    "exponential_rosenbrock": ExponentialRosenbrock,
     "kvaerno5": LowRankKvaerno5,
     "bosh3": diffrax.Bosh3,
     "dopri5": diffrax.Dopri5,
@@ -29,6 +31,10 @@ _TIGHT_RTOL = 1e-4
 
 # Rate of the fastest mode times length of the run: Tsit5 is stable in a handful of steps.
 _EXPLICIT_SPAN = 10.0
+
+
+# Weights up to which the whole Jacobian is worth its time (docs/devdocs/solvers.md, Few weights).
+FEW_WEIGHTS = 100
 
 
 class SolverChoice(NamedTuple):
@@ -66,18 +72,26 @@ def check_solver(solver: Any) -> None:
 
 
 def choose_solver(
-    solver: Any, linearised: bool, is_stiff: bool, rtol: float, stiffness: Callable[[], float | None]
+    solver: Any,
+    linearised: bool,
+    is_stiff: bool,
+    rtol: float,
+    stiffness: Callable[[], float | None],
+    few_weights: int | None = None,
 ) -> SolverChoice:
     """The solver of a run.
 
-    "auto" is the exponential solver for every flow with a linearisation, with two exceptions: a run that ends before the
-    fastest mode has decayed by e^-10, where an explicit solver takes few steps and none needs a Gram matrix; and a flow that
-    is not stiff asked for with a small `rtol`, where Dopri8's order pays (docs/devdocs/solvers.md, Work and precision).
+    "auto" is the exponential solver for every flow with a linearisation, with three exceptions: a run that ends before the
+    fastest mode has decayed by e^-10, where an explicit solver takes few steps and none needs a Gram matrix; few weights for
+    more outputs, where the residual does not vanish, what the linearisation leaves out is stiff and the whole Jacobian is
+    cheap; and a flow that is not stiff asked for with a small `rtol`, where Dopri8's order pays (docs/devdocs/solvers.md, Work
+    and precision).
 
     **Arguments:** `solver`: "auto", a name, or a Diffrax solver; `linearised`: whether the flow has a linearisation;
     `is_stiff`: whether its rates spread with the spectrum of the Gram matrix; `rtol`: of the run;
     `stiffness`: gives the largest rate times the length of the run, None where the end is not known or where an explicit
-    step would need the Gram matrix too.
+    step would need the Gram matrix too; `few_weights`: the number of weights P where it is at most `FEW_WEIGHTS` and below
+    that of the outputs NC, and the flow has a derivative; None elsewhere.
 
     **Raises:** `ConfigError` as `check_solver` does, and for a solver that needs a linearisation the flow has not.
     """
@@ -88,6 +102,10 @@ def choose_solver(
         folds = stiffness()
         if folds is not None and folds <= _EXPLICIT_SPAN:
             return _named("tsit5", f"the fastest mode decays by no more than exp(-{folds:.2g}) in the run")
+        if few_weights is not None:
+            return _named(
+                "exponential_rosenbrock", f"{few_weights} weights for more outputs: the whole Jacobian is cheap"
+            )
         if not is_stiff and rtol <= _TIGHT_RTOL:
             return _named("dopri8", "the flow is not stiff and the tolerance is tight")
         return _named("exponential", "no step size is limited by stiffness")
@@ -107,7 +125,7 @@ def choose_solver(
 
 def stages_per_step(solver: diffrax.AbstractAdaptiveSolver) -> int | None:
     """Velocity evaluations a step takes, counting one that it shares with the step before; None where it is not fixed."""
-    if isinstance(solver, ExponentialRungeKutta):
+    if isinstance(solver, ExponentialRungeKutta | ExponentialRosenbrock):
         return 4
     if not isinstance(solver, diffrax.AbstractERK) or not isinstance(solver.tableau, diffrax.ButcherTableau):
         return None
@@ -120,5 +138,7 @@ def _named(name: str, reason: str) -> SolverChoice:
 
 def _choice(solver: diffrax.AbstractAdaptiveSolver, name: str, reason: str) -> SolverChoice:
     if solver.term_structure is LinearisedTerm:
-        return SolverChoice(solver, name, reason, *_UNLIMITED_GROWTH, _ANTICIPATION)
+        # With the whole Jacobian the error rises and falls from step to step; to follow its trend costs rejections.
+        anticipation = 0.0 if isinstance(solver, ExponentialRosenbrock) else _ANTICIPATION
+        return SolverChoice(solver, name, reason, *_UNLIMITED_GROWTH, anticipation)
     return SolverChoice(solver, name, reason, *_LIMITED_GROWTH, 0.0)

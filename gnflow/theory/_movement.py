@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, PyTree
 from .._core import ConfigError
 from ..flows import AbstractFlow, GaussNewtonFlow, GradientFlow, SpectralFlow
 from ..geometry import Snapshot, System
-from ..geometry.directions import Cholesky, TruncatedEigh, kept_modes, truncated_inverse
+from ..geometry.directions import Cholesky, TruncatedEigh, kept_modes, truncated_power
 from ..losses import ScaledIdentity, SquaredLoss
 from ..metrics import AbstractMetric, Variable
 from ..simulate import Trajectory
@@ -182,5 +182,5 @@ def gain(
         targets = system.problem.y_train
         factor = flow.metric.factor(system.loss, targets, targets)
         assert isinstance(factor, ScaledIdentity)
-        gains = eigenvalues_or_zero * truncated_inverse(factor.scale * eigenvalues, flow.damping(time, smallest))
+        gains = eigenvalues_or_zero * truncated_power(factor.scale * eigenvalues, flow.damping(time, smallest), 1.0)
     return gains, vectors, (vectors * gains[None, :]) @ vectors.T

@@ -1,6 +1,7 @@
 """What a direction is, and what solves for it."""
 
 import abc
+from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -56,7 +57,12 @@ class AbstractDirectionSolver(eqx.Module):
     (R R^T A + eps) R z = R (R^T A R + eps) z). A part u of g outside the image of a singular H adds to it:
     a = R z + u/eps, (R^T A R + eps I) z = h - R^T A u/eps. Without damping u is left out: only what H sees moves
     (docs/theory.md, Singular metrics).
+
+    **Attributes:** `is_differentiable`: whether the coefficients have a derivative in the weights that JAX finds, whatever the
+    rank of A.
     """
+
+    is_differentiable: ClassVar[bool] = False
 
     def never_ascends(self, sees_gradient: bool) -> bool:
         """Whether its direction, as far as it is computed, is one of descent wherever that of the exact solve is.

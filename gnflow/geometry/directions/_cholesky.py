@@ -1,5 +1,7 @@
 """The fast solver for a Gram matrix known to be well conditioned: Cholesky."""
 
+from typing import ClassVar
+
 import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 from jaxtyping import Array, Float
@@ -21,6 +23,8 @@ class Cholesky(AbstractDirectionSolver):
     not the minimum-norm one; the pivots tell, and `rank` counts those above the rank cut-off. With a damping rule that reads
     sigma_min the eigenvalues are computed all the same, and this solver saves nothing.
     """
+
+    is_differentiable: ClassVar[bool] = True
 
     def never_ascends(self, sees_gradient: bool) -> bool:
         """True: the solve is exact, or it says that it broke down."""

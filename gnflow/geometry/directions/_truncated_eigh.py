@@ -1,13 +1,16 @@
 """The safe default: a truncated eigendecomposition of the whitened Gram matrix."""
 
+from typing import ClassVar
+
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from ...losses import AbstractOutputFactor
-from .._spectrum import numerical_rank, rank_cutoff
+from .._spectrum import numerical_rank
 from .._tangent import AbstractTangent
 from ..damping import AbstractDamping
 from ._base import AbstractDirectionSolver, Direction, SolveDiagnostics, relative_residual
+from ._matrix_power import truncated_power_product
 from ._modes import Decomposition, Modes, dense_modes
 from ._unseen import coefficients, right_hand_side
 from ._whitening import smallest_gram_eigenvalue
@@ -19,6 +22,8 @@ class TruncatedEigh(AbstractDirectionSolver):
     On a rank-deficient Gram matrix without damping this is the minimum-norm direction, where QR and Cholesky return
     another one without saying so. Cost: one symmetric eigendecomposition of size NC, O(NC^2) memory.
     """
+
+    is_differentiable: ClassVar[bool] = True
 
     def never_ascends(self, sees_gradient: bool) -> bool:
         """True: each mode by itself descends, so that those left out change nothing of that."""
@@ -62,8 +67,7 @@ class TruncatedEigh(AbstractDirectionSolver):
         right = right_hand_side(
             whitened_gradient, unseen_gradient, factor, shift, lambda v: (gram @ v.reshape(-1)).reshape(shape)
         ).reshape(-1)
-        inverse = truncated_inverse(eigenvalues, shift)
-        solution = eigenvectors @ (inverse * (eigenvectors.T @ right))
+        solution = truncated_power_product(matrix, shift, jnp.ones(()), right, eigenvalues, eigenvectors)
         residual = matrix @ solution + shift * solution - right
         direction = Direction(
             coefficients=coefficients(solution.reshape(shape), unseen_gradient, factor, shift),
@@ -75,14 +79,3 @@ class TruncatedEigh(AbstractDirectionSolver):
             ),
         )
         return direction, modes
-
-
-def truncated_inverse(eigenvalues: Float[Array, " size"], shift: Float[Array, ""]) -> Float[Array, " size"]:
-    """1/(lam + eps) for the modes that can be divided by it, 0 for the others."""
-    modes = kept_modes(eigenvalues, shift)
-    return jnp.where(modes, 1.0 / jnp.where(modes, jnp.maximum(eigenvalues, 0.0) + shift, 1.0), 0.0)
-
-
-def kept_modes(eigenvalues: Float[Array, " size"], shift: Float[Array, ""]) -> Bool[Array, " size"]:
-    """Which modes can be divided by lam + eps: those where it is above the rank cut-off."""
-    return jnp.maximum(eigenvalues, 0.0) + shift > rank_cutoff(eigenvalues)
