@@ -1,4 +1,4 @@
-"""Derivatives of velocities in the weights, also where eigenvalues of the Gram matrix coincide: with fewer weights than outputs."""
+"""Derivatives of velocities in the weights, also where eigenvalues coincide: with fewer weights than outputs."""
 
 import functools
 

@@ -100,7 +100,7 @@ def test_fewer_weights_than_noisy_targets(noisy, flow):
 
 @pytest.mark.parametrize("flow", FLOWS[:2], ids=["gradient", "gauss newton"])
 def test_fewer_weights_than_noisy_targets_of_a_whole_network(flow):
-    """P = 20 weights that all move: what limits the steps of the low-rank solvers is the curvature that comes with the residual.
+    """P = 20 weights that all move: what limits low-rank solvers is the curvature that comes with the residual.
 
     The end is a minimum of the loss, which SciPy finds by going on from there.
     """
