@@ -13,7 +13,7 @@ from .._core import ConfigError, Result, ResultCode, tree_size
 from ..flows import AbstractFlow, AbstractLinearisedFlow
 from ..geometry import Decomposition, System
 from ..problems import Problem
-from ..solvers import FEW_WEIGHTS, AbstractLinearisedSolver, SolverChoice, choose_solver
+from ..solvers import AbstractLinearisedSolver, SolverChoice, are_few_weights, choose_solver
 from ._accuracy import accurate_solution
 from ._arguments import DEFAULT_ATOL, DEFAULT_MAX_STEPS, DEFAULT_RTOL, DEFAULT_STOP, check_simulate
 from ._controller import get_error_norm
@@ -101,9 +101,8 @@ def simulate(
     linearised = isinstance(dynamics, AbstractLinearisedFlow)
     is_stiff = isinstance(dynamics, AbstractLinearisedFlow) and dynamics.is_stiff
     size = tree_size(weights)
-    is_small = size <= min(FEW_WEIGHTS, problem.y_train.size - 1)
     has_jacobian = isinstance(dynamics, AbstractLinearisedFlow) and dynamics.is_differentiable(system)
-    few_weights = size if is_small and has_jacobian else None
+    few_weights = size if has_jacobian and are_few_weights(size, problem.y_train.size) else None
 
     def stiffness() -> float | None:
         if t1 is None or start.evaluation.diagnostics is not None:

@@ -33,8 +33,10 @@ _TIGHT_RTOL = 1e-4
 _EXPLICIT_SPAN = 10.0
 
 
-# Weights up to which the whole Jacobian is worth its time (docs/devdocs/solvers.md, Few weights).
-FEW_WEIGHTS = 100
+# Weights up to which the whole Jacobian is worth its time (docs/devdocs/solvers.md, Few weights), and the largest number of
+# entries of the Gram matrix's derivatives in all weights: 512 MiB.
+FEW_WEIGHTS = 50
+_MOST_ENTRIES = 2**26
 
 
 class SolverChoice(NamedTuple):
@@ -90,8 +92,8 @@ def choose_solver(
     **Arguments:** `solver`: "auto", a name, or a Diffrax solver; `linearised`: whether the flow has a linearisation;
     `is_stiff`: whether its rates spread with the spectrum of the Gram matrix; `rtol`: of the run;
     `stiffness`: gives the largest rate times the length of the run, None where the end is not known or where an explicit
-    step would need the Gram matrix too; `few_weights`: the number of weights P where it is at most `FEW_WEIGHTS` and below
-    that of the outputs NC, and the flow has a derivative; None elsewhere.
+    step would need the Gram matrix too; `few_weights`: the number of weights P where `are_few_weights` says so and the flow
+    has a derivative; None elsewhere.
 
     **Raises:** `ConfigError` as `check_solver` does, and for a solver that needs a linearisation the flow has not.
     """
@@ -121,6 +123,12 @@ def choose_solver(
             "use 'auto' or an explicit solver such as 'tsit5'."
         )
     return choice
+
+
+def are_few_weights(weights: int, outputs: int) -> bool:
+    """Whether the whole Jacobian of a velocity is asked for and cheap: P = `weights` is at most 50, below NC = `outputs`, and
+    P (NC)^2 at most 2^26."""
+    return weights <= FEW_WEIGHTS and weights < outputs and weights * outputs**2 <= _MOST_ENTRIES
 
 
 def stages_per_step(solver: diffrax.AbstractAdaptiveSolver) -> int | None:

@@ -1,4 +1,4 @@
-"""Derivatives of velocities in the weights, also where eigenvalues of the Gram matrix coincide: with fewer weights than outputs."""
+"""Derivatives of velocities in the weights, also where eigenvalues coincide: with fewer weights than outputs."""
 
 import functools
 
@@ -111,7 +111,9 @@ def test_against_finite_differences(shift, power):
         root = jnp.asarray(left) + x * jnp.asarray(turn)
         matrix = root @ root.T
         modes = jnp.linalg.eigh(matrix)
-        return truncated_power_product(matrix, shift * (1.0 + x), jnp.asarray(power), (1.0 + x) * jnp.asarray(right), *modes)
+        return truncated_power_product(
+            matrix, shift * (1.0 + x), jnp.asarray(power), (1.0 + x) * jnp.asarray(right), *modes
+        )
 
     zero, step = jnp.zeros(()), 1e-5
     _, found = jax.jvp(product, (zero,), (zero + 1,))

@@ -48,7 +48,11 @@ def chosen(solver, linearised=True, is_stiff=True, rtol=1e-3, stiffness=never, f
         ({"stiffness": unknown, "is_stiff": False, "rtol": 2e-4}, "exponential", "stiffness"),
         ({"stiffness": unknown, "is_stiff": False, "rtol": 1e-5}, "dopri8", "tight"),
         ({"stiffness": unknown, "few_weights": 20}, "exponential_rosenbrock", "20 weights for more outputs"),
-        ({"stiffness": unknown, "few_weights": 20, "is_stiff": False, "rtol": 1e-8}, "exponential_rosenbrock", "20 weights"),
+        (
+            {"stiffness": unknown, "few_weights": 20, "is_stiff": False, "rtol": 1e-8},
+            "exponential_rosenbrock",
+            "20 weights",
+        ),
         ({"stiffness": lambda: 9.9, "few_weights": 20}, "tsit5", r"exp\(-9\.9\)"),
         ({"linearised": False}, "tsit5", "no linearisation"),
         ({"linearised": False, "rtol": 1e-5}, "tsit5", "no linearisation"),
@@ -97,7 +101,9 @@ def test_what_is_no_solver(solver, match):
         chosen(solver)
 
 
-@pytest.mark.parametrize("solver", ["exponential", "exponential_rosenbrock", "kvaerno5", ExponentialRungeKutta(), LowRankKvaerno5()])
+@pytest.mark.parametrize(
+    "solver", ["exponential", "exponential_rosenbrock", "kvaerno5", ExponentialRungeKutta(), LowRankKvaerno5()]
+)
 def test_a_flow_without_a_linearisation_is_named(solver):
     with pytest.raises(gn.ConfigError, match=r"linearisation.*tsit5"):
         chosen(solver, linearised=False)
