@@ -119,6 +119,14 @@ def accurate_solution(
     return Judged(solution, error, known_from, promised, count)
 
 
+def only_solution(
+    solve: Callable[[float], _Solution], rtol: float, automatic: bool, minimum: float
+) -> Judged[_Solution]:
+    """The solution at `rtol`, of which nothing is promised; arguments as of `accurate_solution`."""
+    solution = solve(rtol)
+    return Judged(solution, solution.error, CARRIED, math.inf, 1)
+
+
 def _difference(first: Compared, second: Compared, minimum: float) -> float:
     """The largest relative difference of two solutions' residuals over the times that both saved, the start left out.
 

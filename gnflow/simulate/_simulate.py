@@ -1,7 +1,9 @@
 """Training in continuous time."""
 
 import functools
+import inspect
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,7 +16,7 @@ from ..flows import AbstractFlow, AbstractLinearisedFlow
 from ..geometry import Decomposition, System
 from ..problems import Problem
 from ..solvers import AbstractLinearisedSolver, SolverChoice, are_few_weights, choose_solver
-from ._accuracy import accurate_solution
+from ._accuracy import Judged, accurate_solution, only_solution
 from ._arguments import DEFAULT_ATOL, DEFAULT_MAX_STEPS, DEFAULT_RTOL, DEFAULT_STOP, check_simulate
 from ._controller import get_error_norm
 from ._integrate import Arguments, Start, linearisation_at, start_run
@@ -78,6 +80,35 @@ def simulate(
     **Raises:** `SimulationError` (with the run so far) if `throw` and the run failed; `ConfigError`, `ModelError`,
     `DataError`, `PrecisionError` for bad input, before anything is integrated.
     """
+    return _simulate(accurate_solution, **locals())
+
+
+def simulate_once(*arguments: Any, **options: Any) -> Trajectory:
+    """`simulate` for those who know the error otherwise: one solution at one tolerance, whatever its estimated error is."""
+    bound = inspect.signature(simulate).bind(*arguments, **options)
+    bound.apply_defaults()
+    return _simulate(only_solution, **bound.arguments)
+
+
+def _simulate(
+    judge: Callable[..., Judged],
+    *,
+    problem: Problem,
+    model: Any,
+    flow: AbstractFlow,
+    t1: float | None,
+    stop: Any,
+    saveat: Any,
+    solver: Any,
+    rtol: float | None,
+    atol: float,
+    error_norm: str,
+    metrics: tuple[Any, ...],
+    max_steps: int,
+    progress: bool,
+    throw: bool,
+) -> Trajectory:
+    """`simulate`, with solutions judged by `judge`."""
     began = time.perf_counter()
     check_simulate(
         t1=t1,
@@ -172,7 +203,7 @@ def simulate(
                 max_steps=max_steps,
             )
             minimum = float(system.loss.minimum(problem.y_train))
-            judged = accurate_solution(integration.solve, first_rtol, rtol is None, minimum)
+            judged = judge(integration.solve, first_rtol, rtol is None, minimum)
             jax.effects_barrier()  # the bar has heard of the last step
         solution, result = judged.solution, judged.result
         times, rows, last, final_weights = solution.times, solution.rows, solution.ended.last, solution.ended.weights

@@ -15,7 +15,7 @@ from .._core import ConfigError, require_positive_int, tree_add_scaled, tree_sca
 from ..flows import AbstractFlow, AbstractLinearisedFlow
 from ..geometry import Decomposition, SolveDiagnostics, System
 from ..problems import Problem
-from ..simulate import iterate, simulate
+from ..simulate import iterate, simulate_once
 from ._base import AbstractTheorem, Conclusion, Hypotheses
 from ._certificate import Curves
 from ._check import Check
@@ -273,7 +273,7 @@ class _Runs:
     def modified(self, step: float, order: int, rtol: float | None = None) -> np.ndarray:
         """The end of the modified equation's run; nan if it failed."""
         flow = ModifiedEquation(self.flow, step, order)
-        run = simulate(
+        run = simulate_once(
             self.problem,
             self.model,
             flow,

@@ -137,13 +137,15 @@ class Evidence:
         assert self.reference is not None
         return self.reference
 
-    def repeat(self, times: np.ndarray, metrics: tuple[AbstractMetric, ...]) -> Trajectory | None:
-        """A run like the reference with other times and metrics; None where that fails."""
-        return self._refer(times, metrics).trajectory
+    def repeat(
+        self, times: np.ndarray, metrics: tuple[AbstractMetric, ...], rtol: float | None = None
+    ) -> Trajectory | None:
+        """A run like the reference with other times and metrics, or another tolerance; None where that fails."""
+        return self._refer(times, metrics, rtol).trajectory
 
-    def _refer(self, times: np.ndarray, metrics: tuple[AbstractMetric, ...]) -> Rerun:
+    def _refer(self, times: np.ndarray, metrics: tuple[AbstractMetric, ...], rtol: float | None = None) -> Rerun:
         again = self.replicate
-        return reference(self.trajectory, times, metrics, 0 if again is None else again.stats["num_steps"])
+        return reference(self.trajectory, times, metrics, 0 if again is None else again.stats["num_steps"], rtol)
 
     def repeated(self, *others: Trajectory | None) -> Check:
         """The hypothesis that both runs are there, and `others` that `repeat` gave; without them all is undecided."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..flows import AbstractFlow, AbstractOutputFlow
 from ..geometry import rank_cutoff
-from ..simulate import RelativeLoss, Trajectory, simulate
+from ..simulate import RelativeLoss, Trajectory, simulate_once
 from ._base import AbstractTheorem, Conclusion, Hypotheses
 from ._certificate import Curves
 from ._check import Check
@@ -244,7 +244,7 @@ def _other_evidence(evidence: Evidence, flow: AbstractFlow) -> Evidence | None:
 
 def _other_run(evidence: Evidence, flow: AbstractFlow) -> Trajectory:
     trajectory, logs = evidence.trajectory, evidence.recorded_log_excess
-    return simulate(
+    return simulate_once(
         trajectory.problem,
         trajectory.initial_model,
         flow,

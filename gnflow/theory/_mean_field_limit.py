@@ -14,7 +14,7 @@ import numpy as np
 from .._core import ConfigError, require_non_negative, require_positive_int, stream
 from ..flows import GradientFlow
 from ..models import MeanFieldNetwork
-from ..simulate import simulate
+from ..simulate import simulate_once
 from ._base import AbstractTheorem, Conclusion, Hypotheses
 from ._certificate import Curves
 from ._check import Check
@@ -282,7 +282,7 @@ class _Study:
             particles.activation,
             particles.output_scale,
         )
-        run = simulate(
+        run = simulate_once(
             self.trajectory.problem,
             model,
             self.trajectory.flow,

@@ -8,7 +8,7 @@ import numpy as np
 
 from .._core import GnflowError
 from ..metrics import AbstractMetric
-from ..simulate import AbstractStopRule, Trajectory, error_norm_kinds, simulate
+from ..simulate import AbstractStopRule, Trajectory, error_norm_kinds, simulate_once
 from ..solvers import solver_kinds
 
 # The reference: so many times tighter than the record says it is, and than what a run is by default.
@@ -63,22 +63,29 @@ def reference_rtol(record: Trajectory) -> float:
     return max(min(_clamped(record.settings["rtol"], _LEAST_RTOL), _RTOL) / _TIGHTER, _LEAST_RTOL)
 
 
-def reference(record: Trajectory, times: np.ndarray, metrics: tuple[AbstractMetric, ...], taken: int) -> Rerun:
+def reference(
+    record: Trajectory,
+    times: np.ndarray,
+    metrics: tuple[AbstractMetric, ...],
+    taken: int,
+    rtol: float | None = None,
+) -> Rerun:
     """The flow from the record's start to its end at `reference_rtol`, judged in the outputs whatever the record says.
 
     **Arguments:** `times` (k,): when to save, first 0 and last the end; `metrics`: what to measure then;
-    `taken`: steps that the replicate took, which is to say how many more are worth while.
+    `taken`: steps that the replicate took, which is to say how many more are worth while; `rtol`: another tolerance.
     """
+    rtol = reference_rtol(record) if rtol is None else rtol
     end, name = float(times[-1]), record.settings["solver"]
     inner = times[(times > 0) & (times < end)]
     rerun = _run(
         record,
-        f"at rtol {reference_rtol(record):.2g}",
+        f"at rtol {rtol:.2g}",
         t1=end,
         stop=None,
         saveat=inner if len(inner) else [end],
         solver=name if name in solver_kinds else "auto",
-        rtol=reference_rtol(record),
+        rtol=rtol,
         atol=min(_clamped(record.settings["atol"], 0.0), _ATOL),
         error_norm="function",
         metrics=metrics,
@@ -86,7 +93,7 @@ def reference(record: Trajectory, times: np.ndarray, metrics: tuple[AbstractMetr
     )
     again = rerun.trajectory
     if again is not None and (again.result.failed or len(again.data.time) != len(times)):
-        return Rerun(None, f"rerun at rtol {reference_rtol(record):.2g} it ends {again.result}")
+        return Rerun(None, f"rerun at rtol {rtol:.2g} it ends {again.result}")
     return rerun
 
 
@@ -120,7 +127,7 @@ def matching(times: np.ndarray, others: np.ndarray) -> np.ndarray:
 def _run(record: Trajectory, how: str, **arguments: Any) -> Rerun:
     """A run that is not allowed to raise: what a record says may be anything."""
     try:
-        again = simulate(record.problem, record.initial_model, record.flow, **arguments, throw=False)
+        again = simulate_once(record.problem, record.initial_model, record.flow, **arguments, throw=False)
     except (GnflowError, TypeError, ValueError) as error:
         return Rerun(None, f"it cannot be rerun {how}: {error}")
     return Rerun(again)
