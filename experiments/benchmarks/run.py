@@ -19,6 +19,7 @@ BENCHMARKS = {
     "work_precision": ["work_precision.py"],
     "scaling": ["scaling.py"],
     "large_nc": ["large_nc.py"],
+    "few_weights": ["few_weights.py"],
     "paper_size": ["paper_size.py", "500"],
     "verify_cost": ["verify_cost.py"],
     "honest_runs": ["honest_runs.py"],

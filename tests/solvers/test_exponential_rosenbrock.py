@@ -31,6 +31,7 @@ def test_one_step_is_exact_where_the_velocity_is_linear(end):
     times = np.array([0.01, 0.3, 1.0]) * end
     start = (spectrum.start, {"change": jnp.zeros(())})
     found = integrate(term, SOLVER, start, number(end), number(end), diffrax.SaveAt(ts=jnp.asarray(times)), max_steps=1)
+    assert found.ys is not None
     weights, integrals = found.ys
     np.testing.assert_allclose(rows(weights), spectrum.weights(times), rtol=1e-9)
     np.testing.assert_allclose(integrals["change"], spectrum.weights(times).sum(axis=1), rtol=1e-6)
