@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from .._core import tree_add_scaled, tree_norm, tree_scale, tree_subtract
-from ..geometry import AbstractTangent, System
-from ..solvers import AbstractLinearisedSolver, ExponentialRosenbrock, carry_error, phi_functions
+from ..geometry import AbstractTangent
+from ..solvers import AbstractErrorCarryingSolver, phi_functions
 
 # A displacement smaller than this beside the weights is scaled up before the flow is looked at there: of the difference of two
 # velocities enough digits should be left.
@@ -70,14 +70,8 @@ class ErrorCarryingSolver(diffrax.AbstractAdaptiveSolver):
         """One step of `inner`, and the error behind it."""
         state, error = solver_state
         length = t1 - t0
-        if isinstance(self.inner, AbstractLinearisedSolver):
-            term = self.inner.unwrap(terms)
-            stepped, linearisation = self.inner.linearised_step(term, t0, t1, y0, args, state, made_jump)
-            y1, local, dense_info, state, result = stepped
-            decay = _decay(args.system, linearisation.tangent, args.system.tangent(y1[0]))
-            moved = carry_error(term, linearisation, t0, y0[0], length, error, decay)
-        elif isinstance(self.inner, ExponentialRosenbrock):
-            stepped, moved = self.inner.step_with_error(terms, t0, t1, y0, error)
+        if isinstance(self.inner, AbstractErrorCarryingSolver):
+            stepped, moved = self.inner.step_with_error(terms, t0, t1, y0, args, state, made_jump, error)
             y1, local, dense_info, state, result = stepped
         else:
             y1, local, dense_info, state, result = self.inner.step(terms, t0, t1, y0, args, state, made_jump)
@@ -89,16 +83,6 @@ class ErrorCarryingSolver(diffrax.AbstractAdaptiveSolver):
         finite = jnp.isfinite(tree_norm(carried))
         carried = jax.tree.map(lambda leaf: jnp.where(finite, leaf, jnp.inf), carried)
         return y1, StepErrors(local, carried), dense_info, (state, carried), result
-
-
-def _decay(system: System, before: AbstractTangent, after: AbstractTangent) -> Float[Array, ""]:
-    """By what factor the residual falls."""
-    targets = system.problem.y_train
-    first, last = (
-        system.loss.value(tangent.outputs, targets) - system.loss.minimum(targets) for tangent in (before, after)
-    )
-    falls = (last > 0) & (last < first)
-    return jnp.where(falls, jnp.sqrt(last / jnp.where(falls, first, 1.0)), 1.0)
 
 
 def _last_velocity(solver: Any, dense_info: dict[str, Any], length: Float[Array, ""]) -> PyTree | None:

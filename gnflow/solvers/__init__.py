@@ -13,6 +13,9 @@ from ._choice import (
 from ._exponential import ExponentialRungeKutta as ExponentialRungeKutta
 from ._exponential_rosenbrock import ExponentialRosenbrock as ExponentialRosenbrock
 from ._implicit import LowRankKvaerno5 as LowRankKvaerno5
-from ._linearised import AbstractLinearisedSolver as AbstractLinearisedSolver, carry_error as carry_error
+from ._linearised import (
+    AbstractErrorCarryingSolver as AbstractErrorCarryingSolver,
+    AbstractLinearisedSolver as AbstractLinearisedSolver,
+)
 from ._phi import phi_functions as phi_functions
 from ._term import LinearisedTerm as LinearisedTerm

@@ -12,14 +12,15 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Complex, Float, PyTree
 
 from ._exponential_interpolation import ExponentialInterpolation, Packed, add_integrals
+from ._linearised import AbstractErrorCarryingSolver
 from ._phi import phi_functions
-from ._term import LinearisedTerm, unwrap
+from ._term import unwrap
 
 # A displacement smaller than this beside the weights is scaled up before the flow is looked at there.
 _DISPLACEMENT = 1e-6
 
 
-class ExponentialRosenbrock(diffrax.AbstractAdaptiveSolver):
+class ExponentialRosenbrock(AbstractErrorCarryingSolver):
     """Krogstad's method (`ExponentialRungeKutta`) with the whole Jacobian J_F of the velocity in place of its low-rank part.
 
     W = -J^T K H_L J leaves out what comes with the residual: sum_n g_n D^2 f_n and the change of K. Where the residual does not
@@ -34,7 +35,6 @@ class ExponentialRosenbrock(diffrax.AbstractAdaptiveSolver):
     the same formula at intermediate times, of order 3; integrals are found by quadrature along it.
     """
 
-    term_structure: ClassVar = LinearisedTerm
     interpolation_cls: ClassVar = ExponentialInterpolation
 
     def order(self, terms: Any) -> int:
@@ -54,10 +54,18 @@ class ExponentialRosenbrock(diffrax.AbstractAdaptiveSolver):
     ) -> tuple[PyTree, PyTree, dict[str, Any], None, diffrax.RESULTS]:
         """One step from t0 to t1."""
         nothing = jax.tree.map(jnp.zeros_like, unwrap(terms).split(y0)[0])
-        return self.step_with_error(terms, t0, t1, y0, nothing)[0]
+        return self.step_with_error(terms, t0, t1, y0, args, solver_state, made_jump, nothing)[0]
 
     def step_with_error(
-        self, terms: Any, t0: Any, t1: Any, y0: PyTree, error: PyTree
+        self,
+        terms: Any,
+        t0: Any,
+        t1: Any,
+        y0: PyTree,
+        args: Any,
+        solver_state: None,
+        made_jump: Any,
+        error: PyTree,
     ) -> tuple[tuple[PyTree, PyTree, dict[str, Any], None, diffrax.RESULTS], PyTree]:
         """What `step` returns, and what a small displacement `error` of the weights, a tree like them, has become by t1.
 

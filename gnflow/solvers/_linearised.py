@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from .._core import tree_add_scaled, tree_norm, tree_subtract
-from ..geometry import Linearisation
+from ..geometry import AbstractTangent, Linearisation, System
 from ._phi import phi_functions
 from ._reduced import ReducedVector, reduce
 from ._term import LinearisedTerm, unwrap
@@ -16,10 +16,28 @@ from ._term import LinearisedTerm, unwrap
 _LEAST_FOLDS = 1e-5
 
 
-class AbstractLinearisedSolver(diffrax.AbstractAdaptiveSolver):
-    """A solver of a `LinearisedTerm` that linearises the flow once a step, at its start."""
+class AbstractErrorCarryingSolver(diffrax.AbstractAdaptiveSolver):
+    """A solver of a `LinearisedTerm` that knows what its linearisation makes of a small error within a step."""
 
     term_structure: ClassVar = LinearisedTerm
+
+    @abc.abstractmethod
+    def step_with_error(
+        self,
+        terms: Any,
+        t0: Any,
+        t1: Any,
+        y0: PyTree,
+        args: Any,
+        solver_state: Any,
+        made_jump: Any,
+        error: PyTree,
+    ) -> tuple[tuple[PyTree, PyTree, dict[str, Any], Any, diffrax.RESULTS], PyTree]:
+        """What `step` returns, and what a small displacement `error` of the weights, a tree like them, has become by t1."""
+
+
+class AbstractLinearisedSolver(AbstractErrorCarryingSolver):
+    """A solver that linearises the flow once a step, at its start."""
 
     @abc.abstractmethod
     def linearised_step(
@@ -27,16 +45,29 @@ class AbstractLinearisedSolver(diffrax.AbstractAdaptiveSolver):
     ) -> tuple[tuple[PyTree, PyTree, dict[str, Any], Any, diffrax.RESULTS], Linearisation]:
         """What `step` returns, and the linearisation at (t0, y0) that the step was taken with."""
 
-    @staticmethod
-    def unwrap(terms: Any) -> LinearisedTerm:
-        """The term inside Diffrax's wrapper. **Raises:** an `equinox` runtime error where time runs backwards."""
-        return unwrap(terms)
-
     def step(
         self, terms: Any, t0: Any, t1: Any, y0: PyTree, args: Any, solver_state: Any, made_jump: Any
     ) -> tuple[PyTree, PyTree, dict[str, Any], Any, diffrax.RESULTS]:
         """One step from t0 to t1."""
         return self.linearised_step(unwrap(terms), t0, t1, y0, args, solver_state, made_jump)[0]
+
+    def step_with_error(
+        self,
+        terms: Any,
+        t0: Any,
+        t1: Any,
+        y0: PyTree,
+        args: Any,
+        solver_state: Any,
+        made_jump: Any,
+        error: PyTree,
+    ) -> tuple[tuple[PyTree, PyTree, dict[str, Any], Any, diffrax.RESULTS], PyTree]:
+        """One step, and the displacement as `carry_error` has it."""
+        term = unwrap(terms)
+        stepped, linearisation = self.linearised_step(term, t0, t1, y0, args, solver_state, made_jump)
+        before, after = (term.split(y)[0] for y in (y0, stepped[0]))
+        decay = _decay(term.system, linearisation.tangent, term.system.tangent(after))
+        return stepped, carry_error(term, linearisation, t0, before, t1 - t0, error, decay)
 
 
 def carry_error(
@@ -79,6 +110,16 @@ def carry_error(
     coefficients = mean * at_zero * remainder.coefficients - length * (linearisation.left @ moved)
     carried = tree_add_scaled(error, mean * at_zero, remainder.rest)
     return tree_add_scaled(carried, 1.0, linearisation.pull(coefficients))
+
+
+def _decay(system: System, before: AbstractTangent, after: AbstractTangent) -> Float[Array, ""]:
+    """By what factor, at most 1, the residual falls."""
+    targets = system.problem.y_train
+    first, last = (
+        system.loss.value(tangent.outputs, targets) - system.loss.minimum(targets) for tangent in (before, after)
+    )
+    falls = (last > 0) & (last < first)
+    return jnp.where(falls, jnp.sqrt(last / jnp.where(falls, first, 1.0)), 1.0)
 
 
 def _damped_mean(z: Float[Array, "..."], decay: Float[Array, ""]) -> Float[Array, "..."]:
