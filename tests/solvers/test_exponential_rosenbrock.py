@@ -47,7 +47,9 @@ def test_what_a_displacement_becomes():
     def moved(length):
         nothing = jnp.zeros(())
         return ravel_pytree(
-            SOLVER.step_with_error(case.term, nothing, length, unravel(start), unravel(displacement))[1]
+            SOLVER.step_with_error(
+                case.term, nothing, length, unravel(start), None, None, False, unravel(displacement)
+            )[1]
         )[0]
 
     def solution(point, length):
