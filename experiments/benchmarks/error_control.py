@@ -15,6 +15,7 @@ jax.config.update("jax_enable_x64", True)
 import jax.numpy as jnp  # noqa: E402 (after the setting)
 import numpy as np  # noqa: E402
 from _record import aligned, store  # noqa: E402
+from error_pages import PAGE, insert, markdown_table  # noqa: E402
 
 import gnflow as gn  # noqa: E402
 from gnflow.simulate import _accuracy, _controller, _solution  # noqa: E402
@@ -109,7 +110,19 @@ def main() -> None:
                 print(*(f"{cell:.2e}" if isinstance(cell, float) else cell for cell in row), flush=True)
     header = ["flow", "inputs", "tau0", "step", "error", "unit", "error", "simulate", "error", "estimate", "result"]
     store("error_control", {"rows": records})
+    heads = ["flow", "inputs times", "tau0", "per step", "per unit of log time", "`simulate`", "estimated"]
+    insert(PAGE, "error_control", markdown_table(heads, [_cells(record) for record in records]))
     print(aligned(header, rows))
+
+
+def _cells(record: dict[str, Any]) -> list[str]:
+    """A row of the page: steps, and the error behind a comma."""
+    cells = [record["flow"], record["inputs"], f"{record['init_scale']:g}"]
+    for how in ("step", "unit", "simulate"):
+        found = record[how]
+        end = {"time_reached": ""}.get(found["result"], f" ({found['result']})")
+        cells.append(f"{found['steps']}, {found['error']:.1e}{end}")
+    return [*cells, f"{record['simulate']['estimated_error']:.1e}"]
 
 
 def _error(found: Any, truth: Any) -> float:

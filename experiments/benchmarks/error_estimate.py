@@ -12,6 +12,7 @@ jax.config.update("jax_enable_x64", True)
 
 import jax.numpy as jnp  # noqa: E402 (after the setting)
 from _record import aligned, interleaved_seconds, peak_memory_gib, store  # noqa: E402
+from error_pages import PAGE, insert, markdown_table  # noqa: E402
 from paper_problem import paper_problem  # noqa: E402
 
 import gnflow as gn  # noqa: E402
@@ -96,6 +97,11 @@ def main(repeats: int) -> None:
         rows.append([name, stats["solver"], stats["num_steps"], seconds["without"], ratio, *counts])
         print(aligned(["run", "solver", "steps", "s without", "ratio", "error", "solutions"], rows[-1:]), flush=True)
     store("error_estimate", {"most": MOST, "runs": numbers, "peak_gib": peak_memory_gib()})
+    heads = ["run", "steps", "without [s]", "ratio with the estimate", "estimated error"]
+    lines = markdown_table(
+        heads, [[str(row[0]), str(row[2]), f"{row[3]:.3g}", f"{row[4]:.2f}", f"{row[5]:.1e}"] for row in rows]
+    )
+    insert(PAGE, "error_estimate", lines)
     print(aligned(["run", "solver", "steps", "s without", "ratio", "error", "solutions"], rows))
 
 
