@@ -108,7 +108,7 @@ class Integration:
         times, rows = _saved(found, end)
         memory = _memory(found)
         error = memory.error_until(end)
-        ended = End(end, weights, last, self.start.evaluation, self.system, self.args.measurement)
+        ended = End(end, weights, last, self.start.evaluation, self.system, self.args.measurement, error)
         return Solution(
             rtol=rtol,
             chosen=chosen,
