@@ -64,6 +64,14 @@ def test_a_run_that_cannot_keep_the_promise_says_so():
     assert wrong > 0.1
 
 
+def test_a_run_that_is_slow_and_inaccurate_is_not_told_to_loosen_anything():
+    trajectory = run(1e-4, t1=60.0, saveat=REFERENCES[1e-4]["times"][:2], max_steps=300, throw=False)
+    assert trajectory.result.code == ResultCode.MAX_STEPS_REACHED
+    assert "tighten rtol" in trajectory.result.message
+    assert "loosen" not in trajectory.result.message
+    assert "standardise x" in trajectory.result.message
+
+
 @pytest.mark.parametrize("solver", ["exponential", "tsit5", "dopri8", "kvaerno5"])
 def test_the_error_carried_along_is_that_of_the_run(solver):
     """Not less than a third of it, and not more than a few hundred times."""
