@@ -18,6 +18,9 @@ from ._term import unwrap
 
 # A displacement smaller than this beside the weights is scaled up before the flow is looked at there.
 _DISPLACEMENT = 1e-6
+# Of the eigenvectors, beyond which half of all digits are lost; and what counts as symmetric.
+_MOST_CONDITION = 1e8
+_ASYMMETRY = 1e-10
 
 
 class ExponentialRosenbrock(AbstractErrorCarryingSolver):
@@ -83,8 +86,8 @@ class ExponentialRosenbrock(AbstractErrorCarryingSolver):
 
         start = velocity(t0, flat)
         jacobian = jax.jacfwd(lambda point: velocity(t0, point))(flat)
-        rates, basis = jnp.linalg.eig(jacobian)
-        spectrum = Spectrum(rates, basis, jnp.linalg.inv(basis))
+        jacobian, spectrum = _diagonalised(jacobian)
+        rates = spectrum.rates
 
         def remainder(span: Any, increment: Float[Array, " weights"]) -> Complex[Array, " weights"]:
             """V^-1 D at w + increment."""
@@ -110,6 +113,26 @@ class ExponentialRosenbrock(AbstractErrorCarryingSolver):
         moved = kept + length * spectrum.real(phi[2] * (spectrum.inverse @ change))
         stepped = y1, y_error, {"y0": y0, "path": Packed(path)}, None, diffrax.RESULTS.successful
         return stepped, unravel(moved)
+
+
+def _diagonalised(
+    jacobian: Float[Array, "weights weights"],
+) -> tuple[Float[Array, "weights weights"], "Spectrum"]:
+    """J_F, or its symmetric part where J_F has no usable basis of eigenvectors, and the spectrum of what is returned.
+
+    A matrix may have too few eigenvectors (units that are saturated: rows of zeros). That of gradient flow is symmetric but for
+    rounding, which equal eigenvalues turn into eigenvectors that are nearly parallel. The order does not depend on W.
+    """
+    rates, basis = jnp.linalg.eig(jacobian)
+    inverse = jnp.linalg.inv(basis)
+    condition = jnp.linalg.norm(basis) * jnp.linalg.norm(inverse)
+    symmetric = (jacobian + jacobian.T) / 2
+    asymmetry = jnp.linalg.norm(jacobian - symmetric)
+    usable = (condition < _MOST_CONDITION) & (asymmetry > _ASYMMETRY * jnp.linalg.norm(jacobian))
+    real_rates, orthonormal = jnp.linalg.eigh(symmetric)
+    others = Spectrum(real_rates + 0j, orthonormal + 0j, orthonormal.T + 0j)
+    found = jax.tree.map(lambda a, b: jnp.where(usable, a, b), Spectrum(rates, basis, inverse), others)
+    return jnp.where(usable, jacobian, symmetric), found
 
 
 class Spectrum(eqx.Module):

@@ -9,6 +9,7 @@ from jax.flatten_util import ravel_pytree
 from solvers.running import NONLINEAR, Spectrum, errors_at_fixed_steps, integrate, number, rows, slope
 
 from gnflow.solvers import ExponentialRosenbrock, LinearisedTerm
+from gnflow.solvers._exponential_rosenbrock import _diagonalised
 
 SOLVER = ExponentialRosenbrock()
 STEPS = {"gradient": (8, 16, 32), "gauss-newton, lifted damping": (8, 16, 32)}
@@ -61,3 +62,19 @@ def test_what_a_displacement_becomes():
         errors.append(np.linalg.norm(np.asarray(moved(number(length))) - expected / 2) / np.linalg.norm(displacement))
     assert errors[0] < 1e-2
     np.testing.assert_allclose(errors[0] / errors[1], 8, rtol=0.3)
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        [[-1.0, 1.0], [0.0, -1.0]],  # one eigenvector
+        [[-1.0, 0.0, 0.0], [0.0, 0.0, 1e-300], [0.0, 0.0, 0.0]],  # two, but for rounding
+        [[0.0, 0.0], [0.0, 0.0]],
+    ],
+)
+def test_a_jacobian_without_a_basis_of_eigenvectors(matrix):
+    """Its symmetric part stands in: the steps are shorter, but they are steps."""
+    jacobian, spectrum = _diagonalised(jnp.asarray(matrix))
+    np.testing.assert_allclose(jacobian, (np.array(matrix) + np.array(matrix).T) / 2)
+    product = spectrum.basis @ jnp.diag(spectrum.rates) @ spectrum.inverse
+    np.testing.assert_allclose(product, jacobian, atol=1e-12)
