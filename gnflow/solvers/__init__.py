@@ -2,7 +2,6 @@
 
 from ..geometry import Decomposition as Decomposition
 from ._choice import (
-    FEW_WEIGHTS as FEW_WEIGHTS,
     SolverChoice as SolverChoice,
     are_few_weights as are_few_weights,
     check_solver as check_solver,

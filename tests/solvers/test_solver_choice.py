@@ -12,7 +12,6 @@ from gnflow.flows import DualGaussNewtonFlow, Frozen, GaussNewtonFlow, GradientF
 from gnflow.geometry.damping import Constant
 from gnflow.geometry.directions import ConjugateGradients
 from gnflow.solvers import (
-    FEW_WEIGHTS,
     ExponentialRosenbrock,
     ExponentialRungeKutta,
     LowRankKvaerno5,
@@ -21,6 +20,7 @@ from gnflow.solvers import (
     solver_kinds,
     stages_per_step,
 )
+from gnflow.solvers._choice import FEW_WEIGHTS
 
 
 def unknown():

@@ -102,8 +102,9 @@ def test_a_bound_that_is_off_by_two_is_seen(monkeypatch, side, claim):
     assert claim in {c.name for c in certificate.claims if c.verdict == Verdict.VIOLATED}
 
 
-def test_saves_too_sparse_to_bound_the_integral():
-    """The kernel of one sample moves, and only start and end are saved."""
+def test_times_too_sparse_to_bound_the_integral(monkeypatch):
+    """The kernel of one sample moves, and is measured at the start, the end and one time between."""
+    monkeypatch.setattr(_reruns, "_FEWEST_TIMES", 3)
     model = mean_field(num_outputs=1)
     certificate = verify(run(GradientFlow(), problem=single_sample(), model=model, saveat=[1e-9]), "sandwich")
     assert certificate.verdict == Verdict.UNDECIDED, str(certificate)
