@@ -12,18 +12,23 @@ HERE = Path(__file__).parent
 BENCHMARKS = {
     "velocity_cost": ["velocity_cost.py"],
     "step_cost": ["step_cost.py"],
+    "error_estimate": ["error_estimate.py"],
+    "error_control": ["error_control.py"],
     "convergence": ["convergence.py"],
     "schemes": ["schemes.py"],
     "work_precision": ["work_precision.py"],
     "scaling": ["scaling.py"],
     "large_nc": ["large_nc.py"],
+    "few_weights": ["few_weights.py"],
     "paper_size": ["paper_size.py", "500"],
     "verify_cost": ["verify_cost.py"],
+    "honest_runs": ["honest_runs.py"],
     "batching": ["batching.py"],
     "paper_size_2000": ["paper_size.py", "2000"],
     "sweep_engine": ["sweep_engine.py"],
     "reversible_step": ["reversible_step.py"],
     "dual_direction": ["dual_direction.py"],
+    "truth": ["truth.py"],
 }
 
 

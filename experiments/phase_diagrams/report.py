@@ -112,21 +112,28 @@ def spectral(data: xr.Dataset, folder: Path) -> list[str]:
 
 def activations(data: xr.Dataset, folder: Path) -> list[str]:
     """(e) The flows' test losses for each activation."""
-    return _over(data, "activation", "tau0", "activations")
+    data = gn.regimes.order_parameters(data, "gradient_flow")
+    draw(data.sel(flow=["gauss_newton"]), "activations_ratio", "test_loss_ratio", x="tau0", y="activation")
+    return _tables_over(data, "activation", "tau0")
 
 
 def depth(data: xr.Dataset, folder: Path) -> list[str]:
-    """(e) The flows' test losses for each depth."""
-    return _over(data, "depth", "sigma", "depth")
-
-
-def _over(data: xr.Dataset, what: str, scale: str, name: str) -> list[str]:
+    """(e) The flows' test losses for each depth, without biases and with them."""
     data = gn.regimes.order_parameters(data, "gradient_flow")
-    draw(data.sel(flow=["gauss_newton"]), f"{name}_ratio", "test_loss_ratio", x=scale, y=what)
+    draw(data.sel(flow=["gauss_newton"]), "depth_ratio", "test_loss_ratio", x="sigma", y="depth", over="bias")
+    tables = []
+    for index, bias in enumerate(data.bias.values):
+        words = ", with biases" if bias else ", without biases"
+        tables += _tables_over(data.isel(bias=index), "depth", "sigma", words)
+    return tables
+
+
+def _tables_over(data: xr.Dataset, what: str, scale: str, words: str = "") -> list[str]:
     tables = []
     for variable in ("test_loss", "test_loss_ratio", "kernel_distance"):
         for value in data[what].values:
-            tables += table(data.sel({what: value}), variable, rows=scale, columns="flow", where=f"{what} = {value}")
+            where = f"{what} = {value}{words}"
+            tables += table(data.sel({what: value}), variable, rows=scale, columns="flow", where=where)
     return tables
 
 

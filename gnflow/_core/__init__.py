@@ -17,7 +17,12 @@ from ._errors import (
 from ._names import look_up as look_up, nearest_name as nearest_name
 from ._precision import require_float64 as require_float64
 from ._results import Result as Result, ResultCode as ResultCode
-from ._serialise import decode as decode, encode as encode, is_opaque as is_opaque
+from ._serialise import (
+    IN_OLDER_FILES as IN_OLDER_FILES,
+    decode as decode,
+    encode as encode,
+    is_opaque as is_opaque,
+)
 from ._streams import stream as stream
 from ._text import aligned_columns as aligned_columns
 from ._tree import (

@@ -14,6 +14,9 @@ import numpy as np
 
 from ._errors import RunFolderError
 
+# In the metadata of a field: what its value was in the files of versions that did not have the field.
+IN_OLDER_FILES = "in older files"
+
 _CLASS = "__class__"
 _ARRAY = "__array__"
 _TUPLE = "__tuple__"
@@ -95,6 +98,11 @@ def _rebuild(value: dict[str, Any], arrays: dict[str, np.ndarray]) -> Any:
         ) from error
     if not (isinstance(cls, type) and dataclasses.is_dataclass(cls) and cls.__module__.split(".")[0] == "gnflow"):
         raise RunFolderError(f"the run file names {value[_CLASS]!r}, which is no class of gnflow that holds data.")
+    value = {
+        field.name: field.metadata[IN_OLDER_FILES]
+        for field in dataclasses.fields(cls)
+        if IN_OLDER_FILES in field.metadata
+    } | value
     missing = [field.name for field in dataclasses.fields(cls) if field.name not in value]
     if missing:
         raise RunFolderError(

@@ -35,6 +35,11 @@ class AbstractFlow(eqx.Module):
         """The flow that acts on the weights that move: the flow itself unless it wraps another."""
         return self
 
+    def never_ascends(self, system: System) -> bool:
+        """Whether the loss of `system` cannot increase along the flow, so that a step which raises it is in error
+        (docs/theory.md, exact fact 5 and Descent on kinks). False, which is always safe, for a flow that does not say."""
+        return False
+
     @abc.abstractmethod
     def velocity_and_diagnostics(
         self, time: Float[Array, ""] | float, weights: PyTree, system: System
@@ -72,13 +77,15 @@ class AbstractOutputFlow(AbstractFlow):
 class AbstractLinearisedFlow(AbstractOutputFlow):
     """A flow that knows the low-rank part of its Jacobian, which the exponential and the implicit solver take.
 
-    **Attributes:** `never_ascends`: whether the loss cannot increase along the flow, whatever the loss (docs/theory.md, exact
-    fact 5), so that a step which raises it is in error; `is_stiff`: whether the rates of its modes spread with the spectrum of
-    the Gram matrix.
+    **Attributes:** `is_stiff`: whether the rates of its modes spread with the spectrum of the Gram matrix.
     """
 
-    never_ascends: ClassVar[bool] = False
     is_stiff: ClassVar[bool] = True
+
+    def is_differentiable(self, system: System) -> bool:
+        """Whether the velocity has a continuous derivative in the weights, so that a solver can take its whole Jacobian. False,
+        which is always safe, for a flow that does not say."""
+        return False
 
     @abc.abstractmethod
     def linearisation(

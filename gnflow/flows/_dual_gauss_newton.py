@@ -20,7 +20,7 @@ class DualGaussNewtonFlow(AbstractLinearisedFlow):
     gamma -> infinity; it is 1 + 1/gamma times `GaussNewtonFlow("hessian", Constant(1/gamma))`. A step of length theta in
     `iterate` is d itself. Source: Roulet and Blondel, TMLR 2024, arXiv 2308.08886. Derived in docs/dual.md.
 
-    The loss never increases along it, whatever the loss, the model and the number of iterations.
+    For a model without kinks the loss never increases along it, whatever loss, oracle and number of iterations.
 
     **Arguments:**
 
@@ -35,7 +35,6 @@ class DualGaussNewtonFlow(AbstractLinearisedFlow):
     """
 
     rests_with_gradient: ClassVar[bool] = True
-    never_ascends: ClassVar[bool] = True
     is_stiff: ClassVar[bool] = True
 
     gamma: float = 1.0
@@ -56,6 +55,11 @@ class DualGaussNewtonFlow(AbstractLinearisedFlow):
     def oracle(self) -> AbstractDirectionOracle:
         """What finds d."""
         return direction_oracle_kinds[self.model](self.max_iterations, self.tol, self.products)
+
+    def never_ascends(self, system: System) -> bool:
+        """For models without kinks, with either model of the loss and any number of iterations: every d is a direction of
+        descent (docs/dual.md)."""
+        return system.has_kinks is False
 
     def direction(self, time: Float[Array, ""], tangent: AbstractTangent, system: System) -> Direction:
         """a = (1 + gamma) alpha/N with the dual variables alpha of d = -(gamma/N) J^T alpha."""

@@ -17,9 +17,10 @@ from ..geometry import (
     get_output_metric,
     linearise_with_hessian,
     linearise_with_other_metric,
+    linearise_with_singular_metric,
 )
 from ..geometry.damping import AbstractDamping, SmallestEigenvalue
-from ..geometry.directions import AbstractDirectionSolver, TruncatedEigh, truncated_inverse
+from ..geometry.directions import AbstractDirectionSolver, TruncatedEigh, truncated_power
 from ..losses import AbstractOutputFactor, ScaledIdentity
 from ._base import AbstractLinearisedFlow
 
@@ -28,7 +29,9 @@ class GaussNewtonFlow(AbstractLinearisedFlow):
     """w' = -(J^T H J + eps I)^(-1) J^T g = -J^T (H A + eps I)^(-1) g (push-through identity).
 
     The second, dual form is what is computed: NC unknowns however many weights there are. If A is invertible,
-    f' = -(H + eps A^(-1))^(-1) g. Sources: [A] (arXiv 2302.02904); natural gradient: Amari 1998.
+    f' = -(H + eps A^(-1))^(-1) g. A part of g that a singular H does not see (Huber's Hessian, a metric of yours) moves the
+    weights too, at the speed 1/eps; without damping, eps = 0, it is left out: -J^T R (R^T A R)^+ h for g = R h + u
+    (docs/theory.md, Singular metrics). Sources: [A] (arXiv 2302.02904); natural gradient: Amari 1998.
 
     **Arguments:**
 
@@ -41,19 +44,29 @@ class GaussNewtonFlow(AbstractLinearisedFlow):
     **Raises:** `ConfigError` for an unknown metric name.
     """
 
-    # In a singular metric the part of g outside its image is not moved, and may be moved against (Huber's Hessian).
     rests_with_gradient: ClassVar[bool] = True
-    never_ascends: ClassVar[bool] = False
     is_stiff: ClassVar[bool] = False
 
     metric: AbstractOutputMetric = eqx.field(converter=get_output_metric, default=IdentityMetric())
     damping: AbstractDamping = SmallestEigenvalue(factor=1.0, floor=1e-7)
     solver: AbstractDirectionSolver = TruncatedEigh()
 
+    def never_ascends(self, system: System) -> bool:
+        """For models without kinks, where the metric sees all of the gradient, or the damping rule is positive at all times;
+        and the direction solver keeps to it (docs/theory.md, exact fact 5)."""
+        sees_gradient = self.metric.sees_gradient(system.loss)
+        descends = self.solver.never_ascends(sees_gradient) and (sees_gradient or self.damping.is_positive)
+        return descends and system.has_kinks is False
+
+    def is_differentiable(self, system: System) -> bool:
+        """For models without kinks, with a positive damping rule and a solver of which JAX finds the derivative. Without
+        damping the velocity jumps where a mode comes below the rank cut-off."""
+        return system.has_kinks is False and self.damping.is_positive and self.solver.is_differentiable
+
     def direction(self, time: Float[Array, ""], tangent: AbstractTangent, system: System) -> Direction:
         """a = (H A + eps)^(-1) g with rank, damping and residual."""
-        factor, whitened_gradient = self._whitened(tangent, system)
-        return self.solver.solve(tangent, factor, whitened_gradient, self.damping, time)
+        factor, whitened_gradient, unseen_gradient = self._split(tangent, system)
+        return self.solver.solve(tangent, factor, whitened_gradient, self.damping, time, unseen_gradient)
 
     def linearisation(
         self, time: Float[Array, ""], tangent: AbstractTangent, system: System, decomposition: Decomposition
@@ -63,12 +76,12 @@ class GaussNewtonFlow(AbstractLinearisedFlow):
         Modes that are not computed (a matrix-free direction solver) leave W without them; with another metric than the
         Hessian W then takes H_L = c H with the c of the gradient's own curvature.
         """
-        factor, whitened_gradient = self._whitened(tangent, system)
+        factor, whitened_gradient, unseen_gradient = self._split(tangent, system)
         direction, modes = self.solver.solve_and_decompose(
-            tangent, factor, whitened_gradient, self.damping, time, decomposition
+            tangent, factor, whitened_gradient, self.damping, time, decomposition, unseen_gradient
         )
         assert direction.diagnostics is not None
-        gains = truncated_inverse(modes.eigenvalues, direction.diagnostics.damping)
+        gains = truncated_power(modes.eigenvalues, direction.diagnostics.damping, 1.0)
         hessian_factor = system.loss.hessian_factor(tangent.outputs, system.problem.y_train)
         if self.metric.is_hessian(system.loss):
             return linearise_with_hessian(tangent, direction, modes, gains, factor)
@@ -81,12 +94,18 @@ class GaussNewtonFlow(AbstractLinearisedFlow):
             metric = jnp.sum(factor.transpose_product(gradient) ** 2)
             scale = jnp.where(metric > 0, curvature / jnp.where(metric > 0, metric, 1.0), 0.0)
             return linearise_with_hessian(tangent, direction, modes, gains, factor, scale)
-        return linearise_with_other_metric(tangent, direction, modes, gains, factor, hessian_factor)
+        if self.metric.sees_gradient(system.loss):
+            return linearise_with_other_metric(tangent, direction, modes, gains, factor, hessian_factor)
+        return linearise_with_singular_metric(
+            tangent, direction, modes, gains, factor, hessian_factor, direction.diagnostics.damping
+        )
 
-    def _whitened(
+    def _split(
         self, tangent: AbstractTangent, system: System
-    ) -> tuple[AbstractOutputFactor, Float[Array, "samples outputs"]]:
-        """R and R^+ g."""
+    ) -> tuple[AbstractOutputFactor, Float[Array, "samples outputs"], Float[Array, "samples outputs"] | None]:
+        """R, h and u with g = R h + u; None for u where the metric sees all of g."""
         targets = system.problem.y_train
         factor = self.metric.factor(system.loss, tangent.outputs, targets)
-        return factor, factor.whiten(system.loss.gradient(tangent.outputs, targets))
+        gradient = system.loss.gradient(tangent.outputs, targets)
+        unseen = None if self.metric.sees_gradient(system.loss) else factor.unseen(gradient)
+        return factor, factor.whiten(gradient), unseen

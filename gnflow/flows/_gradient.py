@@ -21,7 +21,6 @@ class GradientFlow(AbstractLinearisedFlow):
     """
 
     rests_with_gradient: ClassVar[bool] = True
-    never_ascends: ClassVar[bool] = True
     is_stiff: ClassVar[bool] = True
 
     mobility: float | Literal["model"] = "model"
@@ -32,6 +31,14 @@ class GradientFlow(AbstractLinearisedFlow):
                 raise ConfigError(f"mobility = {self.mobility!r}; expected a number of at least 0, or 'model'.")
         elif isinstance(self.mobility, int | float):
             require_non_negative(ConfigError, mobility=self.mobility)
+
+    def never_ascends(self, system: System) -> bool:
+        """True, on kinks too: dL/dt = -m |J^T g|^2."""
+        return True
+
+    def is_differentiable(self, system: System) -> bool:
+        """For models without kinks."""
+        return system.has_kinks is False
 
     def direction(self, time: Float[Array, ""], tangent: AbstractTangent, system: System) -> Direction:
         """a = m g; there is nothing to solve."""

@@ -18,7 +18,14 @@ from ..geometry import (
     numerical_rank,
 )
 from ..geometry.damping import AbstractDamping, Constant
-from ..geometry.directions import Modes, dense_modes, kept_modes, relative_residual
+from ..geometry.directions import (
+    Modes,
+    dense_modes,
+    kept_modes,
+    relative_residual,
+    truncated_power,
+    truncated_power_product,
+)
 from ..losses import ScaledIdentity
 from ._base import AbstractLinearisedFlow
 
@@ -38,7 +45,6 @@ class SpectralFlow(AbstractLinearisedFlow):
     """
 
     rests_with_gradient: ClassVar[bool] = True
-    never_ascends: ClassVar[bool] = True
     is_stiff: ClassVar[bool] = True
 
     power: float = 0.5
@@ -47,6 +53,14 @@ class SpectralFlow(AbstractLinearisedFlow):
     def __check_init__(self):
         if isinstance(self.power, int | float) and not 0 <= self.power <= 1:
             raise ConfigError(f"power = {self.power!r}; expected a number from 0 (gradient flow) to 1 (Gauss-Newton).")
+
+    def never_ascends(self, system: System) -> bool:
+        """For models without kinks: dL/dt = -g^T A psi(A) g."""
+        return system.has_kinks is False
+
+    def is_differentiable(self, system: System) -> bool:
+        """For models without kinks, as long as the rank stays."""
+        return system.has_kinks is False
 
     def direction(self, time: Float[Array, ""], tangent: AbstractTangent, system: System) -> Direction:
         """a = psi(A) g over the modes above the rank cut-off; the others do not move the weights.
@@ -75,10 +89,12 @@ class SpectralFlow(AbstractLinearisedFlow):
         eigenvalues, eigenvectors = modes.eigenvalues, modes.eigenvectors
         shift = self.damping(time, jnp.maximum(eigenvalues[0], 0.0))
         kept = kept_modes(eigenvalues, shift)
-        shifted = jnp.where(kept, jnp.maximum(eigenvalues, 0.0) + shift, 1.0)
-        gains = jnp.where(kept, shifted**-self.power, 0.0)
+        gains = truncated_power(eigenvalues, shift, self.power)
         amplitudes = eigenvectors.T @ gradient.reshape(-1)
-        coefficients = (eigenvectors @ (gains * amplitudes)).reshape(gradient.shape)
+        assert modes.matrix is not None
+        coefficients = truncated_power_product(
+            modes.matrix, shift, jnp.asarray(self.power, dtype=float), gradient.reshape(-1), eigenvalues, eigenvectors
+        ).reshape(gradient.shape)
         diagnostics = SolveDiagnostics(
             damping=shift,
             rank=numerical_rank(eigenvalues),

@@ -9,6 +9,7 @@ from ._linearisation import (
     Linearisation as Linearisation,
     linearise_with_hessian as linearise_with_hessian,
     linearise_with_other_metric as linearise_with_other_metric,
+    linearise_with_singular_metric as linearise_with_singular_metric,
 )
 from ._output_metric import (
     AbstractOutputMetric as AbstractOutputMetric,

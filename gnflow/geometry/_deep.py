@@ -62,7 +62,8 @@ class DeepTangent(AbstractTangent):
             if moved.weight is not None:
                 parts.append(layer.factor * (inner @ moved.weight.T))
             if moved.bias is not None:
-                parts.append(jnp.broadcast_to(moved.bias[None, :], (inner.shape[0], moved.bias.shape[0])))
+                shift = layer.bias_factor * moved.bias
+                parts.append(jnp.broadcast_to(shift[None, :], (inner.shape[0], shift.shape[0])))
             if parts:
                 total: Array = sum(parts)  # pyright: ignore[reportAssignmentType]
                 change = total if slope is None else slope * total
@@ -76,14 +77,14 @@ class DeepTangent(AbstractTangent):
         pulled: list[Array | None] = []
         for index in reversed(range(len(model.layers))):
             trained = self.weights.layers[index]
-            factor, inner = model.layers[index].factor, self.inputs[index]
+            layer, inner = model.layers[index], self.inputs[index]
             pulled = [
-                None if trained.weight is None else factor * (signal.T @ inner),
-                None if trained.bias is None else jnp.sum(signal, axis=0),
+                None if trained.weight is None else layer.factor * (signal.T @ inner),
+                None if trained.bias is None else layer.bias_factor * jnp.sum(signal, axis=0),
                 *pulled,
             ]
             if index > first:
-                signal = factor * (signal @ model.layers[index].weight) * self.slopes[index - 1]
+                signal = layer.factor * (signal @ layer.weight) * self.slopes[index - 1]
             else:
                 pulled = [None] * (2 * index) + pulled
                 break
@@ -115,7 +116,9 @@ class DeepTangent(AbstractTangent):
                 backward = jnp.einsum("ncw,wk->nck", above, layer.weight)
             signals.insert(0, layer.factor * backward * self.slopes[index - 1][:, None, :])
         return tuple(
-            LayerTangent(inner, signal, layer.factor, trained.weight is not None, trained.bias is not None)
+            LayerTangent(
+                inner, signal, layer.factor, layer.bias_factor, trained.weight is not None, trained.bias is not None
+            )
             for inner, signal, layer, trained in zip(
                 self.inputs[first:], signals, model.layers[first:], self.weights.layers[first:], strict=True
             )

@@ -13,22 +13,23 @@ LayerWeights = tuple[Array | None, Array | None]
 
 
 class LayerTangent(eqx.Module):
-    """One dense layer z = factor W h + b inside a network, as the outputs see it to first order.
+    """One dense layer z = factor W h + bias_factor b inside a network, as the outputs see it to first order.
 
     With the layer's inputs h_n and its signals delta_nc = d f_c(x_n) / d z (the backpropagated derivatives), the derivative
     of output (n, c) with respect to W is factor delta_nc h_n^T, so that this layer's part of the Gram matrix is
 
-        A[(n, c), (m, e)] = (factor^2 h_n . h_m + 1) (delta_nc . delta_me)
+        A[(n, c), (m, e)] = (factor^2 h_n . h_m + bias_factor^2) (delta_nc . delta_me)
 
-    (the 1 is the bias's): two products, whatever the number of weights.
+    two products, whatever the number of weights.
 
     **Attributes:** `inputs` (n, fan_in); `signals` (n, C, fan_out), or None for the output layer, whose signals are the
-    identity; `factor`; `weight_trained`, `bias_trained`.
+    identity; `factor`, `bias_factor`; `weight_trained`, `bias_trained`.
     """
 
     inputs: Float[Array, "samples fan_in"]
     signals: Float[Array, "samples outputs fan_out"] | None
     factor: float = eqx.field(static=True)
+    bias_factor: float = eqx.field(static=True)
     weight_trained: bool = eqx.field(static=True)
     bias_trained: bool = eqx.field(static=True)
 
@@ -53,7 +54,7 @@ class LayerTangent(eqx.Module):
             change = self.factor * (self.inputs @ weight.T)
         if self.bias_trained:
             assert bias is not None
-            change = change + bias[None, :]
+            change = change + self.bias_factor * bias[None, :]
         change = jnp.broadcast_to(change, (self.inputs.shape[0], change.shape[-1]))
         if self.signals is None:
             return change
@@ -72,17 +73,17 @@ class LayerTangent(eqx.Module):
         else:
             signal = jnp.einsum("nc,ncw->nw", coefficients, self.signals)
         weight = self.factor * (signal.T @ self.inputs) if self.weight_trained else None
-        bias = jnp.sum(signal, axis=0) if self.bias_trained else None
+        bias = self.bias_factor * jnp.sum(signal, axis=0) if self.bias_trained else None
         return weight, bias
 
     @property
     def _narrow_inputs(self) -> Float[Array, "samples _"] | None:
-        """What multiplies the trained weights in z, factor h beside a 1 for the bias; None unless one output's signals are
+        """What multiplies the trained weights in z, factor h beside bias_factor; None unless one output's signals are
         wider than that."""
         if self.signals is None or self.signals.shape[1] > 1 or self.inputs.shape[1] >= self.signals.shape[2]:
             return None
         parts = ([self.factor * self.inputs] if self.weight_trained else []) + (
-            [jnp.ones((self.inputs.shape[0], 1))] if self.bias_trained else []
+            [jnp.full((self.inputs.shape[0], 1), self.bias_factor)] if self.bias_trained else []
         )
         return jnp.concatenate(parts, axis=1)
 
@@ -92,7 +93,7 @@ class LayerTangent(eqx.Module):
         if self.weight_trained:
             inner = self.factor**2 * row_products(self.inputs, other.inputs)
         if self.bias_trained:
-            inner = inner + 1.0
+            inner = inner + self.bias_factor**2
         inner = inner[:, None, :, None]
         if self.signals is None or other.signals is None:
             return inner * jnp.eye(num_outputs)[None, :, None, :]

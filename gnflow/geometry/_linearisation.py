@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, PyTree
 from ..losses import AbstractOutputFactor, ScaledIdentity
 from ._tangent import AbstractTangent
 from .directions import Direction, Modes
+from .directions._unseen import coefficients, right_hand_side
 
 
 class Linearisation(eqx.Module):
@@ -118,6 +119,51 @@ def linearise_with_other_metric(
         right=_on_columns(hessian_factor.product, rotation, shape).T,
         rates=jnp.maximum(rates, 0.0),
         gram=modes.gram,
+        relative_residual=modes.relative_residual,
+        left_out=modes.left_out,
+    )
+
+
+def linearise_with_singular_metric(
+    tangent: AbstractTangent,
+    direction: Direction,
+    modes: Modes,
+    gains: Float[Array, " rank"],
+    factor: AbstractOutputFactor,
+    hessian_factor: AbstractOutputFactor,
+    damping: Float[Array, ""],
+) -> Linearisation:
+    """W for Gauss-Newton flow in a metric R R^T that need not see all of the Hessian R_L R_L^T: R_L = R T + U.
+
+    K R_L = R Q diag(gains) Q^T (T - R^T A U/eps) + U/eps, the direction's formula on each column, and the symmetric
+    R_L^T A K R_L = Q' diag(beta) Q'^T gives L = K R_L Q' and Rt = Q'^T R_L^T. Without damping the terms in U are left out.
+
+    **Arguments:** `modes`: all of them, with the Gram matrix; `damping`: eps.
+    """
+    shape = tangent.outputs.shape
+    gram = modes.gram
+    assert gram is not None
+
+    def gram_product(column: Array) -> Array:
+        return (gram @ column.reshape(-1)).reshape(shape)
+
+    def applied(column: Array) -> Array:
+        unseen = factor.unseen(column)
+        right = right_hand_side(factor.whiten(column), unseen, factor, damping, gram_product)
+        solution = modes.eigenvectors @ (gains * (modes.eigenvectors.T @ right.reshape(-1)))
+        return coefficients(solution.reshape(shape), unseen, factor, damping)
+
+    root = _on_columns(hessian_factor.product, jnp.eye(tangent.outputs.size), shape)  # R_L
+    moved = _on_columns(applied, root, shape)  # K R_L
+    matrix = root.T @ gram @ moved
+    rates, rotation = jnp.linalg.eigh((matrix + matrix.T) / 2)
+    return Linearisation(
+        tangent=tangent,
+        direction=direction,
+        left=moved @ rotation,
+        right=(root @ rotation).T,
+        rates=jnp.maximum(rates, 0.0),
+        gram=gram,
         relative_residual=modes.relative_residual,
         left_out=modes.left_out,
     )

@@ -23,6 +23,13 @@ class AbstractOutputMetric(eqx.Module):
         """Whether H is the Hessian of `loss` at all outputs."""
         return False
 
+    def sees_gradient(self, loss: AbstractLoss) -> bool:
+        """Whether the gradient of `loss` (and every column of its Hessian) is in the image of H at all outputs and targets.
+
+        It is wherever H is regular. False, which is always safe, makes flows look for a part outside.
+        """
+        return False
+
 
 class IdentityMetric(AbstractOutputMetric):
     """H = I, the choice of [A]'s experiments: with the squared loss the flow's rate is 1/N."""
@@ -32,6 +39,10 @@ class IdentityMetric(AbstractOutputMetric):
     ) -> AbstractOutputFactor:
         """R = I."""
         return ScaledIdentity(1.0)
+
+    def sees_gradient(self, loss: AbstractLoss) -> bool:
+        """True."""
+        return True
 
 
 class HessianMetric(AbstractOutputMetric):
@@ -47,6 +58,10 @@ class HessianMetric(AbstractOutputMetric):
         """True."""
         return True
 
+    def sees_gradient(self, loss: AbstractLoss) -> bool:
+        """The loss knows: not so for Huber's."""
+        return loss.gradient_in_hessian_image
+
 
 class FisherMetric(AbstractOutputMetric):
     """H = the Fisher information of the output distribution: natural gradient (Amari 1998)."""
@@ -60,6 +75,11 @@ class FisherMetric(AbstractOutputMetric):
     def is_hessian(self, loss: AbstractLoss) -> bool:
         """True for exponential families in their natural parameters."""
         return loss.fisher_is_hessian
+
+    def sees_gradient(self, loss: AbstractLoss) -> bool:
+        """True: a direction v outside the image has v^T E[grad l grad l^T] v = 0, so that v^T grad l = 0 for (almost) every
+        target that the output distribution can draw, and with it for their mixtures."""
+        return True
 
 
 output_metrics: dict[str, AbstractOutputMetric] = {

@@ -47,7 +47,7 @@ class ReversibleTangent(AbstractTangent):
         signals = _signals(model, slopes)
         trained = weights.weight is not None, weights.bias is not None
         self.layers = tuple(
-            LayerTangent(features[index, k], signals[index, k], 1.0, *trained)
+            LayerTangent(features[index, k], signals[index, k], 1.0, 1.0, *trained)
             for index in range(model.num_blocks)
             for k in (0, 1)
         )

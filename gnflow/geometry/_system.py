@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, PyTree
 
 from .._core import ModelError, nearest_name, require_float64
 from ..losses import AbstractLoss
-from ..models import trainable_mask, trainable_weights
+from ..models import has_kinks, trainable_mask, trainable_weights
 from ..problems import Problem
 from ._dispatch import make_tangent
 from ._tangent import AbstractTangent
@@ -25,7 +25,8 @@ class System(eqx.Module):
       of its leaves ("output_weight", "layers[0]", "layers[0].bias").
 
     **Attributes:** `problem`; `structure`: the model without the trained weights; `trainable`; `mobility`: the model's own
-    m of w' = -m grad L, dimensionless, 1 for a model that names none.
+    m of w' = -m grad L, dimensionless, 1 for a model that names none; `has_kinks`: whether the Jacobian may jump as the weights
+    move, None where that is not known (`gnflow.models.has_kinks`).
 
     **Raises:** `ModelError` if model and problem do not fit together, nothing is trained or a name is unknown;
     `PrecisionError` if the weights are not float64.
@@ -35,6 +36,7 @@ class System(eqx.Module):
     structure: PyTree
     trainable: tuple[str, ...] = eqx.field(static=True)
     mobility: float = eqx.field(static=True)
+    has_kinks: bool | None = eqx.field(static=True)
 
     def __init__(self, problem: Problem, model: Any, trainable: str | tuple[str, ...] = "all"):
         if not isinstance(problem, Problem):
@@ -47,6 +49,7 @@ class System(eqx.Module):
         self.mobility = float(getattr(model, "mobility", 1.0))
         require_float64(weights, f"the weights of {type(model).__name__}, ")
         _check_fit(problem, model)
+        self.has_kinks = has_kinks(model, problem.x_train[0])
 
     def weights(self, model: Any) -> PyTree:
         """The trained weights of `model` (a model of the same structure): a pytree with None for all that does not move."""

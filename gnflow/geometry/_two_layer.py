@@ -37,8 +37,8 @@ class TwoLayerTangent(AbstractLayeredTangent):
             features, signals = model.activation(z), None
         self.outputs = model.output_factor * (features @ model.output_weight)
         self.weights = weights
-        hidden = LayerTangent(x, signals, 1.0, weights.hidden_weight is not None, weights.hidden_bias is not None)
-        output = LayerTangent(features, None, model.output_factor, weights.output_weight is not None, False)
+        hidden = LayerTangent(x, signals, 1.0, 1.0, weights.hidden_weight is not None, weights.hidden_bias is not None)
+        output = LayerTangent(features, None, model.output_factor, 1.0, weights.output_weight is not None, False)
         self.layers = (hidden, output)
 
     @staticmethod

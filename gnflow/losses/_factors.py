@@ -1,8 +1,8 @@
 """Factors R of an output metric H = R R^T, block diagonal over the samples.
 
-A Gauss-Newton direction in its symmetric form needs three things of the metric: R v, R^T v, and the h with R h = g
-(docs/theory.md, Flows: J^T R (R^T A R + eps I)^{-1} h). Every factor here keeps what it needs in logarithms where the
-metric can underflow, so that `whiten` is accurate also for outputs far out, where H itself is zero in float64.
+A Gauss-Newton direction in its symmetric form needs R v, R^T v and a split g = R h + u of the gradient into what the metric
+sees and the rest (docs/theory.md, Singular metrics). Every factor here keeps what it needs in logarithms where the metric can
+underflow, so that `whiten` is accurate also for outputs far out, where H itself is zero in float64.
 """
 
 import abc
@@ -63,6 +63,10 @@ class AbstractOutputFactor(eqx.Module):
         Infinite where the true number is too large for float64; never nan for finite outputs.
         """
 
+    def unseen(self, g: Float[Array, "N C"]) -> Float[Array, "N C"]:
+        """u = g - R h with h = `whiten(g)`: the part of g outside the image of R, which is that of H; 0 where H is regular."""
+        return g - self.product(self.whiten(g))
+
 
 class ScaledIdentity(AbstractOutputFactor):
     """H = c I and R = sqrt(c) I.
@@ -93,12 +97,16 @@ class ScaledIdentity(AbstractOutputFactor):
         """g / sqrt(c)."""
         return g / jnp.sqrt(self.scale)
 
+    def unseen(self, g: Float[Array, "N C"]) -> Float[Array, "N C"]:
+        """0."""
+        return jnp.zeros_like(g)
+
 
 class DiagonalFactor(AbstractOutputFactor):
     """H = diag(root^2) and R = diag(root).
 
     **Arguments:** `root`: (N, C), not negative. A zero means that the metric does not see this output: `whiten` gives 0
-    there whatever the gradient is, so that a Gauss-Newton direction in this metric does not try to move it.
+    there, and the gradient is all in `unseen`.
     """
 
     root: Float[Array, "N C"]
@@ -115,6 +123,10 @@ class DiagonalFactor(AbstractOutputFactor):
         """g / root, and 0 where root is 0."""
         unseen = self.root == 0
         return jnp.where(unseen, 0.0, g / jnp.where(unseen, 1.0, self.root))
+
+    def unseen(self, g: Float[Array, "N C"]) -> Float[Array, "N C"]:
+        """g where root is 0, 0 elsewhere."""
+        return jnp.where(self.root == 0, g, 0.0)
 
 
 class LogisticFactor(AbstractOutputFactor):
@@ -140,6 +152,10 @@ class LogisticFactor(AbstractOutputFactor):
     def whiten(self, g: Float[Array, "N C"]) -> Float[Array, "N C"]:
         """sqrt(N) g / sqrt(p (1 - p)); for the logistic loss's gradient this is (p - y) / sqrt(N p (1 - p))."""
         return math.sqrt(self.logits.shape[0]) * times_exponential(g, -log_bernoulli_variance(self.logits) / 2)
+
+    def unseen(self, g: Float[Array, "N C"]) -> Float[Array, "N C"]:
+        """0."""
+        return jnp.zeros_like(g)
 
 
 class SoftmaxFactor(AbstractOutputFactor):
@@ -172,6 +188,11 @@ class SoftmaxFactor(AbstractOutputFactor):
         """sqrt(N) g / sqrt(p), for g with rows that sum to zero (as the loss gradient's do).
 
         This h is perpendicular to the kernel, <sqrt(p), h> = sqrt(N) sum_c g_c = 0, and R h = sqrt(p) h / sqrt(N) = g.
-        For the softmax cross-entropy it is (sqrt(p) - y / sqrt(p)) / sqrt(N).
+        For the softmax cross-entropy it is (sqrt(p) - y / sqrt(p)) / sqrt(N). Of another g it gives an h all the same, with
+        R h = g - p sum_c g_c.
         """
         return math.sqrt(g.shape[0]) * times_exponential(g, -self.log_probabilities / 2)
+
+    def unseen(self, g: Float[Array, "N C"]) -> Float[Array, "N C"]:
+        """p sum_c g_c for each sample: 0, but for rounding, for the gradient of a softmax cross-entropy."""
+        return jnp.exp(self.log_probabilities) * jnp.sum(g, axis=1, keepdims=True)

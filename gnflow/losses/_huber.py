@@ -22,9 +22,11 @@ class HuberLoss(AbstractLoss):
     Convex and 1/N-smooth, not strongly convex. Gradient clip(r, -delta, delta)/N. Hessian 1/N where |r| <= delta, 0
     beyond.
 
-    **The two metrics differ.** Outside the quadratic zone the Hessian is zero and the gradient is not in its image: the
-    whitened gradient (least squares, least norm) is 0 there, so a Gauss-Newton direction in the Hessian metric does not
-    move those outputs towards their targets, however far they are. In the Fisher or identity metric it does.
+    **The two metrics differ.** Outside the quadratic zone the Hessian is zero and the gradient is not in its image. There a
+    Gauss-Newton direction in the Hessian metric with damping eps > 0 is the gradient's divided by eps, as far as it leaves
+    the outputs inside alone: fast for a small eps. Without damping it does not move those outputs towards their targets,
+    however far they are, and may move them away (docs/theory.md, Singular metrics). In the Fisher or identity metric all
+    outputs are alike.
 
     The Fisher metric is that of the density exp(-l(r))/Z. With psi = l', integration by parts gives
     E[psi^2] = (1/Z) int psi (psi e^{-l}) dr = -(1/Z) int psi (e^{-l})' dr = E[psi'] (the boundary terms vanish, psi is
@@ -42,6 +44,8 @@ class HuberLoss(AbstractLoss):
     """
 
     fisher_is_hessian: ClassVar[bool] = False
+    gradient_in_hessian_image: ClassVar[bool] = False
+    is_smooth: ClassVar[bool | None] = False  # its Hessian jumps where |r| = delta
 
     delta: float = eqx.field(converter=float, default=1.0)
 

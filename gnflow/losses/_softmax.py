@@ -37,6 +37,8 @@ class SoftmaxCrossEntropy(AbstractLoss):
     """
 
     fisher_is_hessian: ClassVar[bool] = True
+    gradient_in_hessian_image: ClassVar[bool] = True
+    is_smooth: ClassVar[bool | None] = True
 
     def canonical_targets(
         self, y_train: Any, y_test: Any = None

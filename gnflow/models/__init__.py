@@ -2,7 +2,7 @@
 
 A model may say more about itself, by attributes that are looked up by name and never required: `hidden_features(x)` (the last
 hidden layer), `layer_features(x)` (the output of every layer), `mobility` (the time unit of its particle metric),
-`weight_groups` (names of layers) and `trainable_mask()`.
+`weight_groups` (names of layers), `trainable_mask()`, and `activations` with `pre_activations(x)` (where its kinks are).
 """
 
 from collections.abc import Callable
@@ -13,6 +13,7 @@ from ._activations import (
     activation_names as activation_names,
     get_activation as get_activation,
 )
+from ._kinks import has_kinks as has_kinks, kinked_activations as kinked_activations
 from ._linearised import Linearised as Linearised
 from ._mean_field import MeanFieldNetwork as MeanFieldNetwork
 from ._mlp import MLP as MLP, ScaledLinear as ScaledLinear

@@ -21,11 +21,13 @@ class Activation(eqx.Module):
     and s'(z) asks for them at once (`value_and_derivative`), which shares the exponential or error function.
 
     **Attributes:** `name`: what configurations call it; `homogeneous`: whether s(c z) = c s(z) for all c > 0 (then gradient
-    flow conserves ||u~_i||^2 - v_i^2 for every particle).
+    flow conserves ||u~_i||^2 - v_i^2 for every particle); `kinks`: the z at which s' jumps, ascending; between them s is
+    infinitely differentiable, so that one without kinks is so everywhere.
     """
 
     name: str = eqx.field(static=True)
     homogeneous: bool = eqx.field(static=True)
+    kinks: tuple[float, ...] = eqx.field(static=True, default=())
 
     def __call__(self, z: Float[Array, "..."]) -> Float[Array, "..."]:
         """s(z), elementwise."""
@@ -86,6 +88,9 @@ _FUNCTIONS: dict[str, _Elementwise] = {
     "identity": _identity,
 }
 
+# Where s' jumps, of those whose s' does.
+_KINKS: dict[str, tuple[float, ...]] = {"relu": (0.0,)}
+
 activation_names: tuple[str, ...] = tuple(_FUNCTIONS)
 
 
@@ -97,4 +102,4 @@ def get_activation(name: Any) -> Activation:
     if isinstance(name, Activation):
         return name
     look_up(name, _FUNCTIONS, "activation", ModelError)
-    return Activation(name=name, homogeneous=name in ("relu", "identity"))
+    return Activation(name=name, homogeneous=name in ("relu", "identity"), kinks=_KINKS.get(name, ()))

@@ -40,6 +40,11 @@ class Linearised(eqx.Module):
         """That of the base model; 1 for a model without one."""
         return getattr(self.base, "mobility", 1.0)
 
+    @property
+    def activations(self) -> tuple[Any, ...]:
+        """None between the trained weights and the outputs, which are linear in them."""
+        return ()
+
     def trainable_mask(self) -> "Linearised":
         """Only the displaced weights are trained, not the point of expansion."""
         mask = jax.tree.map(lambda _: False, self)

@@ -145,10 +145,19 @@ class MeanFieldNetwork(eqx.Module):
         """Names by which `gnflow.flows.Frozen` calls the layers."""
         return {"hidden": ("hidden_weight", "hidden_bias"), "output": ("output_weight",)}
 
+    @property
+    def activations(self) -> tuple[Activation, ...]:
+        """The activation of the hidden layer: nothing else stands between the weights and the outputs but sums and products."""
+        return (self.activation,)
+
+    def pre_activations(self, x: Float[Array, " input_dim"]) -> tuple[Float[Array, " width"], ...]:
+        """z_i = u_i . x + b_i of every particle, (M,), which `activations` is applied to."""
+        z = self.hidden_weight @ x
+        return (z if self.hidden_bias is None else z + self.hidden_bias,)
+
     def hidden_features(self, x: Float[Array, " input_dim"]) -> Float[Array, " width"]:
         """s(u_i . x + b_i) for every particle, (M,): what the output layer combines linearly."""
-        z = self.hidden_weight @ x
-        return self.activation(z if self.hidden_bias is None else z + self.hidden_bias)
+        return self.activation(self.pre_activations(x)[0])
 
     def __call__(self, x: Float[Array, " input_dim"]) -> Float[Array, " output_dim"]:
         """The output (C,) at one input (d,)."""

@@ -7,26 +7,37 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float
 
-from .._core import ModelError, nearest_name, require_float64, require_non_negative, require_positive_int, stream
+from .._core import (
+    IN_OLDER_FILES,
+    ModelError,
+    nearest_name,
+    require_float64,
+    require_non_negative,
+    require_positive_int,
+    stream,
+)
 from ._activations import Activation, get_activation
 
 _PARAMETRISATIONS = ("ntk", "mean_field")
 
 
 class ScaledLinear(eqx.Module):
-    """x -> factor * W x + b: a layer whose trained weights W are of order one.
+    """x -> factor * W x + bias_factor * b: a layer whose trained weights W are of order one.
 
-    **Attributes:** `weight` (fan_out, fan_in), `bias` (fan_out,) or None, `factor`: the fixed scale of the layer.
+    **Attributes:** `weight` (fan_out, fan_in), `bias` (fan_out,) or None, `factor`, `bias_factor`: the fixed scales of the
+    layer.
     """
 
     weight: Float[Array, "fan_out fan_in"]
     bias: Float[Array, " fan_out"] | None
     factor: float = eqx.field(static=True)
+    # Runs stored before biases had a scale computed with 1.
+    bias_factor: float = eqx.field(static=True, default=1.0, metadata={IN_OLDER_FILES: 1.0})
 
     def __call__(self, x: Float[Array, " fan_in"]) -> Float[Array, " fan_out"]:
         """The layer's output (fan_out,) at one input (fan_in,)."""
         z = self.factor * (self.weight @ x)
-        return z if self.bias is None else z + self.bias
+        return z if self.bias is None else z + self.bias_factor * self.bias
 
 
 class MLP(eqx.Module):
@@ -35,7 +46,9 @@ class MLP(eqx.Module):
     Layer l computes z_l = fan_in^(-1/2) W_l s(z_{l-1}) + b_l with W ~ N(0, init_scale^2) and b = 0 at the start. The
     output layer has the factor width^(-1/2) in the NTK parametrisation (Jacot et al. 2018) and 1/width in the mean-field
     parametrisation, where features move at any width when the flow runs with mobility M = width (Bordelon and Pehlevan
-    2022, "Self-consistent dynamical field theory", Section 2; the same limit as maximal update, Yang and Hu 2021).
+    2022, "Self-consistent dynamical field theory", Section 2; the same limit as maximal update, Yang and Hu 2021). Its
+    bias is then width^(-1/2) b, so that with this mobility it moves the outputs as fast as each of the layers does (maximal
+    update gives it the mobility 1: the same; docs/theory.md, Deep networks).
 
     **Arguments:** `input_dim` d; `width`; `depth`: number of hidden layers; `output_dim` C; `activation`;
     `parametrisation`: "ntk" or "mean_field"; `init_scale`: standard deviation of the weights; `bias`; `key`.
@@ -72,13 +85,18 @@ class MLP(eqx.Module):
         sizes = (input_dim, *(width,) * depth, output_dim)
         output_factor = 1 / width if parametrisation == "mean_field" else width**-0.5
         factors = [size**-0.5 for size in sizes[:-2]] + [output_factor]
+        # An output bias has the derivative bias_factor in every sample: mobility * bias_factor^2 = 1 in both.
+        bias_factors = [1.0] * depth + [width**-0.5 if parametrisation == "mean_field" else 1.0]
         self.layers = tuple(
             ScaledLinear(
                 weight=init_scale * jr.normal(stream(key, f"layers[{index}].weight"), (fan_out, fan_in)),
                 bias=jnp.zeros(fan_out) if bias else None,
                 factor=factor,
+                bias_factor=bias_factor,
             )
-            for index, (fan_in, fan_out, factor) in enumerate(zip(sizes[:-1], sizes[1:], factors, strict=True))
+            for index, (fan_in, fan_out, factor, bias_factor) in enumerate(
+                zip(sizes[:-1], sizes[1:], factors, bias_factors, strict=True)
+            )
         )
         self.activation = get_activation(activation)
         self.parametrisation = parametrisation
@@ -99,13 +117,22 @@ class MLP(eqx.Module):
         names = [f"layers[{index}]" for index in range(len(self.layers))]
         return {"hidden": tuple(names[:-1]), "output": (names[-1],)}
 
+    @property
+    def activations(self) -> tuple[Activation, ...]:
+        """The activation of each hidden layer; the rest of the network is sums and products."""
+        return (self.activation,) * (len(self.layers) - 1)
+
+    def pre_activations(self, x: Float[Array, " input_dim"]) -> tuple[Float[Array, " width"], ...]:
+        """What the activation of each hidden layer is applied to, z_l (width,), from the input on."""
+        before = []
+        for layer in self.layers[:-1]:
+            before.append(layer(x))
+            x = self.activation(before[-1])
+        return tuple(before)
+
     def layer_features(self, x: Float[Array, " input_dim"]) -> tuple[Float[Array, " width"], ...]:
         """The activations (width,) of every hidden layer, from the input on."""
-        features = []
-        for layer in self.layers[:-1]:
-            x = self.activation(layer(x))
-            features.append(x)
-        return tuple(features)
+        return tuple(self.activation(z) for z in self.pre_activations(x))
 
     def hidden_features(self, x: Float[Array, " input_dim"]) -> Float[Array, " width"]:
         """The last hidden layer's activations (width,), which the output layer combines linearly."""

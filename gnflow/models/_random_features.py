@@ -87,6 +87,11 @@ class RandomFeatures(eqx.Module):
         nothing = jax.tree.map(lambda _: False, self)
         return eqx.tree_at(lambda model: model.output_weight, nothing, True)
 
+    @property
+    def activations(self) -> tuple[Activation, ...]:
+        """None between the trained weights and the outputs, which are linear in them."""
+        return ()
+
     def hidden_features(self, x: Float[Array, " input_dim"]) -> Float[Array, " width"]:
         """The fixed features s(u_i . x + b_i), (M,)."""
         return self.features.hidden_features(x)

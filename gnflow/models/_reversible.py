@@ -194,6 +194,26 @@ class ReversibleMLP(eqx.Module):
         arrays = (self.frozen_weight, self.weight, self.bias, jnp.asarray(linear))
         return jax.lax.scan(body, start, arrays, reverse=reverse)
 
+    @property
+    def activations(self) -> tuple[Activation, ...]:
+        """That of the blocks that are not linear, once; the rest of the network is sums and products."""
+        return (self.activation,) if len(self._curved_blocks) else ()
+
+    def pre_activations(self, x: Float[Array, " width"]) -> tuple[Float[Array, " units"], ...]:
+        """z C of the half-blocks F, G, F, G, ... of the blocks that are not linear, h numbers each, in one array."""
+
+        def step(features: Array, block: tuple[HalfBlock, HalfBlock]) -> tuple[Array, Array]:
+            after = _forward(block, features)
+            first, second = jnp.split(features, 2)[1], jnp.split(after, 2)[0]
+            return after, jnp.stack([first @ block[0].frozen_weight, second @ block[1].frozen_weight])
+
+        curved = self._curved_blocks
+        return (self.scan(step, x)[1][curved].reshape(-1),) if len(curved) else ()
+
+    @property
+    def _curved_blocks(self) -> np.ndarray:
+        return np.setdiff1d(np.arange(self.num_blocks), self.linear_blocks)
+
     def hidden_features(self, x: Float[Array, "*samples width"]) -> Float[Array, "*samples width"]:
         """The last block's output (d,) at one input or at many, which u projects to the outputs."""
         return self.scan(lambda features, block: (_forward(block, features), None), x)[0]

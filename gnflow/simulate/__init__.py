@@ -6,7 +6,7 @@ from typing import Any
 from ._arguments import argument_checks as argument_checks, check_batch_size as check_batch_size
 from ._controller import error_norm_kinds as error_norm_kinds
 from ._iterate import iterate as iterate
-from ._simulate import simulate as simulate
+from ._simulate import simulate as simulate, simulate_once as simulate_once
 from ._store import RUN_FILE as RUN_FILE, read_run, versions as versions
 from ._trajectory import SimulationError as SimulationError, Trajectory as Trajectory
 from .stop import (

@@ -75,14 +75,21 @@ class FunctionErrorNorm(AbstractErrorNorm):
         self, change: Change, system: System, rtol: Float[Array, ""], atol: Float[Array, ""]
     ) -> Float[Array, ""]:
         """The largest of the three."""
-        loss, targets, outputs = system.loss, system.problem.y_train, change.tangent.outputs
-        pushed = change.tangent.jvp(change.error)
         residual = _residual(jnp.minimum(change.loss_before, change.loss_after), system)
-        tolerated = rtol * residual + atol
-        curvature = jnp.sqrt(jnp.maximum(jnp.vdot(pushed, loss.hessian_product(outputs, targets, pushed)), 0.0))
-        slope = jnp.sum(jnp.abs(loss.gradient(outputs, targets) * pushed)) / jnp.maximum(residual, atol)
-        in_outputs = jnp.maximum(curvature, slope) / tolerated
+        size = output_error(change.tangent, change.error, system, jnp.maximum(residual, atol))
+        in_outputs = size / (rtol * residual + atol)
         return jnp.maximum(in_outputs, WeightErrorNorm().scaled_error(change, system, rtol, atol))
+
+
+def output_error(
+    tangent: AbstractTangent, error: PyTree, system: System, residual: Float[Array, ""]
+) -> Float[Array, ""]:
+    """What an error of the weights does to the outputs, in units of r = `residual` > 0: the larger of its two effects."""
+    loss, targets, outputs = system.loss, system.problem.y_train, tangent.outputs
+    pushed = tangent.jvp(error)
+    curvature = jnp.sqrt(jnp.maximum(jnp.vdot(pushed, loss.hessian_product(outputs, targets, pushed)), 0.0))
+    slope = jnp.sum(jnp.abs(loss.gradient(outputs, targets) * pushed)) / residual
+    return jnp.maximum(curvature, slope)
 
 
 def _residual(value: Float[Array, ""], system: System) -> Float[Array, ""]:
@@ -101,6 +108,30 @@ def get_error_norm(name: str) -> AbstractErrorNorm:
     return look_up(name, error_norm_kinds, "error norm")()
 
 
+class RunMemory(eqx.Module):
+    """What is remembered from one accepted step to the next.
+
+    **Attributes:** `loss`: L; `lowest`: of all losses so far; `difficulty`: error of the step over its length to the power of
+    the order; `worst_error`: the largest of the estimated errors of the run behind each step, relative, of the training
+    residual; `earlier_error`: that before the last step, from flow time `start` to `end`.
+    """
+
+    loss: Float[Array, ""]
+    lowest: Float[Array, ""]
+    difficulty: Float[Array, ""]
+    worst_error: Float[Array, ""]
+    earlier_error: Float[Array, ""]
+    start: Float[Array, ""]
+    end: Float[Array, ""]
+
+    def error_until(self, time: float) -> float:
+        """The worst error up to a time within the last step, which a stop rule may have ended: linear inside it."""
+        length = float(self.end - self.start)
+        share = min(max((time - float(self.start)) / length, 0.0), 1.0) if length > 0 else 1.0
+        earlier, worst = float(self.earlier_error), float(self.worst_error)
+        return worst if share == 1 else earlier + share * (worst - earlier)
+
+
 class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
     """A Diffrax PID controller fed with an `AbstractErrorNorm` instead of a norm over the state.
 
@@ -108,10 +139,11 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
     the result `dt_min_reached` when a rejected step cannot be made smaller without vanishing beside the time.
 
     **Arguments:** `rtol`, `atol`, `error_norm`: what is tolerated; `monotone`: whether the flow never increases the loss, so
-    that an increase is an error, too, and no step that raises r = sqrt(2 (L - L*)) by more than rtol r + atol is accepted;
-    `min_growth`, `max_growth`: of the step size from one step to the next; `anticipation`: the share (0 to 1) of the trend
-    that the next step takes up. Along a flow that converges, the same step becomes easier from one to the next; a rule that
-    looks at the last error alone lags behind (Gustafsson's predictive control, ACM Trans. Math. Softw. 1994).
+    that an increase is an error, too, and no step is accepted behind which r = sqrt(2 (L - L*)) lies by more than
+    rtol r + atol above the lowest so far: rises cannot add up; `min_growth`, `max_growth`: of the step size from one step to
+    the next; `anticipation`: the share (0 to 1) of the trend that the next step takes up. Along a flow that converges, the
+    same step becomes easier from one to the next; a rule that looks at the last error alone lags behind (Gustafsson's
+    predictive control, ACM Trans. Math. Softw. 1994).
     """
 
     rtol: Any
@@ -141,10 +173,11 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
     def init(
         self, terms: Any, t0: Any, t1: Any, y0: Any, dt0: Any, args: Any, func: Any, error_order: Any
     ) -> tuple[Any, Any]:
-        """The first step ends at t0 + dt0. The state: the PID rule's; of the last accepted step the loss and the
-        difficulty; what the stop rules with a history have come to."""
+        """The first step ends at t0 + dt0. The state: the PID rule's, a `RunMemory`, and what the stop rules with a history
+        have come to."""
         end, state = self._inner().init(terms, t0, t1, jnp.zeros(()), dt0, args, func, error_order)
-        return end, (state, args.system.train_loss(y0[0]), jnp.zeros(()), Watch.begin(args))
+        loss, nothing = args.system.train_loss(y0[0]), jnp.zeros(())
+        return end, (state, RunMemory(loss, loss, *(nothing,) * 5), Watch.begin(args))
 
     def adapt_step_size(
         self,
@@ -158,14 +191,14 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
         controller_state: Any,
     ) -> tuple[Any, Any, Any, Any, Any, Any]:
         """Judge the step by the scaled error and let the PID rule choose the next."""
-        (weights, _), (candidate, _), (error, _) = y0, y1_candidate, y_error
-        system, (inner_state, before, previous, watch) = args.system, controller_state
+        (weights, _), (candidate, _), (error, _) = y0, y1_candidate, y_error.local
+        system, (inner_state, memory, watch) = args.system, controller_state
         tangent = system.tangent(candidate)
         after = system.loss.value(tangent.outputs, system.problem.y_train)
-        change = Change(weights, candidate, error, tangent, before, after)
+        change = Change(weights, candidate, error, tangent, memory.loss, after)
         scaled = self.error_norm.scaled_error(change, system, self.rtol, self.atol)
         if self.monotone:
-            residual = _residual(before, system)
+            residual = _residual(memory.lowest, system)
             rise = (_residual(after, system) - residual) / (self.rtol * residual + self.atol)
             scaled = jnp.maximum(scaled, rise)
         # An infinite estimate (the solver's sign of a failed step) times a zero is nan, which would be taken for small.
@@ -177,16 +210,36 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
             t0, t1, nothing, nothing, None, scaled, error_order, inner_state
         )
         difficulty = jnp.maximum(scaled, _SMALLEST_ERROR) / ((t1 - t0) / args.time_scale) ** error_order
-        eased = jnp.where(previous > 0, (previous / difficulty) ** (self.anticipation / error_order), 1.0)
+        eased = jnp.where(
+            memory.difficulty > 0, (memory.difficulty / difficulty) ** (self.anticipation / error_order), 1.0
+        )
         growth = (next_end - next_start) / (t1 - t0)
         anticipated = jnp.minimum(growth * jnp.clip(eased, 1.0, _LARGEST_EASING), self.max_growth)
         # Where a step failed, the error did not behave as its order says: shrink it by half at least.
         growth = jnp.where(keep, jnp.maximum(anticipated, growth), jnp.minimum(growth, _AFTER_REJECTION))
         next_end = next_start + growth * (t1 - t0)
+        run_error = self._run_error(tangent, y_error.carried, system, after)
+        new = RunMemory(
+            after,
+            jnp.minimum(after, memory.lowest),
+            difficulty,
+            jnp.maximum(run_error, memory.worst_error),
+            memory.worst_error,
+            jnp.asarray(t0, dtype=jnp.float64),
+            jnp.asarray(t1, dtype=jnp.float64),
+        )
+        memory = jax.tree.map(lambda new, old: jnp.where(keep, new, old), new, memory)
         vanishing = ~keep & (next_end - next_start <= _SMALLEST_RELATIVE_STEP * (next_start + args.time_scale))
         result = diffrax.RESULTS.where(vanishing, diffrax.RESULTS.dt_min_reached, result)
         watch = watch.after(args, t1, y1_candidate, tangent, keep)
         result = diffrax.RESULTS.where(watch.over, diffrax.RESULTS.event_occurred, result)
-        next_end = Watch.limited(args, next_start, next_end)
-        memory = jax.tree.map(lambda new, old: jnp.where(keep, new, old), (after, difficulty), (before, previous))
-        return keep, next_start, next_end, jump, (state, *memory, watch), result
+        next_end = Watch.limited(args, jnp.asarray(next_start), jnp.asarray(next_end))
+        return keep, next_start, next_end, jump, (state, memory, watch), result
+
+    def _run_error(
+        self, tangent: AbstractTangent, carried: PyTree, system: System, loss: Float[Array, ""]
+    ) -> Float[Array, ""]:
+        """The effect of the error of the whole run on the outputs, relative to the residual, or to what atol leaves of it."""
+        residual = _residual(loss, system) + self.atol / self.rtol
+        error = output_error(tangent, carried, system, residual) / residual
+        return jnp.where(jnp.isnan(error), jnp.inf, error)

@@ -6,15 +6,20 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import optimistix as optx
 from jaxtyping import Array, Float, PyTree
 
 from ..flows import AbstractFlow, AbstractLinearisedFlow
 from ..geometry import Decomposition, Snapshot, System
 from ..solvers import LinearisedTerm
 from ._controller import ResidualController
+from ._global_error import ErrorCarryingSolver
 from ._measure import Evaluation, Measurement, Values
 from ._stop_time import StopTimeBisection
 from .stop import AbstractStopRule, loss_time_scale
+
+# What stands in a Diffrax solver for a tolerance that is the step-size controller's.
+_FROM_CONTROLLER = getattr(diffrax.Kvaerno5().root_finder, "rtol")  # noqa: B009 (not declared for all root finders)
 
 
 class Start(eqx.Module):
@@ -118,7 +123,7 @@ def integrate(
     event = diffrax.Event(_smallest_margin, root_finder, direction=False) if bisected else None
     return diffrax.diffeqsolve(
         _linearised_term(args) if needs_linearisation else diffrax.ODETerm(_vector_field),
-        solver,
+        ErrorCarryingSolver(_with_tolerances(solver, controller)),
         t0=0.0,
         t1=t1,
         dt0=dt0,
@@ -132,6 +137,18 @@ def integrate(
         max_steps=max_steps,
         throw=False,
     )
+
+
+def _with_tolerances(
+    solver: diffrax.AbstractAdaptiveSolver, controller: ResidualController
+) -> diffrax.AbstractAdaptiveSolver:
+    """`solver` with the controller's tolerances for its implicit stages, as Diffrax gives them to one that is not wrapped."""
+    if not isinstance(solver, diffrax.AbstractImplicitSolver):
+        return solver
+    told = {"rtol": controller.rtol, "atol": controller.atol, "norm": optx.rms_norm}
+    names = [name for name in told if getattr(solver.root_finder, name) is _FROM_CONTROLLER]
+    values = [told[name] for name in names]
+    return eqx.tree_at(lambda s: [getattr(s.root_finder, name) for name in names], solver, values) if names else solver
 
 
 @eqx.filter_jit

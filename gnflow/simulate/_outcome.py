@@ -18,7 +18,7 @@ from ._standstill import why_still
 from ._watch import Watch
 from .stop import AbstractStopRule
 
-_RISE = 0.01  # of the first loss: more than steps within their tolerance make
+_TRUSTED = 0.05  # an estimated error above which nobody is told to loosen a tolerance
 FIRST_LOSS = "the training loss of the initial model is not finite"
 
 
@@ -27,7 +27,7 @@ class End:
     """The end of an integration.
 
     **Attributes:** `time`, `weights`; `last`, `first`: what was measured there and at the start; `system`, `measurement`;
-    `highest`: the largest training loss that was saved.
+    `error`: the estimated error of the run up to there, relative, of the training residual.
     """
 
     time: float
@@ -36,7 +36,7 @@ class End:
     first: Evaluation
     system: System
     measurement: Measurement
-    highest: float
+    error: float = 0.0
 
     @property
     def where(self) -> str:
@@ -139,10 +139,14 @@ def _margin_from_here(rule: AbstractStopRule, end: End) -> Float[Array, ""]:
 
 def _why_so_many_steps(chosen: SolverChoice, end: End) -> str:
     """What may have made the steps short, and what to do about it."""
-    if end.highest > (1 + _RISE) * float(end.first.values["train_loss"]):
+    rises = end.loss > float(end.first.values["train_loss"])
+    if rises or not end.error <= _TRUSTED:
+        sign = (
+            "the loss is above its first value" if rises else f"the estimated error is {end.error:.2g} of the residual"
+        )
         return (
-            f"the loss rose to {end.highest:.3e}, above its first value, so that the steps are not short "
-            "enough: tighten rtol, damp more or take a smoother activation before allowing more of them."
+            f"{sign}, so that the steps are not short enough: tighten rtol, damp more or take a smoother activation before "
+            "allowing more of them."
         )
     if isinstance(chosen.solver, diffrax.AbstractERK):
         return (

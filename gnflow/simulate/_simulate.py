@@ -1,40 +1,34 @@
 """Training in continuous time."""
 
+import functools
+import inspect
 import time
+from collections.abc import Callable
 from typing import Any
 
-import diffrax
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PyTree
+from jaxtyping import Array
 
-from .._core import ConfigError, Result, ResultCode
+from .._core import ConfigError, Result, ResultCode, tree_size
 from ..flows import AbstractFlow, AbstractLinearisedFlow
 from ..geometry import Decomposition, System
 from ..problems import Problem
-from ..solvers import choose_solver, stages_per_step
+from ..solvers import AbstractLinearisedSolver, SolverChoice, are_few_weights, choose_solver
+from ._accuracy import Judged, accurate_solution, only_solution
 from ._arguments import DEFAULT_ATOL, DEFAULT_MAX_STEPS, DEFAULT_RTOL, DEFAULT_STOP, check_simulate
-from ._controller import ResidualController, get_error_norm
-from ._integrate import Arguments, Start, integrate, linearisation_at, measure, start_run
-from ._measure import Evaluation, Measurement, Values, numbers_as_arrays
-from ._outcome import (
-    FIRST_LOSS,
-    End,
-    direction_stats,
-    integration_result,
-    met_at_start,
-    stack_solves,
-    with_solve_warning,
-)
+from ._controller import get_error_norm
+from ._integrate import Arguments, Start, linearisation_at, start_run
+from ._measure import Measurement, numbers_as_arrays
+from ._outcome import FIRST_LOSS, End, direction_stats, met_at_start, stack_solves, with_solve_warning
 from ._progress import ProgressBar, progress_bar
+from ._solution import Integration, linearisation_stats
 from ._trajectory import SimulationError, Trajectory, make_dataset, stack_rows
 from .stop import AbstractStopRule, stop_rules, with_stationary
 
 _LEADING_MODE = Decomposition(dense_limit=0, rank=1, power=2)
 _SAVES_PER_DECADE = 10
-_FIRST_STEP = 0.03  # of the time scale of the first loss decrease; the error control shortens it where that is too long
 _FIRST_SAVE = 0.01  # of that time scale: features may move before the loss does
 _HORIZON_DECADES = 18  # of flow time after the first save, when no t1 is given
 
@@ -69,11 +63,12 @@ def simulate(
     - `saveat`: flow times at which to save, ascending; None for ten a decade, from a hundredth of the time scale on which the
       loss begins to fall. The start and the end are always saved.
     - `solver`: "auto" (the exponential solver wherever it wins; `trajectory.stats` says what was chosen and why),
-      "exponential", the implicit "kvaerno5", the explicit "tsit5", "dopri5", "dopri8", "bosh3", or a Diffrax adaptive solver.
+      "exponential", "exponential_rosenbrock" with the whole Jacobian, the implicit "kvaerno5", the explicit "tsit5",
+      "dopri5", "dopri8", "bosh3", or a Diffrax adaptive solver.
     - `rtol`, `atol`: tolerances of one step in the error norm. With "function" (the default) errors are measured in the
       training outputs relative to the present residual, beside the weights' own; with "weights" in the weights alone.
-      `rtol` is dimensionless, None for the solver's own (5e-3 for the exponential one, 1e-3 for the others); `atol` has the
-      units of sqrt(loss) and of the weights.
+      `rtol` is dimensionless; with None it is 1e-3, tightened where the error of the whole run would be above what is
+      promised (docs/choosing.md, How accurate a run is). `atol` has the units of sqrt(loss) and of the weights.
     - `metrics`: what to evaluate at the saved times beside the losses.
     - `max_steps`: steps allowed, accepted and rejected.
     - `progress`: show a bar in decades of loss. `throw`: raise `SimulationError` on failure instead of returning the run so
@@ -85,6 +80,35 @@ def simulate(
     **Raises:** `SimulationError` (with the run so far) if `throw` and the run failed; `ConfigError`, `ModelError`,
     `DataError`, `PrecisionError` for bad input, before anything is integrated.
     """
+    return _simulate(accurate_solution, **locals())
+
+
+def simulate_once(*arguments: Any, **options: Any) -> Trajectory:
+    """`simulate` for those who know the error otherwise: one solution at one tolerance, whatever its estimated error is."""
+    bound = inspect.signature(simulate).bind(*arguments, **options)
+    bound.apply_defaults()
+    return _simulate(only_solution, **bound.arguments)
+
+
+def _simulate(
+    judge: Callable[..., Judged],
+    *,
+    problem: Problem,
+    model: Any,
+    flow: AbstractFlow,
+    t1: float | None,
+    stop: Any,
+    saveat: Any,
+    solver: Any,
+    rtol: float | None,
+    atol: float,
+    error_norm: str,
+    metrics: tuple[Any, ...],
+    max_steps: int,
+    progress: bool,
+    throw: bool,
+) -> Trajectory:
+    """`simulate`, with solutions judged by `judge`."""
     began = time.perf_counter()
     check_simulate(
         t1=t1,
@@ -100,10 +124,16 @@ def simulate(
     system, weights = join(problem, model, flow)
     measurement = numbers_as_arrays(Measurement(flow, tuple(metrics)))
     variables = measurement.variables(system)
-    rules = _at_accuracy(with_stationary(given_rules), rtol)
+    all_rules = with_stationary(given_rules)
+    first_rtol = DEFAULT_RTOL if rtol is None else float(rtol)
+    rules = tuple(rule.at_accuracy(first_rtol) for rule in all_rules)
     start: Start = start_run(weights, system, measurement, numbers_as_arrays(rules))
     dynamics = flow.dynamics
     linearised = isinstance(dynamics, AbstractLinearisedFlow)
+    is_stiff = isinstance(dynamics, AbstractLinearisedFlow) and dynamics.is_stiff
+    size = tree_size(weights)
+    has_jacobian = isinstance(dynamics, AbstractLinearisedFlow) and dynamics.is_differentiable(system)
+    few_weights = size if has_jacobian and are_few_weights(size, problem.y_train.size) else None
 
     def stiffness() -> float | None:
         if t1 is None or start.evaluation.diagnostics is not None:
@@ -112,9 +142,11 @@ def simulate(
         rates, _, _ = linearisation_at(jnp.zeros(()), weights, system, measurement.flow, _LEADING_MODE)
         return t1 * float(jnp.max(rates))
 
-    chosen = choose_solver(solver, linearised, linearised and dynamics.is_stiff, rtol, stiffness)
-    rtol = chosen.rtol if rtol is None else rtol
-    rules = _at_accuracy(with_stationary(given_rules), rtol)
+    @functools.cache
+    def choose(tolerance: float) -> SolverChoice:
+        return choose_solver(solver, linearised, is_stiff, tolerance, stiffness, few_weights)
+
+    chosen = choose(first_rtol)
     save_times, horizon = _save_times(saveat, t1, float(start.time_scale))
     settings = {
         "kind": "simulate",
@@ -122,14 +154,14 @@ def simulate(
         "stop": given_rules,
         "saveat": None if saveat is None else np.asarray(saveat, dtype=float),
         "solver": chosen.name,
-        "rtol": rtol,
+        "rtol": first_rtol,
         "atol": atol,
         "error_norm": error_norm,
         "metrics": tuple(metrics),
         "max_steps": max_steps,
     }
     already = rule_met(rules, start.margins)
-    times, rows, last = [0.0], [start.evaluation.values], start.evaluation
+    times, rows, last = np.zeros(1), [start.evaluation.values], start.evaluation
     final_weights = weights
     stats: dict[str, Any] = {
         "solver": chosen.name,
@@ -137,63 +169,59 @@ def simulate(
         "num_steps": 0,
         "num_accepted_steps": 0,
         "num_rejected_steps": 0,
+        "estimated_error": 0.0,
     }
-    at_start = End(0.0, weights, start.evaluation, start.evaluation, system, measurement, highest=0.0)
+    at_start = End(0.0, weights, start.evaluation, start.evaluation, system, measurement)
     if already is not None:
         result = met_at_start(already, rules, at_start)
     elif not np.isfinite(float(start.evaluation.values["train_loss"])):
         result = Result(ResultCode.NON_FINITE, FIRST_LOSS, 0.0)
     else:
-        longest, *tolerances = numbers_as_arrays((float(horizon), float(rtol), float(atol)))
-        controller = ResidualController(
-            *tolerances,
-            error_norm=get_error_norm(error_norm),
-            monotone=linearised and dynamics.never_ascends,
-            min_growth=chosen.min_growth,
-            max_growth=chosen.max_growth,
-            anticipation=chosen.anticipation,
-        )
         bar = ProgressBar(float(start.evaluation.values["train_loss"]), rules, "flow time") if progress else None
         with progress_bar(bar) as number:
             args = Arguments(
                 system,
                 measurement,
                 start.memories,
-                numbers_as_arrays(rules),
+                (),
                 start.stop_memories,
                 start.time_scale,
-                longest,
+                jnp.asarray(float(horizon)),
                 number,
             )
-            solution = integrate(
-                weights,
-                start.integrals,
-                args,
-                chosen.solver,
-                chosen.needs_linearisation,
-                controller,
-                jnp.asarray(save_times),
-                longest,
-                jnp.minimum(_FIRST_STEP * start.time_scale, longest),
-                max_steps,
+            integration = Integration(
+                weights=weights,
+                args=args,
+                start=start,
+                choose=choose,
+                rules=all_rules,
+                t1=t1,
+                save_times=save_times,
+                atol=atol,
+                error_norm=get_error_norm(error_norm),
+                monotone=dynamics.never_ascends(system),
+                max_steps=max_steps,
             )
-            jax.block_until_ready(solution)
+            minimum = float(system.loss.minimum(problem.y_train))
+            judged = judge(integration.solve, first_rtol, rtol is None, minimum)
             jax.effects_barrier()  # the bar has heard of the last step
-        end, final_weights, last = _end(solution, weights, system, measurement, start)
-        saved_times, saved_rows = _saved(solution, end)
-        times += [*saved_times, end]
-        rows += [*saved_rows, last.values]
-        highest = max(float(row["train_loss"]) for row in rows)
-        ended = End(end, final_weights, last, start.evaluation, system, measurement, highest)
-        result = integration_result(solution, chosen, rules, t1, ended)
-        stats |= _step_counts(solution, chosen.solver)
-        if chosen.needs_linearisation:
-            stats |= _linearisation_stats(end, final_weights, system, measurement.flow, chosen.solver)
+        solution, result = judged.solution, judged.result
+        times, rows, last, final_weights = solution.times, solution.rows, solution.ended.last, solution.ended.weights
+        settings |= {"solver": solution.chosen.name, "rtol": solution.rtol}
+        stats |= {"solver": solution.chosen.name, "solver_reason": solution.chosen.reason, **solution.counts}
+        stats |= {
+            "estimated_error": judged.error,
+            "estimated_error_from": judged.known_from,
+            "promised_error": judged.promised,
+            "num_solutions": judged.count,
+        }
+        if isinstance(solution.chosen.solver, AbstractLinearisedSolver):
+            stats |= linearisation_stats(solution, system, measurement)
     data = make_dataset(
         stack_rows(rows),
         variables,
         "time",
-        np.asarray(times),
+        times,
         {"long_name": "flow time", "units": "flow time", "reference": "docs/time_units.md"},
     )
     stats |= direction_stats(last.diagnostics)
@@ -224,11 +252,6 @@ def join(problem: Problem, model: Any, flow: AbstractFlow) -> tuple[System, Any]
     return system, system.weights(model)
 
 
-def _at_accuracy(rules: tuple[AbstractStopRule, ...], rtol: float | None) -> tuple[AbstractStopRule, ...]:
-    """The rules for a run at `rtol`; before the solver is chosen, whose own it may be, at that of most."""
-    return tuple(rule.at_accuracy(DEFAULT_RTOL if rtol is None else float(rtol)) for rule in rules)
-
-
 def _save_times(saveat: Any, t1: float | None, time_scale: float) -> tuple[np.ndarray, float]:
     """Flow times to save at, and the end of the integration."""
     longest = _FIRST_SAVE * time_scale * 10.0**_HORIZON_DECADES
@@ -249,47 +272,3 @@ def rule_met(rules: tuple[AbstractStopRule, ...], margins: tuple[Array, ...]) ->
         if float(margin) <= 0:
             return rule
     return None
-
-
-def _end(
-    solution: diffrax.Solution, first_weights: PyTree, system: System, measurement: Measurement, start: Start
-) -> tuple[float, PyTree, Evaluation]:
-    """Time, weights (a tree like `first_weights`) and what is measured at the end of an integration."""
-    assert solution.ts is not None
-    assert solution.ys is not None
-    end = solution.ts[1][0]
-    leaves, integrals, _ = jax.tree.map(lambda leaf: leaf[0], solution.ys[1])
-    weights = jax.tree.unflatten(jax.tree.structure(first_weights), leaves)
-    return float(end), weights, measure(end, weights, integrals, system, measurement, start.memories)
-
-
-def _saved(solution: diffrax.Solution, end: float) -> tuple[list[float], list[Values]]:
-    """Times and rows saved strictly inside the run; slots that were not reached hold inf, or repeat the end."""
-    assert solution.ts is not None
-    assert solution.ys is not None
-    times = np.asarray(solution.ts[0])
-    columns = jax.device_get(solution.ys[0])
-    inside = np.flatnonzero((times > 0) & (times < end))
-    return [float(times[i]) for i in inside], [{name: column[i] for name, column in columns.items()} for i in inside]
-
-
-def _linearisation_stats(
-    end: float, weights: PyTree, system: System, flow: AbstractFlow, solver: Any
-) -> dict[str, int | float]:
-    """How much of the flow's Jacobian the solver saw, and at the end of the run how well, where it was not all of it."""
-    arguments = (jnp.asarray(end), weights, system, flow, solver.decomposition)
-    rank = eqx.filter_eval_shape(linearisation_at, *arguments)[0].shape[0]
-    stats: dict[str, int | float] = {"linearisation_rank": rank, "linearisation_size": system.problem.y_train.size}
-    if rank < system.problem.y_train.size:
-        _, residual, left_out = linearisation_at(*arguments)
-        stats |= {"final_linearisation_residual": float(residual), "final_fastest_rate_left_out": float(left_out)}
-    return stats
-
-
-def _step_counts(solution: diffrax.Solution, solver: diffrax.AbstractAdaptiveSolver) -> dict[str, int]:
-    names = ("num_steps", "num_accepted_steps", "num_rejected_steps")
-    counts = {name: int(solution.stats[name]) for name in names}
-    stages = stages_per_step(solver)
-    if stages is not None:
-        counts["num_velocity_evaluations"] = stages * counts["num_steps"] + 1
-    return counts

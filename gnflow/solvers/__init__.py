@@ -3,12 +3,18 @@
 from ..geometry import Decomposition as Decomposition
 from ._choice import (
     SolverChoice as SolverChoice,
+    are_few_weights as are_few_weights,
     check_solver as check_solver,
     choose_solver as choose_solver,
     solver_kinds as solver_kinds,
     stages_per_step as stages_per_step,
 )
 from ._exponential import ExponentialRungeKutta as ExponentialRungeKutta
+from ._exponential_rosenbrock import ExponentialRosenbrock as ExponentialRosenbrock
 from ._implicit import LowRankKvaerno5 as LowRankKvaerno5
+from ._linearised import (
+    AbstractErrorCarryingSolver as AbstractErrorCarryingSolver,
+    AbstractLinearisedSolver as AbstractLinearisedSolver,
+)
 from ._phi import phi_functions as phi_functions
 from ._term import LinearisedTerm as LinearisedTerm

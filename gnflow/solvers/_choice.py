@@ -7,21 +7,19 @@ import diffrax
 
 from .._core import ConfigError, look_up
 from ._exponential import ExponentialRungeKutta
+from ._exponential_rosenbrock import ExponentialRosenbrock
 from ._implicit import LowRankKvaerno5
 from ._term import LinearisedTerm
 
 solver_kinds: dict[str, Callable[[], diffrax.AbstractAdaptiveSolver]] = {
     "exponential": ExponentialRungeKutta,
+    "exponential_rosenbrock": ExponentialRosenbrock,
     "kvaerno5": LowRankKvaerno5,
     "bosh3": diffrax.Bosh3,
     "dopri5": diffrax.Dopri5,
     "tsit5": diffrax.Tsit5,
     "dopri8": diffrax.Dopri8,
 }
-
-# Measured at the paper's size (docs/devdocs/solvers.md): what keeps the test loss within 0.5% of its converged value.
-_EXPONENTIAL_RTOL = 5e-3
-_OTHER_RTOL = 1e-3
 
 # Nothing but the error limits the steps of a solver that is linearised: they may change as fast as the error says.
 _UNLIMITED_GROWTH = (0.02, 1000.0)
@@ -35,18 +33,23 @@ _TIGHT_RTOL = 1e-4
 _EXPLICIT_SPAN = 10.0
 
 
+# Weights up to which the whole Jacobian is worth its time (docs/devdocs/solvers.md, Few weights), and the largest number of
+# entries of the Gram matrix's derivatives in all weights: 512 MiB.
+FEW_WEIGHTS = 50
+_MOST_ENTRIES = 2**26
+
+
 class SolverChoice(NamedTuple):
     """A solver, and what a run does with it.
 
-    **Attributes:** `name` and `reason`, which a trajectory's stats report; `rtol`: the tolerance it takes unless told;
-    `min_growth`, `max_growth`: the least and largest factor from one step to the next; `anticipation`: how far the step
-    size follows the trend of the errors (where stability limits the step, there is no trend to follow).
+    **Attributes:** `name` and `reason`, which a trajectory's stats report; `min_growth`, `max_growth`: the least and largest
+    factor from one step to the next; `anticipation`: how far the step size follows the trend of the errors (where stability
+    limits the step, there is no trend to follow).
     """
 
     solver: diffrax.AbstractAdaptiveSolver
     name: str
     reason: str
-    rtol: float
     min_growth: float
     max_growth: float
     anticipation: float
@@ -71,18 +74,26 @@ def check_solver(solver: Any) -> None:
 
 
 def choose_solver(
-    solver: Any, linearised: bool, is_stiff: bool, rtol: float | None, stiffness: Callable[[], float | None]
+    solver: Any,
+    linearised: bool,
+    is_stiff: bool,
+    rtol: float,
+    stiffness: Callable[[], float | None],
+    few_weights: int | None = None,
 ) -> SolverChoice:
     """The solver of a run.
 
-    "auto" is the exponential solver for every flow with a linearisation, with two exceptions: a run that ends before the
-    fastest mode has decayed by e^-10, where an explicit solver takes few steps and none needs a Gram matrix; and a flow that
-    is not stiff asked for with a small `rtol`, where Dopri8's order pays (docs/devdocs/solvers.md, Work and precision).
+    "auto" is the exponential solver for every flow with a linearisation, with three exceptions: a run that ends before the
+    fastest mode has decayed by e^-10, where an explicit solver takes few steps and none needs a Gram matrix; few weights for
+    more outputs, where the residual does not vanish, what the linearisation leaves out is stiff and the whole Jacobian is
+    cheap; and a flow that is not stiff asked for with a small `rtol`, where Dopri8's order pays (docs/devdocs/solvers.md, Work
+    and precision).
 
     **Arguments:** `solver`: "auto", a name, or a Diffrax solver; `linearised`: whether the flow has a linearisation;
-    `is_stiff`: whether its rates spread with the spectrum of the Gram matrix; `rtol`: the run's, None for the solver's own;
+    `is_stiff`: whether its rates spread with the spectrum of the Gram matrix; `rtol`: of the run;
     `stiffness`: gives the largest rate times the length of the run, None where the end is not known or where an explicit
-    step would need the Gram matrix too.
+    step would need the Gram matrix too; `few_weights`: the number of weights P where `are_few_weights` says so and the flow
+    has a derivative; None elsewhere.
 
     **Raises:** `ConfigError` as `check_solver` does, and for a solver that needs a linearisation the flow has not.
     """
@@ -93,7 +104,11 @@ def choose_solver(
         folds = stiffness()
         if folds is not None and folds <= _EXPLICIT_SPAN:
             return _named("tsit5", f"the fastest mode decays by no more than exp(-{folds:.2g}) in the run")
-        if not is_stiff and rtol is not None and rtol <= _TIGHT_RTOL:
+        if few_weights is not None:
+            return _named(
+                "exponential_rosenbrock", f"{few_weights} weights for more outputs: the whole Jacobian is cheap"
+            )
+        if not is_stiff and rtol <= _TIGHT_RTOL:
             return _named("dopri8", "the flow is not stiff and the tolerance is tight")
         return _named("exponential", "no step size is limited by stiffness")
     if isinstance(solver, str):
@@ -110,9 +125,15 @@ def choose_solver(
     return choice
 
 
+def are_few_weights(weights: int, outputs: int) -> bool:
+    """Whether the whole Jacobian of a velocity is asked for and cheap: P = `weights` is at most 50, below NC = `outputs`, and
+    P (NC)^2 at most 2^26."""
+    return weights <= FEW_WEIGHTS and weights < outputs and weights * outputs**2 <= _MOST_ENTRIES
+
+
 def stages_per_step(solver: diffrax.AbstractAdaptiveSolver) -> int | None:
     """Velocity evaluations a step takes, counting one that it shares with the step before; None where it is not fixed."""
-    if isinstance(solver, ExponentialRungeKutta):
+    if isinstance(solver, ExponentialRungeKutta | ExponentialRosenbrock):
         return 4
     if not isinstance(solver, diffrax.AbstractERK) or not isinstance(solver.tableau, diffrax.ButcherTableau):
         return None
@@ -124,7 +145,8 @@ def _named(name: str, reason: str) -> SolverChoice:
 
 
 def _choice(solver: diffrax.AbstractAdaptiveSolver, name: str, reason: str) -> SolverChoice:
-    rtol = _EXPONENTIAL_RTOL if isinstance(solver, ExponentialRungeKutta) else _OTHER_RTOL
     if solver.term_structure is LinearisedTerm:
-        return SolverChoice(solver, name, reason, rtol, *_UNLIMITED_GROWTH, _ANTICIPATION)
-    return SolverChoice(solver, name, reason, rtol, *_LIMITED_GROWTH, 0.0)
+        # With the whole Jacobian the error rises and falls from step to step; to follow its trend costs rejections.
+        anticipation = 0.0 if isinstance(solver, ExponentialRosenbrock) else _ANTICIPATION
+        return SolverChoice(solver, name, reason, *_UNLIMITED_GROWTH, anticipation)
+    return SolverChoice(solver, name, reason, *_LIMITED_GROWTH, 0.0)

@@ -5,16 +5,17 @@ from typing import Any, ClassVar
 import diffrax
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import PyTree
 
-from .._core import tree_add_scaled, tree_scale, tree_subtract
+from .._core import tree_add_scaled, tree_scale
 from ..geometry import Decomposition, Linearisation
 from ._exponential_interpolation import ExponentialInterpolation, Packed, StepPath
+from ._linearised import AbstractLinearisedSolver, remainder_at
 from ._reduced import ReducedVector, apply_functions, combination, reduce
-from ._term import LinearisedTerm, unwrap
+from ._term import LinearisedTerm
 
 
-class ExponentialRungeKutta(diffrax.AbstractAdaptiveSolver):
+class ExponentialRungeKutta(AbstractLinearisedSolver):
     """Krogstad's exponential Runge-Kutta method of order 4, linearised anew at each step with the flow's low-rank W.
 
     With F the vector field, D_i = F(t_i, U_i) - F(t_n, w_n) - W (U_i - w_n), z = h W:
@@ -41,7 +42,6 @@ class ExponentialRungeKutta(diffrax.AbstractAdaptiveSolver):
     are integrated exponentially, and the rest explicitly.
     """
 
-    term_structure: ClassVar = LinearisedTerm
     interpolation_cls: ClassVar = ExponentialInterpolation
 
     decomposition: Decomposition = Decomposition()
@@ -58,11 +58,10 @@ class ExponentialRungeKutta(diffrax.AbstractAdaptiveSolver):
         """The vector field."""
         return terms.vf(t0, y0, args)
 
-    def step(
-        self, terms: Any, t0: Any, t1: Any, y0: PyTree, args: Any, solver_state: None, made_jump: Any
-    ) -> tuple[PyTree, PyTree, dict[str, Any], None, diffrax.RESULTS]:
-        """One step from t0 to t1."""
-        terms = unwrap(terms)
+    def linearised_step(
+        self, terms: LinearisedTerm, t0: Any, t1: Any, y0: PyTree, args: Any, solver_state: None, made_jump: Any
+    ) -> tuple[tuple[PyTree, PyTree, dict[str, Any], None, diffrax.RESULTS], Linearisation]:
+        """One step from t0 to t1, and its linearisation."""
         weights, integrals = terms.split(y0)
         length = t1 - t0
         half = length / 2
@@ -93,19 +92,4 @@ class ExponentialRungeKutta(diffrax.AbstractAdaptiveSolver):
         y1 = terms.join(tree_add_scaled(weights, length, increment), path.integrate(integrals, length, length))
         y_error = terms.join(tree_scale(length, error), jax.tree.map(jnp.zeros_like, integrals))
         dense_info = {"y0": y0, "path": Packed(path)}
-        return y1, y_error, dense_info, None, diffrax.RESULTS.successful
-
-
-def remainder_at(
-    terms: LinearisedTerm, linearisation: Linearisation, time: Any, point: PyTree, amplitudes: Float[Array, " rank"]
-) -> ReducedVector:
-    """D = F(point) - F(w_n) - W (point - w_n), given the amplitudes of point - w_n.
-
-    Written as -(J_point - J)^T a_point + J^T (a_n - a_point + L Rt J (point - w_n)): the first term is exactly zero for a
-    model that is linear in its weights, instead of a difference of large numbers times a step that may be 1e12 long.
-    """
-    tangent, coefficients = terms.direction(time, point)
-    flat = coefficients.reshape(-1)
-    rest = tree_subtract(linearisation.pull(flat), tangent.vjp(coefficients))
-    start = linearisation.direction.coefficients.reshape(-1)
-    return reduce(linearisation, rest, start - flat + linearisation.left @ amplitudes)
+        return (y1, y_error, dense_info, None, diffrax.RESULTS.successful), linearisation

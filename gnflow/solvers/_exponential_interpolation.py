@@ -56,16 +56,27 @@ class StepPath(eqx.Module):
         if self.integrands is None or not integrals:
             return integrals
         integrands = self.integrands
-        fastest = jnp.maximum(jnp.max(self.linearisation.rates), jnp.finfo(jnp.float64).tiny)
-        upper = jnp.log1p(span * fastest)
-        logarithms = upper * jnp.asarray(_NODES + 1) / 2
-        measures = upper * jnp.asarray(_WEIGHTS) / 2 * jnp.exp(logarithms) / fastest
-        rates = jax.lax.map(lambda u: integrands(self._velocity(jnp.expm1(u) / fastest, length)), logarithms)
-        return {name: value + jnp.dot(measures, rates[name]) for name, value in integrals.items()}
+        fastest = jnp.max(self.linearisation.rates)
+        return add_integrals(integrals, lambda s: integrands(self._velocity(s, length)), span, fastest)
+
+
+def add_integrals(
+    integrals: dict[str, Array],
+    rates_at: Callable[[Float[Array, ""]], dict[str, Array]],
+    span: Float[Array, ""],
+    fastest: Float[Array, ""],
+) -> dict[str, Array]:
+    """`integrals` plus those of their rates of change from 0 to `span`, by quadrature in log(1 + s fastest)."""
+    fastest = jnp.maximum(fastest, jnp.finfo(jnp.float64).tiny)
+    upper = jnp.log1p(span * fastest)
+    logarithms = upper * jnp.asarray(_NODES + 1) / 2
+    measures = upper * jnp.asarray(_WEIGHTS) / 2 * jnp.exp(logarithms) / fastest
+    rates = jax.lax.map(lambda u: rates_at(jnp.expm1(u) / fastest), logarithms)
+    return {name: value + jnp.dot(measures, rates[name]) for name, value in integrals.items()}
 
 
 class Packed(eqx.Module):
-    """A tree as Diffrax can keep it from step to step: its arrays as float64, the rest as part of the structure.
+    """A tree as Diffrax can keep it from step to step: its arrays as float64 or complex, the rest as part of the structure.
 
     Diffrax fills the slots of steps not taken with inf, which integers and booleans (in a model's structure, in how a
     direction was solved for) do not have. Integers come back exact up to 2^53.
@@ -79,7 +90,7 @@ class Packed(eqx.Module):
     def __init__(self, tree: PyTree):
         leaves, self.structure = jax.tree.flatten(tree)
         arrays = [leaf for leaf in leaves if eqx.is_array(leaf)]
-        self.arrays = tuple(array.astype(jnp.float64) for array in arrays)
+        self.arrays = tuple(array if jnp.iscomplexobj(array) else array.astype(jnp.float64) for array in arrays)
         self.dtypes = tuple(array.dtype for array in arrays)
         self.rest = tuple(None if eqx.is_array(leaf) else leaf for leaf in leaves)
 

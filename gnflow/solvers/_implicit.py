@@ -10,12 +10,13 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._core import tree_add_scaled, tree_rms, tree_subtract
 from ..geometry import Decomposition, Linearisation
+from ._linearised import AbstractLinearisedSolver
 from ._term import LinearisedTerm, unwrap
 
 _MAX_ITERATIONS = 12
 
 
-class LowRankKvaerno5(diffrax.AbstractAdaptiveSolver):
+class LowRankKvaerno5(AbstractLinearisedSolver):
     """Diffrax's Kvaerno5 (order 5, L-stable, embedded order 4) for flows, in O(N M + NC^2) memory.
 
     Its stages are solved by a chord method with I - gamma h W in place of the Jacobian, inverted in NC dimensions (Woodbury).
@@ -26,14 +27,13 @@ class LowRankKvaerno5(diffrax.AbstractAdaptiveSolver):
     velocity at which its iteration ends, relative to that velocity.
     """
 
-    term_structure: ClassVar = LinearisedTerm
     interpolation_cls: ClassVar = diffrax.Kvaerno5.interpolation_cls
 
     decomposition: Decomposition = Decomposition()
     iteration_rtol: float = 1e-6
 
-    def _inner(self, terms: Any) -> diffrax.Kvaerno5:
-        root_finder = LowRankChord(terms=unwrap(terms), decomposition=self.decomposition, rtol=self.iteration_rtol)
+    def _inner(self, terms: LinearisedTerm, linearisation: Linearisation | None = None) -> diffrax.Kvaerno5:
+        root_finder = LowRankChord(terms=terms, linearisation=linearisation, rtol=self.iteration_rtol)
         return diffrax.Kvaerno5(root_finder=root_finder, root_find_max_steps=_MAX_ITERATIONS)
 
     def order(self, terms: Any) -> int:
@@ -42,17 +42,19 @@ class LowRankKvaerno5(diffrax.AbstractAdaptiveSolver):
 
     def init(self, terms: Any, t0: Any, t1: Any, y0: PyTree, args: Any) -> Any:
         """The vector field at the start, which each step hands to the next."""
-        return self._inner(terms).init(terms, t0, t1, y0, args)
+        return self._inner(unwrap(terms)).init(terms, t0, t1, y0, args)
 
     def func(self, terms: Any, t0: Any, y0: PyTree, args: Any) -> PyTree:
         """The vector field."""
         return terms.vf(t0, y0, args)
 
-    def step(
-        self, terms: Any, t0: Any, t1: Any, y0: PyTree, args: Any, solver_state: Any, made_jump: Any
-    ) -> tuple[PyTree, PyTree, dict[str, Any], Any, diffrax.RESULTS]:
-        """One step from t0 to t1."""
-        return self._inner(terms).step(terms, t0, t1, y0, args, solver_state, made_jump)
+    def linearised_step(
+        self, terms: LinearisedTerm, t0: Any, t1: Any, y0: PyTree, args: Any, solver_state: Any, made_jump: Any
+    ) -> tuple[tuple[PyTree, PyTree, dict[str, Any], Any, diffrax.RESULTS], Linearisation]:
+        """One step from t0 to t1, and its linearisation."""
+        linearisation = terms.linearise(t0, terms.split(y0)[0], self.decomposition)
+        solver = self._inner(terms, linearisation)
+        return solver.step(terms, t0, t1, y0, args, solver_state, made_jump), linearisation
 
 
 class _ChordState(eqx.Module):
@@ -70,11 +72,12 @@ class LowRankChord(optx.AbstractRootFinder):
 
         (I - c W)^(-1) x = x - c J^T L diag(1/(1 + c beta)) Rt J x,   c = gamma h.
 
-    **Arguments:** `terms`: the term that is integrated; `decomposition`; `rtol`: where to stop, relative to the velocity.
+    **Arguments:** `terms`: the term that is integrated; `linearisation`: W, at the start of the step; `rtol`: where to stop,
+    relative to the velocity.
     """
 
     terms: LinearisedTerm
-    decomposition: Decomposition
+    linearisation: Linearisation | None
     rtol: float
     atol: float = 1e-30
     norm: Any = eqx.field(static=True, default=optx.rms_norm)
@@ -82,14 +85,13 @@ class LowRankChord(optx.AbstractRootFinder):
     def init(
         self, fn: Any, y: PyTree, args: Any, options: dict[str, Any], f_struct: Any, aux_struct: Any, tags: frozenset
     ) -> _ChordState:
-        """Linearise at the first iterate of the first implicit stage; Diffrax hands the state to the stages after it."""
+        """The first implicit stage's; Diffrax hands the state to the stages after it."""
         if "init_state" in options:
             return options["init_state"]
-        _, diagonal, _, prod, time, partial, _, control = args
-        point = tree_add_scaled(partial, diagonal, prod(y, control))
-        linearisation = self.terms.linearise(time, self.terms.split(point)[0], self.decomposition)
+        assert self.linearisation is not None
+        _, diagonal, _, _, _, _, _, control = args
         infinite = jnp.asarray(jnp.inf)
-        return _ChordState(linearisation, jnp.asarray(diagonal * control), infinite, infinite, jnp.asarray(0))
+        return _ChordState(self.linearisation, jnp.asarray(diagonal * control), infinite, infinite, jnp.asarray(0))
 
     def step(
         self, fn: Any, y: PyTree, args: Any, options: dict[str, Any], state: _ChordState, tags: frozenset

@@ -1,24 +1,24 @@
-"""The phi-functions of exponential integrators on the negative half-line."""
+"""The phi-functions of exponential integrators."""
 
 import math
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Inexact
 
-# Beyond -2 the recurrence loses at most a digit; up to there the Taylor series needs 25 terms for all digits.
-_SWITCH = -2.0
+# Beyond |z| = 2 the recurrence loses at most a digit; up to there the Taylor series needs 25 terms for all digits.
+_SWITCH = 2.0
 _TERMS = 25
 
 
-def phi_functions(z: Float[Array, "..."], highest: int) -> list[Float[Array, "..."]]:
-    """[phi_0(z), ..., phi_highest(z)] for z <= 0, elementwise, each to about machine precision.
+def phi_functions(z: Inexact[Array, "..."], highest: int) -> list[Inexact[Array, "..."]]:
+    """[phi_0(z), ..., phi_highest(z)] for real or complex z, elementwise, each to about machine precision.
 
-    phi_0 = exp and phi_(k+1)(z) = (phi_k(z) - 1/k!)/z, so that phi_k(0) = 1/k!, phi_k is positive and increasing, and
-    phi_k(z) -> -1/((k - 1)! z) as z -> -infinity. Source: Hochbruck and Ostermann, "Exponential integrators", Acta
-    Numerica 2010, equation (2.10); the recurrence cancels near 0, where the Taylor series stands in for it.
+    phi_0 = exp and phi_(k+1)(z) = (phi_k(z) - 1/k!)/z, so that phi_k(0) = 1/k!, phi_k is positive and increasing on the
+    real line, and phi_k(z) -> -1/((k - 1)! z) as z -> -infinity. Source: Hochbruck and Ostermann, "Exponential integrators",
+    Acta Numerica 2010, equation (2.10); the recurrence cancels near 0, where the Taylor series stands in for it.
     """
-    near = z > _SWITCH
-    inside, outside = jnp.where(near, z, 0.0), jnp.where(near, _SWITCH, z)
+    near = jnp.abs(z) < _SWITCH
+    inside, outside = jnp.where(near, z, 0.0), jnp.where(near, -_SWITCH, z)
     series = jnp.zeros_like(z)
     for power in reversed(range(_TERMS)):
         series = series * inside + 1.0 / math.factorial(power + highest)

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from .._core import tree_norm, tree_size, tree_subtract
+from .._core import tree_norm, tree_subtract
 from ..flows import GaussNewtonFlow, GradientFlow
 from ..geometry import FisherMetric, HessianMetric, IdentityMetric
 from ..geometry.damping import AbstractDamping, Constant, Exponential, SmallestEigenvalue
@@ -15,9 +15,12 @@ from ._base import AbstractTheorem, Conclusion, Hypotheses
 from ._certificate import Curves
 from ._check import Check
 from ._claim import Claim, worst_claim
+from ._continuity import continuity
 from ._evidence import Evidence
 from ._feature_gram import GramSpectrum, start_spectrum
+from ._integration_error import num_steps, weight_step_error
 from ._lipschitz import LipschitzBound, consistent_radius
+from ._reruns import matching
 from ._solve_accuracy import solve_accuracy, solves_iteratively
 
 _EPSILON = float(np.finfo(np.float64).eps)
@@ -102,12 +105,14 @@ class APriori(AbstractTheorem):
                 remark=lipschitz.method,
             )
         )
+        if not lipschitz.rigorous:  # an estimate may have missed a jump
+            checks.append(continuity(evidence))
         constants |= {"K": value, "R": radius, **lipschitz.constants}
-        if not checks[-1].met:
+        if not all(check.met for check in checks):
             return Hypotheses(tuple(checks), constants)
         regime = _regime(evidence, spectrum, lipschitz, radius)
         checks += _flow_checks(evidence, spectrum, regime, start)
-        excess = float(np.exp(evidence.log_excess[0]))
+        excess = float(evidence.system.train_loss(evidence.start)) - evidence.minimum
         length = path_bound(regime, constants["lambda"], excess)
         checks.append(
             Check(
@@ -138,7 +143,7 @@ class APriori(AbstractTheorem):
         return Hypotheses(tuple(checks), constants)
 
     def conclusion(self, evidence: Evidence, hypotheses: Hypotheses) -> Conclusion:
-        """The loss at every saved time against both rates, the weights at the end against the ball and the path's length."""
+        """The loss at every measured time against both rates, the weights at the end against the ball and the path's length."""
         rate, sharper = hypotheses.constants["r"], hypotheses.constants["r on the smaller ball"]
         length = hypotheses.constants["length of the path, bound on the smaller ball"]
         claims = [*_decay("L_t - L* <= (L_0 - L*) exp(-r t)", evidence, rate)]
@@ -223,36 +228,34 @@ def _flow_checks(evidence: Evidence, spectrum: GramSpectrum, regime: Regime, sta
 
 
 def _decay(name: str, evidence: Evidence, rate: float) -> list[Claim]:
-    """log(L_0 - L*) - log(L_t - L*) >= r t at every saved time but the first."""
+    """log(L_0 - L*) - log(L_t - L*) >= r t at every measured time but the first."""
     logs = evidence.log_excess
-    # Where the record is at the infimum there is nothing to show.
+    # Where the loss is at the infimum there is nothing to show.
     places = [index for index in range(1, len(logs)) if np.isfinite(logs[index])]
     if not places:
         return []
-    # Errors are known at chosen times and grow: at the next chosen time they are at least what they are here.
-    following = np.searchsorted(evidence.chosen, places)
-    tolerance = evidence.tolerance[following] + evidence.rounding[places]
-    error_bound = np.maximum(tolerance, evidence.error_bound[following] + evidence.rounding[places])
+    tolerance = evidence.tolerance[places]
+    error_bound = np.maximum(tolerance, evidence.error_bound[places])
     fallen, bound = logs[0] - logs[places], rate * evidence.times[places]
-    resolution = _LOSS_RESOLUTION * np.maximum(bound, 1.0)
+    resolution = _LOSS_RESOLUTION * bound
     where = [f"at t = {evidence.times[index]:.4g}" for index in places]
     return [worst_claim(name, fallen, bound, fallen - bound, tolerance, error_bound, resolution, where)]
 
 
 def _movement(evidence: Evidence, radius: float, length: float, rate: float) -> list[Claim]:
     """||w_T - w_0|| <= R, and <= the length that the path can have had until T; the path's length too where it was recorded."""
-    settings, steps = evidence.trajectory.settings, max(evidence.trajectory.stats["num_accepted_steps"], 1)
-    distance = float(tree_norm(tree_subtract(evidence.end, evidence.start)))
-    size = float(tree_norm(evidence.end))
+    settings, steps = evidence.flow_run.settings, num_steps(evidence)
+    distance = float(tree_norm(tree_subtract(evidence.flow_end, evidence.start)))
+    size = float(tree_norm(evidence.flow_end))
     # What the solver promises of the weights: rtol of their norm, and atol of each, for each step (docs/theory.md).
-    entries = tree_size(evidence.end)
-    worst = 2 * steps * (settings["rtol"] * size + settings["atol"] * entries**0.5) + 10 * _EPSILON * size
-    second, error = evidence.second_run, worst
-    if second is not None:
+    worst = 2 * steps * weight_step_error(evidence) + 10 * _EPSILON * size
+    error = worst
+    if evidence.replicated_end is not None:
         # As of the loss: twice the difference to the looser run, at most what is promised.
-        again = evidence.system.weights(second.model)
-        measured = 2 * float(tree_norm(tree_subtract(evidence.end, again))) + 10 * _EPSILON * size
-        error = min(measured, worst)
+        measured = (
+            2 * float(tree_norm(tree_subtract(evidence.flow_end, evidence.replicated_end))) + 10 * _EPSILON * size
+        )
+        error, worst = min(measured, worst), max(measured, worst)
     reached = length * -np.expm1(-rate * evidence.times / 2)
     end = f"at t = {evidence.times[-1]:.4g}"
     claims = [
@@ -263,14 +266,33 @@ def _movement(evidence: Evidence, radius: float, length: float, rate: float) -> 
         )
         if math.isfinite(bound)  # R = inf, of a model linear in its weights, claims nothing
     ]
-    if "path_length" in evidence.trajectory.data:
-        path = evidence.trajectory.data["path_length"].to_numpy()[1:]
+    if "path_length" in evidence.flow_run.data:
+        path = evidence.flow_run.data["path_length"].to_numpy()[1:]
         bound, where = reached[1:], [f"at t = {time:.4g}" for time in evidence.times[1:]]
         tolerance, error_bound = error + settings["rtol"] * path, worst + 2 * settings["rtol"] * steps * path
         resolution = _DISTANCE_RESOLUTION * bound
         name = "int ||w'|| <= bound of the path"
         claims.append(worst_claim(name, path, bound, bound - path, tolerance, error_bound, resolution, where))
+        claims.append(_recorded_path(evidence))
     return claims
+
+
+def _recorded_path(evidence: Evidence) -> Claim:
+    """The path's length as recorded against the reference's, relative to the whole of it."""
+    flow = evidence.flow_run.data["path_length"].to_numpy()
+    at = matching(evidence.recorded_times, evidence.times)
+    off = np.abs(evidence.trajectory.data["path_length"].to_numpy() - flow[at]) / max(flow[-1], np.finfo(float).tiny)
+    # What an honest run is off by, as the replicate was; and what the recorded settings cannot say is beyond five times that.
+    error = np.zeros(len(off))
+    if evidence.replicate is not None and "path_length" in evidence.replicate.data:
+        index, own = evidence.common
+        again = evidence.replicate.data["path_length"].to_numpy()[own]
+        error = evidence.growing(np.abs(again - flow[index]))[at] / max(flow[-1], np.finfo(float).tiny)
+    tolerance = 2 * error + 1e-6
+    where = [f"at t = {time:.4g}" for time in evidence.recorded_times]
+    name = "the recorded path length is that of a rerun (relative)"
+    resolution = np.full(len(off), _DISTANCE_RESOLUTION)
+    return worst_claim(name, off, np.zeros(len(off)), -off, tolerance, 5 * tolerance, resolution, where, every=True)
 
 
 def _curves(evidence: Evidence, rate: float) -> tuple[Curves, ...]:

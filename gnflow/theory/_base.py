@@ -3,12 +3,13 @@
 import abc
 import dataclasses
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from ._certificate import Certificate, Curves
 from ._check import Check
 from ._claim import Claim
 from ._evidence import Evidence
+from ._record import record_claims, record_facts, start_claims, what_is_compared
 from ._verdict import Verdict
 
 _TINY = 1e-300
@@ -35,14 +36,16 @@ class AbstractTheorem(abc.ABC):
     """A theorem that can be checked on a run. Subclasses are frozen dataclasses whose fields are its parameters.
 
     **Attributes:** `name`: what tables call it; `statement`: a sentence; `reference`: paper and number, and the page with
-    the proof; `own_runs`: whether checking it takes further runs beyond the evidence's second one; such a theorem is checked
-    where it is asked for by name.
+    the proof; `own_runs`: whether checking it takes further runs beyond the evidence's two; such a theorem is checked
+    where it is asked for by name; `about`: what of the record is part of the claim, and so compared: the whole "run", its
+    "start", or nothing but the "parts" that it was made of.
     """
 
     name: ClassVar[str]
     statement: ClassVar[str]
     reference: ClassVar[str]
     own_runs: ClassVar[bool] = False
+    about: ClassVar[Literal["run", "start", "parts"]] = "run"
 
     @abc.abstractmethod
     def hypotheses(self, evidence: Evidence) -> Hypotheses:
@@ -53,23 +56,54 @@ class AbstractTheorem(abc.ABC):
         """Prediction against observation; called only where every hypothesis is met."""
 
     def certify(self, evidence: Evidence) -> Certificate:
-        """Check the theorem on a run."""
+        """Check the theorem on a run, and that the record is one of this flow."""
+        run_over_time = self.about == "run" and evidence.is_continuous
         hypotheses = self.hypotheses(evidence)
+        if run_over_time and not any(check.met is False for check in hypotheses.checks):
+            facts = record_facts(evidence)
+            sound = all(check.met for check in facts)
+            again = (evidence.repeated(),) if sound and all(check.met for check in hypotheses.checks) else ()
+            checks = {check.name: check for check in (*facts, *hypotheses.checks, *again)}
+            hypotheses = dataclasses.replace(hypotheses, checks=tuple(checks.values()))
         failed = [check for check in hypotheses.checks if check.met is False]
         unclear = [check for check in hypotheses.checks if check.met is None]
         if failed:
             return self._certificate(Verdict.ASSUMPTIONS_NOT_MET, _why(failed[0]), hypotheses)
         if unclear:
-            return self._certificate(Verdict.UNDECIDED, f"the error leaves open whether {unclear[0].name}", hypotheses)
+            remark = f" ({unclear[0].remark})" if unclear[0].remark else ""
+            reason = f"the error leaves open whether {unclear[0].name}{remark}"
+            return self._certificate(Verdict.UNDECIDED, reason, hypotheses)
         conclusion = self.conclusion(evidence, hypotheses)
         verdict, reason = _verdict_of(conclusion.claims)
+        record, compared = self._of_the_record(evidence)
+        if record:
+            verdict, reason = _worse((verdict, reason), _verdict_of(record))
         estimates = [check.name for check in hypotheses.checks if not check.rigorous]
         if estimates and verdict != Verdict.UNDECIDED:
             reason += f" (hypotheses known by estimates, not bounds: {'; '.join(estimates)})"
-        return self._certificate(verdict, reason, hypotheses, conclusion)
+        return self._certificate(verdict, reason, hypotheses, conclusion, record, compared)
+
+    def _of_the_record(self, evidence: Evidence) -> tuple[tuple[Claim, ...], str]:
+        """What shows that the record is what it says, as far as the theorem is about it; and a sentence on how far that is."""
+        if self.about == "run":
+            return record_claims(evidence), what_is_compared(evidence)
+        if self.about == "start":
+            return start_claims(
+                evidence
+            ), "Certified: the first weights and losses. Not certified: the rest of the record."
+        return (
+            (),
+            "Certified: problem, model at the start and flow. Not certified: the record, of which only its end is read.",
+        )
 
     def _certificate(
-        self, verdict: Verdict, reason: str, hypotheses: Hypotheses, conclusion: Conclusion | None = None
+        self,
+        verdict: Verdict,
+        reason: str,
+        hypotheses: Hypotheses,
+        conclusion: Conclusion | None = None,
+        record: tuple[Claim, ...] = (),
+        compared: str = "",
     ) -> Certificate:
         conclusion = Conclusion(()) if conclusion is None else conclusion
         return Certificate(
@@ -82,6 +116,8 @@ class AbstractTheorem(abc.ABC):
             claims=conclusion.claims,
             constants={**hypotheses.constants, **conclusion.constants},
             curves=conclusion.curves,
+            record=record,
+            compared=compared,
         )
 
 
@@ -91,6 +127,12 @@ def _why(check: Check) -> str:
     return f"not met: {check.name}{numbers}{remark}"
 
 
+def _worse(*found: tuple[Verdict, str]) -> tuple[Verdict, str]:
+    """The first of the verdicts that is the worst."""
+    order = (Verdict.VIOLATED, Verdict.UNDECIDED, Verdict.HOLDS)
+    return min(found, key=lambda one: order.index(one[0]))
+
+
 def _verdict_of(claims: tuple[Claim, ...]) -> tuple[Verdict, str]:
     """The worst verdict of the claims, and the sentence that says which claim gave it."""
     for verdict in (Verdict.VIOLATED, Verdict.UNDECIDED):
@@ -98,9 +140,10 @@ def _verdict_of(claims: tuple[Claim, ...]) -> tuple[Verdict, str]:
             if claim.verdict == verdict:
                 where = f" {claim.where}" if claim.where else ""
                 numbers = f"slack {claim.slack:.3g}, error {claim.tolerance:.3g}, at most {claim.error_bound:.3g}"
-                return verdict, f"{claim.name}: {numbers}{where}"
+                beyond = ": an error beyond what it tests" if claim.is_silent else ""
+                return verdict, f"{claim.name}: {numbers}{where}{beyond}"
     if not claims:
         return Verdict.UNDECIDED, "the run gives nothing to compare"
     closest = min(claims, key=lambda claim: claim.slack / max(claim.error_bound, _TINY))
-    numbers = f"slack {closest.slack:.3g}, error {closest.tolerance:.3g}"
+    numbers = f"slack {closest.slack:.3g}, error {closest.tolerance:.3g}, slack/error {closest.slack_over_error:.3g}"
     return Verdict.HOLDS, f"{len(claims)} conclusions; closest to its bound: {closest.name}, {numbers}"

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -38,8 +39,8 @@ class Certificate:
 
     **Attributes:** `theorem`: its short name; `statement`: what it says, in a sentence; `reference`: paper and number, or
     the page of docs/theorems with the proof; `verdict` and `reason`; `checks`: the hypotheses; `claims`: the conclusions
-    (empty where a hypothesis fails: then nothing is claimed); `constants`: every constant by name; `curves`: what `plot`
-    draws.
+    (empty where a hypothesis fails: then nothing is claimed); `constants`: every constant by name; `curves`: what `plot` draws;
+    `record`: the comparisons that show the record to be a run of its flow; `compared`: what of the record is certified.
     """
 
     theorem: str
@@ -51,19 +52,29 @@ class Certificate:
     claims: tuple[Claim, ...]
     constants: Mapping[str, float]
     curves: tuple[Curves, ...] = ()
+    record: tuple[Claim, ...] = ()
+    compared: str = ""
 
     def __str__(self) -> str:
-        """Verdict, hypotheses, conclusions and constants as aligned text."""
-        lines = [f"{self.theorem}: {self.verdict}", f"  {self.statement}", f"  {self.reference}", f"  {self.reason}"]
-        tables = ((_CHECK_HEADING, self._check_rows()), (_CLAIM_HEADING, self._claim_rows()))
-        for heading, rows in tables:
+        """Verdict, hypotheses, conclusions and constants in 80 columns: a line of words, and one of numbers below it."""
+        lines = [f"{self.theorem}: {self.verdict}"]
+        lines += [
+            line for text in (self.statement, self.reference, self.reason, self.compared) for line in _wrapped(text)
+        ]
+        tables = (
+            ("hypotheses", _SHORT_CHECK_HEADING, self._short_check_rows()),
+            ("conclusions", _SHORT_CLAIM_HEADING, _short_claim_rows(self.claims)),
+            ("the record", _SHORT_CLAIM_HEADING, _short_claim_rows(self.record)),
+        )
+        for title, heading, rows in tables:
             if rows:
-                lines += ["", *("  " + line for line in aligned_columns([heading, *rows]))]
+                columns = aligned_columns([heading, *(numbers for _, numbers in rows)])
+                lines += ["", f"  {title}", f"    {columns[0]}"]
+                for (words, _), numbers in zip(rows, columns[1:], strict=True):
+                    lines += [*_wrapped(words), f"    {numbers}"]
         if self.constants:
-            lines += [
-                "",
-                *("  " + line for line in aligned_columns([(n, _number(v)) for n, v in self.constants.items()])),
-            ]
+            lines += ["", "  constants"]
+            lines += [f"  {_number(value):<14}{name}" for name, value in self.constants.items()]
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
@@ -74,8 +85,10 @@ class Certificate:
             "reference": self.reference,
             "verdict": str(self.verdict),
             "reason": self.reason,
+            "compared": self.compared,
             "checks": [_plain(dataclasses.asdict(c) | {"slack": c.slack, "met": c.met}) for c in self.checks],
-            "claims": [_plain(dataclasses.asdict(c) | {"verdict": str(c.verdict)}) for c in self.claims],
+            "claims": [_claim_record(claim) for claim in self.claims],
+            "record": [_claim_record(claim) for claim in self.record],
             "constants": _plain(dict(self.constants)),
         }
 
@@ -86,10 +99,13 @@ class Certificate:
     def to_markdown(self) -> str:
         """A section with a table of hypotheses and one of conclusions."""
         parts = [f"### {self.theorem}: {self.verdict}", f"{self.statement} ({self.reference})", self.reason]
+        if self.compared:
+            parts.append(self.compared)
         if self.checks:
             parts.append(_markdown_table(_CHECK_HEADING, self._check_rows()))
-        if self.claims:
-            parts.append(_markdown_table(_CLAIM_HEADING, self._claim_rows()))
+        for claims in (self.claims, self.record):
+            if claims:
+                parts.append(_markdown_table(_CLAIM_HEADING, _claim_rows(claims)))
         if self.constants:
             parts.append(_markdown_table(("constant", "value"), [(n, _number(v)) for n, v in self.constants.items()]))
         return "\n\n".join(parts) + "\n"
@@ -117,20 +133,9 @@ class Certificate:
             for check in self.checks
         ]
 
-    def _claim_rows(self) -> list[tuple[str, ...]]:
-        return [
-            (
-                claim.name,
-                _number(claim.observed),
-                _number(claim.bound),
-                _number(claim.slack),
-                _number(claim.tolerance),
-                _number(claim.error_bound),
-                str(claim.verdict),
-                claim.where,
-            )
-            for claim in self.claims
-        ]
+    def _short_check_rows(self) -> list[tuple[str, tuple[str, ...]]]:
+        rows = self._check_rows()
+        return [(f"{name} ({remark})" if remark else name, tuple(numbers)) for name, *numbers, remark in rows]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,11 +182,63 @@ class Certificates(Sequence[Certificate]):
 
 
 _CHECK_HEADING = ("hypothesis", "value", "", "threshold", "slack", "error", "kind", "met", "remark")
-_CLAIM_HEADING = ("conclusion", "observed", "bound", "slack", "tolerance", "error bound", "verdict", "where")
+_CLAIM_HEADING = (
+    "conclusion",
+    "observed",
+    "bound",
+    "slack",
+    "error",
+    "slack/error",
+    "error at worst",
+    "could fail",
+    "verdict",
+    "where",
+)
+_SHORT_CHECK_HEADING = ("value", "", "threshold", "slack", "error", "kind", "met")
+_SHORT_CLAIM_HEADING = ("observed", "bound", "slack", "error", "slack/error", "verdict")
+_WIDTH = 80
+
+
+def _claim_rows(claims: Sequence[Claim]) -> list[tuple[str, ...]]:
+    return [
+        (
+            claim.name,
+            _number(claim.observed),
+            _number(claim.bound),
+            _number(claim.slack),
+            _number(claim.tolerance),
+            _number(claim.slack_over_error),
+            _number(claim.error_bound),
+            f"{claim.telling} of {claim.places}",
+            str(claim.verdict),
+            claim.where,
+        )
+        for claim in claims
+    ]
+
+
+def _short_claim_rows(claims: Sequence[Claim]) -> list[tuple[str, tuple[str, ...]]]:
+    rows = []
+    for claim in claims:
+        count = f"{claim.telling} of {claim.places} points could fail" if claim.places > 1 else ""
+        remark = ", ".join(part for part in (claim.where.strip(" ()"), count) if part)
+        numbers = (claim.observed, claim.bound, claim.slack, claim.tolerance, claim.slack_over_error)
+        words = f"{claim.name} ({remark})" if remark else claim.name
+        rows.append((words, (*(f"{number + 0.0:.4g}" for number in numbers), str(claim.verdict))))
+    return rows
+
+
+def _claim_record(claim: Claim) -> dict[str, Any]:
+    numbers = {"slack_over_error": claim.slack_over_error, "verdict": str(claim.verdict)}
+    return _plain(dataclasses.asdict(claim) | numbers)
 
 
 def _number(value: float) -> str:
-    return f"{value:.6g}" if math.isfinite(value) else str(value)
+    return f"{value + 0.0:.6g}" if math.isfinite(value) else str(value)  # no minus zero
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, _WIDTH, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
 
 
 def _markdown_table(heading: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

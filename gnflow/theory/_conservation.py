@@ -64,20 +64,23 @@ class Conservation(AbstractTheorem):
         if all(check.met for check in checks):
             # Of other flows nothing is known that says how errors of integration go on.
             kind = f"{type(flow).__name__}{' of this model' if isinstance(flow, DualGaussNewtonFlow) else ''}"
-            remark = "" if has_band(flow) else f"not for a {kind}"
-            checks.append(evidence.repeated(evidence.second_run if has_band(flow) else None, remark))
+            name = "it is known how errors of integration go on"
+            checks.append(Check.fact(name, has_band(flow), "" if has_band(flow) else f"not for a {kind}"))
+            if has_band(flow):
+                checks.append(evidence.repeated())
         return Hypotheses(tuple(checks), {"number of weights": float(every)})
 
     def conclusion(self, evidence: Evidence, hypotheses: Hypotheses) -> Conclusion:
-        """One claim for each hidden layer, between the first and the last weights."""
-        assert evidence.second_run is not None
-        trajectory = evidence.trajectory
-        whole = trajectory.initial_model.activation.name == "identity"
-        models = (trajectory.initial_model, trajectory.model, evidence.second_run.model)
+        """One claim for each hidden layer, between the first and the last weights of the reference."""
+        start, run, again = evidence.trajectory.initial_model, evidence.flow_run, evidence.replicate
+        whole = start.activation.name == "identity"
+        if again is None or evidence.replicated_end is None:
+            again = run
+        models = (start, run.model, again.model)
         claims, constants = [], {}
         layers = zip(*(_sides(model) for model in models), strict=True)
-        for layer, (start, end, again) in enumerate(layers, start=1):
-            claim, change = _claim(evidence, layer, start, end, again, whole)
+        for layer, (first, last, other) in enumerate(layers, start=1):
+            claim, change = _claim(evidence, layer, first, last, other, whole)
             claims.append(claim)
             constants[f"norm of the change of V^T V and of W~ W~^T, layer {layer}"] = change
         return Conclusion(tuple(claims), constants)
@@ -158,7 +161,7 @@ def _claim(
         0.0,
         -observed,
         tolerance,
-        promised + rounding / moved,
+        max(promised, spread**0.5 / moved) + rounding / moved,
         _RESOLUTION,
         "from start to end",
     )

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import equinox as eqx
 import jax
@@ -15,7 +15,7 @@ from .._core import ConfigError, require_positive_int, tree_add_scaled, tree_sca
 from ..flows import AbstractFlow, AbstractLinearisedFlow
 from ..geometry import Decomposition, SolveDiagnostics, System
 from ..problems import Problem
-from ..simulate import iterate, simulate
+from ..simulate import iterate, simulate_once
 from ._base import AbstractTheorem, Conclusion, Hypotheses
 from ._certificate import Curves
 from ._check import Check
@@ -67,6 +67,7 @@ class Discretisation(AbstractTheorem):
         "docs/theorems/discretisation.md, Theorem D1 to D3; Hairer, Norsett, Wanner I, Theorem II.8.1"
     )
     own_runs: ClassVar[bool] = True
+    about: ClassVar[Literal["run", "start", "parts"]] = "parts"
 
     halvings: int = 5
     step_size: float | None = None
@@ -94,7 +95,9 @@ class Discretisation(AbstractTheorem):
         trajectory = evidence.trajectory
         checks = [
             Check.fact("the run is a flow in continuous time", evidence.is_continuous),
-            Check.fact("the run has a length", len(evidence.times) > 1 and float(evidence.times[-1]) > 0),
+            Check.fact(
+                "the run has a length", len(evidence.recorded_times) > 1 and float(evidence.recorded_times[-1]) > 0
+            ),
             smoothness_check(trajectory.problem, trajectory.initial_model, trajectory.flow, self.smooth),
         ]
         switches = _switches(evidence)
@@ -115,7 +118,7 @@ class Discretisation(AbstractTheorem):
             )
         constants = {
             "end time T": steps.end,
-            "end time of the run": float(evidence.times[-1]),
+            "end time of the run": float(evidence.recorded_times[-1]),
             "largest step size": steps.largest,
             "finest step size": steps.sizes[-1],
         }
@@ -162,14 +165,17 @@ class Discretisation(AbstractTheorem):
             assert rate is not None
             largest = 2 * _PART_OF_STABLE / rate if rate > 0 else math.inf
         longest = largest * (self.max_steps // 2**self.halvings)
-        end = float(evidence.times[-1]) if self.end_time is None else self.end_time
+        end = float(evidence.recorded_times[-1]) if self.end_time is None else self.end_time
         if self.end_time is None and end > longest:
-            fallen = evidence.log_excess[0] - evidence.log_excess
+            fallen = evidence.recorded_log_excess[0] - evidence.recorded_log_excess
             later = np.flatnonzero(fallen >= 1)
             if len(later):
                 k = max(int(later[0]), 1)
                 part = (1 - fallen[k - 1]) / (fallen[k] - fallen[k - 1]) if np.isfinite(fallen[k]) else 1.0
-                end = float(evidence.times[k - 1] + part * (evidence.times[k] - evidence.times[k - 1]))
+                end = float(
+                    evidence.recorded_times[k - 1]
+                    + part * (evidence.recorded_times[k] - evidence.recorded_times[k - 1])
+                )
         end = min(end, longest)
         fewest = _FEWEST_STEPS if self.step_size is None else 1
         first = max(fewest, math.ceil(end / largest * (1 - 1e-12)))
@@ -267,7 +273,7 @@ class _Runs:
     def modified(self, step: float, order: int, rtol: float | None = None) -> np.ndarray:
         """The end of the modified equation's run; nan if it failed."""
         flow = ModifiedEquation(self.flow, step, order)
-        run = simulate(
+        run = simulate_once(
             self.problem,
             self.model,
             flow,
@@ -376,7 +382,7 @@ def _fastest_rate(evidence: Evidence) -> float | None:
     flow = evidence.flow
     if not isinstance(flow, AbstractLinearisedFlow):
         return None
-    ends = ((0.0, evidence.start), (float(evidence.times[-1]), evidence.end))
+    ends = ((0.0, evidence.start), (float(evidence.recorded_times[-1]), evidence.end))
     return max(float(_largest_rate(jnp.asarray(t), w, evidence.system, flow)) for t, w in ends)
 
 

@@ -19,6 +19,7 @@ from ..losses import SquaredLoss
 from ._base import AbstractTheorem, Conclusion, Hypotheses
 from ._check import Check
 from ._claim import Claim, worst_claim
+from ._continuity import continuity
 from ._evidence import Evidence
 
 # Iterations after which a direction is looked at, as far as the flow's own number goes.
@@ -27,7 +28,6 @@ _POWER_STEPS = 8
 _ROUNDING = 10 * np.finfo(float).eps
 _MOST_OUTPUTS = 4096  # NC up to which a dense matrix is formed
 _RESOLUTION = 1e-3  # of each claim's own unit: all are relative
-_LOSS_RESOLUTION = 0.1  # of log L: what the default tolerance lets tell
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,11 +58,12 @@ class DualDirections(AbstractTheorem):
         slope = _slope(evidence.system, evidence.start)
         checks.append(Check("||grad L|| > 0 at the start", slope, ">", 0.0))
         if evidence.is_continuous and slope > 0:
-            checks.append(evidence.repeated(evidence.second_run))
+            checks.append(continuity(evidence))
+            checks.append(evidence.repeated())
         return Hypotheses(tuple(checks), {"gamma": float(flow.gamma)})
 
     def conclusion(self, evidence: Evidence, hypotheses: Hypotheses) -> Conclusion:
-        """The directions at the first and the last weights, and the record of the loss."""
+        """The directions at the first and the last weights, and the loss along the reference."""
         flow, system = evidence.flow, evidence.system
         assert isinstance(flow, DualGaussNewtonFlow)
         ends = {"at the start": evidence.start, "at the end": evidence.end}
@@ -275,13 +276,12 @@ def _off_gauss_newton(flow: DualGaussNewtonFlow, system: System, weights: PyTree
 
 
 def _no_ascent(evidence: Evidence) -> Claim:
-    logs, times = evidence.log_excess[evidence.chosen], evidence.times[evidence.chosen]
+    logs, times = evidence.log_excess, evidence.times
     with np.errstate(invalid="ignore"):
         fallen = logs[:-1] - logs[1:]
         tolerance, error_bound = (one[:-1] + one[1:] for one in (evidence.tolerance, evidence.error_bound))
     where = [f"from t = {first:.4g} to {last:.4g}" for first, last in itertools.pairwise(times)]
     error_bound = np.maximum(tolerance, error_bound)
     name = "the loss does not rise: log L falls by at least 0"
-    return worst_claim(
-        name, fallen, np.zeros(len(fallen)), fallen, tolerance, error_bound, np.array(_LOSS_RESOLUTION), where
-    )
+    # Only a fall beyond the error shows that there was no rise.
+    return worst_claim(name, fallen, np.zeros(len(fallen)), fallen, tolerance, error_bound, np.array(0.0), where)

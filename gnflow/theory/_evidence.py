@@ -1,4 +1,4 @@
-"""What a run tells a theorem: its record, how accurate that is, and what a second run adds."""
+"""What a run tells a theorem: its record, and two runs of verify's own that tell what the flow does and how surely."""
 
 import functools
 from collections.abc import Callable, Hashable
@@ -8,21 +8,19 @@ import jax
 import numpy as np
 
 from .._core import ConfigError
-from ..flows import AbstractFlow
+from ..flows import AbstractFlow, ReversibleGaussNewtonFlow
 from ..geometry import System
-from ..metrics import AbstractMetric
-from ..simulate import Trajectory, simulate
-from ..solvers import solver_kinds
+from ..metrics import AbstractMetric, DirectionDiagnostics, PathLength
+from ..simulate import Trajectory
 from ._check import Check
 from ._rate_band import RateBand, has_band
+from ._reruns import Rerun, matching, reference, reference_times, replicate
 
-# The second run: looser, so that it is cheaper and its error the larger of the two.
-LOOSER = 4.0
-# Two runs that differ by d: the tighter one's error is below d if tolerances mean anything; twice that is used.
-_SAFETY = 2.0
+# The error of the reference over its distance to the replicate, whose tolerance is at least 16 times as large.
+SHARE = 0.25
 _SHARED_STEPS = 4
-_OUTLIVING = 10.0
-_MOST_TIMES = 16
+# How far a step may reach: in times of where it began.
+_AHEAD = 10.0
 
 _Made = TypeVar("_Made")
 
@@ -35,8 +33,10 @@ def rms_residual(log_excess: np.ndarray) -> np.ndarray:
 class Evidence:
     """A run as theorems see it. Everything is computed when first asked for, and kept.
 
-    The *second run* repeats the run at 4 times its tolerance, to its end time, and measures the band of rates at up to 16
-    of the saved times: it tells how accurate the record is, and what the record does not hold.
+    Two runs of verify's own stand beside the record. The *replicate* is the same call once more; the *reference* is the same
+    flow at a tolerance that the record has no say in, saved at every recorded time and more, with what theorems need to
+    be measured. Theorems are checked on the reference; the record is compared with both (`record_claims`). No
+    error is taken from what the record says of itself.
 
     **Arguments:** `trajectory`: from `simulate` or `iterate`.
 
@@ -65,6 +65,11 @@ class Evidence:
         """The flow that acts on the weights that move."""
         return self.trajectory.flow.dynamics
 
+    @property
+    def never_ascends(self) -> bool:
+        """Whether the loss cannot rise along the flow."""
+        return self.flow.never_ascends(self.system)
+
     @functools.cached_property
     def system(self) -> System:
         """The problem joined with the model's structure."""
@@ -77,14 +82,19 @@ class Evidence:
 
     @functools.cached_property
     def end(self) -> Any:
-        """The last trained weights."""
+        """The last trained weights, as recorded."""
         return self.system.weights(self.trajectory.model)
 
     @functools.cached_property
-    def times(self) -> np.ndarray:
+    def recorded_times(self) -> np.ndarray:
         """Saved flow times (n,), the first 0."""
         data = self.trajectory.data
         return data["time" if self.is_continuous else "flow_time"].to_numpy()
+
+    @functools.cached_property
+    def recorded_log_excess(self) -> np.ndarray:
+        """log(L - L*) at the saved times, (n,), as recorded; -inf where the record is at the infimum."""
+        return self._log_excess(self.trajectory)
 
     @functools.cached_property
     def minimum(self) -> float:
@@ -92,96 +102,146 @@ class Evidence:
         return float(self.system.loss.minimum(self.system.problem.y_train))
 
     @functools.cached_property
+    def replicated(self) -> Rerun:
+        """The same call once more."""
+        return replicate(self.trajectory)
+
+    @functools.cached_property
+    def referred(self) -> Rerun:
+        """The reference run; it measures the band of rates, or the direction's residual, where the flow has one."""
+        times = self.recorded_times
+        if len(times) < 2 or not (np.all(np.isfinite(times)) and times[0] == 0 and np.all(np.diff(times) > 0)):
+            return Rerun(None, "the saved times do not ascend from 0")
+        again = self.replicated.trajectory
+        replicated = self.recorded_times if again is None else again.data.time.to_numpy()
+        metrics: list[AbstractMetric] = [RateBand(self.flow)] if has_band(self.flow) else []
+        if isinstance(self.flow, ReversibleGaussNewtonFlow):
+            metrics.append(DirectionDiagnostics())
+        if "path_length" in self.trajectory.data:
+            metrics.append(PathLength())
+        return self._refer(reference_times(self.recorded_times, replicated), tuple(metrics))
+
+    @functools.cached_property
+    def reference(self) -> Trajectory | None:
+        """The reference run, or None where it could not be made."""
+        return self.referred.trajectory
+
+    @functools.cached_property
+    def replicate(self) -> Trajectory | None:
+        """The same call once more, or None where it could not be made."""
+        return self.replicated.trajectory
+
+    @property
+    def flow_run(self) -> Trajectory:
+        """The reference run, once `repeated` is met."""
+        assert self.reference is not None
+        return self.reference
+
+    def repeat(
+        self, times: np.ndarray, metrics: tuple[AbstractMetric, ...], rtol: float | None = None
+    ) -> Trajectory | None:
+        """A run like the reference with other times and metrics, or another tolerance; None where that fails."""
+        return self._refer(times, metrics, rtol).trajectory
+
+    def _refer(self, times: np.ndarray, metrics: tuple[AbstractMetric, ...], rtol: float | None = None) -> Rerun:
+        again = self.replicate
+        return reference(self.trajectory, times, metrics, 0 if again is None else again.stats["num_steps"], rtol)
+
+    def repeated(self, *others: Trajectory | None) -> Check:
+        """The hypothesis that both runs are there, and `others` that `repeat` gave; without them all is undecided."""
+        reason = self.referred.reason or self.replicated.reason
+        if not reason and any(other is None for other in others):
+            reason = "a rerun that measures more than these does not reach the end"
+        return Check("the run can be repeated", np.nan if reason else 1.0, "==", 1.0, remark=reason)
+
+    @functools.cached_property
+    def times(self) -> np.ndarray:
+        """Flow times at which the reference is known, (k,): the recorded ones and others between them."""
+        return self.flow_run.data.time.to_numpy()
+
+    @functools.cached_property
     def log_excess(self) -> np.ndarray:
-        """log(L - L*) at the saved times, as recorded; -inf where the record is at the infimum."""
-        excess = self.trajectory.data["train_loss"].to_numpy() - self.minimum
-        with np.errstate(divide="ignore"):
-            return np.log(np.maximum(excess, 0.0))
+        """log(L - L*) of the reference at `times`; -inf where it is at the infimum."""
+        return self._log_excess(self.flow_run)
 
     @functools.cached_property
-    def chosen(self) -> np.ndarray:
-        """Indices of the saved times at which the second run measures: first, last, and up to 14 spread between them."""
-        count = len(self.times)
-        return np.unique(np.round(np.linspace(0, count - 1, min(count, _MOST_TIMES))).astype(int))
+    def flow_end(self) -> Any:
+        """The last trained weights of the reference."""
+        return self.system.weights(self.flow_run.model)
 
     @functools.cached_property
-    def second_run(self) -> Trajectory | None:
-        """The run again, saved at the chosen times, with the band of rates where the flow has one; None as of `repeat`."""
-        return self.repeat(self.times[self.chosen], (RateBand(self.flow),) if has_band(self.flow) else ())
-
-    def repeat(self, times: np.ndarray, metrics: tuple[AbstractMetric, ...]) -> Trajectory | None:
-        """The run again at 4 times its tolerance and to its end; None where that fails or the run has no length.
-
-        **Arguments:** `times` (k,): when to save, first 0 and last the end; `metrics`: what to measure then.
-        """
-        settings, end = self.trajectory.settings, float(self.times[-1])
-        if not self.is_continuous or end <= 0:
+    def replicated_end(self) -> Any | None:
+        """The last trained weights of the replicate; None where it ends at another time than the reference."""
+        again = self.replicate
+        if again is None or matching(again.data.time.to_numpy()[-1:], self.times[-1:])[0] < 0:
             return None
-        name = settings["solver"]
-        inner = times[(times > 0) & (times < end)]
-        again = simulate(
-            self.trajectory.problem,
-            self.trajectory.initial_model,
-            self.trajectory.flow,
-            t1=end,
-            stop=None,
-            saveat=inner if len(inner) else [end],
-            solver=name if name in solver_kinds else "auto",
-            rtol=LOOSER * settings["rtol"],
-            atol=LOOSER * settings["atol"],
-            error_norm=settings["error_norm"],
-            metrics=metrics,
-            max_steps=settings["max_steps"],
-            throw=False,
-        )
-        return None if again.result.failed or len(again.data.time) != len(times) else again
+        return self.system.weights(again.model)
 
-    @staticmethod
-    def repeated(again: Trajectory | None, remark: str = "") -> Check:
-        """The hypothesis that a repeated run was there to be had; `again` as `second_run` or `repeat` gave it."""
-        return Check.fact(f"the run can be repeated at {LOOSER:g} times its tolerance", again is not None, remark)
+    @functools.cached_property
+    def common(self) -> tuple[np.ndarray, np.ndarray]:
+        """Indices into `times` and into the replicate's times of those that are the same, (c,) each."""
+        if self.replicate is None:
+            return np.zeros(0, dtype=int), np.zeros(0, dtype=int)
+        at = matching(self.replicate.data.time.to_numpy(), self.times)
+        return at[at >= 0], np.flatnonzero(at >= 0)
+
+    @functools.cached_property
+    def log_replicated(self) -> np.ndarray:
+        """log(L - L*) of the replicate at the common times, (c,)."""
+        if self.replicate is None:
+            return np.zeros(0)
+        return self._log_excess(self.replicate)[self.common[1]]
+
+    def growing(self, values: np.ndarray) -> np.ndarray:
+        """The largest of `values`, (c,) at the common times, up to ten times each of `times`, (k,), and at least to the next
+        common one; infinite without any.
+
+        Ahead, because values between two steps are interpolated, with an error that rises and falls within the step.
+        """
+        at, _ = self.common
+        if not len(at):
+            return np.full(len(self.times), np.inf)
+        following = np.searchsorted(self.times[at], _AHEAD * self.times, side="right") - 1
+        following = np.maximum(following, np.searchsorted(at, np.arange(len(self.times))))
+        return np.maximum.accumulate(values)[np.minimum(following, len(at) - 1)]
+
+    @functools.cached_property
+    def between(self) -> np.ndarray:
+        """The largest difference of log(L - L*) between both runs, `growing` with `times`, (k,): the error that a run has which
+        is made as the record says; infinite without a replicate."""
+        with np.errstate(invalid="ignore"):
+            difference = np.abs(self.log_excess[self.common[0]] - self.log_replicated)
+        return self.growing(np.where(np.isnan(difference), 0.0, difference))  # both at the infimum
 
     @functools.cached_property
     def tolerance(self) -> np.ndarray:
-        """The error of log(L - L*) at the chosen times, (k,), as measured: twice the largest difference to the second run
-        so far, at least what the solver promises of four steps (an error that both runs may share), at most what it
-        promises of all. Infinite without a second run."""
-        shared = 2 * self.trajectory.settings["rtol"] * _SHARED_STEPS * (self.chosen > 0)
-        return np.minimum(np.maximum(self._measured, shared) + self.rounding[self.chosen], self.error_bound)
+        """The error of the reference's log(L - L*) at `times`, (k,), as measured: a quarter of the largest difference to the
+        replicate so far, at least what its solver promises of four steps (an error that both runs may share), at most what
+        it promises of all."""
+        shared = 2 * self.flow_run.settings["rtol"] * _SHARED_STEPS * (self.times > 0)
+        return np.minimum(np.maximum(SHARE * self.between, shared) + self.rounding, self.error_bound)
 
     @functools.cached_property
     def error_bound(self) -> np.ndarray:
-        """The error of log(L - L*) at the chosen times, (k,), at worst: 2 (rtol + atol/r) for each accepted step, r the rms
-        residual (docs/theory.md, The error norm in function space), and rounding.
+        """The error of the reference's log(L - L*) at `times`, (k,), at worst: 2 (rtol + atol/r) for each of its steps, r the
+        rms residual (docs/theory.md, The error norm in function space), and rounding.
 
-        That counts on errors that decay as fast as the residual. For a flow whose modes decay at rates that spread, an
-        early error in a slow mode may outlive the others: there it is twice the difference to the second run, where that is
-        larger, but no more than ten times what is promised (a record that was changed is not to excuse itself).
-        Infinite with `error_norm="weights"`, which promises nothing of the outputs."""
-        settings = self.trajectory.settings
-        if settings["error_norm"] != "function":
-            return np.full(len(self.chosen), np.inf)
-        steps = max(self.trajectory.stats["num_accepted_steps"], 1)
+        That counts on errors that decay as fast as the residual. Where they do not (a slow mode outlives the others, a flow
+        does not contract) it is the largest difference to the replicate, whose error is the larger one."""
+        settings = self.flow_run.settings
+        steps = max(self.flow_run.stats["num_accepted_steps"], 1)
         with np.errstate(divide="ignore"):
-            relative = settings["rtol"] + settings["atol"] / rms_residual(self.log_excess[self.chosen])
-        promised = 2 * relative * steps
-        if getattr(self.flow, "is_stiff", True):
-            promised = np.clip(self._measured, promised, _OUTLIVING * promised)
-        return promised + self.rounding[self.chosen]
-
-    @functools.cached_property
-    def _measured(self) -> np.ndarray:
-        """Twice the largest difference of log(L - L*) to the second run up to each chosen time; infinite without one."""
-        if self.second_run is None:
-            return np.full(len(self.chosen), np.inf)
-        with np.errstate(divide="ignore"):
-            again = np.log(np.maximum(self.second_run.data["train_loss"].to_numpy() - self.minimum, 0.0))
-        return _SAFETY * np.maximum.accumulate(np.abs(self.log_excess[self.chosen] - again))
+            promised = 2 * (settings["rtol"] + settings["atol"] / rms_residual(self.log_excess)) * steps
+        return np.maximum(promised, self.between[-1]) + self.rounding
 
     @functools.cached_property
     def rounding(self) -> np.ndarray:
-        """Error of log(L - L*) at the saved times from the last digit of the outputs, (n,)."""
+        """Error of log(L - L*) at `times` from the last digit of the outputs, (k,)."""
         scale = float(jax.numpy.sqrt(jax.numpy.mean(self.system.problem.y_train**2))) + 1e-300
         residual = np.exp(self.log_excess / 2)
         with np.errstate(divide="ignore"):
             return 10 * np.finfo(float).eps * (1 + scale / residual)
+
+    def _log_excess(self, run: Trajectory) -> np.ndarray:
+        with np.errstate(divide="ignore"):
+            return np.log(np.maximum(run.data["train_loss"].to_numpy() - self.minimum, 0.0))

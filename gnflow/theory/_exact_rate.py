@@ -16,6 +16,7 @@ from ._base import AbstractTheorem, Conclusion, Hypotheses
 from ._certificate import Curves
 from ._check import Check
 from ._claim import Claim, equality, worst_claim
+from ._continuity import continuity
 from ._convolution import cumulative_integral, monotone_between
 from ._evidence import Evidence
 from ._integration_error import (
@@ -27,7 +28,7 @@ from ._integration_error import (
 )
 from ._invertible import invertibility
 from ._rate import RateFit, fit_rate, rate_error
-from ._reversible_rate import block_error, block_step_errors, exact_blocks
+from ._reversible_rate import block_error, exact_blocks
 
 # What agreement must be known to: of the rate; of the logarithm that the loss has fallen by; of the last outputs. A run at the
 # default tolerance is known to about that.
@@ -42,7 +43,8 @@ _FEWEST_POINTS = 5  # of a fit
 class ExactRate(AbstractTheorem):
     """Theorem E of docs/theorems/exact_rates.md and its form for reversible networks, E'; exact fact 1 of docs/theory.md.
 
-    Gauss-Newton flow with the squared loss: f_t - y = exp(-k t) (f_0 - y), hence L_t = exp(-2 k t) L_0, whatever the network.
+    Gauss-Newton flow with the squared loss: f_t - y = exp(-k t) (f_0 - y), hence L_t = exp(-2 k t) L_0, whatever the network
+    as long as J is continuous along the run.
     With H = c I, no damping and A invertible, k = 1/(c N) per unit of flow time: 1 for the Hessian metric and 1/N for the
     identity. For `ReversibleGaussNewtonFlow`, where its direction is exact and not truncated, k = 1 with either metric.
     """
@@ -67,6 +69,8 @@ class ExactRate(AbstractTheorem):
             return Hypotheses(checks)
         exactness = direction.hypotheses(evidence)
         checks += exactness.checks
+        if all(check.met for check in checks):
+            checks += (continuity(evidence),)
         if any(check.met is False for check in checks):
             return Hypotheses(checks, exactness.constants)
         return Hypotheses((*checks, monotone_between("the error of the solves")), exactness.constants)
@@ -74,11 +78,9 @@ class ExactRate(AbstractTheorem):
     def conclusion(self, evidence: Evidence, hypotheses: Hypotheses) -> Conclusion:
         """The line of log L against time, its fitted slope, and the last residual."""
         rate = hypotheses.constants["k"]
-        times = evidence.times[evidence.chosen]
+        times = evidence.times
         solves, solves_at_worst = (rate * error for error in _solve_error(evidence, times))
-        direction = _direction_of(evidence.flow)
-        assert direction is not None
-        steps = direction.step_errors(evidence, _residual_norms(evidence))
+        steps = relative_step_errors(evidence, _residual_norms(evidence))
         loss, tolerance, error_bound = _line_claim(evidence, rate, times, (2 * solves, 2 * solves_at_worst), steps)
         claims = [
             loss,
@@ -109,20 +111,19 @@ class _Direction:
     """What differs between the flows that follow the line.
 
     **Attributes:** `hypotheses`: those that make f' = -k (f - y), with k among the constants; `error`: ||f' + k (f - y)|| over
-    ||k (f - y)|| at the chosen times, (k,); `step_errors`: as `relative_step_errors`.
+    ||k (f - y)|| at the measured times, (k,).
     """
 
     hypotheses: Callable[[Evidence], Hypotheses]
     error: Callable[[Evidence], np.ndarray]
-    step_errors: Callable[[Evidence, np.ndarray], np.ndarray]
 
 
 def _direction_of(flow: AbstractFlow) -> _Direction | None:
     """Of a flow that may follow the line; None for others."""
     if isinstance(flow, ReversibleGaussNewtonFlow):
-        return _Direction(exact_blocks, block_error, block_step_errors)
+        return _Direction(exact_blocks, block_error)
     if isinstance(flow, GaussNewtonFlow) or (isinstance(flow, SpectralFlow) and flow.power == 1):
-        return _Direction(_invertible_kernel, _eigenvalue_error, relative_step_errors)
+        return _Direction(_invertible_kernel, _eigenvalue_error)
     return None
 
 
@@ -179,8 +180,8 @@ def _no_damping(evidence: Evidence) -> Check:
     assert isinstance(flow, GaussNewtonFlow | SpectralFlow)
     always = _never_damps(flow.damping)
     largest = float(evidence.trajectory.stats["final_damping"])
-    if largest == 0 and not always and evidence.second_run is not None:
-        largest = float(evidence.second_run.data.band_damping.max())
+    if largest == 0 and not always and evidence.reference is not None:
+        largest = float(evidence.reference.data.band_damping.max())
     remark = type(flow.damping).__name__ + ("" if always else ", largest at the measured times")
     return Check("eps = 0", largest, "<=", 0.0, rigorous=always or largest > 0, remark=remark)
 
@@ -195,8 +196,8 @@ def _never_damps(rule: AbstractDamping) -> bool:
 
 
 def _residual_norms(evidence: Evidence) -> np.ndarray:
-    """||f - y|| at the chosen times, from the record."""
-    return np.sqrt(2 * evidence.system.problem.num_train * np.exp(evidence.log_excess[evidence.chosen]))
+    """||f - y|| at the measured times."""
+    return np.sqrt(2 * evidence.system.problem.num_train * np.exp(evidence.log_excess))
 
 
 def _solve_error(evidence: Evidence, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -208,15 +209,14 @@ def _solve_error(evidence: Evidence, times: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def _eigenvalue_error(evidence: Evidence) -> np.ndarray:
-    """The relative error of a direction from A a = g/c, at the chosen times, (k,).
+    """The relative error of a direction from A a = g/c, at the measured times, (k,).
 
     A backward stable solver solves with A + E, ||E|| <= e: relative error e/(sigma_min - e). To this the residual of the
     last solve is added, and of conjugate gradients the residual that they were allowed to leave.
     """
-    assert evidence.second_run is not None
-    data = evidence.second_run.data
+    data = evidence.flow_run.data
     smallest, error = data.band_smallest.to_numpy(), data.band_eigenvalue_error.to_numpy()
-    residual = evidence.trajectory.stats["final_relative_residual"]
+    residual = evidence.flow_run.stats["final_relative_residual"]
     solver = evidence.flow.solver if isinstance(evidence.flow, GaussNewtonFlow) else None
     if isinstance(solver, ConjugateGradients):  # its tolerance is that of an entry
         residual = max(residual, solver.rtol * evidence.system.problem.y_train.size**0.5)
@@ -226,12 +226,12 @@ def _eigenvalue_error(evidence: Evidence) -> np.ndarray:
 def _line_claim(
     evidence: Evidence, rate: float, times: np.ndarray, solves: tuple[np.ndarray, np.ndarray], steps: np.ndarray
 ) -> tuple[Claim, np.ndarray, np.ndarray]:
-    """log L against the line at the chosen times; with tolerance and error bound there."""
-    logs = evidence.log_excess[evidence.chosen]
+    """log L against the line at the measured times; with tolerance and error bound there."""
+    logs = evidence.log_excess
     fallen, expected = logs[0] - logs, 2 * rate * times
     # Every error of the outputs shrinks at the rate k, as the residual does: relative errors of steps add up.
     promised = accumulated(steps, num_steps(evidence))
-    resolution = LOSS_RESOLUTION * np.maximum(expected, 1.0)
+    resolution = LOSS_RESOLUTION * expected
     tolerance, error_bound = log_error(evidence, logs[0] - expected, promised, solves, resolution)
     claim = worst_claim(
         "log L falls by 2 k t",
@@ -249,31 +249,29 @@ def _line_claim(
 def _rate_claim(
     evidence: Evidence, rate: float, tolerance: np.ndarray, error_bound: np.ndarray
 ) -> tuple[Claim, RateFit] | None:
-    """The slope of log L over the record above rounding; None where that has too few points for a fit."""
+    """The slope of log L over the run above rounding; None where that has too few points for a fit."""
     logs, times = evidence.log_excess, evidence.times
     used = np.flatnonzero(np.isfinite(logs) & (evidence.rounding <= _LARGEST_ROUNDING))
     if len(used) < _FEWEST_POINTS:
         return None
     fit = fit_rate(times[used], np.exp(logs[used] - logs[0]))
-    # The error of a point is not above that at the next chosen time: errors gather.
-    following = np.searchsorted(evidence.chosen, used)
-    error, at_worst = (rate_error(times[used], numbers[following]) for numbers in (tolerance, error_bound))
+    error, at_worst = (rate_error(times[used], numbers[used]) for numbers in (tolerance, error_bound))
     return equality("fitted rate of L = 2 k", fit.rate, 2 * rate, error, at_worst, _RATE_RESOLUTION * 2 * rate), fit
 
 
 def _residual_claim(evidence: Evidence, rate: float, solves: tuple[float, float], step: float) -> Claim:
     """||(f_T - y) - exp(-k T) (f_0 - y)|| over ||exp(-k T) (f_0 - y)||, which is 0 on the line."""
-    assert evidence.second_run is not None
     system, end_time = evidence.system, float(evidence.times[-1])
-    again = system.weights(evidence.second_run.model)
-    first, last, last_again = (_outputs(system, w) for w in (evidence.start, evidence.end, again))
+    first, last = (_outputs(system, w) for w in (evidence.start, evidence.flow_end))
+    again = last if evidence.replicated_end is None else _outputs(system, evidence.replicated_end)
     targets = np.asarray(system.problem.y_train)
     expected = np.exp(-rate * end_time) * (first - targets)
     scale = float(np.linalg.norm(expected))
     with np.errstate(divide="ignore", invalid="ignore"):
-        distance = float(np.linalg.norm(last - targets - expected) / np.float64(scale))
-        difference = float(np.linalg.norm(last - last_again) / np.float64(scale))
-        deviation = float(np.linalg.norm(last_again - targets - expected) / np.float64(scale))
+        distance, difference, deviation = (
+            float(np.linalg.norm(change) / np.float64(scale))
+            for change in (last - targets - expected, last - again, again - targets - expected)
+        )
     errors, errors_at_worst = (float(evidence.rounding[-1]) + error for error in solves)
     promised = float(accumulated(np.asarray(step), num_steps(evidence)))
     tolerance = float(comparison_error(evidence, difference, deviation, promised, OUTPUT_RESOLUTION)) + errors
@@ -282,7 +280,7 @@ def _residual_claim(evidence: Evidence, rate: float, solves: tuple[float, float]
         distance,
         0.0,
         tolerance,
-        promised + errors_at_worst,
+        max(promised, difference) + errors_at_worst,
         OUTPUT_RESOLUTION,
         f"at t = {end_time:.4g}",
     )

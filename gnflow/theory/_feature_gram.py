@@ -1,7 +1,7 @@
 """Invertibility at the start: the features of a random first layer, and what they say of the NTK."""
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import equinox as eqx
 import jax
@@ -61,6 +61,8 @@ class FeatureGram(AbstractTheorem):
     reference: ClassVar[str] = (
         "docs/theorems/a_priori.md, Theorem F; the invertibility condition of Arbel et al. 2023 (arXiv 2302.02904)"
     )
+
+    about: ClassVar[Literal["run", "start", "parts"]] = "start"
 
     def hypotheses(self, evidence: Evidence) -> Hypotheses:
         """A two-layer network whose output layer moves, an analytic activation, enough particles, inputs that differ."""

@@ -7,12 +7,12 @@ from ._evidence import Evidence
 
 
 def invertibility(evidence: Evidence) -> tuple[list[Check], dict[str, float]]:
-    """The check that A is invertible at every time the second run measures, and its extreme eigenvalues."""
-    second = evidence.second_run
-    checks = [evidence.repeated(second)]
-    if second is None:
+    """The check that A is invertible at every time the reference measures, and its extreme eigenvalues."""
+    checks = [evidence.repeated()]
+    if not checks[0].met:
         return checks, {}
-    smallest, error = (second.data[f"band_{name}"].to_numpy() for name in ("smallest", "eigenvalue_error"))
+    data = evidence.flow_run.data
+    smallest, error = (data[f"band_{name}"].to_numpy() for name in ("smallest", "eigenvalue_error"))
     least = int(np.argmin(smallest - error))
     checks.append(
         Check(
@@ -22,11 +22,11 @@ def invertibility(evidence: Evidence) -> tuple[list[Check], dict[str, float]]:
             0.0,
             error=float(error[least]),
             rigorous=False,
-            remark=f"least at t = {float(second.data.time[least]):.4g}, of {len(smallest)} measured times; "
+            remark=f"least at t = {float(data.time[least]):.4g}, of {len(smallest)} measured times; "
             "error NC eps sigma_max of the eigendecomposition",
         )
     )
     return checks, {
         "least sigma_min": float(smallest.min()),
-        "largest sigma_max": float(second.data.band_largest.max()),
+        "largest sigma_max": float(data.band_largest.max()),
     }

@@ -8,17 +8,20 @@ import numpy as np
 
 from ..flows import AbstractFlow, AbstractOutputFlow
 from ..geometry import rank_cutoff
-from ..simulate import RelativeLoss, Trajectory, simulate
+from ..simulate import RelativeLoss, Trajectory, simulate_once
 from ._base import AbstractTheorem, Conclusion, Hypotheses
 from ._certificate import Curves
 from ._check import Check
 from ._claim import Claim, worst_claim
+from ._continuity import continuity
 from ._convolution import Integral, mode_bound
-from ._evidence import LOOSER, Evidence, rms_residual
+from ._evidence import Evidence, rms_residual
 from ._movement import interpolation_operator, movement_run
+from ._reruns import reference_rtol
 
 _SOURCE = "docs/theorems/kernel_limit.md"
 _SAFETY = 2.0
+_TIGHTER = 16.0  # the other flow as a run whose replicate and reference tell its error
 # What a distance of test outputs must be known to: a hundredth of how far they have moved by then, or a tenth of the bound.
 _MOVEMENT_RESOLUTION = 0.01
 _BOUND_RESOLUTION = 0.1
@@ -75,10 +78,15 @@ class KernelLimit(AbstractTheorem):
         constants = {"sigma_min(A_0)": smallest, "sigma_max(A_0)": float(eigenvalues[-1])}
         if not checks[-1].met:
             return Hypotheses(tuple(checks), constants)
+        checks.append(continuity(evidence))
+        if not checks[-1].met:
+            return Hypotheses(tuple(checks), constants)
         checks.append(evidence.repeated(movement_run(evidence)))
         if checks[-1].met and self.other is not None:
             other = _other_evidence(evidence, self.other)
             reached = other is not None and movement_run(other) is not None
+            if other is not None and reached:
+                checks.append(continuity(other))
             checks.append(Check.fact("the other flow reaches the same relative loss, twice", reached))
         return Hypotheses(tuple(checks), constants)
 
@@ -106,7 +114,7 @@ class KernelLimit(AbstractTheorem):
 
 @dataclasses.dataclass(frozen=True)
 class _Measured:
-    """A run against its first kernel, at the measured times (n,); `train`, `test`: outputs at the end as recorded."""
+    """A run against its first kernel, at the measured times (n,); `train`, `test`: outputs at the end."""
 
     times: np.ndarray
     gap: np.ndarray
@@ -124,42 +132,35 @@ def _measure(evidence: Evidence) -> _Measured:
     assert again is not None
     data = {name: again.data[f"interpolation_{name}"].to_numpy() for name in ("gap", "mismatch", "speed", "movement")}
     operator = np.asarray(interpolation_operator(system, evidence.start))
-    first, last, second = (
-        _outputs(evidence, weights) for weights in (evidence.start, evidence.end, system.weights(again.model))
-    )
+    first, last = (_outputs(evidence, weights) for weights in (evidence.start, system.weights(again.model)))
+    second = last if evidence.replicated_end is None else _outputs(evidence, evidence.replicated_end)
 
     def residue(outputs: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         return outputs[1] - first[1] - operator @ (outputs[0] - first[0])
 
     times, gap, movement = again.data.time.to_numpy(), data["gap"], data["movement"]
-    # The end is the record's own.
+    # The end by the weights themselves.
     gap[-1], movement[-1] = np.linalg.norm(residue(last)), np.linalg.norm(last[1] - first[1])
     bound = mode_bound(times, data["mismatch"][:, None], np.zeros(1))
     length = mode_bound(times, data["speed"][:, None], np.zeros(1)).value
-    settings = evidence.trajectory.settings
-    looser = np.full(len(times), LOOSER)
-    looser[-1] = 1.0
-    step_error = looser * settings["rtol"]
     # Of the differences that S_0 multiplies, and of the mismatch along the path.
     size = np.linalg.norm(first[0]) + np.linalg.norm(last[0]) + length
     rounding = 10 * _EPSILON * (np.linalg.norm(first[1]) + movement + np.linalg.norm(operator) * size)
     between = np.linalg.norm(residue(last) - residue(second)) / max(movement[-1], np.finfo(float).tiny)
-    steps = max(evidence.trajectory.stats["num_accepted_steps"], 1)
+    steps = max(again.stats["num_accepted_steps"], 1)
     with np.errstate(invalid="ignore"):  # nothing moves at the start
-        worst = steps * looser * _relative_step_errors(evidence, again) * (2 * movement + gap)
+        worst = steps * _relative_step_errors(evidence, again) * (2 * movement + gap)
     error_bound = np.where(np.isnan(worst), 0.0, worst) + rounding
-    # A difference beyond what the solver allows is no integration error: the record is not this run's.
-    tolerance = np.minimum(np.maximum(_SAFETY * between * movement, step_error * gap) + rounding, error_bound)
+    # A difference beyond what the solver allows is no integration error.
+    measured = np.maximum(_SAFETY * between * movement, again.settings["rtol"] * gap)
+    tolerance, error_bound = np.minimum(measured + rounding, error_bound), np.maximum(measured + rounding, error_bound)
     tolerance[0] = error_bound[0] = rounding[0]
     return _Measured(times, gap, bound, movement, tolerance, error_bound, operator, *last)
 
 
 def _relative_step_errors(evidence: Evidence, again: Trajectory) -> np.ndarray:
-    """rtol + atol/r at the measured times, r the least rms residual so far; infinite where steps are judged by the weights
-    alone, which promises nothing of the outputs."""
-    settings = evidence.trajectory.settings
-    if settings["error_norm"] != "function":
-        return np.full(len(again.data.time), np.inf)
+    """rtol + atol/r at the measured times, r the least rms residual so far."""
+    settings = again.settings
     excess = np.maximum(again.data.train_loss.to_numpy() - evidence.minimum, 0.0)
     with np.errstate(divide="ignore"):
         return settings["rtol"] + settings["atol"] / np.minimum.accumulate(rms_residual(np.log(excess)))
@@ -214,7 +215,7 @@ def _integral_errors(bound: Integral) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _constants(run: _Measured, evidence: Evidence, whose: str) -> dict[str, float]:
-    start, end = (np.asarray(evidence.system.tangent(w).gram()) for w in (evidence.start, evidence.end))
+    start, end = (np.asarray(evidence.system.tangent(w).gram()) for w in (evidence.start, evidence.flow_end))
     sizes = np.linalg.norm(start), np.linalg.norm(end)
     movement = max(run.movement[-1], np.finfo(float).tiny)
     return {
@@ -242,16 +243,12 @@ def _other_evidence(evidence: Evidence, flow: AbstractFlow) -> Evidence | None:
 
 
 def _other_run(evidence: Evidence, flow: AbstractFlow) -> Trajectory:
-    trajectory, logs = evidence.trajectory, evidence.log_excess
-    settings = trajectory.settings
-    return simulate(
+    trajectory, logs = evidence.trajectory, evidence.recorded_log_excess
+    return simulate_once(
         trajectory.problem,
         trajectory.initial_model,
         flow,
         stop=RelativeLoss(max(float(np.exp(logs[-1] - logs[0])), _LEAST_LOSS)),
-        rtol=settings["rtol"],
-        atol=settings["atol"],
-        error_norm=settings["error_norm"],
-        max_steps=settings["max_steps"],
+        rtol=_TIGHTER * reference_rtol(trajectory),
         throw=False,
     )

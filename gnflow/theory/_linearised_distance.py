@@ -14,12 +14,12 @@ from ._base import AbstractTheorem, Conclusion, Hypotheses
 from ._certificate import Curves
 from ._check import Check
 from ._claim import Claim, worst_claim
+from ._continuity import continuity
 from ._convolution import Integral, mode_bound, movement_bound
-from ._evidence import LOOSER, Evidence
+from ._evidence import Evidence
 from ._movement import gain, has_gain, movement_run
 
 _SOURCE = "docs/theorems/linearised_distance.md"
-_SAFETY = 2.0
 # What the distance must be known to: a hundredth of ||r|| + ||r^lin||, or a tenth of the bound.
 _RESIDUAL_RESOLUTION = 0.01
 _BOUND_RESOLUTION = 0.1
@@ -65,27 +65,25 @@ class LinearisedDistance(AbstractTheorem):
             Check.fact("the damping does not depend on time", _keeps_time_out(flow)),
         ]
         if all(check.met for check in checks):
+            checks.append(continuity(evidence))
+        if all(check.met for check in checks):
             checks.append(evidence.repeated(movement_run(evidence)))
         return Hypotheses(tuple(checks))
 
     def conclusion(self, evidence: Evidence, hypotheses: Hypotheses) -> Conclusion:
-        """The distance at the end as recorded, and along the second run, against both bounds."""
+        """The distance along a rerun against both bounds."""
         again = movement_run(evidence)
         assert again is not None
         count = evidence.system.problem.num_train
         gram = evidence.system.tangent(evidence.start).gram()
-        gains, vectors, _ = (np.asarray(a) for a in gain(evidence.flow, evidence.system, gram, jnp.zeros(())))
+        gains, _, _ = (np.asarray(a) for a in gain(evidence.flow, evidence.system, gram, jnp.zeros(())))
         rates = np.maximum(gains, 0.0) / count
         times = again.data.time.to_numpy()
         residual, drive = again.data.movement_residual.to_numpy(), again.data.movement_drive.to_numpy()
         movement = again.data.movement_gain.to_numpy()
         linear = np.exp(-np.outer(times, rates)) * residual[0]
         distance = np.linalg.norm(residual - linear, axis=1)
-        # The end is the record's own.
-        outputs, targets = evidence.system.outputs(evidence.end), evidence.system.problem.y_train
-        last = np.asarray(outputs - targets).reshape(-1)
-        distance[-1] = np.linalg.norm(last - vectors @ (np.exp(-rates * times[-1]) * (vectors.T @ _first(evidence))))
-        size = residual_norms(evidence, again)
+        size = np.linalg.norm(residual, axis=1)
         slope = np.sum(residual * (drive + count * rates * residual), axis=1) / np.maximum(
             count * np.sum(residual**2, axis=1), np.finfo(float).tiny
         )
@@ -93,7 +91,7 @@ class LinearisedDistance(AbstractTheorem):
             _BY_KERNEL: movement_bound(times, movement / count, size, slope, rates.min()),
             _BY_MODE: mode_bound(times, drive / count, rates),
         }
-        tolerance, error_bound = _errors(evidence, again, size, rates.min(), last)
+        tolerance, error_bound = _errors(evidence, again, size, rates.min())
         trivial = size + np.linalg.norm(linear, axis=1)
         places = [f"at t = {time:.4g}" for time in times]
         claims = []
@@ -145,54 +143,32 @@ def _claim(
     )
 
 
-def _first(evidence: Evidence) -> np.ndarray:
-    """f_0 - y, (NC,)."""
-    outputs = evidence.system.outputs(evidence.start)
-    return np.asarray(outputs - evidence.system.problem.y_train).reshape(-1)
-
-
-def residual_norms(evidence: Evidence, again: Trajectory) -> np.ndarray:
-    """||f_t - y|| at the measured times: where the record has the time from its loss, sqrt(2 N L), elsewhere from `again`."""
-    count, times = evidence.system.problem.num_train, again.data.time.to_numpy()
-    size = np.linalg.norm(again.data.movement_residual.to_numpy(), axis=1)
-    loss = evidence.trajectory.data["train_loss"].to_numpy()
-    recorded, at, _ = np.intersect1d(evidence.times, times, return_indices=True)
-    size[np.searchsorted(times, recorded)] = np.sqrt(2 * count * loss[at])
-    return size
-
-
-def _errors(
-    evidence: Evidence, again: Trajectory, size: np.ndarray, slowest: float, last: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """The error of the outputs at the measured times: as two runs differ, and as the solver promises it.
+def _errors(evidence: Evidence, again: Trajectory, size: np.ndarray, slowest: float) -> tuple[np.ndarray, np.ndarray]:
+    """The error of the rerun's outputs at the measured times: as it differs from the replicate, and as its solver promises it.
 
     A step errs by at most rtol ||r|| + atol sqrt(N) (docs/theory.md, The error norm in function space), and from then on that
-    decays as the slowest mode does. With `error_norm="weights"` nothing is promised of the outputs.
+    decays as the slowest mode does.
     """
-    settings, system = evidence.trajectory.settings, evidence.system
-    second = np.linalg.norm(again.data.movement_residual.to_numpy(), axis=1)
-    ends = np.asarray(system.outputs(system.weights(again.model)) - system.problem.y_train).reshape(-1)
-    between_ends = np.linalg.norm(ends - last)
+    settings, system = again.settings, evidence.system
+    times = again.data.time.to_numpy()
     # The losses do not see in which direction the outputs err; at the end the outputs themselves are compared.
-    relative = between_ends / max(size[-1], np.finfo(float).tiny)
-    looser = np.full(len(size), LOOSER)
-    looser[-1] = 1.0
+    relative = 1.0
+    if evidence.replicated_end is not None:
+        ends = [np.asarray(system.outputs(w)) for w in (system.weights(again.model), evidence.replicated_end)]
+        relative = min(float(np.linalg.norm(ends[0] - ends[1])) / max(size[-1], np.finfo(float).tiny), 1.0)
+    # ||r|| is sqrt(2 N L), so that its relative error is half of that of the loss.
+    between = evidence.between[np.minimum(np.searchsorted(evidence.times, times), len(evidence.times) - 1)] / 2
     rounding = 10 * _EPSILON * (size[0] + float(jnp.linalg.norm(system.problem.y_train)))
-    measured_error = np.maximum(
-        _SAFETY * np.maximum(np.abs(second - size), np.minimum(relative, 1.0) * size), looser * settings["rtol"] * size
-    )
-    measured_error[-1] = max(_SAFETY * between_ends, settings["rtol"] * size[-1])
+    measured_error = np.maximum(np.maximum(between, relative), settings["rtol"]) * size
     measured_error[0] = 0.0
-    steps = max(evidence.trajectory.stats["num_accepted_steps"], 1)
-    times, carried = again.data.time.to_numpy(), np.zeros(len(size))
+    steps = max(again.stats["num_accepted_steps"], 1)
+    carried = np.zeros(len(size))
     largest = size[0]
     for i in range(1, len(size)):
         # An error is made at the residual of the start of its interval and decays until the end of the next.
         carried[i] = largest
         largest = max(largest * np.exp(-slowest * (times[i] - times[i - 1])), size[i])
     per_step = settings["rtol"] * carried + settings["atol"] * np.sqrt(system.problem.num_train)
-    promised = looser * steps * per_step + rounding
-    if settings["error_norm"] != "function":
-        promised = np.full(len(size), np.inf)
-    # A difference beyond what the solver promises is no integration error: the record is not this run's.
-    return np.minimum(measured_error + rounding, promised), promised
+    promised = steps * per_step + rounding
+    measured_error = measured_error + rounding
+    return np.minimum(measured_error, promised), np.maximum(measured_error, promised)

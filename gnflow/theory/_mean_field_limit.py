@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ import numpy as np
 from .._core import ConfigError, require_non_negative, require_positive_int, stream
 from ..flows import GradientFlow
 from ..models import MeanFieldNetwork
-from ..simulate import simulate
+from ..simulate import simulate_once
 from ._base import AbstractTheorem, Conclusion, Hypotheses
 from ._certificate import Curves
 from ._check import Check
@@ -62,6 +62,7 @@ class MeanFieldLimit(AbstractTheorem):
     statement: ClassVar[str] = "observables of M particles: fluctuations O(M^(-1/2)), bias O(1/M)"
     reference: ClassVar[str] = "docs/theorems/mean_field.md, Theorem M1 to M3; Chizat and Bach 2018"
     own_runs: ClassVar[bool] = True
+    about: ClassVar[Literal["run", "start", "parts"]] = "parts"
 
     widths: tuple[int, ...] = (50, 100, 200, 400, 800)
     seeds: int = 32
@@ -103,7 +104,9 @@ class MeanFieldLimit(AbstractTheorem):
         model, flow = trajectory.initial_model, evidence.flow
         checks = [
             Check.fact("the run is a flow in continuous time", evidence.is_continuous),
-            Check.fact("the run has a length", len(evidence.times) > 1 and float(evidence.times[-1]) > 0),
+            Check.fact(
+                "the run has a length", len(evidence.recorded_times) > 1 and float(evidence.recorded_times[-1]) > 0
+            ),
             Check.fact("the model is a MeanFieldNetwork", isinstance(model, MeanFieldNetwork)),
         ]
         if isinstance(model, MeanFieldNetwork):
@@ -183,7 +186,7 @@ class MeanFieldLimit(AbstractTheorem):
         return jr.key(0) if self.key is None else self.key
 
     def _end(self, evidence: Evidence) -> float:
-        return float(evidence.times[-1]) if self.end_time is None else self.end_time
+        return float(evidence.recorded_times[-1]) if self.end_time is None else self.end_time
 
     def _scales(self, model: MeanFieldNetwork) -> tuple[float, float]:
         parts = [model.hidden_weight] if model.hidden_bias is None else [model.hidden_weight, model.hidden_bias]
@@ -279,7 +282,7 @@ class _Study:
             particles.activation,
             particles.output_scale,
         )
-        run = simulate(
+        run = simulate_once(
             self.trajectory.problem,
             model,
             self.trajectory.flow,

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, PyTree
 from .._core import ConfigError
 from ..flows import AbstractFlow, GaussNewtonFlow, GradientFlow, SpectralFlow
 from ..geometry import Snapshot, System
-from ..geometry.directions import Cholesky, TruncatedEigh, kept_modes, truncated_inverse
+from ..geometry.directions import Cholesky, TruncatedEigh, kept_modes, truncated_power
 from ..losses import ScaledIdentity, SquaredLoss
 from ..metrics import AbstractMetric, Variable
 from ..simulate import Trajectory
@@ -114,13 +114,13 @@ def interpolation_operator(system: System, weights: PyTree) -> Float[Array, "tes
 
 
 def movement_run(evidence: Evidence) -> Trajectory | None:
-    """The run again at 4 times its tolerance and to its end, with both metrics above where they are defined, at
-    `measured_times`; None where it fails or has no length. Done once for each `evidence`, so that two theorems share it."""
+    """A run like the reference, with both metrics above where they are defined, at `measured_times`; None where it fails or has
+    no length. Done once for each `evidence`, so that two theorems share it."""
     return evidence.once("movement", lambda: _movement_run(evidence))
 
 
 def _movement_run(evidence: Evidence) -> Trajectory | None:
-    if not evidence.is_continuous or evidence.times[-1] <= 0:
+    if not evidence.is_continuous or evidence.recorded_times[-1] <= 0:
         return None
     system = evidence.system
     metrics: list[AbstractMetric] = []
@@ -134,9 +134,9 @@ def _movement_run(evidence: Evidence) -> Trajectory | None:
 def measured_times(evidence: Evidence) -> np.ndarray:
     """The 40 times at which `movement_run` measures: up to 40 saved times spread over the record, first and last among them,
     and where there are fewer, times between them that halve the widest gaps in the logarithm of time."""
-    count = len(evidence.times)
+    count = len(evidence.recorded_times)
     chosen = np.unique(np.round(np.linspace(0, count - 1, min(count, _NUM_TIMES))).astype(int))
-    times = list(evidence.times[chosen])
+    times = list(evidence.recorded_times[chosen])
     if len(times) == 2:
         times.insert(1, _FIRST_TIME * times[1])
     # Always as many: then runs of one problem share a compiled program.
@@ -182,5 +182,5 @@ def gain(
         targets = system.problem.y_train
         factor = flow.metric.factor(system.loss, targets, targets)
         assert isinstance(factor, ScaledIdentity)
-        gains = eigenvalues_or_zero * truncated_inverse(factor.scale * eigenvalues, flow.damping(time, smallest))
+        gains = eigenvalues_or_zero * truncated_power(factor.scale * eigenvalues, flow.damping(time, smallest), 1.0)
     return gains, vectors, (vectors * gains[None, :]) @ vectors.T

@@ -3,12 +3,9 @@
 import numpy as np
 
 from ..geometry._block_gauss_newton import EXACT
-from ..metrics import DirectionDiagnostics, NTKSpectrum
-from ..simulate import Trajectory
 from ._base import Hypotheses
 from ._check import Check
 from ._evidence import Evidence
-from ._integration_error import relative_step_errors
 
 # f' = -e with e = N grad L for the identity metric, e = H^+ grad L for the Hessian. The squared loss has grad L = (f - y)/N and
 # H = I/N: e = f - y either way.
@@ -21,13 +18,12 @@ def exact_blocks(evidence: Evidence) -> Hypotheses:
     Of the squared loss, with either metric of `ReversibleGaussNewtonFlow`; docs/theorems/exact_rates.md, Theorem E'.
     """
     constants = {"k": _RATE, "rate of the loss 2 k": 2 * _RATE}
-    repeated = None if evidence.second_run is None else _directions(evidence)
-    checks = [evidence.repeated(repeated)]
-    if repeated is None:
+    checks = [evidence.repeated()]
+    if not checks[0].met:
         return Hypotheses(tuple(checks), constants)
-    times, residuals = _all_residuals(evidence, repeated)
+    times, residuals = _all_residuals(evidence)
     worst = int(np.argmax(residuals))
-    rank, samples = int(repeated.data.half_block_rank.min()), evidence.system.problem.num_train
+    rank, samples = int(evidence.flow_run.data.half_block_rank.min()), evidence.system.problem.num_train
     checks.append(
         Check(
             "the direction is exact (relative residual)",
@@ -45,42 +41,24 @@ def exact_blocks(evidence: Evidence) -> Hypotheses:
 
 
 def block_error(evidence: Evidence) -> np.ndarray:
-    """||f' + (f - y)|| / ||f - y|| at the chosen times, (k,), at most: dimensionless, from the measured residuals.
+    """||f' + (f - y)|| / ||f - y|| at the measured times, (k,), at most: dimensionless, from the measured residuals.
 
     The residuals are those of the last features, which u projects to the outputs; what u lacks of being orthonormal is added.
     """
-    repeated = _directions(evidence)
-    assert repeated is not None
-    residuals = _finite(repeated.data.relative_residual.to_numpy())
-    residuals[-1] = max(residuals[-1], _last_residual(evidence))
+    residuals = _finite(evidence.flow_run.data.relative_residual.to_numpy())
     projection = np.asarray(evidence.system.model(evidence.start).output_projection)
     gram = projection.T @ projection
     return residuals * np.linalg.norm(gram, 2) + np.linalg.norm(gram - np.eye(len(gram)), 2)
 
 
-def block_step_errors(evidence: Evidence, residual_norms: np.ndarray) -> np.ndarray:
-    """What `relative_step_errors` says; where steps are judged by the weights alone, with sigma_max from the repeated run."""
-    if _judges_outputs(evidence):
-        return relative_step_errors(evidence, residual_norms)
-    repeated = _directions(evidence)
-    assert repeated is not None
-    largest = float(repeated.data.ntk_largest_eigenvalue.max())
-    return relative_step_errors(evidence, residual_norms, largest)
-
-
-def _directions(evidence: Evidence) -> Trajectory | None:
-    """The run again, with the residuals of its directions at the chosen times; None as of `Evidence.repeat`."""
-    metrics = (DirectionDiagnostics(), *(() if _judges_outputs(evidence) else (NTKSpectrum(),)))
-    return evidence.once("directions of blocks", lambda: evidence.repeat(evidence.times[evidence.chosen], metrics))
-
-
-def _all_residuals(evidence: Evidence, repeated: Trajectory) -> tuple[np.ndarray, np.ndarray]:
-    """Times and residuals there: of the repeated run, of the run's end, and at every saved time where it recorded them."""
-    times = [evidence.times[evidence.chosen], evidence.times[-1:]]
-    residuals = [repeated.data.relative_residual.to_numpy(), [_last_residual(evidence)]]
+def _all_residuals(evidence: Evidence) -> tuple[np.ndarray, np.ndarray]:
+    """Times and residuals there: of the reference, of the run's end, and at every saved time where it recorded them."""
+    times, residuals = [evidence.times], [evidence.flow_run.data.relative_residual.to_numpy()]
+    times.append(evidence.recorded_times[-1:])
+    residuals.append(np.array([_last_residual(evidence)]))
     recorded = evidence.trajectory.data.get("relative_residual")
     if recorded is not None:
-        times.append(evidence.times)
+        times.append(evidence.recorded_times)
         residuals.append(recorded.to_numpy())
     return np.concatenate(times), _finite(np.concatenate(residuals))
 
@@ -92,7 +70,3 @@ def _last_residual(evidence: Evidence) -> float:
 def _finite(residuals: np.ndarray) -> np.ndarray:
     """What is not a number is not exact either."""
     return np.where(np.isnan(residuals), np.inf, residuals)
-
-
-def _judges_outputs(evidence: Evidence) -> bool:
-    return evidence.trajectory.settings["error_norm"] == "function"

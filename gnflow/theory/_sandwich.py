@@ -10,13 +10,14 @@ from ._base import AbstractTheorem, Conclusion, Hypotheses
 from ._certificate import Curves
 from ._check import Check
 from ._claim import Claim, worst_claim
+from ._continuity import continuity
 from ._convolution import cumulative_integral, monotone_between
 from ._evidence import Evidence
 from ._invertible import invertibility
 from ._rate_band import has_band
 from ._solve_accuracy import largest_residual, solve_accuracy
 
-# How finely agreement must be known: to a hundredth of a rate; to five of the loss, or of the logarithm by which it has fallen.
+# How finely agreement must be known: to a hundredth of a rate; to five of the logarithm by which the loss has fallen.
 _RATE_RESOLUTION = 0.01
 _LOSS_RESOLUTION = 0.05
 _BAND = ("rate", "low", "high", "low_error", "high_error", "smallest", "eigenvalue_error", "damping")
@@ -26,8 +27,8 @@ _BAND = ("rate", "low", "high", "low_error", "high_error", "smallest", "eigenval
 class Sandwich(AbstractTheorem):
     """Theorem P of docs/theorems/sandwich.md, from [A] (arXiv 2302.02904), without its a priori constants.
 
-    Along any run with A invertible, (L_0 - L*) exp(-int rho_high) <= L_t - L* <= (L_0 - L*) exp(-int rho_low), and the
-    instantaneous rate -d/dt log(L - L*) lies in [rho_low, rho_high] at every time. For the squared loss and undamped
+    Along any run with A invertible and J continuous, (L_0 - L*) exp(-int rho_high) <= L_t - L* <= (L_0 - L*) exp(-int rho_low),
+    and the instantaneous rate -d/dt log(L - L*) lies in [rho_low, rho_high] at every time. For the squared loss and undamped
     Gauss-Newton flow the band has no width: the rate is exact.
     """
 
@@ -51,18 +52,18 @@ class Sandwich(AbstractTheorem):
         if not all(check.met for check in checks):
             return Hypotheses(tuple(checks), constants)
         found, spectrum = invertibility(evidence)
-        if evidence.second_run is not None:
-            spectrum["largest damping"] = float(evidence.second_run.data.band_damping.max())
+        if found[0].met:
+            spectrum["largest damping"] = float(evidence.flow_run.data.band_damping.max())
+            if all(check.met for check in found):
+                found.append(continuity(evidence))
             found.append(monotone_between("rho"))
         return Hypotheses((*checks, *found), constants | spectrum)
 
     def conclusion(self, evidence: Evidence, hypotheses: Hypotheses) -> Conclusion:
-        """Both sides, for the loss as recorded and for the instantaneous rate."""
-        second = evidence.second_run
-        assert second is not None
-        data = {name: second.data[f"band_{name}"].to_numpy() for name in _BAND}
+        """Both sides, for the loss and for the instantaneous rate."""
+        data = {name: evidence.flow_run.data[f"band_{name}"].to_numpy() for name in _BAND}
         data["solve_error"] = _solve_error(evidence, data)
-        times = evidence.times[evidence.chosen]
+        times = evidence.times
         places = [f"at t = {time:.4g}" for time in times]
         return Conclusion(
             claims=(*_integrated(evidence, data, times, places), *_pointwise(data, places)),
@@ -72,7 +73,7 @@ class Sandwich(AbstractTheorem):
 
 
 def _integrated(evidence: Evidence, data: dict[str, np.ndarray], times: np.ndarray, places: list[str]) -> list[Claim]:
-    logs = evidence.log_excess[evidence.chosen]
+    logs = evidence.log_excess
     fallen = (logs[0] - logs)[1:]
     claims = []
     for side, name, sign in (
@@ -81,10 +82,12 @@ def _integrated(evidence: Evidence, data: dict[str, np.ndarray], times: np.ndarr
     ):
         integral, error, at_worst = cumulative_integral(times, data[side])
         uncertain, _, _ = cumulative_integral(times, data[f"{side}_error"] + data["solve_error"])
-        tolerance = (evidence.tolerance + error + uncertain)[1:]
+        # Of what is predicted: an error beyond it leaves nothing that could fail.
+        resolution = _LOSS_RESOLUTION * integral[1:]
+        # The worst of the integration where that is fine enough: as measured it leaves out what is interpolated between saves.
+        known = np.where(evidence.error_bound[1:] <= resolution, evidence.error_bound[1:], evidence.tolerance[1:])
+        tolerance = known + (error + uncertain)[1:]
         error_bound = np.maximum(tolerance, (evidence.error_bound + at_worst + uncertain)[1:])
-        # Of what is predicted: a record is not to say how finely it is read.
-        resolution = _LOSS_RESOLUTION * np.maximum(integral[1:], 1.0)
         slack = sign * (fallen - integral[1:])
         claims.append(worst_claim(name, fallen, integral[1:], slack, tolerance, error_bound, resolution, places[1:]))
     return claims
@@ -121,7 +124,7 @@ def _solve_error(evidence: Evidence, data: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def _curves(evidence: Evidence, data: dict[str, np.ndarray], times: np.ndarray) -> tuple[Curves, ...]:
-    logs = evidence.log_excess[evidence.chosen]
+    logs = evidence.log_excess
     low, high = (cumulative_integral(times, data[side])[0] for side in ("low", "high"))
     later = slice(1, None)
     return (

@@ -19,18 +19,18 @@ def solves_iteratively(flow: AbstractFlow) -> bool:
 
 
 def largest_residual(evidence: Evidence) -> float:
-    """Of the solves for the direction, relative, at the saved times or those of the second run where it was not recorded.
+    """Of the solves for the direction, relative, at the times of the reference and where it was recorded.
 
-    Of a dual direction it is what the residual may change of the rate (docs/theorems/sandwich.md), from the second run. 0 for
-    direct solvers; nan where there is no record.
+    Of a dual direction it is what the residual may change of the rate (docs/theorems/sandwich.md), of the reference alone. 0
+    for direct solvers; nan where neither is there.
     """
     if not solves_iteratively(evidence.flow):
         return 0.0
     is_dual = isinstance(evidence.flow, DualGaussNewtonFlow)
-    recorded = None if is_dual else evidence.trajectory.data.get("relative_residual")
-    if recorded is None and evidence.second_run is not None:
-        recorded = evidence.second_run.data.get("band_residual")
-    return math.nan if recorded is None else float(recorded.max())
+    found = [] if is_dual else [evidence.trajectory.data.get("relative_residual")]
+    if evidence.is_continuous and evidence.reference is not None:
+        found.append(evidence.reference.data.get("band_residual"))
+    return max((float(residuals.max()) for residuals in found if residuals is not None), default=math.nan)
 
 
 def solve_accuracy(evidence: Evidence) -> list[Check]:

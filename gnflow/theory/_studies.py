@@ -4,19 +4,16 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
 import scipy.stats
 
 from ..flows import AbstractFlow, GaussNewtonFlow, GradientFlow, SpectralFlow
 from ..geometry.damping import Constant
-from ..losses import HuberLoss
-from ..models import MLP, Activation, MeanFieldNetwork
+from ..models import has_kinks, kinked_activations
 from ..problems import Problem
 from ._check import Check
 from ._linear_model import is_linear
 
-_KINKED = ("relu",)
 _RESAMPLES = 400
 # Levels of the two intervals: agreement is asked for at the first, a violation is said beyond the second.
 _AGREEMENT, _VIOLATION = 0.99, 0.999
@@ -30,23 +27,21 @@ def smoothness_check(problem: Problem, model: Any, flow: AbstractFlow, promised:
     **Returns:** a `Check` that is met, not met, or unclear (for models and flows of the user's without a promise).
     """
     name = "the velocity is a smooth function of the weights"
-    activations = [a for a in jax.tree.leaves(model, is_leaf=_is_activation) if _is_activation(a)]
-    kinked = [a.name for a in activations if a.name in _KINKED]
     system = flow.system(problem, model)
-    linear = is_linear(system, system.weights(model))
-    if isinstance(problem.loss, HuberLoss):
-        return Check.fact(name, False, "Huber's gradient has kinks")
-    if kinked and not linear:
-        return Check.fact(name, False, f"the activation {kinked[0]} has a kink")
-    known_model = linear or (isinstance(model, MeanFieldNetwork | MLP) and bool(activations))
+    kinked = False if is_linear(system, system.weights(model)) else has_kinks(model)
+    loss = type(problem.loss).__name__
+    if problem.loss.is_smooth is False:
+        return Check.fact(name, False, f"the Hessian of {loss} jumps")
+    if kinked:
+        return Check.fact(name, False, f"the activation {kinked_activations(model)[0]} has a kink")
     known_flow = isinstance(flow.dynamics, GradientFlow | GaussNewtonFlow | SpectralFlow)
-    if known_model and known_flow:
+    if kinked is False and known_flow and problem.loss.is_smooth:
         remark = "model, loss and flow"
         switches = not _never_switches(flow.dynamics)
         if switches:
             remark += "; where the damping does not switch"
         return Check(name, 1.0, "==", 1.0, rigorous=not switches, remark=remark)
-    unknown = type(flow.dynamics if known_model else model).__name__
+    unknown = type(model).__name__ if kinked is None else type(flow.dynamics).__name__ if not known_flow else loss
     if promised is None:
         return Check(name, float("nan"), "==", 1.0, remark=f"not known of {unknown}; pass smooth=True if it is")
     return Check(name, float(promised), "==", 1.0, rigorous=False, remark=f"on the caller's word for {unknown}")
@@ -55,10 +50,6 @@ def smoothness_check(problem: Problem, model: Any, flow: AbstractFlow, promised:
 def _never_switches(flow: AbstractFlow) -> bool:
     """Whether the flow has no damping rule with a maximum or a schedule, which may have kinks."""
     return isinstance(flow, GradientFlow) or isinstance(getattr(flow, "damping", None), Constant)
-
-
-def _is_activation(leaf: Any) -> bool:
-    return isinstance(leaf, Activation)
 
 
 @dataclasses.dataclass(frozen=True)

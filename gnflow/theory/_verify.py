@@ -48,7 +48,8 @@ def verify(trajectory: Trajectory, theorem: Sequence[str | AbstractTheorem]) -> 
 def verify(trajectory: Any, theorem: Any = None) -> Certificate | Certificates:
     """Check theorems on a run: which hypotheses hold, with how much slack, what is predicted, what was observed, the verdict.
 
-    The run is repeated once at 4 times its tolerance, which tells how accurate its record is.
+    The run is made again twice: by the same call, and at a tolerance of verify's own, on which the theorems are tested. Both
+    tell whether the record is a run of this flow, without which no theorem about a run holds (docs/theorems/index.md).
 
     **Arguments:** `trajectory`: from `simulate`, `iterate` or `load`; `theorem`: a name in `theorem_kinds`, an
     `AbstractTheorem`, a list of those, None for every theorem about a single run, or "all" for those that take runs of

@@ -15,6 +15,7 @@ from gnflow.flows import Frozen, GaussNewtonFlow, GradientFlow, SpectralFlow
 from gnflow.geometry.damping import Constant, Exponential, Schedule, SmallestEigenvalue
 from gnflow.geometry.directions import Cholesky, ConjugateGradients, TruncatedEigh
 from gnflow.losses import HuberLoss, SquaredLoss
+from gnflow.models import MLP
 from gnflow.problems import Problem, teacher_student
 
 GNFLOWS_MODELS = sorted(kind for kind in MODELS if "equinox" not in kind)
@@ -125,4 +126,20 @@ def test_a_damaged_run_file():
         decode(written, {})
     del written["loss"]
     with pytest.raises(RunFolderError, match=r"Problem' no loss; it is damaged"):
+        decode(written, arrays)
+
+
+def test_what_older_versions_wrote_means_what_it_meant():
+    """Layers had no scale of their bias: it was 1. Other fields must be there all the same."""
+    model = MLP(2, 16, 1, parametrisation="mean_field", key=jr.key(0))
+    arrays = {}
+    written = encode(model, arrays, "model")
+    for layer in written["layers"]["__tuple__"]:
+        del layer["bias_factor"]
+    older = decode(json.loads(json.dumps(written)), arrays)
+    assert [layer.bias_factor for layer in model.layers] == [1.0, 0.25]
+    assert [layer.bias_factor for layer in older.layers] == [1.0, 1.0]
+    np.testing.assert_array_equal(older.layers[1].weight, model.layers[1].weight)
+    del written["layers"]["__tuple__"][1]["factor"]
+    with pytest.raises(RunFolderError, match=r"ScaledLinear' no factor; it is damaged"):
         decode(written, arrays)

@@ -40,9 +40,8 @@ def gauss_newton(metric, damping):
             matrix = dense.hessian_matrix(case.problem.loss, outputs, case.problem.y_train)
         else:
             matrix = dense.fisher_matrix(case.loss, outputs, delta=0.5)
-        seen = dense.image_projection(matrix) @ gradient
         smallest = max(np.linalg.eigvalsh(jac @ jac.T)[0], 0.0)
-        return dense.primal_gauss_newton(jac, matrix, seen, damping(smallest))
+        return dense.primal_gauss_newton(jac, matrix, gradient, damping(smallest))
 
     return velocity
 

@@ -131,6 +131,21 @@ def test_whiten_is_the_least_norm_least_squares_solution(case, metric):
 
 
 @every_case
+def test_what_is_not_whitened_is_unseen(case):
+    """R h + u = g for the gradient and for any other vector, and u = 0 where the loss says so."""
+    loss, f, y, v, _ = example(case)
+    factors = {"hessian": loss.hessian_factor(f, y), "fisher": loss.fisher_factor(f, y)}
+    for name, factor in factors.items():
+        for g in (loss.gradient(f, y), v):
+            assert_close(factor.product(factor.whiten(g)) + factor.unseen(g), g)
+        left = float(jnp.max(jnp.abs(factor.unseen(loss.gradient(f, y)))))
+        if name == "fisher" or loss.gradient_in_hessian_image:
+            assert left < 1e-15
+        else:
+            assert left > 1e-3
+
+
+@every_case
 def test_whitened_gradient_is_the_gradient_seen_through_the_factor(case):
     loss, f, y, _, _ = example(case)
     recovered = loss.hessian_factor(f, y).product(loss.hessian_factor(f, y).whiten(loss.gradient(f, y)))

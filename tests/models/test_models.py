@@ -53,7 +53,10 @@ def forward(model: MLP):
     for index, layer in enumerate(model.layers):
         last = index == len(model.layers) - 1
         scale = 1 / width if last and model.parametrisation == "mean_field" else 1 / math.sqrt(h.shape[1])
-        z = scale * h @ np.asarray(layer.weight).T + (0.0 if layer.bias is None else np.asarray(layer.bias))
+        shift = 0.0 if layer.bias is None else np.asarray(layer.bias)
+        if last and model.parametrisation == "mean_field":
+            shift = shift / math.sqrt(width)
+        z = scale * h @ np.asarray(layer.weight).T + shift
         if last:
             return h, z
         h = ACTIVATIONS[model.activation.name](z)

@@ -115,9 +115,9 @@ def test_the_default_tolerance_is_good_for_plots(default_run):
     """
     rough, fine = default_run(0), default_run(0, rtol=1e-8)
     assert (rough.stats["solver"], fine.stats["solver"]) == ("exponential", "dopri8")
-    assert rough.stats["num_steps"] < 20
-    np.testing.assert_allclose(rough.data.test_loss[-1], fine.data.test_loss[-1], rtol=2e-2)
-    np.testing.assert_allclose(rough.result.time, fine.result.time, rtol=2e-2)
+    assert rough.stats["num_steps"] < 30
+    np.testing.assert_allclose(rough.data.test_loss[-1], fine.data.test_loss[-1], rtol=5e-3)
+    np.testing.assert_allclose(rough.result.time, fine.result.time, rtol=5e-3)
 
 
 @pytest.mark.parametrize("error_norm", ["function", "weights"])

@@ -1,9 +1,12 @@
 """Runs that stand still end, say so and say why; runs that only seem to stand still go on."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
+from scipy.optimize import least_squares
 from simulate.linear import Axes, Linear, flow_down
 
 import gnflow as gn
@@ -93,6 +96,33 @@ def test_fewer_weights_than_noisy_targets(noisy, flow):
     np.testing.assert_allclose(trajectory.data.train_loss[-1], least, rtol=1e-3)
     assert "P = 20 trained weights for NC = 40 outputs" in trajectory.result.message
     assert f"linearisation here is {least:.4g}" in trajectory.result.message
+
+
+@pytest.mark.parametrize("flow", FLOWS[:2], ids=["gradient", "gauss newton"])
+def test_fewer_weights_than_noisy_targets_of_a_whole_network(flow):
+    """P = 20 weights that all move: what limits low-rank solvers is the curvature that comes with the residual.
+
+    The end is a minimum of the loss, which SciPy finds by going on from there.
+    """
+    rng = np.random.default_rng(2)
+    x = rng.standard_normal((40, 3))
+    problem = gn.Problem(x, np.sin(x[:, 0]) + x[:, 1] + 0.3 * rng.standard_normal(40))
+    model = gn.models.MeanFieldNetwork(input_dim=3, width=4, key=jax.random.key(2))
+    trajectory = gn.simulate(problem, model, flow)
+    assert_still(trajectory, 100)
+    assert trajectory.stats["solver"] == "exponential_rosenbrock"
+    assert "20 weights" in trajectory.stats["solver_reason"]
+    assert trajectory.stats["estimated_error"] < 0.05
+    end, unravel = ravel_pytree(eqx.filter(trajectory.model, eqx.is_inexact_array))
+    structure = eqx.filter(trajectory.model, eqx.is_inexact_array, inverse=True)
+
+    @jax.jit
+    def residuals(vector):
+        return (jax.vmap(eqx.combine(unravel(vector), structure))(problem.x_train) - problem.y_train).reshape(-1)
+
+    jacobian = jax.jit(jax.jacfwd(residuals))
+    best = least_squares(residuals, end, jacobian, xtol=1e-14, ftol=1e-14, gtol=1e-14)
+    np.testing.assert_allclose(trajectory.data.train_loss[-1], best.cost / 40, rtol=1e-4)
 
 
 def test_stop_none_runs_to_t1():

@@ -319,7 +319,9 @@ def test_relative_losses_of_1e_20(kind):
     assert np.all(np.isfinite(loss))
     assert np.all(np.diff(loss) < 0)
     np.testing.assert_allclose(loss[-1] / loss[0], 1e-20, rtol=1e-2)
-    assert run.stats["num_steps"] < 80
+    # Half of these would do at 5e-3, but then the residual is wrong by more than a tenth at the end.
+    assert run.stats["num_steps"] < 160
+    assert run.stats["estimated_error"] < 0.05
 
 
 @pytest.mark.parametrize("rotated", [False, True])

@@ -3,10 +3,16 @@
 import re
 
 import diffrax
+import jax
+import numpy as np
 import pytest
 
 import gnflow as gn
+from gnflow.flows import DualGaussNewtonFlow, Frozen, GaussNewtonFlow, GradientFlow, SpectralFlow
+from gnflow.geometry.damping import Constant
+from gnflow.geometry.directions import ConjugateGradients
 from gnflow.solvers import (
+    ExponentialRosenbrock,
     ExponentialRungeKutta,
     LowRankKvaerno5,
     check_solver,
@@ -14,6 +20,7 @@ from gnflow.solvers import (
     solver_kinds,
     stages_per_step,
 )
+from gnflow.solvers._choice import FEW_WEIGHTS
 
 
 def unknown():
@@ -24,9 +31,9 @@ def never():
     raise AssertionError("nobody asked for the stiffness")
 
 
-def chosen(solver, linearised=True, is_stiff=True, rtol=None, stiffness=never):
+def chosen(solver, linearised=True, is_stiff=True, rtol=1e-3, stiffness=never, few_weights=None):
     """The choice; nobody may ask for the stiffness unless it is given."""
-    return choose_solver(solver, linearised, is_stiff, rtol, stiffness)
+    return choose_solver(solver, linearised, is_stiff, rtol, stiffness, few_weights)
 
 
 @pytest.mark.parametrize(
@@ -40,6 +47,13 @@ def chosen(solver, linearised=True, is_stiff=True, rtol=None, stiffness=never):
         ({"stiffness": unknown, "is_stiff": False}, "exponential", "stiffness"),
         ({"stiffness": unknown, "is_stiff": False, "rtol": 2e-4}, "exponential", "stiffness"),
         ({"stiffness": unknown, "is_stiff": False, "rtol": 1e-5}, "dopri8", "tight"),
+        ({"stiffness": unknown, "few_weights": 20}, "exponential_rosenbrock", "20 weights for more outputs"),
+        (
+            {"stiffness": unknown, "few_weights": 20, "is_stiff": False, "rtol": 1e-8},
+            "exponential_rosenbrock",
+            "20 weights",
+        ),
+        ({"stiffness": lambda: 9.9, "few_weights": 20}, "tsit5", r"exp\(-9\.9\)"),
         ({"linearised": False}, "tsit5", "no linearisation"),
         ({"linearised": False, "rtol": 1e-5}, "tsit5", "no linearisation"),
     ],
@@ -56,11 +70,10 @@ def test_names(name):
     choice = chosen(name)
     assert (choice.name, choice.reason) == (name, "asked for")
     assert type(choice.solver) is solver_kinds[name]
-    assert choice.needs_linearisation == (name in ("exponential", "kvaerno5"))
-    assert 0 < choice.rtol < 0.1
+    assert choice.needs_linearisation == (name in ("exponential", "exponential_rosenbrock", "kvaerno5"))
     assert 0 < choice.min_growth < 1 < choice.max_growth
     # Where stability limits the step there is no trend of the errors to follow.
-    assert (choice.anticipation > 0) == choice.needs_linearisation
+    assert (choice.anticipation > 0) == (name in ("exponential", "kvaerno5"))
     # An object is what its name is.
     assert chosen(solver_kinds[name]())._replace(solver=choice.solver) == choice
 
@@ -88,7 +101,9 @@ def test_what_is_no_solver(solver, match):
         chosen(solver)
 
 
-@pytest.mark.parametrize("solver", ["exponential", "kvaerno5", ExponentialRungeKutta(), LowRankKvaerno5()])
+@pytest.mark.parametrize(
+    "solver", ["exponential", "exponential_rosenbrock", "kvaerno5", ExponentialRungeKutta(), LowRankKvaerno5()]
+)
 def test_a_flow_without_a_linearisation_is_named(solver):
     with pytest.raises(gn.ConfigError, match=r"linearisation.*tsit5"):
         chosen(solver, linearised=False)
@@ -98,6 +113,7 @@ def test_a_flow_without_a_linearisation_is_named(solver):
     ("solver", "stages"),
     [
         (ExponentialRungeKutta(), 4),
+        (ExponentialRosenbrock(), 4),
         (diffrax.Tsit5(), 6),
         (diffrax.Dopri5(), 6),
         (diffrax.Bosh3(), 3),
@@ -108,3 +124,33 @@ def test_a_flow_without_a_linearisation_is_named(solver):
 )
 def test_velocities_in_a_step(solver, stages):
     assert stages_per_step(solver) == stages
+
+
+def few_weights(width, samples, flow, activation="silu"):
+    """The solver of a run with 2 width weights; it ends at its start."""
+    x = np.random.default_rng(0).standard_normal((samples, 1))
+    model = gn.models.MeanFieldNetwork(
+        input_dim=1, width=width, bias=False, activation=activation, init_scale=1.0, key=jax.random.key(0)
+    )
+    return gn.simulate(gn.Problem(x, np.sin(x[:, 0])), model, flow, stop=gn.RelativeLoss(1.0)).stats["solver"]
+
+
+@pytest.mark.parametrize(
+    ("width", "samples", "flow", "activation", "expected"),
+    [
+        (2, 5, GradientFlow(), "silu", "exponential_rosenbrock"),
+        (2, 4, GradientFlow(), "silu", "exponential"),
+        (FEW_WEIGHTS // 2, FEW_WEIGHTS + 1, GradientFlow(), "silu", "exponential_rosenbrock"),
+        (FEW_WEIGHTS // 2 + 1, FEW_WEIGHTS + 3, GradientFlow(), "silu", "exponential"),
+        (2, 5, GradientFlow(), "relu", "exponential"),
+        (2, 5, GaussNewtonFlow(), "silu", "exponential_rosenbrock"),
+        (2, 5, GaussNewtonFlow(damping=Constant(0.0)), "silu", "exponential"),
+        (2, 5, GaussNewtonFlow(damping=Constant(0.1), solver=ConjugateGradients()), "silu", "exponential"),
+        (2, 5, SpectralFlow(0.5), "silu", "exponential_rosenbrock"),
+        (2, 5, DualGaussNewtonFlow(), "silu", "exponential"),
+        (2, 5, Frozen(GradientFlow(), "hidden"), "silu", "exponential_rosenbrock"),
+    ],
+)
+def test_the_whole_jacobian_for_fewer_weights_than_outputs(width, samples, flow, activation, expected):
+    """At most `FEW_WEIGHTS`, where the velocity has a derivative."""
+    assert few_weights(width, samples, flow, activation) == expected

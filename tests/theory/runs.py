@@ -1,6 +1,7 @@
 """What the tests of theorems share: small runs, and runs whose record has been tampered with."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 from facts.recording import make_problem, mean_field
 
 import gnflow as gn
+from gnflow.theory import Certificate, Evidence, Verdict
 
 
 def run(flow: Any, *, problem: Any = None, model: Any = None, **options: Any) -> gn.Trajectory:
@@ -34,3 +36,22 @@ def slowed(trajectory: gn.Trajectory, factor: float) -> gn.Trajectory:
     """The run as if its loss had fallen at `factor` times its rate (the infimum of the loss is 0)."""
     loss = trajectory.data.train_loss.to_numpy()
     return tampered(trajectory, train_loss=loss[0] * (loss / loss[0]) ** factor)
+
+
+def as_if(trajectory: gn.Trajectory, change: Callable[[gn.Trajectory], gn.Trajectory]) -> Evidence:
+    """The evidence of a run if the flow itself went another way: both reruns changed, the record not."""
+    evidence = Evidence(trajectory)
+    assert evidence.reference is not None
+    assert evidence.replicate is not None
+    vars(evidence).update(reference=change(evidence.reference), replicate=change(evidence.replicate))
+    return evidence
+
+
+def failing(certificate: Certificate) -> list[str]:
+    """The theorem's conclusions that are violated."""
+    return [claim.name for claim in certificate.claims if claim.verdict == Verdict.VIOLATED]
+
+
+def failing_record(certificate: Certificate) -> list[str]:
+    """The comparisons that show the record to be no run of its flow."""
+    return [claim.name for claim in certificate.record if claim.verdict == Verdict.VIOLATED]

@@ -173,7 +173,7 @@ def test_another_reference_is_caught(gradient_run, monkeypatch):
     def slower(problem, model, flow, *, t1, saveat, **options):
         return gn.simulate(problem, model, flow, t1=0.99 * t1, saveat=[0.99 * t1], **options)
 
-    monkeypatch.setattr(module, "simulate", slower)
+    monkeypatch.setattr(module, "simulate_once", slower)
     assert verify(gradient_run, THEOREM).verdict == Verdict.VIOLATED
 
 

@@ -4,11 +4,11 @@ import dataclasses
 
 import pytest
 from facts.recording import make_problem, mean_field
-from theory.runs import run, slowed, tampered
+from theory.runs import as_if, failing, failing_record, run, slowed, tampered
 
 import gnflow as gn
 from gnflow.flows import DualGaussNewtonFlow, Frozen
-from gnflow.theory import DualDirections, Verdict, _dual_directions, verify
+from gnflow.theory import DualDirections, KernelDynamics, Sandwich, Verdict, _dual_directions, verify
 
 PROBLEMS = {
     "squared": lambda: (make_problem(), mean_field()),
@@ -28,10 +28,6 @@ def dual_run(loss="squared", model="quadratic", **options):
     problem, network = PROBLEMS[loss]()
     flow = DualGaussNewtonFlow(model=model, **options)
     return run(flow, problem=problem, model=network, stop=gn.RelativeLoss(1e-2))
-
-
-def failing(certificate):
-    return [claim.name for claim in certificate.claims if claim.verdict == Verdict.VIOLATED]
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +56,8 @@ def test_the_sandwich_knows_the_flow(squared):
     assert sandwich.verdict == Verdict.HOLDS, str(sandwich)
     # Nearly undamped: the rate is nearly 2, whatever the conditioning.
     assert 1 < sandwich.constants["smallest rho_low"] <= sandwich.constants["largest rho_high"] < 2 + 1e-3
-    changed = verify(slowed(squared, 0.5), "sandwich")
-    assert changed.verdict == Verdict.VIOLATED, str(changed)
+    changed = Sandwich().certify(as_if(squared, lambda rerun: slowed(rerun, 0.5)))
+    assert failing(changed), str(changed)
 
 
 def test_a_mode_decays_as_the_closed_form_says():
@@ -70,7 +66,7 @@ def test_a_mode_decays_as_the_closed_form_says():
     trajectory = run(flow, problem=problem, model=network, rtol=1e-5)
     certificate = verify(trajectory, "kernel dynamics")
     assert certificate.verdict == Verdict.HOLDS, str(certificate)
-    (claim,) = failing(verify(slowed(trajectory, 0.99), "kernel dynamics"))
+    (claim,) = failing(KernelDynamics().certify(as_if(trajectory, lambda rerun: slowed(rerun, 0.99))))
     assert claim.startswith("log L falls")
 
 
@@ -94,10 +90,14 @@ def test_rounding_where_the_residual_lies_in_slow_modes_accuses_nobody():
 
 
 def test_a_record_that_rises_violates_it(squared):
-    loss = squared.data.train_loss.to_numpy().copy()
-    loss[len(loss) // 2 :] *= 3
-    certificate = verify(tampered(squared, train_loss=loss), DualDirections())
+    def risen(run):
+        loss = run.data.train_loss.to_numpy().copy()
+        loss[len(loss) // 2 :] *= 3
+        return tampered(run, train_loss=loss)
+
+    certificate = DualDirections().certify(as_if(squared, risen))
     assert failing(certificate) == ["the loss does not rise: log L falls by at least 0"]
+    assert "no save is above the lowest before it (log)" in failing_record(verify(risen(squared), DualDirections()))
 
 
 CHANGES = {

@@ -29,10 +29,16 @@ def base():
 
 
 def steps(model=None, problem=None, flow=None):
-    """A run of other parts, of which only the start is looked at: without a record of its spectrum."""
+    """A run of other parts, of which only the start is looked at: with its first losses, without its spectrum."""
     given = {"initial_model": model, "problem": problem, "flow": flow}
     data = base().data.drop_vars("ntk_smallest_eigenvalue")
-    return dataclasses.replace(base(), data=data, **{name: part for name, part in given.items() if part is not None})
+    run = dataclasses.replace(base(), data=data, **{name: part for name, part in given.items() if part is not None})
+    system = run.flow.system(run.problem, run.initial_model)
+    weights = system.weights(run.initial_model)
+    losses = {"train_loss": system.train_loss(weights)}
+    if run.problem.x_test is not None:
+        losses["test_loss"] = system.loss.value(system.outputs(weights, run.problem.x_test), run.problem.y_test)
+    return tampered(run, **{name: np.full(2, float(value)) for name, value in losses.items()})
 
 
 def certify(trajectory):
@@ -123,6 +129,18 @@ def test_a_positive_eigenvalue_below_rounding_is_undecided():
     certificate = certify(steps(model))
     assert certificate.verdict == Verdict.UNDECIDED, str(certificate)
     assert "> 0" in certificate.reason
+
+
+def test_first_losses_and_weights_that_do_not_belong_together(trajectory):
+    """What the theorem is about, the weights of the start, are those of the record."""
+    other = dataclasses.replace(trajectory, initial_model=mean_field(3))
+    loss = trajectory.data.train_loss.to_numpy()
+    for changed in (other, tampered(trajectory, train_loss=1.01 * loss)):
+        changed = dataclasses.replace(changed, data=changed.data.drop_vars("ntk_smallest_eigenvalue"))
+        certificate = certify(changed)
+        assert certificate.verdict == Verdict.VIOLATED
+        assert "the training loss is that of the stored weights" in certificate.reason
+        assert "Not certified: the rest of the record" in certificate.compared
 
 
 def test_a_recorded_eigenvalue_that_was_changed(trajectory):

@@ -95,26 +95,37 @@ def test_where_features_move_they_do_not(features_move):
     assert constants["relative NTK change"] > 1
 
 
+def with_a_nudged_end(trajectory):
+    """The evidence of a run if the flow had ended elsewhere."""
+    evidence = Evidence(trajectory)
+    evidence._kept["movement"] = nudged(_movement.movement_run(evidence), 1e-2)
+    vars(evidence)["replicate"] = nudged(evidence.replicate, 1e-2)
+    return evidence
+
+
 def test_an_end_that_was_nudged_is_violated(kernel_regime):
-    certificate = certify(nudged(kernel_regime, 1e-2))
+    certificate = KernelLimit().certify(with_a_nudged_end(kernel_regime))
     assert certificate.verdict == Verdict.VIOLATED
     assert ALONE in certificate.reason
 
 
-def test_steps_judged_by_the_weights_promise_nothing_of_the_outputs(kernel_regime):
-    settings = kernel_regime.settings | {"error_norm": "weights"}
+@pytest.mark.parametrize("error_norm", ["function", "weights"])
+def test_a_record_whose_end_was_nudged_is_violated(kernel_regime, error_norm):
+    """Whatever it says that its steps were judged by."""
+    settings = kernel_regime.settings | {"error_norm": error_norm}
     certificate = certify(dataclasses.replace(nudged(kernel_regime, 1e-2), settings=settings))
-    assert certificate.verdict == Verdict.UNDECIDED, str(certificate)
+    assert certificate.verdict == Verdict.VIOLATED, str(certificate)
+    assert "the training loss is that of the stored weights" in certificate.reason
 
 
 def test_two_ends_that_do_not_belong_together(kernel_regime, monkeypatch):
-    """Another start for the other flow: it ends elsewhere, though both follow the same kernel."""
-    true = module._other_run
+    """The other flow ends elsewhere, though both follow the same kernel."""
+    true = module._other_evidence
 
     def elsewhere(evidence, flow):
-        return nudged(true(evidence, flow), 1e-2)
+        return evidence.once("elsewhere", lambda: with_a_nudged_end(true(evidence, flow).trajectory))
 
-    monkeypatch.setattr(module, "_other_run", elsewhere)
+    monkeypatch.setattr(module, "_other_evidence", elsewhere)
     certificate = certify(kernel_regime, GAUSS_NEWTON)
     violated = {claim.name for claim in certificate.claims if claim.verdict == Verdict.VIOLATED}
     assert f"{ALONE} along the other flow" in violated

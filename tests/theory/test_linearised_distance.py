@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from facts.recording import make_problem, mean_field
 from jax.flatten_util import ravel_pytree
-from theory.runs import run, single_sample
+from theory.runs import run, single_sample, tampered
 
 import gnflow as gn
 from gnflow.flows import Frozen, GaussNewtonFlow, GradientFlow, SpectralFlow
@@ -85,18 +85,25 @@ def test_a_bound_that_is_halved_is_violated(one_sample, monkeypatch, name):
 
 
 def test_an_end_that_was_moved_is_violated(features_move):
-    residual = np.sqrt(2 * 4 * float(features_move.data.train_loss[-1]))
-    certificate = certify(nudged(features_move, 30 * residual))
+    """The flow's own end, as the rerun has it."""
+    evidence = Evidence(features_move)
+    again = _movement.movement_run(evidence)
+    residual = again.data.movement_residual.to_numpy().copy()
+    residual[-1] += 30 * np.linalg.norm(residual[-1]) * np.ones(residual.shape[1]) / residual.shape[1] ** 0.5
+    evidence._kept["movement"] = tampered(again, movement_residual=residual)
+    certificate = LinearisedDistance().certify(evidence)
     assert certificate.verdict == Verdict.VIOLATED
     assert f"at t = {float(features_move.data.time[-1]):.4g}" in certificate.reason
 
 
-def test_steps_judged_by_the_weights_promise_nothing_of_the_outputs(features_move):
-    settings = features_move.settings | {"error_norm": "weights"}
+@pytest.mark.parametrize("error_norm", ["function", "weights"])
+def test_a_record_whose_end_was_moved_is_violated(features_move, error_norm):
+    """Whatever it says that its steps were judged by."""
+    settings = features_move.settings | {"error_norm": error_norm}
     residual = np.sqrt(2 * 4 * float(features_move.data.train_loss[-1]))
     certificate = certify(dataclasses.replace(nudged(features_move, 30 * residual), settings=settings))
-    assert certificate.verdict == Verdict.UNDECIDED, str(certificate)
-    assert all(np.isinf(claim.error_bound) for claim in certificate.claims)
+    assert certificate.verdict == Verdict.VIOLATED, str(certificate)
+    assert "the training loss is that of the stored weights" in certificate.reason
 
 
 def test_too_few_times_to_bound_the_integral(one_sample, monkeypatch):
@@ -195,7 +202,7 @@ def test_a_record_with_few_times_is_filled_in(one_sample):
     times = _movement.measured_times(evidence)
     assert len(times) == 40
     assert np.all(np.diff(times) > 0)
-    assert np.isin(evidence.times, times).all()
+    assert np.isin(evidence.recorded_times, times).all()
 
 
 def test_the_nudge_moves_the_end(features_move):

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from facts.recording import make_problem, mean_field
 from simulate.test_solver_use import Drift
-from theory.runs import run, single_sample, slowed, tampered
+from theory.runs import as_if, failing_record, run, single_sample, slowed, tampered
 
 import gnflow as gn
 from gnflow.flows import Frozen, GaussNewtonFlow, GradientFlow, SpectralFlow
 from gnflow.geometry.damping import Constant, SmallestEigenvalue
 from gnflow.geometry.directions import ConjugateGradients
-from gnflow.theory import Evidence, KernelDynamics, Sandwich, Verdict, verify
+from gnflow.theory import Evidence, KernelDynamics, Sandwich, Verdict, _reruns, verify
 from gnflow.theory._convolution import cumulative_integral
 from gnflow.theory._rate_band import block_bounds
 
@@ -57,17 +57,25 @@ def test_a_band_without_width(exact):
 
 @pytest.mark.parametrize(("factor", "claim"), [(0.99, "at least"), (1.01, "at most")])
 def test_a_rate_that_is_wrong_by_a_hundredth_violates_it(exact, factor, claim):
-    certificate = verify(slowed(exact, factor), Sandwich())
+    certificate = Sandwich().certify(as_if(exact, lambda rerun: slowed(rerun, factor)))
     assert certificate.verdict == Verdict.VIOLATED
     (violated,) = [c for c in certificate.claims if c.verdict == Verdict.VIOLATED]
     assert claim in violated.name
     assert claim in certificate.reason
 
 
-def test_a_tolerance_too_loose_to_tell_a_hundredth():
-    """The solver promises no better than 2 rtol a step; within that it does not accuse."""
+@pytest.mark.parametrize("factor", [0.99, 1.01])
+def test_a_record_that_is_wrong_by_a_hundredth_is_not_of_this_flow(exact, factor):
+    certificate = verify(slowed(exact, factor), Sandwich())
+    assert certificate.verdict == Verdict.VIOLATED
+    assert "a rerun at another tolerance gives every training loss (log)" in failing_record(certificate)
+
+
+def test_a_loose_tolerance_excuses_nothing():
+    """What the recorded tolerance promises does not enter: a rough run passes, and one changed by a hundredth does not."""
     rough = run(GaussNewtonFlow("identity", Constant(0.0)), model=mean_field(width=16), rtol=2e-2, solver="tsit5")
-    assert verify(slowed(rough, 0.99), Sandwich()).verdict == Verdict.UNDECIDED
+    assert verify(rough, Sandwich()).verdict == Verdict.HOLDS
+    assert verify(slowed(rough, 0.99), Sandwich()).verdict != Verdict.HOLDS
 
 
 @pytest.mark.parametrize(
@@ -94,24 +102,26 @@ def test_a_bound_that_is_off_by_two_is_seen(monkeypatch, side, claim):
     assert claim in {c.name for c in certificate.claims if c.verdict == Verdict.VIOLATED}
 
 
-def test_saves_too_sparse_to_bound_the_integral():
-    """The kernel of one sample moves, and only start and end are saved."""
+def test_times_too_sparse_to_bound_the_integral(monkeypatch):
+    """The kernel of one sample moves, and is measured at the start, the end and one time between."""
+    monkeypatch.setattr(_reruns, "_FEWEST_TIMES", 3)
     model = mean_field(num_outputs=1)
     certificate = verify(run(GradientFlow(), problem=single_sample(), model=model, saveat=[1e-9]), "sandwich")
     assert certificate.verdict == Verdict.UNDECIDED, str(certificate)
     assert "exp(-int" in certificate.reason
 
 
-def test_a_rate_that_may_dip_between_the_saves_accuses_nobody():
+def test_a_rate_that_may_dip_between_the_saves_accuses_nobody(monkeypatch):
     """Three saves, and a band that is twice the true one at each of them: the loss need not have been there in between."""
+    monkeypatch.setattr(_reruns, "_FEWEST_TIMES", 3)
     flow = Frozen(GradientFlow())
     trajectory = run(flow, problem=single_sample(), model=mean_field(num_outputs=1), saveat=[1e-9])
     evidence = Evidence(trajectory)
-    second = evidence.second_run
-    assert second is not None
-    assert len(second.data.time) == 3
-    doubled = {f"band_{name}": 2 * second.data[f"band_{name}"].to_numpy() for name in ("rate", "low", "high")}
-    vars(evidence)["second_run"] = tampered(second, **doubled)
+    reference = evidence.reference
+    assert reference is not None
+    assert len(reference.data.time) == 3
+    doubled = {f"band_{name}": 2 * reference.data[f"band_{name}"].to_numpy() for name in ("rate", "low", "high")}
+    vars(evidence)["reference"] = tampered(reference, **doubled)
     certificate = Sandwich().certify(evidence)
     assert certificate.verdict == Verdict.UNDECIDED, str(certificate)
     assert "rho is monotone between the measured times" in verify(trajectory, Sandwich()).reason

@@ -8,11 +8,13 @@ import sys
 import numpy as np
 import pytest
 from facts.recording import make_problem, mean_field
-from theory.runs import run, tampered
+from theory.runs import failing_record, run, tampered
 
 import gnflow as gn
 from gnflow.flows import GradientFlow
 from gnflow.theory import Certificates, Check, Claim, Evidence, Sandwich, Verdict, theorem_kinds, verify
+from gnflow.theory._claim import worst_claim
+from gnflow.theory._reruns import matching, reference_times
 
 
 @pytest.mark.parametrize(
@@ -76,7 +78,12 @@ def test_a_certificate_says_everything_in_every_form(trajectory):
         assert part in text
     assert record["verdict"] == "holds"
     assert [check["name"] for check in record["checks"]] == [check.name for check in certificate.checks]
-    assert {claim["verdict"] for claim in record["claims"]} == {"holds"}
+    assert {claim["verdict"] for claim in record["claims"] + record["record"]} == {"holds"}
+    assert all(len(line) <= 80 for line in text.splitlines()), text
+    for claim, told in zip(certificate.claims, record["claims"], strict=True):
+        assert told["slack_over_error"] == claim.slack_over_error
+        assert f"{claim.slack_over_error:.4g}" in text
+        assert f"{claim.slack_over_error:.6g}" in page
     assert record["constants"] == dict(certificate.constants)
     assert page.count("| --- |") >= 1
     assert all(check.name in page for check in certificate.checks)
@@ -89,17 +96,20 @@ def test_a_loss_of_zero_that_was_written_into_the_record(trajectory):
     loss = trajectory.data.train_loss.to_numpy().copy()
     loss[-1] = 0.0
     certificate = verify(tampered(trajectory, train_loss=loss), Sandwich())
-    assert certificate.verdict == Verdict.UNDECIDED, str(certificate)
+    assert certificate.verdict == Verdict.VIOLATED, str(certificate)
+    assert "the training loss is that of the stored weights (log)" in failing_record(certificate)
 
 
 def test_what_atol_promises_is_relative_to_the_rms_residual(trajectory):
-    settings = trajectory.settings | {"rtol": 0.0, "atol": 1e-3}
-    evidence = Evidence(dataclasses.replace(trajectory, settings=settings))
-    vars(evidence)["_measured"] = np.zeros(len(evidence.chosen))
-    residual = np.asarray(evidence.system.outputs(evidence.end) - trajectory.problem.y_train)
+    evidence = Evidence(trajectory)
+    reference = evidence.reference
+    settings = reference.settings | {"rtol": 0.0, "atol": 1e-3}
+    vars(evidence)["reference"] = dataclasses.replace(reference, settings=settings)
+    vars(evidence)["between"] = np.zeros(len(evidence.times))
+    residual = np.asarray(evidence.system.outputs(evidence.flow_end) - trajectory.problem.y_train)
     rms = np.sqrt(np.mean(np.sum(residual**2, axis=1)))
-    promised = (evidence.error_bound - evidence.rounding[evidence.chosen])[-1]
-    np.testing.assert_allclose(promised, 2 * 1e-3 / rms * trajectory.stats["num_accepted_steps"], rtol=1e-6)
+    promised = (evidence.error_bound - evidence.rounding)[-1]
+    np.testing.assert_allclose(promised, 2 * 1e-3 / rms * reference.stats["num_accepted_steps"], rtol=1e-6)
 
 
 def test_a_run_saved_at_its_ends_only():
@@ -151,3 +161,44 @@ def test_what_is_no_theorem_and_no_run(trajectory):
         verify(trajectory, [3])
     with pytest.raises(gn.ConfigError, match="Trajectory"):
         verify(make_problem())
+
+
+def test_a_point_that_could_not_have_failed_says_nothing():
+    """An error of 0.04 against an observation of 0.0126: beside a point that tells, and alone."""
+    observed, bound = np.array([0.0126, 6.0]), np.array([0.0122, 5.9])
+    slack, tolerance = observed - bound, np.array([0.04, 0.04])
+    arguments = ("c", observed, bound, slack, tolerance, tolerance, 0.05 * bound, ["early", "late"])
+    both = worst_claim(*arguments)
+    assert both.verdict == Verdict.HOLDS
+    assert (both.where, both.telling, both.places) == ("late", 1, 2)
+    assert worst_claim(*arguments, every=True).verdict == Verdict.UNDECIDED
+    alone = worst_claim(
+        "c", *(column[:1] for column in (observed, bound, slack, tolerance, tolerance)), 0.05 * bound[:1], ["early"]
+    )
+    assert alone.verdict == Verdict.UNDECIDED
+    assert alone.telling == 0
+    # It still accuses where it is far outside.
+    wrong = worst_claim(
+        "c", observed, bound, slack - np.array([1.0, 0.0]), tolerance, tolerance, 0.05 * bound, ["early", "late"]
+    )
+    assert (wrong.verdict, wrong.where) == (Verdict.VIOLATED, "early")
+
+
+@pytest.mark.parametrize(("slack", "error", "ratio"), [(-0.5, 0.25, -2.0), (0.0, 0.0, math.inf), (1.0, 0.0, math.inf)])
+def test_slack_over_error(slack, error, ratio):
+    assert Claim("c", 0.0, 0.0, slack, error, error, 1.0).slack_over_error == ratio
+
+
+def test_the_times_of_the_reference():
+    """Every recorded one, those of the replicate that are others, and so many that few programs are compiled."""
+    recorded = np.array([0.0, *np.geomspace(1e-3, 10.0, 33)])
+    stretched = recorded * 1.01
+    for others in (recorded, recorded * (1 + 1e-9), stretched):
+        times = reference_times(recorded, others)
+        assert len(times) in (64, 128)
+        assert np.all(np.diff(times) > 0)
+        assert times[-1] == recorded[-1]
+        assert np.isin(recorded, times).all()
+        assert np.all(matching(others[others < 10], times) >= 0)
+    assert len(reference_times(np.array([0.0, 1.0]), np.array([0.0, 1.0]))) == 32
+    assert matching(np.array([0.0, 1.0, 2.0]), np.array([0.0, 1.0 + 1e-9, 3.0])).tolist() == [0, 1, -1]

@@ -16,6 +16,11 @@ class AbstractDamping(eqx.Module):
 
     needs_smallest_eigenvalue: ClassVar[bool]
 
+    @property
+    def is_positive(self) -> bool:
+        """Whether eps > 0 at all times and for every spectrum; a rule that cannot tell says False."""
+        return False
+
     @abc.abstractmethod
     def __call__(self, time: Float[Array, ""], smallest_eigenvalue: Float[Array, ""]) -> Float[Array, ""]:
         """eps at flow time `time`, where A's smallest eigenvalue is `smallest_eigenvalue` (not negative)."""

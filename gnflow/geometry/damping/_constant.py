@@ -22,6 +22,11 @@ class Constant(AbstractDamping):
     def __check_init__(self):
         require_non_negative(ConfigError, value=self.value)
 
+    @property
+    def is_positive(self) -> bool:
+        """Whether the value is."""
+        return bool(self.value > 0)
+
     def __call__(self, time: Float[Array, ""], smallest_eigenvalue: Float[Array, ""]) -> Float[Array, ""]:
         """eps, whatever the time and the spectrum."""
         return jnp.asarray(self.value, dtype=jnp.float64)

@@ -27,6 +27,11 @@ class Exponential(AbstractDamping):
     def __check_init__(self):
         require_non_negative(ConfigError, start=self.start, rate=self.rate, floor=self.floor)
 
+    @property
+    def is_positive(self) -> bool:
+        """Whether the floor is: without one eps underflows to 0 in the end."""
+        return bool(self.floor > 0)
+
     def __call__(self, time: Float[Array, ""], smallest_eigenvalue: Float[Array, ""]) -> Float[Array, ""]:
         """max(floor, start exp(-rate t))."""
         return jnp.maximum(self.floor, self.start * jnp.exp(-self.rate * time))

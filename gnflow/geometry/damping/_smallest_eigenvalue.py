@@ -26,6 +26,11 @@ class SmallestEigenvalue(AbstractDamping):
     def __check_init__(self):
         require_non_negative(ConfigError, factor=self.factor, floor=self.floor)
 
+    @property
+    def is_positive(self) -> bool:
+        """Whether the floor is: sigma_min may be 0."""
+        return bool(self.floor > 0)
+
     def __call__(self, time: Float[Array, ""], smallest_eigenvalue: Float[Array, ""]) -> Float[Array, ""]:
         """max(floor, factor * sigma_min)."""
         return jnp.maximum(self.floor, self.factor * smallest_eigenvalue)

@@ -11,12 +11,13 @@ from ._base import (
 )
 from ._cholesky import Cholesky as Cholesky
 from ._conjugate_gradients import ConjugateGradients as ConjugateGradients
-from ._modes import Decomposition as Decomposition, Modes as Modes, dense_modes as dense_modes
-from ._truncated_eigh import (
-    TruncatedEigh as TruncatedEigh,
+from ._matrix_power import (
     kept_modes as kept_modes,
-    truncated_inverse as truncated_inverse,
+    truncated_power as truncated_power,
+    truncated_power_product as truncated_power_product,
 )
+from ._modes import Decomposition as Decomposition, Modes as Modes, dense_modes as dense_modes
+from ._truncated_eigh import TruncatedEigh as TruncatedEigh
 
 direction_solver_kinds: dict[str, Callable[..., Any]] = {
     "truncated_eigh": TruncatedEigh,

@@ -1,6 +1,7 @@
 """What a direction is, and what solves for it."""
 
 import abc
+from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -17,7 +18,8 @@ class SolveDiagnostics(eqx.Module):
 
     **Attributes:** `damping`: eps, in units of H A; `rank`: the number of modes the solve could tell from zero (for the
     conjugate-gradient solver, which sees no spectrum: the iterations it took, a lower bound); `relative_residual`:
-    ||(H A + eps) a - g|| / ||g|| in the whitened coordinates, the part of the gradient that the direction does not reach;
+    ||(H A + eps) a - g|| / ||g|| in the whitened coordinates, the part of the gradient that the direction does not reach
+    (with a part of g that the metric does not see: relative to the right-hand side of the whitened system);
     `success`: False if the solve broke down.
 
     Of some solves only, None for the others: `truncated`: whether modes that the gradient has were left out, so that an update
@@ -52,8 +54,22 @@ class AbstractDirectionSolver(eqx.Module):
     """Solves (H A + eps I) a = g for the coefficients a of the Gauss-Newton direction -J^T a.
 
     With H = R R^T and g = R h this is a = R z, (R^T A R + eps I) z = h, a symmetric system (push-through identity:
-    (R R^T A + eps) R z = R (R^T A R + eps) z).
+    (R R^T A + eps) R z = R (R^T A R + eps) z). A part u of g outside the image of a singular H adds to it:
+    a = R z + u/eps, (R^T A R + eps I) z = h - R^T A u/eps. Without damping u is left out: only what H sees moves
+    (docs/theory.md, Singular metrics).
+
+    **Attributes:** `is_differentiable`: whether the coefficients have a derivative in the weights that JAX finds, whatever the
+    rank of A.
     """
+
+    is_differentiable: ClassVar[bool] = False
+
+    def never_ascends(self, sees_gradient: bool) -> bool:
+        """Whether its direction, as far as it is computed, is one of descent wherever that of the exact solve is.
+
+        **Arguments:** `sees_gradient`: whether all of g is in the image of H. False by default, which is always safe.
+        """
+        return False
 
     @abc.abstractmethod
     def solve(
@@ -63,11 +79,12 @@ class AbstractDirectionSolver(eqx.Module):
         whitened_gradient: Float[Array, "samples outputs"],
         damping: AbstractDamping,
         time: Float[Array, ""],
+        unseen_gradient: Float[Array, "samples outputs"] | None = None,
     ) -> Direction:
         """a (N, C) at flow time `time`.
 
         **Arguments:** `tangent`: of the training inputs; `factor`: R; `whitened_gradient`: h (N, C); `damping`: the rule
-        for eps.
+        for eps; `unseen_gradient`: u (N, C), None where there is none.
         """
 
     def solve_and_decompose(
@@ -78,10 +95,11 @@ class AbstractDirectionSolver(eqx.Module):
         damping: AbstractDamping,
         time: Float[Array, ""],
         decomposition: Decomposition,
+        unseen_gradient: Float[Array, "samples outputs"] | None = None,
     ) -> tuple[Direction, Modes]:
         """The direction of `solve` and the modes of R^T A R, which a flow's linearisation is made of."""
         return (
-            self.solve(tangent, factor, whitened_gradient, damping, time),
+            self.solve(tangent, factor, whitened_gradient, damping, time, unseen_gradient),
             decomposition.modes(tangent, factor),
         )
 

@@ -1,5 +1,7 @@
 """The fast solver for a Gram matrix known to be well conditioned: Cholesky."""
 
+from typing import ClassVar
+
 import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 from jaxtyping import Array, Float
@@ -9,6 +11,7 @@ from .._spectrum import numerical_rank
 from .._tangent import AbstractTangent
 from ..damping import AbstractDamping
 from ._base import AbstractDirectionSolver, Direction, SolveDiagnostics, relative_residual
+from ._unseen import coefficients, right_hand_side
 from ._whitening import smallest_gram_eigenvalue, whitened_gram
 
 
@@ -21,6 +24,12 @@ class Cholesky(AbstractDirectionSolver):
     sigma_min the eigenvalues are computed all the same, and this solver saves nothing.
     """
 
+    is_differentiable: ClassVar[bool] = True
+
+    def never_ascends(self, sees_gradient: bool) -> bool:
+        """True: the solve is exact, or it says that it broke down."""
+        return True
+
     def solve(
         self,
         tangent: AbstractTangent,
@@ -28,6 +37,7 @@ class Cholesky(AbstractDirectionSolver):
         whitened_gradient: Float[Array, "samples outputs"],
         damping: AbstractDamping,
         time: Float[Array, ""],
+        unseen_gradient: Float[Array, "samples outputs"] | None = None,
     ) -> Direction:
         """The direction; `rank` counts the pivots above the cut-off (0 after a breakdown)."""
         gram = tangent.gram()
@@ -37,18 +47,21 @@ class Cholesky(AbstractDirectionSolver):
         else:
             smallest = jnp.zeros(())
         shift = damping(time, smallest)
-        right_hand_side = whitened_gradient.reshape(-1)
+        shape = whitened_gradient.shape
+        right = right_hand_side(
+            whitened_gradient, unseen_gradient, factor, shift, lambda v: (gram @ v.reshape(-1)).reshape(shape)
+        ).reshape(-1)
         triangle = jnp.linalg.cholesky(matrix + shift * jnp.eye(matrix.shape[0]))
-        solution = jsl.cho_solve((triangle, True), right_hand_side)
-        residual = matrix @ solution + shift * solution - right_hand_side
+        solution = jsl.cho_solve((triangle, True), right)
+        residual = matrix @ solution + shift * solution - right
         success = jnp.all(jnp.isfinite(solution))
         pivots = jnp.nan_to_num(jnp.diagonal(triangle) ** 2, nan=0.0)
         return Direction(
-            coefficients=factor.product(solution.reshape(whitened_gradient.shape)),
+            coefficients=coefficients(solution.reshape(shape), unseen_gradient, factor, shift),
             diagnostics=SolveDiagnostics(
                 damping=shift,
                 rank=jnp.where(success, numerical_rank(pivots), 0),
-                relative_residual=relative_residual(residual, right_hand_side),
+                relative_residual=relative_residual(residual, right),
                 success=success,
             ),
         )

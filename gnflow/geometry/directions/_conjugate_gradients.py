@@ -10,6 +10,7 @@ from .._tangent import AbstractTangent
 from ..damping import AbstractDamping
 from ._base import AbstractDirectionSolver, Direction, SolveDiagnostics, relative_residual
 from ._modes import Decomposition, Modes
+from ._unseen import coefficients, right_hand_side
 
 
 class ConjugateGradients(AbstractDirectionSolver):
@@ -25,6 +26,10 @@ class ConjugateGradients(AbstractDirectionSolver):
     rtol: float = 1e-10
     max_steps: int = 1000
 
+    def never_ascends(self, sees_gradient: bool) -> bool:
+        """Where all of g is in the image of H every iterate is one of descent (docs/theory.md, exact fact 5)."""
+        return sees_gradient
+
     def solve(
         self,
         tangent: AbstractTangent,
@@ -32,6 +37,7 @@ class ConjugateGradients(AbstractDirectionSolver):
         whitened_gradient: Float[Array, "samples outputs"],
         damping: AbstractDamping,
         time: Float[Array, ""],
+        unseen_gradient: Float[Array, "samples outputs"] | None = None,
     ) -> Direction:
         """The direction; `success` is False where the iterations ended before the tolerance was met."""
         if damping.needs_smallest_eigenvalue:
@@ -44,21 +50,24 @@ class ConjugateGradients(AbstractDirectionSolver):
         def product(vector: Array) -> Array:
             return factor.transpose_product(tangent.jvp(tangent.vjp(factor.product(vector)))) + shift * vector
 
+        right = right_hand_side(
+            whitened_gradient, unseen_gradient, factor, shift, lambda v: tangent.jvp(tangent.vjp(v))
+        )
         # lineax measures convergence entry by entry; where the right-hand side is zero (an output that the metric does not
         # see) its relative tolerance alone is 0/0, which ends the iterations at once as if they had converged. On a
         # right-hand side of norm one the same number serves as absolute tolerance.
-        norm = jnp.linalg.norm(whitened_gradient)
-        unit = whitened_gradient / jnp.where(norm > 0, norm, 1.0)
+        norm = jnp.linalg.norm(right)
+        unit = right / jnp.where(norm > 0, norm, 1.0)
         operator = lx.FunctionLinearOperator(product, unit, lx.positive_semidefinite_tag)
         solver = lx.CG(rtol=self.rtol, atol=self.rtol, max_steps=self.max_steps)
         answer = lx.linear_solve(operator, unit, solver, throw=False)
         solution = norm * answer.value
         return Direction(
-            coefficients=factor.product(solution),
+            coefficients=coefficients(solution, unseen_gradient, factor, shift),
             diagnostics=SolveDiagnostics(
                 damping=shift,
                 rank=jnp.asarray(answer.stats["num_steps"]),
-                relative_residual=relative_residual(product(solution) - whitened_gradient, whitened_gradient),
+                relative_residual=relative_residual(product(solution) - right, right),
                 success=answer.result == lx.RESULTS.successful,
             ),
         )
@@ -71,7 +80,10 @@ class ConjugateGradients(AbstractDirectionSolver):
         damping: AbstractDamping,
         time: Float[Array, ""],
         decomposition: Decomposition,
+        unseen_gradient: Float[Array, "samples outputs"] | None = None,
     ) -> tuple[Direction, Modes]:
         """The direction and the leading modes: beyond their number the dense Gram matrix is not formed here either."""
         matrix_free = Decomposition(0, decomposition.rank, decomposition.power)
-        return super().solve_and_decompose(tangent, factor, whitened_gradient, damping, time, matrix_free)
+        return super().solve_and_decompose(
+            tangent, factor, whitened_gradient, damping, time, matrix_free, unseen_gradient
+        )

@@ -1,14 +1,18 @@
 """The safe default: a truncated eigendecomposition of the whitened Gram matrix."""
 
+from typing import ClassVar
+
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from ...losses import AbstractOutputFactor
-from .._spectrum import numerical_rank, rank_cutoff
+from .._spectrum import numerical_rank
 from .._tangent import AbstractTangent
 from ..damping import AbstractDamping
 from ._base import AbstractDirectionSolver, Direction, SolveDiagnostics, relative_residual
+from ._matrix_power import truncated_power_product
 from ._modes import Decomposition, Modes, dense_modes
+from ._unseen import coefficients, right_hand_side
 from ._whitening import smallest_gram_eigenvalue
 
 
@@ -19,6 +23,12 @@ class TruncatedEigh(AbstractDirectionSolver):
     another one without saying so. Cost: one symmetric eigendecomposition of size NC, O(NC^2) memory.
     """
 
+    is_differentiable: ClassVar[bool] = True
+
+    def never_ascends(self, sees_gradient: bool) -> bool:
+        """True: each mode by itself descends, so that those left out change nothing of that."""
+        return True
+
     def solve(
         self,
         tangent: AbstractTangent,
@@ -26,9 +36,12 @@ class TruncatedEigh(AbstractDirectionSolver):
         whitened_gradient: Float[Array, "samples outputs"],
         damping: AbstractDamping,
         time: Float[Array, ""],
+        unseen_gradient: Float[Array, "samples outputs"] | None = None,
     ) -> Direction:
         """The direction; `rank` counts the eigenvalues of R^T A R above the cut-off."""
-        return self.solve_and_decompose(tangent, factor, whitened_gradient, damping, time, Decomposition())[0]
+        return self.solve_and_decompose(
+            tangent, factor, whitened_gradient, damping, time, Decomposition(), unseen_gradient
+        )[0]
 
     def solve_and_decompose(
         self,
@@ -38,6 +51,7 @@ class TruncatedEigh(AbstractDirectionSolver):
         damping: AbstractDamping,
         time: Float[Array, ""],
         decomposition: Decomposition,
+        unseen_gradient: Float[Array, "samples outputs"] | None = None,
     ) -> tuple[Direction, Modes]:
         """The direction and the modes it was computed from; always all of them, whatever `decomposition` says."""
         modes = dense_modes(tangent, factor)
@@ -49,28 +63,19 @@ class TruncatedEigh(AbstractDirectionSolver):
         else:
             smallest = jnp.zeros(())
         shift = damping(time, smallest)
-        right_hand_side = whitened_gradient.reshape(-1)
-        inverse = truncated_inverse(eigenvalues, shift)
-        solution = eigenvectors @ (inverse * (eigenvectors.T @ right_hand_side))
-        residual = matrix @ solution + shift * solution - right_hand_side
+        shape = whitened_gradient.shape
+        right = right_hand_side(
+            whitened_gradient, unseen_gradient, factor, shift, lambda v: (gram @ v.reshape(-1)).reshape(shape)
+        ).reshape(-1)
+        solution = truncated_power_product(matrix, shift, jnp.ones(()), right, eigenvalues, eigenvectors)
+        residual = matrix @ solution + shift * solution - right
         direction = Direction(
-            coefficients=factor.product(solution.reshape(whitened_gradient.shape)),
+            coefficients=coefficients(solution.reshape(shape), unseen_gradient, factor, shift),
             diagnostics=SolveDiagnostics(
                 damping=shift,
                 rank=numerical_rank(eigenvalues),
-                relative_residual=relative_residual(residual, right_hand_side),
+                relative_residual=relative_residual(residual, right),
                 success=jnp.all(jnp.isfinite(solution)),
             ),
         )
         return direction, modes
-
-
-def truncated_inverse(eigenvalues: Float[Array, " size"], shift: Float[Array, ""]) -> Float[Array, " size"]:
-    """1/(lam + eps) for the modes that can be divided by it, 0 for the others."""
-    modes = kept_modes(eigenvalues, shift)
-    return jnp.where(modes, 1.0 / jnp.where(modes, jnp.maximum(eigenvalues, 0.0) + shift, 1.0), 0.0)
-
-
-def kept_modes(eigenvalues: Float[Array, " size"], shift: Float[Array, ""]) -> Bool[Array, " size"]:
-    """Which modes can be divided by lam + eps: those where it is above the rank cut-off."""
-    return jnp.maximum(eigenvalues, 0.0) + shift > rank_cutoff(eigenvalues)

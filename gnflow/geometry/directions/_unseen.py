@@ -1,0 +1,39 @@
+"""The part of a gradient that a singular output metric does not see, in a direction solve."""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ...losses import AbstractOutputFactor
+
+
+def right_hand_side(
+    whitened: Float[Array, "samples outputs"],
+    unseen: Float[Array, "samples outputs"] | None,
+    factor: AbstractOutputFactor,
+    shift: Float[Array, ""],
+    gram_product: Callable[[Array], Array],
+) -> Float[Array, "samples outputs"]:
+    """b of (R^T A R + eps) z = b: h - R^T A u / eps for a gradient R h + u, h alone where eps = 0 or there is no u.
+
+    **Arguments:** `gram_product`: v -> A v, (N, C).
+    """
+    if unseen is None:
+        return whitened
+    return whitened - factor.transpose_product(gram_product(_over_damping(unseen, shift)))
+
+
+def coefficients(
+    solution: Float[Array, "samples outputs"],
+    unseen: Float[Array, "samples outputs"] | None,
+    factor: AbstractOutputFactor,
+    shift: Float[Array, ""],
+) -> Float[Array, "samples outputs"]:
+    """a = R z + u / eps, so that (R R^T A + eps) a = R b + R R^T A u / eps + u = R h + u; R z alone where eps = 0."""
+    product = factor.product(solution)
+    return product if unseen is None else product + _over_damping(unseen, shift)
+
+
+def _over_damping(unseen: Float[Array, "samples outputs"], shift: Float[Array, ""]) -> Float[Array, "samples outputs"]:
+    return jnp.where(shift > 0, unseen / jnp.where(shift > 0, shift, 1.0), 0.0)

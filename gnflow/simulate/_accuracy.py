@@ -1,0 +1,147 @@
+"""What a run promises of its accuracy, and how a second solution tells where the estimate carried along cannot."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+
+from .._core import Result, ResultCode
+
+CARRIED = "the error carried along"
+SECOND = "a second solution"
+
+_REMEDY = (
+    "the flow turns faster than its steps resolve; leave rtol to gnflow (rtol=None), give rtol={rtol:.0e} or less, take more "
+    "damping, or bring inputs and targets to the scale 1"
+)
+
+# The default promise, and the least and the most that it may be of the tolerance of one step.
+_DEFAULT = 0.1
+_LEAST, _MOST = 10.0, 200.0
+# An estimate is off by a factor itself: up to this share of the promise it is believed.
+_BELIEVED = 0.5
+
+# Of automatic tightening: mildly at first, for runs that are nearly as accurate as promised.
+_MILD, _STRONG = 5.0, 20.0
+_STRONG_BELOW = 5e-4
+_TIGHTEST_RTOL = 1e-11
+_MOST_SOLUTIONS = 4
+
+
+def promised_accuracy(rtol: float) -> float:
+    """The largest relative error of the training residual r = sqrt(2 (L - L*)) at any saved time that a run may have.
+
+    10%, but at least 10 and at most 200 times the tolerance `rtol` of one step.
+    """
+    return float(np.clip(_DEFAULT, _LEAST * rtol, _MOST * rtol))
+
+
+def tighter(rtol: float) -> float:
+    """The tolerance of the next solution."""
+    return max(rtol / (_STRONG if rtol < _STRONG_BELOW else _MILD), _TIGHTEST_RTOL)
+
+
+@runtime_checkable
+class Compared(Protocol):
+    """What is looked at of a solution (`Solution`): its tolerance, saved times, residuals, end and error."""
+
+    @property
+    def rtol(self) -> float: ...
+    @property
+    def times(self) -> np.ndarray: ...
+    @property
+    def end(self) -> float: ...
+    @property
+    def result(self) -> Result: ...
+    @property
+    def ended(self) -> Any: ...
+    @property
+    def error(self) -> float: ...
+    def residuals(self, minimum: float) -> np.ndarray: ...
+
+
+_Solution = TypeVar("_Solution", bound=Compared)
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged(Generic[_Solution]):
+    """A solution and how wrong it is: `error`, relative, of the training residual, and in words where that is `known_from`;
+    `promised`: what it should not be above; `count`: how many solutions it took."""
+
+    solution: _Solution
+    error: float
+    known_from: str
+    promised: float
+    count: int
+
+    @property
+    def result(self) -> Result:
+        """The solution's, or that it is inaccurate."""
+        found = self.solution.result
+        if found.failed or self.error <= _BELIEVED * self.promised:
+            return found
+        return Result(
+            ResultCode.INACCURATE,
+            f"{found.message}; but the training residual may be wrong by {100 * self.error:.3g}% (from {self.known_from}), "
+            f"and {100 * self.promised:.3g}% is promised: {_REMEDY.format(rtol=tighter(self.solution.rtol))}"
+            f"{self.solution.ended.advice}",
+            found.time,
+        )
+
+
+def accurate_solution(
+    solve: Callable[[float], _Solution], rtol: float, automatic: bool, minimum: float
+) -> Judged[_Solution]:
+    """The run, as accurate as promised where that can be had.
+
+    The error carried along with a solution is an upper estimate where steps are short for all that the flow does, and says
+    too much where they are not. Above half the promise a second solution, of a tighter tolerance, is compared with the first.
+    If `automatic`, the tolerance is tightened until either of the two estimates is below half the promise; otherwise the
+    solution at `rtol` is returned, whatever it is.
+
+    **Arguments:** `solve`: the solution at a tolerance; `rtol`: of one step, to begin with; `minimum`: L*.
+    """
+    promised = promised_accuracy(rtol)
+    believed = _BELIEVED * promised
+    solution = solve(rtol)
+    error, known_from, count = solution.error, CARRIED, 1
+    while error > believed and not solution.result.failed and count < _MOST_SOLUTIONS:
+        tighter_solution = solve(tighter(solution.rtol if automatic else rtol))
+        count += 1
+        error, known_from = _difference(solution, tighter_solution, minimum), SECOND
+        if not automatic or tighter_solution.result.failed:
+            break
+        solution = tighter_solution
+        if solution.error < error:
+            error, known_from = solution.error, CARRIED
+    return Judged(solution, error, known_from, promised, count)
+
+
+def only_solution(
+    solve: Callable[[float], _Solution], rtol: float, automatic: bool, minimum: float
+) -> Judged[_Solution]:
+    """The solution at `rtol`, of which nothing is promised; arguments as of `accurate_solution`."""
+    solution = solve(rtol)
+    return Judged(solution, solution.error, CARRIED, math.inf, 1)
+
+
+def _difference(first: Compared, second: Compared, minimum: float) -> float:
+    """The largest relative difference of two solutions' residuals over the times that both saved, the start left out.
+
+    Where they have no such time and both met a stop rule, the difference of the logarithms of the times at which they did.
+    Infinite where there is nothing to compare, or where the second failed.
+    """
+    if second.result.failed:
+        return math.inf
+    common, here, there = np.intersect1d(first.times, second.times, return_indices=True)
+    later = common > 0
+    if not np.any(later):
+        met = all(solution.result.code == ResultCode.STOP_RULE_MET for solution in (first, second))
+        return abs(math.log(second.end / first.end)) if met else math.inf
+    one, other = first.residuals(minimum)[here[later]], second.residuals(minimum)[there[later]]
+    larger, smaller = np.maximum(one, other), np.minimum(one, other)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative = np.where(larger > 0, larger / smaller - 1, 0.0)
+    return float(np.max(np.where(np.isnan(relative), np.inf, relative)))

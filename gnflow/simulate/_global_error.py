@@ -1,0 +1,118 @@
+"""The error of the whole run, carried along beside the solution: what single steps add, and what the flow makes of it."""
+
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from .._core import tree_add_scaled, tree_norm, tree_scale, tree_subtract
+from ..geometry import AbstractTangent
+from ..solvers import AbstractErrorCarryingSolver, phi_functions
+
+# A displacement smaller than this beside the weights is scaled up before the flow is looked at there: of the difference of two
+# velocities enough digits should be left.
+_LEAST_DISPLACEMENT = 1e-6
+
+
+class StepErrors(eqx.Module):
+    """**Attributes:** `local`: the solver's estimate of the error of one step; `carried`: of the whole run behind it; both like
+    the state (weights, integrals)."""
+
+    local: PyTree
+    carried: PyTree
+
+
+class ErrorCarryingSolver(diffrax.AbstractAdaptiveSolver):
+    """`inner`, which also carries an estimate of the error of the weights from step to step.
+
+    The error behind a step is what the flow makes of the error before it, plus the step's own, as `inner` estimates it. To
+    first order that is the difference to the solution by the embedded method, of lower order, for the price of one velocity
+    a step; since `inner` goes on from the solution of the higher order, it is an upper estimate. Derived in docs/theory.md,
+    The error of a run.
+
+    Its `y_error` is a `StepErrors`. **Arguments:** `inner`: any adaptive Diffrax solver for the state (weights, integrals).
+    """
+
+    inner: diffrax.AbstractAdaptiveSolver
+
+    @property
+    def term_structure(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The inner solver's."""
+        return self.inner.term_structure
+
+    @property
+    def interpolation_cls(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The inner solver's."""
+        return self.inner.interpolation_cls
+
+    def order(self, terms: Any) -> Any:
+        """The inner solver's."""
+        return self.inner.order(terms)
+
+    def error_order(self, terms: Any) -> Any:
+        """The inner solver's."""
+        return self.inner.error_order(terms)
+
+    def init(self, terms: Any, t0: Any, t1: Any, y0: PyTree, args: Any) -> Any:
+        """The inner solver's state, and no error."""
+        return self.inner.init(terms, t0, t1, y0, args), jax.tree.map(jnp.zeros_like, y0[0])
+
+    def func(self, terms: Any, t0: Any, y0: PyTree, args: Any) -> PyTree:
+        """The vector field."""
+        return self.inner.func(terms, t0, y0, args)
+
+    def step(
+        self, terms: Any, t0: Any, t1: Any, y0: PyTree, args: Any, solver_state: Any, made_jump: Any
+    ) -> tuple[PyTree, StepErrors, dict[str, Any], Any, diffrax.RESULTS]:
+        """One step of `inner`, and the error behind it."""
+        state, error = solver_state
+        length = t1 - t0
+        if isinstance(self.inner, AbstractErrorCarryingSolver):
+            stepped, moved = self.inner.step_with_error(terms, t0, t1, y0, args, state, made_jump, error)
+            y1, local, dense_info, state, result = stepped
+        else:
+            y1, local, dense_info, state, result = self.inner.step(terms, t0, t1, y0, args, state, made_jump)
+            assert local is not None
+            velocity = _last_velocity(self.inner, dense_info, length)
+            moved = _carry_explicitly(args, t1, y1[0], velocity, length, error)
+        carried = tree_add_scaled(moved, 1.0, local[0])
+        # What is no number says that the step failed; the local error says so, too.
+        finite = jnp.isfinite(tree_norm(carried))
+        carried = jax.tree.map(lambda leaf: jnp.where(finite, leaf, jnp.inf), carried)
+        return y1, StepErrors(local, carried), dense_info, (state, carried), result
+
+
+def _last_velocity(solver: Any, dense_info: dict[str, Any], length: Float[Array, ""]) -> PyTree | None:
+    """w' at the end of the step where it is the last stage of an explicit method ("first same as last"); None elsewhere."""
+    if not isinstance(solver, diffrax.AbstractERK) or not isinstance(solver.tableau, diffrax.ButcherTableau):
+        return None
+    if not bool(solver.tableau.fsal):
+        return None
+    return jax.tree.map(lambda stages: stages[-1] / length, dense_info["k"][0])
+
+
+def _carry_explicitly(
+    args: Any, time: Any, weights: PyTree, velocity: PyTree | None, length: Float[Array, ""], error: PyTree
+) -> PyTree:
+    """What a small displacement `error` has become after flow time `length`, without a linearisation.
+
+    e + h phi_1(-h rho) (F(w + e) - F(w)) with rho the rate at which e changes on the outputs: exact where e decays at a
+    single rate, as along Gauss-Newton flow; and where h is long for the fastest modes it does not grow, as by Euler's
+    method it would.
+    """
+    system, flow = args.system, args.measurement.flow
+    if velocity is None:
+        velocity = flow.velocity(time, weights, system)
+    size = tree_norm(error)
+    least = _LEAST_DISPLACEMENT * tree_norm(weights)
+    scale = jnp.where(size > 0, jnp.maximum(1.0, least / jnp.where(size > 0, size, 1.0)), 1.0)
+    point = tree_add_scaled(weights, scale, error)
+    change = tree_scale(1 / scale, tree_subtract(flow.velocity(time, point, system), velocity))
+    tangent: AbstractTangent = system.tangent(weights)
+    seen, seen_change = tangent.jvp(error), tangent.jvp(change)
+    size_seen = jnp.linalg.norm(seen)
+    folds = length * jnp.linalg.norm(seen_change) / jnp.where(size_seen > 0, size_seen, 1.0)
+    return tree_add_scaled(error, length * phi_functions(-folds, 1)[1], change)

@@ -1,0 +1,169 @@
+"""One integration of a run at one tolerance: what it saved, where it ended and why, and how wrong it may be."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from .._core import Result
+from ..flows import AbstractFlow
+from ..geometry import System
+from ..solvers import SolverChoice, stages_per_step
+from ._controller import AbstractErrorNorm, ResidualController, RunMemory
+from ._integrate import Arguments, Start, integrate, linearisation_at, measure
+from ._measure import Evaluation, Measurement, Values, numbers_as_arrays
+from ._outcome import End, integration_result
+from .stop import AbstractStopRule
+
+_FIRST_STEP = 0.03  # of the time scale of the first loss decrease; the error control shortens it where that is too long
+
+
+@dataclasses.dataclass(frozen=True)
+class Solution:
+    """**Attributes:** `rtol`; `chosen`: the solver; `times`, `rows`: what was saved, first the start, last the end; `ended`:
+    weights and what was measured at the end; `result`: how it ended; `error`: its estimated error, relative, of the
+    training residual; `counts`: of steps and velocities.
+    """
+
+    rtol: float
+    chosen: SolverChoice
+    times: np.ndarray
+    rows: list[Values]
+    ended: End
+    result: Result
+    error: float
+    counts: dict[str, int]
+
+    @property
+    def end(self) -> float:
+        """The flow time at which it ended."""
+        return float(self.times[-1])
+
+    def residuals(self, minimum: float) -> np.ndarray:
+        """r = sqrt(2 (L - L*)) at the saved times, for L* = `minimum`."""
+        losses = np.asarray([float(row["train_loss"]) for row in self.rows])
+        return np.sqrt(2 * np.maximum(losses - minimum, 0.0))
+
+
+@dataclasses.dataclass(frozen=True)
+class Integration:
+    """A run before it is integrated, at any tolerance: everything but that.
+
+    **Attributes:** `weights`: the first; `args`, `start`: as `integrate` and `start_run` have them; `choose`: the solver for a
+    tolerance; `rules`: stop rules; `t1`: as `simulate` was told; `save_times`; `atol`, `error_norm`, `max_steps`.
+    """
+
+    weights: PyTree
+    args: Arguments
+    start: Start
+    choose: Callable[[float], SolverChoice]
+    rules: tuple[AbstractStopRule, ...]
+    t1: float | None
+    save_times: np.ndarray
+    atol: float
+    error_norm: AbstractErrorNorm
+    monotone: bool
+    max_steps: int
+
+    @property
+    def system(self) -> System:
+        """The problem joined with the model's structure."""
+        return self.args.system
+
+    def solve(self, rtol: float) -> Solution:
+        """Integrate with the tolerance `rtol` for a step."""
+        chosen = self.choose(rtol)
+        rules = tuple(rule.at_accuracy(rtol) for rule in self.rules)
+        args = dataclasses.replace(self.args, rules=numbers_as_arrays(rules))
+        rtol_array, atol = numbers_as_arrays((float(rtol), float(self.atol)))
+        controller = ResidualController(
+            rtol_array,
+            atol,
+            error_norm=self.error_norm,
+            monotone=self.monotone,
+            min_growth=chosen.min_growth,
+            max_growth=chosen.max_growth,
+            anticipation=chosen.anticipation,
+        )
+        found = integrate(
+            self.weights,
+            self.start.integrals,
+            args,
+            chosen.solver,
+            chosen.needs_linearisation,
+            controller,
+            jnp.asarray(self.save_times),
+            self.args.horizon,
+            jnp.minimum(_FIRST_STEP * self.start.time_scale, self.args.horizon),
+            self.max_steps,
+        )
+        jax.block_until_ready(found)
+        end, weights, last = self._end(found)
+        times, rows = _saved(found, end)
+        memory = _memory(found)
+        error = memory.error_until(end)
+        ended = End(end, weights, last, self.start.evaluation, self.system, self.args.measurement, error)
+        return Solution(
+            rtol=rtol,
+            chosen=chosen,
+            times=np.asarray([0.0, *times, end]),
+            rows=[self.start.evaluation.values, *rows, last.values],
+            ended=ended,
+            result=integration_result(found, chosen, rules, self.t1, ended),
+            error=error,
+            counts=_counts(found, chosen.solver),
+        )
+
+    def _end(self, found: diffrax.Solution) -> tuple[float, PyTree, Evaluation]:
+        """Time, weights (a tree like the first) and what is measured at the end."""
+        assert found.ts is not None
+        assert found.ys is not None
+        end = found.ts[1][0]
+        leaves, integrals, _ = jax.tree.map(lambda leaf: leaf[0], found.ys[1])
+        weights = jax.tree.unflatten(jax.tree.structure(self.weights), leaves)
+        measured = measure(end, weights, integrals, self.system, self.args.measurement, self.start.memories)
+        return float(end), weights, measured
+
+
+def _memory(found: diffrax.Solution) -> RunMemory:
+    assert found.controller_state is not None
+    return found.controller_state[1]
+
+
+def _saved(found: diffrax.Solution, end: float) -> tuple[list[float], list[Values]]:
+    """Times and rows saved strictly inside the run; slots that were not reached hold inf, or repeat the end."""
+    assert found.ts is not None
+    assert found.ys is not None
+    times = np.asarray(found.ts[0])
+    columns = jax.device_get(found.ys[0])
+    inside = np.flatnonzero((times > 0) & (times < end))
+    return [float(times[i]) for i in inside], [{name: column[i] for name, column in columns.items()} for i in inside]
+
+
+def _counts(found: diffrax.Solution, solver: diffrax.AbstractAdaptiveSolver) -> dict[str, int]:
+    names = ("num_steps", "num_accepted_steps", "num_rejected_steps")
+    counts = {name: int(found.stats[name]) for name in names}
+    stages = stages_per_step(solver)
+    if stages is not None:
+        # One more a step, for the error of the run.
+        counts["num_velocity_evaluations"] = (stages + 1) * counts["num_steps"] + 1
+    return counts
+
+
+def linearisation_stats(solution: Solution, system: System, measurement: Measurement) -> dict[str, int | float]:
+    """How much of the flow's Jacobian the solver saw, and at the end of the run how well, where it was not all of it."""
+    flow: AbstractFlow = measurement.flow
+    solver: Any = solution.chosen.solver
+    arguments = (jnp.asarray(solution.end), solution.ended.weights, system, flow, solver.decomposition)
+    rank = eqx.filter_eval_shape(linearisation_at, *arguments)[0].shape[0]
+    stats: dict[str, int | float] = {"linearisation_rank": rank, "linearisation_size": system.problem.y_train.size}
+    if rank < system.problem.y_train.size:
+        _, residual, left_out = linearisation_at(*arguments)
+        stats |= {"final_linearisation_residual": float(residual), "final_fastest_rate_left_out": float(left_out)}
+    return stats

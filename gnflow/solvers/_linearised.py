@@ -1,0 +1,145 @@
+"""What solvers that take a flow's linearisation share, beside their steps: errors carried along by the linearised flow."""
+
+import abc
+from typing import Any, ClassVar
+
+import diffrax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from .._core import tree_add_scaled, tree_norm, tree_subtract
+from ..geometry import AbstractTangent, Linearisation, System
+from ._phi import phi_functions
+from ._reduced import ReducedVector, reduce
+from ._term import LinearisedTerm, unwrap
+
+_LEAST_FOLDS = 1e-5
+
+
+class AbstractErrorCarryingSolver(diffrax.AbstractAdaptiveSolver):
+    """A solver of a `LinearisedTerm` that knows what its linearisation makes of a small error within a step."""
+
+    term_structure: ClassVar = LinearisedTerm
+
+    @abc.abstractmethod
+    def step_with_error(
+        self,
+        terms: Any,
+        t0: Any,
+        t1: Any,
+        y0: PyTree,
+        args: Any,
+        solver_state: Any,
+        made_jump: Any,
+        error: PyTree,
+    ) -> tuple[tuple[PyTree, PyTree, dict[str, Any], Any, diffrax.RESULTS], PyTree]:
+        """What `step` returns, and what a small displacement `error` of the weights, a tree like them, has become by t1."""
+
+
+class AbstractLinearisedSolver(AbstractErrorCarryingSolver):
+    """A solver that linearises the flow once a step, at its start."""
+
+    @abc.abstractmethod
+    def linearised_step(
+        self, terms: LinearisedTerm, t0: Any, t1: Any, y0: PyTree, args: Any, solver_state: Any, made_jump: Any
+    ) -> tuple[tuple[PyTree, PyTree, dict[str, Any], Any, diffrax.RESULTS], Linearisation]:
+        """What `step` returns, and the linearisation at (t0, y0) that the step was taken with."""
+
+    def step(
+        self, terms: Any, t0: Any, t1: Any, y0: PyTree, args: Any, solver_state: Any, made_jump: Any
+    ) -> tuple[PyTree, PyTree, dict[str, Any], Any, diffrax.RESULTS]:
+        """One step from t0 to t1."""
+        return self.linearised_step(unwrap(terms), t0, t1, y0, args, solver_state, made_jump)[0]
+
+    def step_with_error(
+        self,
+        terms: Any,
+        t0: Any,
+        t1: Any,
+        y0: PyTree,
+        args: Any,
+        solver_state: Any,
+        made_jump: Any,
+        error: PyTree,
+    ) -> tuple[tuple[PyTree, PyTree, dict[str, Any], Any, diffrax.RESULTS], PyTree]:
+        """One step, and the displacement as `carry_error` has it."""
+        term = unwrap(terms)
+        stepped, linearisation = self.linearised_step(term, t0, t1, y0, args, solver_state, made_jump)
+        before, after = (term.split(y)[0] for y in (y0, stepped[0]))
+        decay = _decay(term.system, linearisation.tangent, term.system.tangent(after))
+        return stepped, carry_error(term, linearisation, t0, before, t1 - t0, error, decay)
+
+
+def carry_error(
+    terms: LinearisedTerm,
+    linearisation: Linearisation,
+    time: Any,
+    weights: PyTree,
+    length: Float[Array, ""],
+    error: PyTree,
+    decay: Float[Array, ""],
+) -> PyTree:
+    """What a small displacement `error` of `weights` has become after flow time `length`.
+
+    e' = F(w + e) - F(w) = W e + D, with D = F(w + e) - F(w) - W e from the start of the step and the assumption that it falls
+    as the residual does, by the factor q in the step:
+
+        exp(h W) e + h m psi(h W) D,   psi(z) = (exp(z) - q)/(z - log q).
+
+    The first term is exact in the modes that W holds; D is what may make the displacement grow. Where the rate |D|/|e| is
+    beyond 1/h, more growth than the error control of the step admits, it is taken for a contraction that is stiff for this
+    step: m = phi_1(-h |D|/|e|), without which the step would amplify what the flow damps.
+
+    **Arguments:** `linearisation` at `weights` and flow time `time`; `error`: a tree like the weights; `decay`: q, of the
+    residual, in (0, 1].
+    """
+    vector = reduce(linearisation, error, jnp.zeros(linearisation.direction.coefficients.size))
+    point = tree_add_scaled(weights, 1.0, error)
+    remainder = remainder_at(terms, linearisation, time, point, vector.amplitudes)
+    assert remainder.rest is not None
+    change = tree_add_scaled(remainder.rest, 1.0, linearisation.pull(remainder.coefficients))
+    size = tree_norm(error)
+    folds = length * tree_norm(change) / jnp.where(size > 0, size, 1.0)
+    mean = length * phi_functions(-folds, 1)[1]
+    z = -length * linearisation.rates
+    at_zero = _damped_mean(jnp.zeros(()), decay)
+    # (psi(0) - psi(z))/(-z) by a difference that rounding leaves digits of.
+    apart = jnp.minimum(z, -_LEAST_FOLDS)
+    quotient = (at_zero - _damped_mean(apart, decay)) / -apart
+    moved = phi_functions(z, 1)[1] * vector.amplitudes + mean * quotient * remainder.amplitudes
+    coefficients = mean * at_zero * remainder.coefficients - length * (linearisation.left @ moved)
+    carried = tree_add_scaled(error, mean * at_zero, remainder.rest)
+    return tree_add_scaled(carried, 1.0, linearisation.pull(coefficients))
+
+
+def _decay(system: System, before: AbstractTangent, after: AbstractTangent) -> Float[Array, ""]:
+    """By what factor, at most 1, the residual falls."""
+    targets = system.problem.y_train
+    first, last = (
+        system.loss.value(tangent.outputs, targets) - system.loss.minimum(targets) for tangent in (before, after)
+    )
+    falls = (last > 0) & (last < first)
+    return jnp.where(falls, jnp.sqrt(last / jnp.where(falls, first, 1.0)), 1.0)
+
+
+def _damped_mean(z: Float[Array, "..."], decay: Float[Array, ""]) -> Float[Array, "..."]:
+    """psi(z) = int_0^1 exp((1 - s) z) q^s ds for z <= 0."""
+    logarithm = jnp.log(decay)
+    # Written with the larger of the two exponentials in front, so that phi_1 is asked for at negative numbers.
+    gap = -jnp.abs(z - logarithm)
+    return jnp.exp(jnp.maximum(z, logarithm)) * phi_functions(gap, 1)[1]
+
+
+def remainder_at(
+    terms: LinearisedTerm, linearisation: Linearisation, time: Any, point: PyTree, amplitudes: Float[Array, " rank"]
+) -> ReducedVector:
+    """D = F(point) - F(w_n) - W (point - w_n), given the amplitudes of point - w_n.
+
+    Written as -(J_point - J)^T a_point + J^T (a_n - a_point + L Rt J (point - w_n)): the first term is exactly zero for a
+    model that is linear in its weights, instead of a difference of large numbers times a step that may be 1e12 long.
+    """
+    tangent, coefficients = terms.direction(time, point)
+    flat = coefficients.reshape(-1)
+    rest = tree_subtract(linearisation.pull(flat), tangent.vjp(coefficients))
+    start = linearisation.direction.coefficients.reshape(-1)
+    return reduce(linearisation, rest, start - flat + linearisation.left @ amplitudes)

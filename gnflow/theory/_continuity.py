@@ -1,0 +1,204 @@
+"""The hypothesis that the Jacobian is continuous along a run: that no sample stays on a kink of an activation."""
+
+import dataclasses
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, PyTree
+
+from .._core import tree_size
+from ..geometry import Snapshot, System
+from ..metrics import AbstractMetric, Variable
+from ..models import kinked_activations
+from ._check import Check
+from ._evidence import Evidence
+from ._linear_model import is_linear
+from ._sliding import Arrivals, Judgement, judge, next_arrivals
+
+NAME = "J is continuous along the run (no sample stays on a kink)"
+
+# Where samples stay on kinks steps are as short as the tolerance, and to see them stay takes no tight one.
+_RTOL = 5e-3
+# States of the repeated run that are looked at in a round, beside its start: always as many, so that it is compiled once.
+_STATES = 64
+_ROUNDS = 4
+_ARRIVALS = 16  # looked at from each state
+_LARGEST_STORE = 2**26  # numbers: weights at all states together
+# Where the next round looks, in units of the time from a state to an arrival: before an unclear one, so near to it that a
+# linear forecast is good; after one that stays.
+_BEFORE, _AFTER = 0.9, 2.0
+# What is still on its kink comes back to it within this part of the time for which it has been there.
+_STILL = 0.1
+
+
+def continuity(evidence: Evidence) -> Check:
+    """Whether J is continuous at almost every time of the run, so that f' = J w' there (docs/theorems/kinks.md).
+
+    Of models without kinks, and of those that are linear in what moves, it is a fact. With kinks it is measured on a repeated
+    run: not met where a sample is seen to stay on a kink, met (as an estimate) where every kink that any state of that run
+    comes to is passed, unclear otherwise and for models that say nothing of their kinks.
+    """
+    model = evidence.trajectory.initial_model
+    if is_linear(evidence.system, evidence.start):
+        return Check.fact(NAME, True, "the model is linear in the weights that move")
+    kinked = evidence.system.has_kinks
+    if kinked is False:
+        return Check.fact(NAME, True, f"{type(model).__name__} has no kinks")
+    if kinked is None:
+        return _open(f"not known of {type(model).__name__}; a smooth model says so by an attribute activations = ()")
+    activation = ", ".join(kinked_activations(model))
+    if not hasattr(model, "pre_activations"):
+        return _open(f"{activation} has kinks, and {type(model).__name__} no pre_activations(x) to see them")
+    if tree_size(evidence.start) * (_STATES + 2) > _LARGEST_STORE:
+        return _open(f"{activation} has kinks, and the weights are too many to look at {_STATES} states")
+    return evidence.once("continuity", lambda: _measured(evidence, activation))
+
+
+def _open(remark: str) -> Check:
+    return Check(NAME, math.nan, "==", 1.0, remark=remark)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Stretch:
+    """A stretch of flow time whose arrivals at kinks are not judged yet.
+
+    **Attributes:** `doubt`: in words, why it is looked at; `stayed`: the pair (sample, unit) that a state before it sends to a
+    kink to stay there, and `since`: for how long at its beginning.
+    """
+
+    begin: float
+    end: float
+    doubt: str = ""
+    stayed: tuple[int, int] | None = None
+    since: float = 0.0
+
+
+def _measured(evidence: Evidence, activation: str) -> Check:
+    """The check on the states of repeated runs: each round looks closer where the one before was in doubt.
+
+    A pair counts as staying on its kink where one state sends it there to stay and a later one finds it there, staying. Two
+    arrivals at almost the same time may be exchanged by errors of the repeated run, so that one state alone does not tell.
+    """
+    times = _first_times(evidence)
+    stretches = [_Stretch(*ends) for ends in itertools.pairwise(times)]
+    looked, brief = 0, ""
+    for _ in range(_ROUNDS):
+        states = _states(evidence, np.array([stretch.begin for stretch in stretches]))
+        if states is None:
+            return _open(f"{activation} has kinks, and the run could not be repeated")
+        again: list[_Stretch] = []
+        for stretch in stretches:
+            looked += 1
+            arrivals = _arrivals(evidence, stretch, states[stretch.begin])
+            verdict = judge(arrivals, stretch.end - stretch.begin)
+            for index in verdict.stays:
+                known = [one for one in (stretch, *again) if one.stayed == _pair(arrivals, index)]
+                if any(arrivals.wait[index] <= _STILL * (stretch.begin - one.begin + one.since) for one in known):
+                    remark = _words(evidence, activation, stretch, arrivals, index, "stays")
+                    return Check(NAME, 0.0, "==", 1.0, rigorous=False, remark=remark)
+            brief = brief or ("" if stretch.stayed is None else stretch.doubt)
+            again += _split(evidence, activation, stretch, arrivals, verdict)
+        if not again:
+            break
+        if len(again) > _STATES:
+            return _open(again[0].doubt)
+        stretches = again
+    else:
+        return _open(stretches[0].doubt)
+    if brief:
+        return _open(brief)
+    remark = f"every kink of {activation} that {looked} states of a repeated run come to is passed"
+    return Check(NAME, 1.0, "==", 1.0, rigorous=False, remark=remark)
+
+
+def _arrivals(evidence: Evidence, stretch: _Stretch, weights: PyTree) -> Arrivals:
+    time, length = jnp.asarray(stretch.begin), jnp.asarray(stretch.end - stretch.begin)
+    flow = evidence.trajectory.flow
+    return jax.device_get(next_arrivals(time, weights, length, evidence.system, flow, _ARRIVALS))
+
+
+def _pair(arrivals: Arrivals, index: int) -> tuple[int, int]:
+    return int(arrivals.samples[index]), int(arrivals.units[index])
+
+
+def _split(
+    evidence: Evidence, activation: str, stretch: _Stretch, arrivals: Arrivals, verdict: Judgement
+) -> list[_Stretch]:
+    """What is left of a stretch to look at: from shortly before each unclear arrival on, shortly after the first that stays,
+    and from where there were too many."""
+    begin, end = stretch.begin, stretch.end
+    found: list[_Stretch] = []
+    for index in verdict.unclear:
+        doubt = _words(evidence, activation, stretch, arrivals, index, "may stay")
+        found.append(_Stretch(begin + _BEFORE * float(arrivals.wait[index]), end, doubt))
+    for index in verdict.stays[:1]:
+        doubt = _words(evidence, activation, stretch, arrivals, index, "stays, if only for a moment,")
+        wait = float(arrivals.wait[index])
+        after = min(begin + _AFTER * wait, (begin + wait + end) / 2)
+        found.append(_Stretch(after, end, doubt, _pair(arrivals, index), after - begin - wait))
+    if arrivals.count > _ARRIVALS:
+        last = begin + _BEFORE * float(arrivals.wait[-1])
+        found.append(_Stretch(last, end, f"{arrivals.count} kinks are met from t = {begin:.4g} to {end:.4g}"))
+    found.sort(key=lambda one: one.begin)
+    ends = [*(one.begin for one in found[1:]), end]
+    return [dataclasses.replace(one, end=last) for one, last in zip(found, ends[: len(found)], strict=True)]
+
+
+def _words(evidence: Evidence, activation: str, stretch: _Stretch, arrivals: Arrivals, index: int, verb: str) -> str:
+    """Which sample, which unit, when, and z' on both sides."""
+    model = evidence.trajectory.initial_model
+    shapes = jax.eval_shape(model.pre_activations, evidence.system.problem.x_train[0])
+    units = [
+        f"unit {unit} of layer {layer}"
+        for layer, (one, z) in enumerate(zip(model.activations, shapes, strict=True), start=1)
+        for _ in one.kinks
+        for unit in range(z.shape[0])
+    ]
+    return (
+        f"sample {int(arrivals.samples[index])} {verb} on a kink of {activation} in {units[int(arrivals.units[index])]} from "
+        f"t = {stretch.begin + float(arrivals.wait[index]):.4g} on: z' = {float(arrivals.above[index]):.3g} above it, "
+        f"{float(arrivals.below[index]):.3g} below"
+    )
+
+
+class _Weights(AbstractMetric):
+    """All weights that move, in one array."""
+
+    def variables(self, system: System) -> tuple[Variable, ...]:
+        return (Variable("weights", "weights that move", "weights", "docs/theorems/kinks.md", ("weight",)),)
+
+    def evaluate(self, snapshot: Snapshot, memory: PyTree) -> dict[str, Float[Array, "..."]]:
+        return {"weights": ravel_pytree(snapshot.weights)[0]}
+
+
+def _first_times(evidence: Evidence) -> np.ndarray:
+    """The start, `_STATES` times inside the run and its end: half spread over the saves, half over flow time."""
+    saves = evidence.recorded_times[
+        np.unique(np.round(np.linspace(0, len(evidence.recorded_times) - 1, _STATES // 2)).astype(int))
+    ]
+    return _filled(saves, float(evidence.recorded_times[-1]))
+
+
+def _filled(times: np.ndarray, end: float) -> np.ndarray:
+    """At least `times`, 0 and `end`, and middles of the longest gaps between them until there are `_STATES` + 2."""
+    times = np.union1d(times, [0.0, end])
+    while len(times) < _STATES + 2:
+        longest = int(np.argmax(np.diff(times)))
+        times = np.insert(times, longest + 1, (times[longest] + times[longest + 1]) / 2)
+    return times
+
+
+def _states(evidence: Evidence, times: np.ndarray) -> dict[float, PyTree] | None:
+    """The weights of a repeated run at these times; None where it cannot be repeated."""
+    unravel = ravel_pytree(evidence.start)[1]
+    every = _filled(times, float(evidence.recorded_times[-1]))
+    again = evidence.repeat(every, (_Weights(),), _RTOL)
+    if again is None:
+        return None
+    return {
+        time: unravel(weights) for time, weights in zip(every.tolist(), again.data["weights"].to_numpy(), strict=True)
+    }
