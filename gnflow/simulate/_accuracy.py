@@ -11,6 +11,7 @@ from .._core import Result, ResultCode
 
 CARRIED = "the error carried along"
 SECOND = "a second solution"
+NO_STEP = "no step was taken"
 
 _REMEDY = (
     "the flow turns faster than its steps resolve; leave rtol to gnflow (rtol=None), give rtol={rtol:.0e} or less, take more "
@@ -45,10 +46,13 @@ def tighter(rtol: float) -> float:
 
 @runtime_checkable
 class Compared(Protocol):
-    """What is looked at of a solution (`Solution`): its tolerance, saved times, residuals, end and error."""
+    """What is looked at of a solution (`Solution`): its tolerance, the residual `floor` that atol leaves, saved times,
+    residuals, end and error."""
 
     @property
     def rtol(self) -> float: ...
+    @property
+    def floor(self) -> float: ...
     @property
     def times(self) -> np.ndarray: ...
     @property
@@ -82,9 +86,14 @@ class Judged(Generic[_Solution]):
         found = self.solution.result
         if found.failed or self.error <= _BELIEVED * self.promised:
             return found
+        wrong = (
+            f"may be wrong by {100 * self.error:.3g}% (from {self.known_from})"
+            if math.isfinite(self.error)
+            else "is not known to any accuracy (a second solution failed, or cannot be compared)"
+        )
         return Result(
             ResultCode.INACCURATE,
-            f"{found.message}; but the training residual may be wrong by {100 * self.error:.3g}% (from {self.known_from}), "
+            f"{found.message}; but the training residual {wrong}, "
             f"and {100 * self.promised:.3g}% is promised: {_REMEDY.format(rtol=tighter(self.solution.rtol))}"
             f"{self.solution.ended.advice}",
             found.time,
@@ -99,21 +108,27 @@ def accurate_solution(
     The error carried along with a solution is an upper estimate where steps are short for all that the flow does, and says
     too much where they are not. Above half the promise a second solution, of a tighter tolerance, is compared with the first.
     If `automatic`, the tolerance is tightened until either of the two estimates is below half the promise; otherwise the
-    solution at `rtol` is returned, whatever it is.
+    solution at `rtol` is returned, whatever it is. A second solution that took the very same steps says nothing, and a
+    tighter one is made.
 
     **Arguments:** `solve`: the solution at a tolerance; `rtol`: of one step, to begin with; `minimum`: L*.
     """
     promised = promised_accuracy(rtol)
     believed = _BELIEVED * promised
-    solution = solve(rtol)
+    solution = reference = solve(rtol)
     error, known_from, count = solution.error, CARRIED, 1
     while error > believed and not solution.result.failed and count < _MOST_SOLUTIONS:
-        tighter_solution = solve(tighter(solution.rtol if automatic else rtol))
+        reference = solve(tighter(reference.rtol))
         count += 1
-        error, known_from = _difference(solution, tighter_solution, minimum), SECOND
-        if not automatic or tighter_solution.result.failed:
+        if not reference.result.failed and _is_the_same(solution, reference, minimum):
+            # Steps that something else limits, such as a stop rule with a history, and nothing was compared.
+            if automatic:
+                solution, error = reference, reference.error
+            continue
+        error, known_from = _difference(solution, reference, minimum), SECOND
+        if not automatic or reference.result.failed:
             break
-        solution = tighter_solution
+        solution = reference
         if solution.error < error:
             error, known_from = solution.error, CARRIED
     return Judged(solution, error, known_from, promised, count)
@@ -127,8 +142,16 @@ def only_solution(
     return Judged(solution, solution.error, CARRIED, math.inf, 1)
 
 
+def _is_the_same(first: Compared, second: Compared, minimum: float) -> bool:
+    """Whether two solutions agree to the last bit."""
+    return np.array_equal(first.times, second.times) and np.array_equal(
+        first.residuals(minimum), second.residuals(minimum)
+    )
+
+
 def _difference(first: Compared, second: Compared, minimum: float) -> float:
-    """The largest relative difference of two solutions' residuals over the times that both saved, the start left out.
+    """The largest relative difference of two solutions' residuals over the times that both saved, the start left out; the
+    floor of the first is added to the residual, as in the error carried along: what is small beside it is rounding.
 
     Where they have no such time and both met a stop rule, the difference of the logarithms of the times at which they did.
     Infinite where there is nothing to compare, or where the second failed.
@@ -143,5 +166,5 @@ def _difference(first: Compared, second: Compared, minimum: float) -> float:
     one, other = first.residuals(minimum)[here[later]], second.residuals(minimum)[there[later]]
     larger, smaller = np.maximum(one, other), np.minimum(one, other)
     with np.errstate(divide="ignore", invalid="ignore"):
-        relative = np.where(larger > 0, larger / smaller - 1, 0.0)
+        relative = np.where(larger > 0, (larger - smaller) / (smaller + first.floor), 0.0)
     return float(np.max(np.where(np.isnan(relative), np.inf, relative)))

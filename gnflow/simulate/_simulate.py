@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,7 @@ from ..flows import AbstractFlow, AbstractLinearisedFlow
 from ..geometry import Decomposition, System
 from ..problems import Problem
 from ..solvers import AbstractLinearisedSolver, SolverChoice, are_few_weights, choose_solver
-from ._accuracy import Judged, accurate_solution, only_solution
+from ._accuracy import NO_STEP, Judged, accurate_solution, only_solution, promised_accuracy
 from ._arguments import DEFAULT_ATOL, DEFAULT_MAX_STEPS, DEFAULT_RTOL, DEFAULT_STOP, check_simulate
 from ._controller import get_error_norm
 from ._integrate import Arguments, Start, linearisation_at, start_run
@@ -170,12 +171,16 @@ def _simulate(
         "num_accepted_steps": 0,
         "num_rejected_steps": 0,
         "estimated_error": 0.0,
+        "estimated_error_from": NO_STEP,
+        "promised_error": promised_accuracy(first_rtol),
+        "num_solutions": 0,
     }
     at_start = End(0.0, weights, start.evaluation, start.evaluation, system, measurement)
     if already is not None:
         result = met_at_start(already, rules, at_start)
     elif not np.isfinite(float(start.evaluation.values["train_loss"])):
         result = Result(ResultCode.NON_FINITE, FIRST_LOSS, 0.0)
+        stats["estimated_error"] = math.inf
     else:
         bar = ProgressBar(float(start.evaluation.values["train_loss"]), rules, "flow time") if progress else None
         with progress_bar(bar) as number:

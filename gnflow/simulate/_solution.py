@@ -26,12 +26,14 @@ _FIRST_STEP = 0.03  # of the time scale of the first loss decrease; the error co
 
 @dataclasses.dataclass(frozen=True)
 class Solution:
-    """**Attributes:** `rtol`; `chosen`: the solver; `times`, `rows`: what was saved, first the start, last the end; `ended`:
-    weights and what was measured at the end; `result`: how it ended; `error`: its estimated error, relative, of the
-    training residual; `counts`: of steps and velocities.
+    """**Attributes:** `rtol`; `floor`: the residual below which atol takes an error for rounding; `chosen`: the solver;
+    `times`, `rows`: what was saved, first the start, last the end; `ended`: weights and what was measured at the end;
+    `result`: how it ended; `error`: its estimated error, relative, of the training residual; `counts`: of steps and
+    velocities.
     """
 
     rtol: float
+    floor: float
     chosen: SolverChoice
     times: np.ndarray
     rows: list[Values]
@@ -111,6 +113,7 @@ class Integration:
         ended = End(end, weights, last, self.start.evaluation, self.system, self.args.measurement, error)
         return Solution(
             rtol=rtol,
+            floor=self.atol / rtol,
             chosen=chosen,
             times=np.asarray([0.0, *times, end]),
             rows=[self.start.evaluation.values, *rows, last.values],

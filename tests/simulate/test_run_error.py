@@ -140,6 +140,7 @@ class Fake:
     rtol: float
     error: float
     off: float = 0.0
+    floor: float = 0.0
     code: ResultCode = ResultCode.TIME_REACHED
     times: Any = dataclasses.field(default_factory=lambda: np.array([0.0, 1.0, 2.0]))
     ended: Any = dataclasses.field(default_factory=lambda: types.SimpleNamespace(advice=" Note."))
@@ -194,6 +195,26 @@ def test_where_the_estimate_stays_large_two_solutions_that_agree_decide():
     assert judged(True, {"error": 9.0, "off": 0.04}, {"error": 9.0})[0].count == 2
 
 
+def test_a_second_solution_of_the_same_steps_says_nothing():
+    """As of runs whose steps a stop rule limits."""
+    found, asked = judged(True, {"error": 9.0}, {"error": 8.0}, {"error": 7.0, "off": 0.04})
+    assert (found.known_from, found.count) == (SECOND, 3)
+    np.testing.assert_allclose(found.error, 0.04)
+    found, asked = judged(False, {"error": 9.0}, {"error": 8.0}, {"error": 7.0, "off": 0.04})
+    assert (found.solution.rtol, found.known_from) == (1e-3, SECOND)
+    np.testing.assert_allclose(asked, [1e-3, 2e-4, 1e-5])
+    found, _ = judged(True, *({"error": 9.0},) * 4)
+    assert (found.error, found.known_from, found.count) == (9.0, CARRIED, 4)
+    assert found.result.code == ResultCode.INACCURATE
+
+
+def test_residuals_below_what_atol_leaves_are_rounding():
+    """exp(-1) and exp(-2), off by a half, beside a floor of 100."""
+    found, _ = judged(True, {"error": 9.0, "off": 0.5, "floor": 100.0}, {"error": 9.0})
+    assert found.count == 2
+    np.testing.assert_allclose(found.error, 0.5 * np.exp(-1) / (np.exp(-1) + 100.0))
+
+
 def test_solutions_that_never_agree_are_inaccurate():
     offs = (0.1, 0.5, 1.0, 0.3)
     found, asked = judged(True, *({"error": 9.0, "off": off} for off in offs))
@@ -213,7 +234,9 @@ def test_a_tolerance_of_the_users_is_kept_and_compared():
 
 def test_a_comparison_with_nothing_vouches_for_nothing():
     failed = {"error": 9.0, "code": ResultCode.MAX_STEPS_REACHED}
-    assert judged(False, {"error": 9.0}, failed)[0].error == math.inf
+    found, _ = judged(False, {"error": 9.0}, failed)
+    assert found.error == math.inf
+    assert "is not known to any accuracy" in found.result.message
     elsewhere = {"error": 9.0, "times": np.array([0.0, 3.0])}
     assert judged(False, {"error": 9.0}, elsewhere)[0].error == math.inf
     met = ResultCode.STOP_RULE_MET
