@@ -63,11 +63,11 @@ def problems():
         if n_train == 50:
             for solver in ("tsit5", "dopri8", "kvaerno5"):
                 yield f"Gauss-Newton {size} {solver}", (problem, model, gauss_newton, {**stop, "solver": solver})
-    digits = gn.problems.digits(n_train=100, n_test=100, key=key, loss=gn.losses.SoftmaxCrossEntropy())
+    digits = gn.problems.digits(n_train=100, n_test=100, key=key)
     deep = gn.models.MLP(input_dim=64, width=128, depth=2, output_dim=10, activation="tanh", key=key)
     half = {"stop": gn.RelativeLoss(0.3)}
     yield "gradient digits MLP tsit5", (digits, deep, gn.flows.GradientFlow(), {**half, "solver": "tsit5"})
-    small = gn.problems.digits(n_train=30, n_test=30, key=key, loss=gn.losses.SoftmaxCrossEntropy())
+    small = gn.problems.digits(n_train=30, n_test=30, key=key)
     yield "gradient digits MLP N=30", (small, deep, gn.flows.GradientFlow(), half)
     yield "spectral 1/2 digits MLP N=30", (small, deep, gn.flows.SpectralFlow(0.5, gn.damping.Constant(1e-4)), half)
 

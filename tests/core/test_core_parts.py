@@ -83,6 +83,8 @@ def test_streams_are_independent():
 def test_results():
     failures = {code for code in ResultCode if code.failed}
     assert failures == {
+        ResultCode.HORIZON_REACHED,
+        ResultCode.INACCURATE,
         ResultCode.MAX_STEPS_REACHED,
         ResultCode.STEP_SIZE_TOO_SMALL,
         ResultCode.NON_FINITE,
@@ -94,6 +96,7 @@ def test_results():
     assert str(result) == "max_steps_reached: allow more"
     assert ResultCode(str(result.code)) is ResultCode.MAX_STEPS_REACHED  # what a file holds is read back
     assert not Result(ResultCode.STOP_RULE_MET, "", 0.0).failed
+    assert not Result(ResultCode.STATIONARY, "", 0.0).failed
     with pytest.raises(AttributeError):
         result.time = 2.0  # pyright: ignore[reportAttributeAccessIssue]
 
