@@ -18,8 +18,8 @@ _LEAST_DISPLACEMENT = 1e-6
 
 
 class StepErrors(eqx.Module):
-    """**Attributes:** `local`: the solver's estimate of the error of one step; `carried`: of the whole run behind it; both like
-    the state (weights, integrals)."""
+    """**Attributes:** `local`: the solver's estimate of the error of one step, like the state (weights, integrals);
+    `carried`: of the whole run behind it, like the weights."""
 
     local: PyTree
     carried: PyTree

@@ -54,10 +54,6 @@ class ExponentialRungeKutta(AbstractLinearisedSolver):
         """Nothing is carried from step to step."""
         return None
 
-    def func(self, terms: Any, t0: Any, y0: PyTree, args: Any) -> PyTree:
-        """The vector field."""
-        return terms.vf(t0, y0, args)
-
     def linearised_step(
         self, terms: LinearisedTerm, t0: Any, t1: Any, y0: PyTree, args: Any, solver_state: None, made_jump: Any
     ) -> tuple[tuple[PyTree, PyTree, dict[str, Any], None, diffrax.RESULTS], Linearisation]:

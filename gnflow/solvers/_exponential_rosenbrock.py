@@ -48,10 +48,6 @@ class ExponentialRosenbrock(AbstractErrorCarryingSolver):
         """Nothing is carried from step to step."""
         return None
 
-    def func(self, terms: Any, t0: Any, y0: PyTree, args: Any) -> PyTree:
-        """The vector field."""
-        return terms.vf(t0, y0, args)
-
     def step(
         self, terms: Any, t0: Any, t1: Any, y0: PyTree, args: Any, solver_state: None, made_jump: Any
     ) -> tuple[PyTree, PyTree, dict[str, Any], None, diffrax.RESULTS]:

@@ -44,10 +44,6 @@ class LowRankKvaerno5(AbstractLinearisedSolver):
         """The vector field at the start, which each step hands to the next."""
         return self._inner(unwrap(terms)).init(terms, t0, t1, y0, args)
 
-    def func(self, terms: Any, t0: Any, y0: PyTree, args: Any) -> PyTree:
-        """The vector field."""
-        return terms.vf(t0, y0, args)
-
     def linearised_step(
         self, terms: LinearisedTerm, t0: Any, t1: Any, y0: PyTree, args: Any, solver_state: Any, made_jump: Any
     ) -> tuple[tuple[PyTree, PyTree, dict[str, Any], Any, diffrax.RESULTS], Linearisation]:

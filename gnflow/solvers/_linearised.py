@@ -21,6 +21,10 @@ class AbstractErrorCarryingSolver(diffrax.AbstractAdaptiveSolver):
 
     term_structure: ClassVar = LinearisedTerm
 
+    def func(self, terms: Any, t0: Any, y0: PyTree, args: Any) -> PyTree:
+        """The vector field."""
+        return terms.vf(t0, y0, args)
+
     @abc.abstractmethod
     def step_with_error(
         self,
