@@ -36,9 +36,19 @@ FOLDER = Path(os.environ["GNFLOW_TEST_ORDERS"])
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def thread_names():
+    names = []
+    for task in os.listdir("/proc/self/task"):
+        try:
+            names.append(Path(f"/proc/self/task/{task}/comm").read_text().strip())
+        except (FileNotFoundError, ProcessLookupError):  # The thread has ended since it was listed.
+            pass
+    return names
+
+
 def obey(seed):
     with (FOLDER / "threads.jsonl").open("a") as file:
-        names = [Path(f"/proc/self/task/{task}/comm").read_text().strip() for task in os.listdir("/proc/self/task")]
+        names = thread_names()
         file.write(json.dumps({"pid": os.getpid(), "seed": seed, "threads": names.count("tf_XLAEigen")}) + "\\n")
     order = FOLDER / f"{seed}.json"
     if not order.exists():
