@@ -40,14 +40,6 @@ class ExponentialRosenbrock(AbstractErrorCarryingSolver):
 
     interpolation_cls: ClassVar = ExponentialInterpolation
 
-    def order(self, terms: Any) -> int:
-        """4."""
-        return 4
-
-    def init(self, terms: Any, t0: Any, t1: Any, y0: PyTree, args: Any) -> None:
-        """Nothing is carried from step to step."""
-        return None
-
     def step(
         self, terms: Any, t0: Any, t1: Any, y0: PyTree, args: Any, solver_state: None, made_jump: Any
     ) -> tuple[PyTree, PyTree, dict[str, Any], None, diffrax.RESULTS]:
