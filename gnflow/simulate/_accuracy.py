@@ -47,7 +47,7 @@ def tighter(rtol: float) -> float:
 @runtime_checkable
 class Compared(Protocol):
     """What is looked at of a solution (`Solution`): its tolerance, the residual `floor` that atol leaves, saved times,
-    residuals, end and error."""
+    residuals, end, steps and error."""
 
     @property
     def rtol(self) -> float: ...
@@ -61,6 +61,8 @@ class Compared(Protocol):
     def result(self) -> Result: ...
     @property
     def ended(self) -> Any: ...
+    @property
+    def num_steps(self) -> int: ...
     @property
     def error(self) -> float: ...
     def residuals(self, minimum: float) -> np.ndarray: ...
@@ -101,7 +103,7 @@ class Judged(Generic[_Solution]):
 
 
 def accurate_solution(
-    solve: Callable[[float], _Solution], rtol: float, automatic: bool, minimum: float
+    solve: Callable[[float, int], _Solution], rtol: float, automatic: bool, minimum: float
 ) -> Judged[_Solution]:
     """The run, as accurate as promised where that can be had.
 
@@ -111,14 +113,15 @@ def accurate_solution(
     solution at `rtol` is returned, whatever it is. A second solution that took the very same steps says nothing, and a
     tighter one is made.
 
-    **Arguments:** `solve`: the solution at a tolerance; `rtol`: of one step, to begin with; `minimum`: L*.
+    **Arguments:** `solve`: the solution at a tolerance, given the steps of the one before it; `rtol`: of one step, to begin
+    with; `minimum`: L*.
     """
     promised = promised_accuracy(rtol)
     believed = _BELIEVED * promised
-    solution = reference = solve(rtol)
+    solution = reference = solve(rtol, 0)
     error, known_from, count = solution.error, CARRIED, 1
     while error > believed and not solution.result.failed and count < _MOST_SOLUTIONS:
-        reference = solve(tighter(reference.rtol))
+        reference = solve(tighter(reference.rtol), reference.num_steps)
         count += 1
         if not reference.result.failed and _is_the_same(solution, reference, minimum):
             # Steps that something else limits, such as a stop rule with a history, and nothing was compared.
@@ -135,10 +138,10 @@ def accurate_solution(
 
 
 def only_solution(
-    solve: Callable[[float], _Solution], rtol: float, automatic: bool, minimum: float
+    solve: Callable[[float, int], _Solution], rtol: float, automatic: bool, minimum: float
 ) -> Judged[_Solution]:
     """The solution at `rtol`, of which nothing is promised; arguments as of `accurate_solution`."""
-    solution = solve(rtol)
+    solution = solve(rtol, 0)
     return Judged(solution, solution.error, CARRIED, math.inf, 1)
 
 

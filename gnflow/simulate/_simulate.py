@@ -71,7 +71,8 @@ def simulate(
       `rtol` is dimensionless; with None it is 1e-3, tightened where the error of the whole run would be above what is
       promised (docs/choosing.md, How accurate a run is). `atol` has the units of sqrt(loss) and of the weights.
     - `metrics`: what to evaluate at the saved times beside the losses.
-    - `max_steps`: steps allowed, accepted and rejected.
+    - `max_steps`: steps allowed, accepted and rejected, in one solution; one that is made to see the error of another may take
+      eight times the other's steps.
     - `progress`: show a bar in decades of loss. `throw`: raise `SimulationError` on failure instead of returning the run so
       far with its result code.
 

@@ -14,9 +14,8 @@ from ..solvers import solver_kinds
 # The reference: so many times tighter than the record says it is, and than what a run is by default.
 _TIGHTER = 16.0
 _RTOL, _ATOL = 1e-3, 1e-13
-# A smooth run takes a few times as many steps at 1/16 of its tolerance; one that needs 32 times as many is not waited for. Two
-# numbers, since each is a program of its own.
-_MORE_STEPS, _MAX_STEPS = 32, (16384, 262144)
+# A smooth run takes a few times as many steps at 1/16 of its tolerance; one that needs 32 times as many is not waited for.
+_MORE_STEPS, _FEWEST_STEPS, _MOST_STEPS = 32, 16384, 262144
 # What is legal and above rounding.
 _LEAST_RTOL, _MOST_RTOL = 1e-12, 0.5
 # Two runs of one program may find the time at which a stop rule is met 1e-6 apart.
@@ -89,7 +88,7 @@ def reference(
         atol=min(_clamped(record.settings["atol"], 0.0), _ATOL),
         error_norm="function",
         metrics=metrics,
-        max_steps=_MAX_STEPS[_MORE_STEPS * taken > _MAX_STEPS[0]],
+        max_steps=min(max(_MORE_STEPS * taken, _FEWEST_STEPS), _MOST_STEPS),
     )
     again = rerun.trajectory
     if again is not None and (again.result.failed or len(again.data.time) != len(times)):

@@ -64,6 +64,16 @@ def test_a_run_that_cannot_keep_the_promise_says_so():
     assert wrong > 0.1
 
 
+def test_max_steps_bounds_the_solution_and_not_the_second_one_behind_its_error():
+    settings: Any = {"t1": 20.0, "saveat": REFERENCES[1e-3]["times"][:2], "rtol": 5e-3, "solver": "exponential"}
+    steps = run(1e-3, **settings, throw=False).stats["num_steps"]
+    enough = run(1e-3, **settings, max_steps=steps, throw=False)
+    assert (enough.result.code, enough.stats["num_solutions"]) == (ResultCode.INACCURATE, 2)
+    assert np.isfinite(enough.stats["estimated_error"])
+    short = run(1e-3, **settings, max_steps=steps - 1, throw=False)
+    assert (short.result.code, short.stats["num_steps"]) == (ResultCode.MAX_STEPS_REACHED, steps - 1)
+
+
 def test_a_run_that_is_slow_and_inaccurate_is_not_told_to_loosen_anything():
     trajectory = run(1e-4, t1=60.0, saveat=REFERENCES[1e-4]["times"][:2], max_steps=300, throw=False)
     assert trajectory.result.code == ResultCode.MAX_STEPS_REACHED
@@ -101,7 +111,7 @@ class Exact(AbstractErrorNorm):
 def test_rises_cannot_add_up():
     """Each step may lie by rtol above the lowest residual, not above the last."""
     system = GradientFlow().system(Axes().problem, Linear.at([0.0, 0.0]))
-    args = types.SimpleNamespace(system=system, progress=None, time_scale=1.0, rules=(), stop_memories=())
+    args = types.SimpleNamespace(system=system, progress=None, time_scale=1.0, horizon=9.0, rules=(), stop_memories=())
     controller = ResidualController(jnp.asarray(0.1), jnp.asarray(1e-13), Exact(), monotone=True)
     state_at = [system.weights(Linear.at(-rise * np.asarray(Axes().targets))) for rise in (0.0, 0.09, 0.18)]
     _end, state = controller.init(None, 0.0, 1.0, (state_at[0], {}), 1.0, args, None, 4)
@@ -141,6 +151,7 @@ class Fake:
     error: float
     off: float = 0.0
     floor: float = 0.0
+    num_steps: int = 7
     code: ResultCode = ResultCode.TIME_REACHED
     times: Any = dataclasses.field(default_factory=lambda: np.array([0.0, 1.0, 2.0]))
     ended: Any = dataclasses.field(default_factory=lambda: types.SimpleNamespace(advice=" Note."))
@@ -163,7 +174,8 @@ class FakeIntegration:
     def __init__(self, *answers: dict[str, Any]):
         self.answers, self.asked = list(answers), []
 
-    def solve(self, rtol):
+    def solve(self, rtol, taken):
+        assert taken == (Fake.num_steps if self.asked else 0)
         self.asked.append(rtol)
         return Fake(rtol, **self.answers[len(self.asked) - 1])
 
