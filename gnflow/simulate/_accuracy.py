@@ -29,6 +29,7 @@ _MILD, _STRONG = 5.0, 20.0
 _STRONG_BELOW = 5e-4
 _TIGHTEST_RTOL = 1e-11
 _MOST_SOLUTIONS = 4
+_USUAL_SOLUTIONS = 2  # beyond which a run that is right says what made it slow
 
 
 def promised_accuracy(rtol: float) -> float:
@@ -86,8 +87,15 @@ class Judged(Generic[_Solution]):
     def result(self) -> Result:
         """The solution's, or that it is inaccurate."""
         found = self.solution.result
-        if found.failed or self.error <= _BELIEVED * self.promised:
+        right = self.error <= _BELIEVED * self.promised
+        if found.failed or (right and self.count <= _USUAL_SOLUTIONS):
             return found
+        advice = self.solution.ended.advice
+        if right:
+            if not advice:
+                return found
+            slow = f"; it took {self.count} solutions to be as accurate as promised"
+            return dataclasses.replace(found, message=f"{found.message}{slow}.{advice}")
         wrong = (
             f"may be wrong by {100 * self.error:.3g}% (from {self.known_from})"
             if math.isfinite(self.error)
@@ -97,7 +105,7 @@ class Judged(Generic[_Solution]):
             ResultCode.INACCURATE,
             f"{found.message}; but the training residual {wrong}, "
             f"and {100 * self.promised:.3g}% is promised: {_REMEDY.format(rtol=tighter(self.solution.rtol))}"
-            f"{self.solution.ended.advice}",
+            f"{advice}",
             found.time,
         )
 
