@@ -48,7 +48,7 @@ def tighter(rtol: float) -> float:
 @runtime_checkable
 class Compared(Protocol):
     """What is looked at of a solution (`Solution`): its tolerance, the residual `floor` that atol leaves, saved times,
-    residuals, end, steps and error."""
+    residuals, end and error."""
 
     @property
     def rtol(self) -> float: ...
@@ -62,8 +62,6 @@ class Compared(Protocol):
     def result(self) -> Result: ...
     @property
     def ended(self) -> Any: ...
-    @property
-    def num_steps(self) -> int: ...
     @property
     def error(self) -> float: ...
     def residuals(self, minimum: float) -> np.ndarray: ...
@@ -111,7 +109,7 @@ class Judged(Generic[_Solution]):
 
 
 def accurate_solution(
-    solve: Callable[[float, int], _Solution], rtol: float, automatic: bool, minimum: float
+    solve: Callable[[float, _Solution | None], _Solution], rtol: float, automatic: bool, minimum: float
 ) -> Judged[_Solution]:
     """The run, as accurate as promised where that can be had.
 
@@ -121,15 +119,15 @@ def accurate_solution(
     solution at `rtol` is returned, whatever it is. A second solution that took the very same steps says nothing, and a
     tighter one is made.
 
-    **Arguments:** `solve`: the solution at a tolerance, given the steps of the one before it; `rtol`: of one step, to begin
+    **Arguments:** `solve`: the solution at a tolerance, given the one before it; `rtol`: of one step, to begin
     with; `minimum`: L*.
     """
     promised = promised_accuracy(rtol)
     believed = _BELIEVED * promised
-    solution = reference = solve(rtol, 0)
+    solution = reference = solve(rtol, None)
     error, known_from, count = solution.error, CARRIED, 1
     while error > believed and not solution.result.failed and count < _MOST_SOLUTIONS:
-        reference = solve(tighter(reference.rtol), reference.num_steps)
+        reference = solve(tighter(reference.rtol), reference)
         count += 1
         if not reference.result.failed and _is_the_same(solution, reference, minimum):
             # Steps that something else limits, such as a stop rule with a history, and nothing was compared.
@@ -146,10 +144,10 @@ def accurate_solution(
 
 
 def only_solution(
-    solve: Callable[[float, int], _Solution], rtol: float, automatic: bool, minimum: float
+    solve: Callable[[float, _Solution | None], _Solution], rtol: float, automatic: bool, minimum: float
 ) -> Judged[_Solution]:
     """The solution at `rtol`, of which nothing is promised; arguments as of `accurate_solution`."""
-    solution = solve(rtol, 0)
+    solution = solve(rtol, None)
     return Judged(solution, solution.error, CARRIED, math.inf, 1)
 
 

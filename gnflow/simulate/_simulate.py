@@ -16,7 +16,7 @@ from .._core import ConfigError, Result, ResultCode, tree_size
 from ..flows import AbstractFlow, AbstractLinearisedFlow
 from ..geometry import Decomposition, System
 from ..problems import Problem
-from ..solvers import AbstractLinearisedSolver, SolverChoice, are_few_weights, choose_solver
+from ..solvers import AbstractLinearisedSolver, SolverChoice, choose_solver
 from ._accuracy import NO_STEP, Judged, accurate_solution, only_solution, promised_accuracy
 from ._arguments import DEFAULT_ATOL, DEFAULT_MAX_STEPS, DEFAULT_RTOL, DEFAULT_STOP, check_simulate
 from ._controller import get_error_norm
@@ -133,9 +133,8 @@ def _simulate(
     dynamics = flow.dynamics
     linearised = isinstance(dynamics, AbstractLinearisedFlow)
     is_stiff = isinstance(dynamics, AbstractLinearisedFlow) and dynamics.is_stiff
-    size = tree_size(weights)
     has_jacobian = isinstance(dynamics, AbstractLinearisedFlow) and dynamics.is_differentiable(system)
-    few_weights = size if has_jacobian and are_few_weights(size, problem.y_train.size) else None
+    jacobian = (tree_size(weights), problem.y_train.size) if has_jacobian else None
 
     def stiffness() -> float | None:
         if t1 is None or start.evaluation.diagnostics is not None:
@@ -145,8 +144,8 @@ def _simulate(
         return t1 * float(jnp.max(rates))
 
     @functools.cache
-    def choose(tolerance: float) -> SolverChoice:
-        return choose_solver(solver, linearised, is_stiff, tolerance, stiffness, few_weights)
+    def choose(tolerance: float, ran_out: bool = False) -> SolverChoice:
+        return choose_solver(solver, linearised, is_stiff, tolerance, stiffness, jacobian, ran_out)
 
     chosen = choose(first_rtol)
     save_times, horizon = _save_times(saveat, t1, float(start.time_scale))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from .._core import Result
+from .._core import Result, ResultCode
 from ..flows import AbstractFlow
 from ..geometry import System
 from ..solvers import SolverChoice, stages_per_step
@@ -64,13 +64,14 @@ class Integration:
     """A run before it is integrated, at any tolerance: everything but that.
 
     **Attributes:** `weights`: the first; `args`, `start`: as `integrate` and `start_run` have them; `choose`: the solver for a
-    tolerance; `rules`: stop rules; `t1`: as `simulate` was told; `save_times`; `atol`, `error_norm`, `max_steps`.
+    tolerance, and that for one where the usual solver ran out of steps; `rules`: stop rules; `t1`: as `simulate` was told;
+    `save_times`; `atol`, `error_norm`, `max_steps`.
     """
 
     weights: PyTree
     args: Arguments
     start: Start
-    choose: Callable[[float], SolverChoice]
+    choose: Callable[[float, bool], SolverChoice]
     rules: tuple[AbstractStopRule, ...]
     t1: float | None
     save_times: np.ndarray
@@ -84,16 +85,29 @@ class Integration:
         """The problem joined with the model's structure."""
         return self.args.system
 
-    def solve(self, rtol: float, taken: int = 0) -> Solution:
-        """Integrate with the tolerance `rtol` for a step.
+    def solve(self, rtol: float, before: Solution | None = None) -> Solution:
+        """Integrate with the tolerance `rtol` for a step; once more by another solver where the usual one uses up its steps.
 
-        **Arguments:** `taken`: steps of the solution that this one is to be compared with. A tighter one takes more of them:
-        five times as many at a fifth of the tolerance where the activation has kinks.
+        **Arguments:** `before`: the solution that this one is to be compared with. A tighter one takes more steps: five times
+        as many at a fifth of the tolerance where the activation has kinks.
         """
-        chosen = self.choose(rtol)
+        taken = 0 if before is None else before.num_steps
+        usual, other = self.choose(rtol, False), self.choose(rtol, True)
+        if other.name == usual.name:
+            return self._solve(rtol, usual, taken)
+        if before is None or before.chosen.name != other.name:
+            solution = self._solve(rtol, usual, taken)
+            if solution.result.code != ResultCode.MAX_STEPS_REACHED:
+                return solution
+            taken = 0
+        return self._solve(rtol, other, taken)
+
+    def _solve(self, rtol: float, chosen: SolverChoice, taken: int) -> Solution:
         rules = tuple(rule.at_accuracy(rtol) for rule in self.rules)
         args = dataclasses.replace(self.args, rules=numbers_as_arrays(rules))
-        most = max(self.max_steps, _WORTH * taken)
+        most = max(
+            _WORTH * taken, self.max_steps if chosen.most_steps is None else min(self.max_steps, chosen.most_steps)
+        )
         rtol_array, atol, max_steps = numbers_as_arrays((float(rtol), float(self.atol), float(most)))
         controller = ResidualController(
             rtol_array,
