@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
+import jax.numpy as jnp
 import numpy as np
 
 from .._core import Result, ResultCode
@@ -31,6 +32,11 @@ _TIGHTEST_RTOL = 1e-11
 _MOST_SOLUTIONS = 4
 _USUAL_SOLUTIONS = 2  # beyond which a run that is right says what made it slow
 
+# Of steps that something else than the error limits: with rtol they shorten as those of a method of this order, from this
+# tolerance, the default, down.
+_LIMITED_ORDER = 4
+_UNSHORTENED = 1e-3
+
 
 def promised_accuracy(rtol: float) -> float:
     """The largest relative error of the training residual r = sqrt(2 (L - L*)) at any saved time that a run may have.
@@ -41,8 +47,16 @@ def promised_accuracy(rtol: float) -> float:
 
 
 def tighter(rtol: float) -> float:
-    """The tolerance of the next solution."""
-    return max(rtol / (_STRONG if rtol < _STRONG_BELOW else _MILD), _TIGHTEST_RTOL)
+    """The tolerance of the next solution: below the default, where no two solutions share what limits their steps."""
+    return max(min(rtol, _UNSHORTENED) / (_STRONG if rtol < _STRONG_BELOW else _MILD), _TIGHTEST_RTOL)
+
+
+def shortening(rtol: Any) -> Any:
+    """The factor by which a first step, or a limit that a stop rule sets to steps, is shorter than at the default tolerance.
+
+    Two solutions that had such steps in common would agree in their errors, too, and their difference say nothing of these.
+    """
+    return jnp.minimum(1.0, (rtol / _UNSHORTENED) ** (1 / _LIMITED_ORDER))
 
 
 @runtime_checkable

@@ -238,7 +238,7 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
         result = diffrax.RESULTS.where(spent, diffrax.RESULTS.max_steps_reached, result)
         watch = watch.after(args, t1, y1_candidate, tangent, keep)
         result = diffrax.RESULTS.where(watch.over, diffrax.RESULTS.event_occurred, result)
-        next_end = Watch.limited(args, jnp.asarray(next_start), jnp.asarray(next_end))
+        next_end = Watch.limited(args, jnp.asarray(next_start), jnp.asarray(next_end), jnp.asarray(self.rtol))
         return keep, next_start, next_end, jump, (state, memory, watch, steps + 1), result
 
     def _run_error(
