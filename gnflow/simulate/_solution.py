@@ -14,7 +14,7 @@ from jaxtyping import PyTree
 from .._core import Result, ResultCode
 from ..flows import AbstractFlow
 from ..geometry import System
-from ..solvers import SolverChoice, stages_per_step
+from ..solvers import AbstractErrorCarryingSolver, SolverChoice, stages_per_step
 from ._accuracy import shortening
 from ._controller import AbstractErrorNorm, ResidualController, RunMemory
 from ._integrate import Arguments, Start, integrate, linearisation_at, measure
@@ -43,6 +43,12 @@ class Solution:
     result: Result
     error: float
     counts: dict[str, int]
+
+    @property
+    def errs_upwards(self) -> bool:
+        """Whether `error` is rather too large than too small."""
+        solver = self.chosen.solver
+        return not isinstance(solver, AbstractErrorCarryingSolver) or solver.errs_upwards
 
     @property
     def num_steps(self) -> int:

@@ -17,7 +17,12 @@ _LEAST_FOLDS = 1e-5
 
 
 class AbstractErrorCarryingSolver(diffrax.AbstractAdaptiveSolver):
-    """A one-step method of order 4 for a `LinearisedTerm` that knows what its linearisation makes of a small error."""
+    """A one-step method of order 4 for a `LinearisedTerm` that knows what its linearisation makes of a small error.
+
+    **Attributes:** `errs_upwards`: whether it makes too much rather than too little of it (measured: docs/truth.md).
+    """
+
+    errs_upwards: ClassVar[bool] = True
 
     term_structure: ClassVar = LinearisedTerm
 

@@ -185,6 +185,7 @@ class Fake:
     error: float
     off: float = 0.0
     floor: float = 0.0
+    errs_upwards: bool = True
     code: ResultCode = ResultCode.TIME_REACHED
     times: Any = dataclasses.field(default_factory=lambda: np.array([0.0, 1.0, 2.0]))
     ended: Any = dataclasses.field(default_factory=lambda: types.SimpleNamespace(advice=" Note."))
@@ -223,6 +224,13 @@ def test_an_estimate_below_half_the_promise_is_believed():
     assert (found.error, found.known_from, found.count) == (0.049, CARRIED, 1)
     assert asked == [1e-3]
     assert found.result.code == ResultCode.TIME_REACHED
+
+
+def test_an_estimate_that_is_no_upper_one_is_believed_less():
+    exact = {"errs_upwards": False}
+    assert judged(True, {"error": 0.019, **exact})[0].count == 1
+    found, _ = judged(True, {"error": 0.021, "off": 0.049, **exact}, {"error": 9.0, **exact})
+    assert (found.known_from, found.count, found.result.failed) == (SECOND, 2, False)
 
 
 def test_a_run_that_is_too_inaccurate_is_repeated():
