@@ -37,7 +37,7 @@ _EXPLICIT_SPAN = 10.0
 # low-rank solver has run out of steps, with the number of steps that are then waited for; and the largest number of entries
 # of the Gram matrix's derivatives in all weights: 512 MiB.
 FEW_WEIGHTS, MANY_WEIGHTS = 50, 300
-_WORTH_WAITING = 1000
+_WORTH_WAITING = 500
 _MOST_ENTRIES = 2**26
 
 
