@@ -19,7 +19,8 @@ from error_pages import PAGE, insert, markdown_table  # noqa: E402
 
 import gnflow as gn  # noqa: E402
 from gnflow.simulate import _accuracy, _controller, _solution  # noqa: E402
-from gnflow.simulate._arguments import DEFAULT_ATOL, DEFAULT_RTOL  # noqa: E402
+from gnflow.simulate._accuracy import DEFAULT_RTOL  # noqa: E402
+from gnflow.simulate._arguments import DEFAULT_ATOL  # noqa: E402
 from gnflow.simulate._integrate import integrate  # noqa: E402
 
 _INPUTS = np.random.default_rng(0).standard_normal((12, 3))

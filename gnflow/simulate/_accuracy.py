@@ -19,6 +19,8 @@ _REMEDY = (
     "damping, or bring inputs and targets to the scale 1"
 )
 
+DEFAULT_RTOL = 1e-3  # of one step: with it the error of most runs is a few thousandths (docs/truth.md)
+
 # The default promise, and the least and the most that it may be of the tolerance of one step.
 _DEFAULT = 0.1
 _LEAST, _MOST = 10.0, 200.0
@@ -33,10 +35,8 @@ _TIGHTEST_RTOL = 1e-11
 _MOST_SOLUTIONS = 4
 _USUAL_SOLUTIONS = 2  # beyond which a run that is right says what made it slow
 
-# Of steps that something else than the error limits: with rtol they shorten as those of a method of this order, from this
-# tolerance, the default, down.
+# Of steps that something else than the error limits: below the default rtol they shorten as those of a method of this order.
 _LIMITED_ORDER = 4
-_UNSHORTENED = 1e-3
 
 
 def promised_accuracy(rtol: float) -> float:
@@ -49,15 +49,15 @@ def promised_accuracy(rtol: float) -> float:
 
 def tighter(rtol: float) -> float:
     """The tolerance of the next solution: below the default, where no two solutions share what limits their steps."""
-    return max(min(rtol, _UNSHORTENED) / (_STRONG if rtol < _STRONG_BELOW else _MILD), _TIGHTEST_RTOL)
+    return max(min(rtol, DEFAULT_RTOL) / (_STRONG if rtol < _STRONG_BELOW else _MILD), _TIGHTEST_RTOL)
 
 
 def shortening(rtol: Any) -> Any:
-    """The factor by which a first step, or a limit that a stop rule sets to steps, is shorter than at the default tolerance.
+    """The factor by which a limit that a stop rule sets to steps is shorter than at the default tolerance.
 
     Two solutions that had such steps in common would agree in their errors, too, and their difference say nothing of these.
     """
-    return jnp.minimum(1.0, (rtol / _UNSHORTENED) ** (1 / _LIMITED_ORDER))
+    return jnp.minimum(1.0, (rtol / DEFAULT_RTOL) ** (1 / _LIMITED_ORDER))
 
 
 @runtime_checkable

@@ -15,7 +15,6 @@ from .._core import Result, ResultCode
 from ..flows import AbstractFlow
 from ..geometry import System
 from ..solvers import AbstractErrorCarryingSolver, SolverChoice, stages_per_step
-from ._accuracy import shortening
 from ._controller import AbstractErrorNorm, ResidualController, RunMemory
 from ._integrate import Arguments, Start, integrate, linearisation_at, measure
 from ._measure import Evaluation, Measurement, Values, numbers_as_arrays
@@ -138,7 +137,7 @@ class Integration:
             controller,
             jnp.asarray(self.save_times),
             self.args.horizon,
-            shortening(rtol) * jnp.minimum(_FIRST_STEP * self.start.time_scale, self.args.horizon),
+            jnp.minimum(_FIRST_STEP * self.start.time_scale, self.args.horizon),
         )
         jax.block_until_ready(found)
         end, weights, last = self._end(found)
