@@ -133,12 +133,11 @@ def accurate_solution(
     The error carried along with a solution is an upper estimate where steps are short for all that the flow does, and says
     too much where they are not. Above half the promise (a fifth, where the solver's estimate is no upper one) a second
     solution, of a tighter tolerance, is compared with the first. If `automatic`, the tolerance is tightened until either of
-    the two estimates is below that; otherwise the
-    solution at `rtol` is returned, whatever it is. A second solution that took the very same steps says nothing, and a
-    tighter one is made.
+    the two estimates is below that; otherwise the solution at `rtol` is returned, whatever it is. A second solution that
+    took the very same steps says nothing, and a tighter one is made.
 
-    **Arguments:** `solve`: the solution at a tolerance, given the one before it; `rtol`: of one step, to begin
-    with; `minimum`: L*.
+    **Arguments:** `solve`: the solution at a tolerance, given the one before it; `rtol`: of one step, to begin with;
+    `minimum`: L*.
     """
     promised = promised_accuracy(rtol)
     solution = reference = solve(rtol, None)

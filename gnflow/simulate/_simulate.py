@@ -136,6 +136,7 @@ def _simulate(
     has_jacobian = isinstance(dynamics, AbstractLinearisedFlow) and dynamics.is_differentiable(system)
     jacobian = (tree_size(weights), problem.y_train.size) if has_jacobian else None
 
+    @functools.cache
     def stiffness() -> float | None:
         if t1 is None or start.evaluation.diagnostics is not None:
             return None

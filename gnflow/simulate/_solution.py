@@ -101,16 +101,16 @@ class Integration:
         """
         taken = 0 if before is None else before.num_steps
         usual, other = self.choose(rtol, False), self.choose(rtol, True)
-        if other.name == usual.name:
-            return self._solve(rtol, usual, taken)
-        if before is None or before.chosen.name != other.name:
-            solution = self._solve(rtol, usual, taken)
-            if solution.result.code != ResultCode.MAX_STEPS_REACHED:
-                return solution
-            taken = 0
-        return self._solve(rtol, other, taken)
+        has_other = other.name != usual.name
+        if has_other and before is not None and before.chosen.name == other.name:
+            return self._solve(rtol, other, taken)
+        solution = self._solve(rtol, usual, taken)
+        if has_other and solution.result.code == ResultCode.MAX_STEPS_REACHED:
+            return self._solve(rtol, other, 0)
+        return solution
 
     def _solve(self, rtol: float, chosen: SolverChoice, taken: int) -> Solution:
+        """By the `chosen` solver, which may take more than `max_steps` beside the `taken` steps of the solution before."""
         rules = tuple(rule.at_accuracy(rtol) for rule in self.rules)
         args = dataclasses.replace(self.args, rules=numbers_as_arrays(rules))
         if chosen.most_steps is None:

@@ -17,7 +17,9 @@ _LEAST_FOLDS = 1e-5
 
 
 class AbstractErrorCarryingSolver(diffrax.AbstractAdaptiveSolver):
-    """A one-step method of order 4 for a `LinearisedTerm` that knows what its linearisation makes of a small error.
+    """A solver of a `LinearisedTerm` that knows what its linearisation makes of a small error within a step.
+
+    Of order 4 and with nothing to carry from step to step, unless it says otherwise.
 
     **Attributes:** `errs_upwards`: whether it makes too much rather than too little of it (measured: docs/truth.md).
     """
