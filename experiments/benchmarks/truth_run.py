@@ -10,8 +10,7 @@ from truth_problems import Row, build
 from truth_reference import CONFIRMED, Reference, rms
 
 import gnflow as gn
-from gnflow.simulate._accuracy import promised_accuracy
-from gnflow.simulate._arguments import DEFAULT_RTOL
+from gnflow.simulate._accuracy import DEFAULT_RTOL, promised_accuracy
 
 # The promise of a default run (docs/choosing.md): the relative error of the residual r = sqrt(2 (L - L*)) at every saved
 # time; here the error of the test outputs at the end, relative to how far they have moved, is held to it as well.

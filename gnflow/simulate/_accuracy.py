@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
+import jax.numpy as jnp
 import numpy as np
 
 from .._core import Result, ResultCode
@@ -18,6 +19,8 @@ _REMEDY = (
     "damping, or bring inputs and targets to the scale 1"
 )
 
+DEFAULT_RTOL = 1e-3  # of one step: with it the error of most runs is a few thousandths (docs/truth.md)
+
 # The default promise, and the least and the most that it may be of the tolerance of one step.
 _DEFAULT = 0.1
 _LEAST, _MOST = 10.0, 200.0
@@ -30,6 +33,9 @@ _STRONG_BELOW = 5e-4
 _TIGHTEST_RTOL = 1e-11
 _MOST_SOLUTIONS = 4
 
+# Of steps that something else than the error limits: below the default rtol they shorten as those of a method of this order.
+_LIMITED_ORDER = 4
+
 
 def promised_accuracy(rtol: float) -> float:
     """The largest relative error of the training residual r = sqrt(2 (L - L*)) at any saved time that a run may have.
@@ -40,8 +46,16 @@ def promised_accuracy(rtol: float) -> float:
 
 
 def tighter(rtol: float) -> float:
-    """The tolerance of the next solution."""
-    return max(rtol / (_STRONG if rtol < _STRONG_BELOW else _MILD), _TIGHTEST_RTOL)
+    """The tolerance of the next solution: below the default, where no two solutions share what limits their steps."""
+    return max(min(rtol, DEFAULT_RTOL) / (_STRONG if rtol < _STRONG_BELOW else _MILD), _TIGHTEST_RTOL)
+
+
+def shortening(rtol: Any) -> Any:
+    """The factor by which a limit that a stop rule sets to steps is shorter than at the default tolerance.
+
+    Two solutions that had such steps in common would agree in their errors, too, and their difference say nothing of these.
+    """
+    return jnp.minimum(1.0, (rtol / DEFAULT_RTOL) ** (1 / _LIMITED_ORDER))
 
 
 @runtime_checkable

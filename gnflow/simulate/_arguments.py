@@ -16,7 +16,6 @@ from .stop import RelativeLoss, stop_rules
 
 DEFAULT_STOP = RelativeLoss(1e-8)
 DEFAULT_ATOL = 1e-13
-DEFAULT_RTOL = 1e-3  # of one step: with it the error of most runs is a few thousandths (docs/truth.md)
 DEFAULT_MAX_STEPS = 16384
 
 

@@ -233,7 +233,7 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
         result = diffrax.RESULTS.where(vanishing, diffrax.RESULTS.dt_min_reached, result)
         watch = watch.after(args, t1, y1_candidate, tangent, keep)
         result = diffrax.RESULTS.where(watch.over, diffrax.RESULTS.event_occurred, result)
-        next_end = Watch.limited(args, jnp.asarray(next_start), jnp.asarray(next_end))
+        next_end = Watch.limited(args, jnp.asarray(next_start), jnp.asarray(next_end), jnp.asarray(self.rtol))
         return keep, next_start, next_end, jump, (state, memory, watch), result
 
     def _run_error(

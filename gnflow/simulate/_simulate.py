@@ -17,8 +17,8 @@ from ..flows import AbstractFlow, AbstractLinearisedFlow
 from ..geometry import Decomposition, System
 from ..problems import Problem
 from ..solvers import AbstractLinearisedSolver, SolverChoice, are_few_weights, choose_solver
-from ._accuracy import NO_STEP, Judged, accurate_solution, only_solution, promised_accuracy
-from ._arguments import DEFAULT_ATOL, DEFAULT_MAX_STEPS, DEFAULT_RTOL, DEFAULT_STOP, check_simulate
+from ._accuracy import DEFAULT_RTOL, NO_STEP, Judged, accurate_solution, only_solution, promised_accuracy
+from ._arguments import DEFAULT_ATOL, DEFAULT_MAX_STEPS, DEFAULT_STOP, check_simulate
 from ._controller import get_error_norm
 from ._integrate import Arguments, Start, linearisation_at, start_run
 from ._measure import Measurement, numbers_as_arrays

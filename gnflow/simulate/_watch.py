@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
 from ..geometry import AbstractTangent
+from ._accuracy import shortening
 from .stop import look
 
 _FIRST_DECADE = 0.1  # of the time scale, before which a decade is as long as the first
@@ -49,12 +50,12 @@ class Watch(eqx.Module):
         return jax.lax.cond(accepted, looked, lambda: self)
 
     @staticmethod
-    def limited(args: Any, start: Any, end: Float[Array, ""]) -> Float[Array, ""]:
-        """The end of a step from `start` to `end`, or an earlier one that the rules' looks ask for."""
+    def limited(args: Any, start: Any, end: Float[Array, ""], rtol: Float[Array, ""]) -> Float[Array, ""]:
+        """The end of a step from `start` to `end`, or an earlier one that the rules' looks ask for at the tolerance `rtol`."""
         decades = min((rule.decades_between_looks for rule in args.rules), default=math.inf)
         if math.isinf(decades):
             return end
-        longest = (10**decades - 1) * jnp.maximum(start, _FIRST_DECADE * args.time_scale)
+        longest = (10 ** (decades * shortening(rtol)) - 1) * jnp.maximum(start, _FIRST_DECADE * args.time_scale)
         return jnp.minimum(end, start + longest)
 
     @staticmethod

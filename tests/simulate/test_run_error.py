@@ -6,6 +6,8 @@ import math
 import types
 from typing import Any
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -15,7 +17,7 @@ from simulate.linear import Axes, Linear
 import gnflow as gn
 from gnflow import Result, ResultCode
 from gnflow.flows import GaussNewtonFlow, GradientFlow
-from gnflow.simulate._accuracy import CARRIED, SECOND, accurate_solution, promised_accuracy, tighter
+from gnflow.simulate._accuracy import CARRIED, SECOND, accurate_solution, promised_accuracy, shortening, tighter
 from gnflow.simulate._controller import AbstractErrorNorm, ResidualController, RunMemory
 from gnflow.simulate._global_error import StepErrors
 
@@ -129,8 +131,14 @@ def test_the_promise_and_the_next_tolerance():
     assert promised_accuracy(0.05) == 0.5
     np.testing.assert_allclose(promised_accuracy(1e-6), 2e-4)
     np.testing.assert_allclose(tighter(1e-3), 2e-4)
+    np.testing.assert_allclose(tighter(5e-3), 2e-4)
     np.testing.assert_allclose(tighter(2e-4), 1e-5)
     assert tighter(1e-12) == 1e-11
+
+
+def test_what_limits_steps_shortens_with_the_tolerance():
+    assert float(shortening(0.3)) == float(shortening(1e-3)) == 1.0
+    np.testing.assert_allclose(shortening(1e-3 / 16), 0.5)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,6 +214,77 @@ def test_a_second_solution_of_the_same_steps_says_nothing():
     found, _ = judged(True, *({"error": 9.0},) * 4)
     assert (found.error, found.known_from, found.count) == (9.0, CARRIED, 4)
     assert found.result.code == ResultCode.INACCURATE
+
+
+class One(eqx.Module):
+    """f = a."""
+
+    a: jax.Array
+
+    def __call__(self, x):
+        return self.a * x[0]
+
+
+class Slowing(gn.flows.AbstractFlow):
+    """Relative errors are neither forgotten nor amplified: with the target 1, 1 - a = (1 + t)^(-1/2)."""
+
+    def velocity_and_diagnostics(self, time, weights, system):
+        return system.weights(One((1 - system.model(weights).a) / (2 * (1 + time)))), None
+
+
+class LooksOften(gn.AbstractStopRule):
+    """Never met; it would limit 149 of 153 steps at rtol 1e-3."""
+
+    bisected = False
+    decades_between_looks = 0.09
+
+    def margin(self, snapshot, memory):
+        return jnp.ones(())
+
+    def describe(self):
+        return "the end of time"
+
+
+class LooksMoreOften(LooksOften):
+    """It would limit 346 of 347 steps at rtol 2e-4."""
+
+    decades_between_looks = 0.056
+
+
+@pytest.mark.parametrize(("rule", "end"), [(LooksOften(), 1e12), (LooksMoreOften(), 1e19)])
+def test_two_solutions_do_not_share_the_steps_that_a_stop_rule_limits(rule, end):
+    """Their difference would not have the error of these steps: the estimates were a tenth and a seventieth of the error."""
+    problem = gn.Problem(np.ones((1, 1)), np.ones(1))
+    trajectory = gn.simulate(
+        problem,
+        One(jnp.zeros(())),
+        Slowing(),
+        stop=rule,
+        t1=end,
+        saveat=np.geomspace(1, end, 13)[:-1],
+        rtol=5e-3,
+        solver="bosh3",
+    )
+    true = np.abs(np.sqrt(2 * trajectory.data.train_loss * (1 + trajectory.data.time)) - 1).max()
+    assert trajectory.stats["estimated_error_from"] == SECOND
+    assert true / 2 < trajectory.stats["estimated_error"] < 2 * true
+
+
+def test_saves_limit_no_steps():
+    """Two solutions with many saves are as different as with few."""
+    steps = [
+        gn.simulate(
+            gn.Problem(np.ones((1, 1)), np.ones(1)),
+            One(jnp.zeros(())),
+            Slowing(),
+            stop=None,
+            t1=1e6,
+            saveat=np.geomspace(1e-3, 1e6, saves),
+            solver="bosh3",
+        ).stats["num_steps"]
+        for saves in (2, 400)
+    ]
+    assert steps[0] == steps[1] < 200
 
 
 def test_residuals_below_what_atol_leaves_are_rounding():

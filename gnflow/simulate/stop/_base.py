@@ -22,8 +22,8 @@ class AbstractStopRule(eqx.Module):
     `iterate` looks at all rules after the steps that it saves.
 
     **Attributes:** `bisected`: whether the margin may be evaluated within a step; `decades_between_looks`: of flow time, at
-    most, by which the rule shortens the steps of `simulate` (one exponential step may span many); `code`: how a run ends that
-    the rule ends.
+    most, by which the rule shortens the steps of `simulate` (one exponential step may span many), and below the default
+    tolerance in proportion to its fourth root; `code`: how a run ends that the rule ends.
     """
 
     bisected: ClassVar[bool] = True
