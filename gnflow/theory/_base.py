@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
-from ._certificate import Certificate, Curves
+from ._certificate import AGREES, Certificate, Curves
 from ._check import Check
 from ._claim import Claim
 from ._evidence import Evidence
@@ -145,5 +145,6 @@ def _verdict_of(claims: tuple[Claim, ...]) -> tuple[Verdict, str]:
     if not claims:
         return Verdict.UNDECIDED, "the run gives nothing to compare"
     closest = min(claims, key=lambda claim: claim.slack / max(claim.error_bound, _TINY))
-    numbers = f"slack {closest.slack:.3g}, error {closest.tolerance:.3g}, slack/error {closest.slack_over_error:.3g}"
+    by = f"slack {closest.slack:.3g}, error {closest.tolerance:.3g}, slack/error {closest.slack_over_error:.3g}"
+    numbers = f"which {AGREES} ({by})" if closest.only_agrees else by
     return Verdict.HOLDS, f"{len(claims)} conclusions; closest to its bound: {closest.name}, {numbers}"
