@@ -2,54 +2,100 @@
 
 Gradient flows and Gauss-Newton flows of over-parameterised networks, posed as ODEs over the weights and integrated to
 convergence. See README.md for the first example and docs/ for the rest.
+
+`import gnflow` loads nothing: each public name is loaded, with what it stands on, when it is first used.
 """
 
-import os as _os
+import importlib
+import sys
+import types
+from typing import TYPE_CHECKING, Any
 
-# LAPACK (SciPy's OpenBLAS) keeps its threads spinning for a while after each eigendecomposition, on the cores that XLA needs
-# next: a Gauss-Newton velocity at N = 500, M = 5000 takes 166 ms with them and 140 ms without, on 2 cores. OpenBLAS reads
-# this when it is loaded, which JAX does at the first decomposition; a value of the user's is kept.
-_os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
+__version__ = "0.1.0"  # the one place: the package's metadata take it from here
 
-from . import (
-    flows as flows,
-    geometry as geometry,
-    losses as losses,
-    metrics as metrics,
-    models as models,
-    optimisers as optimisers,
-    problems as problems,
-    regimes as regimes,
-    solvers as solvers,
-    sweeps as sweeps,
-    theory as theory,
-)
-from ._core import (
-    ConfigError as ConfigError,
-    DataError as DataError,
-    GnflowError as GnflowError,
-    ModelError as ModelError,
-    PrecisionError as PrecisionError,
-    Result as Result,
-    ResultCode as ResultCode,
-    RunFolderError as RunFolderError,
-)
-from .geometry import System as System, damping as damping, directions as directions
-from .problems import Problem as Problem
-from .simulate import (
-    AbstractStopRule as AbstractStopRule,
-    GradientNorm as GradientNorm,
-    LossPlateau as LossPlateau,
-    Movement as Movement,
-    RelativeLoss as RelativeLoss,
-    SimulationError as SimulationError,
-    Stationary as Stationary,
-    TestLoss as TestLoss,
-    Trajectory as Trajectory,
-    VelocityNorm as VelocityNorm,
-    iterate as iterate,
-    simulate as simulate,
-)
-from .sweeps import load as load, read_sweep as read_sweep, sweep as sweep
+# What type checkers and the reference read. At run time `_HOMES` says the same.
+if TYPE_CHECKING:
+    from . import (
+        config as config,
+        flows as flows,
+        geometry as geometry,
+        losses as losses,
+        metrics as metrics,
+        models as models,
+        optimisers as optimisers,
+        plots as plots,
+        problems as problems,
+        regimes as regimes,
+        solvers as solvers,
+        sweeps as sweeps,
+        theory as theory,
+    )
+    from ._core import (
+        ConfigError as ConfigError,
+        DataError as DataError,
+        GnflowError as GnflowError,
+        ModelError as ModelError,
+        PrecisionError as PrecisionError,
+        Result as Result,
+        ResultCode as ResultCode,
+        RunFolderError as RunFolderError,
+    )
+    from .geometry import System as System, damping as damping, directions as directions
+    from .problems import Problem as Problem
+    from .simulate import (
+        AbstractStopRule as AbstractStopRule,
+        GradientNorm as GradientNorm,
+        LossPlateau as LossPlateau,
+        Movement as Movement,
+        RelativeLoss as RelativeLoss,
+        SimulationError as SimulationError,
+        Stationary as Stationary,
+        TestLoss as TestLoss,
+        Trajectory as Trajectory,
+        VelocityNorm as VelocityNorm,
+        iterate as iterate,
+        simulate as simulate,
+    )
+    from .sweeps import load as load, read_sweep as read_sweep, sweep as sweep
 
-__version__ = "0.1.0"
+# The subpackage that each public name is taken from; a subpackage is taken from none.
+_HOMES = {
+    name: home
+    for home, names in {
+        "": "config flows geometry losses metrics models optimisers plots problems regimes solvers sweeps theory",
+        "_core": "ConfigError DataError GnflowError ModelError PrecisionError Result ResultCode RunFolderError",
+        "geometry": "System damping directions",
+        "problems": "Problem",
+        "simulate": "AbstractStopRule GradientNorm LossPlateau Movement RelativeLoss SimulationError Stationary TestLoss "
+        "Trajectory VelocityNorm iterate simulate",
+        "sweeps": "load read_sweep sweep",
+    }.items()
+    for name in names.split()
+}
+
+
+class _LoadedOnUse(types.ModuleType):
+    """The package itself, whose public names are loaded when they are first used (compare PEP 562)."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "__all__":
+            return list(_HOMES)
+        if name not in _HOMES:
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}", name=name, obj=self)
+        home = _HOMES[name]
+        module = importlib.import_module(f"{self.__name__}.{home or name}")
+        value = getattr(module, name) if home else module
+        setattr(self, name, value)
+        return value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Loading a subpackage binds its name here. One of them bears the name of its public function, which is meant.
+        if isinstance(value, types.ModuleType) and _HOMES.get(name) == name:
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*_HOMES, *(name for name in super().__dir__() if name.startswith("__"))})
+
+
+sys.modules[__name__].__class__ = _LoadedOnUse

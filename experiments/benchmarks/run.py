@@ -10,6 +10,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 
 BENCHMARKS = {
+    "start_up": ["start_up.py"],
+    "lapack_threads": ["lapack_threads.py"],
     "velocity_cost": ["velocity_cost.py"],
     "step_cost": ["step_cost.py"],
     "error_estimate": ["error_estimate.py"],

@@ -24,7 +24,7 @@ from truth_run import PROMISE, ROUNDING_ALLOWANCE, VERDICTS, compare  # noqa: E4
 from gnflow._core import forget_compiled_programs  # noqa: E402
 
 REFERENCES = Path(__file__).parent / "references"
-TIME_LIMIT = 60.0
+TIME_LIMIT = 20.0
 _SHOWN = ("index", "combination", "data", "result", "steps", "error", "estimated_error", "test_output_error", "verdict")
 
 

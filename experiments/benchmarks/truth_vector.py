@@ -27,6 +27,7 @@ class Field:
         self.start = np.concatenate([leaf.ravel() for leaf in leaves])
         self.sizes = [leaf.size for leaf in leaves]
         self.minimum = float(self.system.loss.minimum(problem.y_train))
+        self.never_ascends = flow.dynamics.never_ascends(self.system)
         self.evaluations = 0
 
     def velocity(self, time: float, vector: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from ._errors import (
     PrecisionError as PrecisionError,
     RunFolderError as RunFolderError,
 )
+from ._lapack import load_lapack as load_lapack
 from ._names import look_up as look_up, nearest_name as nearest_name
 from ._precision import require_float64 as require_float64
 from ._results import Result as Result, ResultCode as ResultCode

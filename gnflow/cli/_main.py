@@ -3,10 +3,9 @@
 import sys
 from collections.abc import Callable, Sequence
 
-import jax
 import tyro
 
-from .._core import GnflowError
+from .. import __version__
 from ._plot import plot
 from ._run import run
 from ._sweep import sweep
@@ -24,21 +23,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     **Returns:** the exit code: 0, or 1 if a run or a cell failed, 2 for bad input, 130 after Ctrl-C.
     """
-    # Before any array is made: everything is computed in double precision.
-    jax.config.update("jax_enable_x64", True)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if given == ["--version"]:
+        print(f"gnflow {__version__}")
+        return 0
     try:
         return tyro.extras.subcommand_cli_from_dict(
             _VERBS,
             prog="gnflow",
-            description="Training in continuous time: gradient flows and Gauss-Newton flows of networks.",
-            args=arguments,
+            description="Training in continuous time: gradient flows and Gauss-Newton flows of networks. "
+            "`gnflow --version` says which gnflow this is.",
+            args=given,
         )
-    except GnflowError as error:
-        print(f"gnflow: error: {error}", file=sys.stderr)
-        return _BAD_INPUT
     except KeyboardInterrupt:
         print(
             "gnflow: interrupted; what is finished is kept, and the same command goes on (gnflow run: with --resume).",
             file=sys.stderr,
         )
         return _INTERRUPTED
+    except Exception as error:
+        from .._core import GnflowError  # loads JAX, which an error of the command line's own does without
+
+        if not isinstance(error, GnflowError):
+            raise
+        print(f"gnflow: error: {error}", file=sys.stderr)
+        return _BAD_INPUT

@@ -1,21 +1,12 @@
 """The verb `gnflow run`."""
 
-import sys
-import traceback
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from .._core import GnflowError
-from ..config import RunSpec, Specification, parse_assignment, read_specification
-from ..plots import draw_figures
-from ..simulate import Trajectory
-from ._folder import RunFolder
 from ._options import Quiet
-from ._table import Row, format_table
-
-_QUICK_START = Path(__file__).parent / "quick_start.toml"
+from ._start import start
 
 
 def run(
@@ -63,42 +54,7 @@ def run(
 
     The exit code is 1 if a run failed and 2 for bad input.
     """
-    specification = read_specification(config or _QUICK_START, [parse_assignment(text) for text in overrides])
-    folder = RunFolder(out or Path("gnflow-runs") / specification.name)
-    folder.require_fit(specification, resume)
-    specification.check()
-    folder.begin(specification)
-    rows = _carry_out(specification, folder, quiet)
-    print(format_table(rows))
-    finished = folder.load(specification)
-    figures = draw_figures(specification, finished, folder.figures)
-    print(f"\n{len(finished)} of {len(rows)} runs and {len(figures)} figures in {folder.path}")
-    return 1 if any(row.failed for row in rows) else 0
+    start(f"carrying out the runs of {config or 'the packaged quick start'}", quiet)
+    from ._carry_out_runs import carry_out_runs
 
-
-def _carry_out(specification: Specification, folder: RunFolder, quiet: bool) -> list[Row]:
-    """Every run in turn, saved as it ends, with the summary up to date; one that fails does not stop the others."""
-    rows: list[Row] = []
-    for number, spec in enumerate(specification.runs, start=1):
-        kept = folder.holds(spec)
-        if not quiet:
-            state = "finished before" if kept else "running"
-            print(f"[{number}/{len(specification.runs)}] {spec.label}: {state}", file=sys.stderr)
-        rows.append(Row.of(spec, folder.load_run(spec)) if kept else _carry_out_one(spec, folder, quiet))
-        folder.write_summary(rows)
-    return rows
-
-
-def _carry_out_one(spec: RunSpec, folder: RunFolder, quiet: bool) -> Row:
-    try:
-        data_digest = spec.data_digest  # of the files as they are read, whatever becomes of them during the run
-        trajectory: Trajectory = spec.run(progress=not quiet)
-    except GnflowError as error:
-        print(f"gnflow: {spec.label}: {error}", file=sys.stderr)
-        return Row.of_error(spec, error)
-    except Exception as error:
-        # Whatever else goes wrong in one run (memory, a backend's error), the others are still worth having.
-        traceback.print_exc()
-        return Row.of_error(spec, error)
-    folder.save_run(spec, trajectory, data_digest)
-    return Row.of(spec, trajectory)
+    return carry_out_runs(config, out, overrides, resume, quiet)

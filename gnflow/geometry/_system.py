@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, PyTree
 
-from .._core import ModelError, nearest_name, require_float64
+from .._core import ModelError, load_lapack, nearest_name, require_float64
 from ..losses import AbstractLoss
 from ..models import has_kinks, trainable_mask, trainable_weights
 from ..problems import Problem
@@ -43,6 +43,7 @@ class System(eqx.Module):
             raise ModelError(
                 f"problem is a {type(problem).__name__}; expected a gnflow.Problem(x_train, y_train, ...)."
             )
+        load_lapack()  # what is made of a system decomposes its Gram matrix
         self.problem = problem
         self.trainable = (trainable,) if isinstance(trainable, str) else tuple(trainable)
         weights, self.structure = eqx.partition(model, _mask(model, self.trainable))

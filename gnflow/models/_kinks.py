@@ -1,5 +1,6 @@
 """Whether a model's Jacobian can jump."""
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -59,9 +60,16 @@ def has_kinks(model: Any, x: Any = None) -> bool | None:
         return False
     if x is None:
         return None
-    arrays, structure = eqx.partition(model, eqx.is_array)
-    program = jax.make_jaxpr(lambda leaves, one: eqx.combine(leaves, structure)(one))(arrays, x)
-    return False if _is_analytic(program.jaxpr) else None
+    leaves, tree = jax.tree.flatten(model)
+    stated = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if eqx.is_array(leaf) else leaf for leaf in leaves)
+    question = tree, stated, jax.ShapeDtypeStruct(x.shape, x.dtype)
+    try:
+        smooth = _traced_is_analytic(*question)
+    except TypeError as error:
+        if "unhashable" not in str(error):
+            raise
+        smooth = _traced_is_analytic.__wrapped__(*question)
+    return False if smooth else None
 
 
 def kinked_activations(model: Any) -> tuple[str, ...]:
@@ -78,6 +86,14 @@ def _activations(model: Any) -> list[Activation]:
 
 def _is_activation(leaf: Any) -> bool:
     return isinstance(leaf, Activation)
+
+
+@functools.lru_cache(maxsize=256)
+def _traced_is_analytic(tree: Any, leaves: tuple[Any, ...], x: jax.ShapeDtypeStruct) -> bool:
+    """Whether a model of this structure is a program of analytic operations; traced once, as an Optax loop asks every batch."""
+    shapes, others = eqx.partition(tree.unflatten(leaves), lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
+    program = jax.make_jaxpr(lambda arrays, one: eqx.combine(arrays, others)(one))(shapes, x)
+    return _is_analytic(program.jaxpr)
 
 
 def _is_analytic(program: Any) -> bool:

@@ -10,7 +10,15 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from .._core import ModelError, nearest_name, require_float64, require_non_negative, require_positive_int, stream
+from .._core import (
+    ModelError,
+    load_lapack,
+    nearest_name,
+    require_float64,
+    require_non_negative,
+    require_positive_int,
+    stream,
+)
 from ._activations import Activation, get_activation
 
 _ORTHONORMAL = 1e-8  # what u^T u may differ from the identity by, in an entry
@@ -114,6 +122,7 @@ class ReversibleMLP(eqx.Module):
         self.weight = init_scale * jr.normal(stream(key, "weight"), shape)
         self.bias = jnp.zeros(shape[:-1])
         gaussian = jr.normal(stream(key, "output_projection"), (width, output_dim))
+        load_lapack()
         self.output_projection = jnp.linalg.qr(gaussian)[0]
         self.activation = get_activation(activation)
         self.linear_blocks = _check_linear_blocks(linear_blocks, num_blocks)

@@ -24,14 +24,19 @@ DEFAULT_RTOL = 1e-3  # of one step: with it the error of most runs is a few thou
 # The default promise, and the least and the most that it may be of the tolerance of one step.
 _DEFAULT = 0.1
 _LEAST, _MOST = 10.0, 200.0
-# An estimate is off by a factor itself: up to this share of the promise it is believed.
-_BELIEVED = 0.5
+# An estimate is off by a factor itself: it is believed up to the first share of the promise, and to the second where it is no
+# upper one.
+_BELIEVED, _BELIEVED_LESS = 0.5, 0.2
 
 # Of automatic tightening: mildly at first, for runs that are nearly as accurate as promised.
 _MILD, _STRONG = 5.0, 20.0
 _STRONG_BELOW = 5e-4
 _TIGHTEST_RTOL = 1e-11
 _MOST_SOLUTIONS = 4
+_USUAL_SOLUTIONS = 2  # beyond which a run that is right says what made it slow
+
+# Of steps that something else than the error limits: below the default rtol they shorten as those of a method of this order.
+_LIMITED_ORDER = 4
 
 # Of steps that something else than the error limits: below the default rtol they shorten as those of a method of this order.
 _LIMITED_ORDER = 4
@@ -61,7 +66,7 @@ def shortening(rtol: Any) -> Any:
 @runtime_checkable
 class Compared(Protocol):
     """What is looked at of a solution (`Solution`): its tolerance, the residual `floor` that atol leaves, saved times,
-    residuals, end and error."""
+    residuals, end and error, and whether that error is an upper estimate."""
 
     @property
     def rtol(self) -> float: ...
@@ -75,6 +80,8 @@ class Compared(Protocol):
     def result(self) -> Result: ...
     @property
     def ended(self) -> Any: ...
+    @property
+    def errs_upwards(self) -> bool: ...
     @property
     def error(self) -> float: ...
     def residuals(self, minimum: float) -> np.ndarray: ...
@@ -98,8 +105,15 @@ class Judged(Generic[_Solution]):
     def result(self) -> Result:
         """The solution's, or that it is inaccurate."""
         found = self.solution.result
-        if found.failed or self.error <= _BELIEVED * self.promised:
+        right = self.error <= _believed(self.solution, self.known_from, self.promised)
+        if found.failed or (right and self.count <= _USUAL_SOLUTIONS):
             return found
+        advice = self.solution.ended.advice
+        if right:
+            if not advice:
+                return found
+            slow = f"; it took {self.count} solutions to be as accurate as promised"
+            return dataclasses.replace(found, message=f"{found.message}{slow}.{advice}")
         wrong = (
             f"may be wrong by {100 * self.error:.3g}% (from {self.known_from})"
             if math.isfinite(self.error)
@@ -109,30 +123,31 @@ class Judged(Generic[_Solution]):
             ResultCode.INACCURATE,
             f"{found.message}; but the training residual {wrong}, "
             f"and {100 * self.promised:.3g}% is promised: {_REMEDY.format(rtol=tighter(self.solution.rtol))}"
-            f"{self.solution.ended.advice}",
+            f"{advice}",
             found.time,
         )
 
 
 def accurate_solution(
-    solve: Callable[[float], _Solution], rtol: float, automatic: bool, minimum: float
+    solve: Callable[[float, _Solution | None], _Solution], rtol: float, automatic: bool, minimum: float
 ) -> Judged[_Solution]:
     """The run, as accurate as promised where that can be had.
 
     The error carried along with a solution is an upper estimate where steps are short for all that the flow does, and says
-    too much where they are not. Above half the promise a second solution, of a tighter tolerance, is compared with the first.
-    If `automatic`, the tolerance is tightened until either of the two estimates is below half the promise; otherwise the
+    too much where they are not. Above half the promise (a fifth, where the solver's estimate is no upper one) a second
+    solution, of a tighter tolerance, is compared with the first. If `automatic`, the tolerance is tightened until either of
+    the two estimates is below that; otherwise the
     solution at `rtol` is returned, whatever it is. A second solution that took the very same steps says nothing, and a
     tighter one is made.
 
-    **Arguments:** `solve`: the solution at a tolerance; `rtol`: of one step, to begin with; `minimum`: L*.
+    **Arguments:** `solve`: the solution at a tolerance, given the one before it; `rtol`: of one step, to begin
+    with; `minimum`: L*.
     """
     promised = promised_accuracy(rtol)
-    believed = _BELIEVED * promised
-    solution = reference = solve(rtol)
+    solution = reference = solve(rtol, None)
     error, known_from, count = solution.error, CARRIED, 1
-    while error > believed and not solution.result.failed and count < _MOST_SOLUTIONS:
-        reference = solve(tighter(reference.rtol))
+    while error > _believed(solution, known_from, promised) and not solution.result.failed and count < _MOST_SOLUTIONS:
+        reference = solve(tighter(reference.rtol), reference)
         count += 1
         if not reference.result.failed and _is_the_same(solution, reference, minimum):
             # Steps that something else limits, such as a stop rule with a history, and nothing was compared.
@@ -143,17 +158,22 @@ def accurate_solution(
         if not automatic or reference.result.failed:
             break
         solution = reference
-        if solution.error < error:
+        if solution.error <= _believed(solution, CARRIED, promised) and solution.error < error:
             error, known_from = solution.error, CARRIED
     return Judged(solution, error, known_from, promised, count)
 
 
 def only_solution(
-    solve: Callable[[float], _Solution], rtol: float, automatic: bool, minimum: float
+    solve: Callable[[float, _Solution | None], _Solution], rtol: float, automatic: bool, minimum: float
 ) -> Judged[_Solution]:
     """The solution at `rtol`, of which nothing is promised; arguments as of `accurate_solution`."""
-    solution = solve(rtol)
+    solution = solve(rtol, None)
     return Judged(solution, solution.error, CARRIED, math.inf, 1)
+
+
+def _believed(solution: Compared, known_from: str, promised: float) -> float:
+    """The error up to which a solution counts as accurate."""
+    return promised * (_BELIEVED if known_from != CARRIED or solution.errs_upwards else _BELIEVED_LESS)
 
 
 def _is_the_same(first: Compared, second: Compared, minimum: float) -> bool:

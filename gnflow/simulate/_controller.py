@@ -1,6 +1,7 @@
 """Step-size control that measures errors where they matter: in the outputs, relative to the present residual."""
 
 import abc
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -136,19 +137,21 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
     """A Diffrax PID controller fed with an `AbstractErrorNorm` instead of a norm over the state.
 
     The state it sees is (weights, integrals over time); integrals are carried along, not controlled. It ends the run with
-    the result `dt_min_reached` when a rejected step cannot be made smaller without vanishing beside the time.
+    the result `dt_min_reached` when a rejected step cannot be made smaller without vanishing beside the time, and with
+    `max_steps_reached` short of `args.horizon`: Diffrax's own limit is compiled into the program, this one is a number.
 
-    **Arguments:** `rtol`, `atol`, `error_norm`: what is tolerated; `monotone`: whether the flow never increases the loss, so
-    that an increase is an error, too, and no step is accepted behind which r = sqrt(2 (L - L*)) lies by more than
-    rtol r + atol above the lowest so far: rises cannot add up; `min_growth`, `max_growth`: of the step size from one step to
-    the next; `anticipation`: the share (0 to 1) of the trend that the next step takes up. Along a flow that converges, the
-    same step becomes easier from one to the next; a rule that looks at the last error alone lags behind (Gustafsson's
-    predictive control, ACM Trans. Math. Softw. 1994).
+    **Arguments:** `rtol`, `atol`, `error_norm`: what is tolerated; `max_steps`: steps allowed, accepted and rejected;
+    `monotone`: whether the flow never increases the loss, so that an increase is an error, too, and no step is accepted behind
+    which r = sqrt(2 (L - L*)) lies by more than rtol r + atol above the lowest so far: rises cannot add up; `min_growth`,
+    `max_growth`: of the step size from one step to the next; `anticipation`: the share (0 to 1) of the trend that the next
+    step takes up. Along a flow that converges, the same step becomes easier from one to the next; a rule that looks at the
+    last error alone lags behind (Gustafsson's predictive control, ACM Trans. Math. Softw. 1994).
     """
 
     rtol: Any
     atol: Any
     error_norm: AbstractErrorNorm
+    max_steps: Any = math.inf
     monotone: bool = eqx.field(static=True, default=False)
     min_growth: float = eqx.field(static=True, default=0.2)
     max_growth: float = eqx.field(static=True, default=10.0)
@@ -173,11 +176,11 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
     def init(
         self, terms: Any, t0: Any, t1: Any, y0: Any, dt0: Any, args: Any, func: Any, error_order: Any
     ) -> tuple[Any, Any]:
-        """The first step ends at t0 + dt0. The state: the PID rule's, a `RunMemory`, and what the stop rules with a history
-        have come to."""
+        """The first step ends at t0 + dt0. The state: the PID rule's, a `RunMemory`, what the stop rules with a history have
+        come to, and the number of steps."""
         end, state = self._inner().init(terms, t0, t1, jnp.zeros(()), dt0, args, func, error_order)
         loss, nothing = args.system.train_loss(y0[0]), jnp.zeros(())
-        return end, (state, RunMemory(loss, loss, *(nothing,) * 5), Watch.begin(args))
+        return end, (state, RunMemory(loss, loss, *(nothing,) * 5), Watch.begin(args), jnp.zeros((), dtype=int))
 
     def adapt_step_size(
         self,
@@ -192,7 +195,7 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
     ) -> tuple[Any, Any, Any, Any, Any, Any]:
         """Judge the step by the scaled error and let the PID rule choose the next."""
         (weights, _), (candidate, _), (error, _) = y0, y1_candidate, y_error.local
-        system, (inner_state, memory, watch) = args.system, controller_state
+        system, (inner_state, memory, watch, steps) = args.system, controller_state
         tangent = system.tangent(candidate)
         after = system.loss.value(tangent.outputs, system.problem.y_train)
         change = Change(weights, candidate, error, tangent, memory.loss, after)
@@ -231,10 +234,12 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
         memory = jax.tree.map(lambda new, old: jnp.where(keep, new, old), new, memory)
         vanishing = ~keep & (next_end - next_start <= _SMALLEST_RELATIVE_STEP * (next_start + args.time_scale))
         result = diffrax.RESULTS.where(vanishing, diffrax.RESULTS.dt_min_reached, result)
+        spent = (steps + 1 >= self.max_steps) & (next_start < args.horizon)
+        result = diffrax.RESULTS.where(spent, diffrax.RESULTS.max_steps_reached, result)
         watch = watch.after(args, t1, y1_candidate, tangent, keep)
         result = diffrax.RESULTS.where(watch.over, diffrax.RESULTS.event_occurred, result)
         next_end = Watch.limited(args, jnp.asarray(next_start), jnp.asarray(next_end), jnp.asarray(self.rtol))
-        return keep, next_start, next_end, jump, (state, memory, watch), result
+        return keep, next_start, next_end, jump, (state, memory, watch, steps + 1), result
 
     def _run_error(
         self, tangent: AbstractTangent, carried: PyTree, system: System, loss: Float[Array, ""]

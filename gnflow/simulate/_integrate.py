@@ -110,7 +110,6 @@ def integrate(
     save_times: Float[Array, " saves"],
     t1: Float[Array, ""],
     dt0: Float[Array, ""],
-    max_steps: int,
 ) -> diffrax.Solution:
     """Integrate from t = 0; rows of values at `save_times`, the state's leaves and the bisected rules' margins at the end.
 
@@ -134,7 +133,7 @@ def integrate(
         event=event,
         # Nothing differentiates through a run: plain loops compile faster than those that keep checkpoints.
         adjoint=diffrax.ForwardMode(),
-        max_steps=max_steps,
+        max_steps=None,  # the controller counts
         throw=False,
     )
 

@@ -110,8 +110,10 @@ def iterate(
     parts = system, measurement, method, numbers_as_arrays(rules)
     course: AbstractCourse = FullBatch(*parts) if batches is None else MiniBatch(*parts, batches, save_every)
     record = _take_steps(course, weights, rules, last_step, save_every, progress)
+    values = stack_rows(record.rows)
+    wall_seconds = time.perf_counter() - began  # without the data set: the first one of a process loads xarray
     data = make_dataset(
-        stack_rows(record.rows),
+        values,
         variables,
         "step",
         np.asarray(record.steps),
@@ -136,7 +138,7 @@ def iterate(
         problem,
         flow,
         with_solve_warning(record.result, record.solves, "saved states" if batches is None else "batches"),
-        {**stats, "wall_seconds": time.perf_counter() - began},
+        {**stats, "wall_seconds": wall_seconds},
         {
             "kind": "iterate",
             "step_size": None if step_size is None else float(step_size),

@@ -1,12 +1,11 @@
 """Steps with a batch of the training samples each."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
 from jaxtyping import Array, Float, Int, PyTree
 
 from .._core import Result
@@ -18,6 +17,9 @@ from ._outcome import step_failure
 from ._steps import AbstractCourse, AbstractStep, Reached
 from ._trajectory import make_dataset
 from .stop import AbstractStopRule, look
+
+if TYPE_CHECKING:
+    import xarray
 
 _SOURCE = "docs/time_units.md, Mini-batches"
 _LOSSES = (
@@ -117,7 +119,7 @@ class MiniBatch(AbstractCourse):
 
 def batch_dataset(
     losses: dict[str, np.ndarray], solves: SolveDiagnostics | None, batches: Batches, system: System
-) -> xr.Dataset:
+) -> "xarray.Dataset":
     """What was recorded of the batches, over the dimension "batch", counted from 1, with the coordinate `epoch`.
 
     **Arguments:** `losses`: by name, (batches,); `solves`: of all batches, each field with a first axis more.

@@ -16,7 +16,7 @@ from .._core import ConfigError, Result, ResultCode, tree_size
 from ..flows import AbstractFlow, AbstractLinearisedFlow
 from ..geometry import Decomposition, System
 from ..problems import Problem
-from ..solvers import AbstractLinearisedSolver, SolverChoice, are_few_weights, choose_solver
+from ..solvers import AbstractLinearisedSolver, SolverChoice, choose_solver
 from ._accuracy import DEFAULT_RTOL, NO_STEP, Judged, accurate_solution, only_solution, promised_accuracy
 from ._arguments import DEFAULT_ATOL, DEFAULT_MAX_STEPS, DEFAULT_STOP, check_simulate
 from ._controller import get_error_norm
@@ -71,7 +71,8 @@ def simulate(
       `rtol` is dimensionless; with None it is 1e-3, tightened where the error of the whole run would be above what is
       promised (docs/choosing.md, How accurate a run is). `atol` has the units of sqrt(loss) and of the weights.
     - `metrics`: what to evaluate at the saved times beside the losses.
-    - `max_steps`: steps allowed, accepted and rejected.
+    - `max_steps`: steps allowed, accepted and rejected, in one solution; one that is made to see the error of another may take
+      eight times the other's steps.
     - `progress`: show a bar in decades of loss. `throw`: raise `SimulationError` on failure instead of returning the run so
       far with its result code.
 
@@ -132,9 +133,8 @@ def _simulate(
     dynamics = flow.dynamics
     linearised = isinstance(dynamics, AbstractLinearisedFlow)
     is_stiff = isinstance(dynamics, AbstractLinearisedFlow) and dynamics.is_stiff
-    size = tree_size(weights)
     has_jacobian = isinstance(dynamics, AbstractLinearisedFlow) and dynamics.is_differentiable(system)
-    few_weights = size if has_jacobian and are_few_weights(size, problem.y_train.size) else None
+    jacobian = (tree_size(weights), problem.y_train.size) if has_jacobian else None
 
     def stiffness() -> float | None:
         if t1 is None or start.evaluation.diagnostics is not None:
@@ -144,8 +144,8 @@ def _simulate(
         return t1 * float(jnp.max(rates))
 
     @functools.cache
-    def choose(tolerance: float) -> SolverChoice:
-        return choose_solver(solver, linearised, is_stiff, tolerance, stiffness, few_weights)
+    def choose(tolerance: float, ran_out: bool = False) -> SolverChoice:
+        return choose_solver(solver, linearised, is_stiff, tolerance, stiffness, jacobian, ran_out)
 
     chosen = choose(first_rtol)
     save_times, horizon = _save_times(saveat, t1, float(start.time_scale))
@@ -222,15 +222,16 @@ def _simulate(
         }
         if isinstance(solution.chosen.solver, AbstractLinearisedSolver):
             stats |= linearisation_stats(solution, system, measurement)
+    values = stack_rows(rows)
+    stats["wall_seconds"] = time.perf_counter() - began  # without the data set: the first one of a process loads xarray
     data = make_dataset(
-        stack_rows(rows),
+        values,
         variables,
         "time",
         times,
         {"long_name": "flow time", "units": "flow time", "reference": "docs/time_units.md"},
     )
     stats |= direction_stats(last.diagnostics)
-    stats["wall_seconds"] = time.perf_counter() - began
     trajectory = Trajectory(
         data,
         system.model(final_weights),

@@ -14,7 +14,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
 
 from .._core import Result, ResultCode, RunFolderError, decode, encode, is_opaque
 
@@ -91,6 +90,8 @@ def read_run(folder: str | os.PathLike[str], given: dict[str, Any]) -> dict[str,
 
     **Raises:** `RunFolderError` if the folder holds no run, a damaged one, or one that needs an object not given.
     """
+    import xarray as xr
+
     source = Path(folder)
     if not (source / RUN_FILE).exists():
         raise RunFolderError(f"{source} holds no run: there is no {RUN_FILE} in it.")

@@ -2,17 +2,19 @@
 
 import dataclasses
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-import xarray as xr
 
 from .._core import GnflowError, Result
 from ..flows import AbstractFlow
 from ..metrics import Variable
 from ..problems import Problem
 from ._store import write_run
+
+if TYPE_CHECKING:
+    import xarray  # half a second with pandas: loaded where a data set is made
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Trajectory:
     - `settings`: the arguments of the run, for the record.
     """
 
-    data: xr.Dataset
+    data: "xarray.Dataset"
     model: Any
     initial_model: Any
     problem: Problem
@@ -66,11 +68,13 @@ def make_dataset(
     dim: str,
     index: np.ndarray,
     index_attrs: dict[str, str],
-) -> xr.Dataset:
+) -> "xarray.Dataset":
     """Rows of values, first axis `dim`, as a labelled data set.
 
     **Arguments:** `rows`: arrays (rows, ...) by variable; `variables`: their descriptions; `index`: the coordinate.
     """
+    import xarray as xr
+
     arrays = {
         name: xr.DataArray(
             values,

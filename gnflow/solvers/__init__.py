@@ -3,7 +3,6 @@
 from ..geometry import Decomposition as Decomposition
 from ._choice import (
     SolverChoice as SolverChoice,
-    are_few_weights as are_few_weights,
     check_solver as check_solver,
     choose_solver as choose_solver,
     solver_kinds as solver_kinds,

@@ -33,9 +33,11 @@ _TIGHT_RTOL = 1e-4
 _EXPLICIT_SPAN = 10.0
 
 
-# Weights up to which the whole Jacobian is worth its time (docs/devdocs/solvers.md, Few weights), and the largest number of
-# entries of the Gram matrix's derivatives in all weights: 512 MiB.
-FEW_WEIGHTS = 50
+# Weights up to which the whole Jacobian is worth its time (docs/devdocs/solvers.md, Few weights): at once, and where the
+# low-rank solver has run out of steps, with the number of steps that are then waited for; and the largest number of entries
+# of the Gram matrix's derivatives in all weights: 512 MiB.
+FEW_WEIGHTS, MANY_WEIGHTS = 50, 300
+_WORTH_WAITING = 500
 _MOST_ENTRIES = 2**26
 
 
@@ -44,7 +46,8 @@ class SolverChoice(NamedTuple):
 
     **Attributes:** `name` and `reason`, which a trajectory's stats report; `min_growth`, `max_growth`: the least and largest
     factor from one step to the next; `anticipation`: how far the step size follows the trend of the errors (where stability
-    limits the step, there is no trend to follow).
+    limits the step, there is no trend to follow); `most_steps`: that are worth their time, None where only the run's own
+    limit counts.
     """
 
     solver: diffrax.AbstractAdaptiveSolver
@@ -53,6 +56,7 @@ class SolverChoice(NamedTuple):
     min_growth: float
     max_growth: float
     anticipation: float
+    most_steps: int | None = None
 
     @property
     def needs_linearisation(self) -> bool:
@@ -79,21 +83,22 @@ def choose_solver(
     is_stiff: bool,
     rtol: float,
     stiffness: Callable[[], float | None],
-    few_weights: int | None = None,
+    jacobian: tuple[int, int] | None = None,
+    ran_out: bool = False,
 ) -> SolverChoice:
     """The solver of a run.
 
-    "auto" is the exponential solver for every flow with a linearisation, with three exceptions: a run that ends before the
+    "auto" is the exponential solver for every flow with a linearisation, with four exceptions: a run that ends before the
     fastest mode has decayed by e^-10, where an explicit solver takes few steps and none needs a Gram matrix; few weights for
     more outputs, where the residual does not vanish, what the linearisation leaves out is stiff and the whole Jacobian is
-    cheap; and a flow that is not stiff asked for with a small `rtol`, where Dopri8's order pays (docs/devdocs/solvers.md, Work
-    and precision).
+    cheap; a flow that is not stiff asked for with a small `rtol`, where Dopri8's order pays (docs/devdocs/solvers.md, Work
+    and precision); and a run whose usual solver has used up its steps, where up to 300 weights are few enough.
 
     **Arguments:** `solver`: "auto", a name, or a Diffrax solver; `linearised`: whether the flow has a linearisation;
     `is_stiff`: whether its rates spread with the spectrum of the Gram matrix; `rtol`: of the run;
     `stiffness`: gives the largest rate times the length of the run, None where the end is not known or where an explicit
-    step would need the Gram matrix too; `few_weights`: the number of weights P where `are_few_weights` says so and the flow
-    has a derivative; None elsewhere.
+    step would need the Gram matrix too; `jacobian`: the numbers of weights P and of outputs NC where the flow has a derivative;
+    None elsewhere; `ran_out`: whether the usual choice has used up its steps. Where there is no other, it stays.
 
     **Raises:** `ConfigError` as `check_solver` does, and for a solver that needs a linearisation the flow has not.
     """
@@ -101,12 +106,15 @@ def choose_solver(
     if solver == "auto":
         if not linearised:
             return _named("tsit5", "the flow has no linearisation")
+        if ran_out and jacobian is not None and _is_affordable(*jacobian, MANY_WEIGHTS):
+            reason = f"the usual solver used up its steps: the whole Jacobian of {jacobian[0]} weights"
+            return _named("exponential_rosenbrock", reason)._replace(most_steps=_WORTH_WAITING)
         folds = stiffness()
         if folds is not None and folds <= _EXPLICIT_SPAN:
             return _named("tsit5", f"the fastest mode decays by no more than exp(-{folds:.2g}) in the run")
-        if few_weights is not None:
+        if jacobian is not None and jacobian[0] < jacobian[1] and _is_affordable(*jacobian, FEW_WEIGHTS):
             return _named(
-                "exponential_rosenbrock", f"{few_weights} weights for more outputs: the whole Jacobian is cheap"
+                "exponential_rosenbrock", f"{jacobian[0]} weights for more outputs: the whole Jacobian is cheap"
             )
         if not is_stiff and rtol <= _TIGHT_RTOL:
             return _named("dopri8", "the flow is not stiff and the tolerance is tight")
@@ -125,12 +133,6 @@ def choose_solver(
     return choice
 
 
-def are_few_weights(weights: int, outputs: int) -> bool:
-    """Whether the whole Jacobian of a velocity is asked for and cheap: P = `weights` is at most 50, below NC = `outputs`, and
-    P (NC)^2 at most 2^26."""
-    return weights <= FEW_WEIGHTS and weights < outputs and weights * outputs**2 <= _MOST_ENTRIES
-
-
 def stages_per_step(solver: diffrax.AbstractAdaptiveSolver) -> int | None:
     """Velocity evaluations a step takes, counting one that it shares with the step before; None where it is not fixed."""
     if isinstance(solver, ExponentialRungeKutta | ExponentialRosenbrock):
@@ -138,6 +140,11 @@ def stages_per_step(solver: diffrax.AbstractAdaptiveSolver) -> int | None:
     if not isinstance(solver, diffrax.AbstractERK) or not isinstance(solver.tableau, diffrax.ButcherTableau):
         return None
     return solver.tableau.num_stages - int(bool(solver.tableau.fsal))
+
+
+def _is_affordable(weights: int, outputs: int, most: int) -> bool:
+    """Whether the whole Jacobian of a velocity of P weights and NC outputs takes little enough time and memory."""
+    return weights <= most and weights * outputs**2 <= _MOST_ENTRIES
 
 
 def _named(name: str, reason: str) -> SolverChoice:

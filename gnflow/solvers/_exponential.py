@@ -46,14 +46,6 @@ class ExponentialRungeKutta(AbstractLinearisedSolver):
 
     decomposition: Decomposition = Decomposition()
 
-    def order(self, terms: Any) -> int:
-        """4."""
-        return 4
-
-    def init(self, terms: Any, t0: Any, t1: Any, y0: PyTree, args: Any) -> None:
-        """Nothing is carried from step to step."""
-        return None
-
     def linearised_step(
         self, terms: LinearisedTerm, t0: Any, t1: Any, y0: PyTree, args: Any, solver_state: None, made_jump: Any
     ) -> tuple[tuple[PyTree, PyTree, dict[str, Any], None, diffrax.RESULTS], Linearisation]:

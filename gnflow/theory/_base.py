@@ -92,7 +92,7 @@ class AbstractTheorem(abc.ABC):
         """The hypotheses, and that the record has last weights, where it is about these."""
         try:
             hypotheses = self.hypotheses(evidence)
-            if self.about == "run" and not any(check.met is False for check in hypotheses.checks):
+            if self.about != "start" and not any(check.met is False for check in hypotheses.checks):
                 evidence.end  # noqa: B018 (raises)
         except OtherModelError as error:
             return Hypotheses((Check.fact(error.hypothesis, False),))

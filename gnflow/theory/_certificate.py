@@ -5,15 +5,17 @@ import json
 import math
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from .._core import aligned_columns
 from ._check import Check
 from ._claim import Claim
 from ._verdict import Verdict
+
+if TYPE_CHECKING:
+    import matplotlib.figure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +112,7 @@ class Certificate:
             parts.append(_markdown_table(("constant", "value"), [(n, _number(v)) for n, v in self.constants.items()]))
         return "\n\n".join(parts) + "\n"
 
-    def plot(self) -> Figure:
+    def plot(self) -> "matplotlib.figure.Figure":
         """Bounds and observation, one panel for each of the certificate's curves; an empty figure says there are none."""
         from ._plot import certificate_figure
 

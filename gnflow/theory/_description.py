@@ -9,7 +9,7 @@ from ..simulate import CARRIED, Trajectory
 from ._check import Check
 from ._evidence import Evidence
 from ._recorded_losses import is_reproduced, recorded_losses, reproduction
-from ._settings import recorded_settings
+from ._settings import recorded_settings, steps_allowed
 
 # By how much of its length a run with the same settings may end elsewhere: where all saves are reproduced, and where not.
 _SAME_END, _SIMILAR_END = 1e-3, 0.1
@@ -116,8 +116,7 @@ def _marks(record: Trajectory) -> dict[str, float]:
     are none that a run can have, with at most so many steps allowed."""
     counts = [record.stats.get(name) for name in _STEPS]
     steps, accepted, rejected = (count if isinstance(count, int) else -1 for count in counts)
-    most = record.settings.get("max_steps")
-    if min(accepted, rejected) < 0 or steps != accepted + rejected or (isinstance(most, int) and steps > most):
+    if min(accepted, rejected) < 0 or steps != accepted + rejected or steps > steps_allowed(record):
         return {}
     marks: dict[str, float] = dict(zip(_STEPS, map(float, (steps, accepted, rejected)), strict=True))
     error = record.stats.get(_ERROR)

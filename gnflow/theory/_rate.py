@@ -3,10 +3,10 @@
 import dataclasses
 
 import numpy as np
-import scipy.stats
 from numpy.typing import ArrayLike
 
 from .._core import ConfigError
+from ._student import student_quantile
 
 _FEWEST_POINTS = 5
 
@@ -80,7 +80,7 @@ def fit_rate(
         late = ~early | (np.arange(len(t)) == len(t) // 2)
     change = _secant(t[late], logs[late]) - _secant(t[early], logs[early])
     slope_change = float(abs(change) / max(abs(slope), np.finfo(float).tiny))
-    width = float(scipy.stats.t.ppf((1 + confidence) / 2, len(t) - 2)) * error
+    width = student_quantile(len(t) - 2, (1 + confidence) / 2) * error
     return RateFit(
         rate=-slope,
         interval=(-slope - width, -slope + width),

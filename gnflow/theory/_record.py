@@ -110,7 +110,9 @@ def _stored_weights(evidence: Evidence, losses: RecordedLosses, ends: int = 2) -
     """One forward pass at each stored state against the record at that time."""
     data = evidence.trajectory.data[losses.name].to_numpy()
     loss: AbstractLoss = evidence.system.loss
-    stored = ((evidence.start, 0, "at the start"), (evidence.end, -1, "at the end"))[:ends]
+    stored = [(evidence.start, 0, "at the start")]
+    if ends == 2:
+        stored.append((evidence.end, -1, "at the end"))
     passes = [float(loss.value(evidence.system.outputs(weights, losses.x), losses.y)) for weights, _, _ in stored]
     recorded, expected = losses.log(data[[at for _, at, _ in stored]]), losses.log(np.asarray(passes))
     off = np.abs(recorded - expected)

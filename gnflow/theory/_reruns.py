@@ -8,14 +8,13 @@ import numpy as np
 from .._core import GnflowError
 from ..metrics import AbstractMetric
 from ..simulate import Trajectory, simulate_once
-from ._settings import recorded_settings, saved_times
+from ._settings import recorded_settings, saved_times, steps_allowed
 
 # The reference: so many times tighter than the record says it is, and than what a run is by default.
 _TIGHTER = 16.0
 _RTOL, _ATOL = 1e-3, 1e-13
-# A smooth run takes a few times as many steps at 1/16 of its tolerance; one that needs 32 times as many is not waited for. Two
-# numbers, since each is a program of its own.
-_MORE_STEPS, _MAX_STEPS = 32, (16384, 262144)
+# A smooth run takes a few times as many steps at 1/16 of its tolerance; one that needs 32 times as many is not waited for.
+_MORE_STEPS, _FEWEST_STEPS, _MOST_STEPS = 32, 16384, 262144
 # Above rounding.
 _LEAST_RTOL = 1e-12
 # Two runs of one program may find the time at which a stop rule is met 1e-6 apart.
@@ -42,6 +41,7 @@ def replicate(record: Trajectory) -> Rerun:
         end = recorded[-1] if arguments["t1"] is None else min(arguments["t1"], recorded[-1])
         inner = recorded[(recorded > 0) & (recorded < end)]
         arguments["saveat"] = np.union1d(arguments["saveat"], inner)
+    arguments["max_steps"] = min(steps_allowed(record), max(arguments["max_steps"], _MOST_STEPS))
     return _run(record, "with its recorded settings", **arguments | {"rtol": _recorded_rtol(record)})
 
 
@@ -101,7 +101,7 @@ def _to_the_end(
         saveat=inner if len(inner) else [end],
         solver=recorded_settings(record).arguments["solver"],
         metrics=metrics,
-        max_steps=_MAX_STEPS[_MORE_STEPS * taken > _MAX_STEPS[0]],
+        max_steps=min(max(_MORE_STEPS * taken, _FEWEST_STEPS), _MOST_STEPS),
         **tolerances,
     )
     again = rerun.trajectory

@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -66,6 +67,14 @@ def recorded_settings(record: Trajectory) -> RecordedSettings:
     if not arguments["stop"]:
         arguments["stop"] = None
     return RecordedSettings(arguments, tuple(wrong))
+
+
+def steps_allowed(record: Trajectory) -> int | float:
+    """How many steps the recorded solution was allowed: `max_steps` bounds the first, and one that was made to see the error of
+    another may take more."""
+    solutions = record.stats.get("num_solutions")
+    is_first = not isinstance(solutions, int) or solutions <= 1
+    return recorded_settings(record).arguments["max_steps"] if is_first else math.inf
 
 
 def saved_times(record: Trajectory) -> np.ndarray:

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import scipy.stats
 
 from ..flows import AbstractFlow, GaussNewtonFlow, GradientFlow, SpectralFlow
 from ..geometry.damping import Constant
@@ -13,6 +12,7 @@ from ..models import has_kinks, kinked_activations
 from ..problems import Problem
 from ._check import Check
 from ._linear_model import is_linear
+from ._student import student_quantile
 
 _RESAMPLES = 400
 # Levels of the two intervals: agreement is asked for at the first, a violation is said beyond the second.
@@ -111,7 +111,7 @@ def fit_power_law(
     finite = 2 * abs(observed - float(slope_of(logs, 1)[0])) if len(sizes) > 2 else 0.0
     shifted = abs(float(weights @ shift))
     half, wide = (
-        float(np.hypot(scipy.stats.t.ppf(0.5 + level / 2, seeds - 1) * error, finite) + times * shifted)
+        float(np.hypot(student_quantile(seeds - 1, 0.5 + level / 2) * error, finite) + times * shifted)
         for level, times in ((_AGREEMENT, 1), (_VIOLATION, 2))
     )
     constant = float(np.exp(np.average(logs - slope * np.log(sizes), weights=1 / variances)))

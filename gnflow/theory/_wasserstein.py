@@ -6,7 +6,6 @@ from typing import Any
 
 import jax.random as jr
 import numpy as np
-import scipy.optimize
 
 from .._core import ConfigError, DataError
 
@@ -49,11 +48,13 @@ def wasserstein2(first: Any, second: Any) -> float:
     x = np.repeat(x, len(y) // len(x), axis=0)
     if x.shape[1] == 1:
         return math.sqrt(float(np.mean((np.sort(x, axis=0) - np.sort(y, axis=0)) ** 2)))
+    from scipy.optimize import linear_sum_assignment  # slow to load
+
     # Differences, not |x|^2 + |y|^2 - 2 x.y, which would lose half of the digits of small distances.
     cost = np.zeros((len(x), len(y)))
     for a, b in zip(x.T, y.T, strict=True):
         cost += (a[:, None] - b[None, :]) ** 2
-    rows, columns = scipy.optimize.linear_sum_assignment(cost)
+    rows, columns = linear_sum_assignment(cost)
     return math.sqrt(float(np.mean(cost[rows, columns])))
 
 

@@ -66,8 +66,44 @@ def test_a_run_that_cannot_keep_the_promise_says_so():
     assert wrong > 0.1
 
 
+def test_max_steps_bounds_the_solution_and_not_the_second_one_behind_its_error():
+    settings: Any = {"t1": 20.0, "saveat": REFERENCES[1e-3]["times"][:2], "rtol": 5e-3, "solver": "exponential"}
+    steps = run(1e-3, **settings, throw=False).stats["num_steps"]
+    enough = run(1e-3, **settings, max_steps=steps, throw=False)
+    assert (enough.result.code, enough.stats["num_solutions"]) == (ResultCode.INACCURATE, 2)
+    assert np.isfinite(enough.stats["estimated_error"])
+    short = run(1e-3, **settings, max_steps=steps - 1, throw=False)
+    assert (short.result.code, short.stats["num_steps"]) == (ResultCode.MAX_STEPS_REACHED, steps - 1)
+
+
+def test_where_the_usual_solver_runs_out_of_steps_the_whole_jacobian_goes_on():
+    """A constant column of 100: what the low-rank linearisation leaves out is stiff, for explicit solvers too."""
+    inputs = np.c_[INPUTS[:, :2], np.full(12, 100.0)]
+    model = gn.models.MeanFieldNetwork(**MODEL, key=jr.key(0))
+
+    def descend(**settings):
+        return gn.simulate(
+            gn.Problem(inputs, TARGETS),
+            model,
+            GradientFlow(),
+            t1=30.0,
+            stop=None,
+            max_steps=400,
+            throw=False,
+            **settings,
+        )
+
+    trajectory = descend()
+    assert trajectory.result.code == ResultCode.TIME_REACHED
+    assert trajectory.stats["solver"] == trajectory.settings["solver"] == "exponential_rosenbrock"
+    assert "used up its steps" in trajectory.stats["solver_reason"]
+    asked_for = descend(solver="exponential")
+    assert (asked_for.result.code, asked_for.stats["solver"]) == (ResultCode.MAX_STEPS_REACHED, "exponential")
+
+
 def test_a_run_that_is_slow_and_inaccurate_is_not_told_to_loosen_anything():
-    trajectory = run(1e-4, t1=60.0, saveat=REFERENCES[1e-4]["times"][:2], max_steps=300, throw=False)
+    settings: Any = {"max_steps": 300, "solver": "exponential", "throw": False}
+    trajectory = run(1e-4, t1=60.0, saveat=REFERENCES[1e-4]["times"][:2], **settings)
     assert trajectory.result.code == ResultCode.MAX_STEPS_REACHED
     assert "tighten rtol" in trajectory.result.message
     assert "loosen" not in trajectory.result.message
@@ -103,7 +139,7 @@ class Exact(AbstractErrorNorm):
 def test_rises_cannot_add_up():
     """Each step may lie by rtol above the lowest residual, not above the last."""
     system = GradientFlow().system(Axes().problem, Linear.at([0.0, 0.0]))
-    args = types.SimpleNamespace(system=system, progress=None, time_scale=1.0, rules=(), stop_memories=())
+    args = types.SimpleNamespace(system=system, progress=None, time_scale=1.0, horizon=9.0, rules=(), stop_memories=())
     controller = ResidualController(jnp.asarray(0.1), jnp.asarray(1e-13), Exact(), monotone=True)
     state_at = [system.weights(Linear.at(-rise * np.asarray(Axes().targets))) for rise in (0.0, 0.09, 0.18)]
     _end, state = controller.init(None, 0.0, 1.0, (state_at[0], {}), 1.0, args, None, 4)
@@ -149,6 +185,7 @@ class Fake:
     error: float
     off: float = 0.0
     floor: float = 0.0
+    errs_upwards: bool = True
     code: ResultCode = ResultCode.TIME_REACHED
     times: Any = dataclasses.field(default_factory=lambda: np.array([0.0, 1.0, 2.0]))
     ended: Any = dataclasses.field(default_factory=lambda: types.SimpleNamespace(advice=" Note."))
@@ -171,7 +208,8 @@ class FakeIntegration:
     def __init__(self, *answers: dict[str, Any]):
         self.answers, self.asked = list(answers), []
 
-    def solve(self, rtol):
+    def solve(self, rtol, before):
+        assert (None if before is None else before.rtol) == (self.asked[-1] if self.asked else None)
         self.asked.append(rtol)
         return Fake(rtol, **self.answers[len(self.asked) - 1])
 
@@ -188,6 +226,13 @@ def test_an_estimate_below_half_the_promise_is_believed():
     assert found.result.code == ResultCode.TIME_REACHED
 
 
+def test_an_estimate_that_is_no_upper_one_is_believed_less():
+    exact = {"errs_upwards": False}
+    assert judged(True, {"error": 0.019, **exact})[0].count == 1
+    found, _ = judged(True, {"error": 0.021, "off": 0.049, **exact}, {"error": 9.0, **exact})
+    assert (found.known_from, found.count, found.result.failed) == (SECOND, 2, False)
+
+
 def test_a_run_that_is_too_inaccurate_is_repeated():
     found, asked = judged(True, {"error": 0.051, "off": 0.2}, {"error": 0.01})
     assert (found.error, found.count) == (0.01, 2)
@@ -200,7 +245,9 @@ def test_where_the_estimate_stays_large_two_solutions_that_agree_decide():
     np.testing.assert_allclose(found.error, 0.04)
     assert not found.result.failed
     assert found.solution.rtol == tighter(tighter(1e-3))
-    assert judged(True, {"error": 9.0, "off": 0.04}, {"error": 9.0})[0].count == 2
+    assert found.result.message == "t1 was reached; it took 3 solutions to be as accurate as promised. Note."
+    quick, _ = judged(True, {"error": 9.0, "off": 0.04}, {"error": 9.0})
+    assert (quick.count, quick.result.message) == (2, "t1 was reached")
 
 
 def test_a_second_solution_of_the_same_steps_says_nothing():

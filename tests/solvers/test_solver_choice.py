@@ -31,9 +31,9 @@ def never():
     raise AssertionError("nobody asked for the stiffness")
 
 
-def chosen(solver, linearised=True, is_stiff=True, rtol=1e-3, stiffness=never, few_weights=None):
+def chosen(solver, linearised=True, is_stiff=True, rtol=1e-3, stiffness=never, jacobian=None, ran_out=False):
     """The choice; nobody may ask for the stiffness unless it is given."""
-    return choose_solver(solver, linearised, is_stiff, rtol, stiffness, few_weights)
+    return choose_solver(solver, linearised, is_stiff, rtol, stiffness, jacobian, ran_out)
 
 
 @pytest.mark.parametrize(
@@ -47,13 +47,19 @@ def chosen(solver, linearised=True, is_stiff=True, rtol=1e-3, stiffness=never, f
         ({"stiffness": unknown, "is_stiff": False}, "exponential", "stiffness"),
         ({"stiffness": unknown, "is_stiff": False, "rtol": 2e-4}, "exponential", "stiffness"),
         ({"stiffness": unknown, "is_stiff": False, "rtol": 1e-5}, "dopri8", "tight"),
-        ({"stiffness": unknown, "few_weights": 20}, "exponential_rosenbrock", "20 weights for more outputs"),
+        ({"stiffness": unknown, "jacobian": (20, 40)}, "exponential_rosenbrock", "20 weights for more outputs"),
         (
-            {"stiffness": unknown, "few_weights": 20, "is_stiff": False, "rtol": 1e-8},
+            {"stiffness": unknown, "jacobian": (20, 40), "is_stiff": False, "rtol": 1e-8},
             "exponential_rosenbrock",
             "20 weights",
         ),
-        ({"stiffness": lambda: 9.9, "few_weights": 20}, "tsit5", r"exp\(-9\.9\)"),
+        ({"stiffness": lambda: 9.9, "jacobian": (20, 40)}, "tsit5", r"exp\(-9\.9\)"),
+        ({"stiffness": unknown, "jacobian": (20, 20)}, "exponential", "stiffness"),
+        ({"stiffness": unknown, "jacobian": (300, 12)}, "exponential", "stiffness"),
+        ({"jacobian": (300, 12), "ran_out": True}, "exponential_rosenbrock", "used up its steps.* 300 weights"),
+        ({"stiffness": unknown, "jacobian": (301, 12), "ran_out": True}, "exponential", "stiffness"),
+        ({"stiffness": unknown, "jacobian": (300, 600), "ran_out": True}, "exponential", "stiffness"),
+        ({"stiffness": unknown, "ran_out": True}, "exponential", "stiffness"),
         ({"linearised": False}, "tsit5", "no linearisation"),
         ({"linearised": False, "rtol": 1e-5}, "tsit5", "no linearisation"),
     ],

@@ -95,6 +95,12 @@ def test_a_limit_that_was_not_reached_may_be_another():
         assert certify(edited(**settings)).verdict == Verdict.HOLDS
 
 
+def test_max_steps_bounds_the_first_of_several_solutions():
+    """One that was made to see the error of another may have taken more."""
+    trajectory = dataclasses.replace(edited(max_steps=3), stats=loose().stats | {"num_solutions": 2})
+    assert certify(trajectory).verdict == Verdict.HOLDS
+
+
 NO_SETTINGS = [
     *[{"rtol": value} for value in (float("nan"), "x", None, -1e-3, 0, 1.0, [1e-3])],
     *[{"atol": value} for value in (float("nan"), "x", None, -1e-13, float("inf"))],

@@ -1,0 +1,24 @@
+"""LAPACK on the CPU, loaded so that its idle threads leave the cores to XLA."""
+
+import os
+import sys
+
+_LIBRARY = "scipy.linalg.cython_lapack"  # what JAX calls, and loads at its first decomposition
+_TIMEOUT = "OPENBLAS_THREAD_TIMEOUT"
+_SHORTEST = "4"  # 2^4 cycles; OpenBLAS's default is 2^26, some 20 ms
+
+
+def load_lapack() -> None:
+    """Load LAPACK if nothing has loaded it yet; to be called before the first decomposition.
+
+    The threads of OpenBLAS, in SciPy, spin for a while after each call, on cores that XLA or other processes need next. For how
+    long OpenBLAS reads from the environment while it is loaded, so the variable is set for that time alone. A value of the
+    user's stands (docs/choosing.md, Threads).
+    """
+    if _LIBRARY in sys.modules or _TIMEOUT in os.environ:
+        return
+    os.environ[_TIMEOUT] = _SHORTEST
+    try:
+        import scipy.linalg.cython_lapack  # noqa: F401
+    finally:
+        del os.environ[_TIMEOUT]

@@ -1,0 +1,63 @@
+"""What `gnflow verify` does: certificates of every run in a folder, and a table of the verdicts."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .._core import RunFolderError, aligned_columns, look_up
+from ..plots import save
+from ..simulate import RUN_FILE, Trajectory, load
+from ..theory import Certificates, theorem_kinds, verify
+from ._folder import RunFolder
+
+
+def check_theorems(folder: Path, theorems: Sequence[str], out: Path | None, full: bool, quiet: bool) -> int:
+    """Check theorems on the runs in `folder`, write the certificates and print the verdicts.
+
+    **Arguments:** those of the command line. **Returns:** the exit code.
+    """
+    for name in theorems:
+        look_up(name, {**theorem_kinds, "all": None}, "theorem")
+    runs = _runs(folder)
+    target = folder / "certificates" if out is None else out
+    rows: list[tuple[str, ...]] = []
+    violated = False
+    for number, (label, trajectory) in enumerate(runs.items(), start=1):
+        if not quiet:
+            print(f"[{number}/{len(runs)}] {label}", file=sys.stderr)
+        certificates = verify(trajectory, "all") if "all" in theorems else verify(trajectory, list(theorems) or None)
+        _write(certificates, target / label)
+        rows += [(label, c.theorem, str(c.verdict), c.reason) for c in certificates]
+        violated = violated or bool(certificates.violated)
+        if full:
+            print("\n\n".join(str(c) for c in certificates) + "\n")
+    heading, *lines = aligned_columns([("run", "theorem", "verdict", "because"), *rows])
+    print("\n".join([heading, "-" * max(map(len, lines)), *lines]))
+    print(f"\ncertificates of {len(runs)} runs in {target}")
+    return 1 if violated else 0
+
+
+def _runs(folder: Path) -> dict[str, Trajectory]:
+    """The finished runs of a folder by label. **Raises:** `RunFolderError` if there is none."""
+    if (folder / RUN_FILE).is_file():
+        return {folder.resolve().name: load(folder)}
+    runs = RunFolder(folder)
+    finished = {spec.label: trajectory for spec, trajectory in runs.load(runs.read_specification())}
+    if not finished:
+        raise RunFolderError(
+            f"{folder} holds no finished run; give the folder that gnflow run wrote, or --resume it first."
+        )
+    return finished
+
+
+def _write(certificates: Certificates, folder: Path) -> None:
+    """certificates.json, certificates.md, and a figure of each certificate that has curves."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "certificates.json").write_text(certificates.to_json() + "\n", encoding="utf-8")
+        (folder / "certificates.md").write_text(certificates.to_markdown(), encoding="utf-8")
+        for certificate in certificates:
+            if certificate.curves:
+                save(certificate.plot(), folder / f"{certificate.theorem.replace(' ', '-')}.png")
+    except OSError as error:
+        raise RunFolderError(f"cannot write to {folder}: {error.strerror}.") from error

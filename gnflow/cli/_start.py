@@ -1,0 +1,19 @@
+"""What every verb does first: a line on the screen, then the numerics in double precision."""
+
+import sys
+
+
+def start(doing: str, quiet: bool = False) -> None:
+    """Say on standard error what is being done, then load JAX, which takes a second or two.
+
+    A verb's own file holds its options and calls this; what it does is in another file, imported after this. So `--help` loads
+    nothing, and the first line does not wait.
+
+    **Arguments:** `doing`: what, as a phrase; `quiet`: say nothing.
+    """
+    if not quiet:
+        print(f"gnflow: {doing}", file=sys.stderr, flush=True)
+    import jax
+
+    # Before any array is made: everything is computed in double precision.
+    jax.config.update("jax_enable_x64", True)
