@@ -33,11 +33,11 @@ def check_simulate(
     """Check the numbers and names of a `simulate`. **Raises:** `ConfigError`, naming the value and what was expected."""
     if t1 is None and not stop_rules(stop):
         raise ConfigError("neither t1 nor a stop rule is given, so the run would have no end; give one of them.")
-    if t1 is not None and not (t1 > 0 and math.isfinite(t1)):
+    if t1 is not None and not _lies_between(0.0, t1, math.inf):
         raise ConfigError(f"t1 = {t1!r}; expected a positive, finite flow time (the run begins at 0).")
-    if rtol is not None and not 0 < rtol < 1:
+    if rtol is not None and not _lies_between(0.0, rtol, 1.0):
         raise ConfigError(f"rtol = {rtol!r}; expected a number between 0 and 1, or None for the default.")
-    if not 0 < atol < math.inf:
+    if not _lies_between(0.0, atol, math.inf):
         raise ConfigError(f"atol = {atol!r}; expected a positive number: below it errors are rounding, such as 1e-13.")
     require_positive_int(ConfigError, max_steps=max_steps)
     check_solver(solver)
@@ -110,8 +110,19 @@ def _require_one(**options: Any) -> None:
 argument_checks: dict[str, Callable[..., None]] = {"simulate": check_simulate, "iterate": check_iterate}
 
 
+def _lies_between(low: float, value: Any, high: float) -> bool:
+    """Whether `value` is a number strictly between the two; False for what is no number."""
+    try:
+        return bool(low < value < high)
+    except (TypeError, ValueError):
+        return False
+
+
 def _check_save_times(saveat: Any, t1: float | None) -> None:
-    times = np.atleast_1d(np.asarray(saveat, dtype=float))
+    try:
+        times = np.atleast_1d(np.asarray(saveat, dtype=float))
+    except (TypeError, ValueError):
+        times = np.zeros(0)
     ascending = times.ndim == 1 and times.size > 0 and bool(np.all(np.diff(times) > 0))
     if not ascending or not np.all(np.isfinite(times)) or times[0] < 0:
         raise ConfigError(f"saveat = {saveat!r}; expected ascending, finite flow times of at least 0.")

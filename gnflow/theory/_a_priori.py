@@ -16,6 +16,7 @@ from ._certificate import Curves
 from ._check import Check
 from ._claim import Claim, worst_claim
 from ._continuity import continuity
+from ._description import is_like
 from ._evidence import Evidence
 from ._feature_gram import GramSpectrum, start_spectrum
 from ._integration_error import num_steps, weight_step_error
@@ -248,14 +249,10 @@ def _movement(evidence: Evidence, radius: float, length: float, rate: float) -> 
     distance = float(tree_norm(tree_subtract(evidence.flow_end, evidence.start)))
     size = float(tree_norm(evidence.flow_end))
     # What the solver promises of the weights: rtol of their norm, and atol of each, for each step (docs/theory.md).
-    worst = 2 * steps * weight_step_error(evidence) + 10 * _EPSILON * size
-    error = worst
-    if evidence.replicated_end is not None:
-        # As of the loss: twice the difference to the looser run, at most what is promised.
-        measured = (
-            2 * float(tree_norm(tree_subtract(evidence.flow_end, evidence.replicated_end))) + 10 * _EPSILON * size
-        )
-        error, worst = min(measured, worst), max(measured, worst)
+    promised = 2 * steps * weight_step_error(evidence) + 10 * _EPSILON * size
+    # As of the loss: twice the difference to the looser run, at most what is promised.
+    measured = 2 * float(tree_norm(tree_subtract(evidence.flow_end, evidence.replicated_end))) + 10 * _EPSILON * size
+    error, worst = min(measured, promised), max(measured, promised)
     reached = length * -np.expm1(-rate * evidence.times / 2)
     end = f"at t = {evidence.times[-1]:.4g}"
     claims = [
@@ -292,7 +289,8 @@ def _recorded_path(evidence: Evidence) -> Claim:
     where = [f"at t = {time:.4g}" for time in evidence.recorded_times]
     name = "the recorded path length is that of a rerun (relative)"
     resolution = np.full(len(off), _DISTANCE_RESOLUTION)
-    return worst_claim(name, off, np.zeros(len(off)), -off, tolerance, 5 * tolerance, resolution, where, every=True)
+    worst = 5 * tolerance if is_like(evidence) else np.full(len(off), np.inf)
+    return worst_claim(name, off, np.zeros(len(off)), -off, tolerance, worst, resolution, where, every=True)
 
 
 def _curves(evidence: Evidence, rate: float) -> tuple[Curves, ...]:

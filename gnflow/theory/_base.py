@@ -5,10 +5,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
-from ._certificate import Certificate, Curves
+from ._certificate import AGREES, Certificate, Curves
 from ._check import Check
 from ._claim import Claim
-from ._evidence import Evidence
+from ._description import description, steps_taken
+from ._evidence import Evidence, OtherModelError
 from ._record import record_claims, record_facts, start_claims, what_is_compared
 from ._verdict import Verdict
 
@@ -58,7 +59,7 @@ class AbstractTheorem(abc.ABC):
     def certify(self, evidence: Evidence) -> Certificate:
         """Check the theorem on a run, and that the record is one of this flow."""
         run_over_time = self.about == "run" and evidence.is_continuous
-        hypotheses = self.hypotheses(evidence)
+        hypotheses = self._checked(evidence)
         if run_over_time and not any(check.met is False for check in hypotheses.checks):
             facts = record_facts(evidence)
             sound = all(check.met for check in facts)
@@ -76,12 +77,26 @@ class AbstractTheorem(abc.ABC):
         conclusion = self.conclusion(evidence, hypotheses)
         verdict, reason = _verdict_of(conclusion.claims)
         record, compared = self._of_the_record(evidence)
-        if record:
-            verdict, reason = _worse((verdict, reason), _verdict_of(record))
+        found = [(verdict, reason), *([_verdict_of(record)] if record else [])]
+        if run_over_time:
+            described, steps = description(evidence), steps_taken(evidence)
+            found = [*_doubts(found[-1][0], described, steps), *found]
+            hypotheses = dataclasses.replace(hypotheses, checks=(*hypotheses.checks, *described, *steps))
+        verdict, reason = _worse(*found)
         estimates = [check.name for check in hypotheses.checks if not check.rigorous]
         if estimates and verdict != Verdict.UNDECIDED:
             reason += f" (hypotheses known by estimates, not bounds: {'; '.join(estimates)})"
         return self._certificate(verdict, reason, hypotheses, conclusion, record, compared)
+
+    def _checked(self, evidence: Evidence) -> Hypotheses:
+        """The hypotheses, and that the record has last weights, where it is about these."""
+        try:
+            hypotheses = self.hypotheses(evidence)
+            if self.about != "start" and not any(check.met is False for check in hypotheses.checks):
+                evidence.end  # noqa: B018 (raises)
+        except OtherModelError as error:
+            return Hypotheses((Check.fact(error.hypothesis, False),))
+        return hypotheses
 
     def _of_the_record(self, evidence: Evidence) -> tuple[tuple[Claim, ...], str]:
         """What shows that the record is what it says, as far as the theorem is about it; and a sentence on how far that is."""
@@ -122,9 +137,24 @@ class AbstractTheorem(abc.ABC):
 
 
 def _why(check: Check) -> str:
-    numbers = "" if check.relation == "==" else f": {check.value:.4g} is not {check.relation} {check.threshold:.4g}"
+    if check.relation == "==":
+        is_fact = check.threshold == 1 and check.value in (0, 1)
+        numbers = "" if is_fact else f": {check.value:.4g}, not {check.threshold:.4g}"
+    else:
+        numbers = f": {check.value:.4g} is not {check.relation} {check.threshold:.4g}"
     remark = f" ({check.remark})" if check.remark else ""
     return f"not met: {check.name}{numbers}{remark}"
+
+
+def _doubts(record: Verdict, described: tuple[Check, ...], steps: tuple[Check, ...]) -> list[tuple[Verdict, str]]:
+    """Why nothing is known of a record that does not come from its settings; empty where it does, or where it agrees with the
+    reference whatever steps it took."""
+    unmet = [check for check in described if not check.met]
+    if unmet:
+        return [(Verdict.UNDECIDED, f"the record does not come from its settings; {_why(unmet[0])}")]
+    if record == Verdict.UNDECIDED and not all(check.met for check in steps):
+        return [(record, f"the record comes from other settings or another machine; {_why(steps[0])}")]
+    return []
 
 
 def _worse(*found: tuple[Verdict, str]) -> tuple[Verdict, str]:
@@ -145,5 +175,6 @@ def _verdict_of(claims: tuple[Claim, ...]) -> tuple[Verdict, str]:
     if not claims:
         return Verdict.UNDECIDED, "the run gives nothing to compare"
     closest = min(claims, key=lambda claim: claim.slack / max(claim.error_bound, _TINY))
-    numbers = f"slack {closest.slack:.3g}, error {closest.tolerance:.3g}, slack/error {closest.slack_over_error:.3g}"
+    by = f"slack {closest.slack:.3g}, error {closest.tolerance:.3g}, slack/error {closest.slack_over_error:.3g}"
+    numbers = f"which {AGREES} ({by})" if closest.only_agrees else by
     return Verdict.HOLDS, f"{len(claims)} conclusions; closest to its bound: {closest.name}, {numbers}"

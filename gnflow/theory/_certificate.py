@@ -183,6 +183,8 @@ class Certificates(Sequence[Certificate]):
         return "\n\n".join([table, *(c.to_markdown() for c in self.items)])
 
 
+# How a claim that holds reads where its slack is no larger than its error.
+AGREES = "agrees within the error"
 _CHECK_HEADING = ("hypothesis", "value", "", "threshold", "slack", "error", "kind", "met", "remark")
 _CLAIM_HEADING = (
     "conclusion",
@@ -194,6 +196,7 @@ _CLAIM_HEADING = (
     "error at worst",
     "could fail",
     "verdict",
+    "reading",
     "where",
 )
 _SHORT_CHECK_HEADING = ("value", "", "threshold", "slack", "error", "kind", "met")
@@ -213,6 +216,7 @@ def _claim_rows(claims: Sequence[Claim]) -> list[tuple[str, ...]]:
             _number(claim.error_bound),
             f"{claim.telling} of {claim.places}",
             str(claim.verdict),
+            AGREES if claim.only_agrees else "",
             claim.where,
         )
         for claim in claims
@@ -223,7 +227,8 @@ def _short_claim_rows(claims: Sequence[Claim]) -> list[tuple[str, tuple[str, ...
     rows = []
     for claim in claims:
         count = f"{claim.telling} of {claim.places} points could fail" if claim.places > 1 else ""
-        remark = ", ".join(part for part in (claim.where.strip(" ()"), count) if part)
+        agrees = AGREES if claim.only_agrees else ""
+        remark = ", ".join(part for part in (claim.where.strip(" ()"), agrees, count) if part)
         numbers = (claim.observed, claim.bound, claim.slack, claim.tolerance, claim.slack_over_error)
         words = f"{claim.name} ({remark})" if remark else claim.name
         rows.append((words, (*(f"{number + 0.0:.4g}" for number in numbers), str(claim.verdict))))
@@ -232,6 +237,7 @@ def _short_claim_rows(claims: Sequence[Claim]) -> list[tuple[str, tuple[str, ...
 
 def _claim_record(claim: Claim) -> dict[str, Any]:
     numbers = {"slack_over_error": claim.slack_over_error, "verdict": str(claim.verdict)}
+    numbers |= {"agrees_within_the_error": claim.only_agrees}
     return _plain(dataclasses.asdict(claim) | numbers)
 
 

@@ -56,6 +56,11 @@ class Claim:
         return bool(finite and abs(self.slack) <= self.tolerance and self.tolerance > self.resolution)
 
     @property
+    def only_agrees(self) -> bool:
+        """Whether it holds because both sides agree within the error, so that the slack says nothing but that."""
+        return bool(self.verdict == Verdict.HOLDS and self.slack <= self.tolerance)
+
+    @property
     def slack_over_error(self) -> float:
         """The slack in units of the tolerance: -1 is the edge of what holds."""
         return float(self.slack / self.tolerance) if self.tolerance > 0 else math.copysign(math.inf, self.slack)

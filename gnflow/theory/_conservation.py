@@ -74,8 +74,7 @@ class Conservation(AbstractTheorem):
         """One claim for each hidden layer, between the first and the last weights of the reference."""
         start, run, again = evidence.trajectory.initial_model, evidence.flow_run, evidence.replicate
         whole = start.activation.name == "identity"
-        if again is None or evidence.replicated_end is None:
-            again = run
+        assert again is not None
         models = (start, run.model, again.model)
         claims, constants = [], {}
         layers = zip(*(_sides(model) for model in models), strict=True)

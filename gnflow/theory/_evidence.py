@@ -2,19 +2,21 @@
 
 import functools
 from collections.abc import Callable, Hashable
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
+import equinox as eqx
 import jax
 import numpy as np
 
-from .._core import ConfigError
+from .._core import ConfigError, GnflowError
 from ..flows import AbstractFlow, ReversibleGaussNewtonFlow
 from ..geometry import System
 from ..metrics import AbstractMetric, DirectionDiagnostics, PathLength
 from ..simulate import Trajectory
 from ._check import Check
 from ._rate_band import RateBand, has_band
-from ._reruns import Rerun, matching, reference, reference_times, replicate
+from ._reruns import Rerun, companion, ends_with, matching, reference, reference_times, replicate
+from ._settings import saved_times
 
 # The error of the reference over its distance to the replicate, whose tolerance is at least 16 times as large.
 SHARE = 0.25
@@ -30,13 +32,20 @@ def rms_residual(log_excess: np.ndarray) -> np.ndarray:
     return np.sqrt(2) * np.exp(log_excess / 2)
 
 
+class OtherModelError(GnflowError):
+    """The last model of a record is no state of a run that began with the first. **Attributes:** `hypothesis`: what fails."""
+
+    hypothesis: ClassVar[str] = "the last model is the first with other weights"
+
+
 class Evidence:
     """A run as theorems see it. Everything is computed when first asked for, and kept.
 
     Two runs of verify's own stand beside the record. The *replicate* is the same call once more; the *reference* is the same
     flow at a tolerance that the record has no say in, saved at every recorded time and more, with what theorems need to
     be measured. Theorems are checked on the reference; the record is compared with both (`record_claims`). No
-    error is taken from what the record says of itself.
+    error is taken from what the record says of itself. Where the same call ends elsewhere than the record, a third run, the
+    *companion*, stands for the replicate: at the recorded tolerances to the record's end.
 
     **Arguments:** `trajectory`: from `simulate` or `iterate`.
 
@@ -58,7 +67,7 @@ class Evidence:
     @property
     def is_continuous(self) -> bool:
         """Whether the run is a flow in continuous time (`simulate`), not a sequence of steps."""
-        return self.trajectory.settings["kind"] == "simulate"
+        return self.trajectory.settings.get("kind") == "simulate" or "time" in self.trajectory.data.dims
 
     @property
     def flow(self) -> AbstractFlow:
@@ -82,14 +91,21 @@ class Evidence:
 
     @functools.cached_property
     def end(self) -> Any:
-        """The last trained weights, as recorded."""
-        return self.system.weights(self.trajectory.model)
+        """The last trained weights, as recorded.
+
+        **Raises:** `OtherModelError` if the last model is not the first with other values in its arrays.
+        """
+        first, last = self.trajectory.initial_model, self.trajectory.model
+        arrays = (jax.tree.map(np.shape, eqx.filter(model, eqx.is_array)) for model in (first, last))
+        others = (eqx.filter(model, eqx.is_array, inverse=True) for model in (first, last))
+        if not (bool(eqx.tree_equal(*arrays)) and bool(eqx.tree_equal(*others))):
+            raise OtherModelError("the last model differs from the first in more than weights; the record is damaged.")
+        return self.system.weights(last)
 
     @functools.cached_property
     def recorded_times(self) -> np.ndarray:
         """Saved flow times (n,), the first 0."""
-        data = self.trajectory.data
-        return data["time" if self.is_continuous else "flow_time"].to_numpy()
+        return saved_times(self.trajectory)
 
     @functools.cached_property
     def recorded_log_excess(self) -> np.ndarray:
@@ -114,12 +130,15 @@ class Evidence:
             return Rerun(None, "the saved times do not ascend from 0")
         again = self.replicated.trajectory
         replicated = self.recorded_times if again is None else again.data.time.to_numpy()
+        return self._refer(reference_times(self.recorded_times, replicated), self._metrics())
+
+    def _metrics(self) -> tuple[AbstractMetric, ...]:
         metrics: list[AbstractMetric] = [RateBand(self.flow)] if has_band(self.flow) else []
         if isinstance(self.flow, ReversibleGaussNewtonFlow):
             metrics.append(DirectionDiagnostics())
         if "path_length" in self.trajectory.data:
             metrics.append(PathLength())
-        return self._refer(reference_times(self.recorded_times, replicated), tuple(metrics))
+        return tuple(metrics)
 
     @functools.cached_property
     def reference(self) -> Trajectory | None:
@@ -127,9 +146,18 @@ class Evidence:
         return self.referred.trajectory
 
     @functools.cached_property
+    def accompanied(self) -> Rerun:
+        """The same call once more where it ends as the record does, else the companion."""
+        again = self.replicated.trajectory
+        if again is None or self.reference is None or ends_with(again, self.recorded_times):
+            return self.replicated
+        times, taken = self.reference.data.time.to_numpy(), again.stats["num_steps"]
+        return companion(self.trajectory, times, self._metrics(), taken)
+
+    @functools.cached_property
     def replicate(self) -> Trajectory | None:
-        """The same call once more, or None where it could not be made."""
-        return self.replicated.trajectory
+        """A run to the record's end at its tolerances, or None where it could not be made."""
+        return self.accompanied.trajectory
 
     @property
     def flow_run(self) -> Trajectory:
@@ -144,12 +172,12 @@ class Evidence:
         return self._refer(times, metrics, rtol).trajectory
 
     def _refer(self, times: np.ndarray, metrics: tuple[AbstractMetric, ...], rtol: float | None = None) -> Rerun:
-        again = self.replicate
+        again = self.replicated.trajectory
         return reference(self.trajectory, times, metrics, 0 if again is None else again.stats["num_steps"], rtol)
 
     def repeated(self, *others: Trajectory | None) -> Check:
         """The hypothesis that both runs are there, and `others` that `repeat` gave; without them all is undecided."""
-        reason = self.referred.reason or self.replicated.reason
+        reason = self.referred.reason or self.accompanied.reason
         if not reason and any(other is None for other in others):
             reason = "a rerun that measures more than these does not reach the end"
         return Check("the run can be repeated", np.nan if reason else 1.0, "==", 1.0, remark=reason)
@@ -170,12 +198,10 @@ class Evidence:
         return self.system.weights(self.flow_run.model)
 
     @functools.cached_property
-    def replicated_end(self) -> Any | None:
-        """The last trained weights of the replicate; None where it ends at another time than the reference."""
-        again = self.replicate
-        if again is None or matching(again.data.time.to_numpy()[-1:], self.times[-1:])[0] < 0:
-            return None
-        return self.system.weights(again.model)
+    def replicated_end(self) -> Any:
+        """The last trained weights of the replicate, once `repeated` is met."""
+        assert self.replicate is not None
+        return self.system.weights(self.replicate.model)
 
     @functools.cached_property
     def common(self) -> tuple[np.ndarray, np.ndarray]:

@@ -179,9 +179,11 @@ def _no_damping(evidence: Evidence) -> Check:
     flow = evidence.flow
     assert isinstance(flow, GaussNewtonFlow | SpectralFlow)
     always = _never_damps(flow.damping)
-    largest = float(evidence.trajectory.stats["final_damping"])
-    if largest == 0 and not always and evidence.reference is not None:
-        largest = float(evidence.reference.data.band_damping.max())
+    largest = 0.0
+    if not always:
+        largest = float(evidence.trajectory.stats["final_damping"])
+        if largest == 0 and evidence.reference is not None:
+            largest = float(evidence.reference.data.band_damping.max())
     remark = type(flow.damping).__name__ + ("" if always else ", largest at the measured times")
     return Check("eps = 0", largest, "<=", 0.0, rigorous=always or largest > 0, remark=remark)
 
@@ -262,8 +264,7 @@ def _rate_claim(
 def _residual_claim(evidence: Evidence, rate: float, solves: tuple[float, float], step: float) -> Claim:
     """||(f_T - y) - exp(-k T) (f_0 - y)|| over ||exp(-k T) (f_0 - y)||, which is 0 on the line."""
     system, end_time = evidence.system, float(evidence.times[-1])
-    first, last = (_outputs(system, w) for w in (evidence.start, evidence.flow_end))
-    again = last if evidence.replicated_end is None else _outputs(system, evidence.replicated_end)
+    first, last, again = (_outputs(system, w) for w in (evidence.start, evidence.flow_end, evidence.replicated_end))
     targets = np.asarray(system.problem.y_train)
     expected = np.exp(-rate * end_time) * (first - targets)
     scale = float(np.linalg.norm(expected))

@@ -342,8 +342,7 @@ def _train_claim(evidence: Evidence, kernel: _Kernel, norms: np.ndarray, eigen: 
     """The last residual against the closed form's, relative to its norm."""
     system, time = evidence.system, float(evidence.times[-1])
     x, targets = system.problem.x_train, np.asarray(system.problem.y_train).reshape(-1)
-    last = _outputs(system, evidence.flow_end, x)
-    again = last if evidence.replicated_end is None else _outputs(system, evidence.replicated_end, x)
+    last, again = (_outputs(system, w, x) for w in (evidence.flow_end, evidence.replicated_end))
     expected = targets + kernel.residual(time)
     distance, difference, deviation = (
         float(np.linalg.norm(change) / norms[-1]) for change in (last - expected, last - again, again - expected)
@@ -369,8 +368,8 @@ def _test_claim(evidence: Evidence, kernel: _Kernel) -> Claim:
     x = x[:_MOST_TEST_INPUTS]
     cross, squares = jax.device_get(_test_kernel(system, evidence.start, x))
     expected, eigen = kernel.change_elsewhere(time, np.asarray(cross))
-    first, last = (_outputs(system, w, x) for w in (evidence.start, evidence.flow_end))
-    again = last if evidence.replicated_end is None else _outputs(system, evidence.replicated_end, x)
+    ends = (evidence.start, evidence.flow_end, evidence.replicated_end)
+    first, last, again = (_outputs(system, w, x) for w in ends)
     size = max(float(np.linalg.norm(expected)), np.finfo(float).tiny)
     distance, difference, deviation = (
         float(np.linalg.norm(change)) / size

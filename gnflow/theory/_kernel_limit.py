@@ -133,7 +133,7 @@ def _measure(evidence: Evidence) -> _Measured:
     data = {name: again.data[f"interpolation_{name}"].to_numpy() for name in ("gap", "mismatch", "speed", "movement")}
     operator = np.asarray(interpolation_operator(system, evidence.start))
     first, last = (_outputs(evidence, weights) for weights in (evidence.start, system.weights(again.model)))
-    second = last if evidence.replicated_end is None else _outputs(evidence, evidence.replicated_end)
+    second = _outputs(evidence, evidence.replicated_end)
 
     def residue(outputs: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         return outputs[1] - first[1] - operator @ (outputs[0] - first[0])

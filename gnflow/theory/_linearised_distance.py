@@ -152,10 +152,8 @@ def _errors(evidence: Evidence, again: Trajectory, size: np.ndarray, slowest: fl
     settings, system = again.settings, evidence.system
     times = again.data.time.to_numpy()
     # The losses do not see in which direction the outputs err; at the end the outputs themselves are compared.
-    relative = 1.0
-    if evidence.replicated_end is not None:
-        ends = [np.asarray(system.outputs(w)) for w in (system.weights(again.model), evidence.replicated_end)]
-        relative = min(float(np.linalg.norm(ends[0] - ends[1])) / max(size[-1], np.finfo(float).tiny), 1.0)
+    ends = [np.asarray(system.outputs(w)) for w in (system.weights(again.model), evidence.replicated_end)]
+    relative = min(float(np.linalg.norm(ends[0] - ends[1])) / max(size[-1], np.finfo(float).tiny), 1.0)
     # ||r|| is sqrt(2 N L), so that its relative error is half of that of the loss.
     between = evidence.between[np.minimum(np.searchsorted(evidence.times, times), len(evidence.times) - 1)] / 2
     rounding = 10 * _EPSILON * (size[0] + float(jnp.linalg.norm(system.problem.y_train)))

@@ -1,23 +1,22 @@
 """The runs that `verify` makes of its own: the recorded arguments again, and the same flow at a tolerance of verify's own."""
 
 import dataclasses
-import math
 from typing import Any
 
 import numpy as np
 
 from .._core import GnflowError
 from ..metrics import AbstractMetric
-from ..simulate import AbstractStopRule, Trajectory, error_norm_kinds, simulate_once
-from ..solvers import solver_kinds
+from ..simulate import Trajectory, simulate_once
+from ._settings import recorded_settings, saved_times, steps_allowed
 
 # The reference: so many times tighter than the record says it is, and than what a run is by default.
 _TIGHTER = 16.0
 _RTOL, _ATOL = 1e-3, 1e-13
 # A smooth run takes a few times as many steps at 1/16 of its tolerance; one that needs 32 times as many is not waited for.
 _MORE_STEPS, _FEWEST_STEPS, _MOST_STEPS = 32, 16384, 262144
-# What is legal and above rounding.
-_LEAST_RTOL, _MOST_RTOL = 1e-12, 0.5
+# Above rounding.
+_LEAST_RTOL = 1e-12
 # Two runs of one program may find the time at which a stop rule is met 1e-6 apart.
 _SAME_TIME = 1e-5
 _FEWEST_TIMES = 32
@@ -34,32 +33,29 @@ class Rerun:
 def replicate(record: Trajectory) -> Rerun:
     """The recorded arguments once more: an honest record is reproduced by it to rounding, on the machine that made it.
 
-    Tolerances are clamped to what is legal; metrics and stop rules that `load` could not rebuild are left out.
+    Saves do not enter the steps: where the record has its own, the replicate has all of them.
     """
-    settings = record.settings
-    rules = tuple(rule for rule in settings["stop"] or () if isinstance(rule, AbstractStopRule))
-    t1 = settings["t1"]
-    if t1 is None and len(rules) < len(settings["stop"] or ()):
-        t1 = float(record.data.time[-1])
-    name = settings["solver"]
-    return _run(
-        record,
-        "with its recorded settings",
-        t1=t1,
-        stop=rules or None,
-        saveat=settings["saveat"],
-        solver=name if name in solver_kinds else "auto",
-        rtol=None if settings["rtol"] is None else _clamped(settings["rtol"], _TIGHTER * _LEAST_RTOL),
-        atol=_clamped(settings["atol"], 0.0),
-        error_norm=settings["error_norm"] if settings["error_norm"] in error_norm_kinds else "function",
-        metrics=tuple(metric for metric in settings["metrics"] if isinstance(metric, AbstractMetric)),
-        max_steps=settings["max_steps"],
-    )
+    arguments = dict(recorded_settings(record).arguments)
+    if arguments["saveat"] is not None:
+        recorded = saved_times(record)
+        end = recorded[-1] if arguments["t1"] is None else min(arguments["t1"], recorded[-1])
+        inner = recorded[(recorded > 0) & (recorded < end)]
+        arguments["saveat"] = np.union1d(arguments["saveat"], inner)
+    arguments["max_steps"] = min(steps_allowed(record), max(arguments["max_steps"], _MOST_STEPS))
+    return _run(record, "with its recorded settings", **arguments | {"rtol": _recorded_rtol(record)})
+
+
+def companion(record: Trajectory, times: np.ndarray, metrics: tuple[AbstractMetric, ...], taken: int) -> Rerun:
+    """The flow from the record's start to its end at the recorded tolerances, where a replicate ends elsewhere: by what it
+    differs from the reference tells what a run with these tolerances is off by. Arguments as of `reference`."""
+    arguments = recorded_settings(record).arguments
+    tolerances = {name: arguments[name] for name in ("atol", "error_norm")} | {"rtol": _recorded_rtol(record)}
+    return _to_the_end(record, "at its recorded tolerances", times, metrics, taken, **tolerances)
 
 
 def reference_rtol(record: Trajectory) -> float:
     """The tolerance of the reference: 1/16 of 1e-3, or of what the record says where that is less."""
-    return max(min(_clamped(record.settings["rtol"], _LEAST_RTOL), _RTOL) / _TIGHTER, _LEAST_RTOL)
+    return max(min(recorded_settings(record).arguments["rtol"], _RTOL) / _TIGHTER, _LEAST_RTOL)
 
 
 def reference(
@@ -75,24 +71,42 @@ def reference(
     `taken`: steps that the replicate took, which is to say how many more are worth while; `rtol`: another tolerance.
     """
     rtol = reference_rtol(record) if rtol is None else rtol
-    end, name = float(times[-1]), record.settings["solver"]
+    atol = min(recorded_settings(record).arguments["atol"], _ATOL)
+    return _to_the_end(
+        record, f"at rtol {rtol:.2g}", times, metrics, taken, rtol=rtol, atol=atol, error_norm="function"
+    )
+
+
+def _recorded_rtol(record: Trajectory) -> float:
+    """What the record says, at least so much that a reference is tighter."""
+    return max(recorded_settings(record).arguments["rtol"], _TIGHTER * _LEAST_RTOL)
+
+
+def _to_the_end(
+    record: Trajectory,
+    how: str,
+    times: np.ndarray,
+    metrics: tuple[AbstractMetric, ...],
+    taken: int,
+    **tolerances: Any,
+) -> Rerun:
+    """A run that ends where the record does and has every save."""
+    end = float(times[-1])
     inner = times[(times > 0) & (times < end)]
     rerun = _run(
         record,
-        f"at rtol {rtol:.2g}",
+        how,
         t1=end,
         stop=None,
         saveat=inner if len(inner) else [end],
-        solver=name if name in solver_kinds else "auto",
-        rtol=rtol,
-        atol=min(_clamped(record.settings["atol"], 0.0), _ATOL),
-        error_norm="function",
+        solver=recorded_settings(record).arguments["solver"],
         metrics=metrics,
         max_steps=min(max(_MORE_STEPS * taken, _FEWEST_STEPS), _MOST_STEPS),
+        **tolerances,
     )
     again = rerun.trajectory
     if again is not None and (again.result.failed or len(again.data.time) != len(times)):
-        return Rerun(None, f"rerun at rtol {rtol:.2g} it ends {again.result}")
+        return Rerun(None, f"rerun {how} it ends {again.result}")
     return rerun
 
 
@@ -123,6 +137,11 @@ def matching(times: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.where(np.abs(others[nearest] - times) <= _SAME_TIME * times, nearest, -1)
 
 
+def ends_with(run: Trajectory, times: np.ndarray) -> bool:
+    """Whether the run ends at the last of `times`, (k,)."""
+    return bool(matching(run.data.time.to_numpy()[-1:], times[-1:])[0] == 0)
+
+
 def _run(record: Trajectory, how: str, **arguments: Any) -> Rerun:
     """A run that is not allowed to raise: what a record says may be anything."""
     try:
@@ -130,9 +149,3 @@ def _run(record: Trajectory, how: str, **arguments: Any) -> Rerun:
     except (GnflowError, TypeError, ValueError) as error:
         return Rerun(None, f"it cannot be rerun {how}: {error}")
     return Rerun(again)
-
-
-def _clamped(tolerance: Any, least: float) -> float:
-    """What the record says, where that is a tolerance; else the nearest that is."""
-    number = float(tolerance) if isinstance(tolerance, int | float) and not math.isnan(tolerance) else _RTOL
-    return min(max(number, least, np.finfo(float).tiny), _MOST_RTOL)

@@ -13,6 +13,7 @@ from theory.runs import failing_record, run, tampered
 import gnflow as gn
 from gnflow.flows import GradientFlow
 from gnflow.theory import Certificates, Check, Claim, Evidence, Sandwich, Verdict, theorem_kinds, verify
+from gnflow.theory._base import _verdict_of as verdict_of
 from gnflow.theory._claim import worst_claim
 from gnflow.theory._reruns import matching, reference_times
 
@@ -90,6 +91,33 @@ def test_a_certificate_says_everything_in_every_form(trajectory):
     figure = certificate.plot()
     assert [axis.get_ylabel() for axis in figure.axes] == ["L - L*", "decay rate of the loss [1/flow time]"]
     assert all(axis.get_xlabel() for axis in figure.axes)
+
+
+@pytest.mark.parametrize(
+    ("slack", "resolution", "agrees"),
+    [(3.7e-4, 1.0, True), (-0.03, 1.0, True), (0.041, 1.0, False), (3.7e-4, 0.01, False), (-0.05, 1.0, False)],
+)
+def test_what_agrees_within_its_error(slack, resolution, agrees):
+    """A slack of 0.00037 with an error of 0.04 is none; where the error is too large to tell, nothing agrees."""
+    assert Claim("c", 1.0, 1.0, slack, 0.04, 0.04, resolution).only_agrees is agrees
+
+
+def test_a_slack_below_its_error_is_not_told_as_one(trajectory):
+    """In words beside every such claim, and in the reason if it is the closest."""
+    certificate = verify(trajectory, Sandwich())
+    near, far = Claim("near", 1.0, 1.0, 3.7e-4, 0.04, 0.04, 1.0), Claim("far", 1.0, 1.0, 0.5, 0.04, 0.04, 1.0)
+    certificate = dataclasses.replace(certificate, claims=(near, far), record=())
+    text, page = str(certificate), certificate.to_markdown()
+    assert "  near (agrees within the error)" in text
+    assert "  far\n" in text
+    assert all(len(line) <= 80 for line in text.splitlines())
+    assert page.count("| agrees within the error |") == 1
+    assert [claim["agrees_within_the_error"] for claim in certificate.to_dict()["claims"]] == [True, False]
+    assert (
+        "near, which agrees within the error (slack 0.00037, error 0.04, slack/error 0.00925)"
+        in verdict_of((near, far))[1]
+    )
+    assert "agrees" not in verdict_of((far,))[1]
 
 
 def test_a_loss_of_zero_that_was_written_into_the_record(trajectory):

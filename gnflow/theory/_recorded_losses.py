@@ -1,0 +1,112 @@
+"""The losses of a record, and how they compare with those of reruns."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from ..simulate import Trajectory
+from ._evidence import Evidence
+from ._reruns import matching
+
+# Losses are compared as logarithms down to this part of the outputs' scale, where rounding is below a ten thousandth.
+_FLOOR = 2e-11
+# A rerun reproduces a record that it is this near to: a part of what an honest run is off by, between two limits.
+_REPRODUCED, _LEAST, _MOST = 0.1, 1e-5, 2e-3
+# Two evaluations of one network, compiled in two programs.
+ROUNDINGS = 100.0
+EPSILON = float(np.finfo(float).eps)
+TINY = float(np.finfo(float).tiny)
+LOSSES = {"train_loss": "training loss", "test_loss": "test loss"}
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordedLosses:
+    """One recorded loss. **Attributes:** `name`: its variable; `x`, `y`: the data; `minimum`: its infimum over outputs;
+    `floor`: the excess below which nothing is compared; `scale` of the outputs."""
+
+    name: str
+    x: Any
+    y: Any
+    minimum: float
+    floor: float
+    scale: float
+
+    def logs(self, run: Trajectory) -> np.ndarray:
+        """log(L - L* + floor) as a run holds it, at its own times."""
+        return self.log(run.data[self.name].to_numpy())
+
+    def log(self, values: np.ndarray) -> np.ndarray:
+        """log(L - L* + floor)."""
+        return np.log(np.maximum(values - self.minimum, 0.0) + self.floor)
+
+    def rounding(self, logs: np.ndarray) -> np.ndarray:
+        """The error of these logarithms from the last digits of the outputs."""
+        return ROUNDINGS * EPSILON * (1 + self.scale * np.exp(-logs / 2))
+
+
+def recorded_losses(evidence: Evidence) -> list[RecordedLosses]:
+    """Those that the record has, the training loss first."""
+    return evidence.once("recorded losses", lambda: _make_losses(evidence))
+
+
+def _make_losses(evidence: Evidence) -> list[RecordedLosses]:
+    system, problem = evidence.system, evidence.system.problem
+    data: list[tuple[str, Any, Any]] = [("train_loss", problem.x_train, problem.y_train)]
+    if problem.x_test is not None and "test_loss" in evidence.trajectory.data:
+        data.append(("test_loss", problem.x_test, problem.y_test))
+    found = []
+    for name, x, y in data:
+        parts = (evidence.system.outputs(evidence.start, x), y, _cancelled(evidence, x))
+        scale = sum(float(np.sqrt(np.mean(np.asarray(part) ** 2))) for part in parts) + TINY**0.25
+        minimum = float(system.loss.minimum(y))
+        found.append(RecordedLosses(name, x, y, minimum, (_FLOOR * scale) ** 2 / 2, scale))
+    return found
+
+
+def _cancelled(evidence: Evidence, x: Any) -> Any:
+    """J (xi w) with random signs xi, (N, C): the size of the terms that make up the outputs, however they cancel."""
+    signs = np.random.default_rng(0)
+    changes = jax.tree.map(lambda w: w * signs.choice([-1.0, 1.0], w.shape), evidence.start)
+    return evidence.system.tangent(evidence.start, x).jvp(changes)
+
+
+def reproduction(
+    evidence: Evidence, losses: RecordedLosses, again: Trajectory
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How far the record is from a rerun, and how far it may be, at the saves that both have, (c,); and the record's indices of
+    these."""
+    at = matching(evidence.recorded_times, again.data.time.to_numpy())
+    both, index = np.flatnonzero(at >= 0), matching(evidence.recorded_times, evidence.times)
+    allowed = reproducible(honest_error(evidence, losses)) + losses.rounding(losses.logs(evidence.flow_run))
+    off = np.abs(losses.logs(evidence.trajectory)[both] - losses.logs(again)[at[both]])
+    return off, allowed[index[both]], both
+
+
+def is_reproduced(evidence: Evidence) -> bool:
+    """Whether the same call once more saved at the same times and ended as the record did."""
+
+    def compare() -> bool:
+        again, record = evidence.replicate, evidence.trajectory
+        if again is None or evidence.accompanied is not evidence.replicated or again.result.code != record.result.code:
+            return False
+        num_saves = len(evidence.recorded_times)
+        found = [reproduction(evidence, losses, again) for losses in recorded_losses(evidence)]
+        return len(again.data.time) == num_saves and all(
+            len(both) == num_saves and bool(np.all(off <= allowed)) for off, allowed, both in found
+        )
+
+    return evidence.once("the replicate reproduces the record", compare)
+
+
+def reproducible(honest: Any) -> Any:
+    """How near to a record a rerun has to be to reproduce it, where an honest run is off by `honest`, but for rounding."""
+    return np.clip(_REPRODUCED * honest, _LEAST, _MOST)
+
+
+def honest_error(evidence: Evidence, losses: RecordedLosses) -> np.ndarray:
+    """What an honest run is off by at the reference's times: the largest difference of both reruns so far."""
+    assert evidence.replicate is not None
+    index, own = evidence.common
+    return evidence.growing(np.abs(losses.logs(evidence.replicate)[own] - losses.logs(evidence.flow_run)[index]))

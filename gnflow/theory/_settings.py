@@ -1,0 +1,124 @@
+"""The settings of a record as arguments of a rerun, and which of them are none."""
+
+import dataclasses
+import inspect
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .._core import ConfigError, GnflowError
+from ..metrics import AbstractMetric
+from ..simulate import DEFAULT_RTOL, AbstractStopRule, Trajectory, argument_checks, simulate
+from ..solvers import solver_kinds
+
+_KIND = "simulate"
+# What a rerun takes for a value that is not legal, or not there.
+_INSTEAD: Mapping[str, Any] = {
+    name: parameter.default
+    for name, parameter in inspect.signature(simulate).parameters.items()
+    if name in ("t1", "saveat", "solver", "atol", "error_norm", "metrics", "max_steps")
+} | {"rtol": DEFAULT_RTOL, "stop": ()}
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordedSettings:
+    """**Attributes:** `arguments`: of `simulate`, legal; `wrong`: a sentence for each setting that no run can have had, in
+    whose place stands what a run has by default, and for its end that of the record.
+    """
+
+    arguments: Mapping[str, Any]
+    wrong: tuple[str, ...]
+
+
+def recorded_settings(record: Trajectory) -> RecordedSettings:
+    """What a flow's record says that it was called with.
+
+    Metrics, stop rules and solvers of the user's, which a file cannot hold, are words in a record that was loaded. They are
+    left out; the end of the record takes the place of such stop rules, and "auto" that of such a solver.
+    """
+    settings, arguments, wrong = record.settings, dict(_INSTEAD), []
+    kind = settings.get("kind")
+    if kind != _KIND:
+        wrong.append(f"kind = {kind!r}; expected {_KIND!r}, for a record over flow time.")
+    for name in _INSTEAD:
+        if name not in settings:
+            wrong.append(f"{name} is missing.")
+            continue
+        try:
+            arguments[name] = _legal(name, settings[name])
+        except GnflowError as error:
+            wrong.append(str(error))
+        except (TypeError, ValueError):
+            wrong.append(f"{name} = {settings[name]!r}; it is of a type that {name} cannot be.")
+    try:
+        argument_checks["simulate"](t1=arguments["t1"], saveat=arguments["saveat"])
+    except GnflowError as error:
+        wrong.append(str(error))
+        arguments["saveat"] = None
+    left_out = isinstance(settings.get("stop"), tuple | list) and len(arguments["stop"]) < len(settings["stop"])
+    if arguments["t1"] is None and (left_out or not arguments["stop"]):
+        if not left_out and not wrong:
+            wrong.append("neither t1 nor a stop rule is recorded, so that the run would have no end.")
+        arguments["t1"] = float(saved_times(record)[-1])
+    if arguments["solver"] not in solver_kinds:
+        arguments["solver"] = "auto"
+    if not arguments["stop"]:
+        arguments["stop"] = None
+    return RecordedSettings(arguments, tuple(wrong))
+
+
+def steps_allowed(record: Trajectory) -> int | float:
+    """How many steps the recorded solution was allowed: `max_steps` bounds the first, and one that was made to see the error of
+    another may take more."""
+    solutions = record.stats.get("num_solutions")
+    is_first = not isinstance(solutions, int) or solutions <= 1
+    return recorded_settings(record).arguments["max_steps"] if is_first else math.inf
+
+
+def saved_times(record: Trajectory) -> np.ndarray:
+    """Flow times of the saves (n,), of a flow or of steps."""
+    data = record.data
+    return data["time" if "time" in data.dims else "flow_time"].to_numpy()
+
+
+def _legal(name: str, value: Any) -> Any:
+    """The value as an argument. **Raises:** `ConfigError`, `TypeError` or `ValueError` where no record can have it."""
+    if name == "metrics":
+        return tuple(metric for metric in value if isinstance(metric, AbstractMetric))
+    if name == "stop":
+        return _rebuilt_rules(value)
+    if name == "solver" and isinstance(value, str):
+        return value  # a name that is not gnflow's is that of a class of the user's
+    if name in ("rtol", "atol", "max_steps", "solver", "error_norm") and value is None:
+        raise ConfigError(f"{name} = None; expected the value that the run had.")
+    argument_checks["simulate"](**{name: value})
+    return value
+
+
+def _rebuilt_rules(stop: Any) -> tuple[AbstractStopRule, ...]:
+    """Those of the rules that are there; text stands for one of the user's."""
+    listed = () if stop is None else stop
+    if not isinstance(listed, tuple | list) or not all(isinstance(rule, AbstractStopRule | str) for rule in listed):
+        raise ConfigError(f"stop = {stop!r}; expected a tuple of stop rules.")
+    rules = tuple(rule for rule in listed if isinstance(rule, AbstractStopRule))
+    for rule in rules:
+        check_parts(rule)
+        if any(isinstance(getattr(rule, field.name), str) for field in dataclasses.fields(rule)):
+            raise ConfigError(f"stop = {stop!r}; expected numbers.")
+    return rules
+
+
+def check_parts(part: Any) -> None:
+    """Have an object and its parts checked, as they are when they are made: a file is read without that.
+
+    **Raises:** what their constructors raise for numbers that they do not take.
+    """
+    if not dataclasses.is_dataclass(part) or isinstance(part, type):
+        return
+    for kind in type(part).__mro__:
+        if "__check_init__" in vars(kind):
+            vars(kind)["__check_init__"](part)
+    for field in dataclasses.fields(part):
+        check_parts(getattr(part, field.name))
