@@ -38,9 +38,6 @@ _USUAL_SOLUTIONS = 2  # beyond which a run that is right says what made it slow
 # Of steps that something else than the error limits: below the default rtol they shorten as those of a method of this order.
 _LIMITED_ORDER = 4
 
-# Of steps that something else than the error limits: below the default rtol they shorten as those of a method of this order.
-_LIMITED_ORDER = 4
-
 
 def promised_accuracy(rtol: float) -> float:
     """The largest relative error of the training residual r = sqrt(2 (L - L*)) at any saved time that a run may have.
