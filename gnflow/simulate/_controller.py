@@ -16,7 +16,9 @@ from ..geometry import AbstractTangent, System
 from ._progress import report
 from ._watch import Watch
 
-_SMALLEST_RELATIVE_STEP = 1e-13
+# A step that is shorter vanishes beside the time that has passed; at the start, where none has, beside the time scale of the
+# loss, which is 1e12 and more on a saddle and says little of what the weights do there.
+_SMALLEST_RELATIVE_STEP, _SMALLEST_FIRST_STEP = 1e-13, 1e-30
 _SMALLEST_ERROR = 1e-12
 _LARGEST_EASING = 4.0
 _AFTER_REJECTION = 0.5
@@ -232,7 +234,8 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
             jnp.asarray(t1, dtype=jnp.float64),
         )
         memory = jax.tree.map(lambda new, old: jnp.where(keep, new, old), new, memory)
-        vanishing = ~keep & (next_end - next_start <= _SMALLEST_RELATIVE_STEP * (next_start + args.time_scale))
+        smallest = _SMALLEST_RELATIVE_STEP * next_start + _SMALLEST_FIRST_STEP * args.time_scale
+        vanishing = ~keep & (next_end - next_start <= smallest)
         result = diffrax.RESULTS.where(vanishing, diffrax.RESULTS.dt_min_reached, result)
         spent = (steps + 1 >= self.max_steps) & (next_start < args.horizon)
         result = diffrax.RESULTS.where(spent, diffrax.RESULTS.max_steps_reached, result)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._core import tree_add_scaled, tree_norm, tree_scale, tree_subtract
+from .._core import tree_add_scaled, tree_dot, tree_norm, tree_scale, tree_subtract
 from ..geometry import AbstractTangent
 from ..solvers import AbstractErrorCarryingSolver, phi_functions
 
@@ -99,9 +99,9 @@ def _carry_explicitly(
 ) -> PyTree:
     """What a small displacement `error` has become after flow time `length`, without a linearisation.
 
-    e + h phi_1(-h rho) (F(w + e) - F(w)) with rho the rate at which e changes on the outputs: exact where e decays at a
-    single rate, as along Gauss-Newton flow; and where h is long for the fastest modes it does not grow, as by Euler's
-    method it would.
+    exp(h g) e + h phi_1(-h rho) (D - g e) with D = F(w + e) - F(w), g >= 0 the rate at which e grows along itself, and rho the
+    rate at which the rest changes on the outputs: exact where e grows or decays at a single rate, as along Gauss-Newton flow;
+    and where h is long for the fastest modes that decay, they do not grow, as by Euler's method they would.
     """
     system, flow = args.system, args.measurement.flow
     if velocity is None:
@@ -111,8 +111,16 @@ def _carry_explicitly(
     scale = jnp.where(size > 0, jnp.maximum(1.0, least / jnp.where(size > 0, size, 1.0)), 1.0)
     point = tree_add_scaled(weights, scale, error)
     change = tree_scale(1 / scale, tree_subtract(flow.velocity(time, point, system), velocity))
+    growth = growth_rate(error, change)
+    rest = tree_add_scaled(change, -growth, error)
     tangent: AbstractTangent = system.tangent(weights)
-    seen, seen_change = tangent.jvp(error), tangent.jvp(change)
-    size_seen = jnp.linalg.norm(seen)
-    folds = length * jnp.linalg.norm(seen_change) / jnp.where(size_seen > 0, size_seen, 1.0)
-    return tree_add_scaled(error, length * phi_functions(-folds, 1)[1], change)
+    size_seen = jnp.linalg.norm(tangent.jvp(error))
+    folds = length * jnp.linalg.norm(tangent.jvp(rest)) / jnp.where(size_seen > 0, size_seen, 1.0)
+    grown = tree_scale(jnp.exp(length * growth), error)
+    return tree_add_scaled(grown, length * phi_functions(-folds, 1)[1], rest)
+
+
+def growth_rate(error, change):
+    size = tree_norm(error)
+    unit = tree_scale(1 / jnp.where(size > 0, size, 1.0), error)
+    return jnp.maximum(tree_dot(unit, change) / jnp.where(size > 0, size, 1.0), 0.0)
