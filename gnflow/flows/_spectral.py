@@ -100,5 +100,6 @@ class SpectralFlow(AbstractLinearisedFlow):
             rank=numerical_rank(eigenvalues),
             relative_residual=relative_residual(jnp.where(kept, 0.0, amplitudes), amplitudes),
             success=jnp.all(jnp.isfinite(coefficients)),
+            kept=jnp.sum(kept),
         )
         return Direction(coefficients=coefficients, diagnostics=diagnostics), modes, gains

@@ -65,6 +65,7 @@ def block_gauss_newton(
         rank=jnp.min(ranks),
         relative_residual=residual,
         success=jnp.isfinite(residual),
+        kept=jnp.sum(ranks),
         truncated=~(residual <= EXACT),  # what is no number is not exact either
         half_block_rank=ranks.reshape(-1),
         half_block_residual=residuals.reshape(-1),

@@ -13,8 +13,8 @@ _SOURCE = "gnflow.geometry.SolveDiagnostics"
 class DirectionDiagnostics(AbstractMetric):
     """Damping, numerical rank and relative residual of the solve for the direction at the saved state.
 
-    Beside them what only some solves have: `truncated`, `iterations`, `duality_gap`, and for each half-block of a reversible
-    network `half_block_rank` and `half_block_residual`.
+    Beside them what only some solves have: `kept`, `truncated`, `iterations`, `duality_gap`, and for each half-block of a
+    reversible network `half_block_rank` and `half_block_residual`.
 
     A flow that solves for nothing (gradient flow) has none of them. `iterate` on all samples always records them, since
     its steps take these very solves (in mini-batches it records those of the batches, `batch_rank` and so on); in
@@ -28,6 +28,7 @@ class DirectionDiagnostics(AbstractMetric):
             Variable("damping", "damping eps", "eigenvalues of H A", _SOURCE),
             Variable("rank", "numerical rank of the solve", "1", _SOURCE),
             Variable("relative_residual", "relative residual of the solve", "1", _SOURCE),
+            Variable("kept", "number of modes that the direction is made of", "1", _SOURCE),
             Variable("truncated", "whether the direction is truncated (1) or exact (0)", "1", _SOURCE),
             Variable("iterations", "iterations of the solve", "1", _SOURCE),
             Variable("duality_gap", "duality gap of the solve", "loss", _SOURCE),

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
@@ -60,10 +60,23 @@ def shortening(rtol: Any) -> Any:
     return jnp.minimum(1.0, (rtol / DEFAULT_RTOL) ** (1 / _LIMITED_ORDER))
 
 
+class Errors(NamedTuple):
+    """How wrong a solution is, relative, the worst over the run: `residual`, of the training residual r = sqrt(2 (L - L*));
+    `test_outputs`, rms, beside how far they have moved at most (0 without test data)."""
+
+    residual: float
+    test_outputs: float = 0.0
+
+    @property
+    def worst(self) -> float:
+        """The larger of the two."""
+        return max(self)
+
+
 @runtime_checkable
 class Compared(Protocol):
     """What is looked at of a solution (`Solution`): its tolerance, the residual `floor` that atol leaves, saved times,
-    residuals, end and error, and whether that error is an upper estimate."""
+    residuals, test outputs, end and errors, and whether these are upper estimates."""
 
     @property
     def rtol(self) -> float: ...
@@ -80,7 +93,9 @@ class Compared(Protocol):
     @property
     def errs_upwards(self) -> bool: ...
     @property
-    def error(self) -> float: ...
+    def errors(self) -> Errors: ...
+    @property
+    def test_outputs(self) -> np.ndarray | None: ...
     def residuals(self, minimum: float) -> np.ndarray: ...
 
 
@@ -89,11 +104,11 @@ _Solution = TypeVar("_Solution", bound=Compared)
 
 @dataclasses.dataclass(frozen=True)
 class Judged(Generic[_Solution]):
-    """A solution and how wrong it is: `error`, relative, of the training residual, and in words where that is `known_from`;
-    `promised`: what it should not be above; `count`: how many solutions it took."""
+    """A solution and how wrong it is: `errors`, and in words where they are `known_from`; `promised`: what they should not be
+    above; `count`: how many solutions it took."""
 
     solution: _Solution
-    error: float
+    errors: Errors
     known_from: str
     promised: float
     count: int
@@ -102,7 +117,7 @@ class Judged(Generic[_Solution]):
     def result(self) -> Result:
         """The solution's, or that it is inaccurate."""
         found = self.solution.result
-        right = self.error <= _believed(self.solution, self.known_from, self.promised)
+        right = self.errors.worst <= _believed(self.solution, self.known_from, self.promised)
         if found.failed or (right and self.count <= _USUAL_SOLUTIONS):
             return found
         advice = self.solution.ended.advice
@@ -111,18 +126,23 @@ class Judged(Generic[_Solution]):
                 return found
             slow = f"; it took {self.count} solutions to be as accurate as promised"
             return dataclasses.replace(found, message=f"{found.message}{slow}.{advice}")
-        wrong = (
-            f"may be wrong by {100 * self.error:.3g}% (from {self.known_from})"
-            if math.isfinite(self.error)
-            else "is not known to any accuracy (a second solution failed, or cannot be compared)"
-        )
         return Result(
             ResultCode.INACCURATE,
-            f"{found.message}; but the training residual {wrong}, "
-            f"and {100 * self.promised:.3g}% is promised: {_REMEDY.format(rtol=tighter(self.solution.rtol))}"
-            f"{advice}",
+            f"{found.message}; but {self._wrong}, and {100 * self.promised:.3g}% is promised: "
+            f"{_REMEDY.format(rtol=tighter(self.solution.rtol))}{advice}",
             found.time,
         )
+
+    @property
+    def _wrong(self) -> str:
+        residual, test_outputs = self.errors
+        if not math.isfinite(self.errors.worst):
+            return (
+                "the training residual is not known to any accuracy (a second solution failed, or cannot be compared)"
+            )
+        if residual >= test_outputs:
+            return f"the training residual may be wrong by {100 * residual:.3g}% (from {self.known_from})"
+        return f"test outputs may be wrong by {100 * test_outputs:.3g}% of how far they moved (from {self.known_from})"
 
 
 def accurate_solution(
@@ -141,22 +161,27 @@ def accurate_solution(
     """
     promised = promised_accuracy(rtol)
     solution = reference = solve(rtol, None)
-    error, known_from, count = solution.error, CARRIED, 1
-    while error > _believed(solution, known_from, promised) and not solution.result.failed and count < _MOST_SOLUTIONS:
+    errors, known_from, count = solution.errors, CARRIED, 1
+    while (
+        errors.worst > _believed(solution, known_from, promised)
+        and not solution.result.failed
+        and count < _MOST_SOLUTIONS
+    ):
         reference = solve(tighter(reference.rtol), reference)
         count += 1
         if not reference.result.failed and _is_the_same(solution, reference, minimum):
             # Steps that something else limits, such as a stop rule with a history, and nothing was compared.
             if automatic:
-                solution, error = reference, reference.error
+                solution, errors = reference, reference.errors
             continue
-        error, known_from = _difference(solution, reference, minimum), SECOND
+        errors, known_from = _difference(solution, reference, minimum), SECOND
         if not automatic or reference.result.failed:
             break
         solution = reference
-        if solution.error <= _believed(solution, CARRIED, promised) and solution.error < error:
-            error, known_from = solution.error, CARRIED
-    return Judged(solution, error, known_from, promised, count)
+        carried = solution.errors
+        if carried.worst <= _believed(solution, CARRIED, promised) and carried.worst < errors.worst:
+            errors, known_from = carried, CARRIED
+    return Judged(solution, errors, known_from, promised, count)
 
 
 def only_solution(
@@ -164,7 +189,7 @@ def only_solution(
 ) -> Judged[_Solution]:
     """The solution at `rtol`, of which nothing is promised; arguments as of `accurate_solution`."""
     solution = solve(rtol, None)
-    return Judged(solution, solution.error, CARRIED, math.inf, 1)
+    return Judged(solution, solution.errors, CARRIED, math.inf, 1)
 
 
 def _believed(solution: Compared, known_from: str, promised: float) -> float:
@@ -174,27 +199,52 @@ def _believed(solution: Compared, known_from: str, promised: float) -> float:
 
 def _is_the_same(first: Compared, second: Compared, minimum: float) -> bool:
     """Whether two solutions agree to the last bit."""
-    return np.array_equal(first.times, second.times) and np.array_equal(
-        first.residuals(minimum), second.residuals(minimum)
+    pairs = (
+        (first.times, second.times),
+        (first.residuals(minimum), second.residuals(minimum)),
+        (first.test_outputs, second.test_outputs),
     )
+    return all(np.array_equal(one, other) for one, other in pairs)
 
 
-def _difference(first: Compared, second: Compared, minimum: float) -> float:
-    """The largest relative difference of two solutions' residuals over the times that both saved, the start left out; the
-    floor of the first is added to the residual, as in the error carried along: what is small beside it is rounding.
+def _difference(first: Compared, second: Compared, minimum: float) -> Errors:
+    """The largest relative differences of two solutions over the times that both saved, the start left out; the floor of the
+    first is added to what they are relative to, as in the errors carried along: what is small beside it is rounding.
 
-    Where they have no such time and both met a stop rule, the difference of the logarithms of the times at which they did.
-    Infinite where there is nothing to compare, or where the second failed.
+    Where they have no such time and both met a stop rule, the difference of the logarithms of the times at which they did, and
+    that of the test outputs there. Infinite where there is nothing to compare, or where the second failed.
     """
+    unknown = Errors(math.inf, math.inf)
     if second.result.failed:
-        return math.inf
+        return unknown
     common, here, there = np.intersect1d(first.times, second.times, return_indices=True)
     later = common > 0
     if not np.any(later):
         met = all(solution.result.code == ResultCode.STOP_RULE_MET for solution in (first, second))
-        return abs(math.log(second.end / first.end)) if met else math.inf
-    one, other = first.residuals(minimum)[here[later]], second.residuals(minimum)[there[later]]
+        times = abs(math.log(second.end / first.end))
+        return Errors(times, _test_difference(first, second, [-1], [-1])) if met else unknown
+    here, there = here[later], there[later]
+    one, other = first.residuals(minimum)[here], second.residuals(minimum)[there]
     larger, smaller = np.maximum(one, other), np.minimum(one, other)
     with np.errstate(divide="ignore", invalid="ignore"):
         relative = np.where(larger > 0, (larger - smaller) / (smaller + first.floor), 0.0)
-    return float(np.max(np.where(np.isnan(relative), np.inf, relative)))
+    return Errors(_largest(relative), _test_difference(first, second, here, there))
+
+
+def _test_difference(first: Compared, second: Compared, here: Any, there: Any) -> float:
+    """The largest difference of the test outputs at the saves `here` of the first and `there` of the second, rms, relative."""
+    one, other = first.test_outputs, second.test_outputs
+    if one is None or other is None:
+        return 0.0
+    movement = np.maximum.accumulate(_rms(one - one[0]))[here]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        difference = _rms(one[here] - other[there])
+        return _largest(np.where(difference > 0, difference / (movement + first.floor), 0.0))
+
+
+def _rms(outputs: np.ndarray) -> np.ndarray:
+    return np.sqrt(np.mean(outputs**2, axis=(1, 2)))
+
+
+def _largest(values: np.ndarray) -> float:
+    return float(np.max(np.where(np.isnan(values), np.inf, values)))

@@ -9,10 +9,12 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from .._core import look_up, tree_rms
 from ..geometry import AbstractTangent, System
+from ._accuracy import Errors
 from ._progress import report
 from ._watch import Watch
 
@@ -115,24 +117,26 @@ class RunMemory(eqx.Module):
     """What is remembered from one accepted step to the next.
 
     **Attributes:** `loss`: L; `lowest`: of all losses so far; `difficulty`: error of the step over its length to the power of
-    the order; `worst_error`: the largest of the estimated errors of the run behind each step, relative, of the training
-    residual; `earlier_error`: that before the last step, from flow time `start` to `end`.
+    the order; `worst_errors`: the largest of the estimated errors of the run behind each step, relative: of the training
+    residual, and of the test outputs beside how far they have moved (`movement`, the farthest; 0 without test inputs);
+    `earlier_errors`: those before the last step, from flow time `start` to `end`.
     """
 
     loss: Float[Array, ""]
     lowest: Float[Array, ""]
     difficulty: Float[Array, ""]
-    worst_error: Float[Array, ""]
-    earlier_error: Float[Array, ""]
+    worst_errors: Float[Array, " 2"]
+    earlier_errors: Float[Array, " 2"]
+    movement: Float[Array, ""]
     start: Float[Array, ""]
     end: Float[Array, ""]
 
-    def error_until(self, time: float) -> float:
-        """The worst error up to a time within the last step, which a stop rule may have ended: linear inside it."""
+    def errors_until(self, time: float) -> Errors:
+        """The worst errors up to a time within the last step, which a stop rule may have ended: linear inside it."""
         length = float(self.end - self.start)
         share = min(max((time - float(self.start)) / length, 0.0), 1.0) if length > 0 else 1.0
-        earlier, worst = float(self.earlier_error), float(self.worst_error)
-        return worst if share == 1 else earlier + share * (worst - earlier)
+        earlier, worst = np.asarray(self.earlier_errors), np.asarray(self.worst_errors)
+        return Errors(*(float(error) for error in (worst if share == 1 else earlier + share * (worst - earlier))))
 
 
 class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
@@ -182,7 +186,12 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
         come to, and the number of steps."""
         end, state = self._inner().init(terms, t0, t1, jnp.zeros(()), dt0, args, func, error_order)
         loss, nothing = args.system.train_loss(y0[0]), jnp.zeros(())
-        return end, (state, RunMemory(loss, loss, *(nothing,) * 5), Watch.begin(args), jnp.zeros((), dtype=int))
+        return end, (
+            state,
+            RunMemory(loss, loss, nothing, *(jnp.zeros(2),) * 2, *(nothing,) * 3),
+            Watch.begin(args),
+            jnp.zeros((), dtype=int),
+        )
 
     def adapt_step_size(
         self,
@@ -223,13 +232,14 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
         # Where a step failed, the error did not behave as its order says: shrink it by half at least.
         growth = jnp.where(keep, jnp.maximum(anticipated, growth), jnp.minimum(growth, _AFTER_REJECTION))
         next_end = next_start + growth * (t1 - t0)
-        run_error = self._run_error(tangent, y_error.carried, system, after)
+        movement, errors = self._run_errors(args, candidate, tangent, y_error.carried, after, memory.movement)
         new = RunMemory(
             after,
             jnp.minimum(after, memory.lowest),
             difficulty,
-            jnp.maximum(run_error, memory.worst_error),
-            memory.worst_error,
+            jnp.maximum(errors, memory.worst_errors),
+            memory.worst_errors,
+            movement,
             jnp.asarray(t0, dtype=jnp.float64),
             jnp.asarray(t1, dtype=jnp.float64),
         )
@@ -244,10 +254,23 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
         next_end = Watch.limited(args, jnp.asarray(next_start), jnp.asarray(next_end), jnp.asarray(self.rtol))
         return keep, next_start, next_end, jump, (state, memory, watch, steps + 1), result
 
-    def _run_error(
-        self, tangent: AbstractTangent, carried: PyTree, system: System, loss: Float[Array, ""]
-    ) -> Float[Array, ""]:
-        """The effect of the error of the whole run on the outputs, relative to the residual, or to what atol leaves of it."""
-        residual = _residual(loss, system) + self.atol / self.rtol
-        error = output_error(tangent, carried, system, residual) / residual
-        return jnp.where(jnp.isnan(error), jnp.inf, error)
+    def _run_errors(
+        self,
+        args: Any,
+        weights: PyTree,
+        tangent: AbstractTangent,
+        carried: PyTree,
+        loss: Float[Array, ""],
+        movement: Float[Array, ""],
+    ) -> tuple[Float[Array, ""], Float[Array, " 2"]]:
+        """How far the test outputs have moved at most, and the effects of the error of the whole run: on the training
+        outputs, relative to the residual, and on the test outputs, relative to that; or to what atol leaves of either."""
+        system, floor = args.system, self.atol / self.rtol
+        residual = _residual(loss, system) + floor
+        error, test_error = output_error(tangent, carried, system, residual) / residual, jnp.zeros(())
+        if args.probe is not None:
+            moved, displaced = args.probe.error(system, weights, carried)
+            movement = jnp.maximum(movement, moved)
+            test_error = displaced / (movement + floor)
+        errors = jnp.stack([error, test_error])
+        return movement, jnp.where(jnp.isnan(errors), jnp.inf, errors)

@@ -15,6 +15,8 @@ from ..solvers import AbstractErrorCarryingSolver, phi_functions
 # A displacement smaller than this beside the weights is scaled up before the flow is looked at there: of the difference of two
 # velocities enough digits should be left.
 _LEAST_DISPLACEMENT = 1e-6
+# Folds in one step.
+_MOST_GROWTH = 1.0
 
 
 class StepErrors(eqx.Module):
@@ -77,7 +79,7 @@ class ErrorCarryingSolver(diffrax.AbstractAdaptiveSolver):
             y1, local, dense_info, state, result = self.inner.step(terms, t0, t1, y0, args, state, made_jump)
             assert local is not None
             velocity = _last_velocity(self.inner, dense_info, length)
-            moved = _carry_explicitly(args, t1, y1[0], velocity, length, error)
+            moved = _carry_explicitly(args, t1, y1[0], velocity, length, error, local[0])
         carried = tree_add_scaled(moved, 1.0, local[0])
         # What is no number says that the step failed; the local error says so, too.
         finite = jnp.isfinite(tree_norm(carried))
@@ -95,32 +97,40 @@ def _last_velocity(solver: Any, dense_info: dict[str, Any], length: Float[Array,
 
 
 def _carry_explicitly(
-    args: Any, time: Any, weights: PyTree, velocity: PyTree | None, length: Float[Array, ""], error: PyTree
+    args: Any,
+    time: Any,
+    weights: PyTree,
+    velocity: PyTree | None,
+    length: Float[Array, ""],
+    error: PyTree,
+    local: PyTree,
 ) -> PyTree:
     """What a small displacement `error` has become after flow time `length`, without a linearisation.
 
-    exp(h g) e + h phi_1(-h rho) (D - g e) with D = F(w + e) - F(w), g >= 0 the rate at which e grows along itself, and rho the
-    rate at which the rest changes on the outputs: exact where e grows or decays at a single rate, as along Gauss-Newton flow;
-    and where h is long for the fastest modes that decay, they do not grow, as by Euler's method they would.
+    exp(h g) e + h phi_1(-h rho) (D - g e) with D = F(w + e) - F(w), g >= 0 the rate at which e grows along itself, and rho that
+    at which the rest changes on the outputs: exact where e grows or decays at a single rate, as along Gauss-Newton flow; and
+    where h is long for the fastest modes that decay, they do not grow, as by Euler's method they would.
+
+    Infinite where h g > 1. Weights that grow by so much in a step and show in no output are bounded by nothing else, and what
+    the embedded method says of such a step is not the size of its error. Where no error is behind the step, its own, `local`,
+    shows how fast one grows.
     """
     system, flow = args.system, args.measurement.flow
     if velocity is None:
         velocity = flow.velocity(time, weights, system)
+    begins = tree_norm(error) == 0
+    error = jax.tree.map(lambda behind, own: jnp.where(begins, own, behind), error, local)
     size = tree_norm(error)
     least = _LEAST_DISPLACEMENT * tree_norm(weights)
     scale = jnp.where(size > 0, jnp.maximum(1.0, least / jnp.where(size > 0, size, 1.0)), 1.0)
     point = tree_add_scaled(weights, scale, error)
     change = tree_scale(1 / scale, tree_subtract(flow.velocity(time, point, system), velocity))
-    growth = growth_rate(error, change)
+    growth = jnp.maximum(tree_dot(error, change) / jnp.where(size > 0, size, 1.0) ** 2, 0.0)
     rest = tree_add_scaled(change, -growth, error)
     tangent: AbstractTangent = system.tangent(weights)
     size_seen = jnp.linalg.norm(tangent.jvp(error))
     folds = length * jnp.linalg.norm(tangent.jvp(rest)) / jnp.where(size_seen > 0, size_seen, 1.0)
-    grown = tree_scale(jnp.exp(length * growth), error)
-    return tree_add_scaled(grown, length * phi_functions(-folds, 1)[1], rest)
-
-
-def growth_rate(error, change):
-    size = tree_norm(error)
-    unit = tree_scale(1 / jnp.where(size > 0, size, 1.0), error)
-    return jnp.maximum(tree_dot(unit, change) / jnp.where(size > 0, size, 1.0), 0.0)
+    carried = tree_scale(jnp.exp(length * growth), error)
+    carried = tree_add_scaled(carried, length * phi_functions(-folds, 1)[1], rest)
+    known = jnp.where(length * growth > _MOST_GROWTH, jnp.inf, jnp.where(begins, 0.0, 1.0))
+    return tree_scale(known, carried)

@@ -15,11 +15,15 @@ from ..solvers import LinearisedTerm
 from ._controller import ResidualController
 from ._global_error import ErrorCarryingSolver
 from ._measure import Evaluation, Measurement, Values
+from ._probe import Probe
 from ._stop_time import StopTimeBisection
 from .stop import AbstractStopRule, loss_time_scale
 
 # What stands in a Diffrax solver for a tolerance that is the step-size controller's.
 _FROM_CONTROLLER = getattr(diffrax.Kvaerno5().root_finder, "rtol")  # noqa: B009 (not declared for all root finders)
+
+
+PROBED = "outputs at the probe's inputs"  # among the values of a save, of which it is no variable
 
 
 class Start(eqx.Module):
@@ -48,6 +52,7 @@ class Arguments(eqx.Module):
     time_scale: Float[Array, ""]
     horizon: Float[Array, ""]
     progress: Array | None
+    probe: Probe | None
 
 
 def start_run(weights: PyTree, system: System, measurement: Measurement, rules: tuple[AbstractStopRule, ...]) -> Start:
@@ -181,7 +186,8 @@ def _vector_field(time: Any, state: Any, args: Arguments) -> tuple[PyTree, dict[
 
 def _values(time: Array, state: tuple[PyTree, dict[str, Array]], args: Arguments) -> Values:
     def evaluate() -> Values:
-        return args.measurement.evaluate(time, state[0], state[1], args.system, args.memories).values
+        values = args.measurement.evaluate(time, state[0], state[1], args.system, args.memories).values
+        return values if args.probe is None else {**values, PROBED: args.probe.outputs(args.system, state[0])}
 
     def nothing() -> Values:
         return jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), jax.eval_shape(evaluate))

@@ -27,7 +27,7 @@ class End:
     """The end of an integration.
 
     **Attributes:** `time`, `weights`; `last`, `first`: what was measured there and at the start; `system`, `measurement`;
-    `error`: the estimated error of the run up to there, relative, of the training residual.
+    `error`: the estimated error of the run up to there, relative, of the training residual or the test outputs.
     """
 
     time: float

@@ -17,12 +17,13 @@ from ..flows import AbstractFlow, AbstractLinearisedFlow
 from ..geometry import Decomposition, System
 from ..problems import Problem
 from ..solvers import AbstractLinearisedSolver, SolverChoice, choose_solver
-from ._accuracy import DEFAULT_RTOL, NO_STEP, Judged, accurate_solution, only_solution, promised_accuracy
+from ._accuracy import DEFAULT_RTOL, NO_STEP, Errors, Judged, accurate_solution, only_solution, promised_accuracy
 from ._arguments import DEFAULT_ATOL, DEFAULT_MAX_STEPS, DEFAULT_STOP, check_simulate
 from ._controller import get_error_norm
 from ._integrate import Arguments, Start, linearisation_at, start_run
 from ._measure import Measurement, numbers_as_arrays
 from ._outcome import FIRST_LOSS, End, direction_stats, met_at_start, stack_solves, with_solve_warning
+from ._probe import Probe
 from ._progress import ProgressBar, progress_bar
 from ._solution import Integration, linearisation_stats
 from ._trajectory import SimulationError, Trajectory, make_dataset, stack_rows
@@ -171,7 +172,7 @@ def _simulate(
         "num_steps": 0,
         "num_accepted_steps": 0,
         "num_rejected_steps": 0,
-        "estimated_error": 0.0,
+        **_estimates(Errors(0.0), system),
         "estimated_error_from": NO_STEP,
         "promised_error": promised_accuracy(first_rtol),
         "num_solutions": 0,
@@ -181,7 +182,7 @@ def _simulate(
         result = met_at_start(already, rules, at_start)
     elif not np.isfinite(float(start.evaluation.values["train_loss"])):
         result = Result(ResultCode.NON_FINITE, FIRST_LOSS, 0.0)
-        stats["estimated_error"] = math.inf
+        stats |= _estimates(Errors(math.inf, math.inf), system)
     else:
         bar = ProgressBar(float(start.evaluation.values["train_loss"]), rules, "flow time") if progress else None
         with progress_bar(bar) as number:
@@ -194,6 +195,7 @@ def _simulate(
                 start.time_scale,
                 jnp.asarray(float(horizon)),
                 number,
+                Probe.of(system, weights),
             )
             integration = Integration(
                 weights=weights,
@@ -216,7 +218,7 @@ def _simulate(
         settings |= {"solver": solution.chosen.name, "rtol": solution.rtol}
         stats |= {"solver": solution.chosen.name, "solver_reason": solution.chosen.reason, **solution.counts}
         stats |= {
-            "estimated_error": judged.error,
+            **_estimates(judged.errors, system),
             "estimated_error_from": judged.known_from,
             "promised_error": judged.promised,
             "num_solutions": judged.count,
@@ -246,6 +248,12 @@ def _simulate(
     if throw and result.failed:
         raise SimulationError(trajectory)
     return trajectory
+
+
+def _estimates(errors: Errors, system: System) -> dict[str, float]:
+    estimates = {"estimated_error": errors.residual}
+    has_test = system.problem.x_test is not None
+    return {**estimates, "estimated_test_error": errors.test_outputs} if has_test else estimates
 
 
 def join(problem: Problem, model: Any, flow: AbstractFlow) -> tuple[System, Any]:

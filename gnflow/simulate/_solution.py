@@ -1,6 +1,7 @@
 """One integration of a run at one tolerance: what it saved, where it ended and why, and how wrong it may be."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,8 +16,9 @@ from .._core import Result, ResultCode
 from ..flows import AbstractFlow
 from ..geometry import System
 from ..solvers import AbstractErrorCarryingSolver, SolverChoice, stages_per_step
+from ._accuracy import Errors
 from ._controller import AbstractErrorNorm, ResidualController, RunMemory
-from ._integrate import Arguments, Start, integrate, linearisation_at, measure
+from ._integrate import PROBED, Arguments, Start, integrate, linearisation_at, measure
 from ._measure import Evaluation, Measurement, Values, numbers_as_arrays
 from ._outcome import End, integration_result
 from .stop import AbstractStopRule
@@ -31,8 +33,8 @@ _WORTH, _WORTH_WITHOUT_KINKS = 8, 2
 class Solution:
     """**Attributes:** `rtol`; `floor`: the residual below which atol takes an error for rounding; `chosen`: the solver;
     `times`, `rows`: what was saved, first the start, last the end; `ended`: weights and what was measured at the end;
-    `result`: how it ended; `error`: its estimated error, relative, of the training residual; `counts`: of steps and
-    velocities.
+    `test_outputs` (saves, n, C): at the same times, at the probe's inputs, None without test data; `result`: how it ended;
+    `errors`: the estimated ones, the worst over the run; `counts`: of steps and velocities.
     """
 
     rtol: float
@@ -40,14 +42,15 @@ class Solution:
     chosen: SolverChoice
     times: np.ndarray
     rows: list[Values]
+    test_outputs: np.ndarray | None
     ended: End
     result: Result
-    error: float
+    errors: Errors
     counts: dict[str, int]
 
     @property
     def errs_upwards(self) -> bool:
-        """Whether `error` is rather too large than too small."""
+        """Whether the estimates are rather too large than too small."""
         solver = self.chosen.solver
         return not isinstance(solver, AbstractErrorCarryingSolver) or solver.errs_upwards
 
@@ -142,20 +145,29 @@ class Integration:
         jax.block_until_ready(found)
         end, weights, last = self._end(found)
         times, rows = _saved(found, end)
-        memory = _memory(found)
-        error = memory.error_until(end)
-        ended = End(end, weights, last, self.start.evaluation, self.system, self.args.measurement, error)
+        errors = _memory(found).errors_until(end)
+        first = self.start.evaluation
+        ended = End(end, weights, last, first, self.system, self.args.measurement, errors.worst)
         return Solution(
             rtol=rtol,
             floor=self.atol / rtol,
             chosen=chosen,
             times=np.asarray([0.0, *times, end]),
-            rows=[self.start.evaluation.values, *rows, last.values],
+            rows=[first.values, *({name: row[name] for name in first.values} for row in rows), last.values],
+            test_outputs=self._test_outputs(rows, weights),
             ended=ended,
             result=integration_result(found, chosen, rules, self.t1, ended),
-            error=error,
+            errors=Errors(math.inf, math.inf) if _jumps(first, last) else errors,
             counts=_counts(found, chosen.solver),
         )
+
+    def _test_outputs(self, rows: list[Values], weights: PyTree) -> np.ndarray | None:
+        """At the probe's inputs: at the start, at the saves `rows` and at the end, where the weights are `weights`."""
+        probe = self.args.probe
+        if probe is None:
+            return None
+        saved = [np.asarray(row[PROBED]) for row in rows]
+        return np.stack([np.asarray(probe.first_outputs), *saved, np.asarray(probe.outputs(self.system, weights))])
 
     def _end(self, found: diffrax.Solution) -> tuple[float, PyTree, Evaluation]:
         """Time, weights (a tree like the first) and what is measured at the end."""
@@ -166,6 +178,13 @@ class Integration:
         weights = jax.tree.unflatten(jax.tree.structure(self.weights), leaves)
         measured = measure(end, weights, integrals, self.system, self.args.measurement, self.start.memories)
         return float(end), weights, measured
+
+
+def _jumps(first: Evaluation, last: Evaluation) -> bool:
+    """Whether the velocity jumped along the run, so that no linearisation carries an error over it."""
+    known = [evaluation.diagnostics for evaluation in (first, last)]
+    kept = [None if solve is None or solve.kept is None else int(solve.kept) for solve in known]
+    return kept[0] != kept[1]
 
 
 def _memory(found: diffrax.Solution) -> RunMemory:

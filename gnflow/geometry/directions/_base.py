@@ -22,8 +22,9 @@ class SolveDiagnostics(eqx.Module):
     (with a part of g that the metric does not see: relative to the right-hand side of the whitened system);
     `success`: False if the solve broke down.
 
-    Of some solves only, None for the others: `truncated`: whether modes that the gradient has were left out, so that an update
-    that is exact otherwise is not; `iterations`: how many an iterative solve took; `duality_gap`: primal minus dual
+    Of some solves only, None for the others: `kept`: the number of modes that the direction is made of, where those at rounding
+    are cut off: the velocity jumps where it changes; `truncated`: whether modes that the gradient has were left out, so that
+    an update that is exact otherwise is not; `iterations`: how many an iterative solve took; `duality_gap`: primal minus dual
     objective, an upper bound on how far the direction's model is from its minimum; `half_block_rank`,
     `half_block_residual`: rank and relative residual of the least-squares problem of each half-block of a reversible network,
     first to last.
@@ -33,6 +34,7 @@ class SolveDiagnostics(eqx.Module):
     rank: Int[Array, ""]
     relative_residual: Float[Array, ""]
     success: Bool[Array, ""]
+    kept: Int[Array, ""] | None = None
     truncated: Bool[Array, ""] | None = None
     iterations: Int[Array, ""] | None = None
     duality_gap: Float[Array, ""] | None = None

@@ -10,7 +10,7 @@ from .._spectrum import numerical_rank
 from .._tangent import AbstractTangent
 from ..damping import AbstractDamping
 from ._base import AbstractDirectionSolver, Direction, SolveDiagnostics, relative_residual
-from ._matrix_power import truncated_power_product
+from ._matrix_power import kept_modes, truncated_power_product
 from ._modes import Decomposition, Modes, dense_modes
 from ._unseen import coefficients, right_hand_side
 from ._whitening import smallest_gram_eigenvalue
@@ -76,6 +76,7 @@ class TruncatedEigh(AbstractDirectionSolver):
                 rank=numerical_rank(eigenvalues),
                 relative_residual=relative_residual(residual, right),
                 success=jnp.all(jnp.isfinite(solution)),
+                kept=jnp.sum(kept_modes(eigenvalues, shift)),
             ),
         )
         return direction, modes
