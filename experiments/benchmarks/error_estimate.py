@@ -31,7 +31,7 @@ class Blind(_global_error.ErrorCarryingSolver):
         y1, local, dense_info, state, result = self.inner.step(terms, t0, t1, y0, args, state, made_jump)
         return (
             y1,
-            _global_error.StepErrors(local, jax.tree.map(jnp.zeros_like, error)),
+            _global_error.StepErrors(local, jax.tree.map(jnp.zeros_like, error), args.system.tangent(y1[0])),
             dense_info,
             (state, error),
             result,

@@ -204,7 +204,7 @@ def _is_the_same(first: Compared, second: Compared, minimum: float) -> bool:
         (first.residuals(minimum), second.residuals(minimum)),
         (first.test_outputs, second.test_outputs),
     )
-    return all(np.array_equal(one, other) for one, other in pairs)
+    return all(np.array_equal(one, other) for one, other in pairs if one is not None and other is not None)
 
 
 def _difference(first: Compared, second: Compared, minimum: float) -> Errors:

@@ -21,10 +21,11 @@ _MOST_GROWTH = 1.0
 
 class StepErrors(eqx.Module):
     """**Attributes:** `local`: the solver's estimate of the error of one step, like the state (weights, integrals);
-    `carried`: of the whole run behind it, like the weights."""
+    `carried`: of the whole run behind it, like the weights; `tangent`: at the end of the step, for the controller."""
 
     local: PyTree
     carried: PyTree
+    tangent: AbstractTangent
 
 
 class ErrorCarryingSolver(diffrax.AbstractAdaptiveSolver):
@@ -73,18 +74,21 @@ class ErrorCarryingSolver(diffrax.AbstractAdaptiveSolver):
         state, error = solver_state
         length = t1 - t0
         if isinstance(self.inner, AbstractErrorCarryingSolver):
-            stepped, moved = self.inner.step_with_error(terms, t0, t1, y0, args, state, made_jump, error)
+            stepped, moved, tangent = self.inner.step_with_error(terms, t0, t1, y0, args, state, made_jump, error)
             y1, local, dense_info, state, result = stepped
+            if tangent is None:
+                tangent = args.system.tangent(y1[0])
         else:
             y1, local, dense_info, state, result = self.inner.step(terms, t0, t1, y0, args, state, made_jump)
             assert local is not None
             velocity = _last_velocity(self.inner, dense_info, length)
-            moved = _carry_explicitly(args, t1, y1[0], velocity, length, error, local[0])
+            tangent = args.system.tangent(y1[0])
+            moved = _carry_explicitly(args, t1, y1[0], tangent, velocity, length, error, local[0])
         carried = tree_add_scaled(moved, 1.0, local[0])
         # What is no number says that the step failed; the local error says so, too.
         finite = jnp.isfinite(tree_norm(carried))
         carried = jax.tree.map(lambda leaf: jnp.where(finite, leaf, jnp.inf), carried)
-        return y1, StepErrors(local, carried), dense_info, (state, carried), result
+        return y1, StepErrors(local, carried, tangent), dense_info, (state, carried), result
 
 
 def _last_velocity(solver: Any, dense_info: dict[str, Any], length: Float[Array, ""]) -> PyTree | None:
@@ -100,6 +104,7 @@ def _carry_explicitly(
     args: Any,
     time: Any,
     weights: PyTree,
+    tangent: AbstractTangent,
     velocity: PyTree | None,
     length: Float[Array, ""],
     error: PyTree,
@@ -127,7 +132,6 @@ def _carry_explicitly(
     change = tree_scale(1 / scale, tree_subtract(flow.velocity(time, point, system), velocity))
     growth = jnp.maximum(tree_dot(error, change) / jnp.where(size > 0, size, 1.0) ** 2, 0.0)
     rest = tree_add_scaled(change, -growth, error)
-    tangent: AbstractTangent = system.tangent(weights)
     size_seen = jnp.linalg.norm(tangent.jvp(error))
     folds = length * jnp.linalg.norm(tangent.jvp(rest)) / jnp.where(size_seen > 0, size_seen, 1.0)
     carried = tree_scale(jnp.exp(length * growth), error)

@@ -26,7 +26,7 @@ from .stop import AbstractStopRule
 _FIRST_STEP = 0.03  # of the time scale of the first loss decrease; the error control shortens it where that is too long
 # A second solution is waited for up to so many times the steps of the first: at a fifth of the tolerance a method of order 4
 # takes half as many more, and on kinks, where a solution slides, five times as many.
-_WORTH, _WORTH_WITHOUT_KINKS = 8, 2
+_WORTH, _WORTH_WITHOUT_KINKS = 8, 3
 
 
 @dataclasses.dataclass(frozen=True)

@@ -59,8 +59,8 @@ class ExponentialRosenbrock(AbstractErrorCarryingSolver):
         solver_state: None,
         made_jump: Any,
         error: PyTree,
-    ) -> tuple[tuple[PyTree, PyTree, dict[str, Any], None, diffrax.RESULTS], PyTree]:
-        """What `step` returns, and what a small displacement `error` of the weights, a tree like them, has become by t1.
+    ) -> tuple[tuple[PyTree, PyTree, dict[str, Any], None, diffrax.RESULTS], PyTree, None]:
+        """What `step` returns, what a small displacement `error` of the weights, a tree like them, has become by t1, and None.
 
         e+ = exp(h J_F) e + h phi_2(h J_F) D with D = F(w+ + e') - F(w+) - J_F e', e' = exp(h J_F) e: the change of the Jacobian
         along the step taken for linear in time. D is divided by a displacement large enough to leave it digits.
@@ -102,7 +102,7 @@ class ExponentialRosenbrock(AbstractErrorCarryingSolver):
         change = (velocity(t1, end + scale * kept) - velocity(t1, end)) / scale - jacobian @ kept
         moved = kept + length * spectrum.real(phi[2] * (spectrum.inverse @ change))
         stepped = y1, y_error, {"y0": y0, "path": Packed(path)}, None, diffrax.RESULTS.successful
-        return stepped, unravel(moved)
+        return stepped, unravel(moved), None
 
 
 def _diagonalised(

@@ -51,8 +51,9 @@ class AbstractErrorCarryingSolver(diffrax.AbstractAdaptiveSolver):
         solver_state: Any,
         made_jump: Any,
         error: PyTree,
-    ) -> tuple[tuple[PyTree, PyTree, dict[str, Any], Any, diffrax.RESULTS], PyTree]:
-        """What `step` returns, and what a small displacement `error` of the weights, a tree like them, has become by t1."""
+    ) -> tuple[tuple[PyTree, PyTree, dict[str, Any], Any, diffrax.RESULTS], PyTree, AbstractTangent | None]:
+        """What `step` returns; what a small displacement `error` of the weights, a tree like them, has become by t1; and the
+        tangent there, where it was needed."""
 
 
 class AbstractLinearisedSolver(AbstractErrorCarryingSolver):
@@ -80,13 +81,14 @@ class AbstractLinearisedSolver(AbstractErrorCarryingSolver):
         solver_state: Any,
         made_jump: Any,
         error: PyTree,
-    ) -> tuple[tuple[PyTree, PyTree, dict[str, Any], Any, diffrax.RESULTS], PyTree]:
-        """One step, and the displacement as `carry_error` has it."""
+    ) -> tuple[tuple[PyTree, PyTree, dict[str, Any], Any, diffrax.RESULTS], PyTree, AbstractTangent | None]:
+        """One step, the displacement as `carry_error` has it, and the tangent at t1."""
         term = unwrap(terms)
         stepped, linearisation = self.linearised_step(term, t0, t1, y0, args, solver_state, made_jump)
         before, after = (term.split(y)[0] for y in (y0, stepped[0]))
-        decay = _decay(term.system, linearisation.tangent, term.system.tangent(after))
-        return stepped, carry_error(term, linearisation, t0, before, t1 - t0, error, decay)
+        tangent = term.system.tangent(after)
+        decay = _decay(term.system, linearisation.tangent, tangent)
+        return stepped, carry_error(term, linearisation, t0, before, t1 - t0, error, decay), tangent
 
 
 def carry_error(
