@@ -13,7 +13,7 @@ import gnflow as gn
 from gnflow.simulate._accuracy import DEFAULT_RTOL, promised_accuracy
 
 # The promise of a default run (docs/choosing.md): the relative error of the residual r = sqrt(2 (L - L*)) at every saved
-# time; here the error of the test outputs at the end, relative to how far they have moved, is held to it as well.
+# time, and that of the test outputs relative to how far they have moved (here at the end).
 PROMISE = promised_accuracy(DEFAULT_RTOL)
 # What a relative change of every weight by one rounding unit may do to r: a run may differ by this many times as much, since
 # rounding goes on along it.
@@ -48,6 +48,8 @@ def compare(row: Row, reference: Reference) -> dict[str, Any]:
         "failed": run.result.failed,
         "message": run.result.message,
         "estimated_error": run.stats.get("estimated_error"),
+        "estimated_test_error": run.stats.get("estimated_test_error"),
+        "num_solutions": run.stats["num_solutions"],
         "seconds": time.perf_counter() - began,
         **_errors(run, problem, reference),
     }
