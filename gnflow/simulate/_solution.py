@@ -26,7 +26,7 @@ from .stop import AbstractStopRule
 _FIRST_STEP = 0.03  # of the time scale of the first loss decrease; the error control shortens it where that is too long
 # A second solution is waited for up to so many times the steps of the first: at a fifth of the tolerance a method of order 4
 # takes half as many more, and on kinks, where a solution slides, five times as many.
-_WORTH, _WORTH_WITHOUT_KINKS = 8, 3
+_WORTH, _WORTH_WITHOUT_KINKS = 8, 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +119,9 @@ class Integration:
         if chosen.most_steps is None:
             most = max(self.max_steps, _WORTH * taken)
         else:
-            most = max(min(self.max_steps, chosen.most_steps), _WORTH_WITHOUT_KINKS * taken)
+            # Its steps are costly, so that a third solution is not waited for any longer than a second.
+            first = min(self.max_steps, chosen.most_steps)
+            most = max(first, _WORTH_WITHOUT_KINKS * min(taken, first))
         rtol_array, atol, max_steps = numbers_as_arrays((float(rtol), float(self.atol), float(most)))
         controller = ResidualController(
             rtol_array,
