@@ -27,13 +27,13 @@ class Blind(_global_error.ErrorCarryingSolver):
 
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
         """One step of the inner solver, and no error."""
-        state, error = solver_state
+        state, error, loss = solver_state
         y1, local, dense_info, state, result = self.inner.step(terms, t0, t1, y0, args, state, made_jump)
         return (
             y1,
-            _global_error.StepErrors(local, jax.tree.map(jnp.zeros_like, error), args.system.tangent(y1[0])),
+            _global_error.StepErrors(local, jax.tree.map(jnp.zeros_like, error)),
             dense_info,
-            (state, error),
+            (state, error, loss),
             result,
         )
 

@@ -207,7 +207,7 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
         """Judge the step by the scaled error and let the PID rule choose the next."""
         (weights, _), (candidate, _), (error, _) = y0, y1_candidate, y_error.local
         system, (inner_state, memory, watch, steps) = args.system, controller_state
-        tangent: AbstractTangent = y_error.tangent
+        tangent = system.tangent(candidate)
         after = system.loss.value(tangent.outputs, system.problem.y_train)
         change = Change(weights, candidate, error, tangent, memory.loss, after)
         scaled = self.error_norm.scaled_error(change, system, self.rtol, self.atol)

@@ -1,5 +1,6 @@
 """The error of the whole run, carried along beside the solution: what single steps add, and what the flow makes of it."""
 
+import functools
 from typing import Any
 
 import diffrax
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from .._core import tree_add_scaled, tree_dot, tree_norm, tree_scale, tree_subtract
-from ..geometry import AbstractTangent
+from ..geometry import AbstractTangent, System
 from ..solvers import AbstractErrorCarryingSolver, phi_functions
 
 # A displacement smaller than this beside the weights is scaled up before the flow is looked at there: of the difference of two
@@ -21,11 +22,10 @@ _MOST_GROWTH = 1.0
 
 class StepErrors(eqx.Module):
     """**Attributes:** `local`: the solver's estimate of the error of one step, like the state (weights, integrals);
-    `carried`: of the whole run behind it, like the weights; `tangent`: at the end of the step, for the controller."""
+    `carried`: of the whole run behind it, like the weights."""
 
     local: PyTree
     carried: PyTree
-    tangent: AbstractTangent
 
 
 class ErrorCarryingSolver(diffrax.AbstractAdaptiveSolver):
@@ -60,8 +60,8 @@ class ErrorCarryingSolver(diffrax.AbstractAdaptiveSolver):
         return self.inner.error_order(terms)
 
     def init(self, terms: Any, t0: Any, t1: Any, y0: PyTree, args: Any) -> Any:
-        """The inner solver's state, and no error."""
-        return self.inner.init(terms, t0, t1, y0, args), jax.tree.map(jnp.zeros_like, y0[0])
+        """The inner solver's state, no error, and the loss."""
+        return self.inner.init(terms, t0, t1, y0, args), jax.tree.map(jnp.zeros_like, y0[0]), _loss(args.system, y0[0])
 
     def func(self, terms: Any, t0: Any, y0: PyTree, args: Any) -> PyTree:
         """The vector field."""
@@ -71,24 +71,36 @@ class ErrorCarryingSolver(diffrax.AbstractAdaptiveSolver):
         self, terms: Any, t0: Any, t1: Any, y0: PyTree, args: Any, solver_state: Any, made_jump: Any
     ) -> tuple[PyTree, StepErrors, dict[str, Any], Any, diffrax.RESULTS]:
         """One step of `inner`, and the error behind it."""
-        state, error = solver_state
+        state, error, loss = solver_state
         length = t1 - t0
+        system: System = args.system
         if isinstance(self.inner, AbstractErrorCarryingSolver):
-            stepped, moved, tangent = self.inner.step_with_error(terms, t0, t1, y0, args, state, made_jump, error)
+            decay = functools.partial(_decay, system, loss)
+            stepped, moved = self.inner.step_with_error(terms, t0, t1, y0, args, state, made_jump, error, decay)
             y1, local, dense_info, state, result = stepped
-            if tangent is None:
-                tangent = args.system.tangent(y1[0])
         else:
             y1, local, dense_info, state, result = self.inner.step(terms, t0, t1, y0, args, state, made_jump)
             assert local is not None
             velocity = _last_velocity(self.inner, dense_info, length)
-            tangent = args.system.tangent(y1[0])
-            moved = _carry_explicitly(args, t1, y1[0], tangent, velocity, length, error, local[0])
+            moved = _carry_explicitly(args, t1, y1[0], velocity, length, error, local[0])
         carried = tree_add_scaled(moved, 1.0, local[0])
         # What is no number says that the step failed; the local error says so, too.
         finite = jnp.isfinite(tree_norm(carried))
         carried = jax.tree.map(lambda leaf: jnp.where(finite, leaf, jnp.inf), carried)
-        return y1, StepErrors(local, carried, tangent), dense_info, (state, carried), result
+        return y1, StepErrors(local, carried), dense_info, (state, carried, _loss(system, y1[0])), result
+
+
+def _loss(system: System, weights: PyTree) -> Float[Array, ""]:
+    # By the tangent, which the controller computes, too, and of the system that it sees: once in the compiled program.
+    return system.loss.value(system.tangent(weights).outputs, system.problem.y_train)
+
+
+def _decay(system: System, loss: Float[Array, ""], after: PyTree) -> Float[Array, ""]:
+    """By what factor, at most 1, the residual falls in a step from `loss` to the weights `after`."""
+    minimum = system.loss.minimum(system.problem.y_train)
+    first, last = loss - minimum, _loss(system, after) - minimum
+    falls = (last > 0) & (last < first)
+    return jnp.where(falls, jnp.sqrt(last / jnp.where(falls, first, 1.0)), 1.0)
 
 
 def _last_velocity(solver: Any, dense_info: dict[str, Any], length: Float[Array, ""]) -> PyTree | None:
@@ -104,7 +116,6 @@ def _carry_explicitly(
     args: Any,
     time: Any,
     weights: PyTree,
-    tangent: AbstractTangent,
     velocity: PyTree | None,
     length: Float[Array, ""],
     error: PyTree,
@@ -132,6 +143,7 @@ def _carry_explicitly(
     change = tree_scale(1 / scale, tree_subtract(flow.velocity(time, point, system), velocity))
     growth = jnp.maximum(tree_dot(error, change) / jnp.where(size > 0, size, 1.0) ** 2, 0.0)
     rest = tree_add_scaled(change, -growth, error)
+    tangent: AbstractTangent = system.tangent(weights)
     size_seen = jnp.linalg.norm(tangent.jvp(error))
     folds = length * jnp.linalg.norm(tangent.jvp(rest)) / jnp.where(size_seen > 0, size_seen, 1.0)
     carried = tree_scale(jnp.exp(length * growth), error)

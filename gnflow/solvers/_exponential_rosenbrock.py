@@ -47,7 +47,9 @@ class ExponentialRosenbrock(AbstractErrorCarryingSolver):
     ) -> tuple[PyTree, PyTree, dict[str, Any], None, diffrax.RESULTS]:
         """One step from t0 to t1."""
         nothing = jax.tree.map(jnp.zeros_like, unwrap(terms).split(y0)[0])
-        return self.step_with_error(terms, t0, t1, y0, args, solver_state, made_jump, nothing)[0]
+        return self.step_with_error(
+            terms, t0, t1, y0, args, solver_state, made_jump, nothing, lambda after: jnp.ones(())
+        )[0]
 
     def step_with_error(
         self,
@@ -59,11 +61,13 @@ class ExponentialRosenbrock(AbstractErrorCarryingSolver):
         solver_state: None,
         made_jump: Any,
         error: PyTree,
-    ) -> tuple[tuple[PyTree, PyTree, dict[str, Any], None, diffrax.RESULTS], PyTree, None]:
-        """What `step` returns, what a small displacement `error` of the weights, a tree like them, has become by t1, and None.
+        decay: Callable[[PyTree], Float[Array, ""]],
+    ) -> tuple[tuple[PyTree, PyTree, dict[str, Any], None, diffrax.RESULTS], PyTree]:
+        """What `step` returns, and what a small displacement `error` of the weights, a tree like them, has become by t1.
 
         e+ = exp(h J_F) e + h phi_2(h J_F) D with D = F(w+ + e') - F(w+) - J_F e', e' = exp(h J_F) e: the change of the Jacobian
-        along the step taken for linear in time. D is divided by a displacement large enough to leave it digits.
+        along the step taken for linear in time. D is divided by a displacement large enough to leave it digits. The `decay` is
+        not looked at.
         """
         term = unwrap(terms)
         weights, integrals = term.split(y0)
@@ -102,7 +106,7 @@ class ExponentialRosenbrock(AbstractErrorCarryingSolver):
         change = (velocity(t1, end + scale * kept) - velocity(t1, end)) / scale - jacobian @ kept
         moved = kept + length * spectrum.real(phi[2] * (spectrum.inverse @ change))
         stepped = y1, y_error, {"y0": y0, "path": Packed(path)}, None, diffrax.RESULTS.successful
-        return stepped, unravel(moved), None
+        return stepped, unravel(moved)
 
 
 def _diagonalised(

@@ -1,6 +1,7 @@
 """What solvers that take a flow's linearisation share, beside their steps: errors carried along by the linearised flow."""
 
 import abc
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import diffrax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from .._core import tree_add_scaled, tree_norm, tree_subtract
-from ..geometry import AbstractTangent, Linearisation, System
+from ..geometry import Linearisation
 from ._phi import phi_functions
 from ._reduced import ReducedVector, reduce
 from ._term import LinearisedTerm, unwrap
@@ -51,9 +52,12 @@ class AbstractErrorCarryingSolver(diffrax.AbstractAdaptiveSolver):
         solver_state: Any,
         made_jump: Any,
         error: PyTree,
-    ) -> tuple[tuple[PyTree, PyTree, dict[str, Any], Any, diffrax.RESULTS], PyTree, AbstractTangent | None]:
-        """What `step` returns; what a small displacement `error` of the weights, a tree like them, has become by t1; and the
-        tangent there, where it was needed."""
+        decay: Callable[[PyTree], Float[Array, ""]],
+    ) -> tuple[tuple[PyTree, PyTree, dict[str, Any], Any, diffrax.RESULTS], PyTree]:
+        """What `step` returns, and what a small displacement `error` of the weights, a tree like them, has become by t1.
+
+        **Arguments:** `decay`: the factor, in (0, 1], by which the residual has fallen in a step to the given weights.
+        """
 
 
 class AbstractLinearisedSolver(AbstractErrorCarryingSolver):
@@ -81,14 +85,13 @@ class AbstractLinearisedSolver(AbstractErrorCarryingSolver):
         solver_state: Any,
         made_jump: Any,
         error: PyTree,
-    ) -> tuple[tuple[PyTree, PyTree, dict[str, Any], Any, diffrax.RESULTS], PyTree, AbstractTangent | None]:
-        """One step, the displacement as `carry_error` has it, and the tangent at t1."""
+        decay: Callable[[PyTree], Float[Array, ""]],
+    ) -> tuple[tuple[PyTree, PyTree, dict[str, Any], Any, diffrax.RESULTS], PyTree]:
+        """One step, and the displacement as `carry_error` has it."""
         term = unwrap(terms)
         stepped, linearisation = self.linearised_step(term, t0, t1, y0, args, solver_state, made_jump)
         before, after = (term.split(y)[0] for y in (y0, stepped[0]))
-        tangent = term.system.tangent(after)
-        decay = _decay(term.system, linearisation.tangent, tangent)
-        return stepped, carry_error(term, linearisation, t0, before, t1 - t0, error, decay), tangent
+        return stepped, carry_error(term, linearisation, t0, before, t1 - t0, error, decay(after))
 
 
 def carry_error(
@@ -131,16 +134,6 @@ def carry_error(
     coefficients = mean * at_zero * remainder.coefficients - length * (linearisation.left @ moved)
     carried = tree_add_scaled(error, mean * at_zero, remainder.rest)
     return tree_add_scaled(carried, 1.0, linearisation.pull(coefficients))
-
-
-def _decay(system: System, before: AbstractTangent, after: AbstractTangent) -> Float[Array, ""]:
-    """By what factor, at most 1, the residual falls."""
-    targets = system.problem.y_train
-    first, last = (
-        system.loss.value(tangent.outputs, targets) - system.loss.minimum(targets) for tangent in (before, after)
-    )
-    falls = (last > 0) & (last < first)
-    return jnp.where(falls, jnp.sqrt(last / jnp.where(falls, first, 1.0)), 1.0)
 
 
 def _damped_mean(z: Float[Array, "..."], decay: Float[Array, ""]) -> Float[Array, "..."]:

@@ -464,7 +464,7 @@ def test_residuals_below_what_atol_leaves_are_rounding():
     """exp(-1) and exp(-2), off by a half, beside a floor of 100."""
     found, _ = judged(True, {"error": 9.0, "off": 0.5, "floor": 100.0}, {"error": 9.0})
     assert found.count == 2
-    np.testing.assert_allclose(found.error, 0.5 * np.exp(-1) / (np.exp(-1) + 100.0))
+    np.testing.assert_allclose(found.errors.residual, 0.5 * np.exp(-1) / (np.exp(-1) + 100.0))
 
 
 def test_solutions_that_never_agree_are_inaccurate():
@@ -481,19 +481,19 @@ def test_a_tolerance_of_the_users_is_kept_and_compared():
         assert found.solution.rtol == 1e-3
         assert found.result.code == code
         np.testing.assert_allclose(asked, [1e-3, 2e-4])
-        np.testing.assert_allclose(found.error, off)
+        np.testing.assert_allclose(found.errors.residual, off)
 
 
 def test_a_comparison_with_nothing_vouches_for_nothing():
     failed = {"error": 9.0, "code": ResultCode.MAX_STEPS_REACHED}
     found, _ = judged(False, {"error": 9.0}, failed)
-    assert found.error == math.inf
+    assert found.errors.residual == math.inf
     assert "is not known to any accuracy" in found.result.message
     elsewhere = {"error": 9.0, "times": np.array([0.0, 3.0])}
-    assert judged(False, {"error": 9.0}, elsewhere)[0].error == math.inf
+    assert judged(False, {"error": 9.0}, elsewhere)[0].errors.residual == math.inf
     met = ResultCode.STOP_RULE_MET
     pair = [{"error": 9.0, "code": met, "times": np.array([0.0, end])} for end in (2.0, 2.02)]
-    np.testing.assert_allclose(judged(False, *pair)[0].error, np.log(1.01))
+    np.testing.assert_allclose(judged(False, *pair)[0].errors.residual, np.log(1.01))
 
 
 def test_a_run_that_failed_otherwise_says_that():

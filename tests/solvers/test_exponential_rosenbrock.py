@@ -49,7 +49,7 @@ def test_what_a_displacement_becomes():
         nothing = jnp.zeros(())
         return ravel_pytree(
             SOLVER.step_with_error(
-                case.term, nothing, length, unravel(start), None, None, False, unravel(displacement)
+                case.term, nothing, length, unravel(start), None, None, False, unravel(displacement), lambda after: 1.0
             )[1]
         )[0]
 
