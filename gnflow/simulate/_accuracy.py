@@ -32,7 +32,7 @@ _BELIEVED, _BELIEVED_LESS = 0.5, 0.2
 _MILD, _STRONG = 5.0, 20.0
 _STRONG_BELOW = 5e-4
 _TIGHTEST_RTOL = 1e-11
-_MOST_SOLUTIONS = 4
+_MOST_SOLUTIONS, _MOST_COSTLY_SOLUTIONS = 4, 2
 _USUAL_SOLUTIONS = 2  # beyond which a run that is right says what made it slow
 
 # Of steps that something else than the error limits: below the default rtol they shorten as those of a method of this order.
@@ -76,7 +76,7 @@ class Errors(NamedTuple):
 @runtime_checkable
 class Compared(Protocol):
     """What is looked at of a solution (`Solution`): its tolerance, the residual `floor` that atol leaves, saved times,
-    residuals, test outputs, end and errors, and whether these are upper estimates."""
+    residuals, test outputs, end and errors, whether these are upper estimates, and whether it is too costly for a third."""
 
     @property
     def rtol(self) -> float: ...
@@ -92,6 +92,8 @@ class Compared(Protocol):
     def ended(self) -> Any: ...
     @property
     def errs_upwards(self) -> bool: ...
+    @property
+    def is_costly(self) -> bool: ...
     @property
     def errors(self) -> Errors: ...
     @property
@@ -165,7 +167,7 @@ def accurate_solution(
     while (
         errors.worst > _believed(solution, known_from, promised)
         and not solution.result.failed
-        and count < _MOST_SOLUTIONS
+        and count < (_MOST_COSTLY_SOLUTIONS if reference.is_costly else _MOST_SOLUTIONS)
     ):
         reference = solve(tighter(reference.rtol), reference)
         count += 1

@@ -55,6 +55,11 @@ class Solution:
         return not isinstance(solver, AbstractErrorCarryingSolver) or solver.errs_upwards
 
     @property
+    def is_costly(self) -> bool:
+        """Whether its steps are the last resort of a run: two such solutions are waited for, and no third."""
+        return self.chosen.most_steps is not None
+
+    @property
     def num_steps(self) -> int:
         """Accepted and rejected."""
         return self.counts["num_steps"]
@@ -119,9 +124,7 @@ class Integration:
         if chosen.most_steps is None:
             most = max(self.max_steps, _WORTH * taken)
         else:
-            # Its steps are costly, so that a third solution is not waited for any longer than a second.
-            first = min(self.max_steps, chosen.most_steps)
-            most = max(first, _WORTH_WITHOUT_KINKS * min(taken, first))
+            most = max(min(self.max_steps, chosen.most_steps), _WORTH_WITHOUT_KINKS * taken)
         rtol_array, atol, max_steps = numbers_as_arrays((float(rtol), float(self.atol), float(most)))
         controller = ResidualController(
             rtol_array,

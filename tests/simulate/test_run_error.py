@@ -191,6 +191,7 @@ class Fake:
     test_off: float = 0.0
     floor: float = 0.0
     errs_upwards: bool = True
+    is_costly: bool = False
     code: ResultCode = ResultCode.TIME_REACHED
     times: Any = dataclasses.field(default_factory=lambda: np.array([0.0, 1.0, 2.0]))
     ended: Any = dataclasses.field(default_factory=lambda: types.SimpleNamespace(advice=" Note."))
@@ -274,6 +275,13 @@ def test_a_second_solution_of_the_same_steps_says_nothing():
     found, _ = judged(True, *({"error": 9.0},) * 4)
     assert (found.errors, found.known_from, found.count) == (Errors(9.0), CARRIED, 4)
     assert found.result.code == ResultCode.INACCURATE
+
+
+def test_no_third_solution_is_made_of_steps_that_are_a_last_resort():
+    costly = {"error": 9.0, "is_costly": True}
+    found, asked = judged(True, costly | {"off": 0.2}, costly)
+    assert (len(asked), found.result.code) == (2, ResultCode.INACCURATE)
+    assert judged(True, costly | {"off": 0.04}, costly)[0].result.code == ResultCode.TIME_REACHED
 
 
 def test_test_outputs_are_promised_too():
