@@ -1,7 +1,8 @@
 """The table of truth: default runs of 200 small problems against an independent solution of the same flow (docs/truth.md).
 
 References do not depend on gnflow's solvers. They are stored in a folder, and computed anew where there is none yet or where
-the flow itself has changed; remaking the table from them takes the time of the runs. What was found is stored after each row.
+the flow itself has changed; remaking the table from them takes the time of the runs. The table
+is stored once its last row is there.
 """
 
 import argparse

@@ -4,7 +4,11 @@ import os
 from typing import Any
 
 from ._accuracy import CARRIED as CARRIED, DEFAULT_RTOL as DEFAULT_RTOL
-from ._arguments import argument_checks as argument_checks, check_batch_size as check_batch_size
+from ._arguments import (
+    DEFAULT_ATOL as DEFAULT_ATOL,
+    argument_checks as argument_checks,
+    check_batch_size as check_batch_size,
+)
 from ._controller import error_norm_kinds as error_norm_kinds
 from ._iterate import iterate as iterate
 from ._simulate import simulate as simulate, simulate_once as simulate_once

@@ -73,6 +73,9 @@ class Errors(NamedTuple):
         return max(self)
 
 
+UNKNOWN = Errors(math.inf, math.inf)
+
+
 @runtime_checkable
 class Compared(Protocol):
     """What is looked at of a solution (`Solution`): its tolerance, the residual `floor` that atol leaves, saved times,
@@ -216,15 +219,14 @@ def _difference(first: Compared, second: Compared, minimum: float) -> Errors:
     Where they have no such time and both met a stop rule, the difference of the logarithms of the times at which they did, and
     that of the test outputs there. Infinite where there is nothing to compare, or where the second failed.
     """
-    unknown = Errors(math.inf, math.inf)
     if second.result.failed:
-        return unknown
+        return UNKNOWN
     common, here, there = np.intersect1d(first.times, second.times, return_indices=True)
     later = common > 0
     if not np.any(later):
         met = all(solution.result.code == ResultCode.STOP_RULE_MET for solution in (first, second))
         times = abs(math.log(second.end / first.end))
-        return Errors(times, _test_difference(first, second, [-1], [-1])) if met else unknown
+        return Errors(times, _test_difference(first, second, [-1], [-1])) if met else UNKNOWN
     here, there = here[later], there[later]
     one, other = first.residuals(minimum)[here], second.residuals(minimum)[there]
     larger, smaller = np.maximum(one, other), np.minimum(one, other)

@@ -80,7 +80,7 @@ class FunctionErrorNorm(AbstractErrorNorm):
         self, change: Change, system: System, rtol: Float[Array, ""], atol: Float[Array, ""]
     ) -> Float[Array, ""]:
         """The largest of the three."""
-        residual = _residual(jnp.minimum(change.loss_before, change.loss_after), system)
+        residual = residual_of(jnp.minimum(change.loss_before, change.loss_after), system)
         size = output_error(change.tangent, change.error, system, jnp.maximum(residual, atol))
         in_outputs = size / (rtol * residual + atol)
         return jnp.maximum(in_outputs, WeightErrorNorm().scaled_error(change, system, rtol, atol))
@@ -97,7 +97,7 @@ def output_error(
     return jnp.maximum(curvature, slope)
 
 
-def _residual(value: Float[Array, ""], system: System) -> Float[Array, ""]:
+def residual_of(value: Float[Array, ""], system: System) -> Float[Array, ""]:
     """r = sqrt(2 (L - L*)), for the squared loss rms(f - y)."""
     return jnp.sqrt(2 * jnp.maximum(value - system.loss.minimum(system.problem.y_train), 0.0))
 
@@ -186,12 +186,17 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
         come to, and the number of steps."""
         end, state = self._inner().init(terms, t0, t1, jnp.zeros(()), dt0, args, func, error_order)
         loss, nothing = args.system.train_loss(y0[0]), jnp.zeros(())
-        return end, (
-            state,
-            RunMemory(loss, loss, nothing, *(jnp.zeros(2),) * 2, *(nothing,) * 3),
-            Watch.begin(args),
-            jnp.zeros((), dtype=int),
+        memory = RunMemory(
+            loss=loss,
+            lowest=loss,
+            difficulty=nothing,
+            worst_errors=jnp.zeros(2),
+            earlier_errors=jnp.zeros(2),
+            movement=nothing,
+            start=nothing,
+            end=nothing,
         )
+        return end, (state, memory, Watch.begin(args), jnp.zeros((), dtype=int))
 
     def adapt_step_size(
         self,
@@ -212,8 +217,8 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
         change = Change(weights, candidate, error, tangent, memory.loss, after)
         scaled = self.error_norm.scaled_error(change, system, self.rtol, self.atol)
         if self.monotone:
-            residual = _residual(memory.lowest, system)
-            rise = (_residual(after, system) - residual) / (self.rtol * residual + self.atol)
+            residual = residual_of(memory.lowest, system)
+            rise = (residual_of(after, system) - residual) / (self.rtol * residual + self.atol)
             scaled = jnp.maximum(scaled, rise)
         # An infinite estimate (the solver's sign of a failed step) times a zero is nan, which would be taken for small.
         scaled = jnp.where(jnp.isfinite(scaled), scaled, jnp.inf)
@@ -266,7 +271,7 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
         """How far the test outputs have moved at most, and the effects of the error of the whole run: on the training
         outputs, relative to the residual, and on the test outputs, relative to that; or to what atol leaves of either."""
         system, floor = args.system, self.atol / self.rtol
-        residual = _residual(loss, system) + floor
+        residual = residual_of(loss, system) + floor
         error, test_error = output_error(tangent, carried, system, residual) / residual, jnp.zeros(())
         if args.probe is not None:
             moved, displaced = args.probe.error(system, weights, carried)

@@ -12,11 +12,12 @@ from jaxtyping import Array, Float, PyTree
 from .._core import tree_add_scaled, tree_dot, tree_norm, tree_scale, tree_subtract
 from ..geometry import AbstractTangent, System
 from ..solvers import AbstractErrorCarryingSolver, phi_functions
+from ._controller import residual_of
 
 # A displacement smaller than this beside the weights is scaled up before the flow is looked at there: of the difference of two
 # velocities enough digits should be left.
 _LEAST_DISPLACEMENT = 1e-6
-# Folds in one step.
+# By how many factors of e an error may grow in a step of an explicit solver before nothing is believed of it.
 _MOST_GROWTH = 1.0
 
 
@@ -97,10 +98,9 @@ def _loss(system: System, weights: PyTree) -> Float[Array, ""]:
 
 def _decay(system: System, loss: Float[Array, ""], after: PyTree) -> Float[Array, ""]:
     """By what factor, at most 1, the residual falls in a step from `loss` to the weights `after`."""
-    minimum = system.loss.minimum(system.problem.y_train)
-    first, last = loss - minimum, _loss(system, after) - minimum
+    first, last = residual_of(loss, system), residual_of(_loss(system, after), system)
     falls = (last > 0) & (last < first)
-    return jnp.where(falls, jnp.sqrt(last / jnp.where(falls, first, 1.0)), 1.0)
+    return jnp.where(falls, last / jnp.where(falls, first, 1.0), 1.0)
 
 
 def _last_velocity(solver: Any, dense_info: dict[str, Any], length: Float[Array, ""]) -> PyTree | None:

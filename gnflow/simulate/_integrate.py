@@ -15,15 +15,12 @@ from ..solvers import LinearisedTerm
 from ._controller import ResidualController
 from ._global_error import ErrorCarryingSolver
 from ._measure import Evaluation, Measurement, Values
-from ._probe import Probe
+from ._probe import PROBED, Probe
 from ._stop_time import StopTimeBisection
 from .stop import AbstractStopRule, loss_time_scale
 
 # What stands in a Diffrax solver for a tolerance that is the step-size controller's.
 _FROM_CONTROLLER = getattr(diffrax.Kvaerno5().root_finder, "rtol")  # noqa: B009 (not declared for all root finders)
-
-
-PROBED = "outputs at the probe's inputs"  # among the values of a save, of which it is no variable
 
 
 class Start(eqx.Module):

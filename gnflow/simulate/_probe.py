@@ -2,10 +2,12 @@
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from .._core import tree_rms
 from ..geometry import System
+
+PROBED = "outputs at the probe's inputs"  # among the values of a save, of which it is no variable
 
 _MOST_INPUTS = 64  # enough for an rms, and cheap beside a step
 
@@ -32,14 +34,10 @@ class Probe(eqx.Module):
         """f at the inputs, (n, C)."""
         return _outputs(system, weights, self.inputs)
 
-    def movement(self, outputs: Float[Array, "samples outputs"]) -> Float[Array, ""]:
-        """How far the outputs have moved, rms, in their units."""
-        return jnp.sqrt(jnp.mean((outputs - self.first_outputs) ** 2))
-
     def error(self, system: System, weights: PyTree, displacement: PyTree) -> tuple[Float[Array, ""], Float[Array, ""]]:
         """How far the outputs have moved, and what a small `displacement` of `weights` does to them, both rms."""
         outputs, pushed = jax.jvp(lambda w: system.outputs(w, self.inputs), (weights,), (displacement,))
-        return self.movement(outputs), jnp.sqrt(jnp.mean(pushed**2))
+        return tree_rms(outputs - self.first_outputs), tree_rms(pushed)
 
 
 @eqx.filter_jit

@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +16,16 @@ from ..flows import AbstractFlow, AbstractLinearisedFlow
 from ..geometry import Decomposition, System
 from ..problems import Problem
 from ..solvers import AbstractLinearisedSolver, SolverChoice, choose_solver
-from ._accuracy import DEFAULT_RTOL, NO_STEP, Errors, Judged, accurate_solution, only_solution, promised_accuracy
+from ._accuracy import (
+    DEFAULT_RTOL,
+    NO_STEP,
+    UNKNOWN,
+    Errors,
+    Judged,
+    accurate_solution,
+    only_solution,
+    promised_accuracy,
+)
 from ._arguments import DEFAULT_ATOL, DEFAULT_MAX_STEPS, DEFAULT_STOP, check_simulate
 from ._controller import get_error_norm
 from ._integrate import Arguments, Start, linearisation_at, start_run
@@ -182,7 +190,7 @@ def _simulate(
         result = met_at_start(already, rules, at_start)
     elif not np.isfinite(float(start.evaluation.values["train_loss"])):
         result = Result(ResultCode.NON_FINITE, FIRST_LOSS, 0.0)
-        stats |= _estimates(Errors(math.inf, math.inf), system)
+        stats |= _estimates(UNKNOWN, system)
     else:
         bar = ProgressBar(float(start.evaluation.values["train_loss"]), rules, "flow time") if progress else None
         with progress_bar(bar) as number:

@@ -1,7 +1,6 @@
 """One integration of a run at one tolerance: what it saved, where it ended and why, and how wrong it may be."""
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,11 +15,12 @@ from .._core import Result, ResultCode
 from ..flows import AbstractFlow
 from ..geometry import System
 from ..solvers import AbstractErrorCarryingSolver, SolverChoice, stages_per_step
-from ._accuracy import Errors
+from ._accuracy import UNKNOWN, Errors
 from ._controller import AbstractErrorNorm, ResidualController, RunMemory
-from ._integrate import PROBED, Arguments, Start, integrate, linearisation_at, measure
+from ._integrate import Arguments, Start, integrate, linearisation_at, measure
 from ._measure import Evaluation, Measurement, Values, numbers_as_arrays
 from ._outcome import End, integration_result
+from ._probe import PROBED
 from .stop import AbstractStopRule
 
 _FIRST_STEP = 0.03  # of the time scale of the first loss decrease; the error control shortens it where that is too long
@@ -162,7 +162,7 @@ class Integration:
             test_outputs=self._test_outputs(rows, weights),
             ended=ended,
             result=integration_result(found, chosen, rules, self.t1, ended),
-            errors=Errors(math.inf, math.inf) if _jumps(first, last) else errors,
+            errors=UNKNOWN if _jumps(first, last) else errors,
             counts=_counts(found, chosen.solver),
         )
 

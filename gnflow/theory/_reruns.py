@@ -7,12 +7,11 @@ import numpy as np
 
 from .._core import GnflowError
 from ..metrics import AbstractMetric
-from ..simulate import Trajectory, simulate_once
+from ..simulate import DEFAULT_ATOL, DEFAULT_RTOL, Trajectory, simulate_once
 from ._settings import recorded_settings, saved_times, steps_allowed
 
 # The reference: so many times tighter than the record says it is, and than what a run is by default.
 _TIGHTER = 16.0
-_RTOL, _ATOL = 1e-3, 1e-13
 # A smooth run takes a few times as many steps at 1/16 of its tolerance; one that needs 32 times as many is not waited for.
 _MORE_STEPS, _FEWEST_STEPS, _MOST_STEPS = 32, 16384, 262144
 # Above rounding.
@@ -54,8 +53,8 @@ def companion(record: Trajectory, times: np.ndarray, metrics: tuple[AbstractMetr
 
 
 def reference_rtol(record: Trajectory) -> float:
-    """The tolerance of the reference: 1/16 of 1e-3, or of what the record says where that is less."""
-    return max(min(recorded_settings(record).arguments["rtol"], _RTOL) / _TIGHTER, _LEAST_RTOL)
+    """The tolerance of the reference: 1/16 of the default, or of what the record says where that is less."""
+    return max(min(recorded_settings(record).arguments["rtol"], DEFAULT_RTOL) / _TIGHTER, _LEAST_RTOL)
 
 
 def reference(
@@ -71,7 +70,7 @@ def reference(
     `taken`: steps that the replicate took, which is to say how many more are worth while; `rtol`: another tolerance.
     """
     rtol = reference_rtol(record) if rtol is None else rtol
-    atol = min(recorded_settings(record).arguments["atol"], _ATOL)
+    atol = min(recorded_settings(record).arguments["atol"], DEFAULT_ATOL)
     return _to_the_end(
         record, f"at rtol {rtol:.2g}", times, metrics, taken, rtol=rtol, atol=atol, error_norm="function"
     )

@@ -384,7 +384,6 @@ def test_what_the_training_inputs_do_not_see_is_right_on_the_test_inputs():
     outputs = np.sqrt(2 * trajectory.data.test_loss.values)
     true = np.abs(outputs - np.abs(np.sin(20 * trajectory.data.time.values))).max()
     wrong_alone = abs(float(alone.model.w[1]) - math.sin(200.0))
-    print(true, wrong_alone, trajectory.stats, trajectory.result)
     assert wrong_alone > 0.1
     assert trajectory.stats["num_solutions"] > 1
     assert true <= trajectory.stats["promised_error"]
