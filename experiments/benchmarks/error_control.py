@@ -44,9 +44,9 @@ class Scaled(_controller.AbstractErrorNorm):
     inner: _controller.AbstractErrorNorm
     factor: Any
 
-    def scaled_error(self, change, system, rtol, atol):
+    def scaled_error(self, change, system, tolerated):
         """The inner norm's times the factor."""
-        return self.factor * self.inner.scaled_error(change, system, rtol, atol)
+        return self.factor * self.inner.scaled_error(change, system, tolerated)
 
 
 class PerUnit(_controller.ResidualController):

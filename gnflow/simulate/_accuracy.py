@@ -142,9 +142,8 @@ class Judged(Generic[_Solution]):
     def _wrong(self) -> str:
         residual, test_outputs = self.errors
         if not math.isfinite(self.errors.worst):
-            return (
-                "the training residual is not known to any accuracy (a second solution failed, or cannot be compared)"
-            )
+            what = "the training residual is" if not math.isfinite(residual) else "test outputs are"
+            return f"{what} not known to any accuracy (a second solution failed, or cannot be compared)"
         if residual >= test_outputs:
             return f"the training residual may be wrong by {100 * residual:.3g}% (from {self.known_from})"
         return f"test outputs may be wrong by {100 * test_outputs:.3g}% of how far they moved (from {self.known_from})"
@@ -231,7 +230,7 @@ def _difference(first: Compared, second: Compared, minimum: float) -> Errors:
     one, other = first.residuals(minimum)[here], second.residuals(minimum)[there]
     larger, smaller = np.maximum(one, other), np.minimum(one, other)
     with np.errstate(divide="ignore", invalid="ignore"):
-        relative = np.where(larger > 0, (larger - smaller) / (smaller + first.floor), 0.0)
+        relative = np.where(larger == 0, 0.0, (larger - smaller) / (smaller + first.floor))
     return Errors(_largest(relative), _test_difference(first, second, here, there))
 
 
@@ -243,7 +242,7 @@ def _test_difference(first: Compared, second: Compared, here: Any, there: Any) -
     movement = np.maximum.accumulate(_rms(one - one[0]))[here]
     with np.errstate(divide="ignore", invalid="ignore"):
         difference = _rms(one[here] - other[there])
-        return _largest(np.where(difference > 0, difference / (movement + first.floor), 0.0))
+        return _largest(np.where(difference == 0, 0.0, difference / (movement + first.floor)))
 
 
 def _rms(outputs: np.ndarray) -> np.ndarray:

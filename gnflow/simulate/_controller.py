@@ -26,6 +26,30 @@ _LARGEST_EASING = 4.0
 _AFTER_REJECTION = 0.5
 
 
+class Tolerances(eqx.Module):
+    """What an error may come to.
+
+    **Attributes:** `relative`: rtol; `residual`: atol, below which an error of the residual is rounding; `weights`: the same
+    for an error of the weights, atol or that share of the first weights' rms, whichever is smaller: weights that start small
+    may grow, and a relative error of theirs grows with them.
+    """
+
+    relative: Any
+    residual: Any
+    weights: Any
+
+    @classmethod
+    def at(cls, rtol: float, atol: float, weights: PyTree) -> "Tolerances":
+        """For a run that starts at `weights`."""
+        scale = float(tree_rms(weights))
+        return cls(rtol, atol, atol * min(scale, 1.0) if scale > 0 else atol)
+
+    @property
+    def floor(self) -> Any:
+        """The residual below which `residual` takes its error for rounding."""
+        return self.residual / self.relative
+
+
 class Change(eqx.Module):
     """A step as it is judged.
 
@@ -45,24 +69,20 @@ class AbstractErrorNorm(eqx.Module):
     """Turns the solver's error estimate of the weights into one number; a step is accepted where it is below 1."""
 
     @abc.abstractmethod
-    def scaled_error(
-        self, change: Change, system: System, rtol: Float[Array, ""], atol: Float[Array, ""]
-    ) -> Float[Array, ""]:
+    def scaled_error(self, change: Change, system: System, tolerated: Tolerances) -> Float[Array, ""]:
         """The error over what is tolerated."""
 
 
 class WeightErrorNorm(AbstractErrorNorm):
-    """rms of the error over all weights, over rtol times the rms of the weights plus atol.
+    """rms of the error over all weights, over rtol times the rms of the weights plus their atol.
 
     Knows nothing of the loss: with loose tolerances the residual hovers at the tolerance and never reaches a small one.
     """
 
-    def scaled_error(
-        self, change: Change, system: System, rtol: Float[Array, ""], atol: Float[Array, ""]
-    ) -> Float[Array, ""]:
+    def scaled_error(self, change: Change, system: System, tolerated: Tolerances) -> Float[Array, ""]:
         """rms(error) / (rtol max(rms(w), rms(w')) + atol)."""
         scale = jnp.maximum(tree_rms(change.weights), tree_rms(change.candidate))
-        return tree_rms(change.error) / (rtol * scale + atol)
+        return tree_rms(change.error) / (tolerated.relative * scale + tolerated.weights)
 
 
 class FunctionErrorNorm(AbstractErrorNorm):
@@ -76,14 +96,12 @@ class FunctionErrorNorm(AbstractErrorNorm):
     directions the training outputs do not see are bounded by `WeightErrorNorm` at the same rtol. Derived in docs/theory.md.
     """
 
-    def scaled_error(
-        self, change: Change, system: System, rtol: Float[Array, ""], atol: Float[Array, ""]
-    ) -> Float[Array, ""]:
+    def scaled_error(self, change: Change, system: System, tolerated: Tolerances) -> Float[Array, ""]:
         """The largest of the three."""
         residual = residual_of(jnp.minimum(change.loss_before, change.loss_after), system)
-        size = output_error(change.tangent, change.error, system, jnp.maximum(residual, atol))
-        in_outputs = size / (rtol * residual + atol)
-        return jnp.maximum(in_outputs, WeightErrorNorm().scaled_error(change, system, rtol, atol))
+        size = output_error(change.tangent, change.error, system, jnp.maximum(residual, tolerated.residual))
+        in_outputs = size / (tolerated.relative * residual + tolerated.residual)
+        return jnp.maximum(in_outputs, WeightErrorNorm().scaled_error(change, system, tolerated))
 
 
 def output_error(
@@ -146,16 +164,18 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
     the result `dt_min_reached` when a rejected step cannot be made smaller without vanishing beside the time, and with
     `max_steps_reached` short of `args.horizon`: Diffrax's own limit is compiled into the program, this one is a number.
 
-    **Arguments:** `rtol`, `atol`, `error_norm`: what is tolerated; `max_steps`: steps allowed, accepted and rejected;
-    `monotone`: whether the flow never increases the loss, so that an increase is an error, too, and no step is accepted behind
-    which r = sqrt(2 (L - L*)) lies by more than rtol r + atol above the lowest so far: rises cannot add up; `min_growth`,
-    `max_growth`: of the step size from one step to the next; `anticipation`: the share (0 to 1) of the trend that the next
-    step takes up. Along a flow that converges, the same step becomes easier from one to the next; a rule that looks at the
-    last error alone lags behind (Gustafsson's predictive control, ACM Trans. Math. Softw. 1994).
+    **Arguments:** `rtol`, `atol`, `weight_atol`, `error_norm`: what an error may come to (`Tolerances`); `max_steps`: steps
+    allowed, accepted and rejected; `monotone`: whether the flow never increases the loss, so that an increase is an error,
+    too, and no step is accepted behind which r = sqrt(2 (L - L*)) lies by more than rtol r + atol above the lowest so far:
+    rises cannot add up; `min_growth`, `max_growth`: of the step size from one step to the next; `anticipation`: the share (0
+    to 1) of the trend that the next step takes up. Along a flow that converges, the same step becomes easier from one to the
+    next; a rule that looks at the last error alone lags behind (Gustafsson's predictive control, ACM Trans. Math. Softw.
+    1994).
     """
 
     rtol: Any
     atol: Any
+    weight_atol: Any
     error_norm: AbstractErrorNorm
     max_steps: Any = math.inf
     monotone: bool = eqx.field(static=True, default=False)
@@ -163,6 +183,11 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
     max_growth: float = eqx.field(static=True, default=10.0)
     anticipation: float = eqx.field(static=True, default=0.0)
     norm: Callable[[PyTree], Any] = eqx.field(static=True, default=jnp.abs)
+
+    @property
+    def tolerated(self) -> Tolerances:
+        """What an error may come to."""
+        return Tolerances(self.rtol, self.atol, self.weight_atol)
 
     def _inner(self) -> diffrax.PIDController:
         return diffrax.PIDController(
@@ -215,10 +240,11 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
         tangent = system.tangent(candidate)
         after = system.loss.value(tangent.outputs, system.problem.y_train)
         change = Change(weights, candidate, error, tangent, memory.loss, after)
-        scaled = self.error_norm.scaled_error(change, system, self.rtol, self.atol)
+        scaled = self.error_norm.scaled_error(change, system, self.tolerated)
         if self.monotone:
             residual = residual_of(memory.lowest, system)
-            rise = (residual_of(after, system) - residual) / (self.rtol * residual + self.atol)
+            tolerated = self.tolerated.relative * residual + self.tolerated.residual
+            rise = (residual_of(after, system) - residual) / tolerated
             scaled = jnp.maximum(scaled, rise)
         # An infinite estimate (the solver's sign of a failed step) times a zero is nan, which would be taken for small.
         scaled = jnp.where(jnp.isfinite(scaled), scaled, jnp.inf)
@@ -256,7 +282,9 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
         result = diffrax.RESULTS.where(spent, diffrax.RESULTS.max_steps_reached, result)
         watch = watch.after(args, t1, y1_candidate, tangent, keep)
         result = diffrax.RESULTS.where(watch.over, diffrax.RESULTS.event_occurred, result)
-        next_end = Watch.limited(args, jnp.asarray(next_start), jnp.asarray(next_end), jnp.asarray(self.rtol))
+        next_end = Watch.limited(
+            args, jnp.asarray(next_start), jnp.asarray(next_end), jnp.asarray(self.tolerated.relative)
+        )
         return keep, next_start, next_end, jump, (state, memory, watch, steps + 1), result
 
     def _run_errors(
@@ -270,7 +298,7 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
     ) -> tuple[Float[Array, ""], Float[Array, " 2"]]:
         """How far the test outputs have moved at most, and the effects of the error of the whole run: on the training
         outputs, relative to the residual, and on the test outputs, relative to that; or to what atol leaves of either."""
-        system, floor = args.system, self.atol / self.rtol
+        system, floor = args.system, self.tolerated.floor
         residual = residual_of(loss, system) + floor
         error, test_error = output_error(tangent, carried, system, residual) / residual, jnp.zeros(())
         if args.probe is not None:

@@ -146,7 +146,7 @@ def _with_tolerances(
     """`solver` with the controller's tolerances for its implicit stages, as Diffrax gives them to one that is not wrapped."""
     if not isinstance(solver, diffrax.AbstractImplicitSolver):
         return solver
-    told = {"rtol": controller.rtol, "atol": controller.atol, "norm": optx.rms_norm}
+    told = {"rtol": controller.tolerated.relative, "atol": controller.tolerated.weights, "norm": optx.rms_norm}
     names = [name for name in told if getattr(solver.root_finder, name) is _FROM_CONTROLLER]
     values = [told[name] for name in names]
     return eqx.tree_at(lambda s: [getattr(s.root_finder, name) for name in names], solver, values) if names else solver

@@ -78,7 +78,8 @@ def simulate(
     - `rtol`, `atol`: tolerances of one step in the error norm. With "function" (the default) errors are measured in the
       training outputs relative to the present residual, beside the weights' own; with "weights" in the weights alone.
       `rtol` is dimensionless; with None it is 1e-3, tightened where the error of the whole run would be above what is
-      promised (docs/choosing.md, How accurate a run is). `atol` has the units of sqrt(loss) and of the weights.
+      promised (docs/choosing.md, How accurate a run is). `atol` has the units of sqrt(loss), and for
+      weights of the first weights' rms or of 1, whichever is smaller.
     - `metrics`: what to evaluate at the saved times beside the losses.
     - `max_steps`: steps allowed, accepted and rejected, in one solution; one that is made to see the error of another may take
       eight times the other's steps.

@@ -16,7 +16,7 @@ from ..flows import AbstractFlow
 from ..geometry import System
 from ..solvers import AbstractErrorCarryingSolver, SolverChoice, stages_per_step
 from ._accuracy import UNKNOWN, Errors
-from ._controller import AbstractErrorNorm, ResidualController, RunMemory
+from ._controller import AbstractErrorNorm, ResidualController, RunMemory, Tolerances
 from ._integrate import Arguments, Start, integrate, linearisation_at, measure
 from ._measure import Evaluation, Measurement, Values, numbers_as_arrays
 from ._outcome import End, integration_result
@@ -125,10 +125,12 @@ class Integration:
             most = max(self.max_steps, _WORTH * taken)
         else:
             most = max(min(self.max_steps, chosen.most_steps), _WORTH_WITHOUT_KINKS * taken)
-        rtol_array, atol, max_steps = numbers_as_arrays((float(rtol), float(self.atol), float(most)))
+        tolerated = Tolerances.at(float(rtol), float(self.atol), self.weights)
+        told, max_steps = numbers_as_arrays((tolerated, float(most)))
         controller = ResidualController(
-            rtol_array,
-            atol,
+            rtol=told.relative,
+            atol=told.residual,
+            weight_atol=told.weights,
             error_norm=self.error_norm,
             max_steps=max_steps,
             monotone=self.monotone,
@@ -155,7 +157,7 @@ class Integration:
         ended = End(end, weights, last, first, self.system, self.args.measurement, errors.worst)
         return Solution(
             rtol=rtol,
-            floor=self.atol / rtol,
+            floor=tolerated.floor,
             chosen=chosen,
             times=np.asarray([0.0, *times, end]),
             rows=[first.values, *({name: row[name] for name in first.values} for row in rows), last.values],

@@ -10,9 +10,10 @@ from jax.flatten_util import ravel_pytree
 import gnflow as gn
 from gnflow.geometry import System
 from gnflow.simulate import error_norm_kinds
-from gnflow.simulate._controller import Change
+from gnflow.simulate._controller import Change, Tolerances
 
-RTOL, ATOL = jnp.asarray(1e-3), jnp.asarray(1e-13)
+RTOL = 1e-3
+TOLERATED = Tolerances(RTOL, 1e-13, 1e-13)
 function, in_weights = (error_norm_kinds[name]() for name in ("function", "weights"))
 
 
@@ -44,7 +45,7 @@ def errors_of(system, model, change):
     flat = jnp.asarray(np.linalg.lstsq(jac, change)[0])
     _, unravel = ravel_pytree(weights)
     step = change_of(system, weights, weights, unravel(flat))
-    return [float(norm.scaled_error(step, system, RTOL, ATOL)) for norm in (function, in_weights)]
+    return [float(norm.scaled_error(step, system, TOLERATED)) for norm in (function, in_weights)]
 
 
 def test_the_function_norm_is_the_relative_error_of_the_residual():
@@ -72,7 +73,7 @@ def test_a_step_that_overshoots_is_not_judged_by_its_own_mistake():
         pushed = step.tangent.jvp(error)
         curvature = jnp.linalg.norm(pushed) / 2 / low  # rms over N = 4 samples
         slope = jnp.sum(jnp.abs((outputs - targets) * pushed)) / 4 / low**2
-        found = function.scaled_error(step, system, RTOL, ATOL)
+        found = function.scaled_error(step, system, TOLERATED)
         np.testing.assert_allclose(found, jnp.maximum(curvature, slope) / RTOL, rtol=1e-9)
 
 
@@ -92,7 +93,7 @@ def test_directions_that_the_outputs_do_not_see_are_bounded_too():
     flat, unravel = ravel_pytree(weights)
     unseen = np.linalg.svd(jacobian(model, problem.x_train))[2][-1]
     step = change_of(system, weights, weights, unravel(jnp.asarray(unseen)))
-    found = float(function.scaled_error(step, system, RTOL, ATOL))
+    found = float(function.scaled_error(step, system, TOLERATED))
     np.testing.assert_allclose(found, 1 / (RTOL * np.linalg.norm(flat)), rtol=1e-6)
 
 
@@ -101,7 +102,7 @@ def test_the_weights_norm_is_relative_to_the_larger_of_both_ends():
     weights = system.weights(ntk_network(1))
     double = jax.tree.map(lambda leaf: 2 * leaf, weights)
     for pair in ((weights, double), (double, weights)):
-        found = in_weights.scaled_error(change_of(system, *pair, weights), system, RTOL, jnp.asarray(1e-30))
+        found = in_weights.scaled_error(change_of(system, *pair, weights), system, Tolerances(RTOL, 1e-30, 1e-30))
         np.testing.assert_allclose(found, 1 / (2 * RTOL), rtol=1e-12)
 
 
@@ -115,7 +116,14 @@ def test_for_any_loss_it_bounds_what_the_error_does_to_the_loss(loss):
     for seed in range(5):
         _, unravel = ravel_pytree(weights)
         error = unravel(1e-3 * jax.random.normal(jax.random.key(seed), (40,)))
-        scaled = function.scaled_error(change_of(system, weights, weights, error), system, RTOL, ATOL)
+        scaled = function.scaled_error(change_of(system, weights, weights, error), system, TOLERATED)
         moved = system.train_loss(jax.tree.map(jnp.add, weights, error)) - system.train_loss(weights)
         relative = float(scaled * RTOL)
         assert abs(float(moved / excess)) < 1.1 * (2 * relative + relative**2)
+
+
+@pytest.mark.parametrize(("scale", "expected"), [(1e-9, 1e-22), (2.0, 1e-13), (0.0, 1e-13)])
+def test_rounding_of_weights_that_start_small_is_smaller(scale, expected):
+    tolerated = Tolerances.at(1e-3, 1e-13, {"a": jnp.full(3, scale), "b": jnp.full((2, 2), -scale)})
+    np.testing.assert_allclose(tolerated.weights, expected)
+    assert tolerated.residual == 1e-13

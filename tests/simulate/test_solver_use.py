@@ -172,7 +172,7 @@ class Given(AbstractErrorNorm):
 
     value: Any
 
-    def scaled_error(self, change, system, rtol, atol):
+    def scaled_error(self, change, system, tolerated):
         return self.value
 
 
@@ -186,7 +186,7 @@ def judge(error, rise=0.0, *, monotone=True, min_growth=0.2):
     args = types.SimpleNamespace(
         system=system, progress=None, probe=None, time_scale=1.0, horizon=9.0, rules=(), stop_memories=()
     )
-    controller = ResidualController(0.1, 1e-13, Given(error), monotone=monotone, min_growth=min_growth)
+    controller = ResidualController(0.1, 1e-13, 1e-13, Given(error), monotone=monotone, min_growth=min_growth)
     start, end, length = jnp.asarray(0.0), jnp.asarray(1.0), jnp.asarray(1.0)
     _, state = controller.init(None, start, end, (before, {}), length, args, None, 4)
     keep, next_start, next_end, _, _, _ = controller.adapt_step_size(
