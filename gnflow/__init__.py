@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         LossPlateau as LossPlateau,
         Movement as Movement,
         RelativeLoss as RelativeLoss,
+        RunInterrupted as RunInterrupted,
         SimulationError as SimulationError,
         Stationary as Stationary,
         TestLoss as TestLoss,
@@ -66,8 +67,8 @@ _HOMES = {
         "_core": "ConfigError DataError GnflowError ModelError PrecisionError Result ResultCode RunFolderError",
         "geometry": "System damping directions",
         "problems": "Problem",
-        "simulate": "AbstractStopRule GradientNorm LossPlateau Movement RelativeLoss SimulationError Stationary TestLoss "
-        "Trajectory VelocityNorm iterate simulate",
+        "simulate": "AbstractStopRule GradientNorm LossPlateau Movement RelativeLoss RunInterrupted SimulationError "
+        "Stationary TestLoss Trajectory VelocityNorm iterate simulate",
         "sweeps": "load read_sweep sweep",
     }.items()
     for name in names.split()

@@ -18,10 +18,9 @@ from _record import aligned, store  # noqa: E402
 from error_pages import PAGE, insert, markdown_table  # noqa: E402
 
 import gnflow as gn  # noqa: E402
-from gnflow.simulate import _accuracy, _controller, _solution  # noqa: E402
+from gnflow.simulate import _accuracy, _controller, _integrate, _segments, _solution  # noqa: E402
 from gnflow.simulate._accuracy import DEFAULT_RTOL  # noqa: E402
 from gnflow.simulate._arguments import DEFAULT_ATOL  # noqa: E402
-from gnflow.simulate._integrate import integrate  # noqa: E402
 
 _INPUTS = np.random.default_rng(0).standard_normal((12, 3))
 _TARGETS = np.sin(_INPUTS[:, 0]) + _INPUTS[:, 1]
@@ -67,20 +66,20 @@ def run(inputs: np.ndarray, flow: Any, t1: float, scale: float, how: str, times:
     settings: dict[str, Any] = {} if times is None else {"saveat": times}
     if how == "reference":
         settings |= {"rtol": 1e-8, "max_steps": 400000}
-    kept = _accuracy.promised_accuracy, _solution.ResidualController, _solution.integrate
+    kept = _accuracy.promised_accuracy, _solution.ResidualController, _integrate.advance
     if how != "simulate":
         _accuracy.promised_accuracy = lambda rtol: np.inf  # one integration, whatever it is worth
     if how == "unit":
         _solution.ResidualController = PerUnit
-        _solution.integrate = _PER_UNIT
+        _integrate.advance = _PER_UNIT
     try:
         problem = gn.Problem(inputs, _TARGETS)
         return gn.simulate(problem, model, flow, t1=t1, stop=None, throw=False, **{"max_steps": _MAX_STEPS, **settings})
     finally:
-        _accuracy.promised_accuracy, _solution.ResidualController, _solution.integrate = kept
+        _accuracy.promised_accuracy, _solution.ResidualController, _integrate.advance = kept
 
 
-_PER_UNIT = eqx.filter_jit(integrate.__wrapped__)
+_PER_UNIT = eqx.filter_jit(_segments.advance.__wrapped__)
 
 
 def main() -> None:

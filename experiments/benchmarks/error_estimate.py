@@ -17,7 +17,7 @@ from error_pages import PAGE, insert, markdown_table  # noqa: E402
 from paper_problem import paper_problem  # noqa: E402
 
 import gnflow as gn  # noqa: E402
-from gnflow.simulate import _controller, _global_error, _integrate, _solution  # noqa: E402
+from gnflow.simulate import _controller, _global_error, _integrate, _segments  # noqa: E402
 
 MOST = 1.3
 
@@ -27,15 +27,12 @@ class Blind(_global_error.ErrorCarryingSolver):
 
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
         """One step of the inner solver, and no error."""
-        state, error, loss = solver_state
-        y1, local, dense_info, state, result = self.inner.step(terms, t0, t1, y0, args, state, made_jump)
-        return (
-            y1,
-            _global_error.StepErrors(local, jax.tree.map(jnp.zeros_like, error)),
-            dense_info,
-            (state, error, loss),
-            result,
-        )
+        before = solver_state
+        y1, local, dense_info, state, result = self.inner.step(terms, t0, t1, y0, args, before.inner, made_jump)
+        last = _global_error.LastStep(t0, t1, dense_info)
+        behind = _global_error.CarriedState(state, before.error, before.added, before.loss, last)
+        nothing = jax.tree.map(jnp.zeros_like, before.error)
+        return y1, _global_error.StepErrors(local, nothing), dense_info, behind, result
 
 
 def nothing_known(controller, args, weights, tangent, carried, loss, movement):
@@ -43,18 +40,18 @@ def nothing_known(controller, args, weights, tangent, carried, loss, movement):
     return movement, jnp.zeros(2)
 
 
-def versions_of_integrate():
-    """The compiled integration with the estimate and without."""
-    plain = _integrate.integrate.__wrapped__
+def versions_of_advance():
+    """The compiled segments with the estimate and without."""
+    plain = _segments.advance.__wrapped__
 
     def without(*args):
         with (
-            mock.patch.object(_integrate, "ErrorCarryingSolver", Blind),
+            mock.patch.object(_segments, "ErrorCarryingSolver", Blind),
             mock.patch.object(_controller.ResidualController, "_run_errors", nothing_known),
         ):
             return plain(*args)
 
-    return {"with": _integrate.integrate, "without": eqx.filter_jit(without)}
+    return {"with": _segments.advance, "without": eqx.filter_jit(without)}
 
 
 def problems():
@@ -79,13 +76,13 @@ def problems():
 
 
 def main(repeats: int) -> None:
-    versions = versions_of_integrate()
+    versions = versions_of_advance()
     rows, numbers = [], {}
     for name, (problem, model, flow, arguments) in problems():
         last = {}
 
         def run(version, problem=problem, model=model, flow=flow, arguments=arguments, last=last):
-            _solution.integrate = versions[version]
+            _integrate.advance = versions[version]
             last[version] = gn.simulate(problem, model, flow, throw=False, **arguments)
 
         seconds = interleaved_seconds({v: (lambda v=v: run(v)) for v in versions}, repeats=repeats)

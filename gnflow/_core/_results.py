@@ -16,6 +16,7 @@ class ResultCode(enum.StrEnum):
     MAX_STEPS_REACHED = "max_steps_reached"
     STEP_SIZE_TOO_SMALL = "step_size_too_small"
     INACCURATE = "inaccurate"
+    INTERRUPTED = "interrupted"
     NON_FINITE = "non_finite"
     DIRECTION_FAILED = "direction_failed"
     SOLVER_FAILED = "solver_failed"
@@ -30,6 +31,7 @@ _FAILURES = frozenset(
     {
         ResultCode.HORIZON_REACHED,
         ResultCode.INACCURATE,
+        ResultCode.INTERRUPTED,
         ResultCode.MAX_STEPS_REACHED,
         ResultCode.STEP_SIZE_TOO_SMALL,
         ResultCode.NON_FINITE,

@@ -8,7 +8,7 @@ from pathlib import Path
 from .._core import GnflowError
 from ..config import RunSpec, Specification, parse_assignment, read_specification
 from ..plots import draw_figures
-from ..simulate import Trajectory
+from ..simulate import RunInterrupted, Trajectory
 from ._folder import RunFolder
 from ._table import Row, format_table
 
@@ -50,6 +50,10 @@ def _carry_out_one(spec: RunSpec, folder: RunFolder, quiet: bool) -> Row:
     try:
         data_digest = spec.data_digest  # of the files as they are read, whatever becomes of them during the run
         trajectory: Trajectory = spec.run(progress=not quiet)
+    except RunInterrupted as stop:
+        kept = folder.keep_interrupted(spec, stop.trajectory)
+        print(f"gnflow: {spec.label}: {stop.trajectory.result}; in {kept}", file=sys.stderr)
+        raise
     except GnflowError as error:
         print(f"gnflow: {spec.label}: {error}", file=sys.stderr)
         return Row.of_error(spec, error)

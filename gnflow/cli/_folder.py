@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -85,6 +86,14 @@ class RunFolder:
             if data_digest:
                 (draft / _DATA).write_text(data_digest + "\n", encoding="utf-8")
             draft.rename(place)
+
+    def keep_interrupted(self, spec: RunSpec, trajectory: Trajectory) -> Path:
+        """Keep what a run came to that was interrupted, beside the finished ones; the folder of it."""
+        place = self.path / "interrupted" / spec.label
+        shutil.rmtree(place, ignore_errors=True)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        trajectory.save(place)
+        return place
 
     def load_run(self, spec: RunSpec) -> Trajectory:
         """A finished run."""

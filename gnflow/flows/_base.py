@@ -40,6 +40,11 @@ class AbstractFlow(eqx.Module):
         (docs/theory.md, exact fact 5 and Descent on kinks). False, which is always safe, for a flow that does not say."""
         return False
 
+    def has_jumps(self, system: System) -> bool:
+        """Whether the velocity may jump along a run where the model has no kink: then no error is carried along, and solutions
+        are compared. False for a flow that does not say: say so where a velocity of yours jumps, in time or in the weights."""
+        return False
+
     @abc.abstractmethod
     def velocity_and_diagnostics(
         self, time: Float[Array, ""] | float, weights: PyTree, system: System

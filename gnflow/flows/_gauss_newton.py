@@ -58,6 +58,10 @@ class GaussNewtonFlow(AbstractLinearisedFlow):
         descends = self.solver.never_ascends(sees_gradient) and (sees_gradient or self.damping.is_positive)
         return descends and system.has_kinks is False
 
+    def has_jumps(self, system: System) -> bool:
+        """Where the metric or the damping may jump."""
+        return self.damping.has_jumps or self.metric.has_jumps(system.loss)
+
     def is_differentiable(self, system: System) -> bool:
         """For models without kinks, with a positive damping rule and a solver of which JAX finds the derivative. Without
         damping the velocity jumps where a mode comes below the rank cut-off."""

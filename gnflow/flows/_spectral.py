@@ -58,6 +58,10 @@ class SpectralFlow(AbstractLinearisedFlow):
         """For models without kinks: dL/dt = -g^T A psi(A) g."""
         return system.has_kinks is False
 
+    def has_jumps(self, system: System) -> bool:
+        """Where the damping may jump."""
+        return self.damping.has_jumps
+
     def is_differentiable(self, system: System) -> bool:
         """For models without kinks, as long as the rank stays."""
         return system.has_kinks is False

@@ -30,6 +30,10 @@ class AbstractOutputMetric(eqx.Module):
         """
         return False
 
+    def has_jumps(self, loss: AbstractLoss) -> bool:
+        """Whether H may jump along a run. True, which is always safe, for a metric that does not say."""
+        return True
+
 
 class IdentityMetric(AbstractOutputMetric):
     """H = I, the choice of [A]'s experiments: with the squared loss the flow's rate is 1/N."""
@@ -43,6 +47,10 @@ class IdentityMetric(AbstractOutputMetric):
     def sees_gradient(self, loss: AbstractLoss) -> bool:
         """True."""
         return True
+
+    def has_jumps(self, loss: AbstractLoss) -> bool:
+        """False."""
+        return False
 
 
 class HessianMetric(AbstractOutputMetric):
@@ -62,6 +70,10 @@ class HessianMetric(AbstractOutputMetric):
         """The loss knows: not so for Huber's."""
         return loss.gradient_in_hessian_image
 
+    def has_jumps(self, loss: AbstractLoss) -> bool:
+        """Unless the loss is smooth: Huber's Hessian jumps where |f - y| = delta."""
+        return not loss.is_smooth
+
 
 class FisherMetric(AbstractOutputMetric):
     """H = the Fisher information of the output distribution: natural gradient (Amari 1998)."""
@@ -80,6 +92,10 @@ class FisherMetric(AbstractOutputMetric):
         """True: a direction v outside the image has v^T E[grad l grad l^T] v = 0, so that v^T grad l = 0 for (almost) every
         target that the output distribution can draw, and with it for their mixtures."""
         return True
+
+    def has_jumps(self, loss: AbstractLoss) -> bool:
+        """Where it is a Hessian that may; an expectation over the targets is smooth."""
+        return self.is_hessian(loss) and not loss.is_smooth
 
 
 output_metrics: dict[str, AbstractOutputMetric] = {

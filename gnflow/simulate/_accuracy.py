@@ -25,7 +25,7 @@ DEFAULT_RTOL = 1e-3  # of one step: with it the error of most runs is a few thou
 _DEFAULT = 0.1
 _LEAST, _MOST = 10.0, 200.0
 # An estimate is off by a factor itself: it is believed up to the first share of the promise, and to the second where it is no
-# upper one.
+# upper one, or where the velocity may jump: two solutions may pass a kink on the same wrong side.
 _BELIEVED, _BELIEVED_LESS = 0.5, 0.2
 
 # Of automatic tightening: mildly at first, for runs that are nearly as accurate as promised.
@@ -34,6 +34,8 @@ _STRONG_BELOW = 5e-4
 _TIGHTEST_RTOL = 1e-11
 _MOST_SOLUTIONS, _MOST_COSTLY_SOLUTIONS = 4, 2
 _USUAL_SOLUTIONS = 2  # beyond which a run that is right says what made it slow
+
+_MOST_FALL = 100.0  # in factors of e, of a residual: more is more than any promise
 
 # Of steps that something else than the error limits: below the default rtol they shorten as those of a method of this order.
 _LIMITED_ORDER = 4
@@ -69,8 +71,8 @@ class Errors(NamedTuple):
 
     @property
     def worst(self) -> float:
-        """The larger of the two."""
-        return max(self)
+        """The larger of the two; infinite where one is no number."""
+        return math.inf if any(math.isnan(error) for error in self) else max(self)
 
 
 UNKNOWN = Errors(math.inf, math.inf)
@@ -79,7 +81,8 @@ UNKNOWN = Errors(math.inf, math.inf)
 @runtime_checkable
 class Compared(Protocol):
     """What is looked at of a solution (`Solution`): its tolerance, the residual `floor` that atol leaves, saved times,
-    residuals, test outputs, end and errors, whether these are upper estimates, and whether it is too costly for a third."""
+    residuals, test outputs, end and errors, how fast the residual falls there, whether errors are upper estimates, whether the
+    velocity may jump, and whether it is too costly for a third."""
 
     @property
     def rtol(self) -> float: ...
@@ -96,6 +99,10 @@ class Compared(Protocol):
     @property
     def errs_upwards(self) -> bool: ...
     @property
+    def may_jump(self) -> bool: ...
+    @property
+    def last_rate(self) -> float: ...
+    @property
     def is_costly(self) -> bool: ...
     @property
     def errors(self) -> Errors: ...
@@ -110,18 +117,23 @@ _Solution = TypeVar("_Solution", bound=Compared)
 @dataclasses.dataclass(frozen=True)
 class Judged(Generic[_Solution]):
     """A solution and how wrong it is: `errors`, and in words where they are `known_from`; `promised`: what they should not be
-    above; `count`: how many solutions it took."""
+    above; `count`: how many solutions it took;
+    `interrupted`: whether the user ended the one that was to tell the error of this one."""
 
     solution: _Solution
     errors: Errors
     known_from: str
     promised: float
     count: int
+    interrupted: bool = False
 
     @property
     def result(self) -> Result:
         """The solution's, or that it is inaccurate."""
         found = self.solution.result
+        if self.interrupted:
+            message = f"{found.message}; but the run was interrupted before its error was known"
+            return dataclasses.replace(found, code=ResultCode.INTERRUPTED, message=message)
         right = self.errors.worst <= _believed(self.solution, self.known_from, self.promised)
         if found.failed or (right and self.count <= _USUAL_SOLUTIONS):
             return found
@@ -173,6 +185,8 @@ def accurate_solution(
     ):
         reference = solve(tighter(reference.rtol), reference)
         count += 1
+        if reference.result.code == ResultCode.INTERRUPTED:
+            return Judged(solution, errors, known_from, promised, count, interrupted=True)
         if not reference.result.failed and _is_the_same(solution, reference, minimum):
             # Steps that something else limits, such as a stop rule with a history, and nothing was compared.
             if automatic:
@@ -198,11 +212,16 @@ def only_solution(
 
 def _believed(solution: Compared, known_from: str, promised: float) -> float:
     """The error up to which a solution counts as accurate."""
-    return promised * (_BELIEVED if known_from != CARRIED or solution.errs_upwards else _BELIEVED_LESS)
+    sure = not solution.may_jump and (known_from != CARRIED or solution.errs_upwards)
+    return promised * (_BELIEVED if sure else _BELIEVED_LESS)
 
 
 def _is_the_same(first: Compared, second: Compared, minimum: float) -> bool:
-    """Whether two solutions agree to the last bit."""
+    """Whether two solutions agree to the last bit, of a run in which something moves."""
+    moves = first.test_outputs is not None and np.any(first.test_outputs != first.test_outputs[0])
+    residuals = first.residuals(minimum)
+    if not moves and np.all(residuals == residuals[0]):
+        return False
     pairs = (
         (first.times, second.times),
         (first.residuals(minimum), second.residuals(minimum)),
@@ -215,23 +234,30 @@ def _difference(first: Compared, second: Compared, minimum: float) -> Errors:
     """The largest relative differences of two solutions over the times that both saved, the start left out; the floor of the
     first is added to what they are relative to, as in the errors carried along: what is small beside it is rounding.
 
-    Where they have no such time and both met a stop rule, the difference of the logarithms of the times at which they did, and
-    that of the test outputs there. Infinite where there is nothing to compare, or where the second failed.
+    Where both met a stop rule, what the difference of the times at which they did makes of the residual there counts, too, and
+    that of the test outputs. Infinite where there is nothing to compare, or where the second failed.
     """
     if second.result.failed:
         return UNKNOWN
     common, here, there = np.intersect1d(first.times, second.times, return_indices=True)
     later = common > 0
+    met = all(solution.result.code == ResultCode.STOP_RULE_MET for solution in (first, second))
+    at_ends = Errors(0.0)
+    if met:
+        times = abs(math.log(second.end / first.end)) if not np.any(later) else 0.0
+        falls = abs(second.end - first.end) * max(first.last_rate, second.last_rate)
+        at_ends = Errors(
+            max(times, float(np.expm1(min(falls, _MOST_FALL)))), _test_difference(first, second, [-1], [-1])
+        )
     if not np.any(later):
-        met = all(solution.result.code == ResultCode.STOP_RULE_MET for solution in (first, second))
-        times = abs(math.log(second.end / first.end))
-        return Errors(times, _test_difference(first, second, [-1], [-1])) if met else UNKNOWN
+        return at_ends if met else UNKNOWN
     here, there = here[later], there[later]
     one, other = first.residuals(minimum)[here], second.residuals(minimum)[there]
     larger, smaller = np.maximum(one, other), np.minimum(one, other)
     with np.errstate(divide="ignore", invalid="ignore"):
         relative = np.where(larger == 0, 0.0, (larger - smaller) / (smaller + first.floor))
-    return Errors(_largest(relative), _test_difference(first, second, here, there))
+    at_saves = Errors(_largest(relative), _test_difference(first, second, here, there))
+    return Errors(*np.maximum(at_saves, at_ends).tolist())
 
 
 def _test_difference(first: Compared, second: Compared, here: Any, there: Any) -> float:

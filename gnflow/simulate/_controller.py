@@ -1,21 +1,21 @@
 """Step-size control that measures errors where they matter: in the outputs, relative to the present residual."""
 
 import abc
+import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from .._core import look_up, tree_rms
 from ..geometry import AbstractTangent, System
 from ._accuracy import Errors
-from ._progress import report
 from ._watch import Watch
 
 # A step that is shorter vanishes beside the time that has passed; at the start, where none has, beside the time scale of the
@@ -24,6 +24,7 @@ _SMALLEST_RELATIVE_STEP, _SMALLEST_FIRST_STEP = 1e-13, 1e-30
 _SMALLEST_ERROR = 1e-12
 _LARGEST_EASING = 4.0
 _AFTER_REJECTION = 0.5
+_STRETCH = 0.1  # of its length, by which a step may be longer so as to end where the integration pauses
 
 
 class Tolerances(eqx.Module):
@@ -153,8 +154,19 @@ class RunMemory(eqx.Module):
         """The worst errors up to a time within the last step, which a stop rule may have ended: linear inside it."""
         length = float(self.end - self.start)
         share = min(max((time - float(self.start)) / length, 0.0), 1.0) if length > 0 else 1.0
-        earlier, worst = np.asarray(self.earlier_errors), np.asarray(self.worst_errors)
-        return Errors(*(float(error) for error in (worst if share == 1 else earlier + share * (worst - earlier))))
+        pairs = zip(np.asarray(self.earlier_errors).tolist(), np.asarray(self.worst_errors).tolist(), strict=True)
+        return Errors(*(a + share * (b - a) if share < 1 and math.isfinite(b) else b for a, b in pairs))
+
+
+class ControllerState(NamedTuple):
+    """What the controller carries from one step to the next: the PID rule's state, `memory`, what the stop rules have come to
+    (`watch`), the number of `steps` and the flow time at which the next step is to end."""
+
+    rule: Any
+    memory: RunMemory
+    watch: Watch
+    steps: Int[Array, ""]
+    next_end: Float[Array, ""]
 
 
 class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
@@ -167,10 +179,12 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
     **Arguments:** `rtol`, `atol`, `weight_atol`, `error_norm`: what an error may come to (`Tolerances`); `max_steps`: steps
     allowed, accepted and rejected; `monotone`: whether the flow never increases the loss, so that an increase is an error,
     too, and no step is accepted behind which r = sqrt(2 (L - L*)) lies by more than rtol r + atol above the lowest so far:
-    rises cannot add up; `min_growth`, `max_growth`: of the step size from one step to the next; `anticipation`: the share (0
-    to 1) of the trend that the next step takes up. Along a flow that converges, the same step becomes easier from one to the
-    next; a rule that looks at the last error alone lags behind (Gustafsson's predictive control, ACM Trans. Math. Softw.
-    1994).
+    rises cannot add up; `pause_at`, `pause_after`: a flow time and a number of steps, at the first of which the integration
+    ends with the result `event_occurred`; `next_end`: where the next step is to end, for one that is resumed;
+    `steps_to_pauses`: whether a step ends at `pause_at`; `min_growth`, `max_growth`: of the step size from one step to the
+    next; `anticipation`: the share (0 to 1) of the trend that the next step takes up. Along a flow that converges, the same
+    step becomes easier from one to the next; a rule that looks at the last error alone lags behind (Gustafsson's predictive
+    control, ACM Trans. Math. Softw. 1994).
     """
 
     rtol: Any
@@ -178,6 +192,10 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
     weight_atol: Any
     error_norm: AbstractErrorNorm
     max_steps: Any = math.inf
+    pause_at: Any = math.inf
+    pause_after: Any = math.inf
+    next_end: Any = math.nan
+    steps_to_pauses: Any = False
     monotone: bool = eqx.field(static=True, default=False)
     min_growth: float = eqx.field(static=True, default=0.2)
     max_growth: float = eqx.field(static=True, default=10.0)
@@ -188,6 +206,19 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
     def tolerated(self) -> Tolerances:
         """What an error may come to."""
         return Tolerances(self.rtol, self.atol, self.weight_atol)
+
+    def pausing(self, time: float, step: int) -> "ResidualController":
+        """With a pause, for which the integration ends with `event_occurred`, at the first of both."""
+        return dataclasses.replace(self, pause_at=jnp.asarray(time), pause_after=jnp.asarray(float(step)))
+
+    def resumed(self, next_end: Float[Array, ""]) -> "ResidualController":
+        """For an integration that goes on with a step that ends at `next_end`."""
+        return dataclasses.replace(self, next_end=self._not_past_pause(next_end, 0.0))
+
+    def _not_past_pause(self, end: Float[Array, ""], length: Any) -> Float[Array, ""]:
+        """The `end` of a step, or the next pause where steps end at pauses, which lies before it or soon behind it."""
+        reaches = self.steps_to_pauses & (end + _STRETCH * length >= self.pause_at)
+        return jnp.where(reaches, self.pause_at, end)
 
     def _inner(self) -> diffrax.PIDController:
         return diffrax.PIDController(
@@ -206,10 +237,11 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
 
     def init(
         self, terms: Any, t0: Any, t1: Any, y0: Any, dt0: Any, args: Any, func: Any, error_order: Any
-    ) -> tuple[Any, Any]:
-        """The first step ends at t0 + dt0. The state: the PID rule's, a `RunMemory`, what the stop rules with a history have
-        come to, and the number of steps."""
-        end, state = self._inner().init(terms, t0, t1, jnp.zeros(()), dt0, args, func, error_order)
+    ) -> tuple[Any, ControllerState]:
+        """The first step ends at t0 + dt0, or where the integration that is resumed would have gone on."""
+        first = self.next_end - t0 if dt0 is None else dt0
+        end, state = self._inner().init(terms, t0, t1, jnp.zeros(()), first, args, func, error_order)
+        end = self.next_end if dt0 is None else end
         loss, nothing = args.system.train_loss(y0[0]), jnp.zeros(())
         memory = RunMemory(
             loss=loss,
@@ -221,7 +253,8 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
             start=nothing,
             end=nothing,
         )
-        return end, (state, memory, Watch.begin(args), jnp.zeros((), dtype=int))
+        first = ControllerState(state, memory, Watch.begin(args), jnp.zeros((), dtype=int), jnp.asarray(end))
+        return end, jax.tree.map(jnp.asarray, first)
 
     def adapt_step_size(
         self,
@@ -236,7 +269,7 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
     ) -> tuple[Any, Any, Any, Any, Any, Any]:
         """Judge the step by the scaled error and let the PID rule choose the next."""
         (weights, _), (candidate, _), (error, _) = y0, y1_candidate, y_error.local
-        system, (inner_state, memory, watch, steps) = args.system, controller_state
+        system, (inner_state, memory, watch, steps, _) = args.system, controller_state
         tangent = system.tangent(candidate)
         after = system.loss.value(tangent.outputs, system.problem.y_train)
         change = Change(weights, candidate, error, tangent, memory.loss, after)
@@ -248,8 +281,6 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
             scaled = jnp.maximum(scaled, rise)
         # An infinite estimate (the solver's sign of a failed step) times a zero is nan, which would be taken for small.
         scaled = jnp.where(jnp.isfinite(scaled), scaled, jnp.inf)
-        if args.progress is not None:
-            jax.debug.callback(report, args.progress, t1, after, scaled < 1)
         nothing = jnp.zeros(())
         keep, next_start, next_end, jump, state, result = self._inner().adapt_step_size(
             t0, t1, nothing, nothing, None, scaled, error_order, inner_state
@@ -281,11 +312,17 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
         spent = (steps + 1 >= self.max_steps) & (next_start < args.horizon)
         result = diffrax.RESULTS.where(spent, diffrax.RESULTS.max_steps_reached, result)
         watch = watch.after(args, t1, y1_candidate, tangent, keep)
-        result = diffrax.RESULTS.where(watch.over, diffrax.RESULTS.event_occurred, result)
+        pauses = (next_start >= self.pause_at) | (steps + 1 >= self.pause_after)
+        pauses = pauses & (result == diffrax.RESULTS.successful)
+        result = diffrax.RESULTS.where(watch.over | pauses, diffrax.RESULTS.event_occurred, result)
         next_end = Watch.limited(
             args, jnp.asarray(next_start), jnp.asarray(next_end), jnp.asarray(self.tolerated.relative)
         )
-        return keep, next_start, next_end, jump, (state, memory, watch, steps + 1), result
+        # Behind a pause the next one is known when the integration is resumed.
+        limited = self._not_past_pause(next_end, next_end - next_start)
+        next_end = jnp.where(next_start < self.pause_at, limited, next_end)
+        state = ControllerState(state, memory, watch, steps + 1, next_end)
+        return keep, next_start, next_end, jump, state, result
 
     def _run_errors(
         self,

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, PyTree
 
 from ..geometry import System
-from ._integrate import Start, start_run
 from ._measure import Evaluation, Measurement
 from ._outcome import stack_solves, step_failure
+from ._start import Start, start_run
 from ._steps import AbstractCourse, AbstractStep, Reached
 from .stop import AbstractStopRule, look
 

@@ -17,6 +17,9 @@ from ._controller import residual_of
 # A displacement smaller than this beside the weights is scaled up before the flow is looked at there: of the difference of two
 # velocities enough digits should be left.
 _LEAST_DISPLACEMENT = 1e-6
+# How many times what the steps have added, relative to the weights, an error may have grown to before nothing is believed of
+# it: on the way from a saddle of small weights one of first order says little of what becomes of it.
+_MOST_AMPLIFIED = 10.0
 # By how many factors of e an error may grow in a step of an explicit solver before nothing is believed of it.
 _MOST_GROWTH = 1.0
 
@@ -27,6 +30,32 @@ class StepErrors(eqx.Module):
 
     local: PyTree
     carried: PyTree
+
+
+class LastStep(eqx.Module):
+    """The last accepted step. **Attributes:** `start`, `end`: flow times; `inside`: what the solver's interpolation takes."""
+
+    start: Float[Array, ""]
+    end: Float[Array, ""]
+    inside: dict[str, Any]
+
+    def at(self, time: Float[Array, ""], solver: diffrax.AbstractAdaptiveSolver) -> PyTree:
+        """The state at a `time` within it, a step of `solver`."""
+        return solver.interpolation_cls(t0=self.start, t1=self.end, **self.inside).evaluate(time)
+
+
+class CarriedState(eqx.Module):
+    """What an `ErrorCarryingSolver` carries from one accepted step to the next.
+
+    **Attributes:** `inner`: the inner solver's state; `error`: of the weights, like them; `added`: the sum of what the steps
+    have added to it, each relative to the weights then; `loss`: L; `last`: the step.
+    """
+
+    inner: PyTree
+    error: PyTree
+    added: Float[Array, ""]
+    loss: Float[Array, ""]
+    last: LastStep
 
 
 class ErrorCarryingSolver(diffrax.AbstractAdaptiveSolver):
@@ -60,9 +89,13 @@ class ErrorCarryingSolver(diffrax.AbstractAdaptiveSolver):
         """The inner solver's."""
         return self.inner.error_order(terms)
 
-    def init(self, terms: Any, t0: Any, t1: Any, y0: PyTree, args: Any) -> Any:
-        """The inner solver's state, no error, and the loss."""
-        return self.inner.init(terms, t0, t1, y0, args), jax.tree.map(jnp.zeros_like, y0[0]), _loss(args.system, y0[0])
+    def init(self, terms: Any, t0: Any, t1: Any, y0: PyTree, args: Any) -> CarriedState:
+        """The inner solver's state, no error, the loss, and a step of no length and no meaning."""
+        inner = self.inner.init(terms, t0, t1, y0, args)
+        shapes = eqx.filter_eval_shape(self.inner.step, terms, t0, t1, y0, args, inner, False)[2]
+        inside = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+        error = jax.tree.map(jnp.zeros_like, y0[0])
+        return CarriedState(inner, error, jnp.zeros(()), _loss(args.system, y0[0]), LastStep(t0, t0, inside))
 
     def func(self, terms: Any, t0: Any, y0: PyTree, args: Any) -> PyTree:
         """The vector field."""
@@ -70,9 +103,10 @@ class ErrorCarryingSolver(diffrax.AbstractAdaptiveSolver):
 
     def step(
         self, terms: Any, t0: Any, t1: Any, y0: PyTree, args: Any, solver_state: Any, made_jump: Any
-    ) -> tuple[PyTree, StepErrors, dict[str, Any], Any, diffrax.RESULTS]:
+    ) -> tuple[PyTree, StepErrors, dict[str, Any], CarriedState, diffrax.RESULTS]:
         """One step of `inner`, and the error behind it."""
-        state, error, loss = solver_state
+        before: CarriedState = solver_state
+        state, error, loss = before.inner, before.error, before.loss
         length = t1 - t0
         system: System = args.system
         if isinstance(self.inner, AbstractErrorCarryingSolver):
@@ -85,10 +119,13 @@ class ErrorCarryingSolver(diffrax.AbstractAdaptiveSolver):
             velocity = _last_velocity(self.inner, dense_info, length)
             moved = _carry_explicitly(args, t1, y1[0], velocity, length, error, local[0])
         carried = tree_add_scaled(moved, 1.0, local[0])
-        # What is no number says that the step failed; the local error says so, too.
-        finite = jnp.isfinite(tree_norm(carried))
+        # What is no number says that the step failed; the local error says so, too. What has grown too much is not known.
+        size, known = tree_norm(carried), tree_norm(y1[0])
+        added = before.added + tree_norm(local[0]) / jnp.where(known > 0, known, 1.0)
+        finite = jnp.isfinite(size) & (size <= _MOST_AMPLIFIED * added * known)
         carried = jax.tree.map(lambda leaf: jnp.where(finite, leaf, jnp.inf), carried)
-        return y1, StepErrors(local, carried), dense_info, (state, carried, _loss(system, y1[0])), result
+        behind = CarriedState(state, carried, added, _loss(system, y1[0]), LastStep(t0, t1, dense_info))
+        return y1, StepErrors(local, carried), dense_info, behind, result
 
 
 def _loss(system: System, weights: PyTree) -> Float[Array, ""]:

@@ -1,212 +1,225 @@
-"""The one call of `diffrax.diffeqsolve`, compiled once for each set of shapes and parts."""
+"""An integration as a loop over compiled segments: what is saved, where it ends, and what is shown meanwhile."""
 
-from typing import Any
+import dataclasses
+import math
+import time
 
 import diffrax
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optimistix as optx
-from jaxtyping import Array, Float, PyTree
+import numpy as np
+import scipy.optimize
+from jaxtyping import Array, PyTree
 
-from ..flows import AbstractFlow, AbstractLinearisedFlow
-from ..geometry import Decomposition, Snapshot, System
-from ..solvers import LinearisedTerm
-from ._controller import ResidualController
-from ._global_error import ErrorCarryingSolver
-from ._measure import Evaluation, Measurement, Values
-from ._probe import PROBED, Probe
-from ._stop_time import StopTimeBisection
-from .stop import AbstractStopRule, loss_time_scale
+from ..solvers import SolverChoice
+from ._controller import ControllerState, ResidualController, RunMemory
+from ._measure import Evaluation
+from ._progress import ProgressBar
+from ._segments import Arguments, Segment, advance, begin, inside, margins_inside
+from ._start import Start, measure
+from ._watch import Watch
+from .stop import AbstractStopRule
 
-# What stands in a Diffrax solver for a tolerance that is the step-size controller's.
-_FROM_CONTROLLER = getattr(diffrax.Kvaerno5().root_finder, "rtol")  # noqa: B009 (not declared for all root finders)
+# What a segment should take: what is shown is no older, and an interrupt is heard after so long.
+_SECONDS = 0.5
+_FIRST_STEPS, _MOST_STEPS, _MOST_GROWTH = 4, 100_000, 4
+_LAST_DIGITS = 4 * float(np.finfo(np.float64).eps)
 
 
-class Start(eqx.Module):
-    """The first state of a run and what is remembered of it.
+@dataclasses.dataclass(frozen=True)
+class Integrated:
+    """What an integration came to.
 
-    **Attributes:** `memories`: of the metrics; `stop_memories`, `margins`: of the stop rules, at the start; `time_scale`:
-    (L - L*)/|dL/dt|, the flow time in which the loss would vanish at its first rate; `evaluation`: the first saved row, and w'.
+    **Attributes:** `times`, `saved`: what was saved strictly inside the run, and with test data `test_outputs` at the probe's
+    inputs; `end`: flow time; `weights`, `last`: there; `result`: Diffrax's; `met`: the stop rule that ended it, or None;
+    `interrupted`: whether the user ended it; `memory`: the controller's; `num_steps`, `num_accepted_steps`.
     """
 
-    memories: tuple[PyTree, ...]
-    stop_memories: tuple[PyTree, ...]
-    margins: tuple[Array, ...]
-    time_scale: Float[Array, ""]
-    integrals: dict[str, Array]
-    evaluation: Evaluation
+    times: list[float]
+    saved: list[Evaluation]
+    test_outputs: list[np.ndarray]
+    end: float
+    weights: PyTree
+    last: Evaluation
+    result: diffrax.RESULTS
+    met: AbstractStopRule | None
+    interrupted: bool
+    memory: RunMemory
+    num_steps: int
+    num_accepted_steps: int
 
 
-class Arguments(eqx.Module):
-    """What the compiled integration needs beside the state."""
-
-    system: System
-    measurement: Measurement
-    memories: tuple[PyTree, ...]
-    rules: tuple[AbstractStopRule, ...]
-    stop_memories: tuple[PyTree, ...]
-    time_scale: Float[Array, ""]
-    horizon: Float[Array, ""]
-    progress: Array | None
-    probe: Probe | None
-
-
-def start_run(weights: PyTree, system: System, measurement: Measurement, rules: tuple[AbstractStopRule, ...]) -> Start:
-    """Evaluate everything at t = 0."""
-    memories, stop_memories, integrals = remember(weights, system, measurement, rules)
-    # The program that measures the end: metrics may take as long to compile as the integration.
-    evaluation = measure(jnp.zeros(()), weights, integrals, system, measurement, memories)
-    margins, time_scale = _first_scales(weights, evaluation, system, measurement.flow, rules, stop_memories)
-    return Start(memories, stop_memories, margins, time_scale, integrals, evaluation)
-
-
-@eqx.filter_jit
-def remember(
-    weights: PyTree, system: System, measurement: Measurement, rules: tuple[AbstractStopRule, ...]
-) -> tuple[tuple[PyTree, ...], tuple[PyTree, ...], dict[str, Array]]:
-    """What metrics and stop rules remember of the start, and the integrals' zeros."""
-    snapshot = measurement.snapshot(jnp.zeros(()), weights, system, {})
-    stop_memories = tuple(rule.prepare(snapshot) for rule in rules)
-    return measurement.prepare(weights, system), stop_memories, measurement.initial_integrals(system)
-
-
-@eqx.filter_jit
-def _first_scales(
-    weights: PyTree,
-    evaluation: Evaluation,
-    system: System,
-    flow: AbstractFlow,
-    rules: tuple[AbstractStopRule, ...],
-    stop_memories: tuple[PyTree, ...],
-) -> tuple[tuple[Array, ...], Float[Array, ""]]:
-    """The margins of the stop rules at the start, and the time scale of the loss."""
-    known = evaluation.velocity, evaluation.diagnostics
-    rests = flow.dynamics.rests_with_gradient
-    snapshot = Snapshot(jnp.zeros(()), weights, system, lambda: known, rests_with_gradient=rests)
-    margins = tuple(rule.margin(snapshot, memory) for rule, memory in zip(rules, stop_memories, strict=True))
-    return margins, loss_time_scale(snapshot)
-
-
-@eqx.filter_jit
-def measure(
-    time: Float[Array, ""],
-    weights: PyTree,
-    integrals: dict[str, Array],
-    system: System,
-    measurement: Measurement,
-    memories: tuple[PyTree, ...],
-) -> Evaluation:
-    """All variables and w' at one state."""
-    return measurement.evaluate(time, weights, integrals, system, memories)
-
-
-@eqx.filter_jit
 def integrate(
     weights: PyTree,
-    integrals: dict[str, Array],
+    start: Start,
     args: Arguments,
-    solver: diffrax.AbstractAdaptiveSolver,
-    needs_linearisation: bool,
+    chosen: SolverChoice,
     controller: ResidualController,
-    save_times: Float[Array, " saves"],
-    t1: Float[Array, ""],
-    dt0: Float[Array, ""],
-) -> diffrax.Solution:
-    """Integrate from t = 0; rows of values at `save_times`, the state's leaves and the bisected rules' margins at the end.
+    save_times: np.ndarray,
+    first_step: float,
+    bar: ProgressBar | None,
+) -> Integrated:
+    """Integrate from t = 0 at `weights` to `args.horizon`, a stop rule, a failure or the user's interrupt.
 
-    The controller's state at the end holds the margins of the others.
+    Segments pause after a number of steps and where a time to save at has been passed, and go on with the step that the
+    controller had chosen: what comes out does not depend on how long they are.
+
+    **Arguments:** `start`, `args`: of the run; `save_times`: ascending; `first_step`: its length, in flow time; `bar`: is told
+    after each segment.
     """
-    bisected = any(rule.bisected for rule in args.rules)
-    subs = [diffrax.SubSaveAt(ts=save_times, fn=_values), diffrax.SubSaveAt(t1=True, fn=_state_and_margins)]
-    # The margin falls along the step (flip), to a root known to 1e-6 in time and in the logarithm of the loss.
-    root_finder = StopTimeBisection(rtol=1e-6, atol=1e-6, flip=True)
-    event = diffrax.Event(_smallest_margin, root_finder, direction=False) if bisected else None
-    return diffrax.diffeqsolve(
-        _linearised_term(args) if needs_linearisation else diffrax.ODETerm(_vector_field),
-        ErrorCarryingSolver(_with_tolerances(solver, controller)),
-        t0=0.0,
-        t1=t1,
-        dt0=dt0,
-        y0=(weights, integrals),
-        args=args,
-        saveat=diffrax.SaveAt(subs=subs, controller_state=True),
-        stepsize_controller=controller,
-        event=event,
-        # Nothing differentiates through a run: plain loops compile faster than those that keep checkpoints.
-        adjoint=diffrax.ForwardMode(),
-        max_steps=None,  # the controller counts
-        throw=False,
-    )
+    loop = _Loop(weights, start, args, chosen, controller, save_times, first_step)
+    interrupted = False
+    try:
+        while loop.goes_on:
+            loop.advance()
+            loop.save()
+            if bar is not None:
+                loop.show(bar)
+    except KeyboardInterrupt:
+        interrupted = True
+    return loop.ended(interrupted)
 
 
-def _with_tolerances(
-    solver: diffrax.AbstractAdaptiveSolver, controller: ResidualController
-) -> diffrax.AbstractAdaptiveSolver:
-    """`solver` with the controller's tolerances for its implicit stages, as Diffrax gives them to one that is not wrapped."""
-    if not isinstance(solver, diffrax.AbstractImplicitSolver):
-        return solver
-    told = {"rtol": controller.tolerated.relative, "atol": controller.tolerated.weights, "norm": optx.rms_norm}
-    names = [name for name in told if getattr(solver.root_finder, name) is _FROM_CONTROLLER]
-    values = [told[name] for name in names]
-    return eqx.tree_at(lambda s: [getattr(s.root_finder, name) for name in names], solver, values) if names else solver
+@dataclasses.dataclass(frozen=True)
+class _Standing:
+    """Where an integration stands.
+
+    **Attributes:** `state`: of the controller, on the host; the numbers of steps so far; `time`: at the end of the last step;
+    `met`: the stop rule that is met there or before, and `end`: when.
+    """
+
+    segment: Segment
+    state: ControllerState
+    num_steps: int
+    num_accepted_steps: int
+    time: float
+    met: AbstractStopRule | None
+    end: float
 
 
-@eqx.filter_jit
-def linearisation_at(
-    time: Float[Array, ""], weights: PyTree, system: System, flow: AbstractFlow, decomposition: Decomposition
-) -> tuple[Float[Array, " rank"], Float[Array, ""], Float[Array, ""]]:
-    """The rates of the linearised flow, the relative residual of its modes, and the fastest rate that is left out."""
-    assert isinstance(flow.dynamics, AbstractLinearisedFlow)
-    linearisation = flow.dynamics.linearisation(time, system.tangent(weights), system, decomposition)
-    return linearisation.rates, linearisation.relative_residual, linearisation.left_out
+class _Loop:
+    """An integration under way: `standing` where it stands."""
 
+    def __init__(
+        self,
+        weights: PyTree,
+        start: Start,
+        args: Arguments,
+        chosen: SolverChoice,
+        controller: ResidualController,
+        save_times: np.ndarray,
+        first_step: float,
+    ):
+        self._start, self._args, self._controller = start, args, controller
+        self._solver, self._linearised = chosen.solver, chosen.needs_linearisation
+        self._coming = [float(at) for at in save_times if at > 0]
+        self._rows: list[tuple[float, Evaluation, np.ndarray | None]] = []
+        self._horizon = float(args.horizon)
+        self._most_steps = _FIRST_STEPS
+        first = jnp.asarray(float(first_step))
+        segment = begin(weights, start.integrals, args, self._solver, self._linearised, controller, first)
+        self.standing = _Standing(segment, jax.device_get(segment.controller_state), 0, 0, 0.0, None, 0.0)
 
-class _Integrands(eqx.Module):
-    """The rates of change of the integral metrics, as a function of w' alone."""
+    @property
+    def goes_on(self) -> bool:
+        """Whether something is left to integrate."""
+        result = self.standing.segment.result
+        pauses = bool((result == diffrax.RESULTS.successful) | (result == diffrax.RESULTS.event_occurred))
+        return pauses and self.standing.met is None and self.standing.time < self._horizon
 
-    measurement: Measurement
-    system: System
+    def advance(self) -> None:
+        """One more segment."""
+        before, began = self.standing, time.perf_counter()
+        coming = self._coming[len(self._rows) :]
+        next_save = coming[0] if coming else math.inf
+        controller = self._controller.pausing(next_save, before.num_steps + self._most_steps)
+        segment = advance(before.segment, self._args, self._solver, self._linearised, controller)
+        known = segment.controller_state, segment.time, segment.num_steps, segment.num_accepted_steps
+        state, now, steps, accepted = jax.device_get(known)
+        met, end = self._met(segment, state.watch, float(now))
+        # In one go, so that an interrupt finds the loop before the segment or behind it.
+        self.standing = _Standing(
+            segment,
+            state,
+            before.num_steps + int(steps),
+            before.num_accepted_steps + int(accepted),
+            float(now),
+            met,
+            end,
+        )
+        seconds = (time.perf_counter() - began) / max(int(steps), 1)
+        self._most_steps = int(np.clip(_SECONDS / seconds, 1, min(_MOST_GROWTH * self._most_steps, _MOST_STEPS)))
 
-    def __call__(self, velocity: PyTree) -> dict[str, Array]:
-        return self.measurement.integrands(velocity, self.system)
+    def save(self) -> None:
+        """What is to be saved inside the run up to where it stands."""
+        last = self._horizon if self.standing.met is None else self.standing.end
+        for at in self._coming[len(self._rows) :]:
+            if at > self.standing.time or at >= last:
+                break
+            weights, integrals = inside(jnp.asarray(at), self.standing.segment.last_step, self._solver)
+            probe = self._args.probe
+            outputs = None if probe is None else np.asarray(probe.outputs(self._args.system, weights))
+            self._rows.append((at, self._measured(at, weights, integrals), outputs))
 
+    def show(self, bar: ProgressBar) -> None:
+        """Tell the bar."""
+        standing = self.standing
+        bar.update(standing.time, float(standing.state.memory.loss), standing.num_steps)
 
-def _linearised_term(args: Arguments) -> LinearisedTerm:
-    return LinearisedTerm(args.measurement.flow.dynamics, args.system, _Integrands(args.measurement, args.system))
+    def ended(self, interrupted: bool) -> Integrated:
+        """The end, and all that was saved before it."""
+        self.save()
+        standing = self.standing
+        segment, end = standing.segment, standing.end
+        rows = [row for row in self._rows if row[0] < end]
+        weights, integrals = segment.weights, segment.integrals
+        if end < standing.time:
+            weights, integrals = inside(jnp.asarray(end), segment.last_step, self._solver)
+        return Integrated(
+            times=[at for at, _, _ in rows],
+            saved=[row for _, row, _ in rows],
+            test_outputs=[outputs for _, _, outputs in rows if outputs is not None],
+            end=end,
+            weights=weights,
+            last=self._measured(end, weights, integrals),
+            # A pause where nothing is left is none.
+            result=diffrax.RESULTS.where(
+                segment.result == diffrax.RESULTS.event_occurred, diffrax.RESULTS.successful, segment.result
+            ),
+            met=standing.met,
+            interrupted=interrupted and self.goes_on,
+            memory=standing.state.memory,
+            num_steps=standing.num_steps,
+            num_accepted_steps=standing.num_accepted_steps,
+        )
 
+    def _measured(self, at: float, weights: PyTree, integrals: dict[str, Array]) -> Evaluation:
+        args = self._args
+        return measure(jnp.asarray(at), weights, integrals, args.system, args.measurement, self._start.memories)
 
-def _vector_field(time: Any, state: Any, args: Arguments) -> tuple[PyTree, dict[str, Array]]:
-    velocity = args.measurement.flow.velocity(time, state[0], args.system)
-    return velocity, args.measurement.integrands(velocity, args.system)
+    def _met(self, segment: Segment, watch: Watch, now: float) -> tuple[AbstractStopRule | None, float]:
+        """The rule that is met first in the last step, and when; None, and its end."""
+        margins = np.asarray([float(margin) for margin in watch.margins])
+        rules = self._args.rules
+        met = [i for i in np.flatnonzero(margins <= 0) if rules[i].bisected]
+        if not met:
+            others = sorted(np.flatnonzero(margins <= 0), key=lambda i: margins[i])
+            return next((rules[i] for i in others if self._is_over(rules[i], segment, now)), None), now
 
+        def inside(at: float) -> np.ndarray:
+            if at == now:
+                return margins
+            return np.asarray(margins_inside(jnp.asarray(at), segment.last_step, self._solver, self._args))
 
-def _values(time: Array, state: tuple[PyTree, dict[str, Array]], args: Arguments) -> Values:
-    def evaluate() -> Values:
-        values = args.measurement.evaluate(time, state[0], state[1], args.system, args.memories).values
-        return values if args.probe is None else {**values, PROBED: args.probe.outputs(args.system, state[0])}
+        before = float(segment.last_step.start)
+        end = before
+        if np.nanmin(inside(before)[met]) > 0:
+            # A margin of outputs that are small differences of large numbers has few digits; the bracket shrinks all the same.
+            digits = {"xtol": _LAST_DIGITS * now, "rtol": _LAST_DIGITS}
+            smallest = lambda at: float(np.nanmin(inside(at)[met]))  # noqa: E731
+            end = float(scipy.optimize.root_scalar(smallest, method="brentq", bracket=(before, now), **digits).root)
+        return rules[met[int(np.nanargmin(inside(end)[met]))]], end
 
-    def nothing() -> Values:
-        return jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), jax.eval_shape(evaluate))
-
-    # The slots past the end of the run all hold the end, which is measured once, afterwards.
-    return jax.lax.cond(time < args.horizon, evaluate, nothing)
-
-
-def _margins(time: Array, state: tuple[PyTree, dict[str, Array]], args: Arguments) -> Float[Array, " rules"]:
-    snapshot = args.measurement.snapshot(jnp.asarray(time), state[0], args.system, state[1])
-    pairs = zip(args.rules, args.stop_memories, strict=True)
-    return jnp.asarray([rule.margin(snapshot, memory) for rule, memory in pairs if rule.bisected])
-
-
-def _smallest_margin(t: Array, y: Any, args: Arguments, **_: Any) -> Array:
-    # One condition for all rules: the bisection of the event's time takes a scalar.
-    return jnp.min(_margins(t, y, args))
-
-
-def _state_and_margins(
-    time: Array, state: tuple[PyTree, dict[str, Array]], args: Arguments
-) -> tuple[list[Array], dict[str, Array], Float[Array, " rules"]]:
-    # The weights as a list of leaves: a tree with an empty tuple in it cannot be saved (Equinox's loops refuse it).
-    weights, integrals = state
-    return jax.tree.leaves(weights), integrals, _margins(time, state, args)
+    def _is_over(self, rule: AbstractStopRule, segment: Segment, now: float) -> bool:
+        args = self._args
+        return rule.is_over(now, segment.weights, args.system, args.measurement.flow, self._horizon)

@@ -21,10 +21,10 @@ from ._full_batch import FullBatch
 from ._measure import Measurement, Values, numbers_as_arrays
 from ._minibatch import Batches, MiniBatch, batch_dataset
 from ._outcome import direction_stats, with_solve_warning
-from ._progress import ProgressBar, progress_bar, report
-from ._simulate import join, rule_met
+from ._progress import progress_bar
+from ._simulate import join, rules_met
 from ._steps import AbstractCourse, AbstractStep, EulerStep, OptimiserStep, Reached
-from ._trajectory import SimulationError, Trajectory, make_dataset, stack_rows
+from ._trajectory import Trajectory, checked, make_dataset, stack_rows
 from .stop import AbstractStopRule, stop_rules
 
 
@@ -151,9 +151,7 @@ def iterate(
             "metrics": tuple(metrics),
         },
     )
-    if throw and trajectory.result.failed:
-        raise SimulationError(trajectory)
-    return trajectory
+    return checked(trajectory, throw)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,26 +186,30 @@ def _take_steps(
     progress: bool,
 ) -> _Record:
     """Steps until something ends the run."""
-    reached = course.start(weights)
-    steps, rows, losses, solves = [0], [reached.values], [reached.losses], [reached.solves]
-    result = _early_end(reached, rules)
-    bar = ProgressBar(float(reached.values["train_loss"]), rules, "step") if progress else None
-    with progress_bar(bar) as number:
-        while result is None and steps[-1] < num_steps:
-            stride = min(save_every, num_steps - steps[-1])
-            reached = course.advance(reached, stride)
-            steps.append(reached.step)
-            rows.append(reached.values)
-            losses.append(reached.losses)
-            solves.append(reached.solves)
-            result = _early_end(reached, rules)
-            if number is not None:
-                report(number, steps[-1], reached.values["train_loss"], accepted=True)
-    if result is None:
-        message = f"{num_steps} steps were taken, training loss {float(reached.values['train_loss']):.3e}"
-        result = Result(ResultCode.NUM_STEPS_REACHED, message, float(num_steps))
-    all_losses, all_solves = (jax.tree.map(_end_to_end, *parts) for parts in (losses, solves))
-    return _Record(steps, rows, all_losses, all_solves, reached, result)
+    states = [course.start(weights)]
+    result = _early_end(states[0], rules)
+    interrupted = False
+    try:
+        with progress_bar(progress, states[0].values["train_loss"], rules, "step") as bar:
+            while result is None and states[-1].step < num_steps:
+                states.append(course.advance(states[-1], min(save_every, num_steps - states[-1].step)))
+                result = _early_end(states[-1], rules)
+                if bar is not None:
+                    bar.update(float(states[-1].step), float(states[-1].values["train_loss"]), states[-1].step)
+    except KeyboardInterrupt:
+        interrupted = True
+    last = states[-1]
+    loss = f"training loss {float(last.values['train_loss']):.3e}"
+    result = _early_end(last, rules)
+    if result is None and last.step < num_steps and interrupted:
+        message = f"the run was interrupted at step {last.step}, {loss}"
+        result = Result(ResultCode.INTERRUPTED, message, float(last.step))
+    elif result is None:
+        result = Result(ResultCode.NUM_STEPS_REACHED, f"{num_steps} steps were taken, {loss}", float(num_steps))
+    losses, solves = (
+        jax.tree.map(_end_to_end, *parts) for parts in zip(*((at.losses, at.solves) for at in states), strict=True)
+    )
+    return _Record([at.step for at in states], [at.values for at in states], losses, solves, last, result)
 
 
 def _end_to_end(*parts: np.ndarray) -> np.ndarray:
@@ -218,7 +220,7 @@ def _early_end(reached: Reached, rules: tuple[AbstractStopRule, ...]) -> Result 
     """Why the run is over, or None."""
     if reached.failure is not None:
         return reached.failure
-    met = rule_met(rules, reached.margins)
+    met = next(iter(rules_met(rules, reached.margins)), None)
     if met is None:
         return None
     at_start = reached.step == 0 and met.code == ResultCode.STOP_RULE_MET

@@ -11,9 +11,9 @@ from jaxtyping import Array, Float, Int, PyTree
 from .._core import Result
 from ..geometry import SolveDiagnostics, System
 from ..metrics import DirectionDiagnostics, Variable
-from ._integrate import remember
 from ._measure import Measurement, Values
 from ._outcome import step_failure
+from ._start import remember
 from ._steps import AbstractCourse, AbstractStep, Reached
 from ._trajectory import make_dataset
 from .stop import AbstractStopRule, look

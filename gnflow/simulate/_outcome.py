@@ -13,12 +13,13 @@ from .._core import Result, ResultCode
 from ..geometry import SolveDiagnostics, System
 from ..solvers import SolverChoice
 from ._advice import advice
+from ._integrate import Integrated
 from ._measure import Evaluation, Measurement, numbers_as_arrays
 from ._standstill import why_still
-from ._watch import Watch
 from .stop import AbstractStopRule
 
 _TRUSTED = 0.05  # an estimated error above which nobody is told to loosen a tolerance
+_LATER = 1e3  # times as late as the end: when a run that stands still there is asked whether it will move
 FIRST_LOSS = "the training loss of the initial model is not finite"
 
 
@@ -48,6 +49,10 @@ class End:
         """The training loss."""
         return float(self.last.values["train_loss"])
 
+    def is_over(self, rule: AbstractStopRule) -> bool:
+        """Whether a rule that is met here says that nothing is to come."""
+        return rule.is_over(self.time, self.weights, self.system, self.measurement.flow, _LATER * self.time)
+
     @property
     def advice(self) -> str:
         """What is unusual about the data, as the end of a sentence; empty where nothing is."""
@@ -56,43 +61,47 @@ class End:
 
 
 def integration_result(
-    solution: diffrax.Solution,
+    found: Integrated,
     chosen: SolverChoice,
     rules: tuple[AbstractStopRule, ...],
     t1: float | None,
     end: End,
 ) -> Result:
     """How an integration by the `chosen` solver ended."""
-    if solution.result == diffrax.RESULTS.event_occurred:
-        met = _rule_met(solution, rules)
+    if found.interrupted:
+        return Result(
+            ResultCode.INTERRUPTED, f"the run was interrupted {end.where}; what it came to so far is kept.", end.time
+        )
+    met = found.met
+    if met is not None:
         if met.code == ResultCode.STATIONARY:
             return _stationary(met, rules, end)
         return Result(met.code, f"{met.describe()} {end.where}", end.time)
-    if solution.result == diffrax.RESULTS.successful and t1 is not None:
+    if found.result == diffrax.RESULTS.successful and t1 is not None:
         return Result(ResultCode.TIME_REACHED, f"t1 = {t1:.6g} was reached {end.where}", end.time)
-    if solution.result == diffrax.RESULTS.dt_min_reached and not _is_finite(end):
+    if found.result == diffrax.RESULTS.dt_min_reached and not _is_finite(end):
         return _broken_down(end)
     still = next((rule for rule in rules if rule.code == ResultCode.STATIONARY), None)
-    if still is not None and float(_margin_from_here(still, end)) <= 0:
+    if still is not None and float(_margin_from_here(still, end)) <= 0 and end.is_over(still):
         return _stationary(still, rules, end)
-    if solution.result == diffrax.RESULTS.successful:
+    if found.result == diffrax.RESULTS.successful:
         return Result(
             ResultCode.HORIZON_REACHED,
             f"the longest flow time was reached, no stop rule met {end.where}: give t1, or ask for what is within reach."
             f"{end.advice}",
             end.time,
         )
-    if solution.result == diffrax.RESULTS.max_steps_reached:
-        steps = int(solution.stats["num_steps"])
+    if found.result == diffrax.RESULTS.max_steps_reached:
+        steps = found.num_steps
         why = _why_so_many_steps(chosen, end)
         return Result(
             ResultCode.MAX_STEPS_REACHED,
             f"max_steps = {steps} steps were used up {end.where}; {why}{end.advice}",
             end.time,
         )
-    if solution.result == diffrax.RESULTS.dt_min_reached:
+    if found.result == diffrax.RESULTS.dt_min_reached:
         return _broken_down(end)
-    why = diffrax.RESULTS[solution.result]
+    why = diffrax.RESULTS[found.result]
     return Result(ResultCode.SOLVER_FAILED, f"the solver gave up {end.where}: {why}", end.time)
 
 
@@ -101,18 +110,6 @@ def met_at_start(rule: AbstractStopRule, rules: tuple[AbstractStopRule, ...], en
     if rule.code == ResultCode.STATIONARY:
         return _stationary(rule, rules, end)
     return Result(ResultCode.STOP_RULE_MET_AT_START, f"{rule.describe()} before any step was taken", 0.0)
-
-
-def _rule_met(solution: diffrax.Solution, rules: tuple[AbstractStopRule, ...]) -> AbstractStopRule:
-    """The rule that ended the integration."""
-    bisected = solution.event_mask is not None and bool(solution.event_mask)
-    if bisected:
-        assert solution.ys is not None
-        margins = solution.ys[1][2][0]
-    else:
-        margins = Watch.found_in(solution.controller_state).margins
-    # A margin of the end is nan where nothing was found out, which is no sign that the rule is met.
-    return [rule for rule in rules if rule.bisected == bisected][int(np.nanargmin(np.asarray(margins)))]
 
 
 def _stationary(rule: AbstractStopRule, rules: tuple[AbstractStopRule, ...], end: End) -> Result:

@@ -2,18 +2,19 @@
 
 import equinox as eqx
 import jax
+import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from .._core import tree_rms
 from ..geometry import System
 
-PROBED = "outputs at the probe's inputs"  # among the values of a save, of which it is no variable
-
 _MOST_INPUTS = 64  # enough for an rms, and cheap beside a step
 
 
 class Probe(eqx.Module):
-    """At most 64 of the test inputs, evenly spaced.
+    """At most 64 of the test inputs: half of them evenly spaced, half those farthest from the training inputs.
+
+    Far is measured by column, in units of the training inputs' standard deviation: outputs there move most.
 
     **Attributes:** `inputs` (n, d); `first_outputs` (n, C): at the start of the run.
     """
@@ -27,7 +28,7 @@ class Probe(eqx.Module):
         x_test = system.problem.x_test
         if x_test is None:
             return None
-        inputs = x_test[:: -(-len(x_test) // _MOST_INPUTS)]
+        inputs = x_test[_chosen(np.asarray(system.problem.x_train), np.asarray(x_test))]
         return cls(inputs, _outputs(system, weights, inputs))
 
     def outputs(self, system: System, weights: PyTree) -> Float[Array, "samples outputs"]:
@@ -38,6 +39,21 @@ class Probe(eqx.Module):
         """How far the outputs have moved, and what a small `displacement` of `weights` does to them, both rms."""
         outputs, pushed = jax.jvp(lambda w: system.outputs(w, self.inputs), (weights,), (displacement,))
         return tree_rms(outputs - self.first_outputs), tree_rms(pushed)
+
+
+def _chosen(train: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """The indices of the test inputs that are looked at, ascending."""
+    count = len(test)
+    if count <= _MOST_INPUTS:
+        return np.arange(count)
+    train, test = (np.reshape(x, (len(x), -1)) for x in (train, test))
+    deviation = train.std(axis=0)
+    apart = np.linalg.norm((test - train.mean(axis=0)) / np.where(deviation > 0, deviation, 1.0), axis=1)
+    half = _MOST_INPUTS // 2
+    farthest = np.argsort(-apart, kind="stable")[:half]
+    rest = np.setdiff1d(np.arange(count), farthest)
+    even = rest[np.linspace(0, len(rest) - 1, half).round().astype(int)]
+    return np.sort(np.concatenate([farthest, even]))
 
 
 @eqx.filter_jit

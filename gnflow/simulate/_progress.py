@@ -1,11 +1,9 @@
 """A progress bar in decades of the training loss."""
 
+import contextlib
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import jax.numpy as jnp
 from tqdm import tqdm
 
 from .stop import AbstractStopRule, RelativeLoss
@@ -22,7 +20,6 @@ class ProgressBar:
         decades = [-math.log10(float(rule.tolerance)) for rule in rules if isinstance(rule, RelativeLoss)]
         self._first_loss = first_loss
         self._unit = unit
-        self._steps = 0
         self._bar = tqdm(
             total=round(min(decades), 2) if decades else None,
             unit="decade",
@@ -32,42 +29,25 @@ class ProgressBar:
             dynamic_ncols=True,
         )
 
-    def update(self, time: float, loss: float) -> None:
-        """Show the state after one more step."""
-        self._steps += 1
+    def update(self, time: float, loss: float, steps: int) -> None:
+        """Show the state after so many steps."""
         if loss > 0 and self._first_loss > 0 and math.isfinite(loss):
             decades = max(0.0, -math.log10(loss / self._first_loss))
             self._bar.n = decades if self._bar.total is None else min(decades, self._bar.total)
         self._bar.set_description_str(f"{loss:.2e}", refresh=False)
-        self._bar.set_postfix_str(f"{self._unit} {time:.3g}, {self._steps} steps", refresh=False)
+        self._bar.set_postfix_str(f"{self._unit} {time:.3g}, {steps} steps", refresh=False)
         self._bar.update(0)  # redraws at most ten times a second
 
-    def close(self) -> None:
-        """Leave the last state on the screen."""
-        self._bar.refresh()
+    def __enter__(self) -> "ProgressBar":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.refresh()  # leave the last state on the screen
         self._bar.close()
 
 
-# Bars of the runs under way. A compiled program is shared by runs, so it names its bar by a number.
-_bars: dict[int, ProgressBar] = {}
-
-
-@contextmanager
-def progress_bar(bar: ProgressBar | None) -> Iterator[Any]:
-    """Registers `bar` for the time of a run; the value is its number as an array, or None for no bar."""
-    if bar is None:
-        yield None
-        return
-    number = max(_bars, default=0) + 1
-    _bars[number] = bar
-    try:
-        yield jnp.asarray(number)
-    finally:
-        _bars.pop(number).close()
-
-
-def report(number: Any, time: Any, loss: Any, accepted: Any) -> None:
-    """Called after each step, by the compiled program too."""
-    bar = _bars.get(int(number))
-    if bar is not None and bool(accepted):
-        bar.update(float(time), float(loss))
+def progress_bar(
+    show: bool, first_loss: Any, rules: tuple[AbstractStopRule, ...], unit: str
+) -> contextlib.AbstractContextManager[ProgressBar | None]:
+    """A bar for the time of a run, or None if there is none to `show`; arguments as of `ProgressBar`."""
+    return ProgressBar(float(first_loss), rules, unit) if show else contextlib.nullcontext()

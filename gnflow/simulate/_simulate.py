@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
@@ -28,13 +27,14 @@ from ._accuracy import (
 )
 from ._arguments import DEFAULT_ATOL, DEFAULT_MAX_STEPS, DEFAULT_STOP, check_simulate
 from ._controller import get_error_norm
-from ._integrate import Arguments, Start, linearisation_at, start_run
 from ._measure import Measurement, numbers_as_arrays
 from ._outcome import FIRST_LOSS, End, direction_stats, met_at_start, stack_solves, with_solve_warning
 from ._probe import Probe
-from ._progress import ProgressBar, progress_bar
+from ._progress import progress_bar
+from ._segments import Arguments
 from ._solution import Integration, linearisation_stats
-from ._trajectory import SimulationError, Trajectory, make_dataset, stack_rows
+from ._start import Start, linearisation_at, start_run
+from ._trajectory import Trajectory, checked, make_dataset, stack_rows
 from .stop import AbstractStopRule, stop_rules, with_stationary
 
 _LEADING_MODE = Decomposition(dense_limit=0, rank=1, power=2)
@@ -89,21 +89,27 @@ def simulate(
     **Returns:** a `Trajectory`; `trajectory.data` has the dimension "time", in flow time (its unit is the flow's:
     docs/time_units.md).
 
-    **Raises:** `SimulationError` (with the run so far) if `throw` and the run failed; `ConfigError`, `ModelError`,
+    **Raises:** `SimulationError` (with the run so far) if `throw` and the run failed; `RunInterrupted`, a `KeyboardInterrupt`
+    with the run so far, where the user interrupts it (heard after half a second or a step); `ConfigError`, `ModelError`,
     `DataError`, `PrecisionError` for bad input, before anything is integrated.
     """
-    return _simulate(accurate_solution, **locals())
+    return _simulate(accurate_solution, False, **locals())
 
 
-def simulate_once(*arguments: Any, **options: Any) -> Trajectory:
-    """`simulate` for those who know the error otherwise: one solution at one tolerance, whatever its estimated error is."""
+def simulate_once(*arguments: Any, steps_to_saves: bool = False, **options: Any) -> Trajectory:
+    """`simulate` for those who know the error otherwise: one solution at one tolerance, whatever its estimated error is.
+
+    **Arguments:** those of `simulate`; `steps_to_saves`: whether steps end at the times to save at, so that what is saved is
+    as accurate as steps are, and nothing is interpolated.
+    """
     bound = inspect.signature(simulate).bind(*arguments, **options)
     bound.apply_defaults()
-    return _simulate(only_solution, **bound.arguments)
+    return _simulate(only_solution, steps_to_saves, **bound.arguments)
 
 
 def _simulate(
     judge: Callable[..., Judged],
+    steps_to_saves: bool,
     *,
     problem: Problem,
     model: Any,
@@ -120,7 +126,7 @@ def _simulate(
     progress: bool,
     throw: bool,
 ) -> Trajectory:
-    """`simulate`, with solutions judged by `judge`."""
+    """`simulate`, with solutions judged by `judge`; `steps_to_saves` as of `simulate_once`."""
     began = time.perf_counter()
     check_simulate(
         t1=t1,
@@ -172,7 +178,8 @@ def _simulate(
         "metrics": tuple(metrics),
         "max_steps": max_steps,
     }
-    already = rule_met(rules, start.margins)
+    met = rules_met(rules, start.margins)
+    already = next((rule for rule in met if rule.is_over(0.0, weights, system, flow, horizon)), None)
     times, rows, last = np.zeros(1), [start.evaluation.values], start.evaluation
     final_weights = weights
     stats: dict[str, Any] = {
@@ -193,17 +200,14 @@ def _simulate(
         result = Result(ResultCode.NON_FINITE, FIRST_LOSS, 0.0)
         stats |= _estimates(UNKNOWN, system)
     else:
-        bar = ProgressBar(float(start.evaluation.values["train_loss"]), rules, "flow time") if progress else None
-        with progress_bar(bar) as number:
+        with progress_bar(progress, start.evaluation.values["train_loss"], rules, "flow time") as bar:
             args = Arguments(
                 system,
                 measurement,
-                start.memories,
                 (),
                 start.stop_memories,
                 start.time_scale,
                 jnp.asarray(float(horizon)),
-                number,
                 Probe.of(system, weights),
             )
             integration = Integration(
@@ -218,10 +222,11 @@ def _simulate(
                 error_norm=get_error_norm(error_norm),
                 monotone=dynamics.never_ascends(system),
                 max_steps=max_steps,
+                bar=bar,
+                steps_to_saves=steps_to_saves,
             )
             minimum = float(system.loss.minimum(problem.y_train))
             judged = judge(integration.solve, first_rtol, rtol is None, minimum)
-            jax.effects_barrier()  # the bar has heard of the last step
         solution, result = judged.solution, judged.result
         times, rows, last, final_weights = solution.times, solution.rows, solution.ended.last, solution.ended.weights
         settings |= {"solver": solution.chosen.name, "rtol": solution.rtol}
@@ -254,9 +259,7 @@ def _simulate(
         stats,
         settings,
     )
-    if throw and result.failed:
-        raise SimulationError(trajectory)
-    return trajectory
+    return checked(trajectory, throw)
 
 
 def _estimates(errors: Errors, system: System) -> dict[str, float]:
@@ -290,9 +293,6 @@ def _save_times(saveat: Any, t1: float | None, time_scale: float) -> tuple[np.nd
     return times, max(times[-1], longest) if t1 is None else t1
 
 
-def rule_met(rules: tuple[AbstractStopRule, ...], margins: tuple[Array, ...]) -> AbstractStopRule | None:
-    """The first of the rules whose margin is used up, or None."""
-    for rule, margin in zip(rules, margins, strict=True):
-        if float(margin) <= 0:
-            return rule
-    return None
+def rules_met(rules: tuple[AbstractStopRule, ...], margins: tuple[Array, ...]) -> list[AbstractStopRule]:
+    """The rules whose margin is used up, in their order."""
+    return [rule for rule, margin in zip(rules, margins, strict=True) if float(margin) <= 0]

@@ -1,6 +1,7 @@
 """One integration of a run at one tolerance: what it saved, where it ended and why, and how wrong it may be."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,11 +17,13 @@ from ..flows import AbstractFlow
 from ..geometry import System
 from ..solvers import AbstractErrorCarryingSolver, SolverChoice, stages_per_step
 from ._accuracy import UNKNOWN, Errors
-from ._controller import AbstractErrorNorm, ResidualController, RunMemory, Tolerances
-from ._integrate import Arguments, Start, integrate, linearisation_at, measure
+from ._controller import AbstractErrorNorm, ResidualController, Tolerances
+from ._integrate import Integrated, integrate
 from ._measure import Evaluation, Measurement, Values, numbers_as_arrays
 from ._outcome import End, integration_result
-from ._probe import PROBED
+from ._progress import ProgressBar
+from ._segments import Arguments
+from ._start import Start, last_time_scale, linearisation_at
 from .stop import AbstractStopRule
 
 _FIRST_STEP = 0.03  # of the time scale of the first loss decrease; the error control shortens it where that is too long
@@ -55,6 +58,17 @@ class Solution:
         return not isinstance(solver, AbstractErrorCarryingSolver) or solver.errs_upwards
 
     @property
+    def may_jump(self) -> bool:
+        """Whether the velocity may jump along the run, at a kink of the model or otherwise."""
+        system, flow = self.ended.system, self.ended.measurement.flow.dynamics
+        return bool(system.has_kinks) or flow.has_jumps(system)
+
+    @functools.cached_property
+    def last_rate(self) -> float:
+        """How fast the residual falls at the end: |d log r/dt|, per unit of flow time."""
+        return 0.5 / float(last_time_scale(self.ended.weights, self.ended.last, self.ended.system))
+
+    @property
     def is_costly(self) -> bool:
         """Whether its steps are the last resort of a run: two such solutions are waited for, and no third."""
         return self.chosen.most_steps is not None
@@ -81,7 +95,8 @@ class Integration:
 
     **Attributes:** `weights`: the first; `args`, `start`: as `integrate` and `start_run` have them; `choose`: the solver for a
     tolerance, and that for one where the usual solver ran out of steps; `rules`: stop rules; `t1`: as `simulate` was told;
-    `save_times`; `atol`, `error_norm`, `max_steps`.
+    `save_times`; `atol`, `error_norm`, `monotone`, `max_steps`; `bar`: of progress, or None;
+    `steps_to_saves`: as of `simulate_once`.
     """
 
     weights: PyTree
@@ -95,6 +110,8 @@ class Integration:
     error_norm: AbstractErrorNorm
     monotone: bool
     max_steps: int
+    bar: ProgressBar | None
+    steps_to_saves: bool
 
     @property
     def system(self) -> System:
@@ -133,89 +150,65 @@ class Integration:
             weight_atol=told.weights,
             error_norm=self.error_norm,
             max_steps=max_steps,
+            steps_to_pauses=jnp.asarray(self.steps_to_saves),
             monotone=self.monotone,
             min_growth=chosen.min_growth,
             max_growth=chosen.max_growth,
             anticipation=chosen.anticipation,
         )
+        scale, horizon = float(self.start.time_scale), float(self.args.horizon)
         found = integrate(
             self.weights,
-            self.start.integrals,
+            self.start,
             args,
-            chosen.solver,
-            chosen.needs_linearisation,
+            chosen,
             controller,
-            jnp.asarray(self.save_times),
-            self.args.horizon,
-            jnp.minimum(_FIRST_STEP * self.start.time_scale, self.args.horizon),
+            self.save_times,
+            min(_FIRST_STEP * scale, horizon),
+            self.bar,
         )
-        jax.block_until_ready(found)
-        end, weights, last = self._end(found)
-        times, rows = _saved(found, end)
-        errors = _memory(found).errors_until(end)
         first = self.start.evaluation
-        ended = End(end, weights, last, first, self.system, self.args.measurement, errors.worst)
+        errors = found.memory.errors_until(found.end)
+        ended = End(found.end, found.weights, found.last, first, self.system, self.args.measurement, errors.worst)
+        rows = [first, *found.saved, found.last]
         return Solution(
             rtol=rtol,
             floor=tolerated.floor,
             chosen=chosen,
-            times=np.asarray([0.0, *times, end]),
-            rows=[first.values, *({name: row[name] for name in first.values} for row in rows), last.values],
-            test_outputs=self._test_outputs(rows, weights),
+            times=np.asarray([0.0, *found.times, found.end]),
+            rows=[jax.device_get(row.values) for row in rows],
+            test_outputs=self._test_outputs(found),
             ended=ended,
             result=integration_result(found, chosen, rules, self.t1, ended),
-            errors=UNKNOWN if _jumps(first, last) else errors,
+            errors=UNKNOWN if self.args.measurement.flow.dynamics.has_jumps(self.system) or _jumps(rows) else errors,
             counts=_counts(found, chosen.solver),
         )
 
-    def _test_outputs(self, rows: list[Values], weights: PyTree) -> np.ndarray | None:
-        """At the probe's inputs: at the start, at the saves `rows` and at the end, where the weights are `weights`."""
+    def _test_outputs(self, found: Integrated) -> np.ndarray | None:
+        """At the probe's inputs: at the start, at the saves and at the end."""
         probe = self.args.probe
         if probe is None:
             return None
-        saved = [np.asarray(row[PROBED]) for row in rows]
-        return np.stack([np.asarray(probe.first_outputs), *saved, np.asarray(probe.outputs(self.system, weights))])
-
-    def _end(self, found: diffrax.Solution) -> tuple[float, PyTree, Evaluation]:
-        """Time, weights (a tree like the first) and what is measured at the end."""
-        assert found.ts is not None
-        assert found.ys is not None
-        end = found.ts[1][0]
-        leaves, integrals, _ = jax.tree.map(lambda leaf: leaf[0], found.ys[1])
-        weights = jax.tree.unflatten(jax.tree.structure(self.weights), leaves)
-        measured = measure(end, weights, integrals, self.system, self.args.measurement, self.start.memories)
-        return float(end), weights, measured
+        last = probe.outputs(self.system, found.weights)
+        return np.stack([np.asarray(probe.first_outputs), *found.test_outputs, np.asarray(last)])
 
 
-def _jumps(first: Evaluation, last: Evaluation) -> bool:
+def _jumps(rows: list[Evaluation]) -> bool:
     """Whether the velocity jumped along the run, so that no linearisation carries an error over it."""
-    known = [evaluation.diagnostics for evaluation in (first, last)]
-    kept = [None if solve is None or solve.kept is None else int(solve.kept) for solve in known]
-    return kept[0] != kept[1]
+    solves = [row.diagnostics for row in rows]
+    return len({None if solve is None or solve.kept is None else int(solve.kept) for solve in solves}) > 1
 
 
-def _memory(found: diffrax.Solution) -> RunMemory:
-    assert found.controller_state is not None
-    return found.controller_state[1]
-
-
-def _saved(found: diffrax.Solution, end: float) -> tuple[list[float], list[Values]]:
-    """Times and rows saved strictly inside the run; slots that were not reached hold inf, or repeat the end."""
-    assert found.ts is not None
-    assert found.ys is not None
-    times = np.asarray(found.ts[0])
-    columns = jax.device_get(found.ys[0])
-    inside = np.flatnonzero((times > 0) & (times < end))
-    return [float(times[i]) for i in inside], [{name: column[i] for name, column in columns.items()} for i in inside]
-
-
-def _counts(found: diffrax.Solution, solver: diffrax.AbstractAdaptiveSolver) -> dict[str, int]:
-    names = ("num_steps", "num_accepted_steps", "num_rejected_steps")
-    counts = {name: int(found.stats[name]) for name in names}
+def _counts(found: Integrated, solver: diffrax.AbstractAdaptiveSolver) -> dict[str, int]:
+    counts = {
+        "num_steps": found.num_steps,
+        "num_accepted_steps": found.num_accepted_steps,
+        "num_rejected_steps": found.num_steps - found.num_accepted_steps,
+    }
     stages = stages_per_step(solver)
     if stages is not None:
         # One more a step, for the error of the run.
-        counts["num_velocity_evaluations"] = (stages + 1) * counts["num_steps"] + 1
+        counts["num_velocity_evaluations"] = (stages + 1) * found.num_steps + 1
     return counts
 
 

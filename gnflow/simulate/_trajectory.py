@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from .._core import GnflowError, Result
+from .._core import GnflowError, Result, ResultCode
 from ..flows import AbstractFlow
 from ..metrics import Variable
 from ..problems import Problem
@@ -60,6 +60,30 @@ class SimulationError(GnflowError, RuntimeError):
     def __init__(self, trajectory: Trajectory):
         super().__init__(f"{trajectory.result} (the run so far is in this error's .trajectory; throw=False returns it)")
         self.trajectory = trajectory
+
+
+class RunInterrupted(KeyboardInterrupt):
+    """Ctrl-C, or a notebook's interrupt, during a run, with what it got to in `trajectory` (its code is `interrupted`).
+
+    It ends loops and programs as any `KeyboardInterrupt` does. In a notebook the trajectory is afterwards in
+    `sys.last_value.trajectory`.
+    """
+
+    def __init__(self, trajectory: Trajectory):
+        super().__init__(f"{trajectory.result} (in this exception's .trajectory)")
+        self.trajectory = trajectory
+
+
+def checked(trajectory: Trajectory, throw: bool) -> Trajectory:
+    """The run, if nothing is to be raised for how it ended.
+
+    **Raises:** `RunInterrupted`; `SimulationError` if `throw` and it failed.
+    """
+    if trajectory.result.code == ResultCode.INTERRUPTED:
+        raise RunInterrupted(trajectory)
+    if throw and trajectory.result.failed:
+        raise SimulationError(trajectory)
+    return trajectory
 
 
 def make_dataset(

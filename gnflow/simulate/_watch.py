@@ -1,4 +1,4 @@
-"""Stop rules with a history, which are looked at after accepted steps."""
+"""Stop rules, which are looked at after accepted steps."""
 
 import math
 from typing import Any
@@ -16,7 +16,7 @@ _FIRST_DECADE = 0.1  # of the time scale, before which a decade is as long as th
 
 
 class Watch(eqx.Module):
-    """What the rules that are not bisected have come to, in the order of the run's rules.
+    """What the run's rules have come to, in their order.
 
     **Attributes:** `memories`: theirs; `margins`: at the last accepted step.
     """
@@ -27,8 +27,7 @@ class Watch(eqx.Module):
     @classmethod
     def begin(cls, args: Any) -> "Watch":
         """At the start of an integration, which no rule ended. **Arguments:** `args`: of the integration (`Arguments`)."""
-        watched = [memory for rule, memory in zip(args.rules, args.stop_memories, strict=True) if not rule.bisected]
-        return cls(tuple(watched), tuple(jnp.ones(()) for _ in watched))
+        return cls(args.stop_memories, tuple(jnp.ones(()) for _ in args.rules))
 
     def after(
         self,
@@ -39,13 +38,12 @@ class Watch(eqx.Module):
         accepted: Bool[Array, ""],
     ) -> "Watch":
         """After a step to `state` at `time`, where the training inputs have `tangent`; unchanged by a rejected one."""
-        rules = tuple(rule for rule in args.rules if not rule.bisected)
-        if not rules:
+        if not args.rules:
             return self
 
         def looked() -> Watch:
             snapshot = args.measurement.snapshot(time, state[0], args.system, state[1], tangent)
-            return Watch(*look(rules, snapshot, self.memories))
+            return Watch(*look(args.rules, snapshot, self.memories))
 
         return jax.lax.cond(accepted, looked, lambda: self)
 
@@ -57,12 +55,6 @@ class Watch(eqx.Module):
             return end
         longest = (10 ** (decades * shortening(rtol)) - 1) * jnp.maximum(start, _FIRST_DECADE * args.time_scale)
         return jnp.minimum(end, start + longest)
-
-    @staticmethod
-    def found_in(controller_state: PyTree) -> "Watch":
-        """The one that a controller's state holds."""
-        leaves = jax.tree.leaves(controller_state, is_leaf=lambda node: isinstance(node, Watch))
-        return next(leaf for leaf in leaves if isinstance(leaf, Watch))
 
     @property
     def over(self) -> Bool[Array, ""]:

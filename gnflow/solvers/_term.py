@@ -20,12 +20,15 @@ class LinearisedTerm(diffrax.AbstractTerm):
     integrals), where `integrands(w')` gives the rates of change of the integrals.
 
     **Arguments:** `flow`: an `AbstractLinearisedFlow` (of a wrapped flow its `dynamics`); `system`: from
-    `flow.system(problem, model)`; `integrands`: a function of the velocity that returns a dictionary of scalars, or None.
+    `flow.system(problem, model)`; `integrands`: a function of the velocity that returns a dictionary of scalars, or None;
+    `runs_forwards`: whether that is known, so that no check of it is compiled (one calls back to Python, which keeps a program
+    from being stored).
     """
 
     flow: Any
     system: System
     integrands: Callable[[PyTree], dict[str, Array]] | None = None
+    runs_forwards: bool = eqx.field(static=True, default=False)
 
     def vf(self, t: Any, y: PyTree, args: Any) -> PyTree:
         """w', with the integrals' rates of change where there are integrals."""
@@ -68,6 +71,8 @@ def unwrap(terms: Any) -> LinearisedTerm:
     """
     if isinstance(terms, LinearisedTerm):
         return terms
+    if terms.term.runs_forwards:
+        return terms.term
     return eqx.error_if(
         terms.term, jnp.asarray(terms.direction) < 0, "a linearised flow is integrated forwards only; let t0 < t1."
     )

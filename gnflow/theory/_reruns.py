@@ -71,9 +71,9 @@ def reference(
     """
     rtol = reference_rtol(record) if rtol is None else rtol
     atol = min(recorded_settings(record).arguments["atol"], DEFAULT_ATOL)
-    return _to_the_end(
-        record, f"at rtol {rtol:.2g}", times, metrics, taken, rtol=rtol, atol=atol, error_norm="function"
-    )
+    # Within a step values are interpolated, of which no solver promises anything: the reference's steps end at its saves.
+    settings = {"rtol": rtol, "atol": atol, "error_norm": "function", "steps_to_saves": True}
+    return _to_the_end(record, f"at rtol {rtol:.2g}", times, metrics, taken, **settings)
 
 
 def _recorded_rtol(record: Trajectory) -> float:
@@ -87,7 +87,7 @@ def _to_the_end(
     times: np.ndarray,
     metrics: tuple[AbstractMetric, ...],
     taken: int,
-    **tolerances: Any,
+    **settings: Any,
 ) -> Rerun:
     """A run that ends where the record does and has every save."""
     end = float(times[-1])
@@ -101,7 +101,7 @@ def _to_the_end(
         solver=recorded_settings(record).arguments["solver"],
         metrics=metrics,
         max_steps=min(max(_MORE_STEPS * taken, _FEWEST_STEPS), _MOST_STEPS),
-        **tolerances,
+        **settings,
     )
     again = rerun.trajectory
     if again is not None and (again.result.failed or len(again.data.time) != len(times)):

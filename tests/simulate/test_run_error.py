@@ -191,6 +191,8 @@ class Fake:
     test_off: float = 0.0
     floor: float = 0.0
     errs_upwards: bool = True
+    may_jump: bool = False
+    last_rate: float = 0.0
     is_costly: bool = False
     code: ResultCode = ResultCode.TIME_REACHED
     times: Any = dataclasses.field(default_factory=lambda: np.array([0.0, 1.0, 2.0]))

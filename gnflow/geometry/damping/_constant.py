@@ -16,6 +16,7 @@ class Constant(AbstractDamping):
     """
 
     needs_smallest_eigenvalue: ClassVar[bool] = False
+    has_jumps: ClassVar[bool] = False
 
     value: float
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -19,6 +20,7 @@ class Exponential(AbstractDamping):
     """
 
     needs_smallest_eigenvalue: ClassVar[bool] = False
+    has_jumps: ClassVar[bool] = False
 
     start: float
     rate: float
@@ -38,15 +40,35 @@ class Exponential(AbstractDamping):
 
 
 class Schedule(AbstractDamping):
-    """eps(t) = function(t), any JAX function of flow time with values of at least zero.
+    """eps(t) = function(t), any JAX function of flow time with values of at least zero; it may jump.
 
-    A run whose damping is a function of the user's is saved, but to load it the flow must be passed again.
+    Where it is negative or nan the direction is nan, and a run ends there as a failure. A run whose damping is a function of
+    the user's is saved, but to load it the flow must be passed again.
+
+    **Raises:** `ConfigError` unless JAX can trace `function` from a scalar to a scalar.
     """
 
     needs_smallest_eigenvalue: ClassVar[bool] = False
 
     function: Callable[[Float[Array, ""]], Float[Array, ""]] = eqx.field(static=True)
 
+    def __check_init__(self):
+        expected = "expected a JAX function from a time to a number, such as lambda t: 1 / (1 + t)"
+        if not callable(self.function):
+            raise ConfigError(f"Schedule({self.function!r}); {expected}.")
+        try:
+            value = jax.eval_shape(lambda time: jnp.asarray(self.function(time)), jax.ShapeDtypeStruct((), jnp.float64))
+        except Exception as error:
+            raise ConfigError(
+                f"the function of Schedule cannot be traced by JAX ({type(error).__name__}: {str(error).splitlines()[0]}); "
+                f"{expected}, with jnp.where in place of if."
+            ) from error
+        if value.shape != () or jnp.issubdtype(value.dtype, jnp.complexfloating):
+            raise ConfigError(
+                f"the function of Schedule gives an array of shape {value.shape}, {value.dtype}; {expected}."
+            )
+
     def __call__(self, time: Float[Array, ""], smallest_eigenvalue: Float[Array, ""]) -> Float[Array, ""]:
-        """function(t)."""
-        return jnp.asarray(self.function(time), dtype=jnp.float64)
+        """function(t), nan where that is negative."""
+        value = jnp.asarray(self.function(time), dtype=jnp.float64)
+        return jnp.where(value >= 0, value, jnp.nan)

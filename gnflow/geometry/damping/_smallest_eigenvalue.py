@@ -19,6 +19,7 @@ class SmallestEigenvalue(AbstractDamping):
     """
 
     needs_smallest_eigenvalue: ClassVar[bool] = True
+    has_jumps: ClassVar[bool] = False
 
     factor: float = 1.0
     floor: float = 0.0

@@ -15,9 +15,10 @@ def kept_modes(eigenvalues: Float[Array, " size"], shift: Float[Array, ""]) -> B
 def truncated_power(
     eigenvalues: Float[Array, " size"], shift: Float[Array, ""], power: Float[Array, ""] | float
 ) -> Float[Array, " size"]:
-    """(lam + eps)^(-power) for the modes that are kept, 0 for the others."""
+    """(lam + eps)^(-power) for the modes that are kept, 0 for the others; nan for an eps that is nan."""
     kept = kept_modes(eigenvalues, shift)
-    return jnp.where(kept, _shifted(eigenvalues, shift, kept) ** -power, 0.0)
+    left_out = jnp.where(jnp.isnan(shift), jnp.nan, 0.0)
+    return jnp.where(kept, _shifted(eigenvalues, shift, kept) ** -power, left_out)
 
 
 @jax.custom_jvp

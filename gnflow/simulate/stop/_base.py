@@ -1,14 +1,14 @@
 """The extension point of stop rules."""
 
 import abc
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from ..._core import ConfigError, ResultCode
-from ...geometry import Snapshot
+from ...geometry import Snapshot, System
 
 _TINY = float(jnp.finfo(jnp.float64).tiny)
 
@@ -16,10 +16,10 @@ _TINY = float(jnp.finfo(jnp.float64).tiny)
 class AbstractStopRule(eqx.Module):
     """A rule that ends a run: its margin is positive while the run goes on (docs/stop_rules.md).
 
-    All methods but `describe` and `at_accuracy` are traced by JAX. A rule without a memory that changes is looked at after
-    every step of `simulate`, and the time at which it is met is found to a relative 1e-6 by bisection within the step. A rule
-    with a history sets `bisected` to False: it is looked at after accepted steps alone, and ends the run at the end of one.
-    `iterate` looks at all rules after the steps that it saves.
+    All methods but `describe`, `at_accuracy` and `is_over` are traced by JAX. A rule without a memory that changes is
+    looked at after every step of `simulate`, and the time at which it is met is found to a relative 1e-6 by bisection
+    within the step. A rule with a history sets `bisected` to False: it is looked at after accepted steps alone, and ends
+    the run at the end of one. `iterate` looks at all rules after the steps that it saves.
 
     **Attributes:** `bisected`: whether the margin may be evaluated within a step; `decades_between_looks`: of flow time, at
     most, by which the rule shortens the steps of `simulate` (one exponential step may span many), and below the default
@@ -44,6 +44,12 @@ class AbstractStopRule(eqx.Module):
     def update(self, snapshot: Snapshot, memory: PyTree) -> PyTree:
         """The memory after an accepted step, before the margin is asked for; the same by default. Only if not `bisected`."""
         return memory
+
+    def is_over(self, time: float, weights: PyTree, system: System, flow: Any, horizon: float) -> bool:
+        """Whether `simulate` is to end where the margin is used up: asked once more, outside of compiled programs, at flow time
+        `time` of a run that may go on to `horizon`; where it says no, the rule is looked at again after the next step. True by
+        default."""
+        return True
 
     @abc.abstractmethod
     def describe(self) -> str:

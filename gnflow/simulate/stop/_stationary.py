@@ -1,6 +1,7 @@
 """Standing still."""
 
-from typing import ClassVar
+import copy
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -8,12 +9,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ..._core import ResultCode, tree_dot, tree_norm
-from ...geometry import Snapshot, rank_cutoff
+from ...geometry import Snapshot, System, rank_cutoff
 from ._base import AbstractStopRule, log, require_positive
+from ._escape import DENSE_LIMIT as DENSE_LIMIT, leaves_saddle, moves_later
 from ._time_scale import excess_loss, loss_time_scale
 
 EPSILON = float(jnp.finfo(jnp.float64).eps)
-DENSE_LIMIT = 4096  # outputs, beyond which no Gram matrix is formed
 
 _DEFAULT_RESOLUTION = 1e-3
 _ROUNDING = 16 * EPSILON  # of outputs that are sums of many terms
@@ -54,6 +55,10 @@ class Stationary(AbstractStopRule):
     - or, for a flow that does not rest where J^T g vanishes (`AbstractFlow.rests_with_gradient`), where the velocity is
       rounding: ||w'|| t <= 1e-12 ||w||, with t no less than the time scale (L - L*)/|dL/dt| of the start.
 
+    A saddle is none of these, nor is a pause: the run goes on where along the part of J^T g that these modes do not explain the
+    loss is concave, and the flow would leave within a thousand times the time that has passed; and where the velocity of a flow
+    of the second kind is more than rounding at one of 512 later times.
+
     It is part of every `stop` of `simulate` that is not None, and ends a run with the code `stationary`, which is no failure;
     the message says why, where that can be known. Beyond 4096 outputs, where no Gram matrix is formed, J^T g must be rounding.
     Cost: nothing while the loss falls; otherwise at most every tenth step, unless it is near, one product with J and J^T, and
@@ -92,7 +97,9 @@ class Stationary(AbstractStopRule):
         patient = since >= _PATIENCE
         unmoved = jnp.abs(excess - memory.loss) <= resolution * jnp.abs(excess)
         near = (unmoved | patient) & (memory.wait <= 0)
-        margin = jax.lax.cond(near, lambda: self._margin(snapshot, patient, memory.time_scale), lambda: jnp.ones(()))
+        # A copy: what a snapshot computes within a branch must not be kept for those outside of it.
+        inside = copy.copy(snapshot)
+        margin = jax.lax.cond(near, lambda: self._margin(inside, patient, memory.time_scale), lambda: jnp.ones(()))
         # The farther the share is from what is allowed, the later the next look.
         pause = jnp.ceil(jnp.clip(_STEPS_PER_FOLD * margin, 0, _MOST_STEPS_BETWEEN)).astype(int)
         wait = jnp.where(near, pause, memory.wait - 1)
@@ -101,6 +108,15 @@ class Stationary(AbstractStopRule):
     def margin(self, snapshot: Snapshot, memory: PyTree) -> Float[Array, ""]:
         """What was found at the last look: log of the share over what is allowed."""
         return memory.margin
+
+    def is_over(self, time: float, weights: PyTree, system: System, flow: Any, horizon: float) -> bool:
+        """Unless the run will move again: from a saddle that the modes of J J^T do not show, or at a later time."""
+        now = jnp.asarray(time)
+        if not flow.dynamics.rests_with_gradient:
+            return not bool(moves_later(weights, system, flow, now, jnp.asarray(horizon), _VELOCITY_ROUNDING))
+        if system.problem.y_train.size > DENSE_LIMIT:
+            return True
+        return not bool(leaves_saddle(weights, system, flow, now))
 
     def describe(self) -> str:
         """A clause."""

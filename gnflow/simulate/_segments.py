@@ -1,0 +1,187 @@
+"""The compiled parts of an integration: a segment of steps by Diffrax, and looks into the last step of one."""
+
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optimistix as optx
+from jaxtyping import Array, Float, PyTree
+
+from ..geometry import System
+from ..solvers import LinearisedTerm
+from ._controller import ResidualController
+from ._global_error import ErrorCarryingSolver, LastStep
+from ._measure import Measurement
+from ._probe import Probe
+from .stop import AbstractStopRule
+
+# What stands in a Diffrax solver for a tolerance that is the step-size controller's.
+_FROM_CONTROLLER = getattr(diffrax.Kvaerno5().root_finder, "rtol")  # noqa: B009 (not declared for all root finders)
+
+
+class Arguments(eqx.Module):
+    """What the compiled integration needs beside the state.
+
+    **Attributes:** `time_scale`: of the loss's first decrease; `horizon`: the flow time at which the run ends at the latest;
+    `probe`: None without test data; the others: as in `Start`.
+    """
+
+    system: System
+    measurement: Measurement
+    rules: tuple[AbstractStopRule, ...]
+    stop_memories: tuple[PyTree, ...]
+    time_scale: Float[Array, ""]
+    horizon: Float[Array, ""]
+    probe: Probe | None
+
+
+class Segment(eqx.Module):
+    """Where an integration stands between two segments.
+
+    **Attributes:** `time`; `weights`, `integrals`: the state; `solver_state`, `controller_state`: Diffrax's; `num_steps`,
+    `num_accepted_steps`: of the last segment; `result`: how it ended, `event_occurred` where it goes on, or a rule is met.
+    """
+
+    time: Float[Array, ""]
+    weights: PyTree
+    integrals: dict[str, Array]
+    solver_state: PyTree
+    controller_state: PyTree
+    num_steps: Any
+    num_accepted_steps: Any
+    result: diffrax.RESULTS
+
+    @property
+    def last_step(self) -> LastStep:
+        """The last one that was accepted."""
+        return self.solver_state.last
+
+
+@eqx.filter_jit
+def begin(
+    weights: PyTree,
+    integrals: dict[str, Array],
+    args: Arguments,
+    solver: diffrax.AbstractAdaptiveSolver,
+    needs_linearisation: bool,
+    controller: ResidualController,
+    first_step: Float[Array, ""],
+) -> Segment:
+    """The state before any step, of which the first is to be `first_step` long."""
+    term, carrying = _term(args, needs_linearisation), _carrying(solver, controller)
+    start, state = jnp.zeros(()), (weights, integrals)
+    end, controller_state = controller.init(
+        term, start, args.horizon, state, first_step, args, carrying.func, carrying.error_order(term)
+    )
+    solver_state = carrying.init(term, start, end, state, args)
+    zero = jnp.zeros((), dtype=int)
+    return Segment(start, weights, integrals, solver_state, controller_state, zero, zero, diffrax.RESULTS.successful)
+
+
+@eqx.filter_jit
+def advance(
+    before: Segment,
+    args: Arguments,
+    solver: diffrax.AbstractAdaptiveSolver,
+    needs_linearisation: bool,
+    controller: ResidualController,
+) -> Segment:
+    """Steps from where `before` stands, until the controller pauses or something ends the run.
+
+    With no check that calls back from the compiled program: neither times to save at nor a first step length are given to
+    Diffrax, which looks at both, so that the program can be stored (docs/devdocs/compilation.md).
+    """
+    found = diffrax.diffeqsolve(
+        _term(args, needs_linearisation),
+        _carrying(solver, controller),
+        t0=before.time,
+        t1=args.horizon,
+        dt0=None,
+        y0=(before.weights, before.integrals),
+        args=args,
+        saveat=diffrax.SaveAt(t1=True, fn=_leaves, solver_state=True, controller_state=True),
+        stepsize_controller=controller.resumed(before.controller_state.next_end),
+        solver_state=before.solver_state,
+        controller_state=before.controller_state,
+        # Nothing differentiates through a run: plain loops compile faster than those that keep checkpoints.
+        adjoint=diffrax.ForwardMode(),
+        max_steps=None,  # the controller counts
+        throw=False,
+    )
+    assert found.ts is not None
+    assert found.ys is not None
+    leaves, integrals = jax.tree.map(lambda leaf: leaf[0], found.ys)
+    return Segment(
+        found.ts[0],
+        jax.tree.unflatten(jax.tree.structure(before.weights), leaves),
+        integrals,
+        found.solver_state,
+        found.controller_state,
+        # Of the type that they begin with, or the next segment would be another program.
+        jnp.asarray(found.stats["num_steps"], dtype=int),
+        jnp.asarray(found.stats["num_accepted_steps"], dtype=int),
+        found.result,
+    )
+
+
+@eqx.filter_jit
+def inside(
+    time: Float[Array, ""], last: LastStep, solver: diffrax.AbstractAdaptiveSolver
+) -> tuple[PyTree, dict[str, Array]]:
+    """Weights and integrals at a `time` within the last step."""
+    return last.at(time, solver)
+
+
+@eqx.filter_jit
+def margins_inside(
+    time: Float[Array, ""], last: LastStep, solver: diffrax.AbstractAdaptiveSolver, args: Arguments
+) -> Float[Array, " rules"]:
+    """Of all rules at a `time` within the last step, infinite of those that are not bisected."""
+    weights, integrals = last.at(time, solver)
+    snapshot = args.measurement.snapshot(time, weights, args.system, integrals)
+    pairs = zip(args.rules, args.stop_memories, strict=True)
+    margins = [rule.margin(snapshot, memory) if rule.bisected else jnp.inf for rule, memory in pairs]
+    return jnp.asarray(margins)
+
+
+def _leaves(time: Any, state: tuple[PyTree, dict[str, Array]], args: Any) -> tuple[list[Array], dict[str, Array]]:
+    # The weights as a list of leaves: a tree with an empty tuple in it cannot be saved (Equinox's loops refuse it).
+    weights, integrals = state
+    return jax.tree.leaves(weights), integrals
+
+
+def _carrying(solver: diffrax.AbstractAdaptiveSolver, controller: ResidualController) -> ErrorCarryingSolver:
+    """`solver` with the error of the run, and with the controller's tolerances for its implicit stages, as Diffrax gives them
+    to one that is not wrapped."""
+    if not isinstance(solver, diffrax.AbstractImplicitSolver):
+        return ErrorCarryingSolver(solver)
+    tolerated = controller.tolerated
+    told = {"rtol": tolerated.relative, "atol": tolerated.weights, "norm": optx.rms_norm}
+    names = [name for name in told if getattr(solver.root_finder, name) is _FROM_CONTROLLER]
+    values = [told[name] for name in names]
+    found = eqx.tree_at(lambda s: [getattr(s.root_finder, name) for name in names], solver, values) if names else solver
+    return ErrorCarryingSolver(found)
+
+
+class _Integrands(eqx.Module):
+    """The rates of change of the integral metrics, as a function of w' alone."""
+
+    measurement: Measurement
+    system: System
+
+    def __call__(self, velocity: PyTree) -> dict[str, Array]:
+        return self.measurement.integrands(velocity, self.system)
+
+
+def _term(args: Arguments, needs_linearisation: bool) -> Any:
+    if not needs_linearisation:
+        return diffrax.ODETerm(_vector_field)
+    integrands = _Integrands(args.measurement, args.system)
+    return LinearisedTerm(args.measurement.flow.dynamics, args.system, integrands, runs_forwards=True)
+
+
+def _vector_field(time: Any, state: Any, args: Arguments) -> tuple[PyTree, dict[str, Array]]:
+    velocity = args.measurement.flow.velocity(time, state[0], args.system)
+    return velocity, args.measurement.integrands(velocity, args.system)

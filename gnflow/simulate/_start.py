@@ -1,0 +1,90 @@
+"""What is computed at one state, mostly the first: each a program compiled once for each set of shapes and parts."""
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from ..flows import AbstractFlow, AbstractLinearisedFlow
+from ..geometry import Decomposition, Snapshot, System
+from ._measure import Evaluation, Measurement
+from .stop import AbstractStopRule, loss_time_scale
+
+
+class Start(eqx.Module):
+    """The first state of a run and what is remembered of it.
+
+    **Attributes:** `memories`: of the metrics; `stop_memories`, `margins`: of the stop rules, at the start; `time_scale`:
+    (L - L*)/|dL/dt|, the flow time in which the loss would vanish at its first rate; `evaluation`: the first saved row, and w'.
+    """
+
+    memories: tuple[PyTree, ...]
+    stop_memories: tuple[PyTree, ...]
+    margins: tuple[Array, ...]
+    time_scale: Float[Array, ""]
+    integrals: dict[str, Array]
+    evaluation: Evaluation
+
+
+def start_run(weights: PyTree, system: System, measurement: Measurement, rules: tuple[AbstractStopRule, ...]) -> Start:
+    """Evaluate everything at t = 0."""
+    memories, stop_memories, integrals = remember(weights, system, measurement, rules)
+    # The program that measures the end: metrics may take as long to compile as the integration.
+    evaluation = measure(jnp.zeros(()), weights, integrals, system, measurement, memories)
+    margins, time_scale = _first_scales(weights, evaluation, system, measurement.flow, rules, stop_memories)
+    return Start(memories, stop_memories, margins, time_scale, integrals, evaluation)
+
+
+@eqx.filter_jit
+def remember(
+    weights: PyTree, system: System, measurement: Measurement, rules: tuple[AbstractStopRule, ...]
+) -> tuple[tuple[PyTree, ...], tuple[PyTree, ...], dict[str, Array]]:
+    """What metrics and stop rules remember of the start, and the integrals' zeros."""
+    snapshot = measurement.snapshot(jnp.zeros(()), weights, system, {})
+    stop_memories = tuple(rule.prepare(snapshot) for rule in rules)
+    return measurement.prepare(weights, system), stop_memories, measurement.initial_integrals(system)
+
+
+@eqx.filter_jit
+def _first_scales(
+    weights: PyTree,
+    evaluation: Evaluation,
+    system: System,
+    flow: AbstractFlow,
+    rules: tuple[AbstractStopRule, ...],
+    stop_memories: tuple[PyTree, ...],
+) -> tuple[tuple[Array, ...], Float[Array, ""]]:
+    """The margins of the stop rules at the start, and the time scale of the loss."""
+    known = evaluation.velocity, evaluation.diagnostics
+    rests = flow.dynamics.rests_with_gradient
+    snapshot = Snapshot(jnp.zeros(()), weights, system, lambda: known, rests_with_gradient=rests)
+    margins = tuple(rule.margin(snapshot, memory) for rule, memory in zip(rules, stop_memories, strict=True))
+    return margins, loss_time_scale(snapshot)
+
+
+@eqx.filter_jit
+def measure(
+    time: Float[Array, ""],
+    weights: PyTree,
+    integrals: dict[str, Array],
+    system: System,
+    measurement: Measurement,
+    memories: tuple[PyTree, ...],
+) -> Evaluation:
+    """All variables and w' at one state."""
+    return measurement.evaluate(time, weights, integrals, system, memories)
+
+
+@eqx.filter_jit
+def last_time_scale(weights: PyTree, evaluation: Evaluation, system: System) -> Float[Array, ""]:
+    """(L - L*)/|dL/dt| where a run ended."""
+    return loss_time_scale(Snapshot(jnp.zeros(()), weights, system, lambda: (evaluation.velocity, None)))
+
+
+@eqx.filter_jit
+def linearisation_at(
+    time: Float[Array, ""], weights: PyTree, system: System, flow: AbstractFlow, decomposition: Decomposition
+) -> tuple[Float[Array, " rank"], Float[Array, ""], Float[Array, ""]]:
+    """The rates of the linearised flow, the relative residual of its modes, and the fastest rate that is left out."""
+    assert isinstance(flow.dynamics, AbstractLinearisedFlow)
+    linearisation = flow.dynamics.linearisation(time, system.tangent(weights), system, decomposition)
+    return linearisation.rates, linearisation.relative_residual, linearisation.left_out

@@ -1,0 +1,63 @@
+"""Whether a run that seems to stand still will leave where it is: a saddle below the accuracy of the modes, a later time."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PyTree
+
+from ..._core import tree_dot, tree_norm, tree_scale
+from ...geometry import System, rank_cutoff
+
+DENSE_LIMIT = 4096  # outputs, beyond which no Gram matrix is formed
+
+_NOISE = 1e3 * float(jnp.finfo(jnp.float64).eps)  # of ||J|| ||g||, below which J^T g is not looked at
+_SOON = 1e-3  # e-foldings of an unstable direction in the time that has passed, below which it is not waited for
+_LATER_TIMES = 256
+_FIRST_LATER = 1e-3  # of the time that has passed
+
+
+@eqx.filter_jit
+def leaves_saddle(weights: PyTree, system: System, flow: Any, time: Float[Array, ""]) -> Bool[Array, ""]:
+    """Whether the velocity grows along what the modes above the rank cut-off do not explain of it.
+
+    With P the projection on these modes, q = J^T (g - P g) is not seen by the share ||P g||/||g||, as eigenvalues of J J^T
+    that are 1e-16 of the largest are rounding; but q itself is known to 1e-16 of ||J|| ||g||. If the loss is concave along
+    q and the flow moves along it, w' = -c q + ..., it grows at the rate c |kappa| with kappa = q^T L'' q/||q||^2. At a
+    minimum kappa >= 0.
+    """
+    loss, targets, tangent = system.loss, system.problem.y_train, system.tangent(weights)
+    gradient = loss.gradient(tangent.outputs, targets)
+    eigenvalues, vectors = jnp.linalg.eigh(tangent.gram())
+    kept = jnp.where(eigenvalues > rank_cutoff(eigenvalues), vectors, 0.0)
+    rest = gradient - (kept @ (kept.T @ gradient.reshape(-1))).reshape(gradient.shape)
+    pulled = tangent.vjp(rest)
+    size = tree_norm(pulled)
+    direction = tree_scale(1 / jnp.where(size > 0, size, 1.0), pulled)
+    _, bent = jax.jvp(jax.grad(system.train_loss), (weights,), (direction,))
+    speed = -tree_dot(direction, flow.velocity(time, weights, system)) / jnp.where(size > 0, size, 1.0)
+    growth = -tree_dot(direction, bent) * speed
+    largest = jnp.sqrt(jnp.maximum(eigenvalues[-1], 0.0))
+    return (
+        (size > _NOISE * largest * jnp.linalg.norm(gradient))
+        & (growth * time > jnp.where(time > 0, _SOON, -1.0))
+        & (growth > 0)
+    )
+
+
+@eqx.filter_jit
+def moves_later(
+    weights: PyTree, system: System, flow: Any, time: Float[Array, ""], horizon: Float[Array, ""], rounding: float
+) -> Bool[Array, ""]:
+    """Whether the velocity at these weights is more than rounding at one of 256 later times up to `horizon`."""
+    least = jnp.maximum(_FIRST_LATER * time, jnp.finfo(jnp.float64).tiny)
+    span = jnp.maximum(horizon - time, least)
+    least = jnp.maximum(least, 1e-18 * span)
+    times = time + least * (span / least) ** jnp.linspace(0.0, 1.0, _LATER_TIMES)
+    times = jnp.concatenate([times, time + span * jnp.linspace(0.0, 1.0, _LATER_TIMES)])
+
+    def moves(at: Float[Array, ""]) -> Bool[Array, ""]:
+        return tree_norm(flow.velocity(at, weights, system)) * at > rounding * tree_norm(weights)
+
+    return jnp.any(jax.lax.map(moves, times))
