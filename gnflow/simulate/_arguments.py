@@ -15,6 +15,7 @@ from ._controller import get_error_norm
 from .stop import RelativeLoss, stop_rules
 
 DEFAULT_STOP = RelativeLoss(1e-8)
+_LEAST_RTOL = 1e-14
 DEFAULT_ATOL = 1e-13
 DEFAULT_MAX_STEPS = 16384
 
@@ -35,8 +36,10 @@ def check_simulate(
         raise ConfigError("neither t1 nor a stop rule is given, so the run would have no end; give one of them.")
     if t1 is not None and not _lies_between(0.0, t1, math.inf):
         raise ConfigError(f"t1 = {t1!r}; expected a positive, finite flow time (the run begins at 0).")
-    if rtol is not None and not _lies_between(0.0, rtol, 1.0):
-        raise ConfigError(f"rtol = {rtol!r}; expected a number between 0 and 1, or None for the default.")
+    if rtol is not None and not _lies_between(_LEAST_RTOL, rtol, 1.0):
+        raise ConfigError(
+            f"rtol = {rtol!r}; expected a number between {_LEAST_RTOL:g} (rounding) and 1, or None for the default."
+        )
     if not _lies_between(0.0, atol, math.inf):
         raise ConfigError(f"atol = {atol!r}; expected a positive number: below it errors are rounding, such as 1e-13.")
     require_positive_int(ConfigError, max_steps=max_steps)
@@ -127,4 +130,6 @@ def _check_save_times(saveat: Any, t1: float | None) -> None:
     if not ascending or not np.all(np.isfinite(times)) or times[0] < 0:
         raise ConfigError(f"saveat = {saveat!r}; expected ascending, finite flow times of at least 0.")
     if t1 is not None and times[-1] > t1:
-        raise ConfigError(f"saveat ends at {times[-1]!r}, after t1 = {t1!r}; save up to t1 or integrate further.")
+        raise ConfigError(
+            f"saveat ends at {float(times[-1])!r}, after t1 = {t1!r}; save up to t1 or integrate further."
+        )

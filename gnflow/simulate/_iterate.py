@@ -18,7 +18,7 @@ from ..optimisers import AbstractOptimiser, as_optimiser, optimiser_kinds
 from ..problems import Problem
 from ._arguments import check_batch_size, check_iterate, shuffling_key
 from ._full_batch import FullBatch
-from ._measure import Measurement, Values, numbers_as_arrays
+from ._measure import Measurement, Values, as_metrics, numbers_as_arrays
 from ._minibatch import Batches, MiniBatch, batch_dataset
 from ._outcome import direction_stats, with_solve_warning
 from ._progress import progress_bar
@@ -98,7 +98,7 @@ def iterate(
     last_step = num_steps if num_epochs is None else num_epochs * per_epoch
     assert last_step is not None
     save_every = min(per_epoch if save_every is None else save_every, last_step)
-    recorded = tuple(metrics)
+    recorded = metrics = as_metrics(metrics)
     if batches is None and not any(isinstance(metric, DirectionDiagnostics) for metric in recorded):
         recorded = (*recorded, DirectionDiagnostics())
     measurement = numbers_as_arrays(Measurement(flow, recorded))
@@ -148,7 +148,7 @@ def iterate(
             "key": None if batches is None else np.asarray(jax.random.key_data(batches.key)),
             "save_every": save_every,
             "stop": rules,
-            "metrics": tuple(metrics),
+            "metrics": metrics,
         },
     )
     return checked(trajectory, throw)

@@ -1,5 +1,7 @@
 """What is measured at a saved time: losses and the metrics asked for."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -115,6 +117,13 @@ class Measurement(eqx.Module):
 
         rests = self.flow.dynamics.rests_with_gradient
         return Snapshot(time, weights, system, velocity, integrals, rests, tangent)
+
+
+def as_metrics(metrics: Any) -> tuple[AbstractMetric, ...]:
+    """The metrics of a run as a tuple. **Raises:** `ConfigError` for what is no tuple or list of metrics."""
+    if not isinstance(metrics, tuple | list):
+        raise ConfigError(f"metrics = {metrics!r}; expected a tuple, such as (gnflow.metrics.KernelDistance(),).")
+    return tuple(metrics)
 
 
 def numbers_as_arrays(tree: PyTree) -> PyTree:

@@ -27,7 +27,7 @@ from ._accuracy import (
 )
 from ._arguments import DEFAULT_ATOL, DEFAULT_MAX_STEPS, DEFAULT_STOP, check_simulate
 from ._controller import get_error_norm
-from ._measure import Measurement, numbers_as_arrays
+from ._measure import Measurement, as_metrics, numbers_as_arrays
 from ._outcome import FIRST_LOSS, End, direction_stats, met_at_start, stack_solves, with_solve_warning
 from ._probe import Probe
 from ._progress import progress_bar
@@ -140,7 +140,8 @@ def _simulate(
     )
     given_rules = stop_rules(stop)
     system, weights = join(problem, model, flow)
-    measurement = numbers_as_arrays(Measurement(flow, tuple(metrics)))
+    metrics = as_metrics(metrics)
+    measurement = numbers_as_arrays(Measurement(flow, metrics))
     variables = measurement.variables(system)
     all_rules = with_stationary(given_rules)
     first_rtol = DEFAULT_RTOL if rtol is None else float(rtol)
@@ -175,7 +176,7 @@ def _simulate(
         "rtol": first_rtol,
         "atol": atol,
         "error_norm": error_norm,
-        "metrics": tuple(metrics),
+        "metrics": metrics,
         "max_steps": max_steps,
     }
     met = rules_met(rules, start.margins)

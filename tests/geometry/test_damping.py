@@ -4,6 +4,7 @@ import pytest
 
 from gnflow._core import ConfigError
 from gnflow.geometry.damping import Constant, Exponential, Schedule, SmallestEigenvalue, damping_kinds
+from gnflow.geometry.directions import truncated_power
 
 TIME, SMALLEST = jnp.asarray(2.0), jnp.asarray(0.3)
 
@@ -61,3 +62,24 @@ def test_names_of_the_rules():
         "smallest_eigenvalue": SmallestEigenvalue,
         "exponential": Exponential,
     }
+
+
+@pytest.mark.parametrize(
+    ("function", "match"),
+    [
+        (1.0, "Schedule\\(1.0\\); expected a JAX function"),
+        (lambda time: 1.0 if time > 1 else 2.0, "jnp.where in place of if"),
+        (lambda time: jnp.ones(3), "array of shape \\(3,\\)"),
+    ],
+)
+def test_a_schedule_is_a_function_that_jax_can_trace(function, match):
+    with pytest.raises(ConfigError, match=match):
+        Schedule(function)
+
+
+@pytest.mark.parametrize("bad", [-1.0, float("nan")])
+def test_damping_that_is_no_damping_makes_the_direction_nan(bad):
+    shift = Schedule(lambda time: bad * time)(TIME, SMALLEST)
+    assert np.isnan(shift)
+    assert np.all(np.isnan(truncated_power(jnp.asarray([0.0, 1.0]), shift, 1.0)))
+    assert list(truncated_power(jnp.asarray([0.0, 2.0]), jnp.asarray(0.0), 1.0)) == [0.0, 0.5]

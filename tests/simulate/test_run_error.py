@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from scipy import integrate
 from simulate.linear import Axes, Linear
 
 import gnflow as gn
@@ -20,6 +21,7 @@ from gnflow.flows import GaussNewtonFlow, GradientFlow
 from gnflow.simulate._accuracy import CARRIED, SECOND, Errors, accurate_solution, promised_accuracy, shortening, tighter
 from gnflow.simulate._controller import AbstractErrorNorm, ResidualController, RunMemory
 from gnflow.simulate._global_error import StepErrors
+from gnflow.simulate._probe import Probe
 
 INPUTS = np.random.default_rng(0).standard_normal((12, 3))
 TARGETS = np.sin(INPUTS[:, 0]) + INPUTS[:, 1]
@@ -522,3 +524,96 @@ def test_a_run_that_failed_otherwise_says_that():
     found, asked = judged(True, {"error": 9.0, "off": 0.3}, failed)
     assert found.result.code == ResultCode.INACCURATE  # the one that got to its end
     assert len(asked) == 2
+
+
+def test_where_both_met_a_rule_their_ends_are_compared():
+    """All saves lie before the loss falls, where both agree; the ends are 0.1 apart, where r falls at the rate 2."""
+    met = {"error": 9.0, "code": ResultCode.STOP_RULE_MET, "last_rate": 2.0}
+    pair = [{**met, "times": np.array([0.0, 1.0, end])} for end in (2.0, 2.1)]
+    np.testing.assert_allclose(judged(False, *pair)[0].errors.residual, np.expm1(0.2))
+    slow = [{**one, "last_rate": 0.0} for one in pair]
+    assert judged(False, *slow)[0].errors.residual == 0.0
+
+
+def test_where_the_velocity_may_jump_solutions_are_believed_less():
+    for error, count in ((0.019, 1), (0.021, 2)):
+        assert judged(True, {"error": error, "may_jump": True}, {"error": 0.01, "may_jump": True})[0].count == count
+    pair = [{"error": 9.0, "may_jump": True, "off": off} for off in (0.03, 0.0)]
+    assert judged(False, *pair)[0].result.code == ResultCode.INACCURATE
+    smooth = [{**one, "may_jump": False} for one in pair]
+    assert not judged(False, *smooth)[0].result.failed
+
+
+class Product(eqx.Module):
+    """One output, a^4 x: from small weights it stays, then escapes within a moment."""
+
+    a: Any
+
+    def __call__(self, x):
+        return self.a**4 * x[:1]
+
+
+def test_errors_that_grow_on_the_way_from_a_saddle_are_not_believed():
+    """a' = 4 a^3 (1 - a^4) from 0.02: the time is known to 1e-4 of itself, and the residual falls within less than that."""
+    problem, model = gn.Problem(np.ones((1, 1)), np.ones(1)), Product(jnp.asarray(0.02))
+    trajectory = gn.simulate(problem, model, gn.flows.GradientFlow(1.0), stop=gn.RelativeLoss(1e-4))
+    a = float(trajectory.model.a)
+    exact = integrate.quad(lambda a: 1 / (4 * a**3 * (1 - a**4)), 0.02, a, epsabs=0, epsrel=1e-12, limit=200)[0]
+    rate = 16 * a**6
+    assert trajectory.stats["estimated_error_from"] == SECOND
+    assert abs(np.expm1(rate * (trajectory.result.time - exact))) <= trajectory.stats["promised_error"]
+
+
+class Far(eqx.Module):
+    a: Any
+
+    def __call__(self, x):
+        return self.a * x
+
+
+def test_half_of_the_probe_are_the_farthest_test_inputs():
+    x = np.random.default_rng(0).standard_normal((200, 2))
+    x[[3, 117]] *= 1e4
+    problem = gn.Problem(x[:8] * [1.0, 3.0], np.zeros((8, 2)), x, np.zeros((200, 2)))
+    system = gn.System(problem, Far(jnp.ones(2)))
+    inputs = np.asarray(Probe.of(system, system.weights(Far(jnp.ones(2)))).inputs)
+    assert inputs.shape == (64, 2)
+    assert len(np.unique(inputs, axis=0)) == 64
+    assert np.abs(inputs).max() == np.abs(x).max()
+    assert np.sum(np.abs(inputs).max(axis=1) > 1e3) == 2
+
+
+JUMP = gn.damping.Schedule(lambda t: jnp.where(t < 30.0, 100.0, 1e-2))
+
+
+def test_a_flow_knows_whether_it_jumps():
+    huber = gn.Problem(np.ones((2, 1)), np.ones(2), loss=gn.losses.HuberLoss())
+    squared = gn.Problem(np.ones((2, 1)), np.ones(2))
+    model = gn.models.MeanFieldNetwork(input_dim=1, width=4, key=jax.random.key(0))
+    for flow, problem, jumps in (
+        (gn.flows.GaussNewtonFlow(), huber, False),
+        (gn.flows.GaussNewtonFlow(metric="hessian"), huber, True),
+        (gn.flows.GaussNewtonFlow(metric="hessian"), squared, False),
+        (gn.flows.GaussNewtonFlow(metric="fisher"), huber, False),
+        (gn.flows.GaussNewtonFlow(damping=JUMP), squared, True),
+        (gn.flows.GaussNewtonFlow(damping=gn.damping.Exponential(1.0, 1.0)), squared, False),
+        (gn.flows.SpectralFlow(0.5, JUMP), squared, True),
+        (gn.flows.GradientFlow(), huber, False),
+    ):
+        assert flow.has_jumps(flow.system(problem, model)) is jumps
+
+
+def test_damping_that_jumps_within_a_step():
+    """Stepped over, it left the residual off by a half at an estimate of 0.002."""
+    problem = gn.problems.teacher_student(n_train=8, n_test=10, input_dim=2, teacher_width=2, key=jax.random.key(1))
+    model = gn.models.MeanFieldNetwork(input_dim=2, width=12, activation="tanh", key=jax.random.key(2))
+    options = {"stop": None, "t1": 40.0, "saveat": [20.0, 31.0, 35.0], "throw": False}
+    trajectory = gn.simulate(problem, model, gn.flows.GaussNewtonFlow(damping=JUMP), **options)
+    assert trajectory.stats["estimated_error_from"] == SECOND
+    before = gn.flows.GaussNewtonFlow(damping=gn.damping.Constant(100.0))
+    behind = gn.flows.GaussNewtonFlow(damping=gn.damping.Constant(1e-2))
+    middle = gn.simulate(problem, model, before, stop=None, t1=30.0, saveat=[20.0])
+    end = gn.simulate(problem, middle.model, behind, stop=None, t1=10.0, saveat=[1.0, 5.0])
+    exact = np.sqrt([*middle.data.train_loss[:2], *end.data.train_loss[1:]])
+    errors = np.abs(np.sqrt(trajectory.data.train_loss) / exact - 1)
+    assert trajectory.result.failed or errors.max() <= trajectory.stats["promised_error"]

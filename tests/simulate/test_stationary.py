@@ -201,7 +201,46 @@ def test_standing_still_in_steps():
     assert on.result.code == ResultCode.NUM_STEPS_REACHED
 
 
-@pytest.mark.parametrize("resolution", [0.0, -1.0, float("inf")])
+@pytest.mark.parametrize("resolution", [0.0, -1.0, float("inf"), 1.0])
 def test_a_resolution_must_be_positive(resolution):
     with pytest.raises(gn.ConfigError, match="Stationary"):
         Stationary(resolution)
+
+
+class Products(eqx.Module):
+    """f = sum_i u_i v_i x_i: from small weights each column is learnt at its own time."""
+
+    u: jax.Array
+    v: jax.Array
+
+    def __call__(self, x):
+        return jnp.sum(self.u * self.v * x)[None]
+
+
+@pytest.mark.parametrize("small", [1e-6, 1e-10])
+def test_a_saddle_below_the_modes_is_left(small):
+    """The second mode is 1e-16 of the first and less; a column of 100 beside one of 1 is learnt at once."""
+    x = np.linalg.qr(np.random.default_rng(0).standard_normal((8, 2)))[0] * np.sqrt(8) * [100.0, 1.0]
+    start = Products(jnp.asarray([small, small]), jnp.asarray([small, small]))
+    trajectory = gn.simulate(gn.Problem(x, x @ [0.01, 1.0]), start, GradientFlow())
+    assert trajectory.result.code == ResultCode.STOP_RULE_MET
+    np.testing.assert_allclose(trajectory.model.u[1] * trajectory.model.v[1], 1.0, rtol=1e-3)
+
+
+class Waiting(AbstractFlow):
+    """Gradient flow that pauses until flow time 5."""
+
+    def velocity_and_diagnostics(self, time, weights, system):
+        gradient = jax.grad(system.train_loss)(weights)
+        return jax.tree.map(lambda leaf: -leaf * jnp.clip(time - 5.0, 0.0, 1.0), gradient), None
+
+
+def test_a_pause_is_no_standing_still():
+    trajectory = flow_down(flow=Waiting(), model=Linear.at([0.0, 0.0]), t1=15.0, stop=RelativeLoss(0.5))
+    assert trajectory.result.code == ResultCode.STOP_RULE_MET
+    assert 5.0 < trajectory.result.time < 15.0
+
+
+def test_two_rules_of_the_same_kind():
+    trajectory = run(gn.Problem(TWICE, Y), stop=(Stationary(), Stationary(1e-2)))
+    assert trajectory.result.code == ResultCode.STATIONARY

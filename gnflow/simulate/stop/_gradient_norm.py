@@ -20,7 +20,7 @@ class GradientNorm(AbstractStopRule):
     tolerance: float
 
     def __check_init__(self):
-        require_positive(self, tolerance=self.tolerance)
+        require_positive(self, 1e-6, tolerance=self.tolerance)
 
     def margin(self, snapshot: Snapshot, memory: PyTree) -> Float[Array, ""]:
         """log ||grad_w L|| - log tolerance."""

@@ -28,7 +28,8 @@ class LossPlateau(AbstractStopRule):
     fall: float = 0.01
 
     def __check_init__(self):
-        require_positive(self, decades=self.decades, fall=self.fall)
+        require_positive(self, 1.0, decades=self.decades)
+        require_positive(self, 0.01, below=1.0, fall=self.fall)
 
     def prepare(self, start: Snapshot) -> PyTree:
         """The first loss."""

@@ -19,7 +19,7 @@ class Movement(AbstractStopRule):
     tolerance: float
 
     def __check_init__(self):
-        require_positive(self, tolerance=self.tolerance)
+        require_positive(self, 0.1, tolerance=self.tolerance)
 
     def prepare(self, start: Snapshot) -> PyTree:
         """w_0 and the scale the movement is compared with."""

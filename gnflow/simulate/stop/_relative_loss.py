@@ -19,7 +19,7 @@ class RelativeLoss(AbstractStopRule):
     tolerance: float
 
     def __check_init__(self):
-        require_positive(self, tolerance=self.tolerance)
+        require_positive(self, 1e-8, tolerance=self.tolerance)
 
     def prepare(self, start: Snapshot) -> PyTree:
         """log (L_0 - L*)."""

@@ -67,7 +67,7 @@ class Stationary(AbstractStopRule):
 
     **Arguments:** `resolution`: dimensionless; None takes the `rtol` of the run, in `iterate` 1e-3.
 
-    **Raises:** `ConfigError` unless the resolution is positive and finite.
+    **Raises:** `ConfigError` unless the resolution is positive and less than 1.
     """
 
     bisected: ClassVar[bool] = False
@@ -77,7 +77,7 @@ class Stationary(AbstractStopRule):
 
     def __check_init__(self):
         if self.resolution is not None:
-            require_positive(self, resolution=self.resolution)
+            require_positive(self, 1e-3, below=1.0, resolution=self.resolution)
 
     def at_accuracy(self, rtol: float) -> "Stationary":
         """With `rtol` as the resolution unless there is one."""
@@ -97,8 +97,7 @@ class Stationary(AbstractStopRule):
         patient = since >= _PATIENCE
         unmoved = jnp.abs(excess - memory.loss) <= resolution * jnp.abs(excess)
         near = (unmoved | patient) & (memory.wait <= 0)
-        # A copy: what a snapshot computes within a branch must not be kept for those outside of it.
-        inside = copy.copy(snapshot)
+        inside = copy.copy(snapshot)  # as in _margin
         margin = jax.lax.cond(near, lambda: self._margin(inside, patient, memory.time_scale), lambda: jnp.ones(()))
         # The farther the share is from what is allowed, the later the next look.
         pause = jnp.ceil(jnp.clip(_STEPS_PER_FOLD * margin, 0, _MOST_STEPS_BETWEEN)).astype(int)
@@ -135,7 +134,9 @@ class Stationary(AbstractStopRule):
         allowed = jnp.where(patient, jnp.sqrt(resolution), resolution) * jnp.linalg.norm(gradient)
         allowed = jnp.maximum(allowed, rounding)
         bound = _least_followed(snapshot, gradient)
-        followed = jax.lax.cond(bound > allowed, lambda: bound, lambda: _followed(snapshot, gradient, allowed))
+        # A copy: what a snapshot computes within a branch must not be kept for those outside of it.
+        inside = copy.copy(snapshot)
+        followed = jax.lax.cond(bound > allowed, lambda: bound, lambda: _followed(inside, gradient, allowed))
         return log(followed) - log(allowed)
 
 

@@ -27,7 +27,7 @@ class TestLoss(AbstractStopRule):
     decades: float = 0.5
 
     def __check_init__(self):
-        require_positive(self, decades=self.decades)
+        require_positive(self, 0.5, decades=self.decades)
 
     def prepare(self, start: Snapshot) -> PyTree:
         """The first test loss."""

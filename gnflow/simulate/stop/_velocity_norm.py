@@ -22,7 +22,7 @@ class VelocityNorm(AbstractStopRule):
     tolerance: float
 
     def __check_init__(self):
-        require_positive(self, tolerance=self.tolerance)
+        require_positive(self, 1e-6, tolerance=self.tolerance)
 
     def margin(self, snapshot: Snapshot, memory: PyTree) -> Float[Array, ""]:
         """log ||w'|| - log tolerance."""

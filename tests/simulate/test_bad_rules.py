@@ -1,0 +1,51 @@
+"""What is no number for a stop rule, and other odd arguments of a run, are refused by name before anything is computed."""
+
+import numpy as np
+import pytest
+from facts.recording import make_problem, mean_field
+
+import gnflow as gn
+from gnflow.simulate._measure import as_metrics
+from gnflow.simulate.stop._base import require_positive
+
+RULES = (
+    gn.RelativeLoss,
+    gn.GradientNorm,
+    gn.VelocityNorm,
+    gn.Movement,
+    gn.TestLoss,
+    gn.LossPlateau,
+    gn.Stationary,
+)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_rule_takes_positive_numbers(rule, value):
+    with pytest.raises(gn.ConfigError, match=f"{rule.__name__}.*; expected a positive.*, such as"):
+        rule(value)
+
+
+@pytest.mark.parametrize("value", ["a", True, 1j, [1.0, 2.0], np.ones(2), None, 0, float("nan")], ids=repr)
+def test_what_is_no_positive_number(value):
+    with pytest.raises(
+        gn.ConfigError, match="RelativeLoss.tolerance=.*expected a positive, finite number, such as 1e-08"
+    ):
+        require_positive(gn.RelativeLoss(0.5), 1e-8, tolerance=value)
+    require_positive(gn.RelativeLoss(0.5), 1e-8, tolerance=np.float64(0.5), other=1)
+
+
+def test_a_plateau_falls_by_less_than_all():
+    with pytest.raises(gn.ConfigError, match="fall=2.0; expected a positive number below 1"):
+        gn.LossPlateau(fall=2.0)
+
+
+def test_metrics_are_a_tuple():
+    with pytest.raises(gn.ConfigError, match="expected a tuple, such as"):
+        as_metrics(gn.metrics.KernelDistance())
+    assert as_metrics([gn.metrics.KernelDistance()]) == (gn.metrics.KernelDistance(),)
+
+
+def test_a_tolerance_below_rounding():
+    with pytest.raises(gn.ConfigError, match="rtol = 1e-17; expected a number between 1e-14"):
+        gn.simulate(make_problem(), mean_field(1), gn.flows.GradientFlow(), t1=1.0, rtol=1e-17)
