@@ -29,14 +29,14 @@ def test_a_rule_takes_positive_numbers(rule, value):
 @pytest.mark.parametrize("value", ["a", True, 1j, [1.0, 2.0], np.ones(2), None, 0, float("nan")], ids=repr)
 def test_what_is_no_positive_number(value):
     with pytest.raises(
-        gn.ConfigError, match="RelativeLoss.tolerance=.*expected a positive, finite number, such as 1e-08"
+        gn.ConfigError, match=r"RelativeLoss.tolerance=.*expected a positive, finite number, such as 1e-08"
     ):
         require_positive(gn.RelativeLoss(0.5), 1e-8, tolerance=value)
     require_positive(gn.RelativeLoss(0.5), 1e-8, tolerance=np.float64(0.5), other=1)
 
 
 def test_a_plateau_falls_by_less_than_all():
-    with pytest.raises(gn.ConfigError, match="fall=2.0; expected a positive number below 1"):
+    with pytest.raises(gn.ConfigError, match="expected a positive number below 1"):
         gn.LossPlateau(fall=2.0)
 
 
