@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         Result as Result,
         ResultCode as ResultCode,
         RunFolderError as RunFolderError,
+        compilation_cache as compilation_cache,
     )
     from .geometry import System as System, damping as damping, directions as directions
     from .problems import Problem as Problem
@@ -64,7 +65,8 @@ _HOMES = {
     name: home
     for home, names in {
         "": "config flows geometry losses metrics models optimisers plots problems regimes solvers sweeps theory",
-        "_core": "ConfigError DataError GnflowError ModelError PrecisionError Result ResultCode RunFolderError",
+        "_core": "ConfigError DataError GnflowError ModelError PrecisionError Result ResultCode RunFolderError "
+        "compilation_cache",
         "geometry": "System damping directions",
         "problems": "Problem",
         "simulate": "AbstractStopRule GradientNorm LossPlateau Movement RelativeLoss RunInterrupted SimulationError "

@@ -5,6 +5,11 @@ from ._checks import (
     require_number as require_number,
     require_positive_int as require_positive_int,
 )
+from ._compilation_cache import (
+    SHORTEST_COMPILATION as SHORTEST_COMPILATION,
+    compilation_cache as compilation_cache,
+    compile_cache as compile_cache,
+)
 from ._compiled import forget_compiled_programs as forget_compiled_programs
 from ._errors import (
     ConfigError as ConfigError,

@@ -1,6 +1,9 @@
 """What every verb does first: a line on the screen, then the numerics in double precision."""
 
+import os
 import sys
+
+_CACHE = "GNFLOW_COMPILATION_CACHE"  # "off" for no compiled programs on disk
 
 
 def start(doing: str, quiet: bool = False) -> None:
@@ -17,3 +20,7 @@ def start(doing: str, quiet: bool = False) -> None:
 
     # Before any array is made: everything is computed in double precision.
     jax.config.update("jax_enable_x64", True)
+
+    from .._core import compilation_cache
+
+    compilation_cache(os.environ.get(_CACHE) != "off")

@@ -4,13 +4,12 @@ import os
 import re
 from pathlib import Path
 
-from .._core import ConfigError
+from .._core import SHORTEST_COMPILATION
 
 # Read when the libraries are loaded, so they must be in the environment before the process starts. PJRT_NPROC is the size of
 # XLA's own pool of threads on the CPU.
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "PJRT_NPROC")
 _SINGLE_THREAD = "--xla_cpu_multi_thread_eigen"
-_SHORTEST_COMPILATION = "0.2"  # seconds; JAX keeps what took longer
 
 
 def worker_settings(threads: int, cache: Path | None) -> dict[str, str]:
@@ -27,7 +26,7 @@ def worker_settings(threads: int, cache: Path | None) -> dict[str, str]:
     settings["XLA_PYTHON_CLIENT_PREALLOCATE"] = os.environ.get("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if cache is not None:
         settings["JAX_COMPILATION_CACHE_DIR"] = str(cache)
-        settings["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = _SHORTEST_COMPILATION
+        settings["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = str(SHORTEST_COMPILATION)
     return settings
 
 
@@ -37,27 +36,3 @@ def worker_environment(threads: int, cache: Path | None) -> dict[str, str]:
     if cache is None:
         environment.pop("JAX_COMPILATION_CACHE_DIR", None)
     return environment
-
-
-def compile_cache(setting: bool | str | os.PathLike[str]) -> Path | None:
-    """The folder of compiled programs, made if need be; None for none, or where it cannot be written.
-
-    **Arguments:** `setting`: True for JAX_COMPILATION_CACHE_DIR if that is set, otherwise gnflow's folder in the user's cache
-    (XDG_CACHE_HOME, ~/.cache by default); False for none; or a folder.
-
-    **Raises:** `ConfigError` if a folder that was asked for by name cannot be made.
-    """
-    if setting is False:
-        return None
-    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    usual = os.environ.get("JAX_COMPILATION_CACHE_DIR") or user / "gnflow" / "compiled"
-    folder = Path(usual if setting is True else setting).absolute()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        if setting is not True:
-            raise ConfigError(
-                f"compile_cache = {str(setting)!r} cannot be made a folder ({error.strerror}); choose another, or False."
-            ) from error
-        return None
-    return folder if os.access(folder, os.W_OK) else None

@@ -7,11 +7,11 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import wait
 
-from .._core import ConfigError, forget_compiled_programs
+from .._core import ConfigError, compile_cache, forget_compiled_programs
 from ..config import RunSpec
 from ._cell import WORKER_DIED, CellOutcome, carry_out, outcome_of_code
 from ._engine import AbstractEngine, Wanted, every_cell, require_engine_options
-from ._environment import compile_cache, worker_environment
+from ._environment import worker_environment
 from ._machine import available_memory_gib, num_cores
 from ._memory import BASE_GIB
 from ._schedule import Schedule

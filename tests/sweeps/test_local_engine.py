@@ -15,7 +15,7 @@ from sweeps.processes import by_seed, environment, is_running, tiny_sweep
 import gnflow as gn
 from gnflow.sweeps import LocalEngine, _machine, carry_out
 from gnflow.sweeps._cell import CellOutcome, read_cell
-from gnflow.sweeps._environment import compile_cache, worker_settings
+from gnflow.sweeps._environment import worker_settings
 from gnflow.sweeps._machine import available_memory_gib, num_cores
 from gnflow.sweeps._memory import estimated_memory_gib
 from gnflow.sweeps._schedule import Schedule
@@ -95,19 +95,6 @@ class TestEnvironment:
         assert settings["XLA_FLAGS"] == "--xla_dump_to=there --xla_cpu_multi_thread_eigen=false"
         assert "JAX_COMPILATION_CACHE_DIR" not in settings
         assert worker_settings(3, None)["XLA_FLAGS"].endswith("eigen=true")
-
-    def test_compile_cache(self, monkeypatch, tmp_path):
-        monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-        assert compile_cache(False) is None
-        assert compile_cache(True) == tmp_path / "gnflow" / "compiled"
-        assert compile_cache(tmp_path / "here") == tmp_path / "here"
-        assert (tmp_path / "here").is_dir()
-        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "mine"))
-        assert compile_cache(True) == tmp_path / "mine"
-        (tmp_path / "file").touch()
-        with pytest.raises(gn.ConfigError, match="cannot be made a folder"):
-            compile_cache(tmp_path / "file" / "folder")
 
     def test_the_machine_has_cores_and_memory(self):
         assert 1 <= num_cores() <= os.cpu_count()
