@@ -82,7 +82,7 @@ def simulate(
       weights of the first weights' rms or of 1, whichever is smaller.
     - `metrics`: what to evaluate at the saved times beside the losses.
     - `max_steps`: steps allowed, accepted and rejected, in one solution; one that is made to see the error of another may take
-      eight times the other's steps.
+      eight times the other's steps, and at most four times as many as are allowed.
     - `progress`: show a bar in decades of loss. `throw`: raise `SimulationError` on failure instead of returning the run so
       far with its result code.
 

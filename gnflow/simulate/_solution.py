@@ -30,6 +30,9 @@ _FIRST_STEP = 0.03  # of the time scale of the first loss decrease; the error co
 # A second solution is waited for up to so many times the steps of the first: at a fifth of the tolerance a method of order 4
 # takes half as many more, and on kinks, where a solution slides, five times as many.
 _WORTH, _WORTH_WITHOUT_KINKS = 8, 2
+_MOST_WORTH = (
+    4  # times the limit of the first: of three solutions in a row the last would be waited for 64 times as long
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +142,7 @@ class Integration:
         rules = tuple(rule.at_accuracy(rtol) for rule in self.rules)
         args = dataclasses.replace(self.args, rules=numbers_as_arrays(rules))
         if chosen.most_steps is None:
-            most = max(self.max_steps, _WORTH * taken)
+            most = max(self.max_steps, min(_WORTH * taken, _MOST_WORTH * self.max_steps))
         else:
             most = max(min(self.max_steps, chosen.most_steps), _WORTH_WITHOUT_KINKS * taken)
         tolerated = Tolerances.at(float(rtol), float(self.atol), self.weights)
