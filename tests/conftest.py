@@ -5,6 +5,9 @@ import os
 # The suite runs in several processes: one figure backend without a screen, and no thread oversubscription.
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+# The command line would keep compiled programs in the user's home.
+os.environ.setdefault("GNFLOW_COMPILATION_CACHE", "off")
+
 # Time is compilation: without these emitters XLA's CPU compiler takes about half as long, and its programs are as exact.
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 

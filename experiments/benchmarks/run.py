@@ -11,6 +11,7 @@ HERE = Path(__file__).parent
 
 BENCHMARKS = {
     "start_up": ["start_up.py"],
+    "first_run": ["first_run.py"],
     "lapack_threads": ["lapack_threads.py"],
     "velocity_cost": ["velocity_cost.py"],
     "step_cost": ["step_cost.py"],

@@ -3,7 +3,7 @@
 import os
 import sys
 
-_CACHE = "GNFLOW_COMPILATION_CACHE"  # "off" for no compiled programs on disk
+_CACHE = "GNFLOW_COMPILATION_CACHE"  # "off" leaves JAX's configuration as it is
 
 
 def start(doing: str, quiet: bool = False) -> None:
@@ -23,4 +23,5 @@ def start(doing: str, quiet: bool = False) -> None:
 
     from .._core import compilation_cache
 
-    compilation_cache(os.environ.get(_CACHE) != "off")
+    if os.environ.get(_CACHE) != "off":
+        compilation_cache()

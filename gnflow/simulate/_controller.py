@@ -209,7 +209,7 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
 
     def pausing(self, time: float, step: int) -> "ResidualController":
         """With a pause, for which the integration ends with `event_occurred`, at the first of both."""
-        return dataclasses.replace(self, pause_at=jnp.asarray(time), pause_after=jnp.asarray(float(step)))
+        return dataclasses.replace(self, pause_at=np.asarray(time), pause_after=np.asarray(float(step)))
 
     def resumed(self, next_end: Float[Array, ""]) -> "ResidualController":
         """For an integration that goes on with a step that ends at `next_end`."""

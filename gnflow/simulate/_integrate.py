@@ -30,9 +30,9 @@ _LAST_DIGITS = 4 * float(np.finfo(np.float64).eps)
 class Integrated:
     """What an integration came to.
 
-    **Attributes:** `times`, `saved`: what was saved strictly inside the run, and with test data `test_outputs` at the probe's
-    inputs; `end`: flow time; `weights`, `last`: there; `result`: Diffrax's; `met`: the stop rule that ended it, or None;
-    `interrupted`: whether the user ended it; `memory`: the controller's; `num_steps`, `num_accepted_steps`.
+    **Attributes:** `times`, `saved`: what was saved strictly inside the run, without w', and with test data `test_outputs` at
+    the probe's inputs; `end`: flow time; `weights`, `last`: there; `result`: Diffrax's; `met`: the stop rule that ended it, or
+    None; `interrupted`: whether the user ended it; `memory`: the controller's; `num_steps`, `num_accepted_steps`.
     """
 
     times: list[float]
@@ -156,10 +156,10 @@ class _Loop:
         for at in self._coming[len(self._rows) :]:
             if at > self.standing.time or at >= last:
                 break
-            weights, integrals = inside(jnp.asarray(at), self.standing.segment.last_step, self._solver)
-            probe = self._args.probe
-            outputs = None if probe is None else np.asarray(probe.outputs(self._args.system, weights))
-            self._rows.append((at, self._measured(at, weights, integrals), outputs))
+            weights, integrals, outputs = self._inside(at)
+            # Without w', which is as large as the weights.
+            row = dataclasses.replace(self._measured(at, weights, integrals), velocity=None)
+            self._rows.append((at, *jax.device_get((row, outputs))))
 
     def show(self, bar: ProgressBar) -> None:
         """Tell the bar."""
@@ -174,7 +174,7 @@ class _Loop:
         rows = [row for row in self._rows if row[0] < end]
         weights, integrals = segment.weights, segment.integrals
         if end < standing.time:
-            weights, integrals = inside(jnp.asarray(end), segment.last_step, self._solver)
+            weights, integrals, _ = self._inside(end)
         return Integrated(
             times=[at for at, _, _ in rows],
             saved=[row for _, row, _ in rows],
@@ -192,6 +192,10 @@ class _Loop:
             num_steps=standing.num_steps,
             num_accepted_steps=standing.num_accepted_steps,
         )
+
+    def _inside(self, at: float) -> tuple[PyTree, dict[str, Array], Array | None]:
+        last, args = self.standing.segment.last_step, self._args
+        return inside(jnp.asarray(at), last, self._solver, args.system, args.probe)
 
     def _measured(self, at: float, weights: PyTree, integrals: dict[str, Array]) -> Evaluation:
         args = self._args
@@ -216,8 +220,10 @@ class _Loop:
         if np.nanmin(inside(before)[met]) > 0:
             # A margin of outputs that are small differences of large numbers has few digits; the bracket shrinks all the same.
             digits = {"xtol": _LAST_DIGITS * now, "rtol": _LAST_DIGITS}
-            smallest = lambda at: float(np.nanmin(inside(at)[met]))  # noqa: E731
-            end = float(scipy.optimize.root_scalar(smallest, method="brentq", bracket=(before, now), **digits).root)
+            found = scipy.optimize.root_scalar(
+                lambda at: float(np.nanmin(inside(at)[met])), method="brentq", bracket=(before, now), **digits
+            )
+            end = float(found.root)
         return rules[met[int(np.nanargmin(inside(end)[met]))]], end
 
     def _is_over(self, rule: AbstractStopRule, segment: Segment, now: float) -> bool:

@@ -91,7 +91,7 @@ def advance(
     """Steps from where `before` stands, until the controller pauses or something ends the run.
 
     With no check that calls back from the compiled program: neither times to save at nor a first step length are given to
-    Diffrax, which looks at both, so that the program can be stored (docs/devdocs/compilation.md).
+    Diffrax, which looks at both, so that the program can be stored (docs/devdocs/design.md).
     """
     found = diffrax.diffeqsolve(
         _term(args, needs_linearisation),
@@ -128,10 +128,11 @@ def advance(
 
 @eqx.filter_jit
 def inside(
-    time: Float[Array, ""], last: LastStep, solver: diffrax.AbstractAdaptiveSolver
-) -> tuple[PyTree, dict[str, Array]]:
-    """Weights and integrals at a `time` within the last step."""
-    return last.at(time, solver)
+    time: Float[Array, ""], last: LastStep, solver: diffrax.AbstractAdaptiveSolver, system: System, probe: Probe | None
+) -> tuple[PyTree, dict[str, Array], Array | None]:
+    """Weights, integrals and the outputs at the probe's inputs at a `time` within the last step."""
+    weights, integrals = last.at(time, solver)
+    return weights, integrals, None if probe is None else probe.outputs(system, weights)
 
 
 @eqx.filter_jit

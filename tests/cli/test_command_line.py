@@ -1,4 +1,5 @@
 import csv
+import importlib
 import json
 import os
 import subprocess
@@ -272,6 +273,27 @@ class TestFailure:
         )
         with (out / "summary.csv").open() as file:
             assert len(list(csv.DictReader(file))) == 2
+
+
+    def test_ctrl_c_keeps_what_the_run_under_way_came_to(self, config, tmp_path, capsys, monkeypatch):
+        loop = importlib.import_module("gnflow.simulate._integrate")
+        advance, left = loop.advance, [2]
+
+        def interrupted(*arguments):
+            left[0] -= 1
+            if left[0] < 0:
+                raise KeyboardInterrupt
+            return advance(*arguments)
+
+        monkeypatch.setattr(loop, "advance", interrupted)
+        out = tmp_path / "out"
+        assert run(config, out, "--set", "metrics=[]") == 130
+        assert "the run was interrupted" in capsys.readouterr().err
+        (kept,) = (path.parent for path in (out / "interrupted").rglob("run.json"))
+        assert gn.load(kept).result.code == gn.ResultCode.INTERRUPTED
+        monkeypatch.undo()
+        assert run(config, out, "--set", "metrics=[]", "--resume") == 0
+        assert "4 of 4 runs" in capsys.readouterr().out
 
 
 class TestBadInput:
