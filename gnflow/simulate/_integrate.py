@@ -8,7 +8,6 @@ import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.optimize
 from jaxtyping import Array, PyTree
 
 from ..solvers import SolverChoice
@@ -210,6 +209,8 @@ class _Loop:
             others = sorted(np.flatnonzero(margins <= 0), key=lambda i: margins[i])
             return next((rules[i] for i in others if self._is_over(rules[i], segment, now)), None), now
 
+        from scipy.optimize import root_scalar  # loaded by runs that a rule ends
+
         def inside(at: float) -> np.ndarray:
             if at == now:
                 return margins
@@ -220,7 +221,7 @@ class _Loop:
         if np.nanmin(inside(before)[met]) > 0:
             # A margin of outputs that are small differences of large numbers has few digits; the bracket shrinks all the same.
             digits = {"xtol": _LAST_DIGITS * now, "rtol": _LAST_DIGITS}
-            found = scipy.optimize.root_scalar(
+            found = root_scalar(
                 lambda at: float(np.nanmin(inside(at)[met])), method="brentq", bracket=(before, now), **digits
             )
             end = float(found.root)

@@ -274,10 +274,9 @@ class TestFailure:
         with (out / "summary.csv").open() as file:
             assert len(list(csv.DictReader(file))) == 2
 
-
     def test_ctrl_c_keeps_what_the_run_under_way_came_to(self, config, tmp_path, capsys, monkeypatch):
-        loop = importlib.import_module("gnflow.simulate._integrate")
-        advance, left = loop.advance, [2]
+        course = importlib.import_module("gnflow.simulate._full_batch").FullBatch
+        advance, left = course.advance, [2]
 
         def interrupted(*arguments):
             left[0] -= 1
@@ -285,7 +284,7 @@ class TestFailure:
                 raise KeyboardInterrupt
             return advance(*arguments)
 
-        monkeypatch.setattr(loop, "advance", interrupted)
+        monkeypatch.setattr(course, "advance", interrupted)
         out = tmp_path / "out"
         assert run(config, out, "--set", "metrics=[]") == 130
         assert "the run was interrupted" in capsys.readouterr().err

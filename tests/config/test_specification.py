@@ -377,7 +377,7 @@ WRONG = [
         r"stop\.loss_plateau: unknown option 'decade' of stop rule.*did you mean 'decades'",
     ),
     ("stop.test_loss={decades=true}", r"stop\.test_loss\.decades = True is a boolean; expected a number"),
-    ("stop.relative_loss=-1", r"stop\.relative_loss: RelativeLoss\(-1\.0\)"),
+    ("stop.relative_loss=-1", r"stop\.relative_loss: RelativeLoss\(tolerance=-1\.0\)"),
     ("stop=3", r"stop = 3; expected a table"),
     ("metrics=kernel_distance", r"metrics = 'kernel_distance' is a string; expected an array, each entry a metric"),
     ('metrics=["kernel_distance", "kernel_distance"]', r"metrics\[1\] = .* is named twice"),

@@ -85,6 +85,7 @@ def test_results():
     assert failures == {
         ResultCode.HORIZON_REACHED,
         ResultCode.INACCURATE,
+        ResultCode.INTERRUPTED,
         ResultCode.MAX_STEPS_REACHED,
         ResultCode.STEP_SIZE_TOO_SMALL,
         ResultCode.NON_FINITE,

@@ -67,7 +67,6 @@ def test_names_of_the_rules():
 @pytest.mark.parametrize(
     ("function", "match"),
     [
-        (1.0, "Schedule\\(1.0\\); expected a JAX function"),
         (lambda time: 1.0 if time > 1 else 2.0, "jnp.where in place of if"),
         (lambda time: jnp.ones(3), "array of shape \\(3,\\)"),
     ],
