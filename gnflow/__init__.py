@@ -84,12 +84,22 @@ class _LoadedOnUse(types.ModuleType):
         if name == "__all__":
             return list(_HOMES)
         if name not in _HOMES:
-            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}", name=name, obj=self)
+            message = f"module {self.__name__!r} has no attribute {name!r}{self._elsewhere(name)}"
+            raise AttributeError(message, name=name, obj=self)
         home = _HOMES[name]
         module = importlib.import_module(f"{self.__name__}.{home or name}")
         value = getattr(module, name) if home else module
         setattr(self, name, value)
         return value
+
+    def _elsewhere(self, name: str) -> str:
+        """Where a class is that was looked for here, as the end of a sentence."""
+        if not name[:1].isupper():
+            return ""
+        for home in (home for home in _HOMES if _HOMES[home] == ""):
+            if hasattr(importlib.import_module(f"{self.__name__}.{home}"), name):
+                return f"; it is {self.__name__}.{home}.{name}"
+        return ""
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Loading a subpackage binds its name here. One of them bears the name of its public function, which is meant.

@@ -104,6 +104,10 @@ def test_every_name_is_there():
 
 
 def test_a_name_that_is_not_there():
+    with pytest.raises(AttributeError, match=r"no attribute 'GradientFlow'; it is gnflow\.flows\.GradientFlow"):
+        gnflow.GradientFlow  # noqa: B018
+    with pytest.raises(AttributeError, match=r"no attribute 'Nonsense'$"):
+        gnflow.Nonsense  # noqa: B018
     with pytest.raises(AttributeError, match=r"module 'gnflow' has no attribute 'simulat'"):
         gnflow.simulat  # noqa: B018
     with pytest.raises(ImportError, match="cannot import name 'Trajectori'"):
