@@ -12,7 +12,7 @@ from pathlib import Path
 
 from _record import store, table
 
-_REPEATS = 3
+_REPEATS = 2
 _SCRIPT = """
 import json, sys, time
 import jax
