@@ -20,6 +20,9 @@ _LEAST_DISPLACEMENT = 1e-6
 # How many times what the steps have added, relative to the weights, an error may have grown to before nothing is believed of
 # it: on the way from a saddle of small weights one of first order says little of what becomes of it.
 _MOST_AMPLIFIED = 10.0
+_NO_ERROR = (
+    1e-9  # of the weights, up to which it may be the rounding of steps that have no other error, as of linear models
+)
 # By how many factors of e an error may grow in a step of an explicit solver before nothing is believed of it.
 _MOST_GROWTH = 1.0
 
@@ -122,7 +125,7 @@ class ErrorCarryingSolver(diffrax.AbstractAdaptiveSolver):
         # What is no number says that the step failed; the local error says so, too. What has grown too much is not known.
         size, known = tree_norm(carried), tree_norm(y1[0])
         added = before.added + tree_norm(local[0]) / jnp.where(known > 0, known, 1.0)
-        finite = jnp.isfinite(size) & (size <= _MOST_AMPLIFIED * added * known)
+        finite = jnp.isfinite(size) & (size <= jnp.maximum(_MOST_AMPLIFIED * added, _NO_ERROR) * known)
         carried = jax.tree.map(lambda leaf: jnp.where(finite, leaf, jnp.inf), carried)
         behind = CarriedState(state, carried, added, _loss(system, y1[0]), LastStep(t0, t1, dense_info))
         return y1, StepErrors(local, carried), dense_info, behind, result
