@@ -20,9 +20,8 @@ _LEAST_DISPLACEMENT = 1e-6
 # How many times what the steps have added, relative to the weights, an error may have grown to before nothing is believed of
 # it: on the way from a saddle of small weights one of first order says little of what becomes of it.
 _MOST_AMPLIFIED = 10.0
-_NO_ERROR = (
-    1e-9  # of the weights, up to which it may be the rounding of steps that have no other error, as of linear models
-)
+# Of the weights: up to it what is carried may be the rounding of steps that make no other error, as of linear models.
+_NO_ERROR = 1e-9
 # By how many factors of e an error may grow in a step of an explicit solver before nothing is believed of it.
 _MOST_GROWTH = 1.0
 
