@@ -117,8 +117,8 @@ _Solution = TypeVar("_Solution", bound=Compared)
 @dataclasses.dataclass(frozen=True)
 class Judged(Generic[_Solution]):
     """A solution and how wrong it is: `errors`, and in words where they are `known_from`; `promised`: what they should not be
-    above; `count`: how many solutions it took;
-    `interrupted`: whether the user ended the one that was to tell the error of this one."""
+    above; `count`: how many solutions it took; `interrupted`: whether the user ended the one that was to tell the error of
+    this one."""
 
     solution: _Solution
     errors: Errors
@@ -224,7 +224,7 @@ def _is_the_same(first: Compared, second: Compared, minimum: float) -> bool:
         return False
     pairs = (
         (first.times, second.times),
-        (first.residuals(minimum), second.residuals(minimum)),
+        (residuals, second.residuals(minimum)),
         (first.test_outputs, second.test_outputs),
     )
     return all(np.array_equal(one, other) for one, other in pairs if one is not None and other is not None)

@@ -11,12 +11,11 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from ..solvers import SolverChoice
-from ._controller import ControllerState, ResidualController, RunMemory
+from ._controller import ResidualController, RunMemory
 from ._measure import Evaluation
 from ._progress import ProgressBar
 from ._segments import Arguments, Segment, advance, begin, inside, margins_inside
 from ._start import Start, measure
-from ._watch import Watch
 from .stop import AbstractStopRule
 
 # What a segment should take: what is shown is no older, and an interrupt is heard after so long.
@@ -83,12 +82,12 @@ def integrate(
 class _Standing:
     """Where an integration stands.
 
-    **Attributes:** `state`: of the controller, on the host; the numbers of steps so far; `time`: at the end of the last step;
+    **Attributes:** `memory`: the controller's, on the host; the numbers of steps so far; `time`: at the end of the last step;
     `met`: the stop rule that is met there or before, and `end`: when.
     """
 
     segment: Segment
-    state: ControllerState
+    memory: RunMemory
     num_steps: int
     num_accepted_steps: int
     time: float
@@ -117,7 +116,7 @@ class _Loop:
         self._most_steps = _FIRST_STEPS
         first = jnp.asarray(float(first_step))
         segment = begin(weights, start.integrals, args, self._solver, self._linearised, controller, first)
-        self.standing = _Standing(segment, jax.device_get(segment.controller_state), 0, 0, 0.0, None, 0.0)
+        self.standing = _Standing(segment, jax.device_get(segment.controller_state.memory), 0, 0, 0.0, None, 0.0)
 
     @property
     def goes_on(self) -> bool:
@@ -133,13 +132,15 @@ class _Loop:
         next_save = coming[0] if coming else math.inf
         controller = self._controller.pausing(next_save, before.num_steps + self._most_steps)
         segment = advance(before.segment, self._args, self._solver, self._linearised, controller)
-        known = segment.controller_state, segment.time, segment.num_steps, segment.num_accepted_steps
-        state, now, steps, accepted = jax.device_get(known)
-        met, end = self._met(segment, state.watch, float(now))
+        # Not the rules' memories, of which one may be as large as the weights.
+        memory, watch = segment.controller_state.memory, segment.controller_state.watch
+        known = memory, watch.margins, segment.time, segment.num_steps, segment.num_accepted_steps
+        memory, margins, now, steps, accepted = jax.device_get(known)
+        met, end = self._met(segment, np.asarray([float(margin) for margin in margins]), float(now))
         # In one go, so that an interrupt finds the loop before the segment or behind it.
         self.standing = _Standing(
             segment,
-            state,
+            memory,
             before.num_steps + int(steps),
             before.num_accepted_steps + int(accepted),
             float(now),
@@ -163,7 +164,7 @@ class _Loop:
     def show(self, bar: ProgressBar) -> None:
         """Tell the bar."""
         standing = self.standing
-        bar.update(standing.time, float(standing.state.memory.loss), standing.num_steps)
+        bar.update(standing.time, float(standing.memory.loss), standing.num_steps)
 
     def ended(self, interrupted: bool) -> Integrated:
         """The end, and all that was saved before it."""
@@ -187,7 +188,7 @@ class _Loop:
             ),
             met=standing.met,
             interrupted=interrupted and self.goes_on,
-            memory=standing.state.memory,
+            memory=standing.memory,
             num_steps=standing.num_steps,
             num_accepted_steps=standing.num_accepted_steps,
         )
@@ -200,9 +201,8 @@ class _Loop:
         args = self._args
         return measure(jnp.asarray(at), weights, integrals, args.system, args.measurement, self._start.memories)
 
-    def _met(self, segment: Segment, watch: Watch, now: float) -> tuple[AbstractStopRule | None, float]:
+    def _met(self, segment: Segment, margins: np.ndarray, now: float) -> tuple[AbstractStopRule | None, float]:
         """The rule that is met first in the last step, and when; None, and its end."""
-        margins = np.asarray([float(margin) for margin in watch.margins])
         rules = self._args.rules
         met = [i for i in np.flatnonzero(margins <= 0) if rules[i].bisected]
         if not met:

@@ -14,7 +14,7 @@ DENSE_LIMIT = 4096  # outputs, beyond which no Gram matrix is formed
 
 _NOISE = 1e3 * float(jnp.finfo(jnp.float64).eps)  # of ||J|| ||g||, below which J^T g is not looked at
 _SOON = 1e-3  # e-foldings of an unstable direction in the time that has passed, below which it is not waited for
-_LATER_TIMES = 256
+_LATER_TIMES = 256  # evenly in the logarithm, and as many evenly
 _FIRST_LATER = 1e-3  # of the time that has passed
 
 
@@ -50,7 +50,7 @@ def leaves_saddle(weights: PyTree, system: System, flow: Any, time: Float[Array,
 def moves_later(
     weights: PyTree, system: System, flow: Any, time: Float[Array, ""], horizon: Float[Array, ""], rounding: float
 ) -> Bool[Array, ""]:
-    """Whether the velocity at these weights is more than rounding at one of 256 later times up to `horizon`."""
+    """Whether the velocity at these weights is more than rounding at one of 512 later times up to `horizon`."""
     least = jnp.maximum(_FIRST_LATER * time, jnp.finfo(jnp.float64).tiny)
     span = jnp.maximum(horizon - time, least)
     least = jnp.maximum(least, 1e-18 * span)
