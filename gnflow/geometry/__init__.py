@@ -19,6 +19,7 @@ from ._output_metric import (
     get_output_metric as get_output_metric,
     output_metrics as output_metrics,
 )
+from ._range import ResolvedRange as ResolvedRange
 from ._snapshot import Snapshot as Snapshot
 from ._spectrum import (
     effective_rank as effective_rank,

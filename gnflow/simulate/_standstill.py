@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from .._core import tree_size
-from ..geometry import System, rank_cutoff
+from ..geometry import ResolvedRange, System
 from ..losses import AbstractLoss
 from ._advice import of_inputs, of_spectrum, of_targets
 from .stop import DENSE_LIMIT
@@ -62,13 +62,8 @@ def _conflicts(system: System, weights: PyTree) -> list[str]:
 def _linearised(system: System, weights: PyTree) -> tuple[Float[Array, " rows"], Float[Array, ""]]:
     """The eigenvalues of A and min over d of L(f + J d)."""
     tangent = system.tangent(weights)
-    eigenvalues, vectors = jnp.linalg.eigh(tangent.gram())
-    kept = jnp.where(eigenvalues > rank_cutoff(eigenvalues), vectors, 0.0)
-
-    def project(outputs: Array) -> Array:
-        return (kept @ (kept.T @ outputs.reshape(-1))).reshape(outputs.shape)
-
-    return eigenvalues, _infimum(system.loss, tangent.outputs, system.problem.y_train, project)
+    able = ResolvedRange.of(tangent.gram())
+    return able.eigenvalues, _infimum(system.loss, tangent.outputs, system.problem.y_train, able.project)
 
 
 @eqx.filter_jit

@@ -217,7 +217,7 @@ class Products(eqx.Module):
         return jnp.sum(self.u * self.v * x)[None]
 
 
-@pytest.mark.parametrize("small", [1e-6, 1e-10])
+@pytest.mark.parametrize("small", [1e-6, 1e-8, 1e-10])
 def test_a_saddle_below_the_modes_is_left(small):
     """The second mode is 1e-16 of the first and less; a column of 100 beside one of 1 is learnt at once."""
     x = np.linalg.qr(np.random.default_rng(0).standard_normal((8, 2)))[0] * np.sqrt(8) * [100.0, 1.0]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
 from ..._core import tree_dot, tree_norm, tree_scale
-from ...geometry import System, rank_cutoff
+from ...geometry import ResolvedRange, System
 
 DENSE_LIMIT = 4096  # outputs, beyond which no Gram matrix is formed
 
@@ -29,16 +29,15 @@ def leaves_saddle(weights: PyTree, system: System, flow: Any, time: Float[Array,
     """
     loss, targets, tangent = system.loss, system.problem.y_train, system.tangent(weights)
     gradient = loss.gradient(tangent.outputs, targets)
-    eigenvalues, vectors = jnp.linalg.eigh(tangent.gram())
-    kept = jnp.where(eigenvalues > rank_cutoff(eigenvalues), vectors, 0.0)
-    rest = gradient - (kept @ (kept.T @ gradient.reshape(-1))).reshape(gradient.shape)
-    pulled = tangent.vjp(rest)
+    seen = ResolvedRange.of(tangent.gram())
+    # Twice: the fast modes' share, to rounding of g, would drown a velocity as small as the one looked for.
+    pulled = seen.beyond(tangent.vjp(gradient - seen.project(gradient)), tangent)
     size = tree_norm(pulled)
     direction = tree_scale(1 / jnp.where(size > 0, size, 1.0), pulled)
     _, bent = jax.jvp(jax.grad(system.train_loss), (weights,), (direction,))
     speed = -tree_dot(direction, flow.velocity(time, weights, system)) / jnp.where(size > 0, size, 1.0)
     growth = -tree_dot(direction, bent) * speed
-    largest = jnp.sqrt(jnp.maximum(eigenvalues[-1], 0.0))
+    largest = jnp.sqrt(jnp.maximum(seen.eigenvalues[-1], 0.0))
     return (
         (size > _NOISE * largest * jnp.linalg.norm(gradient))
         & (growth * time > jnp.where(time > 0, _SOON, -1.0))

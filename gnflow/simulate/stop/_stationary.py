@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ..._core import ResultCode, tree_dot, tree_norm
-from ...geometry import Snapshot, System, rank_cutoff
+from ...geometry import ResolvedRange, Snapshot, System
 from ._base import AbstractStopRule, log, require_positive
 from ._escape import DENSE_LIMIT as DENSE_LIMIT, leaves_saddle, moves_later
 from ._time_scale import excess_loss, loss_time_scale
@@ -163,6 +163,4 @@ def _followed(
         norm, pushed = tree_norm(pulled), jnp.linalg.norm(snapshot.tangent.jvp(pulled))
         # ||J q|| / ||q|| is a norm that J has at least.
         return jnp.where(norm**2 <= _ROUNDING * jnp.linalg.norm(gradient) * pushed, 0.0, 2 * allowed)
-    eigenvalues, vectors = jnp.linalg.eigh(snapshot.gram)
-    components = vectors.T @ gradient.reshape(-1)
-    return jnp.linalg.norm(jnp.where(eigenvalues > rank_cutoff(eigenvalues), components, 0.0))
+    return jnp.linalg.norm(ResolvedRange.of(snapshot.gram).project(gradient))
