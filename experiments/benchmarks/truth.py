@@ -1,8 +1,9 @@
 """The table of truth: default runs of 200 small problems against an independent solution of the same flow (docs/truth.md).
 
 References do not depend on gnflow's solvers. They are stored in a folder, and computed anew where there is none yet or where
-the flow itself has changed; remaking the table from them takes the time of the runs. The table
-is stored once its last row is there.
+the flow itself has changed; remaking the table from them takes the time of the runs. Each row is written
+to that folder as it comes, so that --resume goes on where a table of this tree was left; the table is stored once its last
+row is there.
 """
 
 import argparse
@@ -37,11 +38,17 @@ def main() -> None:
         return
     records = []
     for row in _chosen(options):
+        kept = options.references / "rows" / f"{row.index}.json"
+        if options.resume and kept.exists():
+            records.append(json.loads(kept.read_text()))
+            continue
         found = reference(row, options.references, options.time_limit, options.recompute)
         print(f"{row.title}: reference {found.status} ({found.method}, {found.seconds:.1f} s)", flush=True)
         if options.references_only:
             continue
         records.append(_as_json(compare(row, found)))
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps(records[-1]))
         print("  " + ", ".join(f"{name} {_text(records[-1].get(name))}" for name in _SHOWN[3:]), flush=True)
         forget_compiled_programs()
     if options.references_only:
@@ -71,6 +78,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, nargs="*", help=f"some of 0 to {len(COMBINATIONS) * len(DATA_KINDS) - 1}")
     names = [combination.name for combination in COMBINATIONS]
     parser.add_argument("--combination", nargs="*", choices=names, help="all rows of these")
+    parser.add_argument("--resume", action="store_true", help="take the rows that a run of this tree has left")
     parser.add_argument("--page-only", action="store_true", help="write the page from the stored table")
     return parser.parse_args()
 

@@ -138,7 +138,7 @@ class RunMemory(eqx.Module):
     **Attributes:** `loss`: L; `lowest`: of all losses so far; `difficulty`: error of the step over its length to the power of
     the order; `worst_errors`: the largest of the estimated errors of the run behind each step, relative: of the training
     residual, and of the test outputs beside how far they have moved (`movement`, the farthest; 0 without test inputs);
-    `earlier_errors`: those before the last step, from flow time `start` to `end`.
+    `earlier_errors`: those before the last step, from flow time `start` to `end`; `last_error`: of the residual, behind it.
     """
 
     loss: Float[Array, ""]
@@ -146,6 +146,7 @@ class RunMemory(eqx.Module):
     difficulty: Float[Array, ""]
     worst_errors: Float[Array, " 2"]
     earlier_errors: Float[Array, " 2"]
+    last_error: Float[Array, ""]
     movement: Float[Array, ""]
     start: Float[Array, ""]
     end: Float[Array, ""]
@@ -249,6 +250,7 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
             difficulty=nothing,
             worst_errors=jnp.zeros(2),
             earlier_errors=jnp.zeros(2),
+            last_error=nothing,
             movement=nothing,
             start=nothing,
             end=nothing,
@@ -301,6 +303,7 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
             difficulty,
             jnp.maximum(errors, memory.worst_errors),
             memory.worst_errors,
+            errors[0],
             movement,
             jnp.asarray(t0, dtype=jnp.float64),
             jnp.asarray(t1, dtype=jnp.float64),

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from ..solvers import SolverChoice
+from ._accuracy import Errors
 from ._controller import ResidualController, RunMemory
 from ._measure import Evaluation
 from ._progress import ProgressBar
@@ -29,8 +30,9 @@ class Integrated:
     """What an integration came to.
 
     **Attributes:** `times`, `saved`: what was saved strictly inside the run, without w', and with test data `test_outputs` at
-    the probe's inputs; `end`: flow time; `weights`, `last`: there; `result`: Diffrax's; `met`: the stop rule that ended it, or
-    None; `interrupted`: whether the user ended it; `memory`: the controller's; `num_steps`, `num_accepted_steps`.
+    the probe's inputs; `end`: flow time; `weights`, `last`: there; `errors`: the estimated ones, the worst over the run;
+    `result`: Diffrax's; `met`: the stop rule that ended it, or None; `interrupted`: whether the user ended it; `num_steps`,
+    `num_accepted_steps`.
     """
 
     times: list[float]
@@ -39,43 +41,12 @@ class Integrated:
     end: float
     weights: PyTree
     last: Evaluation
+    errors: Errors
     result: diffrax.RESULTS
     met: AbstractStopRule | None
     interrupted: bool
-    memory: RunMemory
     num_steps: int
     num_accepted_steps: int
-
-
-def integrate(
-    weights: PyTree,
-    start: Start,
-    args: Arguments,
-    chosen: SolverChoice,
-    controller: ResidualController,
-    save_times: np.ndarray,
-    first_step: float,
-    bar: ProgressBar | None,
-) -> Integrated:
-    """Integrate from t = 0 at `weights` to `args.horizon`, a stop rule, a failure or the user's interrupt.
-
-    Segments pause after a number of steps and where a time to save at has been passed, and go on with the step that the
-    controller had chosen: what comes out does not depend on how long they are.
-
-    **Arguments:** `start`, `args`: of the run; `save_times`: ascending; `first_step`: its length, in flow time; `bar`: is told
-    after each segment.
-    """
-    loop = _Loop(weights, start, args, chosen, controller, save_times, first_step)
-    interrupted = False
-    try:
-        while loop.goes_on:
-            loop.advance()
-            loop.save()
-            if bar is not None:
-                loop.show(bar)
-    except KeyboardInterrupt:
-        interrupted = True
-    return loop.ended(interrupted)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,8 +66,16 @@ class _Standing:
     end: float
 
 
-class _Loop:
-    """An integration under way: `standing` where it stands."""
+class Loop:
+    """Integrates from t = 0 at `weights` to `args.horizon`, a stop rule, a failure or the user's interrupt.
+
+    Segments pause after a number of steps and where a time to save at has been passed, and go on with the step that the
+    controller had chosen: what comes out does not depend on how long they are.
+
+    **Arguments:** `start`, `args`: of the run; `save_times`: ascending; `first_step`: its length, in flow time.
+
+    **Attributes:** `standing`: where it stands.
+    """
 
     def __init__(
         self,
@@ -113,10 +92,25 @@ class _Loop:
         self._coming = [float(at) for at in save_times if at > 0]
         self._rows: list[tuple[float, Evaluation, np.ndarray | None]] = []
         self._horizon = float(args.horizon)
+        self._minimum = float(args.system.loss.minimum(args.system.problem.y_train))
+        self._worst_saved = 0.0
         self._most_steps = _FIRST_STEPS
         first = jnp.asarray(float(first_step))
         segment = begin(weights, start.integrals, args, self._solver, self._linearised, controller, first)
         self.standing = _Standing(segment, jax.device_get(segment.controller_state.memory), 0, 0, 0.0, None, 0.0)
+
+    def run(self, bar: ProgressBar | None) -> Integrated:
+        """To the end. **Arguments:** `bar`: is told after each segment."""
+        interrupted = False
+        try:
+            while self.goes_on:
+                self.advance()
+                self.save()
+                if bar is not None:
+                    self.show(bar)
+        except KeyboardInterrupt:
+            interrupted = True
+        return self.ended(interrupted)
 
     @property
     def goes_on(self) -> bool:
@@ -160,6 +154,7 @@ class _Loop:
             # Without w', which is as large as the weights.
             row = dataclasses.replace(self._measured(at, weights, integrals), velocity=None)
             self._rows.append((at, *jax.device_get((row, outputs))))
+            self._worst_saved = max(self._worst_saved, self._error_at(at, self._rows[-1][1]))
 
     def show(self, bar: ProgressBar) -> None:
         """Tell the bar."""
@@ -175,23 +170,32 @@ class _Loop:
         weights, integrals = segment.weights, segment.integrals
         if end < standing.time:
             weights, integrals, _ = self._inside(end)
+        last, errors = self._measured(end, weights, integrals), standing.memory.errors_until(end)
         return Integrated(
             times=[at for at, _, _ in rows],
             saved=[row for _, row, _ in rows],
             test_outputs=[outputs for _, _, outputs in rows if outputs is not None],
             end=end,
             weights=weights,
-            last=self._measured(end, weights, integrals),
+            last=last,
+            errors=Errors(max(errors.residual, self._worst_saved, self._error_at(end, last)), errors.test_outputs),
             # A pause where nothing is left is none.
             result=diffrax.RESULTS.where(
                 segment.result == diffrax.RESULTS.event_occurred, diffrax.RESULTS.successful, segment.result
             ),
             met=standing.met,
             interrupted=interrupted and self.goes_on,
-            memory=standing.memory,
             num_steps=standing.num_steps,
             num_accepted_steps=standing.num_accepted_steps,
         )
+
+    def _error_at(self, at: float, row: Evaluation) -> float:
+        """The error of the residual at a time within the last step, relative to what was measured there: where outputs pass
+        through their targets it may be far below the residuals at the ends of the step."""
+        memory, floor = self.standing.memory, float(self._controller.tolerated.floor)
+        losses = (float(loss) - self._minimum for loss in (memory.loss, row.values["train_loss"]))
+        behind, here = (math.sqrt(2 * max(loss, 0.0)) + floor for loss in losses)
+        return float(memory.last_error) * behind / here if here > 0 else 0.0
 
     def _inside(self, at: float) -> tuple[PyTree, dict[str, Array], Array | None]:
         last, args = self.standing.segment.last_step, self._args

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from .._core import Result, ResultCode
+from .._core import Result, ResultCode, tree_norm
 from ..geometry import SolveDiagnostics, System
 from ..solvers import SolverChoice
 from ._advice import advice
@@ -87,16 +87,17 @@ def integration_result(
     if found.result == diffrax.RESULTS.successful:
         return Result(
             ResultCode.HORIZON_REACHED,
-            f"the longest flow time was reached, no stop rule met {end.where}: give t1, or ask for what is within reach."
-            f"{end.advice}",
+            f"the longest flow time was reached, no stop rule met {end.where}: "
+            f"{_unseen(end) or 'give t1, or ask for what is within reach.'}{end.advice}",
             end.time,
         )
     if found.result == diffrax.RESULTS.max_steps_reached:
         steps = found.num_steps
         why = _why_so_many_steps(chosen, end)
+        unmet = "".join(f" {rule.why_unmet()}" for rule in rules if rule.why_unmet())
         return Result(
             ResultCode.MAX_STEPS_REACHED,
-            f"max_steps = {steps} steps were used up {end.where}; {why}{end.advice}",
+            f"max_steps = {steps} steps were used up {end.where}; {why}{unmet}{end.advice}",
             end.time,
         )
     if found.result == diffrax.RESULTS.dt_min_reached:
@@ -132,6 +133,17 @@ def _margin_from_here(rule: AbstractStopRule, end: End) -> Float[Array, ""]:
     """The rule's margin for a run that would begin where this one ended."""
     rule, time = numbers_as_arrays((rule, end.time))
     return _margin_after(rule, time, end.weights, end.system, end.measurement)
+
+
+def _unseen(end: End) -> str:
+    """A sentence on a flow that does not move although the loss would fall; empty of one that moves."""
+    gradient = jax.grad(end.system.train_loss)(end.weights)
+    if end.last.velocity is None or float(tree_norm(end.last.velocity)) > 0 or float(tree_norm(gradient)) == 0:
+        return ""
+    return (
+        "the velocity is zero although the gradient of the loss is not: the flow does not see it (an output metric that is "
+        "zero here, as Huber's Hessian where |f - y| > delta, without damping); take damping above zero, or metric='identity'."
+    )
 
 
 def _why_so_many_steps(chosen: SolverChoice, end: End) -> str:

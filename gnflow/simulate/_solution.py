@@ -18,7 +18,7 @@ from ..geometry import System
 from ..solvers import AbstractErrorCarryingSolver, SolverChoice, stages_per_step
 from ._accuracy import UNKNOWN, Errors
 from ._controller import AbstractErrorNorm, ResidualController, Tolerances
-from ._integrate import Integrated, integrate
+from ._integrate import Integrated, Loop
 from ._measure import Evaluation, Measurement, Values, numbers_as_arrays
 from ._outcome import End, integration_result
 from ._progress import ProgressBar
@@ -62,9 +62,10 @@ class Solution:
 
     @property
     def may_jump(self) -> bool:
-        """Whether the velocity may jump along the run, at a kink of the model or otherwise."""
+        """Whether the velocity may jump along the run, at a kink of the model or otherwise: unless the model is known to have
+        none."""
         system, flow = self.ended.system, self.ended.measurement.flow.dynamics
-        return bool(system.has_kinks) or flow.has_jumps(system)
+        return system.has_kinks is not False or flow.has_jumps(system)
 
     @functools.cached_property
     def last_rate(self) -> float:
@@ -96,7 +97,7 @@ class Solution:
 class Integration:
     """A run before it is integrated, at any tolerance: everything but that.
 
-    **Attributes:** `weights`: the first; `args`, `start`: as `integrate` and `start_run` have them; `choose`: the solver for a
+    **Attributes:** `weights`: the first; `args`, `start`: as `Loop` and `start_run` have them; `choose`: the solver for a
     tolerance, and that for one where the usual solver ran out of steps; `rules`: stop rules; `t1`: as `simulate` was told;
     `save_times`; `atol`, `error_norm`, `monotone`, `max_steps`; `bar`: of progress, or None;
     `steps_to_saves`: as of `simulate_once`.
@@ -160,19 +161,11 @@ class Integration:
             anticipation=chosen.anticipation,
         )
         scale, horizon = float(self.start.time_scale), float(self.args.horizon)
-        found = integrate(
-            self.weights,
-            self.start,
-            args,
-            chosen,
-            controller,
-            self.save_times,
-            min(_FIRST_STEP * scale, horizon),
-            self.bar,
-        )
+        first_step = min(_FIRST_STEP * scale, horizon)
+        loop = Loop(self.weights, self.start, args, chosen, controller, self.save_times, first_step)
+        found = loop.run(self.bar)
         first = self.start.evaluation
-        errors = found.memory.errors_until(found.end)
-        ended = End(found.end, found.weights, found.last, first, self.system, self.args.measurement, errors.worst)
+        ended = End(found.end, found.weights, found.last, first, self.system, self.args.measurement, found.errors.worst)
         rows = [first, *found.saved, found.last]
         return Solution(
             rtol=rtol,
@@ -183,7 +176,9 @@ class Integration:
             test_outputs=self._test_outputs(found),
             ended=ended,
             result=integration_result(found, chosen, rules, self.t1, ended),
-            errors=UNKNOWN if self.args.measurement.flow.dynamics.has_jumps(self.system) or _jumps(rows) else errors,
+            errors=UNKNOWN
+            if self.args.measurement.flow.dynamics.has_jumps(self.system) or _jumps(rows)
+            else found.errors,
             counts=_counts(found, chosen.solver),
         )
 

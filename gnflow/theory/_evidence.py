@@ -54,7 +54,9 @@ class Evidence:
 
     def __init__(self, trajectory: Any):
         if not isinstance(trajectory, Trajectory):
-            raise ConfigError(f"verify takes a Trajectory (from simulate, iterate or load), not {trajectory!r}.")
+            raise ConfigError(
+                f"verify takes one Trajectory (from simulate, iterate or load), not a {type(trajectory).__name__}."
+            )
         self.trajectory: Trajectory = trajectory
         self._kept: dict[Hashable, Any] = {}
 

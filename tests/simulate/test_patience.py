@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from simulate.linear import Axes, Linear, flow_down
+from simulate.products import fast_and_slow
 
 import gnflow as gn
 from gnflow import AbstractStopRule, LossPlateau, RelativeLoss, ResultCode, TestLoss
@@ -97,6 +98,15 @@ def test_a_plateau_of_the_training_loss():
     later = flow_down(axes, stop=(RelativeLoss(1e-9), LossPlateau(6.0, 0.01))).result
     assert later.code == ResultCode.STOP_RULE_MET
     assert later.message.startswith(RelativeLoss(1e-9).describe())
+
+
+def test_a_plateau_from_small_weights():
+    """The first rate says 1e12 units of flow time; the first column is learnt in 0.3, the second not before 20."""
+    stop = (RelativeLoss(1e-9), LossPlateau(0.5, 0.01))
+    run = gn.simulate(*fast_and_slow(1e-8), GradientFlow(1.0), stop=stop)
+    assert run.result.message.startswith(LossPlateau(0.5, 0.01).describe())
+    assert 0.5 < run.result.time < 5
+    np.testing.assert_allclose(run.data.train_loss[-1], 0.5, rtol=1e-3)
 
 
 @pytest.fixture(scope="module")

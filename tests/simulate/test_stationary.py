@@ -8,6 +8,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from scipy.optimize import least_squares
 from simulate.linear import Axes, Linear, flow_down
+from simulate.products import fast_and_slow
 
 import gnflow as gn
 from gnflow import GradientNorm, RelativeLoss, ResultCode, Stationary, VelocityNorm
@@ -207,22 +208,10 @@ def test_a_resolution_must_be_positive(resolution):
         Stationary(resolution)
 
 
-class Products(eqx.Module):
-    """f = sum_i u_i v_i x_i: from small weights each column is learnt at its own time."""
-
-    u: jax.Array
-    v: jax.Array
-
-    def __call__(self, x):
-        return jnp.sum(self.u * self.v * x)[None]
-
-
 @pytest.mark.parametrize("small", [1e-6, 1e-8, 1e-10])
 def test_a_saddle_below_the_modes_is_left(small):
     """The second mode is 1e-16 of the first and less; a column of 100 beside one of 1 is learnt at once."""
-    x = np.linalg.qr(np.random.default_rng(0).standard_normal((8, 2)))[0] * np.sqrt(8) * [100.0, 1.0]
-    start = Products(jnp.asarray([small, small]), jnp.asarray([small, small]))
-    trajectory = gn.simulate(gn.Problem(x, x @ [0.01, 1.0]), start, GradientFlow(), throw=False)
+    trajectory = gn.simulate(*fast_and_slow(small), GradientFlow(), throw=False)
     assert trajectory.result.code in (
         ResultCode.STOP_RULE_MET,
         ResultCode.INACCURATE,

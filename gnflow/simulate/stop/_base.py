@@ -19,7 +19,7 @@ _TINY = float(jnp.finfo(jnp.float64).tiny)
 class AbstractStopRule(eqx.Module):
     """A rule that ends a run: its margin is positive while the run goes on (docs/stop_rules.md).
 
-    All methods but `describe`, `at_accuracy` and `is_over` are traced by JAX. A rule without a memory that changes is
+    All methods but `describe`, `why_unmet`, `at_accuracy` and `is_over` are traced by JAX. A rule without a memory that changes is
     looked at after every step of `simulate`, and the time at which it is met is found to a relative 1e-6 by bisection
     within the step. A rule with a history sets `bisected` to False: it is looked at after accepted steps alone, and ends
     the run at the end of one. `iterate` looks at all rules after the steps that it saves.
@@ -57,6 +57,10 @@ class AbstractStopRule(eqx.Module):
     @abc.abstractmethod
     def describe(self) -> str:
         """The rule as a clause: 'the relative training loss reached 1e-08'."""
+
+    def why_unmet(self) -> str:
+        """A sentence for the message of a run that used up its steps: what may keep the rule from ever being met; '' by default."""
+        return ""
 
     def at_accuracy(self, rtol: float) -> "AbstractStopRule":
         """The rule for a run of which one step has the relative accuracy `rtol`; by default accuracy is nothing to it."""

@@ -39,7 +39,7 @@ class TestLoss(AbstractStopRule):
 
     def update(self, snapshot: Snapshot, memory: PyTree) -> PyTree:
         """The lowest test loss and its time."""
-        return memory.lowered(snapshot.test_loss, 0.0, snapshot.time)
+        return memory.lowered(snapshot.test_loss, 0.0, snapshot)
 
     def margin(self, snapshot: Snapshot, memory: PyTree) -> Float[Array, ""]:
         """decades - log10 (t / time of the lowest test loss)."""

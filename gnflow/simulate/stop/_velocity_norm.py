@@ -31,3 +31,10 @@ class VelocityNorm(AbstractStopRule):
     def describe(self) -> str:
         """A clause."""
         return f"the norm of the velocity reached {float(self.tolerance):.3g}"
+
+    def why_unmet(self) -> str:
+        """That weights are as accurate as rtol says, and velocities with them."""
+        return (
+            f"VelocityNorm({float(self.tolerance):.3g}) may lie below what weights of this accuracy come to where the flow rests: "
+            "tighten rtol, or ask for a larger norm."
+        )
