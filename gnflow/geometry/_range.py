@@ -12,7 +12,8 @@ from ._tangent import AbstractTangent
 class ResolvedRange(eqx.Module):
     """What outputs can do to first order: the span of the eigenvectors of A = J J^T above `rank_cutoff`.
 
-    **Attributes:** `eigenvalues` (NC,): all of A, ascending; `vectors` (NC, NC): its eigenvectors, zero at and below the cut-off.
+    **Attributes:** `eigenvalues` (NC,): all of A, ascending; `vectors` (NC, NC): its eigenvectors, those at and below the
+    cut-off zero.
     """
 
     eigenvalues: Float[Array, " rows"]

@@ -188,3 +188,20 @@ def test_float32_is_refused():
     axes, model = Axes(), Linear.at([0.0, 0.0])
     with jax.enable_x64(False), pytest.raises(gn.PrecisionError, match="jax_enable_x64"):
         flow_down(axes, model)
+
+
+def test_a_flow_that_sees_no_gradient_says_why_it_does_not_move():
+    """All samples lie beyond Huber's delta, where its Hessian is zero; without damping nothing moves."""
+    problem = gn.Problem(np.ones((2, 1)), np.full(2, 100.0), loss=gn.losses.HuberLoss(1.0))
+    flow = gn.flows.GaussNewtonFlow(metric="hessian", damping=gn.damping.Constant(0.0))
+    trajectory = gn.simulate(problem, Linear.at([0.0]), flow, throw=False)
+    assert trajectory.result.code == ResultCode.HORIZON_REACHED
+    assert "the velocity is zero although the gradient of the loss is not" in trajectory.result.message
+    assert "damping above zero" in trajectory.result.message
+
+
+def test_a_rule_that_was_not_met_says_what_may_keep_it_from_that():
+    options = {"t1": 1e9, "max_steps": 20, "throw": False}
+    trajectory = flow_down(Axes(), solver="tsit5", stop=gn.VelocityNorm(1e-200), **options)
+    assert trajectory.result.code == ResultCode.MAX_STEPS_REACHED
+    assert "VelocityNorm(1e-200) may lie below what weights of this accuracy come to" in trajectory.result.message

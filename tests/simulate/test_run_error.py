@@ -22,6 +22,7 @@ from gnflow.simulate._accuracy import CARRIED, SECOND, Errors, accurate_solution
 from gnflow.simulate._controller import AbstractErrorNorm, ResidualController, RunMemory
 from gnflow.simulate._global_error import StepErrors
 from gnflow.simulate._probe import Probe
+from gnflow.simulate._solution import Solution
 
 INPUTS = np.random.default_rng(0).standard_normal((12, 3))
 TARGETS = np.sin(INPUTS[:, 0]) + INPUTS[:, 1]
@@ -160,7 +161,7 @@ def test_an_error_behind_a_stop_rule_does_not_count():
     """The step in which a rule ends the run may be much longer than what is left of the run."""
     zero = jnp.zeros(())
     worst, earlier = jnp.asarray([0.3, 3.0]), jnp.asarray([0.1, 1.0])
-    memory = RunMemory(zero, zero, zero, worst, earlier, zero, jnp.asarray(2.0), jnp.asarray(4.0))
+    memory = RunMemory(zero, zero, zero, worst, earlier, zero, zero, jnp.asarray(2.0), jnp.asarray(4.0))
     assert memory.errors_until(4.0) == Errors(0.3, 3.0)
     assert memory.errors_until(2.0) == Errors(0.1, 1.0)
     np.testing.assert_allclose(memory.errors_until(2.5), (0.15, 1.5))
@@ -626,3 +627,51 @@ def test_rounding_of_a_linear_model_is_no_error(scale):
     trajectory = gn.simulate(problem, model, flow, t1=100.0, stop=gn.RelativeLoss(1e-9))
     assert trajectory.stats["num_solutions"] == 1
     assert trajectory.stats["estimated_error"] < 1e-9
+
+
+class Plain(eqx.Module):
+    """f = w . x."""
+
+    w: jax.Array
+
+    def __call__(self, x):
+        return jnp.sum(self.w * x)[None]
+
+
+class Rotating(gn.flows.AbstractFlow):
+    """The weights turn once in 2 pi."""
+
+    def velocity_and_diagnostics(self, time, weights, system):
+        return jax.tree.map(lambda leaf: jnp.stack([-leaf[1], leaf[0]]), weights), None
+
+
+@pytest.mark.parametrize("before", [1e-2, 1e-4, 1e-6])
+def test_a_residual_that_crosses_zero_within_a_step_is_judged_at_the_save(before):
+    """r = |cos t| is far smaller at the save than at the ends of the step around it."""
+    problem, model = gn.Problem(np.array([[1.0, 0.0]]), np.zeros(1)), Plain(jnp.asarray([1.0, 0.0]))
+    options = {"stop": None, "t1": 10.0, "saveat": [np.pi / 2 - before, 5.0], "throw": False}
+    trajectory = gn.simulate(problem, model, Rotating(), **options)
+    exact = np.abs(np.cos(trajectory.data.time.values))
+    errors = np.abs(np.sqrt(2 * trajectory.data.train_loss.values) / exact - 1)
+    assert errors.max() <= trajectory.stats["estimated_error"]
+    assert trajectory.result.failed or errors.max() <= trajectory.stats["promised_error"]
+    assert trajectory.stats["num_solutions"] > (1 if before < 1e-3 else 0)
+
+
+def test_where_nothing_is_known_of_kinks_solutions_are_believed_less():
+    class Rectified(eqx.Module):
+        w: jax.Array
+
+        def __call__(self, x):
+            return jnp.sum(jax.nn.relu(self.w * x))[None]
+
+    def solution(model):
+        system = gn.System(gn.Problem(np.ones((2, 2)), np.ones(2)), model)
+        measurement = types.SimpleNamespace(flow=gn.flows.GradientFlow())
+        ended = types.SimpleNamespace(system=system, measurement=measurement)
+        found = object.__new__(Solution)
+        object.__setattr__(found, "ended", ended)
+        return found
+
+    assert solution(Rectified(jnp.ones(2))).may_jump
+    assert not solution(Plain(jnp.ones(2))).may_jump

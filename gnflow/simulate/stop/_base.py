@@ -19,10 +19,10 @@ _TINY = float(jnp.finfo(jnp.float64).tiny)
 class AbstractStopRule(eqx.Module):
     """A rule that ends a run: its margin is positive while the run goes on (docs/stop_rules.md).
 
-    All methods but `describe`, `why_unmet`, `at_accuracy` and `is_over` are traced by JAX. A rule without a memory that changes is
-    looked at after every step of `simulate`, and the time at which it is met is found to a relative 1e-6 by bisection
-    within the step. A rule with a history sets `bisected` to False: it is looked at after accepted steps alone, and ends
-    the run at the end of one. `iterate` looks at all rules after the steps that it saves.
+    All methods but `describe`, `why_unmet`, `at_accuracy` and `is_over` are traced by JAX. A rule without a memory that
+    changes is looked at after every step of `simulate`, and the time at which it is met is found to a relative 1e-6 by
+    bisection within the step. A rule with a history sets `bisected` to False: it is looked at after accepted steps alone,
+    and ends the run at the end of one. `iterate` looks at all rules after the steps that it saves.
 
     **Attributes:** `bisected`: whether the margin may be evaluated within a step; `decades_between_looks`: of flow time, at
     most, by which the rule shortens the steps of `simulate` (one exponential step may span many), and below the default
@@ -59,7 +59,7 @@ class AbstractStopRule(eqx.Module):
         """The rule as a clause: 'the relative training loss reached 1e-08'."""
 
     def why_unmet(self) -> str:
-        """A sentence for the message of a run that used up its steps: what may keep the rule from ever being met; '' by default."""
+        """What may keep the rule from ever being met, a sentence for a run that used up its steps; '' by default."""
         return ""
 
     def at_accuracy(self, rtol: float) -> "AbstractStopRule":

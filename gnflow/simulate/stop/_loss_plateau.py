@@ -16,8 +16,9 @@ class LossPlateau(AbstractStopRule):
     With decades = 1: when at some t the loss is above (1 - fall) times what it was at t/10. The clock starts at the time scale
     (L - L*)/|dL/dt| of the first decrease, so that a slow start does not count; or, where that is sooner, at the time in which
     the loss would vanish at its mean rate so far (from a saddle of small weights the first rate says nothing). A saddle may
-    look like a plateau: one decade is more than most, but not more than all of them. Looked at after accepted steps; in `iterate` after the saved steps, where
-    time is step * step_size, or the number of steps where there is an optimiser: a decade is ten times as many steps.
+    look like a plateau: one decade is more than most, but not more than all of them. Looked at after accepted steps; in
+    `iterate` after the saved steps, where time is step * step_size, or the number of steps where there is an optimiser: a
+    decade is ten times as many steps.
 
     **Raises:** `ConfigError` unless both numbers are positive and finite, and fall < 1.
     """

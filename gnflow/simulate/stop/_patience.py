@@ -13,8 +13,8 @@ DECADES_BETWEEN_LOOKS = 0.1  # as dense as the saved times
 class Lowest(eqx.Module):
     """The last value from which a loss has not fallen far enough since.
 
-    **Attributes:** `value`: of the loss; `time`: flow time when it was reached; `clock`: the flow time before which nothing need
-    have happened, in which the training loss would vanish at its first rate or, where that is sooner, at its mean rate so
+    **Attributes:** `value`: of the loss; `time`: flow time when it was reached; `clock`: the flow time before which nothing
+    need have happened, in which the training loss would vanish at its first rate or, where that is sooner, at its mean rate so
     far: from a saddle of small weights the first rate may be 1e-12 of what follows; `first`: the training loss L - L* then.
     """
 

@@ -35,6 +35,6 @@ class VelocityNorm(AbstractStopRule):
     def why_unmet(self) -> str:
         """That weights are as accurate as rtol says, and velocities with them."""
         return (
-            f"VelocityNorm({float(self.tolerance):.3g}) may lie below what weights of this accuracy come to where the flow rests: "
-            "tighten rtol, or ask for a larger norm."
+            f"VelocityNorm({float(self.tolerance):.3g}) may lie below what weights of this accuracy come to where the flow "
+            "rests: tighten rtol, or ask for a larger norm."
         )
