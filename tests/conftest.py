@@ -1,18 +1,33 @@
 """Strict numerics for every test: float64, no silent broadcasting, shapes checked by beartype, warnings are errors."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 # The suite runs in several processes: one figure backend without a screen, and no thread oversubscription.
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-# The command line would keep compiled programs in the user's home.
-os.environ.setdefault("GNFLOW_COMPILATION_CACHE", "off")
+# Time is compilation: what one process has compiled, the others and the commands that tests start find in a folder of their own.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="gnflow-tests-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
-# Time is compilation: without these emitters XLA's CPU compiler takes about half as long, and its programs are as exact.
+# Without these emitters XLA's CPU compiler takes about half as long, and its programs are as exact.
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 
 import jax
 import jaxtyping
+
+if "COUNT_HITS" in os.environ:
+    _c={}
+    def _count(event, **_):
+        if "cache" in event: _c[event]=_c.get(event,0)+1
+    jax.monitoring.register_event_listener(_count)
+    def _dump():
+        open(f"/tmp/hits-{os.getpid()}","w").write(str(_c))
+    atexit.register(_dump)
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -8,7 +8,7 @@ from ._checks import (
 from ._compilation_cache import (
     SHORTEST_COMPILATION as SHORTEST_COMPILATION,
     compilation_cache as compilation_cache,
-    compile_cache as compile_cache,
+    compilation_cache_folder as compilation_cache_folder,
 )
 from ._compiled import forget_compiled_programs as forget_compiled_programs
 from ._errors import (

@@ -29,7 +29,7 @@ def compilation_cache(
 
     **Raises:** `ConfigError` if a folder that was asked for by name cannot be made.
     """
-    place = compile_cache(folder)
+    place = compilation_cache_folder(folder, "folder")
     if place is not None:
         _trim(place, max_bytes)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", shortest)
@@ -38,11 +38,11 @@ def compilation_cache(
     return place
 
 
-def compile_cache(setting: bool | str | os.PathLike[str]) -> Path | None:
+def compilation_cache_folder(setting: bool | str | os.PathLike[str], argument: str) -> Path | None:
     """The folder of compiled programs, made if need be; None for none, or where it cannot be written.
 
     **Arguments:** `setting`: True for JAX_COMPILATION_CACHE_DIR if that is set, otherwise gnflow's folder in the user's cache
-    (XDG_CACHE_HOME, ~/.cache by default); False for none; or a folder.
+    (XDG_CACHE_HOME, ~/.cache by default); False for none; or a folder; `argument`: the name of what the caller was given.
 
     **Raises:** `ConfigError` if a folder that was asked for by name cannot be made.
     """
@@ -56,7 +56,7 @@ def compile_cache(setting: bool | str | os.PathLike[str]) -> Path | None:
     except OSError as error:
         if setting is not True:
             raise ConfigError(
-                f"compile_cache = {str(setting)!r} cannot be made a folder ({error.strerror}); choose another, or False."
+                f"{argument} = {str(setting)!r} cannot be made a folder ({error.strerror}); choose another, or False."
             ) from error
         return None
     return folder if os.access(folder, os.W_OK) else None

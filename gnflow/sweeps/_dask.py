@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from .._core import ConfigError, GnflowError, compile_cache
+from .._core import ConfigError, GnflowError, compilation_cache_folder
 from ..config import RunSpec
 from ._cell import WORKER_DIED, CellOutcome, outcome_of_code, outcome_of_error
 from ._clusters import Cluster, local_cluster, require, slurm_cluster
@@ -43,7 +43,7 @@ class DaskEngine(AbstractEngine):
     - `threads`: cores of each worker: by default cores divided by workers ("local") or 1 ("slurm").
     - `memory_gib`: of each worker, in GiB: by default an equal share of this machine's ("local") or 1.5 times the estimate for
       the largest cell ("slurm").
-    - `compile_cache`, `retries`: as for `LocalEngine`. A cache in the home folder serves all nodes that share it.
+    - `compilation_cache`, `retries`: as for `LocalEngine`. A cache in the home folder serves all nodes that share it.
     - `options`: of `dask_jobqueue.SLURMCluster` (`queue`, `account`, `walltime`, `job_extra_directives`, ...) or of
       `distributed.LocalCluster`. What Dask's own configuration (jobqueue.yaml) states need not be repeated here.
 
@@ -58,7 +58,7 @@ class DaskEngine(AbstractEngine):
         workers: int | None = None,
         threads: int | None = None,
         memory_gib: float | None = None,
-        compile_cache: bool | str | os.PathLike[str] = True,
+        compilation_cache: bool | str | os.PathLike[str] = True,
         retries: int = 2,
         **options: Any,
     ):
@@ -75,7 +75,7 @@ class DaskEngine(AbstractEngine):
         self._workers = workers
         self._threads = threads
         self._memory_gib = memory_gib
-        self._compile_cache = compile_cache
+        self._compilation_cache = compilation_cache
         self._retries = retries
         self._options = options
 
@@ -115,7 +115,13 @@ class DaskEngine(AbstractEngine):
             largest = max(task.memory_gib for task in tasks)
             memory = max(_SMALLEST_JOB_GIB, math.ceil(_SLACK * (largest + BASE_GIB)))
         start = _CLUSTERS[self._cluster]
-        return start(workers, threads, memory, compile_cache(self._compile_cache), self._options)
+        return start(
+            workers,
+            threads,
+            memory,
+            compilation_cache_folder(self._compilation_cache, "compilation_cache"),
+            self._options,
+        )
 
     @contextlib.contextmanager
     def _connect(self, cluster: Any) -> Iterator[Any]:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import wait
 
-from .._core import ConfigError, compile_cache, forget_compiled_programs
+from .._core import ConfigError, compilation_cache_folder, forget_compiled_programs
 from ..config import RunSpec
 from ._cell import WORKER_DIED, CellOutcome, carry_out, outcome_of_code
 from ._engine import AbstractEngine, Wanted, every_cell, require_engine_options
@@ -35,7 +35,7 @@ class LocalEngine(AbstractEngine):
     - `workers`: number of processes; by default one for each core, fewer if memory allows no more. 1 runs the cells in this
       process, with its JAX settings and all its cores; nothing then guards it from a cell that kills the process.
     - `memory_gib`: memory that the workers may take together, in GiB; by default 80% of what is available when the run begins.
-    - `compile_cache`: keep compiled programs on disk, for the other workers and the next sweep: True (the folder that
+    - `compilation_cache`: keep compiled programs on disk, for the other workers and the next sweep: True (the folder that
       JAX_COMPILATION_CACHE_DIR names, else gnflow/compiled in the user's cache), False, or a folder. Only for `workers` > 1.
     - `retries`: how often a cell is tried again when its worker has died.
 
@@ -49,13 +49,13 @@ class LocalEngine(AbstractEngine):
         self,
         workers: int | None = None,
         memory_gib: float | None = None,
-        compile_cache: bool | str | os.PathLike[str] = True,
+        compilation_cache: bool | str | os.PathLike[str] = True,
         retries: int = 2,
     ):
         require_engine_options(workers, memory_gib, retries)
         self._workers = workers
         self._memory_gib = memory_gib
-        self._compile_cache = compile_cache
+        self._compilation_cache = compilation_cache
         self._retries = retries
 
     @property
@@ -96,7 +96,9 @@ class LocalEngine(AbstractEngine):
 
     def _run_in_workers(self, tasks: Sequence[Task], wanted: Wanted) -> Iterator[CellOutcome]:
         count, threads, memory = self._shares()
-        environment = worker_environment(threads, compile_cache(self._compile_cache))
+        environment = worker_environment(
+            threads, compilation_cache_folder(self._compilation_cache, "compilation_cache")
+        )
         schedule = Schedule(tasks, wanted)
         largest = max((task.memory_gib for task in tasks), default=0.0)
         if largest + BASE_GIB > memory:

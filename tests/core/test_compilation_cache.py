@@ -8,7 +8,7 @@ import jax
 import pytest
 
 import gnflow as gn
-from gnflow._core import compile_cache
+from gnflow._core import compilation_cache_folder
 
 TWICE = """
 import jax
@@ -40,14 +40,14 @@ def kept_configuration(monkeypatch):
 def test_the_folder(monkeypatch, tmp_path):
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert compile_cache(False) is None
-    assert compile_cache(True) == tmp_path / "gnflow" / "compiled"
-    assert compile_cache(tmp_path / "here") == tmp_path / "here"
+    assert compilation_cache_folder(False, "folder") is None
+    assert compilation_cache_folder(True, "folder") == tmp_path / "gnflow" / "compiled"
+    assert compilation_cache_folder(tmp_path / "here", "folder") == tmp_path / "here"
     assert (tmp_path / "here").is_dir()
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "mine"))
-    assert compile_cache(True) == tmp_path / "mine"
+    assert compilation_cache_folder(True, "folder") == tmp_path / "mine"
     (tmp_path / "file").touch()
-    with pytest.raises(gn.ConfigError, match="cannot be made a folder"):
+    with pytest.raises(gn.ConfigError, match=r"^folder = .* cannot be made a folder"):
         gn.compilation_cache(tmp_path / "file" / "folder")
 
 

@@ -24,7 +24,7 @@ def test_a_worker_killed_midway_is_replaced_and_its_cell_tried_again(orders, tmp
     cells = tiny_sweep(seeds=range(4), scales=[1.0]).cells
     orders.give(1, deaths=1)
     orders.give(2, deaths=100)
-    engine = DaskEngine("local", workers=2, compile_cache=tmp_path / "cache", retries=2)
+    engine = DaskEngine("local", workers=2, compilation_cache=tmp_path / "cache", retries=2)
     outcomes = list(engine.run(cells))
     found = codes(outcomes, cells)
     assert found == {seed: "worker_died" if seed == 2 else "num_steps_reached" for seed in range(4)}, [
@@ -42,7 +42,7 @@ def test_workers_that_cannot_start_are_an_error_not_waited_for(monkeypatch):
     monkeypatch.setattr(_dask, "_TICK", 0.2)
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(gn.GnflowError, match="no worker process"):
-        list(DaskEngine("local", workers=1, compile_cache=False).run(tiny_sweep().cells))
+        list(DaskEngine("local", workers=1, compilation_cache=False).run(tiny_sweep().cells))
 
 
 @pytest.mark.parametrize("name", ["walltime", "n_workers", "worker_class"])
@@ -166,7 +166,7 @@ class TestSlurm:
         cells = tiny_sweep(seeds=range(2), scales=[1.0]).cells
         orders.give(1, deaths=1, group=True)  # as at the job's time limit
         engine = DaskEngine(
-            "slurm", workers=1, threads=3, memory_gib=2.5, walltime="00:20:00", queue="long", compile_cache=False
+            "slurm", workers=1, threads=3, memory_gib=2.5, walltime="00:20:00", queue="long", compilation_cache=False
         )
         with dask.config.set({"distributed.deploy.lost-worker-timeout": "500 ms"}):
             found = codes(engine.run(cells), cells)

@@ -151,7 +151,7 @@ class TestWorkers:
         orders.give(1, deaths=1)
         orders.give(3, deaths=100)
         orders.give(5, wait=True)
-        engine = LocalEngine(workers=2, compile_cache=tmp_path / "cache", retries=1)
+        engine = LocalEngine(workers=2, compilation_cache=tmp_path / "cache", retries=1)
         running = engine.run(cells)
         found = by_seed(itertools.islice(running, 5), cells)
         while orders.waiting(5) is None:
@@ -219,10 +219,10 @@ class TestWorkers:
     def test_workers_that_cannot_start_are_an_error_not_failed_cells(self, monkeypatch):
         monkeypatch.setattr(sys, "executable", "/bin/false")
         with pytest.raises(gn.ConfigError, match=r"no worker process can be started .*exit code 1"):
-            list(LocalEngine(workers=2, compile_cache=False).run(tiny_sweep().cells))
+            list(LocalEngine(workers=2, compilation_cache=False).run(tiny_sweep().cells))
 
     def test_a_cell_too_large_for_the_budget_is_told(self, monkeypatch, capsys):
         monkeypatch.setattr(sys, "executable", "/bin/false")
         with pytest.raises(gn.ConfigError):
-            list(LocalEngine(workers=2, compile_cache=False, memory_gib=0.1).run(tiny_sweep().cells))
+            list(LocalEngine(workers=2, compilation_cache=False, memory_gib=0.1).run(tiny_sweep().cells))
         assert "it runs alone" in capsys.readouterr().err
