@@ -8,7 +8,7 @@ import tempfile
 # The suite runs in several processes: one figure backend without a screen, and no thread oversubscription.
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-# Time is compilation: what one process has compiled, the others and the commands that tests start find in a folder of their own.
+# Time is compilation: what one process has compiled, the others and the commands that tests start find in one folder.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="gnflow-tests-")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
@@ -19,15 +19,6 @@ os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 
 import jax
 import jaxtyping
-
-if "COUNT_HITS" in os.environ:
-    _c={}
-    def _count(event, **_):
-        if "cache" in event: _c[event]=_c.get(event,0)+1
-    jax.monitoring.register_event_listener(_count)
-    def _dump():
-        open(f"/tmp/hits-{os.getpid()}","w").write(str(_c))
-    atexit.register(_dump)
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")

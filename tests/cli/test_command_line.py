@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from facts.interrupting import interrupt_after
 
 import gnflow as gn
 import gnflow.cli
@@ -276,15 +277,7 @@ class TestFailure:
 
     def test_ctrl_c_keeps_what_the_run_under_way_came_to(self, config, tmp_path, capsys, monkeypatch):
         course = importlib.import_module("gnflow.simulate._full_batch").FullBatch
-        advance, left = course.advance, [2]
-
-        def interrupted(*arguments):
-            left[0] -= 1
-            if left[0] < 0:
-                raise KeyboardInterrupt
-            return advance(*arguments)
-
-        monkeypatch.setattr(course, "advance", interrupted)
+        interrupt_after(monkeypatch, course, 2)
         out = tmp_path / "out"
         assert run(config, out, "--set", "metrics=[]") == 130
         assert "the run was interrupted" in capsys.readouterr().err

@@ -10,6 +10,7 @@ import equinox as eqx
 import jax
 import numpy as np
 import pytest
+from facts.interrupting import interrupt_after
 from facts.recording import make_problem, mean_field
 from simulate.linear import Axes, Linear, flow_down
 
@@ -52,23 +53,10 @@ def test_rejected_steps_at_the_end_of_a_segment(one_step_at_a_time):
     np.testing.assert_allclose(parts.data.train_loss[-1], Axes(scales=(1.0, 30.0)).loss(10.0), rtol=0.02)
 
 
-def interrupt_after(monkeypatch, segments):
-    """Ctrl-C within the segment after so many."""
-    advance, left = loop.advance, [segments]
-
-    def interrupted(*arguments):
-        left[0] -= 1
-        if left[0] < 0:
-            raise KeyboardInterrupt
-        return advance(*arguments)
-
-    monkeypatch.setattr(loop, "advance", interrupted)
-
-
 @pytest.mark.parametrize("segments", [0, 3, 12])
 def test_an_interrupted_run_keeps_what_it_came_to(segments, monkeypatch, one_step_at_a_time):
     whole = run(solver="tsit5")
-    interrupt_after(monkeypatch, segments)
+    interrupt_after(monkeypatch, loop, segments)
     with pytest.raises(gn.RunInterrupted) as stopped:
         run(solver="tsit5", throw=False)
     trajectory = stopped.value.trajectory
@@ -140,15 +128,7 @@ def test_ctrl_c_is_heard_while_a_run_is_under_way():
 
 def test_an_interrupted_iteration_keeps_what_it_came_to(monkeypatch):
     module = importlib.import_module("gnflow.simulate._full_batch")
-    advance, left = module.FullBatch.advance, [3]
-
-    def interrupted(course, reached, stride):
-        left[0] -= 1
-        if left[0] < 0:
-            raise KeyboardInterrupt
-        return advance(course, reached, stride)
-
-    monkeypatch.setattr(module.FullBatch, "advance", interrupted)
+    interrupt_after(monkeypatch, module.FullBatch, 3)
     arguments = Axes().problem, Linear.at([0.0, 0.0]), gn.flows.GradientFlow(1.0)
     with pytest.raises(gn.RunInterrupted) as stopped:
         gn.iterate(*arguments, step_size=0.1, num_steps=10)
