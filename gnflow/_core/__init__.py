@@ -10,6 +10,7 @@ from ._compilation_cache import (
     compilation_cache as compilation_cache,
     compilation_cache_folder as compilation_cache_folder,
 )
+from ._compile_clock import CompileClock as CompileClock
 from ._compiled import forget_compiled_programs as forget_compiled_programs
 from ._errors import (
     ConfigError as ConfigError,

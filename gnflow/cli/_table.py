@@ -18,14 +18,16 @@ _HEADINGS = {
     "test_loss": "test loss",
     "kernel_distance": "kernel distance",
     "direction": "last direction",
-    "wall_seconds": "wall time [s]",
+    "compile_seconds": "compile [s]",
+    "run_seconds": "run [s]",
 }
 _FORMATS = {
     "flow_time": ".4g",
     "train_loss": ".3e",
     "test_loss": ".3e",
     "kernel_distance": ".3g",
-    "wall_seconds": ".1f",
+    "compile_seconds": ".1f",
+    "run_seconds": ".1f",
 }
 _TEXTS = ("variant", "flow", "result", "direction")
 _ONLY_WHERE_KNOWN = ("direction",)
@@ -47,6 +49,7 @@ class Row:
     kernel_distance: float | None = None
     direction: str | None = None
     wall_seconds: float | None = None
+    compile_seconds: float | None = None
     message: str = ""
     content_hash: str = ""
 
@@ -74,6 +77,7 @@ class Row:
             kernel_distance=last.get("kernel_distance"),
             direction=_direction(trajectory.stats),
             wall_seconds=trajectory.stats["wall_seconds"],
+            compile_seconds=trajectory.stats.get("compile_seconds"),  # not of runs by earlier versions
             message=trajectory.result.message,
             content_hash=spec.content_hash(),
         )
@@ -91,6 +95,11 @@ class Row:
             message=message,
             content_hash=spec.content_hash(),
         )
+
+    @property
+    def run_seconds(self) -> float | None:
+        """Wall time without compiling; all of it where that is not known."""
+        return None if self.wall_seconds is None else self.wall_seconds - (self.compile_seconds or 0.0)
 
     @classmethod
     def columns(cls) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from jaxtyping import PyTree
 
-from .._core import Result, ResultCode
+from .._core import CompileClock, Result, ResultCode
 from ..flows import AbstractFlow
 from ..geometry import SolveDiagnostics
 from ..metrics import DirectionDiagnostics
@@ -79,7 +79,7 @@ def iterate(
     **Raises:** as `simulate`; `ConfigError` also unless exactly one of `step_size` and `optimiser`, and of `num_steps` and
     `num_epochs`, is given, or if `batch_size` is larger than N or has no `key`.
     """
-    began = time.perf_counter()
+    began, clock = time.perf_counter(), CompileClock()
     check_iterate(
         step_size=step_size,
         optimiser=optimiser,
@@ -111,7 +111,8 @@ def iterate(
     course: AbstractCourse = FullBatch(*parts) if batches is None else MiniBatch(*parts, batches, save_every)
     record = _take_steps(course, weights, rules, last_step, save_every, progress)
     values = stack_rows(record.rows)
-    wall_seconds = time.perf_counter() - began  # without the data set: the first one of a process loads xarray
+    # Without the data set: the first one of a process loads xarray.
+    wall_seconds, compile_seconds = time.perf_counter() - began, clock.seconds()
     data = make_dataset(
         values,
         variables,
@@ -138,7 +139,7 @@ def iterate(
         problem,
         flow,
         with_solve_warning(record.result, record.solves, "saved states" if batches is None else "batches"),
-        {**stats, "wall_seconds": wall_seconds},
+        {**stats, "wall_seconds": wall_seconds, "compile_seconds": compile_seconds},
         {
             "kind": "iterate",
             "step_size": None if step_size is None else float(step_size),
@@ -186,18 +187,20 @@ def _take_steps(
     progress: bool,
 ) -> _Record:
     """Steps until something ends the run."""
-    states = [course.start(weights)]
-    result = _early_end(states[0], rules)
     interrupted = False
-    try:
-        with progress_bar(progress, states[0].values["train_loss"], rules, "step") as bar:
+    with progress_bar(progress, rules, "step") as bar:
+        states = [course.start(weights)]
+        result = _early_end(states[0], rules)
+        if bar is not None:
+            bar.begin(float(states[0].values["train_loss"]))
+        try:
             while result is None and states[-1].step < num_steps:
                 states.append(course.advance(states[-1], min(save_every, num_steps - states[-1].step)))
                 result = _early_end(states[-1], rules)
                 if bar is not None:
                     bar.update(float(states[-1].step), float(states[-1].values["train_loss"]), states[-1].step)
-    except KeyboardInterrupt:
-        interrupted = True
+        except KeyboardInterrupt:
+            interrupted = True
     last = states[-1]
     loss = f"training loss {float(last.values['train_loss']):.3e}"
     result = _early_end(last, rules)

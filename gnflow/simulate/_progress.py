@@ -2,52 +2,75 @@
 
 import contextlib
 import math
-from typing import Any
+import threading
+import time
 
 from tqdm import tqdm
 
 from .stop import AbstractStopRule, RelativeLoss
 
+_BEAT = 0.5  # seconds between two looks at the clock, while nothing else is to be shown
+
 
 class ProgressBar:
-    """Shows how many decades the training loss has fallen, of those asked for, with flow time and steps.
+    """Shows how many decades the training loss has fallen, of those asked for, with flow time and steps; until the first step
+    that it compiles. The clock runs also while the program that is to be run does not come back.
 
-    **Arguments:** `first_loss`: the training loss at the start; `rules`: the run's stop rules, the tightest relative loss
-    among which is the bar's end; without one the bar has no end; `unit`: what `time` counts.
+    **Arguments:** `rules`: the run's stop rules, the tightest relative loss among which is the bar's end; without one the bar
+    has no end; `unit`: what `time` counts.
     """
 
-    def __init__(self, first_loss: float, rules: tuple[AbstractStopRule, ...], unit: str):
+    def __init__(self, rules: tuple[AbstractStopRule, ...], unit: str):
         decades = [-math.log10(float(rule.tolerance)) for rule in rules if isinstance(rule, RelativeLoss)]
-        self._first_loss = first_loss
+        self._first_loss, self._steps = math.nan, None
         self._unit = unit
         self._bar = tqdm(
+            desc="compiling",
             total=round(min(decades), 2) if decades else None,
             unit="decade",
-            bar_format="loss {desc} |{bar}| {n:.1f}/{total:.1f} decades{postfix} [{elapsed}<{remaining}]"
+            bar_format="{desc} |{bar}| {n:.1f}/{total:.1f} decades{postfix} [{elapsed}<{remaining}]"
             if decades
-            else "loss {desc} {n:.1f} decades{postfix} [{elapsed}]",
+            else "{desc} {n:.1f} decades{postfix} [{elapsed}]",
             dynamic_ncols=True,
         )
+        self._closed = threading.Event()
+        self._clock = threading.Thread(target=self._tick, daemon=True)
+        self._clock.start()
 
-    def update(self, time: float, loss: float, steps: int) -> None:
-        """Show the state after so many steps."""
+    def begin(self, first_loss: float) -> None:
+        """From the training loss at the start, which counts as 0 decades."""
+        self._first_loss = first_loss
+
+    def update(self, reached: float, loss: float, steps: int) -> None:
+        """Show the state after so many steps, at the flow time or step `reached`."""
+        if self._steps is None:
+            self._bar.start_t = time.time()  # compiling says nothing of what is left
+        self._steps = steps
         if loss > 0 and self._first_loss > 0 and math.isfinite(loss):
             decades = max(0.0, -math.log10(loss / self._first_loss))
             self._bar.n = decades if self._bar.total is None else min(decades, self._bar.total)
-        self._bar.set_description_str(f"{loss:.2e}", refresh=False)
-        self._bar.set_postfix_str(f"{self._unit} {time:.3g}, {steps} steps", refresh=False)
+        self._bar.set_description_str(f"loss {loss:.2e}", refresh=False)
+        self._bar.set_postfix_str(f"{self._unit} {reached:.3g}, {steps} steps", refresh=False)
         self._bar.update(0)  # redraws at most ten times a second
 
     def __enter__(self) -> "ProgressBar":
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._closed.set()
+        self._clock.join()
+        if self._steps is None:
+            self._bar.leave = False  # nothing was to be done
         self._bar.refresh()  # leave the last state on the screen
         self._bar.close()
 
+    def _tick(self) -> None:
+        while not self._closed.wait(_BEAT):
+            self._bar.refresh()
+
 
 def progress_bar(
-    show: bool, first_loss: Any, rules: tuple[AbstractStopRule, ...], unit: str
+    show: bool, rules: tuple[AbstractStopRule, ...], unit: str
 ) -> contextlib.AbstractContextManager[ProgressBar | None]:
     """A bar for the time of a run, or None if there is none to `show`; arguments as of `ProgressBar`."""
-    return ProgressBar(float(first_loss), rules, unit) if show else contextlib.nullcontext()
+    return ProgressBar(rules, unit) if show else contextlib.nullcontext()

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from .._core import ConfigError, Result, ResultCode, tree_size
+from .._core import CompileClock, ConfigError, Result, ResultCode, tree_size
 from ..flows import AbstractFlow, AbstractLinearisedFlow
 from ..geometry import Decomposition, System
 from ..problems import Problem
@@ -127,7 +127,7 @@ def _simulate(
     throw: bool,
 ) -> Trajectory:
     """`simulate`, with solutions judged by `judge`; `steps_to_saves` as of `simulate_once`."""
-    began = time.perf_counter()
+    began, clock = time.perf_counter(), CompileClock()
     check_simulate(
         t1=t1,
         stop=stop,
@@ -146,62 +146,64 @@ def _simulate(
     all_rules = with_stationary(given_rules)
     first_rtol = DEFAULT_RTOL if rtol is None else float(rtol)
     rules = tuple(rule.at_accuracy(first_rtol) for rule in all_rules)
-    start: Start = start_run(weights, system, measurement, numbers_as_arrays(rules))
-    dynamics = flow.dynamics
-    linearised = isinstance(dynamics, AbstractLinearisedFlow)
-    is_stiff = isinstance(dynamics, AbstractLinearisedFlow) and dynamics.is_stiff
-    has_jacobian = isinstance(dynamics, AbstractLinearisedFlow) and dynamics.is_differentiable(system)
-    jacobian = (tree_size(weights), problem.y_train.size) if has_jacobian else None
+    with progress_bar(progress, rules, "flow time") as bar:
+        start: Start = start_run(weights, system, measurement, numbers_as_arrays(rules))
+        if bar is not None:
+            bar.begin(float(start.evaluation.values["train_loss"]))
+        dynamics = flow.dynamics
+        linearised = isinstance(dynamics, AbstractLinearisedFlow)
+        is_stiff = isinstance(dynamics, AbstractLinearisedFlow) and dynamics.is_stiff
+        has_jacobian = isinstance(dynamics, AbstractLinearisedFlow) and dynamics.is_differentiable(system)
+        jacobian = (tree_size(weights), problem.y_train.size) if has_jacobian else None
 
-    @functools.cache
-    def stiffness() -> float | None:
-        if t1 is None or start.evaluation.diagnostics is not None:
-            return None
-        # The fastest rate to a digit, by a few products with J J^T.
-        rates, _, _ = linearisation_at(jnp.zeros(()), weights, system, measurement.flow, _LEADING_MODE)
-        return t1 * float(jnp.max(rates))
+        @functools.cache
+        def stiffness() -> float | None:
+            if t1 is None or start.evaluation.diagnostics is not None:
+                return None
+            # The fastest rate to a digit, by a few products with J J^T.
+            rates, _, _ = linearisation_at(jnp.zeros(()), weights, system, measurement.flow, _LEADING_MODE)
+            return t1 * float(jnp.max(rates))
 
-    @functools.cache
-    def choose(tolerance: float, ran_out: bool = False) -> SolverChoice:
-        return choose_solver(solver, linearised, is_stiff, tolerance, stiffness, jacobian, ran_out)
+        @functools.cache
+        def choose(tolerance: float, ran_out: bool = False) -> SolverChoice:
+            return choose_solver(solver, linearised, is_stiff, tolerance, stiffness, jacobian, ran_out)
 
-    chosen = choose(first_rtol)
-    save_times, horizon = _save_times(saveat, t1, float(start.time_scale))
-    settings = {
-        "kind": "simulate",
-        "t1": t1,
-        "stop": given_rules,
-        "saveat": None if saveat is None else np.asarray(saveat, dtype=float),
-        "solver": chosen.name,
-        "rtol": first_rtol,
-        "atol": atol,
-        "error_norm": error_norm,
-        "metrics": metrics,
-        "max_steps": max_steps,
-    }
-    met = rules_met(rules, start.margins)
-    already = next((rule for rule in met if rule.is_over(0.0, weights, system, flow, horizon)), None)
-    times, rows, last = np.zeros(1), [start.evaluation.values], start.evaluation
-    final_weights = weights
-    stats: dict[str, Any] = {
-        "solver": chosen.name,
-        "solver_reason": chosen.reason,
-        "num_steps": 0,
-        "num_accepted_steps": 0,
-        "num_rejected_steps": 0,
-        **_estimates(Errors(0.0), system),
-        "estimated_error_from": NO_STEP,
-        "promised_error": promised_accuracy(first_rtol),
-        "num_solutions": 0,
-    }
-    at_start = End(0.0, weights, start.evaluation, start.evaluation, system, measurement)
-    if already is not None:
-        result = met_at_start(already, rules, at_start)
-    elif not np.isfinite(float(start.evaluation.values["train_loss"])):
-        result = Result(ResultCode.NON_FINITE, FIRST_LOSS, 0.0)
-        stats |= _estimates(UNKNOWN, system)
-    else:
-        with progress_bar(progress, start.evaluation.values["train_loss"], rules, "flow time") as bar:
+        chosen = choose(first_rtol)
+        save_times, horizon = _save_times(saveat, t1, float(start.time_scale))
+        settings = {
+            "kind": "simulate",
+            "t1": t1,
+            "stop": given_rules,
+            "saveat": None if saveat is None else np.asarray(saveat, dtype=float),
+            "solver": chosen.name,
+            "rtol": first_rtol,
+            "atol": atol,
+            "error_norm": error_norm,
+            "metrics": metrics,
+            "max_steps": max_steps,
+        }
+        met = rules_met(rules, start.margins)
+        already = next((rule for rule in met if rule.is_over(0.0, weights, system, flow, horizon)), None)
+        times, rows, last = np.zeros(1), [start.evaluation.values], start.evaluation
+        final_weights = weights
+        stats: dict[str, Any] = {
+            "solver": chosen.name,
+            "solver_reason": chosen.reason,
+            "num_steps": 0,
+            "num_accepted_steps": 0,
+            "num_rejected_steps": 0,
+            **_estimates(Errors(0.0), system),
+            "estimated_error_from": NO_STEP,
+            "promised_error": promised_accuracy(first_rtol),
+            "num_solutions": 0,
+        }
+        at_start = End(0.0, weights, start.evaluation, start.evaluation, system, measurement)
+        if already is not None:
+            result = met_at_start(already, rules, at_start)
+        elif not np.isfinite(float(start.evaluation.values["train_loss"])):
+            result = Result(ResultCode.NON_FINITE, FIRST_LOSS, 0.0)
+            stats |= _estimates(UNKNOWN, system)
+        else:
             args = Arguments(
                 system,
                 measurement,
@@ -228,20 +230,26 @@ def _simulate(
             )
             minimum = float(system.loss.minimum(problem.y_train))
             judged = judge(integration.solve, first_rtol, rtol is None, minimum)
-        solution, result = judged.solution, judged.result
-        times, rows, last, final_weights = solution.times, solution.rows, solution.ended.last, solution.ended.weights
-        settings |= {"solver": solution.chosen.name, "rtol": solution.rtol}
-        stats |= {"solver": solution.chosen.name, "solver_reason": solution.chosen.reason, **solution.counts}
-        stats |= {
-            **_estimates(judged.errors, system),
-            "estimated_error_from": judged.known_from,
-            "promised_error": judged.promised,
-            "num_solutions": judged.count,
-        }
-        if isinstance(solution.chosen.solver, AbstractLinearisedSolver):
-            stats |= linearisation_stats(solution, system, measurement)
+            solution, result = judged.solution, judged.result
+            times, rows, last, final_weights = (
+                solution.times,
+                solution.rows,
+                solution.ended.last,
+                solution.ended.weights,
+            )
+            settings |= {"solver": solution.chosen.name, "rtol": solution.rtol}
+            stats |= {"solver": solution.chosen.name, "solver_reason": solution.chosen.reason, **solution.counts}
+            stats |= {
+                **_estimates(judged.errors, system),
+                "estimated_error_from": judged.known_from,
+                "promised_error": judged.promised,
+                "num_solutions": judged.count,
+            }
+            if isinstance(solution.chosen.solver, AbstractLinearisedSolver):
+                stats |= linearisation_stats(solution, system, measurement)
     values = stack_rows(rows)
-    stats["wall_seconds"] = time.perf_counter() - began  # without the data set: the first one of a process loads xarray
+    # Without the data set: the first one of a process loads xarray.
+    stats |= {"wall_seconds": time.perf_counter() - began, "compile_seconds": clock.seconds()}
     data = make_dataset(
         values,
         variables,

@@ -195,8 +195,9 @@ class TestTable:
                 "loss",
                 "kernel",
                 "distance",
-                "wall",
-                "time",
+                "compile",
+                "[s]",
+                "run",
                 "[s]",
             ]
         )

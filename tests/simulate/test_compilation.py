@@ -133,3 +133,22 @@ def test_a_bar_of_steps(capsys):
 def test_without_progress_nothing_is_printed(capsys):
     default_run()
     assert capsys.readouterr() == ("", "")
+
+
+def test_the_bar_says_that_it_compiles_and_its_clock_runs(capsys):
+    """A shape of its own, so that there is something to compile."""
+    problem, model = gn.Problem(np.eye(7), np.arange(7.0)), Linear.at(np.zeros(7))
+    trajectory = gn.simulate(problem, model, gn.flows.GaussNewtonFlow(), progress=True)
+    lines = capsys.readouterr().err.replace("\r", "\n").splitlines()
+    compiling = [line for line in lines if line.startswith("compiling")]
+    assert len({line.rpartition("[")[2] for line in compiling}) > 1
+    assert lines[-1].startswith("loss") or lines[-1] == ""
+    assert 0 < trajectory.stats["compile_seconds"] <= trajectory.stats["wall_seconds"]
+    again = gn.simulate(problem, model, gn.flows.GaussNewtonFlow())
+    assert again.stats["compile_seconds"] < 0.1 * trajectory.stats["compile_seconds"]
+
+
+def test_a_run_that_is_over_at_its_start_leaves_no_bar(capsys):
+    axes = Axes()
+    gn.simulate(axes.problem, Linear.at(axes.targets), gn.flows.GradientFlow(1.0), progress=True)
+    assert capsys.readouterr().err.replace("\r", "\n").split("\n")[-1].strip() == ""

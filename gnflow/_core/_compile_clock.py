@@ -1,0 +1,51 @@
+"""How long compiling took."""
+
+import functools
+import time
+import weakref
+from typing import Any
+
+import jax
+
+# Tracing, lowering, and compiling or loading a stored program; a program within another reports, too.
+_EVENTS = (
+    "/jax/core/compile/jaxpr_trace_duration",
+    "/jax/core/compile/jaxpr_to_mlir_module_duration",
+    "/jax/core/compile/backend_compile_duration",
+)
+
+_running: "weakref.WeakSet[CompileClock]" = weakref.WeakSet()
+
+
+class CompileClock:
+    """Counts the wall seconds in which JAX made programs in this process, from when it is made."""
+
+    def __init__(self):
+        _listen()
+        self._spans: list[tuple[float, float]] = []
+        _running.add(self)
+
+    def seconds(self) -> float:
+        """Of tracing, lowering and compiling so far; what happened at the same time, or within another, counts once."""
+        total, last = 0.0, 0.0
+        for start, end in sorted(self._spans):
+            total += max(end - max(start, last), 0.0)
+            last = max(last, end)
+        return total
+
+    def add(self, start: float, end: float) -> None:
+        """A span of the clock `time.perf_counter`."""
+        self._spans.append((start, end))
+
+
+@functools.cache
+def _listen() -> None:
+    """Once for each process, as listeners of JAX stay."""
+
+    def listener(event: str, duration: float, **_: Any) -> None:
+        if event in _EVENTS:
+            now = time.perf_counter()
+            for clock in list(_running):
+                clock.add(now - duration, now)
+
+    jax.monitoring.register_event_duration_secs_listener(listener)
