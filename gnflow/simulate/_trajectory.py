@@ -31,7 +31,8 @@ class Trajectory:
     - `model`, `initial_model`: at the end and at the start.
     - `problem`, `flow`: what was run.
     - `result`: how it ended (`gnflow.Result`: code, message, time).
-    - `stats`: solver, steps taken, accepted and rejected, velocity evaluations, wall time in seconds and how much of it was compiling.
+    - `stats`: solver, steps taken, accepted and rejected, velocity evaluations, wall seconds, and how many of
+      them were compiling.
     - `settings`: the arguments of the run, for the record.
     """
 
