@@ -7,6 +7,8 @@ import tempfile
 
 # The suite runs in several processes: one figure backend without a screen, and no thread oversubscription.
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Tests load SciPy before gnflow does, whose shorter wait of OpenBLAS's threads they would miss: they would spin on busy cores.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # Time is compilation: what one process has compiled, the others and the commands that tests start find in one folder.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
@@ -14,8 +16,9 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
-# Without these emitters XLA's CPU compiler takes about half as long, and its programs are as exact.
+# Without these emitters and most optimisations XLA's CPU compiler takes less than half as long, and its programs are as exact.
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax
 import jaxtyping
@@ -31,24 +34,11 @@ import pytest  # noqa: E402
 
 from gnflow._core import forget_compiled_programs  # noqa: E402
 
-# Folders whose programs are compiled quickly: they hold for any code, and most are run once, on a few samples.
-_QUICKLY_COMPILED = ("facts", "flows", "metrics", "solvers", "theory")
-
 
 @pytest.fixture
 def key():
     """One fixed seed; tests that need several fold their own number in."""
     return jr.key(20230206)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def compilation(request):
-    """Compile without most optimisations in some folders; everywhere else as a user does."""
-    quick = request.path.parent.name in _QUICKLY_COMPILED
-    if quick != jax.config.read("jax_disable_most_optimizations"):
-        # JAX would go on using the programs it has, whose last digits differ: two processes would no longer agree exactly.
-        jax.clear_caches()
-        jax.config.update("jax_disable_most_optimizations", quick)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -42,10 +42,10 @@ class CompileClock:
 def _listen() -> None:
     """Once for each process, as listeners of JAX stay."""
 
-    def listener(event: str, duration: float, **_: Any) -> None:
+    def listener(event: str, duration_secs: float, **_: Any) -> None:
         if event in _EVENTS:
             now = time.perf_counter()
             for clock in list(_running):
-                clock.add(now - duration, now)
+                clock.add(now - duration_secs, now)
 
     jax.monitoring.register_event_duration_secs_listener(listener)

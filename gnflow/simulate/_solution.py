@@ -16,7 +16,7 @@ from .._core import Result, ResultCode
 from ..flows import AbstractFlow
 from ..geometry import System
 from ..solvers import AbstractErrorCarryingSolver, SolverChoice, stages_per_step
-from ._accuracy import UNKNOWN, Errors
+from ._accuracy import UNKNOWN, Errors, shortening
 from ._controller import AbstractErrorNorm, ResidualController, Tolerances
 from ._integrate import Integrated, Loop
 from ._measure import Evaluation, Measurement, Values, numbers_as_arrays
@@ -161,7 +161,8 @@ class Integration:
             anticipation=chosen.anticipation,
         )
         scale, horizon = float(self.start.time_scale), float(self.args.horizon)
-        first_step = min(_FIRST_STEP * scale, horizon)
+        # Else two solutions would share their first steps, each a fixed multiple of the one before, and what goes wrong there.
+        first_step = min(_FIRST_STEP * float(shortening(rtol)) * scale, horizon)
         loop = Loop(self.weights, self.start, args, chosen, controller, self.save_times, first_step)
         found = loop.run(self.bar)
         first = self.start.evaluation

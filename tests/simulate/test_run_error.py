@@ -1,6 +1,7 @@
 """How wrong a whole run is: the guard against rises, the error carried along, and what a second solution decides."""
 
 import dataclasses
+import importlib
 import itertools
 import math
 import types
@@ -461,6 +462,22 @@ def test_two_solutions_do_not_share_the_steps_that_a_stop_rule_limits(rule, end)
     true = np.abs(np.sqrt(2 * trajectory.data.train_loss * (1 + trajectory.data.time)) - 1).max()
     assert trajectory.stats["estimated_error_from"] == SECOND
     assert true / 2 < trajectory.stats["estimated_error"] < 2 * true
+
+
+def test_two_solutions_do_not_share_their_first_steps(monkeypatch):
+    """A mode that rose above the cut-off in their third steps rose early in both: they agreed, and were off by 5%."""
+    module, lengths = importlib.import_module("gnflow.simulate._solution"), []
+    original = module.Loop
+
+    def recorded(*arguments):
+        lengths.append(arguments[-1])
+        return original(*arguments)
+
+    monkeypatch.setattr(module, "Loop", recorded)
+    monkeypatch.setattr(importlib.import_module("gnflow.simulate._accuracy"), "_believed", lambda *_: -1.0)
+    trajectory = gn.simulate(Axes().problem, Linear.at([0.0, 0.0]), GradientFlow(1.0), t1=1.0, throw=False)
+    assert len(lengths) == trajectory.stats["num_solutions"] == 4
+    np.testing.assert_allclose(lengths, lengths[0] * np.asarray([1, 5**-0.25, 100**-0.25, 2000**-0.25]))
 
 
 def test_saves_limit_no_steps():
