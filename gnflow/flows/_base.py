@@ -45,6 +45,12 @@ class AbstractFlow(eqx.Module):
         are compared. False for a flow that does not say: say so where a velocity of yours jumps, in time or in the weights."""
         return False
 
+    def has_real_spectrum(self, system: System) -> bool:
+        """Whether the velocity's Jacobian in the weights is symmetric, or nearly: then all its eigenvalues are real, or nearly
+        so beside the largest, and the stabilised solver may take the flow. Also that a velocity is cheap: it decomposes no
+        matrix. False, which is always safe, for a flow that does not say."""
+        return False
+
     @abc.abstractmethod
     def velocity_and_diagnostics(
         self, time: Float[Array, ""] | float, weights: PyTree, system: System

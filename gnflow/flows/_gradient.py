@@ -36,6 +36,10 @@ class GradientFlow(AbstractLinearisedFlow):
         """True, on kinks too: dL/dt = -m |J^T g|^2."""
         return True
 
+    def has_real_spectrum(self, system: System) -> bool:
+        """True: the Jacobian is -m times the Hessian of L."""
+        return True
+
     def is_differentiable(self, system: System) -> bool:
         """For models without kinks."""
         return system.has_kinks is False

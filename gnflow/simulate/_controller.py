@@ -161,12 +161,14 @@ class RunMemory(eqx.Module):
 
 class ControllerState(NamedTuple):
     """What the controller carries from one step to the next: the PID rule's state, `memory`, what the stop rules have come to
-    (`watch`), the number of `steps` and the flow time at which the next step is to end."""
+    (`watch`), the number of `steps`, those of velocities and of products with their Jacobian, as far as the solver reports on
+    them (`evaluations`), and the flow time at which the next step is to end."""
 
     rule: Any
     memory: RunMemory
     watch: Watch
     steps: Int[Array, ""]
+    evaluations: Int[Array, " 2"]
     next_end: Float[Array, ""]
 
 
@@ -255,7 +257,8 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
             start=nothing,
             end=nothing,
         )
-        first = ControllerState(state, memory, Watch.begin(args), jnp.zeros((), dtype=int), jnp.asarray(end))
+        steps, evaluations = jnp.zeros((), dtype=int), jnp.zeros(2, dtype=int)
+        first = ControllerState(state, memory, Watch.begin(args), steps, evaluations, jnp.asarray(end))
         return end, jax.tree.map(jnp.asarray, first)
 
     def adapt_step_size(
@@ -271,7 +274,7 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
     ) -> tuple[Any, Any, Any, Any, Any, Any]:
         """Judge the step by the scaled error and let the PID rule choose the next."""
         (weights, _), (candidate, _), (error, _) = y0, y1_candidate, y_error.local
-        system, (inner_state, memory, watch, steps, _) = args.system, controller_state
+        system, (inner_state, memory, watch, steps, evaluations, _) = args.system, controller_state
         tangent = system.tangent(candidate)
         after = system.loss.value(tangent.outputs, system.problem.y_train)
         change = Change(weights, candidate, error, tangent, memory.loss, after)
@@ -296,6 +299,11 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
         # Where a step failed, the error did not behave as its order says: shrink it by half at least.
         growth = jnp.where(keep, jnp.maximum(anticipated, growth), jnp.minimum(growth, _AFTER_REJECTION))
         next_end = next_start + growth * (t1 - t0)
+        if y_error.report is not None:
+            # Diffrax, which looks for nan in all that comes with an error, makes floats of them.
+            taken = jnp.stack([y_error.report.num_velocities, y_error.report.num_products])
+            evaluations = evaluations + taken.astype(int)
+            next_end = jnp.minimum(next_end, next_start + y_error.report.longest)
         movement, errors = self._run_errors(args, candidate, tangent, y_error.carried, after, memory.movement)
         new = RunMemory(
             after,
@@ -324,7 +332,7 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
         # Behind a pause the next one is known when the integration is resumed.
         limited = self._not_past_pause(next_end, next_end - next_start)
         next_end = jnp.where(next_start < self.pause_at, limited, next_end)
-        state = ControllerState(state, memory, watch, steps + 1, next_end)
+        state = ControllerState(state, memory, watch, steps + 1, evaluations, next_end)
         return keep, next_start, next_end, jump, state, result
 
     def _run_errors(

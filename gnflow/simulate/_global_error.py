@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PyTree
 
 from .._core import tree_add_scaled, tree_dot, tree_norm, tree_scale, tree_subtract
 from ..geometry import AbstractTangent, System
-from ..solvers import AbstractErrorCarryingSolver, phi_functions
+from ..solvers import AbstractErrorCarryingSolver, AbstractReportingSolver, StepReport, phi_functions
 from ._controller import residual_of
 
 # A displacement smaller than this beside the weights is scaled up before the flow is looked at there: of the difference of two
@@ -28,10 +28,11 @@ _MOST_GROWTH = 1.0
 
 class StepErrors(eqx.Module):
     """**Attributes:** `local`: the solver's estimate of the error of one step, like the state (weights, integrals);
-    `carried`: of the whole run behind it, like the weights."""
+    `carried`: of the whole run behind it, like the weights; `report`: on the step, of a solver that gives one."""
 
     local: PyTree
     carried: PyTree
+    report: StepReport | None = None
 
 
 class LastStep(eqx.Module):
@@ -118,7 +119,7 @@ class ErrorCarryingSolver(diffrax.AbstractAdaptiveSolver):
         else:
             y1, local, dense_info, state, result = self.inner.step(terms, t0, t1, y0, args, state, made_jump)
             assert local is not None
-            velocity = _last_velocity(self.inner, dense_info, length)
+            velocity = _last_velocity(self.inner, state, dense_info, length)
             moved = _carry_explicitly(args, t1, y1[0], velocity, length, error, local[0])
         carried = tree_add_scaled(moved, 1.0, local[0])
         # What is no number says that the step failed; the local error says so, too. What has grown too much is not known.
@@ -127,7 +128,8 @@ class ErrorCarryingSolver(diffrax.AbstractAdaptiveSolver):
         finite = jnp.isfinite(size) & (size <= jnp.maximum(_MOST_AMPLIFIED * added, _NO_ERROR) * known)
         carried = jax.tree.map(lambda leaf: jnp.where(finite, leaf, jnp.inf), carried)
         behind = CarriedState(state, carried, added, _loss(system, y1[0]), LastStep(t0, t1, dense_info))
-        return y1, StepErrors(local, carried), dense_info, behind, result
+        report = self.inner.report(state) if isinstance(self.inner, AbstractReportingSolver) else None
+        return y1, StepErrors(local, carried, report), dense_info, behind, result
 
 
 def _loss(system: System, weights: PyTree) -> Float[Array, ""]:
@@ -142,8 +144,10 @@ def _decay(system: System, loss: Float[Array, ""], after: PyTree) -> Float[Array
     return jnp.where(falls, last / jnp.where(falls, first, 1.0), 1.0)
 
 
-def _last_velocity(solver: Any, dense_info: dict[str, Any], length: Float[Array, ""]) -> PyTree | None:
+def _last_velocity(solver: Any, state: Any, dense_info: dict[str, Any], length: Float[Array, ""]) -> PyTree | None:
     """w' at the end of the step where it is the last stage of an explicit method ("first same as last"); None elsewhere."""
+    if isinstance(solver, AbstractReportingSolver):
+        return solver.last_velocity(state)[0]
     if not isinstance(solver, diffrax.AbstractERK) or not isinstance(solver.tableau, diffrax.ButcherTableau):
         return None
     if not bool(solver.tableau.fsal):

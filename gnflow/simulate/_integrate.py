@@ -32,7 +32,8 @@ class Integrated:
     **Attributes:** `times`, `saved`: what was saved strictly inside the run, without w', and with test data `test_outputs` at
     the probe's inputs; `end`: flow time; `weights`, `last`: there; `errors`: the estimated ones, the worst over the run;
     `result`: Diffrax's; `met`: the stop rule that ended it, or None; `interrupted`: whether the user ended it; `num_steps`,
-    `num_accepted_steps`.
+    `num_accepted_steps`; `evaluations`: velocities and products with their Jacobian, as far as the solver reports on them;
+    `solver_state`: the solver's at the end.
     """
 
     times: list[float]
@@ -47,20 +48,23 @@ class Integrated:
     interrupted: bool
     num_steps: int
     num_accepted_steps: int
+    evaluations: np.ndarray
+    solver_state: PyTree
 
 
 @dataclasses.dataclass(frozen=True)
 class _Standing:
     """Where an integration stands.
 
-    **Attributes:** `memory`: the controller's, on the host; the numbers of steps so far; `time`: at the end of the last step;
-    `met`: the stop rule that is met there or before, and `end`: when.
+    **Attributes:** `memory`: the controller's, on the host; the numbers of steps and `evaluations` so far, as in `Integrated`;
+    `time`: at the end of the last step; `met`: the stop rule that is met there or before, and `end`: when.
     """
 
     segment: Segment
     memory: RunMemory
     num_steps: int
     num_accepted_steps: int
+    evaluations: np.ndarray
     time: float
     met: AbstractStopRule | None
     end: float
@@ -97,7 +101,9 @@ class Loop:
         self._most_steps = _FIRST_STEPS
         first = jnp.asarray(float(first_step))
         segment = begin(weights, start.integrals, args, self._solver, self._linearised, controller, first)
-        self.standing = _Standing(segment, jax.device_get(segment.controller_state.memory), 0, 0, 0.0, None, 0.0)
+        self.standing = _Standing(
+            segment, jax.device_get(segment.controller_state.memory), 0, 0, np.zeros(2, dtype=int), 0.0, None, 0.0
+        )
 
     def run(self, bar: ProgressBar | None) -> Integrated:
         """To the end. **Arguments:** `bar`: is told after each segment."""
@@ -127,9 +133,16 @@ class Loop:
         controller = self._controller.pausing(next_save, before.num_steps + self._most_steps)
         segment = advance(before.segment, self._args, self._solver, self._linearised, controller)
         # Not the rules' memories, of which one may be as large as the weights.
-        memory, watch = segment.controller_state.memory, segment.controller_state.watch
-        known = memory, watch.margins, segment.time, segment.num_steps, segment.num_accepted_steps
-        memory, margins, now, steps, accepted = jax.device_get(known)
+        state = segment.controller_state
+        known = (
+            state.memory,
+            state.watch.margins,
+            state.evaluations,
+            segment.time,
+            segment.num_steps,
+            segment.num_accepted_steps,
+        )
+        memory, margins, evaluations, now, steps, accepted = jax.device_get(known)
         met, end = self._met(segment, np.asarray([float(margin) for margin in margins]), float(now))
         # In one go, so that an interrupt finds the loop before the segment or behind it.
         self.standing = _Standing(
@@ -137,6 +150,7 @@ class Loop:
             memory,
             before.num_steps + int(steps),
             before.num_accepted_steps + int(accepted),
+            evaluations,
             float(now),
             met,
             end,
@@ -187,6 +201,8 @@ class Loop:
             interrupted=interrupted and self.goes_on,
             num_steps=standing.num_steps,
             num_accepted_steps=standing.num_accepted_steps,
+            evaluations=standing.evaluations,
+            solver_state=segment.solver_state.inner,
         )
 
     def _error_at(self, at: float, row: Evaluation) -> float:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PyTree
 
 from .._core import Result, ResultCode, tree_norm
 from ..geometry import SolveDiagnostics, System
-from ..solvers import SolverChoice
+from ..solvers import AbstractReportingSolver, SolverChoice
 from ._advice import advice
 from ._integrate import Integrated
 from ._measure import Evaluation, Measurement, numbers_as_arrays
@@ -91,17 +91,18 @@ def integration_result(
             f"{_unseen(end) or 'give t1, or ask for what is within reach.'}{end.advice}",
             end.time,
         )
+    doubts = chosen.solver.doubts(found.solver_state) if isinstance(chosen.solver, AbstractReportingSolver) else ""
     if found.result == diffrax.RESULTS.max_steps_reached:
         steps = found.num_steps
         why = _why_so_many_steps(chosen, end)
         unmet = "".join(f" {rule.why_unmet()}" for rule in rules if rule.why_unmet())
         return Result(
             ResultCode.MAX_STEPS_REACHED,
-            f"max_steps = {steps} steps were used up {end.where}; {why}{unmet}{end.advice}",
+            f"max_steps = {steps} steps were used up {end.where}; {why}{doubts}{unmet}{end.advice}",
             end.time,
         )
     if found.result == diffrax.RESULTS.dt_min_reached:
-        return _broken_down(end)
+        return _broken_down(end, doubts)
     why = diffrax.RESULTS[found.result]
     return Result(ResultCode.SOLVER_FAILED, f"the solver gave up {end.where}: {why}", end.time)
 
@@ -174,8 +175,8 @@ def _is_finite(end: End) -> bool:
     return solved(end.last) and bool(np.isfinite(end.loss))
 
 
-def _broken_down(end: End) -> Result:
-    """Why the step size shrank to nothing, from what the state looks like."""
+def _broken_down(end: End, doubts: str = "") -> Result:
+    """Why the step size shrank to nothing, from what the state looks like, and what the solver says (`doubts`)."""
     if not solved(end.last):
         return Result(ResultCode.DIRECTION_FAILED, direction_failure(end.where), end.time)
     if not np.isfinite(end.loss):
@@ -184,7 +185,7 @@ def _broken_down(end: End) -> Result:
         ResultCode.STEP_SIZE_TOO_SMALL,
         f"no step was small enough to be accepted {end.where}: the velocity is not finite or not continuous nearby (a kink of "
         "the activation, a rank that jumps, tolerances below rounding); add damping, take a smooth activation, or tolerances "
-        f"that rounding allows.{end.advice}",
+        f"that rounding allows.{doubts}{end.advice}",
         end.time,
     )
 

@@ -10,7 +10,7 @@ import optimistix as optx
 from jaxtyping import Array, Float, PyTree
 
 from ..geometry import System
-from ..solvers import LinearisedTerm
+from ..solvers import LinearisedTerm, PairTerm
 from ._controller import ResidualController
 from ._global_error import ErrorCarryingSolver, LastStep
 from ._measure import Measurement
@@ -178,7 +178,7 @@ class _Integrands(eqx.Module):
 
 def _term(args: Arguments, needs_linearisation: bool) -> Any:
     if not needs_linearisation:
-        return diffrax.ODETerm(_vector_field)
+        return PairTerm(_vector_field)
     integrands = _Integrands(args.measurement, args.system)
     return LinearisedTerm(args.measurement.flow.dynamics, args.system, integrands, runs_forwards=True)
 

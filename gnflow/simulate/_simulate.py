@@ -73,8 +73,8 @@ def simulate(
     - `saveat`: flow times at which to save, ascending; None for ten a decade, from a hundredth of the time scale on which the
       loss begins to fall. The start and the end are always saved.
     - `solver`: "auto" (the exponential solver wherever it wins; `trajectory.stats` says what was chosen and why),
-      "exponential", "exponential_rosenbrock" with the whole Jacobian, the implicit "kvaerno5", the explicit "tsit5",
-      "dopri5", "dopri8", "bosh3", or a Diffrax adaptive solver.
+      "exponential", "exponential_rosenbrock" with the whole Jacobian, the implicit "kvaerno5", "stabilised" for gradient flow
+      without any matrix, the explicit "tsit5", "dopri5", "dopri8", "bosh3", or a Diffrax adaptive solver.
     - `rtol`, `atol`: tolerances of one step in the error norm. With "function" (the default) errors are measured in the
       training outputs relative to the present residual, beside the weights' own; with "weights" in the weights alone.
       `rtol` is dimensionless; with None it is 1e-3, tightened where the error of the whole run would be above what is
@@ -146,28 +146,31 @@ def _simulate(
     all_rules = with_stationary(given_rules)
     first_rtol = DEFAULT_RTOL if rtol is None else float(rtol)
     rules = tuple(rule.at_accuracy(first_rtol) for rule in all_rules)
+    dynamics = flow.dynamics
+    linearised = isinstance(dynamics, AbstractLinearisedFlow)
+    is_stiff = isinstance(dynamics, AbstractLinearisedFlow) and dynamics.is_stiff
+    has_jacobian = isinstance(dynamics, AbstractLinearisedFlow) and dynamics.is_differentiable(system)
+    jacobian = (tree_size(weights), problem.y_train.size) if has_jacobian else None
+    has_real_spectrum = dynamics.has_real_spectrum(system)
+
+    @functools.cache
+    def stiffness() -> float | None:
+        if t1 is None or start.evaluation.diagnostics is not None:
+            return None
+        # The fastest rate to a digit, by a few products with J J^T.
+        rates, _, _ = linearisation_at(jnp.zeros(()), weights, system, measurement.flow, _LEADING_MODE)
+        return t1 * float(jnp.max(rates))
+
+    @functools.cache
+    def choose(tolerance: float, ran_out: bool = False) -> SolverChoice:
+        return choose_solver(solver, linearised, is_stiff, tolerance, stiffness, jacobian, ran_out, has_real_spectrum)
+
+    if solver != "auto":
+        choose(first_rtol)  # refused, if it is, before anything is computed
     with progress_bar(progress, rules, "flow time") as bar:
         start: Start = start_run(weights, system, measurement, numbers_as_arrays(rules))
         if bar is not None:
             bar.begin(float(start.evaluation.values["train_loss"]))
-        dynamics = flow.dynamics
-        linearised = isinstance(dynamics, AbstractLinearisedFlow)
-        is_stiff = isinstance(dynamics, AbstractLinearisedFlow) and dynamics.is_stiff
-        has_jacobian = isinstance(dynamics, AbstractLinearisedFlow) and dynamics.is_differentiable(system)
-        jacobian = (tree_size(weights), problem.y_train.size) if has_jacobian else None
-
-        @functools.cache
-        def stiffness() -> float | None:
-            if t1 is None or start.evaluation.diagnostics is not None:
-                return None
-            # The fastest rate to a digit, by a few products with J J^T.
-            rates, _, _ = linearisation_at(jnp.zeros(()), weights, system, measurement.flow, _LEADING_MODE)
-            return t1 * float(jnp.max(rates))
-
-        @functools.cache
-        def choose(tolerance: float, ran_out: bool = False) -> SolverChoice:
-            return choose_solver(solver, linearised, is_stiff, tolerance, stiffness, jacobian, ran_out)
-
         chosen = choose(first_rtol)
         save_times, horizon = _save_times(saveat, t1, float(start.time_scale))
         settings = {

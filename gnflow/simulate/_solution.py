@@ -15,7 +15,7 @@ from jaxtyping import PyTree
 from .._core import Result, ResultCode
 from ..flows import AbstractFlow
 from ..geometry import System
-from ..solvers import AbstractErrorCarryingSolver, SolverChoice, stages_per_step
+from ..solvers import AbstractErrorCarryingSolver, AbstractReportingSolver, SolverChoice, stages_per_step
 from ._accuracy import UNKNOWN, Errors, shortening
 from ._controller import AbstractErrorNorm, ResidualController, Tolerances
 from ._integrate import Integrated, Loop
@@ -40,7 +40,8 @@ class Solution:
     """**Attributes:** `rtol`; `floor`: the residual below which atol takes an error for rounding; `chosen`: the solver;
     `times`, `rows`: what was saved, first the start, last the end; `ended`: weights and what was measured at the end;
     `test_outputs` (saves, n, C): at the same times, at the probe's inputs, None without test data; `result`: how it ended;
-    `errors`: the estimated ones, the worst over the run; `counts`: of steps and velocities.
+    `errors`: the estimated ones, the worst over the run; `counts`: of steps and velocities, and what
+    else the solver reports.
     """
 
     rtol: float
@@ -52,7 +53,7 @@ class Solution:
     ended: End
     result: Result
     errors: Errors
-    counts: dict[str, int]
+    counts: dict[str, Any]
 
     @property
     def errs_upwards(self) -> bool:
@@ -198,12 +199,17 @@ def _jumps(rows: list[Evaluation]) -> bool:
     return len({None if solve is None or solve.kept is None else int(solve.kept) for solve in solves}) > 1
 
 
-def _counts(found: Integrated, solver: diffrax.AbstractAdaptiveSolver) -> dict[str, int]:
-    counts = {
+def _counts(found: Integrated, solver: diffrax.AbstractAdaptiveSolver) -> dict[str, Any]:
+    counts: dict[str, Any] = {
         "num_steps": found.num_steps,
         "num_accepted_steps": found.num_accepted_steps,
         "num_rejected_steps": found.num_steps - found.num_accepted_steps,
     }
+    if isinstance(solver, AbstractReportingSolver):
+        velocities, products = found.evaluations.tolist()
+        counts["num_velocity_evaluations"] = velocities + found.num_steps
+        counts["num_jacobian_products"] = products
+        counts |= {name: float(value) for name, value in solver.stats(found.solver_state).items()}
     stages = stages_per_step(solver)
     if stages is not None:
         # One more a step, for the error of the run.

@@ -16,4 +16,9 @@ from ._linearised import (
     AbstractLinearisedSolver as AbstractLinearisedSolver,
 )
 from ._phi import phi_functions as phi_functions
-from ._term import LinearisedTerm as LinearisedTerm
+from ._stabilised import (
+    AbstractReportingSolver as AbstractReportingSolver,
+    StabilisedRungeKutta as StabilisedRungeKutta,
+    StepReport as StepReport,
+)
+from ._term import LinearisedTerm as LinearisedTerm, PairTerm as PairTerm

@@ -9,12 +9,14 @@ from .._core import ConfigError, look_up
 from ._exponential import ExponentialRungeKutta
 from ._exponential_rosenbrock import ExponentialRosenbrock
 from ._implicit import LowRankKvaerno5
+from ._stabilised import StabilisedRungeKutta
 from ._term import LinearisedTerm
 
 solver_kinds: dict[str, Callable[[], diffrax.AbstractAdaptiveSolver]] = {
     "exponential": ExponentialRungeKutta,
     "exponential_rosenbrock": ExponentialRosenbrock,
     "kvaerno5": LowRankKvaerno5,
+    "stabilised": StabilisedRungeKutta,
     "bosh3": diffrax.Bosh3,
     "dopri5": diffrax.Dopri5,
     "tsit5": diffrax.Tsit5,
@@ -85,6 +87,7 @@ def choose_solver(
     stiffness: Callable[[], float | None],
     jacobian: tuple[int, int] | None = None,
     ran_out: bool = False,
+    has_real_spectrum: bool = False,
 ) -> SolverChoice:
     """The solver of a run.
 
@@ -98,9 +101,11 @@ def choose_solver(
     `is_stiff`: whether its rates spread with the spectrum of the Gram matrix; `rtol`: of the run;
     `stiffness`: gives the largest rate times the length of the run, None where the end is not known or where an explicit
     step would need the Gram matrix too; `jacobian`: the numbers of weights P and of outputs NC where the flow has a derivative;
-    None elsewhere; `ran_out`: whether the usual choice has used up its steps. Where there is no other, it stays.
+    None elsewhere; `ran_out`: whether the usual choice has used up its steps. Where there is no other, it stays;
+    `has_real_spectrum`: whether the flow says so of its Jacobian.
 
-    **Raises:** `ConfigError` as `check_solver` does, and for a solver that needs a linearisation the flow has not.
+    **Raises:** `ConfigError` as `check_solver` does, and for a solver that needs a linearisation, or a real spectrum, that the
+    flow has not.
     """
     check_solver(solver)
     if solver == "auto":
@@ -130,6 +135,11 @@ def choose_solver(
             f"solver = {choice.name!r} needs a flow with a linearisation (an AbstractLinearisedFlow), which this one is not; "
             "use 'auto' or an explicit solver such as 'tsit5'."
         )
+    if isinstance(choice.solver, StabilisedRungeKutta) and not has_real_spectrum:
+        raise ConfigError(
+            f"solver = {choice.name!r} needs a flow whose Jacobian has a real spectrum, such as gradient flow, and which says "
+            "so (AbstractFlow.has_real_spectrum); this one does not: use 'auto', or an explicit solver such as 'tsit5'."
+        )
     return choice
 
 
@@ -156,4 +166,7 @@ def _choice(solver: diffrax.AbstractAdaptiveSolver, name: str, reason: str) -> S
         # With the whole Jacobian the error rises and falls from step to step; to follow its trend costs rejections.
         anticipation = 0.0 if isinstance(solver, ExponentialRosenbrock) else _ANTICIPATION
         return SolverChoice(solver, name, reason, *_UNLIMITED_GROWTH, anticipation)
+    if isinstance(solver, StabilisedRungeKutta):
+        # Its error limits its steps, too; but the spectral radius that they were made for is soon out of date.
+        return SolverChoice(solver, name, reason, *_LIMITED_GROWTH, _ANTICIPATION)
     return SolverChoice(solver, name, reason, *_LIMITED_GROWTH, 0.0)

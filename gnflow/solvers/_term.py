@@ -64,6 +64,29 @@ class LinearisedTerm(diffrax.AbstractTerm):
         return weights if self.integrands is None else (weights, integrals)
 
 
+class PairTerm(diffrax.ODETerm):
+    """A Diffrax ODE term whose state is the pair (weights, integrals), of which nothing depends on the integrals.
+
+    **Arguments:** `vector_field`: (t, (weights, integrals), args) -> (w', the integrals' rates of change).
+    """
+
+
+def split(terms: Any, y: PyTree) -> tuple[PyTree, Any]:
+    """(weights, integrals) of a state of any term, or of anything of its structure; no integrals where the term has none."""
+    term = _inside(terms)
+    if isinstance(term, LinearisedTerm):
+        return term.split(y)
+    return y if isinstance(term, PairTerm) else (y, {})
+
+
+def join(terms: Any, weights: PyTree, integrals: Any) -> PyTree:
+    """The inverse of `split`."""
+    term = _inside(terms)
+    if isinstance(term, LinearisedTerm):
+        return term.join(weights, integrals)
+    return (weights, integrals) if isinstance(term, PairTerm) else weights
+
+
 def unwrap(terms: Any) -> LinearisedTerm:
     """The term inside the wrapper with which Diffrax turns the direction of time; gnflow's flows run forwards only.
 
@@ -76,3 +99,8 @@ def unwrap(terms: Any) -> LinearisedTerm:
     return eqx.error_if(
         terms.term, jnp.asarray(terms.direction) < 0, "a linearised flow is integrated forwards only; let t0 < t1."
     )
+
+
+def _inside(terms: Any) -> Any:
+    """The term, without the wrapper with which Diffrax turns the direction of time."""
+    return getattr(terms, "term", terms)

@@ -33,7 +33,7 @@ def one_step_at_a_time(monkeypatch):
     monkeypatch.setattr(loop, "_MOST_STEPS", 1)
 
 
-@pytest.mark.parametrize("solver", ["exponential", "kvaerno5", "tsit5", "dopri8"])
+@pytest.mark.parametrize("solver", ["exponential", "kvaerno5", "stabilised", "tsit5", "dopri8"])
 def test_nothing_depends_on_the_length_of_segments(solver, request):
     settings = {"solver": solver, "metrics": (gn.metrics.PathLength(),)}
     whole = run(**settings)
@@ -142,6 +142,7 @@ def test_an_interrupted_iteration_keeps_what_it_came_to(monkeypatch):
     [
         (gn.flows.SpectralFlow(0.5), "exponential"),
         (UNDAMPED, "tsit5"),
+        (gn.flows.GradientFlow(), "stabilised"),
         *(
             pytest.param(flow, solver, marks=pytest.mark.slow)
             for flow in (gn.flows.GradientFlow(), gn.flows.DualGaussNewtonFlow(10.0))

@@ -15,6 +15,7 @@ from gnflow.solvers import (
     ExponentialRosenbrock,
     ExponentialRungeKutta,
     LowRankKvaerno5,
+    StabilisedRungeKutta,
     check_solver,
     choose_solver,
     solver_kinds,
@@ -31,9 +32,9 @@ def never():
     raise AssertionError("nobody asked for the stiffness")
 
 
-def chosen(solver, linearised=True, is_stiff=True, rtol=1e-3, stiffness=never, jacobian=None, ran_out=False):
+def chosen(solver, linearised=True, is_stiff=True, rtol=1e-3, stiffness=never, jacobian=None, ran_out=False, **laws):
     """The choice; nobody may ask for the stiffness unless it is given."""
-    return choose_solver(solver, linearised, is_stiff, rtol, stiffness, jacobian, ran_out)
+    return choose_solver(solver, linearised, is_stiff, rtol, stiffness, jacobian, ran_out, **laws)
 
 
 @pytest.mark.parametrize(
@@ -73,15 +74,15 @@ def test_what_auto_takes(asked, name, reason):
 
 @pytest.mark.parametrize("name", solver_kinds)
 def test_names(name):
-    choice = chosen(name)
+    choice = chosen(name, has_real_spectrum=True)
     assert (choice.name, choice.reason) == (name, "asked for")
     assert type(choice.solver) is solver_kinds[name]
     assert choice.needs_linearisation == (name in ("exponential", "exponential_rosenbrock", "kvaerno5"))
     assert 0 < choice.min_growth < 1 < choice.max_growth
     # Where stability limits the step there is no trend of the errors to follow.
-    assert (choice.anticipation > 0) == (name in ("exponential", "kvaerno5"))
+    assert (choice.anticipation > 0) == (name in ("exponential", "kvaerno5", "stabilised"))
     # An object is what its name is.
-    assert chosen(solver_kinds[name]())._replace(solver=choice.solver) == choice
+    assert chosen(solver_kinds[name](), has_real_spectrum=True)._replace(solver=choice.solver) == choice
 
 
 def test_a_solver_of_diffrax_without_a_name_here():
@@ -125,6 +126,7 @@ def test_a_flow_without_a_linearisation_is_named(solver):
         (diffrax.Bosh3(), 3),
         (diffrax.Heun(), 2),
         (LowRankKvaerno5(), None),
+        (StabilisedRungeKutta(), None),
     ],
     ids=lambda value: type(value).__name__,
 )
