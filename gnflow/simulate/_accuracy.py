@@ -49,9 +49,13 @@ def promised_accuracy(rtol: float) -> float:
     return float(np.clip(_DEFAULT, _LEAST * rtol, _MOST * rtol))
 
 
-def tighter(rtol: float) -> float:
-    """The tolerance of the next solution: below the default, where no two solutions share what limits their steps."""
-    return max(min(rtol, DEFAULT_RTOL) / (_STRONG if rtol < _STRONG_BELOW else _MILD), _TIGHTEST_RTOL)
+def tighter(rtol: float, mildly: bool = False) -> float:
+    """The tolerance of the next solution: below the default, where no two solutions share what limits their steps.
+
+    **Arguments:** `mildly`: where the velocity may jump, and steps go as the tolerance: a twentieth would take too many.
+    """
+    strongly = rtol < _STRONG_BELOW and not mildly
+    return max(min(rtol, DEFAULT_RTOL) / (_STRONG if strongly else _MILD), _TIGHTEST_RTOL)
 
 
 def shortening(rtol: Any) -> Any:
@@ -146,7 +150,7 @@ class Judged(Generic[_Solution]):
         return Result(
             ResultCode.INACCURATE,
             f"{found.message}; but {self._wrong}, and {100 * self.promised:.3g}% is promised: "
-            f"{_REMEDY.format(rtol=tighter(self.solution.rtol))}{advice}",
+            f"{_REMEDY.format(rtol=tighter(self.solution.rtol, self.solution.may_jump))}{advice}",
             found.time,
         )
 
@@ -183,7 +187,7 @@ def accurate_solution(
         and not solution.result.failed
         and count < (_MOST_COSTLY_SOLUTIONS if reference.is_costly else _MOST_SOLUTIONS)
     ):
-        reference = solve(tighter(reference.rtol), reference)
+        reference = solve(tighter(reference.rtol, reference.may_jump), reference)
         count += 1
         if reference.result.code == ResultCode.INTERRUPTED:
             return Judged(solution, errors, known_from, promised, count, interrupted=True)

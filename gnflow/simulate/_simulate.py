@@ -163,7 +163,17 @@ def _simulate(
 
     @functools.cache
     def choose(tolerance: float, ran_out: bool = False) -> SolverChoice:
-        return choose_solver(solver, linearised, is_stiff, tolerance, stiffness, jacobian, ran_out, has_real_spectrum)
+        return choose_solver(
+            solver,
+            linearised,
+            is_stiff,
+            tolerance,
+            stiffness,
+            jacobian,
+            ran_out,
+            has_real_spectrum,
+            has_kinks=bool(system.has_kinks),
+        )
 
     if solver != "auto":
         choose(first_rtol)  # refused, if it is, before anything is computed

@@ -30,6 +30,7 @@ _ANTICIPATION = 0.75
 
 # Below it Dopri8 reaches the same error in less time on Gauss-Newton flows (docs/devdocs/solvers.md).
 _TIGHT_RTOL = 1e-4
+_TIGHT_RTOL_ON_KINKS = 5e-6  # below those of second solutions: steps are cut at kinks, whatever the order
 
 # Rate of the fastest mode times length of the run: Tsit5 is stable in a handful of steps.
 _EXPLICIT_SPAN = 10.0
@@ -88,21 +89,23 @@ def choose_solver(
     jacobian: tuple[int, int] | None = None,
     ran_out: bool = False,
     has_real_spectrum: bool = False,
+    has_kinks: bool = False,
 ) -> SolverChoice:
     """The solver of a run.
 
     "auto" is the exponential solver for every flow with a linearisation, with four exceptions: a run that ends before the
     fastest mode has decayed by e^-10, where an explicit solver takes few steps and none needs a Gram matrix; few weights for
     more outputs, where the residual does not vanish, what the linearisation leaves out is stiff and the whole Jacobian is
-    cheap; a flow that is not stiff asked for with a small `rtol`, where Dopri8's order pays (docs/devdocs/solvers.md, Work
-    and precision); and a run whose usual solver has used up its steps, where up to 300 weights are few enough.
+    cheap; a flow that is not stiff asked for with a small `rtol` (a smaller one for models with kinks), where Dopri8's order
+    pays (docs/devdocs/solvers.md, Work and precision); and a run whose usual solver has used up its steps, where up to 300
+    weights are few enough.
 
     **Arguments:** `solver`: "auto", a name, or a Diffrax solver; `linearised`: whether the flow has a linearisation;
     `is_stiff`: whether its rates spread with the spectrum of the Gram matrix; `rtol`: of the run;
     `stiffness`: gives the largest rate times the length of the run, None where the end is not known or where an explicit
     step would need the Gram matrix too; `jacobian`: the numbers of weights P and of outputs NC where the flow has a derivative;
     None elsewhere; `ran_out`: whether the usual choice has used up its steps. Where there is no other, it stays;
-    `has_real_spectrum`: whether the flow says so of its Jacobian.
+    `has_real_spectrum`: whether the flow says so of its Jacobian; `has_kinks`: whether the model is known to have kinks.
 
     **Raises:** `ConfigError` as `check_solver` does, and for a solver that needs a linearisation, or a real spectrum, that the
     flow has not.
@@ -121,7 +124,7 @@ def choose_solver(
             return _named(
                 "exponential_rosenbrock", f"{jacobian[0]} weights for more outputs: the whole Jacobian is cheap"
             )
-        if not is_stiff and rtol <= _TIGHT_RTOL:
+        if not is_stiff and rtol <= (_TIGHT_RTOL_ON_KINKS if has_kinks else _TIGHT_RTOL):
             return _named("dopri8", "the flow is not stiff and the tolerance is tight")
         return _named("exponential", "no step size is limited by stiffness")
     if isinstance(solver, str):

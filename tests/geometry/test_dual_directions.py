@@ -283,7 +283,7 @@ def test_a_warm_start_saves_iterations_and_a_bad_one_costs_none(model):
 
 
 def test_a_tolerance_that_is_out_of_reach_is_said():
-    found = solve(QuadraticOracle(None, 0.0, "matrix_free"), "squared")
+    found = solve(QuadraticOracle(None, 0.0, "matrix_free"), "softmax")
     assert not bool(found.diagnostics.success)
     assert float(found.diagnostics.relative_residual) < 1e-12
     loose = solve(QuadraticOracle(None, 1e-2, "matrix_free"), "squared").diagnostics

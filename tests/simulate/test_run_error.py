@@ -175,6 +175,7 @@ def test_the_promise_and_the_next_tolerance():
     np.testing.assert_allclose(tighter(1e-3), 2e-4)
     np.testing.assert_allclose(tighter(5e-3), 2e-4)
     np.testing.assert_allclose(tighter(2e-4), 1e-5)
+    np.testing.assert_allclose(tighter(2e-4, mildly=True), 4e-5)
     assert tighter(1e-12) == 1e-11
 
 

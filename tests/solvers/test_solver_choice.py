@@ -48,6 +48,8 @@ def chosen(solver, linearised=True, is_stiff=True, rtol=1e-3, stiffness=never, j
         ({"stiffness": unknown, "is_stiff": False}, "exponential", "stiffness"),
         ({"stiffness": unknown, "is_stiff": False, "rtol": 2e-4}, "exponential", "stiffness"),
         ({"stiffness": unknown, "is_stiff": False, "rtol": 1e-5}, "dopri8", "tight"),
+        ({"stiffness": unknown, "is_stiff": False, "rtol": 1e-5, "has_kinks": True}, "exponential", "stiffness"),
+        ({"stiffness": unknown, "is_stiff": False, "rtol": 1e-6, "has_kinks": True}, "dopri8", "tight"),
         ({"stiffness": unknown, "jacobian": (20, 40)}, "exponential_rosenbrock", "20 weights for more outputs"),
         (
             {"stiffness": unknown, "jacobian": (20, 40), "is_stiff": False, "rtol": 1e-8},

@@ -14,6 +14,7 @@ from theory.runs import run, single_sample
 import gnflow as gn
 from gnflow.flows import AbstractFlow, Frozen, GradientFlow, SpectralFlow
 from gnflow.models import Linearised
+from gnflow.simulate import simulate_once
 from gnflow.theory import Evidence, Verdict, _kernel_limit as module, _movement
 from gnflow.theory._kernel_limit import KernelLimit
 from gnflow.theory._movement import interpolation_operator
@@ -38,7 +39,7 @@ class Decay(AbstractFlow):
 @pytest.fixture(autouse=True)
 def explicit_solver(monkeypatch):
     """For the other flow too: it compiles in a third of the time."""
-    monkeypatch.setattr(module, "simulate", functools.partial(gn.simulate, solver="tsit5"))
+    monkeypatch.setattr(module, "simulate_once", functools.partial(simulate_once, solver="tsit5"))
 
 
 def certify(trajectory, other=None):

@@ -42,7 +42,7 @@ def each_run_once():
         return runs[name]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "simulate", cached)
+        patch.setattr(module, "simulate_once", cached)
         yield
 
 
@@ -157,7 +157,7 @@ def test_blocks_of_a_seed_are_the_next_width(run, monkeypatch):
     def nothing(problem, model, flow, **options):
         return types.SimpleNamespace(model=model, data={"train_loss": types.SimpleNamespace(to_numpy=lambda: [1.0])})
 
-    monkeypatch.setattr(module, "simulate", nothing)
+    monkeypatch.setattr(module, "simulate_once", nothing)
     study = module._Study(dataclasses.replace(THEOREM, seeds=2), gn.theory.Evidence(run))
     levels = [study.level(index) for index in range(4)]
     assert [level.values.moments.shape[:2] for level in levels] == [(2, 4), (2, 4), (2, 4), (2, 2)]
