@@ -116,9 +116,9 @@ def small(seed):
     return problem, model, network, np.concatenate([incoming.ravel(), np.asarray(model.output_weight)[:, 0]])
 
 
-def small_run(seed):
+def small_run(seed, **options):
     problem, model, *_ = small(seed)
-    return gn.simulate(problem, model, UNDAMPED, t1=END, stop=None)
+    return gn.simulate(problem, model, UNDAMPED, t1=END, stop=None, **options)
 
 
 @pytest.mark.parametrize(("seed", "slides"), [(2, True), (11, True), (31, True), (3, False), (14, False), (28, False)])
@@ -140,7 +140,7 @@ def test_two_kinks_met_at_almost_the_same_time_are_not_taken_for_sliding():
 
 
 def test_runs_that_slide_are_not_accused():
-    for certificate in verify(small_run(2), ["exact rate", "sandwich"]):
+    for certificate in verify(small_run(2, rtol=5e-4), ["exact rate", "sandwich"]):
         assert certificate.verdict == Verdict.ASSUMPTIONS_NOT_MET
         assert NAME in certificate.reason
         assert not certificate.claims
