@@ -52,7 +52,7 @@ def promised_accuracy(rtol: float) -> float:
 def tighter(rtol: float, mildly: bool = False) -> float:
     """The tolerance of the next solution: below the default, where no two solutions share what limits their steps.
 
-    **Arguments:** `mildly`: where the velocity may jump, and steps go as the tolerance: a twentieth would take too many.
+    **Arguments:** `mildly`: on kinks, where steps go as the tolerance: a twentieth would take too many.
     """
     strongly = rtol < _STRONG_BELOW and not mildly
     return max(min(rtol, DEFAULT_RTOL) / (_STRONG if strongly else _MILD), _TIGHTEST_RTOL)
@@ -86,7 +86,7 @@ UNKNOWN = Errors(math.inf, math.inf)
 class Compared(Protocol):
     """What is looked at of a solution (`Solution`): its tolerance, the residual `floor` that atol leaves, saved times,
     residuals, test outputs, end and errors, how fast the residual falls there, whether errors are upper estimates, whether the
-    velocity may jump, and whether it is too costly for a third."""
+    velocity may jump, whether the model is known to have kinks, and whether it is too costly for a third."""
 
     @property
     def rtol(self) -> float: ...
@@ -104,6 +104,8 @@ class Compared(Protocol):
     def errs_upwards(self) -> bool: ...
     @property
     def may_jump(self) -> bool: ...
+    @property
+    def has_kinks(self) -> bool: ...
     @property
     def last_rate(self) -> float: ...
     @property
@@ -150,7 +152,7 @@ class Judged(Generic[_Solution]):
         return Result(
             ResultCode.INACCURATE,
             f"{found.message}; but {self._wrong}, and {100 * self.promised:.3g}% is promised: "
-            f"{_REMEDY.format(rtol=tighter(self.solution.rtol, self.solution.may_jump))}{advice}",
+            f"{_REMEDY.format(rtol=tighter(self.solution.rtol, self.solution.has_kinks))}{advice}",
             found.time,
         )
 
@@ -187,7 +189,7 @@ def accurate_solution(
         and not solution.result.failed
         and count < (_MOST_COSTLY_SOLUTIONS if reference.is_costly else _MOST_SOLUTIONS)
     ):
-        reference = solve(tighter(reference.rtol, reference.may_jump), reference)
+        reference = solve(tighter(reference.rtol, reference.has_kinks), reference)
         count += 1
         if reference.result.code == ResultCode.INTERRUPTED:
             return Judged(solution, errors, known_from, promised, count, interrupted=True)

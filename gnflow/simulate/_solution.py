@@ -68,6 +68,11 @@ class Solution:
         system, flow = self.ended.system, self.ended.measurement.flow.dynamics
         return system.has_kinks is not False or flow.has_jumps(system)
 
+    @property
+    def has_kinks(self) -> bool:
+        """Whether the model is known to have kinks."""
+        return bool(self.ended.system.has_kinks)
+
     @functools.cached_property
     def last_rate(self) -> float:
         """How fast the residual falls at the end: |d log r/dt|, per unit of flow time."""

@@ -196,6 +196,7 @@ class Fake:
     floor: float = 0.0
     errs_upwards: bool = True
     may_jump: bool = False
+    has_kinks: bool = False
     last_rate: float = 0.0
     is_costly: bool = False
     code: ResultCode = ResultCode.TIME_REACHED
