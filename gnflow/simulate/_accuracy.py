@@ -66,6 +66,11 @@ def shortening(rtol: Any) -> Any:
     return jnp.minimum(1.0, (rtol / DEFAULT_RTOL) ** (1 / _LIMITED_ORDER))
 
 
+def residuals_of(losses: Any, minimum: float) -> Any:
+    """r = sqrt(2 (L - L*)) of NumPy's losses, for L* = `minimum`."""
+    return np.sqrt(2 * np.maximum(np.asarray(losses, dtype=float) - minimum, 0.0))
+
+
 class Errors(NamedTuple):
     """How wrong a solution is, relative, the worst over the run: `residual`, of the training residual r = sqrt(2 (L - L*));
     `test_outputs`, rms, beside how far they have moved at most (0 without test data)."""

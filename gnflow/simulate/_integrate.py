@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from ..solvers import SolverChoice
-from ._accuracy import Errors
+from ._accuracy import Errors, residuals_of
 from ._controller import ResidualController, RunMemory
 from ._measure import Evaluation
 from ._progress import ProgressBar
@@ -209,8 +209,7 @@ class Loop:
         """The error of the residual at a time within the last step, relative to what was measured there: where outputs pass
         through their targets it may be far below the residuals at the ends of the step."""
         memory, floor = self.standing.memory, float(self._controller.tolerated.floor)
-        losses = (float(loss) - self._minimum for loss in (memory.loss, row.values["train_loss"]))
-        behind, here = (math.sqrt(2 * max(loss, 0.0)) + floor for loss in losses)
+        behind, here = (residuals_of([memory.loss, row.values["train_loss"]], self._minimum) + floor).tolist()
         return float(memory.last_error) * behind / here if here > 0 else 0.0
 
     def _inside(self, at: float) -> tuple[PyTree, dict[str, Array], Array | None]:

@@ -95,7 +95,7 @@ def integration_result(
     if found.result == diffrax.RESULTS.max_steps_reached:
         steps = found.num_steps
         why = _why_so_many_steps(chosen, end)
-        unmet = "".join(f" {rule.why_unmet()}" for rule in rules if rule.why_unmet())
+        unmet = "".join(f" {reason}" for reason in (rule.why_unmet() for rule in rules) if reason)
         return Result(
             ResultCode.MAX_STEPS_REACHED,
             f"max_steps = {steps} steps were used up {end.where}; {why}{doubts}{unmet}{end.advice}",
@@ -138,8 +138,9 @@ def _margin_from_here(rule: AbstractStopRule, end: End) -> Float[Array, ""]:
 
 def _unseen(end: End) -> str:
     """A sentence on a flow that does not move although the loss would fall; empty of one that moves."""
-    gradient = jax.grad(end.system.train_loss)(end.weights)
-    if end.last.velocity is None or float(tree_norm(end.last.velocity)) > 0 or float(tree_norm(gradient)) == 0:
+    if end.last.velocity is None or float(tree_norm(end.last.velocity)) > 0:
+        return ""
+    if float(tree_norm(jax.grad(end.system.train_loss)(end.weights))) == 0:
         return ""
     return (
         "the velocity is zero although the gradient of the loss is not: the flow does not see it (an output metric that is "

@@ -22,7 +22,7 @@ class ProgressBar:
 
     def __init__(self, rules: tuple[AbstractStopRule, ...], unit: str):
         decades = [-math.log10(float(rule.tolerance)) for rule in rules if isinstance(rule, RelativeLoss)]
-        self._first_loss, self._steps = math.nan, None
+        self._first_loss, self._moves = math.nan, False
         self._unit = unit
         self._bar = tqdm(
             desc="compiling",
@@ -43,9 +43,9 @@ class ProgressBar:
 
     def update(self, reached: float, loss: float, steps: int) -> None:
         """Show the state after so many steps, at the flow time or step `reached`."""
-        if self._steps is None:
+        if not self._moves:
             self._bar.start_t = time.time()  # compiling says nothing of what is left
-        self._steps = steps
+        self._moves = True
         if loss > 0 and self._first_loss > 0 and math.isfinite(loss):
             decades = max(0.0, -math.log10(loss / self._first_loss))
             self._bar.n = decades if self._bar.total is None else min(decades, self._bar.total)
@@ -59,8 +59,7 @@ class ProgressBar:
     def __exit__(self, *exception: object) -> None:
         self._closed.set()
         self._clock.join()
-        if self._steps is None:
-            self._bar.leave = False  # nothing was to be done
+        self._bar.leave = self._moves  # otherwise nothing was to be done
         self._bar.refresh()  # leave the last state on the screen
         self._bar.close()
 

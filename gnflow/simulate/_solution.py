@@ -16,7 +16,7 @@ from .._core import Result, ResultCode
 from ..flows import AbstractFlow
 from ..geometry import System
 from ..solvers import AbstractErrorCarryingSolver, AbstractReportingSolver, SolverChoice, stages_per_step
-from ._accuracy import UNKNOWN, Errors, shortening
+from ._accuracy import UNKNOWN, Errors, residuals_of, shortening
 from ._controller import AbstractErrorNorm, ResidualController, Tolerances
 from ._integrate import Integrated, Loop
 from ._measure import Evaluation, Measurement, Values, numbers_as_arrays
@@ -95,8 +95,7 @@ class Solution:
 
     def residuals(self, minimum: float) -> np.ndarray:
         """r = sqrt(2 (L - L*)) at the saved times, for L* = `minimum`."""
-        losses = np.asarray([float(row["train_loss"]) for row in self.rows])
-        return np.sqrt(2 * np.maximum(losses - minimum, 0.0))
+        return residuals_of([float(row["train_loss"]) for row in self.rows], minimum)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -70,21 +70,25 @@ class PairTerm(diffrax.ODETerm):
     **Arguments:** `vector_field`: (t, (weights, integrals), args) -> (w', the integrals' rates of change).
     """
 
+    def split(self, y: PyTree) -> tuple[PyTree, Any]:
+        """(weights, integrals) of a state, or of anything of its structure."""
+        return y
+
+    def join(self, weights: PyTree, integrals: Any) -> PyTree:
+        """The inverse of `split`."""
+        return weights, integrals
+
 
 def split(terms: Any, y: PyTree) -> tuple[PyTree, Any]:
     """(weights, integrals) of a state of any term, or of anything of its structure; no integrals where the term has none."""
     term = _inside(terms)
-    if isinstance(term, LinearisedTerm):
-        return term.split(y)
-    return y if isinstance(term, PairTerm) else (y, {})
+    return term.split(y) if isinstance(term, LinearisedTerm | PairTerm) else (y, {})
 
 
 def join(terms: Any, weights: PyTree, integrals: Any) -> PyTree:
     """The inverse of `split`."""
     term = _inside(terms)
-    if isinstance(term, LinearisedTerm):
-        return term.join(weights, integrals)
-    return (weights, integrals) if isinstance(term, PairTerm) else weights
+    return term.join(weights, integrals) if isinstance(term, LinearisedTerm | PairTerm) else weights
 
 
 def unwrap(terms: Any) -> LinearisedTerm:
@@ -92,12 +96,11 @@ def unwrap(terms: Any) -> LinearisedTerm:
 
     **Raises:** an `equinox` runtime error in an integration from a later to an earlier time.
     """
-    if isinstance(terms, LinearisedTerm):
-        return terms
-    if terms.term.runs_forwards:
-        return terms.term
+    term = _inside(terms)
+    if term is terms or term.runs_forwards:
+        return term
     return eqx.error_if(
-        terms.term, jnp.asarray(terms.direction) < 0, "a linearised flow is integrated forwards only; let t0 < t1."
+        term, jnp.asarray(terms.direction) < 0, "a linearised flow is integrated forwards only; let t0 < t1."
     )
 
 
