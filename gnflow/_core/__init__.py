@@ -11,7 +11,11 @@ from ._compilation_cache import (
     compilation_cache_folder as compilation_cache_folder,
 )
 from ._compile_clock import CompileClock as CompileClock
-from ._compiled import forget_compiled_programs as forget_compiled_programs
+from ._compiled import (
+    forget_compiled_programs as forget_compiled_programs,
+    jit_for_looks as jit_for_looks,
+    jit_for_steps as jit_for_steps,
+)
 from ._errors import (
     ConfigError as ConfigError,
     DataError as DataError,
@@ -22,6 +26,7 @@ from ._errors import (
 )
 from ._lapack import load_lapack as load_lapack
 from ._names import look_up as look_up, nearest_name as nearest_name
+from ._operations import count_operations as count_operations
 from ._precision import require_float64 as require_float64
 from ._results import Result as Result, ResultCode as ResultCode
 from ._serialise import (

@@ -1,12 +1,26 @@
-"""Compiled programs that a long-lived process holds, and when to let go of them."""
+"""Compiled programs: how much time their compiler may take, and when a long-lived process lets go of them."""
 
+import functools
 import gc
 from pathlib import Path
+from typing import Any
 
+import equinox as eqx
 import jax
 
 _DEFAULT_LIMIT = 65_530  # Linux's default of vm.max_map_count
 _SHARE = 0.3  # of the limit: one more run may add several thousand
+
+# XLA's newer code for loops over arrays takes half of the time that a run takes to compile, and is faster by 10% where it is
+# faster at all (docs/devdocs/benchmarks.md, What compiling takes). These options say nothing to other devices than CPUs.
+_WITHOUT_EMITTERS = {"xla_cpu_use_fusion_emitters": False}
+_LEAST_OPTIMISED = {**_WITHOUT_EMITTERS, "xla_backend_optimization_level": 1}
+
+# As `equinox.filter_jit`: for programs that take the steps of a run, and for those that look at a few states of one. JAX
+# refuses these options within another compiled program.
+_jit: Any = eqx.filter_jit  # which passes on what its declaration does not have
+jit_for_steps = functools.partial(_jit, compiler_options=_WITHOUT_EMITTERS)
+jit_for_looks = functools.partial(_jit, compiler_options=_LEAST_OPTIMISED)
 
 
 def forget_compiled_programs() -> bool:

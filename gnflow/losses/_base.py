@@ -18,12 +18,14 @@ class AbstractLoss(eqx.Module):
     **Attributes:** `fisher_is_hessian`: whether the Fisher metric of the output distribution is the Hessian of the loss, as it
     is for exponential families in their natural parameters; `gradient_in_hessian_image`: whether g is in the image of the
     Hessian at all outputs and targets, so that a Gauss-Newton direction in its metric needs no more than the Hessian sees;
-    `is_smooth`: whether l is infinitely differentiable in f, None where the class does not say.
+    `is_smooth`: whether l is infinitely differentiable in f, None where the class does not say; `has_constant_hessian`: whether
+    the Hessian is the same at all outputs.
     """
 
     fisher_is_hessian: ClassVar[bool]
     gradient_in_hessian_image: ClassVar[bool] = False
     is_smooth: ClassVar[bool | None] = None
+    has_constant_hessian: ClassVar[bool] = False
 
     @abc.abstractmethod
     def canonical_targets(

@@ -22,6 +22,7 @@ class SquaredLoss(AbstractLoss):
     fisher_is_hessian: ClassVar[bool] = True
     gradient_in_hessian_image: ClassVar[bool] = True
     is_smooth: ClassVar[bool | None] = True
+    has_constant_hessian: ClassVar[bool] = True
 
     def canonical_targets(
         self, y_train: Any, y_test: Any = None

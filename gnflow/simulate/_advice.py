@@ -1,11 +1,10 @@
 """What in the data makes a run slow or inaccurate: scale, offset and rank, named with the remedy."""
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from .._core import tree_size
+from .._core import jit_for_looks, tree_size
 from ..geometry import System, rank_cutoff
 from .stop import DENSE_LIMIT
 
@@ -79,7 +78,7 @@ def gram_eigenvalues(system: System, weights: PyTree) -> Float[np.ndarray, " row
     return np.asarray(_eigenvalues(system, weights))
 
 
-@eqx.filter_jit
+@jit_for_looks
 def _eigenvalues(system: System, weights: PyTree) -> Float[Array, " rows"]:
     return jnp.linalg.eigvalsh(system.tangent(weights).gram())
 

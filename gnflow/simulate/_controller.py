@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from .._core import look_up, tree_rms
 from ..geometry import AbstractTangent, System
+from ..solvers import SolverChoice
 from ._accuracy import Errors
 from ._watch import Watch
 
@@ -22,6 +23,8 @@ from ._watch import Watch
 # loss, which is 1e12 and more on a saddle and says little of what the weights do there.
 _SMALLEST_RELATIVE_STEP, _SMALLEST_FIRST_STEP = 1e-13, 1e-30
 _SMALLEST_ERROR = 1e-12
+# Of `evaluations`, in velocities: a product with the Jacobian takes as long as two.
+VELOCITIES = np.asarray([1, 2])
 _LARGEST_EASING = 4.0
 _AFTER_REJECTION = 0.5
 _STRETCH = 0.1  # of its length, by which a step may be longer so as to end where the integration pauses
@@ -184,6 +187,8 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
     too, and no step is accepted behind which r = sqrt(2 (L - L*)) lies by more than rtol r + atol above the lowest so far:
     rises cannot add up; `pause_at`, `pause_after`: a flow time and a number of steps, at the first of which the integration
     ends with the result `event_occurred`; `next_end`: where the next step is to end, for one that is resumed;
+    `most_velocities`: in a step, as its solver reports, behind which there is a pause, too, once the run has taken
+    `least_velocities`;
     `steps_to_pauses`: whether a step ends at `pause_at`; `min_growth`, `max_growth`: of the step size from one step to the
     next; `anticipation`: the share (0 to 1) of the trend that the next step takes up. Along a flow that converges, the same
     step becomes easier from one to the next; a rule that looks at the last error alone lags behind (Gustafsson's predictive
@@ -198,6 +203,8 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
     pause_at: Any = math.inf
     pause_after: Any = math.inf
     next_end: Any = math.nan
+    most_velocities: Any = math.inf
+    least_velocities: Any = math.inf
     steps_to_pauses: Any = False
     monotone: bool = eqx.field(static=True, default=False)
     min_growth: float = eqx.field(static=True, default=0.2)
@@ -210,9 +217,21 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
         """What an error may come to."""
         return Tolerances(self.rtol, self.atol, self.weight_atol)
 
-    def pausing(self, time: float, step: int) -> "ResidualController":
+    def for_steps_of(self, chosen: SolverChoice, most_velocities: float) -> "ResidualController":
+        """With the limits that belong to the chosen solver's steps."""
+        change = chosen.change
+        return dataclasses.replace(
+            self,
+            min_growth=chosen.min_growth,
+            max_growth=chosen.max_growth,
+            anticipation=chosen.anticipation,
+            most_velocities=np.asarray(float(most_velocities)),
+            least_velocities=np.asarray(math.inf if change is None else float(change.least_velocities)),
+        )
+
+    def pausing(self, time: float, step: float) -> "ResidualController":
         """With a pause, for which the integration ends with `event_occurred`, at the first of both."""
-        return dataclasses.replace(self, pause_at=np.asarray(time), pause_after=np.asarray(float(step)))
+        return dataclasses.replace(self, pause_at=np.asarray(time), pause_after=np.asarray(step))
 
     def resumed(self, next_end: Float[Array, ""]) -> "ResidualController":
         """For an integration that goes on with a step that ends at `next_end`."""
@@ -299,10 +318,13 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
         # Where a step failed, the error did not behave as its order says: shrink it by half at least.
         growth = jnp.where(keep, jnp.maximum(anticipated, growth), jnp.minimum(growth, _AFTER_REJECTION))
         next_end = next_start + growth * (t1 - t0)
+        costly = jnp.asarray(False)
         if y_error.report is not None:
             # Diffrax, which looks for nan in all that comes with an error, makes floats of them.
             taken = jnp.stack([y_error.report.num_velocities, y_error.report.num_products])
             evaluations = evaluations + taken.astype(int)
+            worth = jnp.dot(evaluations, VELOCITIES) > self.least_velocities
+            costly = keep & worth & (y_error.report.num_velocities > self.most_velocities)
             next_end = jnp.minimum(next_end, next_start + y_error.report.longest)
         movement, errors = self._run_errors(args, candidate, tangent, y_error.carried, after, memory.movement)
         new = RunMemory(
@@ -323,7 +345,7 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
         spent = (steps + 1 >= self.max_steps) & (next_start < args.horizon)
         result = diffrax.RESULTS.where(spent, diffrax.RESULTS.max_steps_reached, result)
         watch = watch.after(args, t1, y1_candidate, tangent, keep)
-        pauses = (next_start >= self.pause_at) | (steps + 1 >= self.pause_after)
+        pauses = (next_start >= self.pause_at) | (steps + 1 >= self.pause_after) | costly
         pauses = pauses & (result == diffrax.RESULTS.successful)
         result = diffrax.RESULTS.where(watch.over | pauses, diffrax.RESULTS.event_occurred, result)
         next_end = Watch.limited(

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PyTree
 
+from .._core import jit_for_steps
 from ..geometry import System
 from ._measure import Evaluation, Measurement
 from ._outcome import stack_solves, step_failure
@@ -72,7 +73,7 @@ class _State(eqx.Module):
     stop_memories: tuple[PyTree, ...]
 
 
-@eqx.filter_jit
+@jit_for_steps
 def _advance(
     state: _State,
     step: Int[Array, ""],

@@ -12,11 +12,12 @@ from jaxtyping import Array, PyTree
 
 from ..solvers import SolverChoice
 from ._accuracy import Errors, residuals_of
-from ._controller import ResidualController, RunMemory
+from ._controller import VELOCITIES, ResidualController, RunMemory
 from ._measure import Evaluation
 from ._progress import ProgressBar
-from ._segments import Arguments, Segment, advance, begin, inside, margins_inside
+from ._segments import Arguments, Segment, advance, begin, changed, inside, margins_inside
 from ._start import Start, measure
+from ._tiers import Phase, Tiers
 from .stop import AbstractStopRule
 
 # What a segment should take: what is shown is no older, and an interrupt is heard after so long.
@@ -33,7 +34,7 @@ class Integrated:
     the probe's inputs; `end`: flow time; `weights`, `last`: there; `errors`: the estimated ones, the worst over the run;
     `result`: Diffrax's; `met`: the stop rule that ended it, or None; `interrupted`: whether the user ended it; `num_steps`,
     `num_accepted_steps`; `evaluations`: velocities and products with their Jacobian, as far as the solver reports on them;
-    `solver_state`: the solver's at the end.
+    `solver_state`: the last solver's at the end; `phases`: one for each solver.
     """
 
     times: list[float]
@@ -50,6 +51,7 @@ class Integrated:
     num_accepted_steps: int
     evaluations: np.ndarray
     solver_state: PyTree
+    phases: tuple[Phase, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +94,8 @@ class Loop:
         first_step: float,
     ):
         self._start, self._args, self._controller = start, args, controller
-        self._solver, self._linearised = chosen.solver, chosen.needs_linearisation
+        self._tiers = Tiers(chosen)
+        self._begin_phase()
         self._coming = [float(at) for at in save_times if at > 0]
         self._rows: list[tuple[float, Evaluation, np.ndarray | None]] = []
         self._horizon = float(args.horizon)
@@ -100,7 +103,7 @@ class Loop:
         self._worst_saved = 0.0
         self._most_steps = _FIRST_STEPS
         first = jnp.asarray(float(first_step))
-        segment = begin(weights, start.integrals, args, self._solver, self._linearised, controller, first)
+        segment = begin(weights, start.integrals, args, self._solver, self._linearised, self._controller, first)
         self.standing = _Standing(
             segment, jax.device_get(segment.controller_state.memory), 0, 0, np.zeros(2, dtype=int), 0.0, None, 0.0
         )
@@ -112,6 +115,7 @@ class Loop:
             while self.goes_on:
                 self.advance()
                 self.save()
+                self.change_solver()
                 if bar is not None:
                     self.show(bar)
         except KeyboardInterrupt:
@@ -130,7 +134,8 @@ class Loop:
         before, began = self.standing, time.perf_counter()
         coming = self._coming[len(self._rows) :]
         next_save = coming[0] if coming else math.inf
-        controller = self._controller.pausing(next_save, before.num_steps + self._most_steps)
+        pause = min(float(before.num_steps + self._most_steps), self._tiers.judged_at)
+        controller = self._controller.pausing(next_save, pause)
         segment = advance(before.segment, self._args, self._solver, self._linearised, controller)
         # Not the rules' memories, of which one may be as large as the weights.
         state = segment.controller_state
@@ -170,6 +175,24 @@ class Loop:
             self._rows.append((at, *jax.device_get((row, outputs))))
             self._worst_saved = max(self._worst_saved, self._error_at(at, self._rows[-1][1]))
 
+    def change_solver(self) -> None:
+        """Go on with another solver where that is better by now."""
+        standing, tiers = self.standing, self._tiers
+        changes = tiers.most_velocities is not None
+        if not self.goes_on or standing.time == 0 or not (changes or standing.num_steps >= tiers.judged_at):
+            return
+        last, taken = standing.segment.last_step, int(standing.evaluations @ VELOCITIES)
+        velocities = int(standing.segment.num_velocities) if changes else 0
+        if tiers.follow(standing.time, standing.num_steps, float(last.end - last.start), velocities, taken):
+            self._begin_phase()
+            segment = changed(standing.segment, self._args, self._solver, self._linearised, self._controller)
+            self.standing = dataclasses.replace(standing, segment=segment)
+
+    def _begin_phase(self) -> None:
+        chosen, most = self._tiers.chosen, self._tiers.most_velocities
+        self._solver, self._linearised = chosen.solver, chosen.needs_linearisation
+        self._controller = self._controller.for_steps_of(chosen, math.inf if most is None else most)
+
     def show(self, bar: ProgressBar) -> None:
         """Tell the bar."""
         standing = self.standing
@@ -203,6 +226,7 @@ class Loop:
             num_accepted_steps=standing.num_accepted_steps,
             evaluations=standing.evaluations,
             solver_state=segment.solver_state.inner,
+            phases=self._tiers.phases(standing.num_steps),
         )
 
     def _error_at(self, at: float, row: Evaluation) -> float:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from .._core import Result
+from .._core import Result, jit_for_looks, jit_for_steps
 from ..geometry import SolveDiagnostics, System
 from ..metrics import DirectionDiagnostics, Variable
 from ._measure import Measurement, Values
@@ -153,7 +153,7 @@ class _State(eqx.Module):
     stop_memories: tuple[PyTree, ...]
 
 
-@eqx.filter_jit
+@jit_for_looks
 def _first_batch(weights: PyTree, system: System, batches: Batches) -> tuple[Int[Array, " samples"], Float[Array, ""]]:
     """The order of the first epoch, and the loss of its first batch."""
     step = jnp.zeros((), dtype=int)
@@ -161,7 +161,7 @@ def _first_batch(weights: PyTree, system: System, batches: Batches) -> tuple[Int
     return order, batches.system(system, step, order).train_loss(weights)
 
 
-@eqx.filter_jit
+@jit_for_steps
 def _advance(
     state: _State,
     step: Int[Array, ""],

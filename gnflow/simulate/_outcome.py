@@ -4,12 +4,11 @@ import dataclasses
 from collections.abc import Iterable
 
 import diffrax
-import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from .._core import Result, ResultCode, tree_norm
+from .._core import Result, ResultCode, jit_for_looks, tree_norm
 from ..geometry import SolveDiagnostics, System
 from ..solvers import AbstractReportingSolver, SolverChoice
 from ._advice import advice
@@ -122,7 +121,7 @@ def _stationary(rule: AbstractStopRule, rules: tuple[AbstractStopRule, ...], end
     return Result(rule.code, f"{rule.describe()} {end.where}{missed}{': ' if why else ''}{why}", end.time)
 
 
-@eqx.filter_jit
+@jit_for_looks
 def _margin_after(
     rule: AbstractStopRule, time: Float[Array, ""], weights: PyTree, system: System, measurement: Measurement
 ) -> Float[Array, ""]:

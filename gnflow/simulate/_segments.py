@@ -1,5 +1,6 @@
 """The compiled parts of an integration: a segment of steps by Diffrax, and looks into the last step of one."""
 
+import dataclasses
 from typing import Any
 
 import diffrax
@@ -7,12 +8,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optimistix as optx
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
+from .._core import jit_for_looks, jit_for_steps
 from ..geometry import System
 from ..solvers import LinearisedTerm, PairTerm
-from ._controller import ResidualController
-from ._global_error import ErrorCarryingSolver, LastStep
+from ._controller import ControllerState, ResidualController
+from ._global_error import CarriedState, ErrorCarryingSolver, LastStep
 from ._measure import Measurement
 from ._probe import Probe
 from .stop import AbstractStopRule
@@ -58,8 +60,13 @@ class Segment(eqx.Module):
         """The last one that was accepted."""
         return self.solver_state.last
 
+    @property
+    def num_velocities(self) -> Int[Array, ""]:
+        """That the last step took, of a solver that reports on it."""
+        return self.solver_state.inner.report.num_velocities
 
-@eqx.filter_jit
+
+@jit_for_looks
 def begin(
     weights: PyTree,
     integrals: dict[str, Array],
@@ -70,17 +77,33 @@ def begin(
     first_step: Float[Array, ""],
 ) -> Segment:
     """The state before any step, of which the first is to be `first_step` long."""
-    term, carrying = _term(args, needs_linearisation), _carrying(solver, controller)
-    start, state = jnp.zeros(()), (weights, integrals)
-    end, controller_state = controller.init(
-        term, start, args.horizon, state, first_step, args, carrying.func, carrying.error_order(term)
-    )
-    solver_state = carrying.init(term, start, end, state, args)
+    start = jnp.zeros(())
+    states = _begun(start, (weights, integrals), args, solver, needs_linearisation, controller, first_step)
     zero = jnp.zeros((), dtype=int)
-    return Segment(start, weights, integrals, solver_state, controller_state, zero, zero, diffrax.RESULTS.successful)
+    return Segment(start, weights, integrals, *states, zero, zero, diffrax.RESULTS.successful)
 
 
-@eqx.filter_jit
+@jit_for_looks
+def changed(
+    before: Segment,
+    args: Arguments,
+    solver: diffrax.AbstractAdaptiveSolver,
+    needs_linearisation: bool,
+    controller: ResidualController,
+) -> Segment:
+    """`before` with another `solver`, which goes on with the step that was next, and with the error of the run so far."""
+    now, control = before.time, before.controller_state
+    state = before.weights, before.integrals
+    following = control.next_end - now
+    fresh, restarted = _begun(now, state, args, solver, needs_linearisation, controller, following)
+    carried = dataclasses.replace(fresh, error=before.solver_state.error, added=before.solver_state.added)
+    # What the errors of past steps say of the next one holds for a method of their order.
+    memory = dataclasses.replace(control.memory, difficulty=jnp.zeros(()))
+    control = control._replace(rule=restarted.rule, memory=memory)
+    return dataclasses.replace(before, solver_state=carried, controller_state=control)
+
+
+@jit_for_steps
 def advance(
     before: Segment,
     args: Arguments,
@@ -126,7 +149,7 @@ def advance(
     )
 
 
-@eqx.filter_jit
+@jit_for_looks
 def inside(
     time: Float[Array, ""], last: LastStep, solver: diffrax.AbstractAdaptiveSolver, system: System, probe: Probe | None
 ) -> tuple[PyTree, dict[str, Array], Array | None]:
@@ -135,7 +158,7 @@ def inside(
     return weights, integrals, None if probe is None else probe.outputs(system, weights)
 
 
-@eqx.filter_jit
+@jit_for_looks
 def margins_inside(
     time: Float[Array, ""], last: LastStep, solver: diffrax.AbstractAdaptiveSolver, args: Arguments
 ) -> Float[Array, " rules"]:
@@ -145,6 +168,23 @@ def margins_inside(
     pairs = zip(args.rules, args.stop_memories, strict=True)
     margins = [rule.margin(snapshot, memory) if rule.bisected else jnp.inf for rule, memory in pairs]
     return jnp.asarray(margins)
+
+
+def _begun(
+    time: Float[Array, ""],
+    state: tuple[PyTree, dict[str, Array]],
+    args: Arguments,
+    solver: diffrax.AbstractAdaptiveSolver,
+    needs_linearisation: bool,
+    controller: ResidualController,
+    first_step: Float[Array, ""],
+) -> tuple[CarriedState, ControllerState]:
+    """The states of the solver and of the controller before a first step at `time`."""
+    term, carrying = _term(args, needs_linearisation), _carrying(solver, controller)
+    end, controller_state = controller.init(
+        term, time, args.horizon, state, first_step, args, carrying.func, carrying.error_order(term)
+    )
+    return carrying.init(term, time, end, state, args), controller_state
 
 
 def _leaves(time: Any, state: tuple[PyTree, dict[str, Array]], args: Any) -> tuple[list[Array], dict[str, Array]]:

@@ -14,7 +14,7 @@ from .._core import CompileClock, ConfigError, Result, ResultCode, tree_size
 from ..flows import AbstractFlow, AbstractLinearisedFlow
 from ..geometry import Decomposition, System
 from ..problems import Problem
-from ..solvers import AbstractLinearisedSolver, SolverChoice, choose_solver
+from ..solvers import AbstractLinearisedSolver, Situation, SolverChoice, choose_solver
 from ._accuracy import (
     DEFAULT_RTOL,
     NO_STEP,
@@ -33,7 +33,7 @@ from ._probe import Probe
 from ._progress import progress_bar
 from ._segments import Arguments
 from ._solution import Integration, linearisation_stats
-from ._start import Start, linearisation_at, start_run
+from ._start import Start, linearisation_at, start_run, work
 from ._trajectory import Trajectory, checked, make_dataset, stack_rows
 from .stop import AbstractStopRule, stop_rules, with_stationary
 
@@ -151,7 +151,6 @@ def _simulate(
     is_stiff = isinstance(dynamics, AbstractLinearisedFlow) and dynamics.is_stiff
     has_jacobian = isinstance(dynamics, AbstractLinearisedFlow) and dynamics.is_differentiable(system)
     jacobian = (tree_size(weights), problem.y_train.size) if has_jacobian else None
-    has_real_spectrum = dynamics.has_real_spectrum(system)
 
     @functools.cache
     def stiffness() -> float | None:
@@ -161,19 +160,21 @@ def _simulate(
         rates, _, _ = linearisation_at(jnp.zeros(()), weights, system, measurement.flow, _LEADING_MODE)
         return t1 * float(jnp.max(rates))
 
+    situation = Situation(
+        linearised=linearised,
+        is_stiff=is_stiff,
+        has_real_spectrum=dynamics.has_real_spectrum(system),
+        has_kinks=bool(system.has_kinks),
+        has_constant_hessian=system.loss.has_constant_hessian,
+        num_outputs=problem.y_train.size,
+        jacobian=jacobian,
+        stiffness=stiffness,
+        work=functools.cache(functools.partial(work, weights, system, dynamics)),
+    )
+
     @functools.cache
     def choose(tolerance: float, ran_out: bool = False) -> SolverChoice:
-        return choose_solver(
-            solver,
-            linearised,
-            is_stiff,
-            tolerance,
-            stiffness,
-            jacobian,
-            ran_out,
-            has_real_spectrum,
-            has_kinks=bool(system.has_kinks),
-        )
+        return choose_solver(solver, tolerance, situation, ran_out)
 
     if solver != "auto":
         choose(first_rtol)  # refused, if it is, before anything is computed
@@ -188,7 +189,7 @@ def _simulate(
             "t1": t1,
             "stop": given_rules,
             "saveat": None if saveat is None else np.asarray(saveat, dtype=float),
-            "solver": chosen.name,
+            "solver": _as_setting(chosen),
             "rtol": first_rtol,
             "atol": atol,
             "error_norm": error_norm,
@@ -250,8 +251,8 @@ def _simulate(
                 solution.ended.last,
                 solution.ended.weights,
             )
-            settings |= {"solver": solution.chosen.name, "rtol": solution.rtol}
-            stats |= {"solver": solution.chosen.name, "solver_reason": solution.chosen.reason, **solution.counts}
+            settings |= {"solver": _as_setting(solution.phases[0].chosen), "rtol": solution.rtol}
+            stats |= {**solution.solvers, **solution.counts}
             stats |= {
                 **_estimates(judged.errors, system),
                 "estimated_error_from": judged.known_from,
@@ -282,6 +283,11 @@ def _simulate(
         settings,
     )
     return checked(trajectory, throw)
+
+
+def _as_setting(chosen: SolverChoice) -> str:
+    """What `simulate` is told to take the same steps again: by its name no solver changes along the run."""
+    return chosen.name if chosen.change is None else "auto"
 
 
 def _estimates(errors: Errors, system: System) -> dict[str, float]:

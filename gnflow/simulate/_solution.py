@@ -5,7 +5,6 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -23,7 +22,8 @@ from ._measure import Evaluation, Measurement, Values, numbers_as_arrays
 from ._outcome import End, integration_result
 from ._progress import ProgressBar
 from ._segments import Arguments
-from ._start import Start, last_time_scale, linearisation_at
+from ._start import Start, last_time_scale, linearisation_at, linearise_at
+from ._tiers import Phase
 from .stop import AbstractStopRule
 
 _FIRST_STEP = 0.03  # of the time scale of the first loss decrease; the error control shortens it where that is too long
@@ -37,7 +37,8 @@ _MOST_WORTH = (
 
 @dataclasses.dataclass(frozen=True)
 class Solution:
-    """**Attributes:** `rtol`; `floor`: the residual below which atol takes an error for rounding; `chosen`: the solver;
+    """**Attributes:** `rtol`; `floor`: the residual below which atol takes an error for rounding; `phases`: which solvers took
+    the steps, and from when on;
     `times`, `rows`: what was saved, first the start, last the end; `ended`: weights and what was measured at the end;
     `test_outputs` (saves, n, C): at the same times, at the probe's inputs, None without test data; `result`: how it ended;
     `errors`: the estimated ones, the worst over the run; `counts`: of steps and velocities, and what
@@ -46,7 +47,7 @@ class Solution:
 
     rtol: float
     floor: float
-    chosen: SolverChoice
+    phases: tuple[Phase, ...]
     times: np.ndarray
     rows: list[Values]
     test_outputs: np.ndarray | None
@@ -54,6 +55,21 @@ class Solution:
     result: Result
     errors: Errors
     counts: dict[str, Any]
+
+    @property
+    def chosen(self) -> SolverChoice:
+        """The solver, the last where there were several."""
+        return self.phases[-1].chosen
+
+    @property
+    def solvers(self) -> dict[str, str]:
+        """Which solvers took the steps, and why: `solver` and `solver_reason` of a trajectory's stats."""
+        first, *others = self.phases
+        reasons = [f"from flow time {phase.begins:.4g}: {phase.chosen.reason}" for phase in others]
+        return {
+            "solver": ", then ".join(phase.chosen.name for phase in self.phases),
+            "solver_reason": "; ".join([first.chosen.reason, *reasons]),
+        }
 
     @property
     def errs_upwards(self) -> bool:
@@ -161,9 +177,6 @@ class Integration:
             max_steps=max_steps,
             steps_to_pauses=jnp.asarray(self.steps_to_saves),
             monotone=self.monotone,
-            min_growth=chosen.min_growth,
-            max_growth=chosen.max_growth,
-            anticipation=chosen.anticipation,
         )
         scale, horizon = float(self.start.time_scale), float(self.args.horizon)
         # Else two solutions would share their first steps, each a fixed multiple of the one before, and what goes wrong there.
@@ -176,16 +189,16 @@ class Integration:
         return Solution(
             rtol=rtol,
             floor=tolerated.floor,
-            chosen=chosen,
+            phases=found.phases,
             times=np.asarray([0.0, *found.times, found.end]),
             rows=[jax.device_get(row.values) for row in rows],
             test_outputs=self._test_outputs(found),
             ended=ended,
-            result=integration_result(found, chosen, rules, self.t1, ended),
+            result=integration_result(found, found.phases[-1].chosen, rules, self.t1, ended),
             errors=UNKNOWN
             if self.args.measurement.flow.dynamics.has_jumps(self.system) or _jumps(rows)
             else found.errors,
-            counts=_counts(found, chosen.solver),
+            counts=_counts(found),
         )
 
     def _test_outputs(self, found: Integrated) -> np.ndarray | None:
@@ -203,21 +216,24 @@ def _jumps(rows: list[Evaluation]) -> bool:
     return len({None if solve is None or solve.kept is None else int(solve.kept) for solve in solves}) > 1
 
 
-def _counts(found: Integrated, solver: diffrax.AbstractAdaptiveSolver) -> dict[str, Any]:
+def _counts(found: Integrated) -> dict[str, Any]:
     counts: dict[str, Any] = {
         "num_steps": found.num_steps,
         "num_accepted_steps": found.num_accepted_steps,
         "num_rejected_steps": found.num_steps - found.num_accepted_steps,
     }
-    if isinstance(solver, AbstractReportingSolver):
-        velocities, products = found.evaluations.tolist()
-        counts["num_velocity_evaluations"] = velocities + found.num_steps
+    solvers = [phase.chosen.solver for phase in found.phases]
+    if isinstance(solvers[-1], AbstractReportingSolver):
+        counts |= {name: float(value) for name, value in solvers[-1].stats(found.solver_state).items()}
+    reported, products = found.evaluations.tolist()
+    if any(isinstance(solver, AbstractReportingSolver) for solver in solvers):
         counts["num_jacobian_products"] = products
-        counts |= {name: float(value) for name, value in solver.stats(found.solver_state).items()}
-    stages = stages_per_step(solver)
-    if stages is not None:
-        # One more a step, for the error of the run.
-        counts["num_velocity_evaluations"] = (stages + 1) * found.num_steps + 1
+    others = [phase for phase in found.phases if not isinstance(phase.chosen.solver, AbstractReportingSolver)]
+    stages = [stages_per_step(phase.chosen.solver) for phase in others]
+    if None not in stages:
+        # One more a step, for the error of the run, and the first one of each solver that says nothing.
+        taken = sum((stage or 0) * phase.num_steps + 1 for stage, phase in zip(stages, others, strict=True))
+        counts["num_velocity_evaluations"] = reported + taken + found.num_steps
     return counts
 
 
@@ -226,7 +242,7 @@ def linearisation_stats(solution: Solution, system: System, measurement: Measure
     flow: AbstractFlow = measurement.flow
     solver: Any = solution.chosen.solver
     arguments = (jnp.asarray(solution.end), solution.ended.weights, system, flow, solver.decomposition)
-    rank = eqx.filter_eval_shape(linearisation_at, *arguments)[0].shape[0]
+    rank = eqx.filter_eval_shape(linearise_at, *arguments)[0].shape[0]
     stats: dict[str, int | float] = {"linearisation_rank": rank, "linearisation_size": system.problem.y_train.size}
     if rank < system.problem.y_train.size:
         _, residual, left_out = linearisation_at(*arguments)

@@ -1,12 +1,11 @@
 """Why a run stands still, as far as that can be known at its end."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from .._core import tree_size
+from .._core import jit_for_looks, tree_size
 from ..geometry import ResolvedRange, System
 from ..losses import AbstractLoss
 from ._advice import of_inputs, of_spectrum, of_targets
@@ -58,7 +57,7 @@ def _conflicts(system: System, weights: PyTree) -> list[str]:
     ]
 
 
-@eqx.filter_jit
+@jit_for_looks
 def _linearised(system: System, weights: PyTree) -> tuple[Float[Array, " rows"], Float[Array, ""]]:
     """The eigenvalues of A and min over d of L(f + J d)."""
     tangent = system.tangent(weights)
@@ -66,7 +65,7 @@ def _linearised(system: System, weights: PyTree) -> tuple[Float[Array, " rows"],
     return able.eigenvalues, _infimum(system.loss, tangent.outputs, system.problem.y_train, able.project)
 
 
-@eqx.filter_jit
+@jit_for_looks
 def _over_groups(system: System, weights: PyTree, groups: Array) -> Float[Array, ""]:
     """The infimum over outputs that are equal within each group of samples."""
     size = groups.shape[0]

@@ -1,9 +1,13 @@
 """What is computed at one state, mostly the first: each a program compiled once for each set of shapes and parts."""
 
+from collections.abc import Callable
+from typing import Any
+
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from .._core import count_operations, jit_for_looks
 from ..flows import AbstractFlow, AbstractLinearisedFlow
 from ..geometry import Decomposition, Snapshot, System
 from ._measure import Evaluation, Measurement
@@ -34,7 +38,7 @@ def start_run(weights: PyTree, system: System, measurement: Measurement, rules: 
     return Start(memories, stop_memories, margins, time_scale, integrals, evaluation)
 
 
-@eqx.filter_jit
+@jit_for_looks
 def remember(
     weights: PyTree, system: System, measurement: Measurement, rules: tuple[AbstractStopRule, ...]
 ) -> tuple[tuple[PyTree, ...], tuple[PyTree, ...], dict[str, Array]]:
@@ -44,7 +48,7 @@ def remember(
     return measurement.prepare(weights, system), stop_memories, measurement.initial_integrals(system)
 
 
-@eqx.filter_jit
+@jit_for_looks
 def _first_scales(
     weights: PyTree,
     evaluation: Evaluation,
@@ -61,7 +65,7 @@ def _first_scales(
     return margins, loss_time_scale(snapshot)
 
 
-@eqx.filter_jit
+@jit_for_looks
 def measure(
     time: Float[Array, ""],
     weights: PyTree,
@@ -74,17 +78,36 @@ def measure(
     return measurement.evaluate(time, weights, integrals, system, memories)
 
 
-@eqx.filter_jit
+@jit_for_looks
 def last_time_scale(weights: PyTree, evaluation: Evaluation, system: System) -> Float[Array, ""]:
     """(L - L*)/|dL/dt| where a run ended."""
     return loss_time_scale(Snapshot(jnp.zeros(()), weights, system, lambda: (evaluation.velocity, None)))
 
 
-@eqx.filter_jit
-def linearisation_at(
+def linearise_at(
     time: Float[Array, ""], weights: PyTree, system: System, flow: AbstractFlow, decomposition: Decomposition
 ) -> tuple[Float[Array, " rank"], Float[Array, ""], Float[Array, ""]]:
     """The rates of the linearised flow, the relative residual of its modes, and the fastest rate that is left out."""
     assert isinstance(flow.dynamics, AbstractLinearisedFlow)
     linearisation = flow.dynamics.linearisation(time, system.tangent(weights), system, decomposition)
     return linearisation.rates, linearisation.relative_residual, linearisation.left_out
+
+
+linearisation_at = jit_for_looks(linearise_at)
+
+
+def work(weights: PyTree, system: System, dynamics: Any) -> tuple[float, float]:
+    """The operations of a velocity and of a linearisation of an `AbstractLinearisedFlow` (`count_operations`)."""
+    arrays, rest = eqx.partition((weights, system, dynamics), eqx.is_array)
+
+    def counted(function: Callable[..., Any]) -> float:
+        return count_operations(lambda given: function(*eqx.combine(given, rest)), arrays)
+
+    def velocity(weights: PyTree, system: System, dynamics: AbstractLinearisedFlow) -> PyTree:
+        return dynamics.velocity(jnp.zeros(()), weights, system)
+
+    def linearisation(weights: PyTree, system: System, dynamics: AbstractLinearisedFlow) -> list[Array]:
+        made = dynamics.linearisation(jnp.zeros(()), system.tangent(weights), system, Decomposition())
+        return [made.left, made.right, made.rates]
+
+    return counted(velocity), counted(linearisation)

@@ -40,7 +40,12 @@ class StepReport(eqx.Module):
 
 
 class AbstractReportingSolver(diffrax.AbstractAdaptiveSolver):
-    """A solver whose steps take different numbers of velocities, or are limited by something else than their error."""
+    """A solver whose steps take different numbers of velocities, or are limited by something else than their error.
+
+    **Attributes:** `needs_real_spectrum`: whether the flow's Jacobian has to have one (`AbstractFlow.has_real_spectrum`).
+    """
+
+    needs_real_spectrum: ClassVar[bool] = False
 
     @abc.abstractmethod
     def report(self, solver_state: Any) -> StepReport:
@@ -102,6 +107,8 @@ class StabilisedRungeKutta(AbstractReportingSolver):
 
     **Raises:** `ConfigError` unless `max_stages` is an integer of at least 2.
     """
+
+    needs_real_spectrum: ClassVar[bool] = True
 
     term_structure: ClassVar = diffrax.AbstractTerm
     interpolation_cls: ClassVar = diffrax.ThirdOrderHermitePolynomialInterpolation

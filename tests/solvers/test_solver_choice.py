@@ -15,6 +15,7 @@ from gnflow.solvers import (
     ExponentialRosenbrock,
     ExponentialRungeKutta,
     LowRankKvaerno5,
+    Situation,
     StabilisedRungeKutta,
     check_solver,
     choose_solver,
@@ -32,9 +33,15 @@ def never():
     raise AssertionError("nobody asked for the stiffness")
 
 
-def chosen(solver, linearised=True, is_stiff=True, rtol=1e-3, stiffness=never, jacobian=None, ran_out=False, **laws):
-    """The choice; nobody may ask for the stiffness unless it is given."""
-    return choose_solver(solver, linearised, is_stiff, rtol, stiffness, jacobian, ran_out, **laws)
+def uncounted():
+    raise AssertionError("nobody asked for the work")
+
+
+def chosen(solver, rtol=1e-3, ran_out=False, **facts):
+    """The choice; nobody may ask for the stiffness or for the work unless it is given."""
+    usual = {"linearised": True, "is_stiff": True, "has_real_spectrum": False, "has_kinks": False}
+    usual |= {"has_constant_hessian": True, "num_outputs": 500, "jacobian": None, "stiffness": never, "work": uncounted}
+    return choose_solver(solver, rtol, Situation(**(usual | facts)), ran_out)
 
 
 @pytest.mark.parametrize(
@@ -72,6 +79,45 @@ def test_what_auto_takes(asked, name, reason):
     assert choice.name == name
     assert type(choice.solver) is solver_kinds[name]
     assert re.search(reason, choice.reason)
+
+
+def counted(velocity, linearisation, **facts):
+    """What auto takes for gradient flow with so many operations."""
+    work = lambda: (velocity, linearisation)  # noqa: E731
+    return chosen("auto", stiffness=unknown, has_real_spectrum=True, work=work, **facts)
+
+
+@pytest.mark.parametrize(
+    ("work", "facts", "name", "reason"),
+    [
+        ((1e6, 2.1e7), {}, "stabilised", "as long as 21 velocities"),
+        ((1e5, 1.9e7), {}, "exponential", "stiffness"),  # a millisecond
+        ((1e8, 9.9e8), {}, "exponential", "stiffness"),  # as long as ten velocities
+        ((1e8, 1.1e9), {}, "stabilised", "as long as 11 velocities"),
+        ((1e6, 1e9), {"rtol": 9e-7}, "exponential", "stiffness"),
+        ((1e6, 1e9), {"rtol": 1.1e-6}, "stabilised", "as long as 1e"),
+    ],
+)
+def test_auto_counts_the_work_of_a_flow_with_a_real_spectrum(work, facts, name, reason):
+    choice = counted(*work, **facts)
+    assert choice.name == name
+    assert reason in choice.reason
+
+
+def test_the_exponential_solver_is_tried_where_a_step_takes_as_long():
+    change = counted(1e7, 1e9).change
+    assert (change.successor.name, change.successor.change) == ("exponential", None)
+    assert change.successor_velocities == 118
+    assert change.least_velocities == 1e3
+    # Sooner where it is nearly exact.
+    assert change.share < counted(1e7, 1e9, has_constant_hessian=False).change.share < 1
+    # With the leading modes alone its steps are those of an explicit solver.
+    beyond = counted(1e7, 1e9, num_outputs=4097)
+    assert (beyond.name, beyond.change) == ("stabilised", None)
+
+
+def test_no_solver_is_changed_that_was_asked_for():
+    assert chosen("stabilised", has_real_spectrum=True).change is None
 
 
 @pytest.mark.parametrize("name", solver_kinds)

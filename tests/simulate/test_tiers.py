@@ -1,0 +1,128 @@
+"""Runs that change their solver along the way."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+import gnflow as gn
+from gnflow.flows import GradientFlow
+from gnflow.simulate import _integrate, _tiers
+from gnflow.simulate._tiers import Tiers
+from gnflow.solvers import Change, Situation, _choice, choose_solver
+
+
+def a_choice():
+    """Stabilised steps until one takes more than 20 velocities; then exponential ones, which take 40."""
+    situation = Situation(True, True, True, False, True, 500, None, lambda: None, lambda: (1e7, 1e9))
+    chosen = choose_solver("auto", 1e-3, situation)
+    return chosen._replace(change=Change(chosen.change.successor, 40.0, 0.5, 100.0))
+
+
+def names(tiers):
+    return [phase.chosen.name for phase in tiers.phases(0)]
+
+
+def test_nothing_changes_without_a_successor():
+    tiers = Tiers(a_choice().change.successor)
+    assert (tiers.most_velocities, tiers.judged_at) == (None, np.inf)
+    assert not tiers.follow(1.0, 10, 1.0, 1000, 10**9)
+
+
+def test_the_successor_begins_behind_a_step_that_takes_much():
+    tiers = Tiers(a_choice())
+    assert tiers.most_velocities == 20
+    assert not tiers.follow(1.0, 10, 0.1, 20, 10**6)  # not more than half
+    assert not tiers.follow(1.0, 10, 0.1, 21, 100)  # not worth another program
+    assert tiers.follow(1.0, 10, 0.1, 21, 101)
+    assert names(tiers) == ["stabilised", "exponential"]
+    assert tiers.most_velocities is None
+    assert [(phase.begins, phase.num_steps) for phase in tiers.phases(13)] == [(0.0, 10), (1.0, 3)]
+
+
+@pytest.mark.parametrize(("length", "stays"), [(0.4, True), (0.3, False)])
+def test_the_successor_stays_where_it_gets_half_as_far(length, stays):
+    """Of a fifth of the flow time for 25 velocities."""
+    tiers = Tiers(a_choice())
+    assert tiers.follow(1.0, 10, 0.1 * 2, 25, 101)
+    judged_at = tiers.judged_at
+    assert judged_at == 10 + _tiers._TRIAL
+    assert not tiers.follow(2.0, int(judged_at) - 1, 1e-9, 0, 101)
+    # At flow time 2: gain 0.2 for 25 velocities before, length/2 for 40 now.
+    assert tiers.follow(2.0, int(judged_at), length, 0, 101) == (not stays)
+    assert tiers.judged_at == np.inf
+    if stays:
+        assert names(tiers) == ["stabilised", "exponential"]
+        assert not tiers.follow(3.0, 100, 1e-9, 0, 10**6)
+    else:
+        assert names(tiers) == ["stabilised", "exponential", "stabilised"]
+        assert "less far" in tiers.chosen.reason
+        assert tiers.most_velocities == 60  # tried once more, later
+
+
+@pytest.fixture
+def early(monkeypatch):
+    """Small problems change their solver, too, as soon as they can."""
+    monkeypatch.setattr(_choice, "_FEW_VELOCITIES", 0.0)
+    monkeypatch.setattr(_choice, "_FEW_OPERATIONS", 0.0)
+    monkeypatch.setattr(_choice, "_WORTH_COMPILING", 0.0)
+
+
+def a_run(**options):
+    key = jax.random.key(1)
+    problem = gn.problems.teacher_student(8, 5, input_dim=2, teacher_width=2, key=key)
+    model = gn.models.MeanFieldNetwork(input_dim=2, width=20, key=key)
+    return gn.simulate(problem, model, GradientFlow(), stop=gn.RelativeLoss(1e-4), **options)
+
+
+@pytest.mark.usefixtures("early")
+def test_a_run_that_changes_its_solver():
+    trajectory = a_run()
+    stats = trajectory.stats
+    assert stats["solver"] == "stabilised, then exponential"
+    assert "as long as" in stats["solver_reason"]
+    assert "; from flow time " in stats["solver_reason"]
+    assert stats["estimated_error"] < stats["promised_error"]
+    assert stats["num_velocity_evaluations"] > 3 * stats["num_steps"]
+    # By its name it would be the stabilised solver to the end.
+    assert trajectory.settings["solver"] == "auto"
+    exact = a_run(solver="exponential", rtol=1e-7, saveat=trajectory.data.time.values[1:-1])
+    residuals = [np.sqrt(run.data.train_loss.values[1:-1]) for run in (trajectory, exact)]
+    assert np.max(np.abs(residuals[0] / residuals[1] - 1)) < stats["promised_error"]
+    assert float(trajectory.data.time[-1]) == pytest.approx(float(exact.data.time[-1]), rel=0.02)
+
+
+@pytest.mark.usefixtures("early")
+def test_what_comes_out_does_not_depend_on_the_segments(monkeypatch):
+    whole = a_run()
+    monkeypatch.setattr(_integrate, "_FIRST_STEPS", 1)
+    monkeypatch.setattr(_integrate, "_MOST_STEPS", 1)
+    single = a_run()
+    assert single.stats["solver"] == whole.stats["solver"] == "stabilised, then exponential"
+    assert single.stats["num_steps"] == whole.stats["num_steps"]
+    np.testing.assert_allclose(single.data.train_loss, whole.data.train_loss, rtol=1e-10)
+
+
+@pytest.mark.usefixtures("early")
+def test_a_solver_that_gets_less_far_is_left_again(monkeypatch):
+    monkeypatch.setattr(_tiers, "_WORSE", 1e-9)
+    trajectory = a_run()
+    assert trajectory.stats["solver"].startswith("stabilised, then exponential, then stabilised")
+    assert trajectory.result.code == gn.ResultCode.STOP_RULE_MET
+    assert trajectory.stats["estimated_error"] < trajectory.stats["promised_error"]
+
+
+@pytest.mark.usefixtures("early")
+def test_the_error_so_far_is_carried_over_a_change(monkeypatch):
+    """Made large before the change, it is large behind it."""
+    before = a_run(rtol=1e-3).stats["estimated_error"]
+    changed = _integrate.changed
+
+    def spoiled(segment, *rest):
+        state = segment.solver_state
+        error = jax.tree.map(lambda leaf: leaf + 1e-2, state.error)
+        return changed(dataclasses.replace(segment, solver_state=dataclasses.replace(state, error=error)), *rest)
+
+    monkeypatch.setattr(_integrate, "changed", spoiled)
+    assert a_run(rtol=1e-3, throw=False).stats["estimated_error"] != pytest.approx(before, rel=0.5)
