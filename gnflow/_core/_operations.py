@@ -1,60 +1,69 @@
-"""How much a function computes, counted in its program before anything is compiled or run."""
+"""How much a function computes, counted from its trace: to choose between two ways before either is compiled or run."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import equinox as eqx
 import jax
-import jax.extend as jex
+from jaxtyping import PyTree
 
-# In multiply-adds of a matrix product, which a processor does fastest: an entry that is merely moved or added; one of a
-# transcendental function; and of decompositions of an n x n matrix, times n^3 (measured: docs/devdocs/solvers.md, Choosing).
-_ELEMENTWISE, _TRANSCENDENTAL = 4.0, 40.0
-_CUBIC = {"eigh": 8.0, "eig": 80.0, "svd": 60.0, "qr": 6.0, "cholesky": 1.0, "lu": 2.0}
-_FUNCTIONS = {"tanh", "exp", "exp2", "log", "log1p", "expm1", "logistic", "erf", "sin", "cos", "pow", "erf_inv"}
+# A number moved is counted as this many multiplications inside a matrix product: a round figure, for what is bounded by
+# memory (products of thin matrices, elementwise operations).
+_MOVE = 8.0
+# Decompositions of an n x n matrix, in multiplications over n^3: rounded from times beside those of products
+# (docs/devdocs/solvers.md, Three tiers).
+_CUBIC = {"eigh": 10.0, "eig": 80.0, "svd": 60.0, "qr": 6.0, "cholesky": 1.0, "lu": 2.0}
 
 
-def count_operations(function: Callable[..., Any], *arguments: Any) -> float:
-    """About how long `function` takes, in multiply-adds of a matrix product: the same on every machine and in every run.
+def count_operations(function: Callable[..., Any], *arguments: PyTree) -> float:
+    """Multiplications of `function(*arguments)`, numbers moved counted as eight of them each; nothing is computed.
 
-    What a loop does is counted as often as it is known to run, once where that depends on numbers.
-
-    **Arguments:** `function`: of arrays, as JAX can trace it; `arguments`: arrays, or their shapes.
+    The same on every machine and in every run. An order of magnitude: fusion is not seen, and loops whose length is not known
+    count once.
     """
-    return _of_program(jax.make_jaxpr(function)(*arguments).jaxpr)
+    arrays, rest = eqx.partition(arguments, eqx.is_array)
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arrays)
+    return _of_program(jax.make_jaxpr(lambda given: function(*eqx.combine(given, rest)))(shapes).jaxpr)
 
 
-def _of_program(program: jex.core.Jaxpr) -> float:
-    return sum((_of_equation(equation) for equation in program.eqns), start=0.0)
+def _of_program(program: Any) -> float:
+    total = 0.0
+    for equation in program.eqns:
+        inner = [_of_program(part) for part in _programs_in(equation.params)]
+        if inner:
+            name = equation.primitive.name
+            repeats = equation.params["length"] if name == "scan" else 1
+            total += repeats * (max(inner) if name == "cond" else sum(inner))
+        else:
+            total += _of_equation(equation)
+    return total
+
+
+def _programs_in(parameters: dict[str, Any]) -> Iterator[Any]:
+    """The programs inside an operation: of loops, branches and calls."""
+    for value in parameters.values():
+        for item in value if isinstance(value, tuple | list) else (value,):
+            item = getattr(item, "jaxpr", item)
+            if hasattr(item, "eqns"):
+                yield item
 
 
 def _of_equation(equation: Any) -> float:
-    name, parameters = equation.primitive.name, equation.params
-    inner = [_of_program(program) for program in _programs(parameters)]
-    if name == "cond":
-        return max(inner)
-    if inner:
-        return sum(inner) * (parameters["length"] if name == "scan" else 1)
-    made = float(sum(math.prod(out.aval.shape) for out in equation.outvars))
-    taken = [out.aval.shape for out in equation.invars]
+    operands = [variable.aval.shape for variable in equation.invars if hasattr(variable.aval, "shape")]
+    results = [variable.aval.shape for variable in equation.outvars if hasattr(variable.aval, "shape")]
+    moved = _MOVE * sum(math.prod(shape) for shape in (*operands, *results))
+    return max(moved, float(_multiplications(equation.primitive.name, equation.params, operands, results)))
+
+
+def _multiplications(name: str, parameters: dict[str, Any], operands: list[Any], results: list[Any]) -> int | float:
     if name == "dot_general":
-        (summed, _), _ = parameters["dimension_numbers"]
-        return made * math.prod(taken[0][axis] for axis in summed)
+        (contracted, _), _ = parameters["dimension_numbers"]
+        return math.prod(results[0]) * math.prod(operands[0][axis] for axis in contracted)
     if name == "conv_general_dilated":
         features = parameters["dimension_numbers"].rhs_spec[0]
-        return made * math.prod(taken[1]) / taken[1][features]
+        return math.prod(results[0]) * math.prod(operands[1]) / operands[1][features]
     if name in _CUBIC:
-        *batch, rows, columns = taken[0]
+        *batch, rows, columns = operands[0]
         return _CUBIC[name] * math.prod(batch) * max(rows, columns) * min(rows, columns) ** 2
-    if name == "triangular_solve":
-        return made * taken[0][-1] / 2
-    return made * (_TRANSCENDENTAL if name in _FUNCTIONS else _ELEMENTWISE)
-
-
-def _programs(parameters: dict[str, Any]) -> list[jex.core.Jaxpr]:
-    """The programs that an equation has within it."""
-    values = [
-        value for entry in parameters.values() for value in (entry if isinstance(entry, tuple | list) else [entry])
-    ]
-    closed = [getattr(value, "jaxpr", value) for value in values]
-    return [value for value in closed if isinstance(value, jex.core.Jaxpr)]
+    return 0

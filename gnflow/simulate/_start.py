@@ -1,6 +1,5 @@
 """What is computed at one state, mostly the first: each a program compiled once for each set of shapes and parts."""
 
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -98,16 +97,13 @@ linearisation_at = jit_for_looks(linearise_at)
 
 def work(weights: PyTree, system: System, dynamics: Any) -> tuple[float, float]:
     """The operations of a velocity and of a linearisation of an `AbstractLinearisedFlow` (`count_operations`)."""
-    arrays, rest = eqx.partition((weights, system, dynamics), eqx.is_array)
 
-    def counted(function: Callable[..., Any]) -> float:
-        return count_operations(lambda given: function(*eqx.combine(given, rest)), arrays)
-
-    def velocity(weights: PyTree, system: System, dynamics: AbstractLinearisedFlow) -> PyTree:
+    def velocity(dynamics: Any, weights: PyTree, system: System) -> PyTree:
         return dynamics.velocity(jnp.zeros(()), weights, system)
 
-    def linearisation(weights: PyTree, system: System, dynamics: AbstractLinearisedFlow) -> list[Array]:
+    def linearisation(dynamics: Any, weights: PyTree, system: System) -> list[Array]:
         made = dynamics.linearisation(jnp.zeros(()), system.tangent(weights), system, Decomposition())
         return [made.left, made.right, made.rates]
 
-    return counted(velocity), counted(linearisation)
+    one, other = (count_operations(part, dynamics, weights, system) for part in (velocity, linearisation))
+    return one, other

@@ -14,7 +14,6 @@ from gnflow._core import ConfigError
 from gnflow.geometry import System
 from gnflow.geometry.dual import ExactOracle, QuadraticOracle, gram_products
 from gnflow.geometry.dual._conjugate_gradients import conjugate_gradients
-from gnflow.geometry.dual._cost import cost
 from gnflow.geometry.dual._products import GramProducts
 from gnflow.losses import ScaledIdentity
 from gnflow.models import MeanFieldNetwork
@@ -322,15 +321,6 @@ def test_the_cheaper_products_are_chosen():
     assert not is_dense(2100, 2, 3, "auto", None)  # beyond 4096 outputs
     assert is_dense(400, 10, 3, "dense", 10)
     assert not is_dense(10, 1, 4000, "matrix_free", None)
-
-
-def test_costs_are_counted_from_the_program():
-    left, right = jnp.ones((200, 300)), jnp.ones((300, 400))
-    assert cost(jnp.dot, left, right) == 200 * 300 * 400
-    assert cost(lambda a: a + 1.0, left) == pytest.approx(2 * 8 * left.size, rel=1e-3)  # moved, not multiplied
-    repeated = cost(lambda a, b: jax.lax.map(lambda _: a @ b, jnp.arange(7)), left, right)
-    assert repeated == pytest.approx(7 * 200 * 300 * 400, rel=0.5)
-    assert repeated >= 7 * 200 * 300 * 400
 
 
 @pytest.mark.parametrize(

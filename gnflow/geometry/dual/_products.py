@@ -6,9 +6,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..._core import ConfigError
+from ..._core import ConfigError, count_operations
 from .._tangent import AbstractTangent
-from ._cost import cost
 
 _WAYS = ("auto", "matrix_free", "dense")
 
@@ -61,8 +60,7 @@ def _dense_is_cheaper(tangent: AbstractTangent, max_iterations: int | None) -> b
     if size > _DENSE_LIMIT:
         return False
     iterations = min(size, _USUAL_ITERATIONS) if max_iterations is None else max_iterations + 1
-    one = cost(lambda t, v: t.jvp(t.vjp(v)), tangent, tangent.outputs)
-    afterwards = (
-        size**3 / 3 if max_iterations is None else iterations * cost(jnp.dot, jnp.zeros((size, size)), jnp.zeros(size))
-    )
-    return cost(lambda t: t.gram(), tangent) + afterwards <= iterations * one
+    one = count_operations(lambda t, v: t.jvp(t.vjp(v)), tangent, tangent.outputs)
+    product = count_operations(jnp.dot, jnp.zeros((size, size)), jnp.zeros(size))
+    afterwards = size**3 / 3 if max_iterations is None else iterations * product
+    return count_operations(lambda t: t.gram(), tangent) + afterwards <= iterations * one
