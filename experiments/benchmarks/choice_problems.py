@@ -90,6 +90,7 @@ class SmallCNN(eqx.Module):
         self.last = eqx.nn.Linear(64, num_outputs, key=keys[2])
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        """The outputs (C,) of one image (64,)."""
         hidden = jnp.tanh(self.second(jnp.tanh(self.first(x.reshape(1, 8, 8)))))
         return self.last(hidden.reshape(-1))
 

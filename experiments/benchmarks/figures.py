@@ -18,11 +18,19 @@ METHODS = {
     "dopri8": "Dopri8",
     "iteration": "Euler steps (GD, GN)",
 }
+TIERS = {
+    "exponential": "exponential",
+    "stabilised": "stabilised",
+    "tsit5": "Tsit5",
+    "dopri8": "Dopri8",
+    "auto": "auto",
+}
 FLOWS = {"gradient": "gradient flow", "gauss_newton": "Gauss-Newton flow"}
 
 
 def main() -> None:
-    for name, figure in (("work_precision", work_precision()), ("scaling", scaling())):
+    figures = {"work_precision": work_precision, "scaling": scaling, "three_tiers": three_tiers}
+    for name, figure in ((name, draw()) for name, draw in figures.items()):
         save(figure, IMAGES / f"{name}.png")
         print(IMAGES / f"{name}.png")
 
@@ -75,6 +83,41 @@ def scaling() -> Figure:
         axis.legend(title=f"fitted, upper half: {series['exponent_upper']:.2f}")
     axes[0].set_ylabel("wall time of one step [s]")
     return figure
+
+
+@styled
+def three_tiers() -> Figure:
+    """Work and precision of each tier on two problems, and the time of all over the best on the whole matrix."""
+    figure = Figure(figsize=(7.0, 6.4), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=(1.0, 1.35))
+    rows = json.loads((RESULTS / "tiers.json").read_text())["rows"]
+    cases = list(dict.fromkeys(row["case"] for row in rows))
+    for axis, case in zip(above.subplots(1, len(cases)), cases, strict=True):
+        for index, (method, label) in enumerate(TIERS.items()):
+            own = [row for row in rows if (row["case"], row["solver"]) == (case, method)]
+            axis.loglog([r["seconds"] for r in own], [r["error"] for r in own], label=label, **look(index)._asdict())
+        axis.set(title=own[0]["title"], xlabel="wall time [s]", ylabel="relative error of\nthe test outputs")
+    axis = below.subplots()
+    matrix = json.loads((RESULTS / "solver_choice.json").read_text())["rows"]
+    for index, (method, label) in enumerate(TIERS.items()):
+        points = [(i, over_best(row, method)) for i, row in enumerate(matrix)]
+        kept = [(i, ratio) for i, ratio in points if ratio is not None]
+        style = look(index)._asdict() | {"linestyle": "none"}
+        axis.semilogy([i for i, _ in kept], [ratio for _, ratio in kept], label=label, **style)
+    axis.axhline(1.3, linestyle="--", color="0.5")
+    labels = [f"{row['case']} {row['target']:.0e}".replace("_", " ") for row in matrix]
+    axis.set_xticks(range(len(matrix)), labels, rotation=90, fontsize=6)
+    axis.set_ylabel("time over that of the\nbest solver by name")
+    handles, names = axis.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=len(TIERS))
+    return figure
+
+
+def over_best(row: dict, solver: str) -> float | None:
+    """The time of a solver over that of the best named one, None where it was not run or did not finish."""
+    runs = row["runs"]
+    best = min(run["seconds"] for name, run in runs.items() if name != "auto" and run["finished"])
+    return runs[solver]["seconds"] / best if solver in runs and runs[solver]["finished"] else None
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ BENCHMARKS = {
     "schemes": ["schemes.py"],
     "work_precision": ["work_precision.py"],
     "scaling": ["scaling.py"],
+    "solver_choice": ["solver_choice.py"],
+    "tiers": ["tiers.py"],
     "large_nc": ["large_nc.py"],
     "few_weights": ["few_weights.py"],
     "paper_size": ["paper_size.py", "500"],
