@@ -1,5 +1,6 @@
 """What every layer stands on: types, tree algebra, result codes, precision, named random streams."""
 
+from ._batches import in_batches as in_batches
 from ._checks import (
     require_non_negative as require_non_negative,
     require_number as require_number,

@@ -17,7 +17,12 @@ from .._core import ConfigError, GnflowError, nearest_name
 from ..flows import AbstractFlow, flow_kinds
 from ..geometry import AbstractOutputMetric, output_metrics
 from ..geometry.damping import AbstractDamping, damping_kinds
-from ..geometry.directions import AbstractDirectionSolver, direction_solver_kinds
+from ..geometry.directions import (
+    AbstractDirectionSolver,
+    AbstractPreconditioner,
+    direction_solver_kinds,
+    preconditioner_kinds,
+)
 from ..losses import AbstractLoss, loss_kinds
 from ..optimisers import AbstractOptimiser, optimiser_kinds
 
@@ -290,6 +295,7 @@ _BY_CLASS: dict[type, Form] = {
     AbstractFlow: ComponentForm(flow_kinds, "flow"),
     AbstractLoss: ComponentForm(loss_kinds, "loss"),
     AbstractOptimiser: ComponentForm(optimiser_kinds, "optimiser"),
+    AbstractPreconditioner: ComponentForm(preconditioner_kinds, "preconditioner"),
     AbstractOutputMetric: NameForm(output_metrics, "output metric"),
 }
 

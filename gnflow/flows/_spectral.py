@@ -91,7 +91,7 @@ class SpectralFlow(AbstractLinearisedFlow):
         gradient = system.loss.gradient(tangent.outputs, system.problem.y_train)
         modes = dense_modes(tangent, _IDENTITY)
         eigenvalues, eigenvectors = modes.eigenvalues, modes.eigenvectors
-        shift = self.damping(time, jnp.maximum(eigenvalues[0], 0.0))
+        shift = self.damping(time, jnp.maximum(eigenvalues[0], 0.0), jnp.maximum(eigenvalues[-1], 0.0))
         kept = kept_modes(eigenvalues, shift)
         gains = truncated_power(eigenvalues, shift, self.power)
         amplitudes = eigenvectors.T @ gradient.reshape(-1)

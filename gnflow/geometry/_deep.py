@@ -1,5 +1,7 @@
 """The tangent of a deep MLP: J and J^T by one pass through what each layer saw, the Gram matrix layer by layer."""
 
+from collections.abc import Callable
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -101,6 +103,48 @@ class DeepTangent(AbstractTangent):
         layers = self._layer_tangents()
         twins = layers if other is self else other._layer_tangents()
         return sum_over_layers(layers, twins, self.outputs, other.outputs)
+
+    def gram_operator(self) -> Callable[[Float[Array, "samples outputs"]], Float[Array, "samples outputs"]]:
+        """v -> A v: one pass back and one forward; a layer with more than n/2 inputs by the Gram matrix of these, (n, n),
+        which is made once and takes n^2 width operations in place of 2 n fan_in width."""
+        model, first = self._model, self._first_trained
+        layers = [
+            LayerTangent(inner, None, layer.factor, layer.bias_factor, part.weight is not None, part.bias is not None)
+            for inner, layer, part in zip(self.inputs, model.layers, self.weights.layers, strict=True)
+        ]
+        # Signals None: what each of these does to its own pre-activations.
+        grams = [
+            layer.inner_gram(layer) if layer.inputs.shape[0] < 2 * layer.inputs.shape[1] else None for layer in layers
+        ]
+
+        def product(coefficients: Float[Array, "samples outputs"]) -> Float[Array, "samples outputs"]:
+            signals = [coefficients]
+            for index in range(len(layers) - 1, first, -1):
+                signals.insert(
+                    0, model.layers[index].factor * (signals[0] @ model.layers[index].weight) * self.slopes[index - 1]
+                )
+            change: Array | None = None
+            for index, signal in zip(range(first, len(layers)), signals, strict=True):
+                layer, gram = layers[index], grams[index]
+                parts = [] if change is None else [model.layers[index].factor * (change @ model.layers[index].weight.T)]
+                if layer.trained:
+                    parts.append(layer.jvp(layer.vjp(signal)) if gram is None else gram @ signal)
+                total: Array = sum(parts)  # pyright: ignore[reportAssignmentType]
+                change = total if index == len(layers) - 1 else self.slopes[index] * total
+            assert change is not None
+            return change
+
+        return product
+
+    def sample_blocks(self) -> Float[Array, "samples outputs outputs"]:
+        """The blocks of A on its diagonal, (n, C, C), layer by layer."""
+        layers = self._layer_tangents()
+        return sum(layer.sample_blocks(self.outputs.shape[1]) for layer in layers if layer.trained)  # pyright: ignore[reportReturnType]
+
+    def projected_gram(self, projections: Float[Array, "count samples outputs"]) -> Float[Array, "samples samples"]:
+        """sum_k v_kn^T A_nm v_km, (n, n), layer by layer."""
+        layers = self._layer_tangents()
+        return sum(layer.projected_gram(projections) for layer in layers if layer.trained)  # pyright: ignore[reportReturnType]
 
     def _layer_tangents(self) -> tuple[LayerTangent, ...]:
         """The trained layers from the first on, each with its signals: the derivative of every output with respect to the

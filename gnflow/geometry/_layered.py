@@ -89,11 +89,7 @@ class LayerTangent(eqx.Module):
 
     def cross_gram(self, other: "LayerTangent", num_outputs: int) -> Float[Array, "n c m c"]:
         """This layer's part of J J'^T, (n, C, m, C)."""
-        inner = jnp.zeros((self.inputs.shape[0], other.inputs.shape[0]))
-        if self.weight_trained:
-            inner = self.factor**2 * row_products(self.inputs, other.inputs)
-        if self.bias_trained:
-            inner = inner + self.bias_factor**2
+        inner = self.inner_gram(other)
         inner = inner[:, None, :, None]
         if self.signals is None or other.signals is None:
             return inner * jnp.eye(num_outputs)[None, :, None, :]
@@ -101,6 +97,33 @@ class LayerTangent(eqx.Module):
         right = left if other is self else other.signals.reshape(-1, other.signals.shape[2])
         shape = (self.inputs.shape[0], num_outputs, other.inputs.shape[0], num_outputs)
         return inner * row_products(left, right).reshape(shape)
+
+    def inner_gram(self, other: "LayerTangent") -> Float[Array, "n m"]:
+        """factor^2 h_n . h_m + bias_factor^2, of what is trained: the inputs' part of the layer's Gram matrix."""
+        inner = jnp.zeros((self.inputs.shape[0], other.inputs.shape[0]))
+        if self.weight_trained:
+            inner = self.factor**2 * row_products(self.inputs, other.inputs)
+        return inner + self.bias_factor**2 if self.bias_trained else inner
+
+    def sample_blocks(self, num_outputs: int) -> Float[Array, "n c c"]:
+        """This layer's part of the blocks of A of each sample with itself, (n, C, C)."""
+        inner = jnp.zeros(self.inputs.shape[:1])
+        if self.weight_trained:
+            inner = self.factor**2 * jnp.sum(self.inputs**2, axis=1)
+        if self.bias_trained:
+            inner = inner + self.bias_factor**2
+        if self.signals is None:
+            return inner[:, None, None] * jnp.eye(num_outputs)[None, :, :]
+        return inner[:, None, None] * jnp.einsum("ncw,ndw->ncd", self.signals, self.signals)
+
+    def projected_gram(self, projections: Float[Array, "k n c"]) -> Float[Array, "n n"]:
+        """This layer's part of sum_k v_kn^T A_nm v_km, (n, n)."""
+        if self.signals is None:
+            projected = jnp.moveaxis(projections, 0, 1)
+        else:
+            projected = jnp.einsum("knc,ncw->nkw", projections, self.signals)
+        rows = projected.reshape(projected.shape[0], -1)
+        return self.inner_gram(self) * row_products(rows, rows)
 
 
 class AbstractLayeredTangent(AbstractTangent):
@@ -137,6 +160,14 @@ class AbstractLayeredTangent(AbstractTangent):
         """J J'^T, (nC, n'C): for each layer one product of its inputs and one of its signals."""
         assert isinstance(other, AbstractLayeredTangent)
         return sum_over_layers(self.layers, other.layers, self.outputs, other.outputs)
+
+    def sample_blocks(self) -> Float[Array, "samples outputs outputs"]:
+        """The blocks of A on its diagonal, (n, C, C), layer by layer."""
+        return sum(layer.sample_blocks(self.outputs.shape[1]) for layer in self.layers if layer.trained)  # pyright: ignore[reportReturnType]
+
+    def projected_gram(self, projections: Float[Array, "count samples outputs"]) -> Float[Array, "samples samples"]:
+        """sum_k v_kn^T A_nm v_km, (n, n), layer by layer."""
+        return sum(layer.projected_gram(projections) for layer in self.layers if layer.trained)  # pyright: ignore[reportReturnType]
 
 
 def sum_over_layers(

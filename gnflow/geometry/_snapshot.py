@@ -68,8 +68,7 @@ class Snapshot:
     @functools.cached_property
     def test_outputs(self) -> Float[Array, "samples outputs"]:
         """f on the test inputs, (n, C); only where the problem has test data."""
-        assert self.system.problem.x_test is not None
-        return self.system.outputs(self.weights, self.system.problem.x_test)
+        return self.system.test_outputs(self.weights)
 
     @functools.cached_property
     def train_loss(self) -> Float[Array, ""]:

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, PyTree
 
-from .._core import ModelError, load_lapack, nearest_name, require_float64
+from .._core import ModelError, in_batches, load_lapack, nearest_name, require_float64
 from ..losses import AbstractLoss
 from ..models import has_kinks, trainable_mask, trainable_weights
 from ..problems import Problem
@@ -74,15 +74,21 @@ class System(eqx.Module):
         outputs = jax.vmap(self.model(weights))(self.problem.x_train if x is None else x)
         return outputs.reshape(outputs.shape[0], -1)
 
+    def test_outputs(self, weights: PyTree) -> Float[Array, "samples outputs"]:
+        """The model's outputs (n, C) on the test inputs, which the problem must have, in batches: beside the outputs the memory
+        does not grow with n."""
+        assert self.problem.x_test is not None
+        outputs = in_batches(self.model(weights), self.problem.x_test)
+        return outputs.reshape(outputs.shape[0], -1)
+
     def train_loss(self, weights: PyTree) -> Float[Array, ""]:
         """L on the training data."""
         return self.loss.value(self.outputs(weights), self.problem.y_train)
 
     def test_loss(self, weights: PyTree) -> Float[Array, ""]:
         """L on the test data, which the problem must have."""
-        assert self.problem.x_test is not None
         assert self.problem.y_test is not None
-        return self.loss.value(self.outputs(weights, self.problem.x_test), self.problem.y_test)
+        return self.loss.value(self.test_outputs(weights), self.problem.y_test)
 
 
 def _mask(model: Any, names: tuple[str, ...]) -> PyTree:

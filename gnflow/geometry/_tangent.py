@@ -1,8 +1,10 @@
 """What it means to linearise a model at a point: outputs, J, J^T and Gram matrices of one batch of inputs."""
 
 import abc
+from collections.abc import Callable
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 
@@ -35,3 +37,24 @@ class AbstractTangent(eqx.Module):
     def gram(self) -> Float[Array, "rows rows"]:
         """The NTK Gram matrix A = J J^T, (nC, nC), symmetric positive semi-definite (Jacot et al. 2018)."""
         return self.cross_gram(self)
+
+    def gram_operator(self) -> Callable[[Float[Array, "samples outputs"]], Float[Array, "samples outputs"]]:
+        """v -> A v for many products: one J^T and one J product each, or what is cheaper for a model in closed form."""
+        return lambda coefficients: self.jvp(self.vjp(coefficients))
+
+    def sample_blocks(self) -> Float[Array, "samples outputs outputs"]:
+        """The blocks of A on its diagonal, (n, C, C): of each sample with itself.
+
+        Without a closed form they are taken from the whole Gram matrix.
+        """
+        samples, outputs = self.outputs.shape
+        return jnp.einsum("ncnd->ncd", self.gram().reshape(samples, outputs, samples, outputs))
+
+    def projected_gram(self, projections: Float[Array, "count samples outputs"]) -> Float[Array, "samples samples"]:
+        """sum_k v_kn^T A_nm v_km, (n, n), for `projections` v (k, n, C): the Gram matrix of the scalars v_kn . f(x_n).
+
+        Without a closed form it is taken from the whole Gram matrix.
+        """
+        samples, outputs = self.outputs.shape
+        blocks = self.gram().reshape(samples, outputs, samples, outputs)
+        return jnp.einsum("knc,ncmd,kmd->nm", projections, blocks, projections)

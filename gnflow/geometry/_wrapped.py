@@ -1,5 +1,7 @@
 """Tangents of models that wrap another: the inner tangent with its weights in another tree or its outputs shifted."""
 
+from collections.abc import Callable
+
 import jax
 from jaxtyping import Array, Float, PyTree
 
@@ -30,6 +32,18 @@ class WrappedTangent(AbstractTangent):
         """J J'^T of the inner tangents."""
         assert isinstance(other, WrappedTangent)
         return self.inner.cross_gram(other.inner)
+
+    def gram_operator(self) -> Callable[[Float[Array, "samples outputs"]], Float[Array, "samples outputs"]]:
+        """v -> A v of the inner tangent."""
+        return self.inner.gram_operator()
+
+    def sample_blocks(self) -> Float[Array, "samples outputs outputs"]:
+        """The blocks of A on its diagonal, (n, C, C), of the inner tangent."""
+        return self.inner.sample_blocks()
+
+    def projected_gram(self, projections: Float[Array, "count samples outputs"]) -> Float[Array, "samples samples"]:
+        """sum_k v_kn^T A_nm v_km, (n, n), of the inner tangent."""
+        return self.inner.projected_gram(projections)
 
 
 def _like(tree: PyTree, leaves_of: PyTree) -> PyTree:

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._core import DataError
+from .._core import DataError, in_batches
 from ..geometry import Snapshot, System
 from ..losses import SquaredLoss
 from ._base import AbstractMetric, Variable
@@ -57,8 +57,9 @@ class HiddenLearning(AbstractMetric):
         readout = _least_squares(features, problem.y_train)
         losses = {"refit_train_loss": system.loss.value(features @ readout, problem.y_train)}
         if problem.x_test is not None and problem.y_test is not None:
-            test_features = hidden_features(system, snapshot.weights, problem.x_test)
-            losses["refit_test_loss"] = system.loss.value(test_features @ readout, problem.y_test)
+            model = system.model(snapshot.weights)
+            test_outputs = in_batches(lambda x: model.hidden_features(x) @ readout, problem.x_test)
+            losses["refit_test_loss"] = system.loss.value(test_outputs, problem.y_test)
         return losses
 
 

@@ -64,7 +64,7 @@ def input_matrix(value: Any, what: str) -> np.ndarray:
         raise DataError(f"{what} has shape {array.shape}: no samples. Give at least one (or None for no test data).")
     if array.shape[1] == 0:
         raise DataError(f"{what} has shape {array.shape}: samples without features. Give at least one column.")
-    return array.astype(np.float64)
+    return array.astype(np.float64, copy=False)  # floats are a copy already
 
 
 def target_array(value: Any, what: str, inputs: np.ndarray, inputs_name: str) -> np.ndarray:

@@ -86,4 +86,4 @@ def _read(files: Sequence[Path]) -> LabelledImages:
         pixels.append(images)
         labels.append(classes)
     source = files[0].name if len(files) == 1 else f"{files[0].name} to {files[-1].name}"
-    return LabelledImages(np.concatenate(pixels), np.concatenate(labels), f"{source} in {files[0].parent}")
+    return LabelledImages(np.concatenate(pixels).__getitem__, np.concatenate(labels), f"{source} in {files[0].parent}")

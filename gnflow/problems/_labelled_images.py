@@ -1,5 +1,6 @@
 """Images of ten classes, in training and test files of their own, made a problem."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,9 +16,10 @@ _LARGEST_PIXEL = 255.0
 
 
 class LabelledImages(NamedTuple):
-    """Images as they stand in files: `pixels` (n, d) and `labels` (n,), both uint8; `source`: in words, for messages."""
+    """Images as they stand in files: `labels` (n,), uint8; `pixels`: from row numbers (m,) to these images' pixels (m, d),
+    uint8; `source`: in words, for messages."""
 
-    pixels: np.ndarray
+    pixels: Callable[[np.ndarray], np.ndarray]
     labels: np.ndarray
     source: str
 
@@ -49,7 +51,8 @@ def image_problem(
 ) -> Problem:
     """A problem of `n_train` of the training and `n_test` of the test images, each drawn by a stream of `key`.
 
-    Pixels are divided by 255; only those of the images drawn become float64. Targets are one-hot rows (n, 10).
+    Pixels are divided by 255; only those of the images drawn are asked for and become float64. Targets are one-hot rows
+    (n, 10).
 
     **Raises:** `DataError` for more samples than there are.
     """
@@ -60,4 +63,4 @@ def image_problem(
 
 def _draw(images: LabelledImages, count: int, what: str, key: Any) -> tuple[np.ndarray, np.ndarray]:
     rows = draw(len(images.labels), count, what, images.source, key)
-    return images.pixels[rows] / _LARGEST_PIXEL, np.eye(_NUM_CLASSES)[images.labels[rows]]
+    return images.pixels(rows) / _LARGEST_PIXEL, np.eye(_NUM_CLASSES)[images.labels[rows]]

@@ -5,7 +5,7 @@ from typing import Any
 
 from .._core import DataError, require_float64
 from ._checks import require_count
-from ._idx import read_idx
+from ._idx import IdxFile
 from ._labelled_images import LabelledImages, image_problem, require_folder, require_labels
 from ._problem import Problem
 from ._task import Task, loss_of_task
@@ -29,11 +29,14 @@ def mnist(
     The files are not part of gnflow and never downloaded. In the folder `path` it reads `train-images-idx3-ubyte` and
     `train-labels-idx1-ubyte` (60000 digits), and for test data `t10k-images-idx3-ubyte` and `t10k-labels-idx1-ubyte`
     (10000), each plain or with `.gz`, and also with a dot before `idx`. Other data sets in the same files (28 x 28
-    pixels, ten classes) are read too.
+    pixels, ten classes) are read too, such as Fashion-MNIST (Debian's package `dataset-fashion-mnist`).
 
     Pixels are 0..255 and are divided by 255, so inputs lie in [0, 1]; they are not centred. Targets are one-hot rows of
     all ten classes. Training samples are drawn from the training files and test samples from the test files, by
     streams of `key` of their own: either set nests over its size and does not depend on the other's, nor on `task`.
+
+    Of the images only those that are drawn are read: of a plain file these rows, of a compressed one what comes before the
+    last of them; labels are read and checked all.
 
     The tangent kernel's Gram matrix is (10 N, 10 N), 839 MB for 1024 samples: take fewer for what forms it.
 
@@ -41,9 +44,9 @@ def mnist(
     `key`: a JAX key; `task`: "classification" is the softmax cross-entropy, "regression" the squared loss on the one-hot
     targets.
 
-    **Raises:** `DataError` for a folder or files that are missing, for a file that is damaged, truncated or of another
-    format, images of another size, labels that are not 0 to 9 or not as many as the images, and more samples than the
-    files hold; `ConfigError` for an unknown task; `PrecisionError` without float64.
+    **Raises:** `DataError` for a folder or files that are missing, for a file that is damaged, truncated (as far as it is
+    read) or of another format, images of another size, labels that are not 0 to 9 or not as many as the images, and more
+    samples than the files hold; `ConfigError` for an unknown task; `PrecisionError` without float64.
 
     Source: LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", Proceedings of the
     IEEE 1998.
@@ -83,13 +86,13 @@ def _find(folder: Path, name: str, kind: str) -> Path | None:
 
 
 def _read(images: Path, labels: Path) -> LabelledImages:
-    pixels, classes = read_idx(images, 3), read_idx(labels, 1)
-    if pixels.shape[1:] != (_SIDE, _SIDE):
-        rows, columns = pixels.shape[1:]
-        raise DataError(f"{images} holds images of {rows} x {columns} pixels, but {_SIDE} x {_SIDE} are expected.")
-    if len(pixels) != len(classes):
+    file, classes = IdxFile(images, 3), IdxFile(labels, 1).whole()
+    count, *sides = file.shape
+    if sides != [_SIDE, _SIDE]:
+        raise DataError(f"{images} holds images of {sides[0]} x {sides[1]} pixels, but {_SIDE} x {_SIDE} are expected.")
+    if count != len(classes):
         raise DataError(
-            f"{images} holds {len(pixels)} images but {labels} {len(classes)} labels; they must be of the same samples."
+            f"{images} holds {count} images but {labels} {len(classes)} labels; they must be of the same samples."
         )
     require_labels(classes, labels)
-    return LabelledImages(pixels.reshape(len(pixels), _SIDE**2), classes, str(images))
+    return LabelledImages(lambda rows: file.rows(rows).reshape(len(rows), _SIDE**2), classes, str(images))

@@ -274,4 +274,6 @@ def direction_stats(solve: SolveDiagnostics | None) -> dict[str, int | float | b
         "final_rank": int(solve.rank),
         "final_relative_residual": float(solve.relative_residual),
     }
+    if solve.iterations is not None:
+        stats["final_iterations"] = int(solve.iterations)
     return stats if solve.truncated is None else {**stats, "final_truncated": bool(solve.truncated)}

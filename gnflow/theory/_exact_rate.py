@@ -9,7 +9,7 @@ import numpy as np
 
 from .._core import tree_size
 from ..flows import AbstractFlow, DualGaussNewtonFlow, GaussNewtonFlow, ReversibleGaussNewtonFlow, SpectralFlow
-from ..geometry.damping import AbstractDamping, Constant, Exponential, SmallestEigenvalue
+from ..geometry.damping import AbstractDamping, Constant, Exponential, LargestEigenvalue, SmallestEigenvalue
 from ..geometry.directions import ConjugateGradients
 from ..losses import ScaledIdentity, SquaredLoss
 from ._base import AbstractTheorem, Conclusion, Hypotheses
@@ -192,7 +192,7 @@ def _never_damps(rule: AbstractDamping) -> bool:
     """Whether the rule gives 0 whatever the time and the spectrum."""
     if isinstance(rule, Constant):
         return rule.value == 0
-    if isinstance(rule, SmallestEigenvalue):
+    if isinstance(rule, SmallestEigenvalue | LargestEigenvalue):
         return rule.factor == 0 and rule.floor == 0
     return isinstance(rule, Exponential) and rule.start == 0 and rule.floor == 0
 

@@ -168,12 +168,12 @@ def gain(
     """
     eigenvalues, vectors = jnp.linalg.eigh(gram)
     eigenvalues_or_zero = jnp.maximum(eigenvalues, 0.0)
-    smallest = eigenvalues_or_zero[0]
+    smallest, largest = eigenvalues_or_zero[0], eigenvalues_or_zero[-1]
     if isinstance(flow, GradientFlow):
         mobility = flow.effective_mobility(system)
         return mobility * eigenvalues, vectors, mobility * gram
     if isinstance(flow, SpectralFlow):
-        shift = flow.damping(time, smallest)
+        shift = flow.damping(time, smallest, largest)
         kept = kept_modes(eigenvalues, shift)
         shifted = jnp.where(kept, eigenvalues_or_zero + shift, 1.0)
         gains = jnp.where(kept, eigenvalues_or_zero * shifted**-flow.power, 0.0)
@@ -182,5 +182,6 @@ def gain(
         targets = system.problem.y_train
         factor = flow.metric.factor(system.loss, targets, targets)
         assert isinstance(factor, ScaledIdentity)
-        gains = eigenvalues_or_zero * truncated_power(factor.scale * eigenvalues, flow.damping(time, smallest), 1.0)
+        shift = flow.damping(time, smallest, factor.scale * largest)
+        gains = eigenvalues_or_zero * truncated_power(factor.scale * eigenvalues, shift, 1.0)
     return gains, vectors, (vectors * gains[None, :]) @ vectors.T

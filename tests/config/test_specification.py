@@ -190,6 +190,15 @@ class TestMaking:
         assert made.carry_out is gn.simulate
         assert made.model.hidden_weight.shape == (8, 3)
 
+    def test_a_preconditioner_is_named_within_its_solver(self):
+        solver = "{kind='conjugate_gradients', rtol=1e-2, preconditioner={kind='nystrom', rank=8}}"
+        flow = f"{{kind='gauss_newton', damping={{kind='largest_eigenvalue', factor=1e-3}}, solver={solver}}}"
+        made = run_of(changed(f"flows.matrix_free={flow}"), "matrix_free").prepare()
+        assert made.flow == gn.flows.GaussNewtonFlow(
+            damping=gn.damping.LargestEigenvalue(1e-3),
+            solver=gn.directions.ConjugateGradients(rtol=1e-2, preconditioner=gn.directions.Nystrom(8)),
+        )
+
     def test_trainable_wraps_the_flow(self):
         made = run_of(TABLE, "features").prepare()
         assert made.flow == gn.flows.Frozen(gn.flows.SpectralFlow(power=1.0), trainable="output")

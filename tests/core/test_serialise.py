@@ -12,8 +12,8 @@ from oracles.cases import LOSSES, MODELS, make_problem
 
 from gnflow._core import RunFolderError, decode, encode
 from gnflow.flows import Frozen, GaussNewtonFlow, GradientFlow, SpectralFlow
-from gnflow.geometry.damping import Constant, Exponential, Schedule, SmallestEigenvalue
-from gnflow.geometry.directions import Cholesky, ConjugateGradients, TruncatedEigh
+from gnflow.geometry.damping import Constant, Exponential, LargestEigenvalue, Schedule, SmallestEigenvalue
+from gnflow.geometry.directions import Cholesky, ConjugateGradients, MeanKernel, Nystrom, TruncatedEigh
 from gnflow.losses import HuberLoss, SquaredLoss
 from gnflow.models import MLP
 from gnflow.problems import Problem, teacher_student
@@ -28,6 +28,10 @@ FLOWS = {
     "levenberg-marquardt": GaussNewtonFlow(
         metric="hessian", damping=Exponential(1.0, 0.5, 1e-3), solver=ConjugateGradients(rtol=1e-6)
     ),
+    "preconditioned": GaussNewtonFlow(
+        "hessian", LargestEigenvalue(1e-3, 1e-9), ConjugateGradients(1e-2, 50, Nystrom(7))
+    ),
+    "mean kernel": GaussNewtonFlow(solver=ConjugateGradients(preconditioner=MeanKernel())),
     "spectral": SpectralFlow(power=0.25, damping=SmallestEigenvalue(2.0, 1e-9)),
     "frozen": Frozen(GaussNewtonFlow(solver=TruncatedEigh()), trainable=("output", "hidden_bias")),
 }
@@ -64,6 +68,12 @@ def test_models(kind):
 def test_flows(name):
     assert_same(there_and_back(FLOWS[name]), FLOWS[name])
     assert there_and_back(FLOWS[name]).trainable == FLOWS[name].trainable
+
+
+def test_conjugate_gradients_of_files_from_before_preconditioners():
+    note = encode(ConjugateGradients(rtol=1e-6), {}, "solver")
+    assert note.pop("preconditioner", "gone") is None
+    assert_same(decode(note, {}), ConjugateGradients(rtol=1e-6))
 
 
 @pytest.mark.parametrize("loss", LOSSES)

@@ -3,10 +3,17 @@ import numpy as np
 import pytest
 
 from gnflow._core import ConfigError
-from gnflow.geometry.damping import Constant, Exponential, Schedule, SmallestEigenvalue, damping_kinds
+from gnflow.geometry.damping import (
+    Constant,
+    Exponential,
+    LargestEigenvalue,
+    Schedule,
+    SmallestEigenvalue,
+    damping_kinds,
+)
 from gnflow.geometry.directions import truncated_power
 
-TIME, SMALLEST = jnp.asarray(2.0), jnp.asarray(0.3)
+TIME, SMALLEST, LARGEST = jnp.asarray(2.0), jnp.asarray(0.3), jnp.asarray(50.0)
 
 
 @pytest.mark.parametrize(
@@ -18,6 +25,9 @@ TIME, SMALLEST = jnp.asarray(2.0), jnp.asarray(0.3)
         (SmallestEigenvalue(factor=2.0, floor=1e-7), 0.6),
         (SmallestEigenvalue(factor=2.0, floor=0.8), 0.8),
         (SmallestEigenvalue(factor=0.0, floor=1e-7), 1e-7),
+        (LargestEigenvalue(), 5e-3),
+        (LargestEigenvalue(factor=0.1), 5.0),
+        (LargestEigenvalue(factor=0.1, floor=7.0), 7.0),
         (Exponential(start=3.0, rate=0.5), 3 * np.exp(-1)),
         (Exponential(start=3.0, rate=0.5, floor=2.0), 2.0),
         (Schedule(lambda time: 1 / (1 + time)), 1 / 3),
@@ -25,17 +35,27 @@ TIME, SMALLEST = jnp.asarray(2.0), jnp.asarray(0.3)
     ],
 )
 def test_the_value_of_each_rule(rule, expected):
-    value = rule(TIME, SMALLEST)
+    value = rule(TIME, SMALLEST, LARGEST)
     assert value.dtype == jnp.float64
     assert value.shape == ()
     np.testing.assert_allclose(value, expected, rtol=1e-15)
 
 
-def test_only_the_rule_that_reads_the_smallest_eigenvalue_says_so():
+def test_only_the_rules_that_read_an_eigenvalue_say_so():
     assert SmallestEigenvalue().needs_smallest_eigenvalue
-    for rule in (Constant(1.0), Exponential(1.0, 1.0), Schedule(lambda time: time)):
+    assert LargestEigenvalue().needs_largest_eigenvalue
+    for rule in (LargestEigenvalue(), Constant(1.0), Exponential(1.0, 1.0), Schedule(lambda time: time)):
         assert not rule.needs_smallest_eigenvalue
-        assert float(rule(TIME, SMALLEST)) == float(rule(TIME, 100 * SMALLEST))
+        assert float(rule(TIME, SMALLEST, LARGEST)) == float(rule(TIME, 100 * SMALLEST, LARGEST))
+    for rule in (SmallestEigenvalue(), Constant(1.0), Exponential(1.0, 1.0), Schedule(lambda time: time)):
+        assert not rule.needs_largest_eigenvalue
+        assert float(rule(TIME, SMALLEST, LARGEST)) == float(rule(TIME, SMALLEST))
+
+
+def test_only_a_floor_makes_damping_by_the_spectrum_positive():
+    for rule in (SmallestEigenvalue, LargestEigenvalue):
+        assert rule(1.0, floor=1e-9).is_positive
+        assert not rule(1.0).is_positive
 
 
 @pytest.mark.parametrize(
@@ -46,6 +66,8 @@ def test_only_the_rule_that_reads_the_smallest_eigenvalue_says_so():
         lambda: Constant(float("inf")),
         lambda: SmallestEigenvalue(factor=-1.0),
         lambda: SmallestEigenvalue(floor=-1e-9),
+        lambda: LargestEigenvalue(factor=-1.0),
+        lambda: LargestEigenvalue(floor=-1e-9),
         lambda: Exponential(-1.0, 1.0),
         lambda: Exponential(1.0, -1.0),
         lambda: Exponential(1.0, 1.0, floor=-1.0),
@@ -60,6 +82,7 @@ def test_names_of_the_rules():
     assert damping_kinds == {
         "constant": Constant,
         "smallest_eigenvalue": SmallestEigenvalue,
+        "largest_eigenvalue": LargestEigenvalue,
         "exponential": Exponential,
     }
 

@@ -1,5 +1,6 @@
 """Direction solvers against NumPy's solve and pseudo-inverse, in the primal (P x P) and the dual (NC x NC) form."""
 
+import dataclasses
 import functools
 
 import jax
@@ -10,15 +11,29 @@ from oracles import dense
 from oracles.cases import LOSSES, NUM_TRAIN, Case, make_problem
 
 from gnflow._core import ConfigError
-from gnflow.geometry import FisherMetric, HessianMetric, IdentityMetric, System, get_output_metric
-from gnflow.geometry.damping import Constant, Exponential, SmallestEigenvalue
-from gnflow.geometry.directions import Cholesky, ConjugateGradients, TruncatedEigh
-from gnflow.losses import DiagonalFactor, ScaledIdentity, SquaredLoss
-from gnflow.models import RandomFeatures
+from gnflow.geometry import AbstractOutputMetric, FisherMetric, HessianMetric, IdentityMetric, System, get_output_metric
+from gnflow.geometry.damping import Constant, Exponential, LargestEigenvalue, SmallestEigenvalue
+from gnflow.geometry.directions import (
+    Cholesky,
+    ConjugateGradients,
+    MeanKernel,
+    Nystrom,
+    TruncatedEigh,
+    preconditioner_kinds,
+)
+from gnflow.geometry.directions._damping_value import largest_eigenvalue
+from gnflow.geometry.directions._smoothed import smoothed_conjugate_gradients
+from gnflow.losses import DiagonalFactor, ScaledIdentity, SoftmaxCrossEntropy, SquaredLoss
+from gnflow.models import MLP, RandomFeatures
 from gnflow.problems import Problem
 
 METRICS = {"identity": IdentityMetric(), "hessian": HessianMetric(), "fisher": FisherMetric()}
-SOLVERS = {"truncated_eigh": TruncatedEigh(), "cholesky": Cholesky(), "conjugate_gradients": ConjugateGradients()}
+ITERATIVE = {
+    "conjugate_gradients": ConjugateGradients(),
+    "mean_kernel": ConjugateGradients(preconditioner=MeanKernel()),
+    "nystrom": ConjugateGradients(preconditioner=Nystrom(5)),
+}
+SOLVERS = {"truncated_eigh": TruncatedEigh(), "cholesky": Cholesky(), **ITERATIVE}
 START = jnp.zeros(())
 
 
@@ -45,6 +60,18 @@ def metric_matrix(metric, loss_name, f, y):
     return dense.hessian_matrix(loss, f, y) if metric == "hessian" else dense.fisher_matrix(loss_name, f, delta=0.5)
 
 
+class ScaledMetric(AbstractOutputMetric):
+    """H = scale I."""
+
+    scale: jax.Array
+
+    def factor(self, loss, outputs, targets):
+        return ScaledIdentity(self.scale)
+
+    def sees_gradient(self, loss):
+        return True
+
+
 def solve(solver, metric, loss, tangent, y, damping, time=START):
     factor, gradient = metric.factor(loss, tangent.outputs, y), loss.gradient(tangent.outputs, y)
     unseen = None if metric.sees_gradient(loss) else factor.unseen(gradient)
@@ -63,7 +90,7 @@ ALL = [
     for damping in (0.0, 1e-7, 0.02)
     # Undamped, only the truncated solver handles a singular H A; conjugate gradients are compiled anew every time.
     if (damping > 0 or solver == "truncated_eigh" or (loss == "squared" and solver == "cholesky"))
-    and (solver != "conjugate_gradients" or (damping == 0.02 and (metric == "hessian" or loss == "squared")))
+    and (solver not in ITERATIVE or (damping == 0.02 and (metric == "hessian" or loss == "squared")))
 ]
 
 
@@ -203,6 +230,139 @@ def test_solvers_under_jit():
             lambda t, targets, s=solver: solve(s, HessianMetric(), loss, t, targets, Constant(0.02)), tangent, y
         )
         np.testing.assert_allclose(compiled.coefficients, plain.coefficients, rtol=1e-9, atol=1e-12)
+
+
+def test_every_preconditioner_is_among_the_solvers():
+    assert preconditioner_kinds == {"mean_kernel": MeanKernel, "nystrom": Nystrom}
+    assert set(preconditioner_kinds) < set(ITERATIVE)
+
+
+@functools.cache
+def classes():
+    """A softmax network with three outputs and 20 samples: P = 211, NC = 60, condition number 1e5."""
+    rng = np.random.default_rng(5)
+    problem = Problem(rng.normal(size=(20, 4)), rng.integers(0, 3, 20), loss=SoftmaxCrossEntropy())
+    model = MLP(4, 10, 2, 3, activation="tanh", key=jax.random.key(5))
+    system = System(problem, model)
+    tangent = system.tangent(system.weights(model))
+    return problem, tangent, np.asarray(tangent.gram())
+
+
+@pytest.mark.parametrize("metric", ["identity", "hessian"])
+@pytest.mark.parametrize("preconditioner", [MeanKernel(), Nystrom(30)])
+def test_preconditioners_save_iterations_and_leave_the_solution(preconditioner, metric):
+    """Against NumPy's solve."""
+    problem, tangent, gram = classes()
+    matrix = (
+        np.eye(60) if metric == "identity" else dense.hessian_matrix(problem.loss, tangent.outputs, problem.y_train)
+    )
+    eps = 1e-5 * np.linalg.eigvals(matrix @ gram).real.max()
+    gradient = np.asarray(problem.loss.gradient(tangent.outputs, problem.y_train)).reshape(-1)
+    expected = np.linalg.solve(matrix @ gram + eps * np.eye(60), gradient)
+    iterations = {}
+    for name, solver in {"plain": None, "preconditioned": preconditioner}.items():
+        solver = ConjugateGradients(rtol=1e-9, preconditioner=solver)
+        direction = solve(solver, METRICS[metric], problem.loss, tangent, problem.y_train, Constant(eps))
+        got = np.asarray(direction.coefficients).reshape(-1)
+        np.testing.assert_allclose(got, expected, atol=1e-6 * np.abs(expected).max())
+        assert bool(direction.diagnostics.success)
+        iterations[name] = int(direction.diagnostics.iterations)
+    assert 0 < iterations["preconditioned"] < 0.6 * iterations["plain"]
+
+
+@pytest.mark.parametrize("solver", ITERATIVE)
+def test_the_reported_residual_is_that_of_the_solution(solver):
+    problem, tangent, gram = classes()
+    gradient = np.asarray(problem.loss.gradient(tangent.outputs, problem.y_train)).reshape(-1)
+    solver = ConjugateGradients(rtol=1e-2, max_steps=200, preconditioner=ITERATIVE[solver].preconditioner)
+    for limit, met in ((200, True), (1, False)):
+        limited = dataclasses.replace(solver, max_steps=limit)
+        direction = solve(limited, IdentityMetric(), problem.loss, tangent, problem.y_train, Constant(1e-2))
+        a = np.asarray(direction.coefficients).reshape(-1)
+        residual = np.linalg.norm(gram @ a + 1e-2 * a - gradient) / np.linalg.norm(gradient)
+        np.testing.assert_allclose(direction.diagnostics.relative_residual, residual, rtol=1e-9)
+        assert bool(direction.diagnostics.success) == (residual < 1e-2) == met
+
+
+def test_one_output_has_its_own_kernel():
+    """There the preconditioner is the matrix, and one iteration the solution."""
+    case = Case("mean field silu", "squared", 1, seed=34)
+    system = System(case.problem, case.model)
+    tangent, y = system.tangent(system.weights(case.model)), case.problem.y_train
+    for metric in ("identity", "hessian"):
+        direction = solve(ITERATIVE["mean_kernel"], METRICS[metric], system.loss, tangent, y, Constant(1e-3))
+        assert int(direction.diagnostics.iterations) == 1
+
+
+@pytest.mark.parametrize("rank", [0, -3])
+def test_a_bad_rank_is_refused(rank):
+    with pytest.raises(ConfigError, match=f"rank = {rank}"):
+        Nystrom(rank)
+
+
+def test_a_rank_beyond_the_outputs_is_refused():
+    loss, tangent, *_, y, _ = setting("squared")
+    with pytest.raises(ConfigError, match=r"Nystrom\(rank=13\), but there are only N C = 12 outputs.*TruncatedEigh"):
+        solve(ConjugateGradients(preconditioner=Nystrom(13)), IdentityMetric(), loss, tangent, y, Constant(1.0))
+
+
+@pytest.mark.parametrize("solver", ITERATIVE)
+def test_the_derivative_of_an_iterative_solve_is_that_of_the_solution(solver):
+    loss, tangent, jacobian, _, y, gradient = setting("squared")
+
+    def solution(scale):
+        return solve(SOLVERS[solver], ScaledMetric(scale), loss, tangent, y, Constant(0.02)).coefficients
+
+    moved = jax.jvp(solution, (jnp.asarray(2.0),), (jnp.ones(()),))[1]
+    system = 2.0 * jacobian @ jacobian.T + 0.02 * np.eye(len(gradient))
+    expected = -np.linalg.solve(system, jacobian @ jacobian.T @ np.linalg.solve(system, gradient))
+    np.testing.assert_allclose(np.asarray(moved).reshape(-1), expected, atol=1e-7 * np.abs(expected).max())
+
+
+def test_smoothed_residuals_never_rise_and_end_sooner():
+    """Against the plain iteration written out in NumPy."""
+    rng = np.random.default_rng(0)
+    vectors = np.linalg.qr(rng.normal(size=(80, 80)))[0]
+    matrix, right = vectors @ np.diag(np.logspace(0, -5, 80)) @ vectors.T, rng.normal(size=80)
+    plain, x, r = [], np.zeros(80), right
+    search, square = r, r @ r
+    for _ in range(60):
+        image = matrix @ search
+        x, r = x + square / (search @ image) * search, r - square / (search @ image) * image
+        search, square = r + (r @ r) / square * search, r @ r
+        plain.append(np.linalg.norm(right - matrix @ x))
+    smoothed = []
+    for steps in range(1, 61):
+        answer, taken = smoothed_conjugate_gradients(
+            lambda v: jnp.asarray(matrix) @ v, jnp.asarray(right), lambda v: v, 0.0, steps
+        )
+        assert int(taken) == steps
+        smoothed.append(np.linalg.norm(right - matrix @ np.asarray(answer)))
+    assert np.any(np.diff(plain) > 0)
+    assert np.all(np.diff([np.linalg.norm(right), *smoothed]) <= 1e-9)
+    assert np.all(np.asarray(smoothed) <= np.asarray(plain) * (1 + 1e-9))
+
+
+def test_the_largest_eigenvalue_without_a_matrix():
+    rng = np.random.default_rng(3)
+    rows = rng.normal(size=(50, 9)) * np.logspace(0, -2, 9)
+    matrix = jnp.asarray(rows @ rows.T)
+    got = largest_eigenvalue(lambda v: (matrix @ v.reshape(-1)).reshape(v.shape), (25, 2))
+    np.testing.assert_allclose(got, np.linalg.eigvalsh(matrix)[-1], rtol=1e-6)
+    assert float(largest_eigenvalue(lambda v: 0 * v, (4,))) == 0.0
+    np.testing.assert_allclose(largest_eigenvalue(lambda v: 3 * v, (4,)), 3.0, rtol=1e-12)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("metric", ["identity", "hessian"])
+def test_damping_by_the_largest_eigenvalue_means_that_of_h_a(metric, solver):
+    loss, tangent, jacobian, f, y, gradient = setting("logistic")
+    matrix = metric_matrix(metric, "logistic", f, y)
+    eps = 0.03 * np.linalg.eigvals(matrix @ jacobian @ jacobian.T).real.max()
+    direction = solve(SOLVERS[solver], METRICS[metric], loss, tangent, y, LargestEigenvalue(0.03))
+    np.testing.assert_allclose(direction.diagnostics.damping, eps, rtol=1e-6)
+    expected = dense.primal_gauss_newton(jacobian, matrix, gradient, eps)
+    np.testing.assert_allclose(flat_image(jacobian, direction), expected, rtol=1e-5, atol=1e-7)
 
 
 def smallest_of_a(tangent):

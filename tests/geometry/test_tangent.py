@@ -52,6 +52,9 @@ def everything(system, weights, displacement, coefficients):
         "jvp": tangent.jvp(displacement),
         "vjp": tangent.vjp(coefficients),
         "gram": tangent.gram(),
+        "gram_product": tangent.gram_operator()(coefficients),
+        "sample_blocks": tangent.sample_blocks(),
+        "projected_gram": tangent.projected_gram(jnp.stack([coefficients, coefficients[::-1] ** 2])),
         "test_kernel": test_tangent.cross_gram(tangent),
     }
 
@@ -71,6 +74,13 @@ def test_outputs_products_and_gram_matrices_are_those_of_the_whole_jacobian(case
     close(got["outputs_of_the_system"], expected.outputs)
     loss = case.problem.loss
     close(got["train_loss"], loss.value(jnp.asarray(expected.outputs), case.problem.y_train))
+    samples, outputs = case.problem.y_train.shape
+    gram, vector = expected.jacobian @ expected.jacobian.T, np.asarray(coefficients)
+    close(got["gram_product"].reshape(-1), gram @ vector.reshape(-1))
+    blocks = gram.reshape(samples, outputs, samples, outputs)
+    close(got["sample_blocks"], np.stack([blocks[n, :, n, :] for n in range(samples)]))
+    projected = sum(np.einsum("nc,ncmd,md->nm", v, blocks, v) for v in (vector, vector[::-1] ** 2))
+    close(got["projected_gram"], projected)
     close(got["test_loss"], loss.value(jnp.asarray(expected.test_outputs), case.problem.y_test))
 
     jacobian, test_jacobian = expected.jacobian, expected.test_jacobian

@@ -13,7 +13,7 @@ from gnflow._core import ConfigError, DataError
 from gnflow.config import RunSpec, Specification
 from gnflow.losses import SoftmaxCrossEntropy, SquaredLoss
 from gnflow.problems import cifar10, mnist
-from gnflow.problems._idx import read_idx
+from gnflow.problems._idx import IdxFile
 
 TRAIN, TEST = samples(30, 784), samples(20, 784, 1)
 COLOUR_TRAIN, COLOUR_TEST = samples(30, 3072), samples(20, 3072, 1)
@@ -101,7 +101,37 @@ def test_gzip_is_known_by_its_content(digits_folder, key):
 def test_an_idx_file_of_any_number_of_axes(tmp_path):
     array = np.arange(24, dtype=np.uint8).reshape(2, 3, 1, 4)
     (tmp_path / "a").write_bytes(idx(array))
-    np.testing.assert_array_equal(read_idx(tmp_path / "a", 4), array)
+    file = IdxFile(tmp_path / "a", 4)
+    np.testing.assert_array_equal(file.whole(), array)
+    np.testing.assert_array_equal(file.rows(np.asarray([1])), array[[1]])
+    assert file.rows(np.asarray([], int)).shape == (0, 3, 1, 4)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("piece", [1, 50, 2**20])
+def test_rows_come_in_the_order_asked_for(piece, compressed, tmp_path, monkeypatch):
+    """Whatever the pieces that a compressed file is decompressed in, and also twice."""
+    monkeypatch.setattr("gnflow.problems._idx._PIECE", piece)
+    array = samples(40, 6)[0].reshape(40, 2, 3)
+    (tmp_path / "a").write_bytes(gzip.compress(idx(array)) if compressed else idx(array))
+    for numbers in ([7], [5, 2, 39, 2, 0], [3, 1], np.random.default_rng(0).permutation(40)):
+        np.testing.assert_array_equal(IdxFile(tmp_path / "a", 3).rows(np.asarray(numbers)), array[numbers])
+
+
+def test_nothing_is_read_beyond_the_last_image_drawn(digits_folder, key, monkeypatch):
+    """Of a file whose end is damaged the images before that can be had, and no others."""
+    monkeypatch.setattr("gnflow.problems._idx._PIECE", 784)
+    whole = mnist(digits_folder, 30, 0, key=key)
+    images = digits_folder / MNIST[0]
+    rows = [np.flatnonzero((TRAIN[0] / 255.0 == x).all(axis=1)).item() for x in np.asarray(whole.x_train)]
+    few = next(
+        count for count in range(1, 30) if max(rows[:count]) == max(rows[:1]) and max(rows[: count + 1]) > max(rows[:1])
+    )
+    content = gzip.compress(images.read_bytes(), 0)  # stored, so that its bytes are those of the images
+    images.write_bytes(content[: 784 * (rows[0] + 2)])
+    np.testing.assert_array_equal(mnist(digits_folder, few, 0, key=key).x_train, whole.x_train[:few])
+    with pytest.raises(DataError, match="cannot be read"):
+        mnist(digits_folder, 30, 0, key=key)
 
 
 # Bad input.
@@ -124,6 +154,8 @@ wrong_mnist = {
     "another size": (0, idx(TRAIN[0][:, :144].reshape(-1, 12, 12)), r"images of 12 x 12 pixels, but 28 x 28"),
     "fewer labels": (1, idx(TRAIN[1][:-2]), r"holds 30 images but .*train-labels-idx1-ubyte 28 labels"),
     "no such class": (1, idx(_WRONG_LABELS), r"label 4 in .*train-labels-idx1-ubyte is 10, .*0 to 9.*\(2 of 30"),
+    "truncated, in gzip": (0, gzip.compress(_IMAGES[:-1]), r"truncated: its header says .* but 23519 follow"),
+    "too long, in gzip": (0, gzip.compress(_IMAGES + b"\0"), r"damaged: its header says .* but 23521 follow"),
     "truncated gzip": (0, gzip.compress(_IMAGES)[:-20], r"cannot be read \(.*"),
     "damaged gzip": (0, gzip.compress(_IMAGES)[:5000] + bytes(100), r"cannot be read \(.*"),
     "wrong checksum": (1, gzip.compress(_LABELS)[:-8] + bytes(8), r"cannot be read \(CRC check failed"),
@@ -139,7 +171,7 @@ def test_mnist_refuses(case, digits_folder, key):
     for name, bad in zip(files, contents, strict=True):
         (digits_folder / name).write_bytes(bad)
     with pytest.raises(DataError, match=message) as raised:
-        mnist(digits_folder, 3, 2, key=key)
+        mnist(digits_folder, 30, 2, key=key)  # all images: they are read no further than asked for
     assert str(digits_folder / files[0]) in str(raised.value)
 
 

@@ -205,3 +205,17 @@ def test_a_rule_that_was_not_met_says_what_may_keep_it_from_that():
     trajectory = flow_down(Axes(), solver="tsit5", stop=gn.VelocityNorm(1e-200), **options)
     assert trajectory.result.code == ResultCode.MAX_STEPS_REACHED
     assert "VelocityNorm(1e-200) may lie below what weights of this accuracy come to" in trajectory.result.message
+
+
+def test_iterations_of_a_solve_are_told_and_that_one_ended_too_early():
+    def run(max_steps, throw):
+        solver = gn.directions.ConjugateGradients(1e-6, max_steps, gn.directions.MeanKernel())
+        flow = gn.flows.GaussNewtonFlow("identity", gn.damping.LargestEigenvalue(1e-3), solver)
+        return gn.simulate(make_problem(), mean_field(), flow, t1=1.0, throw=throw)
+
+    stats = run(100, True).stats
+    assert 0 < stats["final_iterations"] < 30
+    assert stats["final_relative_residual"] < 1e-6
+    short = run(1, False)
+    assert short.stats["final_iterations"] == 1
+    assert "the solve for the direction fell short" in short.result.message

@@ -13,7 +13,7 @@ from theory.runs import as_if, failing, failing_record, run, slowed
 import gnflow as gn
 from gnflow.flows import GaussNewtonFlow, GradientFlow, SpectralFlow
 from gnflow.geometry import output_metrics
-from gnflow.geometry.damping import Constant, Exponential, SmallestEigenvalue
+from gnflow.geometry.damping import Constant, Exponential, LargestEigenvalue, SmallestEigenvalue
 from gnflow.geometry.directions import ConjugateGradients
 from gnflow.losses import DiagonalFactor, ScaledIdentity
 from gnflow.theory import Evidence, Verdict, verify
@@ -163,7 +163,9 @@ def test_damping_that_is_zero_at_the_end_only(exact):
     assert "eps = 0: 0.001 is not <= 0" in certificate.reason
 
 
-@pytest.mark.parametrize("rule", [Constant(0.0), SmallestEigenvalue(0.0), Exponential(0.0, 1.0)])
+@pytest.mark.parametrize(
+    "rule", [Constant(0.0), SmallestEigenvalue(0.0), LargestEigenvalue(0.0), Exponential(0.0, 1.0)]
+)
 def test_rules_that_never_damp(exact, rule):
     """Known without looking at the run."""
     check = _no_damping(Evidence(dataclasses.replace(exact, flow=GaussNewtonFlow("identity", rule))))

@@ -5,11 +5,13 @@ from typing import Any
 
 from ._base import AbstractDamping as AbstractDamping
 from ._constant import Constant as Constant
+from ._largest_eigenvalue import LargestEigenvalue as LargestEigenvalue
 from ._schedule import Exponential as Exponential, Schedule as Schedule
 from ._smallest_eigenvalue import SmallestEigenvalue as SmallestEigenvalue
 
 damping_kinds: dict[str, Callable[..., Any]] = {
     "constant": Constant,
     "smallest_eigenvalue": SmallestEigenvalue,
+    "largest_eigenvalue": LargestEigenvalue,
     "exponential": Exponential,
 }

@@ -1,5 +1,6 @@
 """Constant damping."""
 
+import math
 from typing import ClassVar
 
 import jax.numpy as jnp
@@ -28,6 +29,11 @@ class Constant(AbstractDamping):
         """Whether the value is."""
         return bool(self.value > 0)
 
-    def __call__(self, time: Float[Array, ""], smallest_eigenvalue: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(
+        self,
+        time: Float[Array, ""],
+        smallest_eigenvalue: Float[Array, ""],
+        largest_eigenvalue: Float[Array, ""] | float = math.nan,
+    ) -> Float[Array, ""]:
         """eps, whatever the time and the spectrum."""
         return jnp.asarray(self.value, dtype=jnp.float64)

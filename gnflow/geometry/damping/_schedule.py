@@ -1,5 +1,6 @@
 """Damping as a function of flow time."""
 
+import math
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -34,7 +35,12 @@ class Exponential(AbstractDamping):
         """Whether the floor is: without one eps underflows to 0 in the end."""
         return bool(self.floor > 0)
 
-    def __call__(self, time: Float[Array, ""], smallest_eigenvalue: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(
+        self,
+        time: Float[Array, ""],
+        smallest_eigenvalue: Float[Array, ""],
+        largest_eigenvalue: Float[Array, ""] | float = math.nan,
+    ) -> Float[Array, ""]:
         """max(floor, start exp(-rate t))."""
         return jnp.maximum(self.floor, self.start * jnp.exp(-self.rate * time))
 
@@ -68,7 +74,12 @@ class Schedule(AbstractDamping):
                 f"the function of Schedule gives an array of shape {value.shape}, {value.dtype}; {expected}."
             )
 
-    def __call__(self, time: Float[Array, ""], smallest_eigenvalue: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(
+        self,
+        time: Float[Array, ""],
+        smallest_eigenvalue: Float[Array, ""],
+        largest_eigenvalue: Float[Array, ""] | float = math.nan,
+    ) -> Float[Array, ""]:
         """function(t), nan where that is negative."""
         value = jnp.asarray(self.function(time), dtype=jnp.float64)
         return jnp.where(value >= 0, value, jnp.nan)

@@ -1,5 +1,6 @@
 """Damping by the smallest eigenvalue of the Gram matrix."""
 
+import math
 from typing import ClassVar
 
 import jax.numpy as jnp
@@ -32,6 +33,11 @@ class SmallestEigenvalue(AbstractDamping):
         """Whether the floor is: sigma_min may be 0."""
         return bool(self.floor > 0)
 
-    def __call__(self, time: Float[Array, ""], smallest_eigenvalue: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(
+        self,
+        time: Float[Array, ""],
+        smallest_eigenvalue: Float[Array, ""],
+        largest_eigenvalue: Float[Array, ""] | float = math.nan,
+    ) -> Float[Array, ""]:
         """max(floor, factor * sigma_min)."""
         return jnp.maximum(self.floor, self.factor * smallest_eigenvalue)

@@ -16,11 +16,19 @@ from ._matrix_power import (
     truncated_power as truncated_power,
     truncated_power_product as truncated_power_product,
 )
+from ._mean_kernel import MeanKernel as MeanKernel
 from ._modes import Decomposition as Decomposition, Modes as Modes, dense_modes as dense_modes
+from ._nystrom import Nystrom as Nystrom
+from ._preconditioner import AbstractPreconditioner as AbstractPreconditioner
 from ._truncated_eigh import TruncatedEigh as TruncatedEigh
 
 direction_solver_kinds: dict[str, Callable[..., Any]] = {
     "truncated_eigh": TruncatedEigh,
     "cholesky": Cholesky,
     "conjugate_gradients": ConjugateGradients,
+}
+
+preconditioner_kinds: dict[str, Callable[..., Any]] = {
+    "mean_kernel": MeanKernel,
+    "nystrom": Nystrom,
 }

@@ -1,34 +1,45 @@
 """The matrix-free solver, for more outputs than a dense Gram matrix allows."""
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
-import lineax as lx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from ..._core import ConfigError
+from ..._core import IN_OLDER_FILES, ConfigError
 from ...losses import AbstractOutputFactor
 from .._tangent import AbstractTangent
 from ..damping import AbstractDamping
 from ._base import AbstractDirectionSolver, Direction, SolveDiagnostics, relative_residual
+from ._damping_value import damping_value, largest_eigenvalue
 from ._modes import Decomposition, Modes
+from ._preconditioner import AbstractPreconditioner
+from ._smoothed import smoothed_conjugate_gradients
 from ._unseen import coefficients, right_hand_side
+
+# By how much the residual may be above the tolerance for what rounding adds to it over the iterations.
+_SLACK = 10.0
 
 
 class ConjugateGradients(AbstractDirectionSolver):
-    """Conjugate gradients (lineax) on R^T J J^T R + eps I: one J and one J^T product an iteration, nothing of size NC x NC.
+    """Conjugate gradients on R^T J J^T R + eps I: one J and one J^T product an iteration, nothing of size NC x NC.
 
-    The number of iterations grows with the square root of the condition number, so damp: an ill-conditioned A without
-    damping is better served by `TruncatedEigh` as long as NC allows.
+    The number of iterations grows with the square root of the condition number, so damp, or give a preconditioner: an
+    ill-conditioned A without either is better served by `TruncatedEigh` as long as NC allows. Damping rules that read
+    sigma_min are refused, for it is not known here: `damping.LargestEigenvalue` stands in.
 
-    **Arguments:** `rtol`: the largest entry that the residual may keep, relative to the norm of the right-hand side;
-    `max_steps`: iterations allowed.
+    **Arguments:** `rtol`: the residual to stop at, relative to the norm of the right-hand side; `max_steps`: iterations
+    allowed; `preconditioner`: `MeanKernel`, `Nystrom` or one of yours, None for none. **Raises:** `ConfigError` from the
+    velocity, for a damping rule that reads sigma_min.
     """
 
     rtol: float = 1e-10
     max_steps: int = 1000
+    preconditioner: AbstractPreconditioner | None = eqx.field(default=None, metadata={IN_OLDER_FILES: None})
 
     def never_ascends(self, sees_gradient: bool) -> bool:
-        """Where all of g is in the image of H every iterate is one of descent (docs/theory.md, exact fact 5)."""
-        return sees_gradient
+        """Where all of g is in the image of H every iterate is one of descent (docs/theory.md, exact fact 5), and with them
+        their means; those of a preconditioned iteration need not be."""
+        return sees_gradient and self.preconditioner is None
 
     def solve(
         self,
@@ -43,32 +54,43 @@ class ConjugateGradients(AbstractDirectionSolver):
         if damping.needs_smallest_eigenvalue:
             raise ConfigError(
                 f"{type(damping).__name__} damping reads the smallest eigenvalue of the Gram matrix, which ConjugateGradients "
-                "does not form; use damping.Constant or a schedule, or the direction solver TruncatedEigh."
+                "does not form; use damping.LargestEigenvalue, damping.Constant or a schedule, or the direction solver "
+                "TruncatedEigh."
             )
-        shift = damping(time, jnp.zeros(()))
+        gram_product = tangent.gram_operator()
+
+        def whitened_product(vector: Array) -> Array:
+            return factor.transpose_product(gram_product(factor.product(vector)))
+
+        shift = damping_value(
+            damping,
+            time,
+            lambda: jnp.zeros(()),
+            lambda: largest_eigenvalue(whitened_product, whitened_gradient.shape),
+        )
 
         def product(vector: Array) -> Array:
-            return factor.transpose_product(tangent.jvp(tangent.vjp(factor.product(vector)))) + shift * vector
+            return whitened_product(vector) + shift * vector
 
-        right = right_hand_side(
-            whitened_gradient, unseen_gradient, factor, shift, lambda v: tangent.jvp(tangent.vjp(v))
-        )
-        # lineax measures convergence entry by entry; where the right-hand side is zero (an output that the metric does not
-        # see) its relative tolerance alone is 0/0, which ends the iterations at once as if they had converged. On a
-        # right-hand side of norm one the same number serves as absolute tolerance.
-        norm = jnp.linalg.norm(right)
-        unit = right / jnp.where(norm > 0, norm, 1.0)
-        operator = lx.FunctionLinearOperator(product, unit, lx.positive_semidefinite_tag)
-        solver = lx.CG(rtol=self.rtol, atol=self.rtol, max_steps=self.max_steps)
-        answer = lx.linear_solve(operator, unit, solver, throw=False)
-        solution = norm * answer.value
+        inverse = _unchanged
+        if self.preconditioner is not None:
+            inverse = self.preconditioner.inverse(tangent, factor, shift, whitened_product)
+        right = right_hand_side(whitened_gradient, unseen_gradient, factor, shift, gram_product)
+
+        def iterate(_, right: Array) -> tuple[Array, Int[Array, ""]]:
+            return smoothed_conjugate_gradients(product, right, inverse, self.rtol, self.max_steps)
+
+        # A derivative of the solution is another solve, not one of the iterations.
+        solution, iterations = jax.lax.custom_linear_solve(product, right, iterate, symmetric=True, has_aux=True)
+        residual = relative_residual(product(solution) - right, right)
         return Direction(
             coefficients=coefficients(solution, unseen_gradient, factor, shift),
             diagnostics=SolveDiagnostics(
                 damping=shift,
-                rank=jnp.asarray(answer.stats["num_steps"]),
-                relative_residual=relative_residual(product(solution) - right, right),
-                success=answer.result == lx.RESULTS.successful,
+                rank=iterations,
+                relative_residual=residual,
+                success=residual <= _SLACK * self.rtol,
+                iterations=iterations,
             ),
         )
 
@@ -87,3 +109,7 @@ class ConjugateGradients(AbstractDirectionSolver):
         return super().solve_and_decompose(
             tangent, factor, whitened_gradient, damping, time, matrix_free, unseen_gradient
         )
+
+
+def _unchanged(vector: Array) -> Array:
+    return vector

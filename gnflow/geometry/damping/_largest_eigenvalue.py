@@ -1,0 +1,51 @@
+"""Damping by the largest eigenvalue, which is known without a Gram matrix."""
+
+import math
+from typing import ClassVar
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ..._core import ConfigError, require_non_negative
+from ._base import AbstractDamping
+
+
+class LargestEigenvalue(AbstractDamping):
+    """eps = max(floor, factor * sigma_max(w)), with sigma_max the largest eigenvalue of H A.
+
+    It stands in for `SmallestEigenvalue` where no Gram matrix is formed: a few products with J and J^T give sigma_max, and
+    none of them sigma_min. H A + eps then has a condition number of at most 1 + 1/factor, so that the number of
+    conjugate-gradient iterations is bounded whatever A is (Golub and Van Loan, "Matrix Computations", 4th ed., Theorem
+    11.3.3), and modes decay at the rate lam/(lam + eps) of the undamped ones: those far below factor * sigma_max are slow.
+    The bound of [A], Theorem 1, on the rate is not promised by it.
+
+    Of H A, not of A, so that the same factor means the same strength whatever the metric; for the identity metric they are
+    one. `TruncatedEigh` and the spectral family take sigma_max from their decomposition, `Cholesky` and `ConjugateGradients`
+    from ten Lanczos steps, which give it from below, to a percent or better.
+
+    **Arguments:** `factor` >= 0, dimensionless; `floor` >= 0, in units of H A. **Raises:** `ConfigError` if negative.
+    """
+
+    needs_smallest_eigenvalue: ClassVar[bool] = False
+    needs_largest_eigenvalue: ClassVar[bool] = True
+    has_jumps: ClassVar[bool] = False
+
+    factor: float = 1e-4
+    floor: float = 0.0
+
+    def __check_init__(self):
+        require_non_negative(ConfigError, factor=self.factor, floor=self.floor)
+
+    @property
+    def is_positive(self) -> bool:
+        """Whether the floor is: sigma_max may underflow to 0."""
+        return bool(self.floor > 0)
+
+    def __call__(
+        self,
+        time: Float[Array, ""],
+        smallest_eigenvalue: Float[Array, ""],
+        largest_eigenvalue: Float[Array, ""] | float = math.nan,
+    ) -> Float[Array, ""]:
+        """max(floor, factor * sigma_max)."""
+        return jnp.maximum(self.floor, self.factor * jnp.asarray(largest_eigenvalue))
