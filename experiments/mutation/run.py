@@ -59,7 +59,7 @@ def outcome(mutant: dict[str, Any], commit: str, compiled: str) -> dict[str, Any
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--commit", default="HEAD")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("names", nargs="*", help="of mutants; all by default")
@@ -69,12 +69,18 @@ def main() -> None:
     commit = subprocess.run(
         ["git", "rev-parse", "--short", given.commit], cwd=HERE, capture_output=True, text=True, check=True
     ).stdout.strip()
+    command = f"python experiments/mutation/run.py {' '.join(sys.argv[1:])}".strip()
     with tempfile.TemporaryDirectory() as compiled, concurrent.futures.ThreadPoolExecutor(given.jobs) as pool:
-        found = list(pool.map(lambda mutant: outcome(mutant, commit, compiled), chosen))
+        tried = [pool.submit(outcome, mutant, commit, compiled) for mutant in chosen]
+        found = []
+        for one in concurrent.futures.as_completed(tried):
+            found.append(one.result())
+            store(command, commit, found)  # what is known is kept, whatever happens to the rest
+
+
+def store(command: str, commit: str, found: list[dict[str, Any]]) -> None:
     caught = sum(one["seen_by"] is not None for one in found)
-    print(f"{caught} of {len(found)} are caught at {commit}")
-    command = "python experiments/mutation/run.py " + " ".join(sys.argv[1:])
-    record = {"command": command.strip(), "commit": commit, "caught": caught, "of": len(found), "mutants": found}
+    record = {"command": command, "commit": commit, "caught": caught, "of": len(found), "mutants": found}
     file = HERE / "results" / f"{commit}.json"
     file.parent.mkdir(exist_ok=True)
     file.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
