@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
 LONGEST = 1800  # seconds, of the tests of one mutant: a run that does not end is seen, too
 
 
 def copy_of(commit: str, folder: Path) -> None:
-    archive = subprocess.run(["git", "archive", commit], cwd=HERE, capture_output=True, check=True).stdout
+    archive = subprocess.run(["git", "archive", commit], cwd=ROOT, capture_output=True, check=True).stdout
     subprocess.run(["tar", "-x"], cwd=folder, input=archive, check=True)
 
 

@@ -153,6 +153,7 @@ def test_linear_by_structure_or_not():
         assert not is_linear(system, system.weights(model))
 
 
+@pytest.mark.slow
 def test_damping_that_changes_is_refused(trajectory):
     lifted = GaussNewtonFlow("identity", Exponential(1e-2, 1.0, 1e-3))
     certificate = verify(dataclasses.replace(trajectory, flow=lifted), KernelDynamics())

@@ -114,6 +114,7 @@ def test_a_bound_that_is_off_by_two_is_seen(monkeypatch, side, claim):
     assert claim in {c.name for c in certificate.claims if c.verdict == Verdict.VIOLATED}
 
 
+@pytest.mark.slow
 def test_times_too_sparse_to_bound_the_integral(monkeypatch):
     """The kernel of one sample moves, and is measured at the start, the end and one time between."""
     monkeypatch.setattr(_reruns, "_FEWEST_TIMES", 3)
@@ -123,6 +124,7 @@ def test_times_too_sparse_to_bound_the_integral(monkeypatch):
     assert "exp(-int" in certificate.reason
 
 
+@pytest.mark.slow
 def test_a_rate_that_may_dip_between_the_saves_accuses_nobody(monkeypatch):
     """Three saves, and a band that is twice the true one at each of them: the loss need not have been there in between."""
     monkeypatch.setattr(_reruns, "_FEWEST_TIMES", 3)
