@@ -125,6 +125,7 @@ class TestRun:
         assert run(config, folder, "--resume", "--set", "variants={small={}}") == 2
         assert "holds the run large/descent/seed-0, which is not in this configuration" in capsys.readouterr().err
 
+    @pytest.mark.usefixtures("undrawn")
     def test_resume_with_other_data_is_refused(self, config, tmp_path, capsys):
         place = tmp_path / "own"
         place.mkdir()
@@ -148,6 +149,7 @@ class TestRun:
         assert f"{file} is damaged" in capsys.readouterr().err
         file.write_text(text)
 
+    @pytest.mark.usefixtures("undrawn")
     def test_resume_adds_seeds_and_keeps_what_is_there(self, folder, config, capsys):
         kept = {label: (folder / "runs" / label / "run.json").stat().st_mtime_ns for label in LABELS}
         assert run(config, folder, "--resume", "--set", "seeds=[0, 1]") == 0
@@ -174,6 +176,15 @@ class TestRun:
         ]
 
 
+@pytest.fixture
+def undrawn():
+    """Where figures are not what is tested."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(importlib.import_module("gnflow.cli._carry_out_runs"), "draw_figures", lambda *_: [])
+        yield
+
+
+@pytest.mark.usefixtures("undrawn")
 class TestTable:
     def test_columns_are_aligned(self, config, tmp_path, capsys):
         assert run(config, tmp_path / "out", "--set", "metrics=[]") == 0
@@ -226,6 +237,7 @@ class TestTable:
         assert "[" not in captured.out.splitlines()[2]
 
 
+@pytest.mark.usefixtures("undrawn")
 class TestFailure:
     def test_a_failing_run_does_not_stop_the_others(self, config, tmp_path, capsys):
         out = tmp_path / "out"
@@ -353,14 +365,22 @@ class TestQuickStart:
         assert isinstance(made["gauss_newton"], gn.flows.GaussNewtonFlow)
         assert made["random_features"].trainable == "output"
 
-    def test_it_runs_without_a_configuration(self, tmp_path, monkeypatch, capsys):
+    @pytest.mark.parametrize(
+        ("method", "result"),
+        [
+            (('integration={method="iterate", step_size=1.0, num_steps=3}', "stop={}"), "num_steps_reached"),
+            pytest.param(("stop.relative_loss=0.3",), "stop_rule_met", marks=pytest.mark.slow),
+        ],
+        ids=["steps", "flows"],
+    )
+    def test_it_runs_without_a_configuration(self, method, result, tmp_path, monkeypatch, capsys):
         monkeypatch.chdir(tmp_path)
-        smaller = ("problem.n_train=6", "problem.n_test=5", "model.width=8", "stop.relative_loss=0.3")
+        smaller = ("problem.n_train=6", "problem.n_test=5", "model.width=8", *method)
         assert main(["run", "--quiet", *(part for text in smaller for part in ("--set", text))]) == 0
         folder = tmp_path / "gnflow-runs" / "quick_start"
         assert (folder / "figures" / "regimes.png").stat().st_size > 0
         assert len(list((folder / "figures").iterdir())) == 13
-        assert capsys.readouterr().out.count("stop_rule_met") == 9
+        assert capsys.readouterr().out.count(result) == 9
 
 
 def test_python_m_gnflow_turns_double_precision_on(config, tmp_path):

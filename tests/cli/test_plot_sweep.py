@@ -59,6 +59,7 @@ def plotted(folder, capsys, *options):
     return {path.rpartition("/")[2] for path in written}
 
 
+@pytest.mark.slow
 def test_everything_that_the_data_allow(folder, capsys):
     # With the flows along x there is one animation, at the first tau0.
     names = plotted(folder, capsys, "--curves", "--x", "flow")

@@ -81,6 +81,7 @@ class TestSweep:
         assert "slurm" in capsys.readouterr().out
 
 
+@pytest.mark.slow  # processes that are killed
 def test_ctrl_c_ends_cleanly(config, tmp_path):
     orders = Orders(tmp_path)
     orders.give(1, wait=True)

@@ -3,11 +3,10 @@
 import json
 
 import pytest
-from theory.runs import run, slowed
+from theory.runs import slowed
 
+import gnflow as gn
 from gnflow.cli import main
-from gnflow.flows import GaussNewtonFlow
-from gnflow.geometry.damping import Constant
 
 CONFIG = """
 [problem]
@@ -20,14 +19,20 @@ input_dim = 2
 kind = "mean_field"
 width = 16
 
-[flows.descent]
-kind = "gradient"
-
 [flows.newton]
 kind = "gauss_newton"
 
+[integration]
+rtol = 1e-6
+
 [stop]
 relative_loss = 1e-2
+
+[variants.large]
+"model.init_scale" = 1.0
+
+[variants.larger]
+"model.init_scale" = 2.0
 """
 
 
@@ -44,10 +49,10 @@ def test_a_folder_of_runs(folder, capsys, tmp_path):
     code = main(["verify", str(folder), "--theorem", "sandwich", "--out", str(tmp_path / "found")])
     assert code == 0
     output = capsys.readouterr()
-    assert "[2/2] base/newton/seed-0" in output.err
+    assert "[2/2] larger/newton/seed-0" in output.err
     lines = output.out.splitlines()
     assert lines[0].split() == ["run", "theorem", "verdict", "because"]
-    for line, label in zip(lines[2:4], ("base/descent/seed-0", "base/newton/seed-0"), strict=True):
+    for line, label in zip(lines[2:4], ("large/newton/seed-0", "larger/newton/seed-0"), strict=True):
         assert line.startswith(label)
         assert " holds " in line
         place = tmp_path / "found" / label
@@ -59,13 +64,8 @@ def test_a_folder_of_runs(folder, capsys, tmp_path):
     assert not (folder / "certificates").exists()
 
 
-@pytest.fixture(scope="module")
-def exact():
-    return run(GaussNewtonFlow("identity", Constant(0.0)), rtol=1e-6)
-
-
-def test_a_single_run_and_a_violated_theorem(exact, capsys, tmp_path):
-    slowed(exact, 0.99).save(tmp_path / "slow")
+def test_a_single_run_and_a_violated_theorem(folder, capsys, tmp_path):
+    slowed(gn.load(folder / "runs" / "large" / "newton" / "seed-0"), 0.9).save(tmp_path / "slow")
     assert main(["verify", str(tmp_path / "slow"), "--theorem", "sandwich", "--full", "--quiet"]) == 1
     output = capsys.readouterr()
     assert output.err == ""

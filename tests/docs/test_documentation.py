@@ -39,6 +39,7 @@ def pages_with(language):
     return [page for page in PAGES if blocks(page, language)]
 
 
+@pytest.mark.slow  # each has programs of its own; the next test runs one page
 @pytest.mark.parametrize("page", pages_with("python"))
 def test_examples_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

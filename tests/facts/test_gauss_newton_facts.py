@@ -74,6 +74,7 @@ def test_gradient_flow_takes_another_way():
     assert relative_distance_from_line(found) > 1e-2
 
 
+@pytest.mark.slow
 def test_too_few_weights_bend_the_line(curve_runs):
     found = residuals(curve_runs(GaussNewtonFlow("hessian", Constant(0.0)), 0))
     assert relative_distance_from_line(found) > 1e-2

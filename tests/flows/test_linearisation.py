@@ -77,14 +77,17 @@ FLOWS = {
 }
 
 # Every loss, every kind of tangent; softmax Hessians are singular, and so is Huber's where a residual is beyond delta.
-CASES = [
+QUICK_CASES = [
     Case("mean field silu", "squared", 3, seed=1),
     Case("mlp depth 2, mean field", "softmax", 3, seed=2),
-    Case("equinox mlp", "logistic", 3, seed=3),
     Case("mean field silu", "huber", 1, seed=4),
+]
+SLOW_CASES = [
+    Case("equinox mlp", "logistic", 3, seed=3),
     Case("frozen mean field: output", "softmax", 3, seed=5),
     Case("random features", "huber", 3, seed=6),
 ]
+CASES = QUICK_CASES + SLOW_CASES
 
 
 def dynamics(flow, case):
@@ -209,7 +212,9 @@ def check_functions_of_it(name, case):
 
 
 # One test a case, so that parallel workers do not compile the same program.
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize(
+    "case", [*QUICK_CASES, *(pytest.param(case, marks=pytest.mark.slow) for case in SLOW_CASES)], ids=str
+)
 def test_it_is_the_dense_matrix_in_factors_that_diagonalise_it(case):
     for name in FLOWS:
         print(name)  # shown with a failure
@@ -271,7 +276,13 @@ def jacobians(case, residual, names):
 
 
 @pytest.mark.parametrize(
-    ("case", "residual"), [*((case, False) for case in FITTED), (LINEAR, True)], ids=lambda value: str(value)
+    ("case", "residual"),
+    [
+        (FITTED[0], False),
+        *(pytest.param(case, False, marks=pytest.mark.slow) for case in FITTED[1:]),
+        (LINEAR, True),
+    ],
+    ids=lambda value: str(value),
 )
 def test_it_is_the_true_jacobian_where_there_is_no_residual(case, residual):
     """Or where the model is linear in its weights and the loss quadratic, at any residual."""

@@ -156,12 +156,21 @@ def check_speed_and_spectrum(speed, matrix):
     assert np.all(away.max(axis=1) < 6 / np.sqrt(WIDTHS))
 
 
-@pytest.mark.parametrize("name", MODELS)
+# Deep and shallow, of either parametrisation; each model is a program of every width.
+QUICK = ("mlp, mean field, 3", "mlp, ntk, 1", "mean field", "frozen")
+
+
+every_model = pytest.mark.parametrize(
+    "name", [pytest.param(m, marks=() if m in QUICK else pytest.mark.slow) for m in MODELS]
+)
+
+
+@every_model
 def test_speed_and_spectrum_do_not_depend_on_the_width(name):
     check_speed_and_spectrum(*found(name)[:2])
 
 
-@pytest.mark.parametrize("name", MODELS)
+@every_model
 def test_features_and_kernel_move_as_the_parametrisation_promises(name):
     exponent = MODELS[name][1]
     features, kernel, left = found(name)[2:]

@@ -100,6 +100,7 @@ def test_a_plateau_of_the_training_loss():
     assert later.message.startswith(RelativeLoss(1e-9).describe())
 
 
+@pytest.mark.slow
 def test_a_plateau_from_small_weights():
     """The first rate says 1e12 units of flow time; the first column is learnt in 0.3, the second not before 20."""
     stop = (RelativeLoss(1e-9), LossPlateau(0.5, 0.01))

@@ -44,7 +44,7 @@ def run(scale: float = 1.0, flow: Any = None, **settings: Any) -> gn.Trajectory:
     return gn.simulate(problem, model, GaussNewtonFlow() if flow is None else flow, stop=None, **settings)
 
 
-@pytest.mark.parametrize("scale", REFERENCES)
+@pytest.mark.parametrize("scale", [1e-3, pytest.param(1e-4, marks=pytest.mark.slow), 1.0])
 def test_a_default_run_is_right_whatever_the_scale_of_the_inputs(scale):
     """Where the flow does not contract, one step's tolerance once grew to losses of 5.8e4 in runs that called themselves
     successful."""
@@ -80,6 +80,7 @@ def test_max_steps_bounds_the_solution_and_not_the_second_one_behind_its_error()
     assert (short.result.code, short.stats["num_steps"]) == (ResultCode.MAX_STEPS_REACHED, steps - 1)
 
 
+@pytest.mark.slow
 def test_where_the_usual_solver_runs_out_of_steps_the_whole_jacobian_goes_on():
     """A constant column of 100: what the low-rank linearisation leaves out is stiff, for explicit solvers too."""
     inputs = np.c_[INPUTS[:, :2], np.full(12, 100.0)]
@@ -114,7 +115,9 @@ def test_a_run_that_is_slow_and_inaccurate_is_not_told_to_loosen_anything():
     assert "standardise x" in trajectory.result.message
 
 
-@pytest.mark.parametrize("solver", ["exponential", "tsit5", "dopri8", "kvaerno5"])
+@pytest.mark.parametrize(
+    "solver", ["exponential", "tsit5", *(pytest.param(s, marks=pytest.mark.slow) for s in ("dopri8", "kvaerno5"))]
+)
 def test_the_error_carried_along_is_that_of_the_run(solver):
     """Not less than a third of it, and not more than a few hundred times."""
     reference = REFERENCES[1.0]
@@ -316,6 +319,9 @@ class Slowing(gn.flows.AbstractFlow):
         return system.weights(One((1 - system.model(weights).a) / (2 * (1 + time)))), None
 
 
+DOPRI8 = pytest.param("dopri8", marks=pytest.mark.slow)
+
+
 class Growing(gn.flows.AbstractFlow):
     """a' = a."""
 
@@ -341,7 +347,7 @@ def grow(solver: str, growth: float = 14.0, **settings: Any) -> tuple[float, gn.
     return np.abs(np.sqrt(2 * trajectory.data.train_loss.values[1:]) / exact - 1).max(), trajectory
 
 
-@pytest.mark.parametrize("solver", ["tsit5", "dopri8", "bosh3"])
+@pytest.mark.parametrize("solver", ["tsit5", DOPRI8, "bosh3"])
 def test_an_error_that_grows_is_carried_as_growing(solver):
     """It was taken for one that decays: estimates were 0.004 of errors of 2.6."""
     true, trajectory = grow(solver)
@@ -349,7 +355,7 @@ def test_an_error_that_grows_is_carried_as_growing(solver):
     assert not trajectory.result.failed
 
 
-@pytest.mark.parametrize("solver", ["tsit5", "dopri8"])
+@pytest.mark.parametrize("solver", ["tsit5", DOPRI8])
 @pytest.mark.parametrize("growth", [30.0, 60.0])
 def test_weights_as_small_as_atol_grow_as_accurately(solver, growth):
     """Taken for rounding, their errors were up to 49% of what they grew to, in silence."""
@@ -358,7 +364,7 @@ def test_weights_as_small_as_atol_grow_as_accurately(solver, growth):
     assert not trajectory.result.failed
 
 
-@pytest.mark.parametrize("solver", ["tsit5", "dopri8"])
+@pytest.mark.parametrize("solver", ["tsit5", DOPRI8])
 def test_growth_within_a_step_is_looked_at_by_a_second_solution(solver):
     true, trajectory = grow(solver, rtol=0.02)
     assert trajectory.result.code == ResultCode.INACCURATE
@@ -572,6 +578,7 @@ class Product(eqx.Module):
         return self.a**4 * x[:1]
 
 
+@pytest.mark.slow
 def test_errors_that_grow_on_the_way_from_a_saddle_are_not_believed():
     """a' = 4 a^3 (1 - a^4) from 0.02: the time is known to 1e-4 of itself, and the residual falls within less than that."""
     problem, model = gn.Problem(np.ones((1, 1)), np.ones(1)), Product(jnp.asarray(0.02))
@@ -622,6 +629,7 @@ def test_a_flow_knows_whether_it_jumps():
         assert flow.has_jumps(flow.system(problem, model)) is jumps
 
 
+@pytest.mark.slow  # the three flows are three programs
 def test_damping_that_jumps_within_a_step():
     """Stepped over, it left the residual off by a half at an estimate of 0.002."""
     problem = gn.problems.teacher_student(n_train=8, n_test=10, input_dim=2, teacher_width=2, key=jax.random.key(1))

@@ -33,7 +33,10 @@ def one_step_at_a_time(monkeypatch):
     monkeypatch.setattr(loop, "_MOST_STEPS", 1)
 
 
-@pytest.mark.parametrize("solver", ["exponential", "kvaerno5", "stabilised", "tsit5", "dopri8"])
+@pytest.mark.parametrize(
+    "solver",
+    ["exponential", "stabilised", "tsit5", *(pytest.param(s, marks=pytest.mark.slow) for s in ("kvaerno5", "dopri8"))],
+)
 def test_nothing_depends_on_the_length_of_segments(solver, request):
     settings = {"solver": solver, "metrics": (gn.metrics.PathLength(),)}
     whole = run(**settings)
@@ -140,9 +143,9 @@ def test_an_interrupted_iteration_keeps_what_it_came_to(monkeypatch):
 @pytest.mark.parametrize(
     ("flow", "solver"),
     [
-        (gn.flows.SpectralFlow(0.5), "exponential"),
         (UNDAMPED, "tsit5"),
-        (gn.flows.GradientFlow(), "stabilised"),
+        pytest.param(gn.flows.SpectralFlow(0.5), "exponential", marks=pytest.mark.slow),
+        pytest.param(gn.flows.GradientFlow(), "stabilised", marks=pytest.mark.slow),
         *(
             pytest.param(flow, solver, marks=pytest.mark.slow)
             for flow in (gn.flows.GradientFlow(), gn.flows.DualGaussNewtonFlow(10.0))

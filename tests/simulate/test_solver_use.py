@@ -224,7 +224,7 @@ def test_no_accepted_step_of_a_gradient_flow_raises_the_loss(monkeypatch):
     monkeypatch.setattr(module, "_FIRST_STEPS", 1)
     monkeypatch.setattr(module, "_MOST_STEPS", 1)
     monkeypatch.setattr(module.ProgressBar, "update", lambda bar, time, loss, steps: losses.append(loss))
-    trajectory = flow_down(Axes(scales=(1.0, 30.0)), solver=Blind(), t1=10.0, stop=None, rtol=1e-3, progress=True)
+    trajectory = flow_down(Axes(scales=(1.0, 30.0)), solver=Blind(), t1=2.0, stop=None, rtol=1e-3, progress=True)
     assert trajectory.result.code == gn.ResultCode.TIME_REACHED
     assert trajectory.stats["num_rejected_steps"] > 10
     assert len(losses) == trajectory.stats["num_steps"]

@@ -44,7 +44,9 @@ STEPS = {
 }
 
 
-@pytest.mark.parametrize("name", NONLINEAR)
+@pytest.mark.parametrize(
+    "name", ["gradient", "gauss-newton", pytest.param("gauss-newton, lifted damping", marks=pytest.mark.slow)]
+)
 def test_order_four_at_the_end_and_inside_steps(name):
     """The dense output is of order 3 in one step, which is 4 over many."""
     at_end, inside = errors_at_fixed_steps(NONLINEAR[name], EXPONENTIAL, STEPS[name])
@@ -310,7 +312,7 @@ def test_other_numbers_are_not_another_program(controlled):
     assert found.result == diffrax.RESULTS.successful
 
 
-@pytest.mark.parametrize("kind", ["gradient", "gauss-newton"])
+@pytest.mark.parametrize("kind", ["gradient", pytest.param("gauss-newton", marks=pytest.mark.slow)])
 def test_relative_losses_of_1e_20(kind):
     flow = {"gradient": GradientFlow(), "gauss-newton": GaussNewtonFlow()}[kind]
     run = gn.simulate(make_problem(), mean_field(), flow, stop=gn.RelativeLoss(1e-20), solver="exponential")

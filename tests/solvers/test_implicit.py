@@ -17,7 +17,7 @@ ACCURATE = LowRankKvaerno5(iteration_rtol=1e-11)
 STEPS = {"gradient": (16, 32, 64), "gauss-newton, lifted damping": (8, 16, 32)}
 
 
-@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("name", ["gradient", pytest.param("gauss-newton, lifted damping", marks=pytest.mark.slow)])
 def test_order_five(name):
     """At the end of steps; inside them Diffrax interpolates by a cubic polynomial."""
     at_end, inside = errors_at_fixed_steps(NONLINEAR[name], ACCURATE, STEPS[name])
@@ -63,6 +63,7 @@ def test_integrals_are_carried_along():
     np.testing.assert_allclose(rows(weights)[0], spectrum.weights(2.0), rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_to_convergence():
     runs = [
         gn.simulate(make_problem(), mean_field(), GradientFlow(), solver=solver, rtol=1e-6)

@@ -269,6 +269,7 @@ def classify(solver, flow=None, target=1e-3, **settings):
     )
 
 
+@pytest.mark.slow
 def test_softmax_with_several_outputs():
     """As by an explicit solver at a tight tolerance, also between steps, with fewer velocities than its own."""
     found, usual = classify("stabilised"), classify("tsit5")

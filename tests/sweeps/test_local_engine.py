@@ -193,6 +193,7 @@ class TestWorkers:
                 received.append(worker.receive())
         assert received == [None, outcome]
 
+    @pytest.mark.slow
     def test_workers_do_not_outlive_their_engine(self, orders, tmp_path):
         orders.give(0, wait=True)
         program = (

@@ -223,6 +223,7 @@ def assert_same_to_the_last_bit(folder, other):
 
 
 class TestSeveralProcesses:
+    @pytest.mark.slow
     def test_killed_and_resumed_is_as_if_uninterrupted(self, place, uninterrupted):
         # Killed when the folder is begun, after the first cell, and in the middle of whatever follows more of them.
         for count, delay in ((0, 0.0), (1, 0.0), (4, 0.003)):

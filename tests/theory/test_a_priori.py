@@ -66,6 +66,9 @@ def unmet(found):
     return [check.name for check in found.checks if check.met is False]
 
 
+GRADIENT = pytest.param("gradient", marks=pytest.mark.slow)  # programs of its own
+
+
 @pytest.fixture(scope="module")
 def gauss_newton():
     """Undamped, in the metric of the Hessian: the loss falls at the rate of the theorem exactly."""
@@ -100,6 +103,7 @@ def test_gauss_newton_flow(gauss_newton):
     np.testing.assert_allclose(claims["||w_T - w_0|| <= R"].observed, distance, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_gradient_flow(gradient):
     certificate = certify(gradient)
     assert certificate.verdict == Verdict.HOLDS, str(certificate)
@@ -110,7 +114,7 @@ def test_gradient_flow(gradient):
     np.testing.assert_allclose(constants["r on the smaller ball"], 4 * constants["r"], rtol=1e-3)
 
 
-@pytest.mark.parametrize("kind", ["gauss_newton", "gradient"])
+@pytest.mark.parametrize("kind", ["gauss_newton", GRADIENT])
 def test_a_rate_slowed_by_a_hundredth(kind, request):
     trajectory = request.getfixturevalue(kind)
     certificate = APriori().certify(as_if(trajectory, lambda rerun: slowed(rerun, 0.99)))
@@ -143,7 +147,7 @@ def test_a_path_that_is_too_long(gauss_newton):
     assert "the recorded path length is that of a rerun" in certificate.reason
 
 
-@pytest.mark.parametrize("kind", ["gauss_newton", "gradient"])
+@pytest.mark.parametrize("kind", ["gauss_newton", GRADIENT])
 def test_twice_the_rate_is_seen(kind, request, monkeypatch):
     """The rate of the theorem doubled, as if mu were twice what it is."""
     module = sys.modules["gnflow.theory._a_priori"]

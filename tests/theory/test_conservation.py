@@ -63,6 +63,7 @@ def test_layers_of_a_deep_linear_network_with_biases(linear):
     assert all("V^T V - W~ W~^T" in claim.name for claim in certificate.claims)
 
 
+@pytest.mark.slow
 def test_the_matrix_law_is_more_than_its_diagonal(linear):
     """Two units rotated into each other on one side only: the balance of every unit could stay, the matrix does not."""
     layers = linear.model.layers
@@ -155,6 +156,7 @@ def test_steps_are_refused():
     assert "continuous" in verify(steps, Conservation()).reason
 
 
+@pytest.mark.slow
 def test_matrices_by_blocks(linear, monkeypatch):
     expected = verify(linear, Conservation()).claims
     monkeypatch.setattr(sys.modules["gnflow.theory._conservation"], "_ROWS", 3)

@@ -139,6 +139,7 @@ def test_two_kinks_met_at_almost_the_same_time_are_not_taken_for_sliding():
     assert continuity(Evidence(small_run(18))).met is not False
 
 
+@pytest.mark.slow
 def test_runs_that_slide_are_not_accused():
     for certificate in verify(small_run(2, rtol=5e-4), ["exact rate", "sandwich"]):
         assert certificate.verdict == Verdict.ASSUMPTIONS_NOT_MET
@@ -146,6 +147,7 @@ def test_runs_that_slide_are_not_accused():
         assert not certificate.claims
 
 
+@pytest.mark.slow
 def test_deep_networks_are_looked_at_layer_by_layer():
     model = gn.models.MLP(2, 10, 2, activation="relu", key=jr.key(1))
     check = continuity(Evidence(run(UNDAMPED, problem=make_problem(num_outputs=1), model=model)))

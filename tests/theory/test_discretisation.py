@@ -54,6 +54,7 @@ def test_gradient_descent_is_first_order(certificate):
     assert certificate.plot().axes
 
 
+@pytest.mark.slow
 def test_gauss_newton_is_first_order(problem):
     run = gn.simulate(problem, mean_field(), GAUSS_NEWTON, t1=TAU, stop=None, saveat=[1.0])
     certificate = verify(run, Discretisation())

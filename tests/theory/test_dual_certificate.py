@@ -60,6 +60,7 @@ def test_the_sandwich_knows_the_flow(squared):
     assert failing(changed), str(changed)
 
 
+@pytest.mark.slow
 def test_a_mode_decays_as_the_closed_form_says():
     problem, network = PROBLEMS["squared"]()
     flow = Frozen(DualGaussNewtonFlow(100.0))

@@ -155,6 +155,7 @@ def test_damping_is_refused_however_small():
     assert "eps = 0: 1e-09 is not <= 0" in certificate.reason
 
 
+@pytest.mark.slow
 def test_damping_that_is_zero_at_the_end_only(exact):
     """The record of the end says 0; the run again says when it was not."""
     lifted = GaussNewtonFlow("identity", Exponential(1e-3, 100.0))

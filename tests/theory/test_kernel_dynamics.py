@@ -51,6 +51,15 @@ def test_linear_models_follow_the_closed_form(case):
     assert max(claim.tolerance for claim in certificate.claims) < 2e-3
 
 
+def test_the_rates_of_every_law():
+    """m lam (c lam + eps)^-s / N; nothing for a mode below the cut-off, but in gradient flow."""
+    lam = np.array([0.5, 2.0])
+    np.testing.assert_allclose(_Law(4, 0.0, mobility=3.0).rates(lam, 0.0, 9.0), 3 * lam / 4)
+    damped = _Law(4, 1.0, mobility=3.0, scale=2.0, damping=0.1)
+    np.testing.assert_allclose(damped.rates(lam, 0.2, 0.0), 3 * lam / (2 * lam + 0.3) / 4)
+    np.testing.assert_allclose(_Law(4, 0.5).rates(lam, 0.0, 1.0), [0.0, 2**0.5 / 4])
+
+
 @pytest.fixture(scope="module")
 def trajectory():
     return run(damped(1e-3), model=features(), rtol=1e-7)
@@ -153,6 +162,7 @@ def test_linear_by_structure_or_not():
         assert not is_linear(system, system.weights(model))
 
 
+@pytest.mark.slow
 def test_damping_that_changes_is_refused(trajectory):
     lifted = GaussNewtonFlow("identity", Exponential(1e-2, 1.0, 1e-3))
     certificate = verify(dataclasses.replace(trajectory, flow=lifted), KernelDynamics())

@@ -121,6 +121,7 @@ def test_a_clock_that_is_off_by_a_hundredth_is_seen(evidence, monkeypatch):
     assert len(failing(certificate)) == 3
 
 
+@pytest.mark.slow
 def test_more_samples_than_a_linear_half_block_carries_are_refused():
     """Five samples, and features of rank d/2 + 1 = 4."""
     data, model = problem(5, width=6), network(width=6)
