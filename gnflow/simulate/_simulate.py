@@ -73,8 +73,8 @@ def simulate(
     - `saveat`: flow times at which to save, ascending; None for ten a decade, from a hundredth of the time scale on which the
       loss begins to fall. The start and the end are always saved.
     - `solver`: "auto" (by the work that each would take; `trajectory.stats` says what was chosen, and changed along the run,
-      and why), "exponential", "exponential_rosenbrock" with the whole Jacobian, the implicit "kvaerno5", "stabilised" for gradient flow
-      without any matrix, the explicit "tsit5", "dopri5", "dopri8", "bosh3", or a Diffrax adaptive solver.
+      and why), "exponential", "exponential_rosenbrock" with the whole Jacobian, the implicit "kvaerno5", "stabilised" for
+      gradient flow without any matrix, the explicit "tsit5", "dopri5", "dopri8", "bosh3", or a Diffrax adaptive solver.
     - `rtol`, `atol`: tolerances of one step in the error norm. With "function" (the default) errors are measured in the
       training outputs relative to the present residual, beside the weights' own; with "weights" in the weights alone.
       `rtol` is dimensionless; with None it is 1e-3, tightened where the error of the whole run would be above what is

@@ -21,7 +21,7 @@ class LargestEigenvalue(AbstractDamping):
 
     Of H A, not of A, so that the same factor means the same strength whatever the metric; for the identity metric they are
     one. `TruncatedEigh` and the spectral family take sigma_max from their decomposition, `Cholesky` and `ConjugateGradients`
-    from ten Lanczos steps, which give it from below, to a percent or better.
+    from ten Lanczos steps, which give it from below.
 
     **Arguments:** `factor` >= 0, dimensionless; `floor` >= 0, in units of H A. **Raises:** `ConfigError` if negative.
     """

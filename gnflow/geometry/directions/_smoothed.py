@@ -32,7 +32,7 @@ def smoothed_conjugate_gradients(
 
     The conjugate-gradient iterates x_k are the best in M's norm, but their residuals oscillate, by several times where M is
     ill-conditioned. What is returned is y_k = y_(k-1) + eta (x_k - y_(k-1)), with the eta in [0, 1] of the smallest
-    residual: a mean of iterates, at the cost of two inner products. To a coarse tolerance it is there a quarter sooner.
+    residual: a mean of iterates, at the cost of two inner products, which is at a coarse tolerance sooner.
 
     Sources: Hestenes and Stiefel 1952; Golub and Van Loan, "Matrix Computations", 4th ed., Algorithm 11.5.1 (preconditioned);
     Zhou and Walker, "Residual smoothing techniques for iterative methods", SIAM J. Sci. Comput. 1994 (smoothing).
