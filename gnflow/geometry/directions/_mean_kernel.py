@@ -23,8 +23,9 @@ class MeanKernel(AbstractPreconditioner):
     Mohamadi, Bae and Sutherland, "A fast, well-founded approximation to the empirical neural tangent kernel", ICML 2023
     (arXiv 2206.12543). S and Q take the metric and the spread of the samples into it: docs/theory.md, Preconditioners.
 
-    Cost: of the order of N^2 C width operations a layer, and N^3/3; memory: a few arrays (N, N). Closed forms for `MLP`, `MeanFieldNetwork`, `RandomFeatures` and `Linearised` of these; of
-    other models the blocks are taken from the whole Gram matrix, (NC)^2: take `Nystrom` there.
+    Cost: of the order of N^2 C width operations a layer, and N^3/3; memory: a few arrays (N, N). Closed forms for `MLP`,
+    `MeanFieldNetwork`, `RandomFeatures` and `Linearised` of these; of other models the blocks are taken from the whole Gram
+    matrix, (NC)^2: take `Nystrom` there.
     """
 
     def inverse(
