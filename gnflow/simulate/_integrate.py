@@ -58,11 +58,13 @@ class Integrated:
 class _Standing:
     """Where an integration stands.
 
-    **Attributes:** `memory`: the controller's, on the host; the numbers of steps and `evaluations` so far, as in `Integrated`;
-    `time`: at the end of the last step; `met`: the stop rule that is met there or before, and `end`: when.
+    **Attributes:** `tiers`: which solver takes the next steps; `memory`: the controller's, on the host; the numbers of steps
+    and `evaluations` so far, as in `Integrated`; `time`: at the end of the last step; `met`: the stop rule that is met there or
+    before, and `end`: when.
     """
 
     segment: Segment
+    tiers: Tiers
     memory: RunMemory
     num_steps: int
     num_accepted_steps: int
@@ -94,8 +96,6 @@ class Loop:
         first_step: float,
     ):
         self._start, self._args, self._controller = start, args, controller
-        self._tiers = Tiers(chosen)
-        self._begin_phase()
         self._coming = [float(at) for at in save_times if at > 0]
         self._rows: list[tuple[float, Evaluation, np.ndarray | None]] = []
         self._horizon = float(args.horizon)
@@ -103,9 +103,18 @@ class Loop:
         self._worst_saved = 0.0
         self._most_steps = _FIRST_STEPS
         first = jnp.asarray(float(first_step))
-        segment = begin(weights, start.integrals, args, self._solver, self._linearised, self._controller, first)
+        tiers = Tiers.beginning_with(chosen)
+        segment = begin(weights, start.integrals, args, *_solver_of(tiers), self._controller_of(tiers), first)
         self.standing = _Standing(
-            segment, jax.device_get(segment.controller_state.memory), 0, 0, np.zeros(2, dtype=int), 0.0, None, 0.0
+            segment,
+            tiers,
+            jax.device_get(segment.controller_state.memory),
+            0,
+            0,
+            np.zeros(2, dtype=int),
+            0.0,
+            None,
+            0.0,
         )
 
     def run(self, bar: ProgressBar | None) -> Integrated:
@@ -134,9 +143,10 @@ class Loop:
         before, began = self.standing, time.perf_counter()
         coming = self._coming[len(self._rows) :]
         next_save = coming[0] if coming else math.inf
-        pause = min(float(before.num_steps + self._most_steps), self._tiers.judged_at)
-        controller = self._controller.pausing(next_save, pause)
-        segment = advance(before.segment, self._args, self._solver, self._linearised, controller)
+        tiers = before.tiers
+        pause = min(float(before.num_steps + self._most_steps), tiers.judged_at)
+        controller = self._controller_of(tiers).pausing(next_save, pause)
+        segment = advance(before.segment, self._args, *_solver_of(tiers), controller)
         # Not the rules' memories, of which one may be as large as the weights.
         state = segment.controller_state
         known = (
@@ -152,6 +162,7 @@ class Loop:
         # In one go, so that an interrupt finds the loop before the segment or behind it.
         self.standing = _Standing(
             segment,
+            tiers,
             memory,
             before.num_steps + int(steps),
             before.num_accepted_steps + int(accepted),
@@ -177,21 +188,21 @@ class Loop:
 
     def change_solver(self) -> None:
         """Go on with another solver where that is better by now."""
-        standing, tiers = self.standing, self._tiers
-        changes = tiers.most_velocities is not None
-        if not self.goes_on or standing.time == 0 or not (changes or standing.num_steps >= tiers.judged_at):
+        standing, tiers = self.standing, self.standing.tiers
+        has_successor = tiers.chosen.change is not None
+        if not self.goes_on or standing.time == 0 or not (has_successor or standing.num_steps >= tiers.judged_at):
             return
         last, taken = standing.segment.last_step, int(standing.evaluations @ VELOCITIES)
-        velocities = int(standing.segment.num_velocities) if changes else 0
-        if tiers.follow(standing.time, standing.num_steps, float(last.end - last.start), velocities, taken):
-            self._begin_phase()
-            segment = changed(standing.segment, self._args, self._solver, self._linearised, self._controller)
-            self.standing = dataclasses.replace(standing, segment=segment)
+        velocities = int(standing.segment.num_velocities) if has_successor else 0
+        found = tiers.following(standing.time, standing.num_steps, float(last.end - last.start), velocities, taken)
+        segment = standing.segment
+        if found.chosen is not tiers.chosen:
+            segment = changed(segment, self._args, *_solver_of(found), self._controller_of(found))
+        # In one go, as in `advance`.
+        self.standing = dataclasses.replace(standing, segment=segment, tiers=found)
 
-    def _begin_phase(self) -> None:
-        chosen, most = self._tiers.chosen, self._tiers.most_velocities
-        self._solver, self._linearised = chosen.solver, chosen.needs_linearisation
-        self._controller = self._controller.for_steps_of(chosen, math.inf if most is None else most)
+    def _controller_of(self, tiers: Tiers) -> ResidualController:
+        return self._controller.for_steps_of(tiers.chosen, tiers.most_velocities)
 
     def show(self, bar: ProgressBar) -> None:
         """Tell the bar."""
@@ -226,7 +237,7 @@ class Loop:
             num_accepted_steps=standing.num_accepted_steps,
             evaluations=standing.evaluations,
             solver_state=segment.solver_state.inner,
-            phases=self._tiers.phases(standing.num_steps),
+            phases=standing.tiers.phases(standing.num_steps),
         )
 
     def _error_at(self, at: float, row: Evaluation) -> float:
@@ -238,7 +249,7 @@ class Loop:
 
     def _inside(self, at: float) -> tuple[PyTree, dict[str, Array], Array | None]:
         last, args = self.standing.segment.last_step, self._args
-        return inside(jnp.asarray(at), last, self._solver, args.system, args.probe)
+        return inside(jnp.asarray(at), last, _solver_of(self.standing.tiers)[0], args.system, args.probe)
 
     def _measured(self, at: float, weights: PyTree, integrals: dict[str, Array]) -> Evaluation:
         args = self._args
@@ -246,7 +257,7 @@ class Loop:
 
     def _met(self, segment: Segment, margins: np.ndarray, now: float) -> tuple[AbstractStopRule | None, float]:
         """The rule that is met first in the last step, and when; None, and its end."""
-        rules = self._args.rules
+        rules, solver = self._args.rules, _solver_of(self.standing.tiers)[0]
         met = [i for i in np.flatnonzero(margins <= 0) if rules[i].bisected]
         if not met:
             others = sorted(np.flatnonzero(margins <= 0), key=lambda i: margins[i])
@@ -257,7 +268,7 @@ class Loop:
         def inside(at: float) -> np.ndarray:
             if at == now:
                 return margins
-            return np.asarray(margins_inside(jnp.asarray(at), segment.last_step, self._solver, self._args))
+            return np.asarray(margins_inside(jnp.asarray(at), segment.last_step, solver, self._args))
 
         before = float(segment.last_step.start)
         end = before
@@ -273,3 +284,8 @@ class Loop:
     def _is_over(self, rule: AbstractStopRule, segment: Segment, now: float) -> bool:
         args = self._args
         return rule.is_over(now, segment.weights, args.system, args.measurement.flow, self._horizon)
+
+
+def _solver_of(tiers: Tiers) -> tuple[diffrax.AbstractAdaptiveSolver, bool]:
+    """The solver, and whether it takes a linearisation."""
+    return tiers.chosen.solver, tiers.chosen.needs_linearisation

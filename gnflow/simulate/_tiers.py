@@ -1,5 +1,6 @@
 """Which solver takes the next steps of a run that may change it along the way."""
 
+import dataclasses
 import math
 from typing import NamedTuple
 
@@ -32,6 +33,7 @@ class _Pace(NamedTuple):
         return self.gain / self.velocities
 
 
+@dataclasses.dataclass(frozen=True)
 class Tiers:
     """The solvers of an integration, as they change.
 
@@ -40,56 +42,62 @@ class Tiers:
     once more where a step takes three times as much. All that is looked at are counts and flow times: what a run does does not
     depend on how busy the machine is.
 
-    **Attributes:** `chosen`: the solver of the next steps; `past`: the phases before this one.
+    **Attributes:** `chosen`: the solver of the next steps; `past`: the phases before this one; `begins`, `steps_before`: the
+    flow time and the number of steps at which this one began; `first`: the solver that the run began with; `share`: of a
+    successor's step, that one of its own may take; `rival`: the pace before this phase, as long as it is on trial.
     """
 
-    def __init__(self, first: SolverChoice):
-        self.chosen = first
-        self.past: list[Phase] = []
-        self._first, self._share = first, 0.0 if first.change is None else first.change.share
-        self._begins, self._steps_before = 0.0, 0
-        self._rival: _Pace | None = None
+    chosen: SolverChoice
+    first: SolverChoice
+    share: float
+    past: tuple[Phase, ...] = ()
+    begins: float = 0.0
+    steps_before: int = 0
+    rival: _Pace | None = None
+
+    @classmethod
+    def beginning_with(cls, chosen: SolverChoice) -> "Tiers":
+        """At flow time 0."""
+        return cls(chosen, chosen, 0.0 if chosen.change is None else chosen.change.share)
 
     @property
-    def most_velocities(self) -> float | None:
-        """Behind a step that takes more, `follow` is to be asked; None where nothing changes."""
+    def most_velocities(self) -> float:
+        """Behind a step that takes more, `following` is to be asked; infinite where nothing changes."""
         change = self.chosen.change
-        return None if change is None else self._share * change.successor_velocities
+        return math.inf if change is None else self.share * change.successor_velocities
 
     @property
     def judged_at(self) -> float:
-        """The number of steps at which `follow` is to be asked in any case."""
-        return math.inf if self._rival is None else float(self._steps_before + _TRIAL)
+        """The number of steps at which `following` is to be asked in any case."""
+        return math.inf if self.rival is None else float(self.steps_before + _TRIAL)
 
     def phases(self, num_steps: int) -> tuple[Phase, ...]:
         """All of them, after so many steps."""
-        return (*self.past, Phase(self.chosen, self._begins, num_steps - self._steps_before))
+        return (*self.past, Phase(self.chosen, self.begins, num_steps - self.steps_before))
 
-    def follow(self, time: float, num_steps: int, length: float, velocities: int, taken: int) -> bool:
-        """Whether another solver goes on from here, which is then `chosen`.
+    def following(self, time: float, num_steps: int, length: float, velocities: int, taken: int) -> "Tiers":
+        """The same, or with another solver that goes on from here.
 
-        **Arguments:** flow `time` and `num_steps` so far; `length` and `velocities` of the last step; those `taken` in all.
+        **Arguments:** flow `time` and `num_steps` so far; `length` and `velocities` of the last step (those of a solver that
+        has a successor); `taken`: velocities in all.
         """
-        change, most = self.chosen.change, self.most_velocities
-        if change is not None and most is not None:
-            if velocities <= most or taken <= change.least_velocities:
-                return False
-            self._rival = _Pace(length / time, velocities)
-            self._go_on_with(change.successor, time, num_steps)
-            return True
-        if self._rival is None or num_steps < self.judged_at or self._first.change is None:
-            return False
-        here, rival = _Pace(length / time, self._first.change.successor_velocities), self._rival
-        self._rival = None
+        change = self.chosen.change
+        if change is not None:
+            if velocities <= self.most_velocities or taken <= change.least_velocities:
+                return self
+            return self._with(change.successor, time, num_steps, rival=_Pace(length / time, velocities))
+        if self.rival is None or num_steps < self.judged_at or self.first.change is None:
+            return self
+        here, rival = _Pace(length / time, self.first.change.successor_velocities), self.rival
         if _WORSE * here.speed >= rival.speed:
-            return False
-        self._share *= _LATER
+            return dataclasses.replace(self, rival=None)
         reason = (
             f"the steps of {self.chosen.name!r} got {rival.speed / here.speed:.2g} times less far for the same work"
         )
-        self._go_on_with(self._first._replace(reason=reason), time, num_steps)
-        return True
+        again = self.first._replace(reason=reason)
+        return dataclasses.replace(self._with(again, time, num_steps), share=_LATER * self.share)
 
-    def _go_on_with(self, chosen: SolverChoice, time: float, num_steps: int) -> None:
-        self.past = list(self.phases(num_steps))
-        self.chosen, self._begins, self._steps_before = chosen, time, num_steps
+    def _with(self, chosen: SolverChoice, time: float, num_steps: int, rival: _Pace | None = None) -> "Tiers":
+        return dataclasses.replace(
+            self, chosen=chosen, past=self.phases(num_steps), begins=time, steps_before=num_steps, rival=rival
+        )

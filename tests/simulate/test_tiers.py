@@ -25,40 +25,39 @@ def names(tiers):
 
 
 def test_nothing_changes_without_a_successor():
-    tiers = Tiers(a_choice().change.successor)
-    assert (tiers.most_velocities, tiers.judged_at) == (None, np.inf)
-    assert not tiers.follow(1.0, 10, 1.0, 1000, 10**9)
+    tiers = Tiers.beginning_with(a_choice().change.successor)
+    assert (tiers.most_velocities, tiers.judged_at) == (np.inf, np.inf)
+    assert tiers.following(1.0, 10, 1.0, 1000, 10**9) is tiers
 
 
 def test_the_successor_begins_behind_a_step_that_takes_much():
-    tiers = Tiers(a_choice())
+    tiers = Tiers.beginning_with(a_choice())
     assert tiers.most_velocities == 20
-    assert not tiers.follow(1.0, 10, 0.1, 20, 10**6)  # not more than half
-    assert not tiers.follow(1.0, 10, 0.1, 21, 100)  # not worth another program
-    assert tiers.follow(1.0, 10, 0.1, 21, 101)
-    assert names(tiers) == ["stabilised", "exponential"]
-    assert tiers.most_velocities is None
-    assert [(phase.begins, phase.num_steps) for phase in tiers.phases(13)] == [(0.0, 10), (1.0, 3)]
+    assert tiers.following(1.0, 10, 0.1, 20, 10**6) is tiers  # not more than half
+    assert tiers.following(1.0, 10, 0.1, 21, 100) is tiers  # not worth another program
+    changed = tiers.following(1.0, 10, 0.1, 21, 101)
+    assert names(changed) == ["stabilised", "exponential"]
+    assert changed.most_velocities == np.inf
+    assert [(phase.begins, phase.num_steps) for phase in changed.phases(13)] == [(0.0, 10), (1.0, 3)]
 
 
 @pytest.mark.parametrize(("length", "stays"), [(0.4, True), (0.3, False)])
 def test_the_successor_stays_where_it_gets_half_as_far(length, stays):
     """Of a fifth of the flow time for 25 velocities."""
-    tiers = Tiers(a_choice())
-    assert tiers.follow(1.0, 10, 0.1 * 2, 25, 101)
-    judged_at = tiers.judged_at
+    trial = Tiers.beginning_with(a_choice()).following(1.0, 10, 0.1 * 2, 25, 101)
+    judged_at = int(trial.judged_at)
     assert judged_at == 10 + _tiers._TRIAL
-    assert not tiers.follow(2.0, int(judged_at) - 1, 1e-9, 0, 101)
+    assert trial.following(2.0, judged_at - 1, 1e-9, 0, 101) is trial
     # At flow time 2: gain 0.2 for 25 velocities before, length/2 for 40 now.
-    assert tiers.follow(2.0, int(judged_at), length, 0, 101) == (not stays)
-    assert tiers.judged_at == np.inf
+    judged = trial.following(2.0, judged_at, length, 0, 101)
+    assert judged.judged_at == np.inf
     if stays:
-        assert names(tiers) == ["stabilised", "exponential"]
-        assert not tiers.follow(3.0, 100, 1e-9, 0, 10**6)
+        assert names(judged) == ["stabilised", "exponential"]
+        assert judged.following(3.0, 100, 1e-9, 0, 10**6) is judged
     else:
-        assert names(tiers) == ["stabilised", "exponential", "stabilised"]
-        assert "less far" in tiers.chosen.reason
-        assert tiers.most_velocities == 60  # tried once more, later
+        assert names(judged) == ["stabilised", "exponential", "stabilised"]
+        assert "less far" in judged.chosen.reason
+        assert judged.most_velocities == 60  # tried once more, later
 
 
 @pytest.fixture
