@@ -12,6 +12,7 @@ HERE = Path(__file__).parent
 BENCHMARKS = {
     "start_up": ["start_up.py"],
     "first_run": ["first_run.py"],
+    "compiling": ["compiling.py"],
     "lapack_threads": ["lapack_threads.py"],
     "velocity_cost": ["velocity_cost.py"],
     "step_cost": ["step_cost.py"],

@@ -23,6 +23,7 @@ _SAFETY = 1.2
 _LEAST_SAFETY = 1.05
 # The spectral radius is found anew after so many steps, or so many stages; and for a step shorter than that share of the last.
 _MOST_STEPS, _MOST_STAGES, _SHORTER = 10, 50, 0.9
+_AMPLE = 2.0
 # Of the Jacobian, beyond which a run that was slow is told (`SpectralRadius.asymmetry`).
 _MOST_ASYMMETRY = 0.1
 
@@ -96,9 +97,9 @@ class StabilisedRungeKutta(AbstractReportingSolver):
     Each step takes the s that it needs; the program does not depend on s. It needs five vectors like the state, forms no
     matrix, and takes s velocities: that at its end, which the error estimate asks for, begins the next step. rho is found by
     power iteration, which begins with the last eigenvector: at the first step, after ten steps or fifty stages, and for each
-    step that is shorter than the last, as one after a rejection is. A step that would need more than `max_stages` is not
-    taken: its error estimate is infinite, so that the controller shortens it. Inside `gnflow.simulate` such a step is not
-    tried, because the controller is told the longest.
+    step that is shorter than the last, as one after a rejection is, unless two stages are stable for twice its length. A step
+    that would need more than `max_stages` is not taken: its error estimate is infinite, so that the controller shortens it.
+    Inside `gnflow.simulate` such a step is not tried, because the controller is told the longest.
 
     Takes a `diffrax.ODETerm` for which the spectrum is real or nearly so: gradient flow's Jacobian is a symmetric matrix
     (`AbstractFlow.has_real_spectrum`). Dense output is the cubic polynomial through values and velocities at both ends.
@@ -148,7 +149,9 @@ class StabilisedRungeKutta(AbstractReportingSolver):
         size = jnp.abs(length)
         begins = (before.num_steps == 0) | jnp.asarray(made_jump)
         old = (before.num_steps >= _MOST_STEPS) | (before.num_stages >= _MOST_STAGES)
-        wanted = begins | old | (size < _SHORTER * before.length)
+        # Not the radius can have been what failed where two stages would be stable for twice as much.
+        ample = _AMPLE * size * before.spectrum.radius <= _INTERVAL * (2**2 - 1)
+        wanted = begins | old | ((size < _SHORTER * before.length) & ~ample)
         weights, integrals = split(terms, y0)
 
         def velocity(point: PyTree) -> tuple[PyTree, Any]:
