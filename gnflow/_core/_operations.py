@@ -1,5 +1,6 @@
 """How much a function computes, counted from its trace: to choose between two ways before either is compiled or run."""
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,9 +23,26 @@ def count_operations(function: Callable[..., Any], *arguments: PyTree) -> float:
     The same on every machine and in every run. An order of magnitude: fusion is not seen, and loops whose length is not known
     count once.
     """
-    arrays, rest = eqx.partition(arguments, eqx.is_array)
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arrays)
-    return _of_program(jax.make_jaxpr(lambda given: function(*eqx.combine(given, rest)))(shapes).jaxpr)
+    leaves, structure = jax.tree.flatten(arguments)
+    known = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if eqx.is_array(leaf) else leaf for leaf in leaves)
+    try:
+        return _counted(function, structure, known)
+    except TypeError:  # something in the arguments has no hash
+        return _counted.__wrapped__(function, structure, known)
+
+
+# A trace takes as long as a brief run, and a sweep has many runs of the same shapes.
+@functools.lru_cache(maxsize=64)
+def _counted(function: Callable[..., Any], structure: Any, known: tuple[Any, ...]) -> float:
+    is_shape = [isinstance(leaf, jax.ShapeDtypeStruct) for leaf in known]
+
+    def of_arrays(arrays: list[Any]) -> Any:
+        given = iter(arrays)
+        leaves = [next(given) if shape else leaf for leaf, shape in zip(known, is_shape, strict=True)]
+        return function(*jax.tree.unflatten(structure, leaves))
+
+    shapes = [leaf for leaf, shape in zip(known, is_shape, strict=True) if shape]
+    return _of_program(jax.make_jaxpr(of_arrays)(shapes).jaxpr)
 
 
 def _of_program(program: Any) -> float:

@@ -97,13 +97,14 @@ linearisation_at = jit_for_looks(linearise_at)
 
 def work(weights: PyTree, system: System, dynamics: Any) -> tuple[float, float]:
     """The operations of a velocity and of a linearisation of an `AbstractLinearisedFlow` (`count_operations`)."""
-
-    def velocity(dynamics: Any, weights: PyTree, system: System) -> PyTree:
-        return dynamics.velocity(jnp.zeros(()), weights, system)
-
-    def linearisation(dynamics: Any, weights: PyTree, system: System) -> list[Array]:
-        made = dynamics.linearisation(jnp.zeros(()), system.tangent(weights), system, Decomposition())
-        return [made.left, made.right, made.rates]
-
-    one, other = (count_operations(part, dynamics, weights, system) for part in (velocity, linearisation))
+    one, other = (count_operations(part, dynamics, weights, system) for part in (_velocity, _linearisation))
     return one, other
+
+
+def _velocity(dynamics: Any, weights: PyTree, system: System) -> PyTree:
+    return dynamics.velocity(jnp.zeros(()), weights, system)
+
+
+def _linearisation(dynamics: Any, weights: PyTree, system: System) -> list[Array]:
+    made = dynamics.linearisation(jnp.zeros(()), system.tangent(weights), system, Decomposition())
+    return [made.left, made.right, made.rates]

@@ -52,3 +52,19 @@ def test_nothing_is_computed_and_numbers_do_not_count():
         return array
 
     count_operations(called, x)
+
+
+def test_the_same_shapes_are_traced_once():
+    traced = []
+
+    def function(array, name):
+        traced.append(name)
+        return array + 1.0
+
+    first = count_operations(function, jnp.zeros(7), "a")
+    assert count_operations(function, jnp.ones(7), "a") == first
+    assert count_operations(function, jnp.ones(14), "a") > first
+    count_operations(function, jnp.ones(7), "b")
+    assert traced == ["a", "a", "b"]
+    count_operations(function, jnp.ones(7), [np.zeros(1)])  # which has no hash
+    assert len(traced) == 4
