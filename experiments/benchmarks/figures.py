@@ -92,7 +92,7 @@ def three_tiers() -> Figure:
     above, below = figure.subfigures(2, 1, height_ratios=(1.0, 1.35))
     rows = json.loads((RESULTS / "tiers.json").read_text())["rows"]
     cases = list(dict.fromkeys(row["case"] for row in rows))
-    for axis, case in zip(above.subplots(1, len(cases)), cases, strict=True):
+    for axis, case in zip(above.subplots(1, len(cases), squeeze=False)[0], cases, strict=True):
         for index, (method, label) in enumerate(TIERS.items()):
             own = [row for row in rows if (row["case"], row["solver"]) == (case, method)]
             axis.loglog([r["seconds"] for r in own], [r["error"] for r in own], label=label, **look(index)._asdict())

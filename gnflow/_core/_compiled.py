@@ -11,8 +11,9 @@ import jax
 _DEFAULT_LIMIT = 65_530  # Linux's default of vm.max_map_count
 _SHARE = 0.3  # of the limit: one more run may add several thousand
 
-# XLA's newer code for loops over arrays takes half of the time that a run takes to compile, and is faster by 10% where it is
-# faster at all (docs/devdocs/benchmarks.md, What compiling takes). These options say nothing to other devices than CPUs.
+# XLA's newer code for loops over arrays takes longer to compile and is a few percent faster, and so is what it optimises
+# (docs/devdocs/benchmarks.md, What compiling takes): most runs are shorter than their compilation. These options say nothing
+# to other devices than CPUs.
 _WITHOUT_EMITTERS = {"xla_cpu_use_fusion_emitters": False}
 _LEAST_OPTIMISED = {**_WITHOUT_EMITTERS, "xla_backend_optimization_level": 1}
 
