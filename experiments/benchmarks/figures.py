@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from _record import RESULTS
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from gnflow.plots import save
 from gnflow.plots._style import look, styled
@@ -96,6 +97,7 @@ def three_tiers() -> Figure:
         for index, (method, label) in enumerate(TIERS.items()):
             own = [row for row in rows if (row["case"], row["solver"]) == (case, method)]
             axis.loglog([r["seconds"] for r in own], [r["error"] for r in own], label=label, **look(index)._asdict())
+        axis.xaxis.set_minor_formatter(NullFormatter())  # whose numbers overlap
         axis.set(title=own[0]["title"], xlabel="wall time [s]", ylabel="relative error of\nthe test outputs")
     axis = below.subplots()
     matrix = json.loads((RESULTS / "solver_choice.json").read_text())["rows"]
