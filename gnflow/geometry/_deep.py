@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..models import MLP
-from ._layered import LayerTangent, sum_over_layers
+from ._layered import LayerTangent, projected_gram_of, sample_blocks_of, sum_over_layers
 from ._tangent import AbstractTangent
 
 
@@ -138,13 +138,11 @@ class DeepTangent(AbstractTangent):
 
     def sample_blocks(self) -> Float[Array, "samples outputs outputs"]:
         """The blocks of A on its diagonal, (n, C, C), layer by layer."""
-        layers = self._layer_tangents()
-        return sum(layer.sample_blocks(self.outputs.shape[1]) for layer in layers if layer.trained)  # pyright: ignore[reportReturnType]
+        return sample_blocks_of(self._layer_tangents(), self.outputs.shape[1])
 
     def projected_gram(self, projections: Float[Array, "count samples outputs"]) -> Float[Array, "samples samples"]:
         """sum_k v_kn^T A_nm v_km, (n, n), layer by layer."""
-        layers = self._layer_tangents()
-        return sum(layer.projected_gram(projections) for layer in layers if layer.trained)  # pyright: ignore[reportReturnType]
+        return projected_gram_of(self._layer_tangents(), projections)
 
     def _layer_tangents(self) -> tuple[LayerTangent, ...]:
         """The trained layers from the first on, each with its signals: the derivative of every output with respect to the

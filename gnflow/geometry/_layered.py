@@ -163,11 +163,23 @@ class AbstractLayeredTangent(AbstractTangent):
 
     def sample_blocks(self) -> Float[Array, "samples outputs outputs"]:
         """The blocks of A on its diagonal, (n, C, C), layer by layer."""
-        return sum(layer.sample_blocks(self.outputs.shape[1]) for layer in self.layers if layer.trained)  # pyright: ignore[reportReturnType]
+        return sample_blocks_of(self.layers, self.outputs.shape[1])
 
     def projected_gram(self, projections: Float[Array, "count samples outputs"]) -> Float[Array, "samples samples"]:
         """sum_k v_kn^T A_nm v_km, (n, n), layer by layer."""
-        return sum(layer.projected_gram(projections) for layer in self.layers if layer.trained)  # pyright: ignore[reportReturnType]
+        return projected_gram_of(self.layers, projections)
+
+
+def sample_blocks_of(layers: tuple[LayerTangent, ...], num_outputs: int) -> Float[Array, "samples outputs outputs"]:
+    """The blocks of A on its diagonal, (n, C, C), layer by layer."""
+    return sum(layer.sample_blocks(num_outputs) for layer in layers if layer.trained)  # pyright: ignore[reportReturnType]
+
+
+def projected_gram_of(
+    layers: tuple[LayerTangent, ...], projections: Float[Array, "count samples outputs"]
+) -> Float[Array, "samples samples"]:
+    """sum_k v_kn^T A_nm v_km, (n, n), layer by layer."""
+    return sum(layer.projected_gram(projections) for layer in layers if layer.trained)  # pyright: ignore[reportReturnType]
 
 
 def sum_over_layers(
