@@ -187,8 +187,8 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
     too, and no step is accepted behind which r = sqrt(2 (L - L*)) lies by more than rtol r + atol above the lowest so far:
     rises cannot add up; `pause_at`, `pause_after`: a flow time and a number of steps, at the first of which the integration
     ends with the result `event_occurred`; `next_end`: where the next step is to end, for one that is resumed;
-    `most_velocities`: in a step, as its solver reports, behind which there is a pause, too, once the run has taken
-    `least_velocities`;
+    `most_velocities`: in a step, as its solver reports, behind which there is a pause, too, as behind one that stability has
+    limited, once the run has taken `least_velocities`;
     `steps_to_pauses`: whether a step ends at `pause_at`; `min_growth`, `max_growth`: of the step size from one step to the
     next; `anticipation`: the share (0 to 1) of the trend that the next step takes up. Along a flow that converges, the same
     step becomes easier from one to the next; a rule that looks at the last error alone lags behind (Gustafsson's predictive
@@ -318,13 +318,14 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
         # Where a step failed, the error did not behave as its order says: shrink it by half at least.
         growth = jnp.where(keep, jnp.maximum(anticipated, growth), jnp.minimum(growth, _AFTER_REJECTION))
         next_end = next_start + growth * (t1 - t0)
-        costly = jnp.asarray(False)
+        outdone = jnp.asarray(False)
         if y_error.report is not None:
             # Diffrax, which looks for nan in all that comes with an error, makes floats of them.
             taken = jnp.stack([y_error.report.num_velocities, y_error.report.num_products])
             evaluations = evaluations + taken.astype(int)
             worth = jnp.dot(evaluations, VELOCITIES) > self.least_velocities
-            costly = keep & worth & (y_error.report.num_velocities > self.most_velocities)
+            is_outdone = (y_error.report.num_velocities > self.most_velocities) | (y_error.report.is_limited > 0)
+            outdone = keep & worth & is_outdone
             next_end = jnp.minimum(next_end, next_start + y_error.report.longest)
         movement, errors = self._run_errors(args, candidate, tangent, y_error.carried, after, memory.movement)
         new = RunMemory(
@@ -344,13 +345,12 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
         result = diffrax.RESULTS.where(vanishing, diffrax.RESULTS.dt_min_reached, result)
         spent = (steps + 1 >= self.max_steps) & (next_start < args.horizon)
         result = diffrax.RESULTS.where(spent, diffrax.RESULTS.max_steps_reached, result)
-        watch = watch.after(args, t1, y1_candidate, tangent, keep)
-        pauses = (next_start >= self.pause_at) | (steps + 1 >= self.pause_after) | costly
+        watch = watch.after(args, t0, t1, y1_candidate, tangent, keep)
+        pauses = (next_start >= self.pause_at) | (steps + 1 >= self.pause_after) | outdone
         pauses = pauses & (result == diffrax.RESULTS.successful)
         result = diffrax.RESULTS.where(watch.over | pauses, diffrax.RESULTS.event_occurred, result)
-        next_end = Watch.limited(
-            args, jnp.asarray(next_start), jnp.asarray(next_end), jnp.asarray(self.tolerated.relative)
-        )
+        tolerance = jnp.asarray(self.tolerated.relative)
+        next_end = watch.limited(args, jnp.asarray(next_start), jnp.asarray(next_end), tolerance)
         # Behind a pause the next one is known when the integration is resumed.
         limited = self._not_past_pause(next_end, next_end - next_start)
         next_end = jnp.where(next_start < self.pause_at, limited, next_end)

@@ -119,8 +119,8 @@ class ErrorCarryingSolver(diffrax.AbstractAdaptiveSolver):
         else:
             y1, local, dense_info, state, result = self.inner.step(terms, t0, t1, y0, args, state, made_jump)
             assert local is not None
-            velocity = _last_velocity(self.inner, state, dense_info, length)
-            moved = _carry_explicitly(args, t1, y1[0], velocity, length, error, local[0])
+            ends = self.inner.last_velocity(state) if isinstance(self.inner, AbstractReportingSolver) else None
+            moved = _carry_explicitly(args, t1, y1[0], None if ends is None else ends[0], length, error, local[0])
         carried = tree_add_scaled(moved, 1.0, local[0])
         # What is no number says that the step failed; the local error says so, too. What has grown too much is not known.
         size, known = tree_norm(carried), tree_norm(y1[0])
@@ -142,17 +142,6 @@ def _decay(system: System, loss: Float[Array, ""], after: PyTree) -> Float[Array
     first, last = residual_of(loss, system), residual_of(_loss(system, after), system)
     falls = (last > 0) & (last < first)
     return jnp.where(falls, last / jnp.where(falls, first, 1.0), 1.0)
-
-
-def _last_velocity(solver: Any, state: Any, dense_info: dict[str, Any], length: Float[Array, ""]) -> PyTree | None:
-    """w' at the end of the step where it is the last stage of an explicit method ("first same as last"); None elsewhere."""
-    if isinstance(solver, AbstractReportingSolver):
-        return solver.last_velocity(state)[0]
-    if not isinstance(solver, diffrax.AbstractERK) or not isinstance(solver.tableau, diffrax.ButcherTableau):
-        return None
-    if not bool(solver.tableau.fsal):
-        return None
-    return jax.tree.map(lambda stages: stages[-1] / length, dense_info["k"][0])
 
 
 def _carry_explicitly(

@@ -193,8 +193,12 @@ class Loop:
         if not self.goes_on or standing.time == 0 or not (has_successor or standing.num_steps >= tiers.judged_at):
             return
         last, taken = standing.segment.last_step, int(standing.evaluations @ VELOCITIES)
-        velocities = int(standing.segment.num_velocities) if has_successor else 0
-        found = tiers.following(standing.time, standing.num_steps, float(last.end - last.start), velocities, taken)
+        velocities, is_limited = 0, False
+        if has_successor:
+            report = standing.segment.last_report
+            velocities, is_limited = int(report.num_velocities), bool(report.is_limited)
+        length = float(last.end - last.start)
+        found = tiers.following(standing.time, standing.num_steps, length, velocities, taken, is_limited)
         segment = standing.segment
         if found.chosen is not tiers.chosen:
             segment = changed(segment, self._args, *_solver_of(found), self._controller_of(found))

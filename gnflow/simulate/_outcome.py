@@ -93,11 +93,11 @@ def integration_result(
     doubts = chosen.solver.doubts(found.solver_state) if isinstance(chosen.solver, AbstractReportingSolver) else ""
     if found.result == diffrax.RESULTS.max_steps_reached:
         steps = found.num_steps
-        why = _why_so_many_steps(chosen, end)
+        why = _why_so_many_steps(chosen, end, doubts)
         unmet = "".join(f" {reason}" for reason in (rule.why_unmet() for rule in rules) if reason)
         return Result(
             ResultCode.MAX_STEPS_REACHED,
-            f"max_steps = {steps} steps were used up {end.where}; {why}{doubts}{unmet}{end.advice}",
+            f"max_steps = {steps} steps were used up {end.where}; {why}{unmet}{end.advice}",
             end.time,
         )
     if found.result == diffrax.RESULTS.dt_min_reached:
@@ -147,8 +147,8 @@ def _unseen(end: End) -> str:
     )
 
 
-def _why_so_many_steps(chosen: SolverChoice, end: End) -> str:
-    """What may have made the steps short, and what to do about it."""
+def _why_so_many_steps(chosen: SolverChoice, end: End, doubts: str) -> str:
+    """What may have made the steps short, and what to do about it: the run first, then what the solver says (`doubts`)."""
     rises = end.loss > float(end.first.values["train_loss"])
     if rises or not end.error <= _TRUSTED:
         sign = (
@@ -158,12 +158,8 @@ def _why_so_many_steps(chosen: SolverChoice, end: End) -> str:
             f"{sign}, so that the steps are not short enough: tighten rtol, damp more or take a smoother activation before "
             "allowing more of them."
         )
-    if isinstance(chosen.solver, diffrax.AbstractERK):
-        return (
-            f"the flow is stiff for the explicit solver {chosen.name!r} (gradient flow on an ill-conditioned Gram matrix) or "
-            "the target is out of reach: take solver='exponential' where the flow has a linearisation, allow more steps, or "
-            "ask for less."
-        )
+    if doubts:
+        return doubts
     return (
         f"the tolerance is tight for this flow and the solver {chosen.name!r} (features that turn fast, a kink of the "
         "activation) or the target is out of reach: allow more steps, ask for less, or loosen rtol where half of it gives the "
@@ -185,7 +181,7 @@ def _broken_down(end: End, doubts: str = "") -> Result:
         ResultCode.STEP_SIZE_TOO_SMALL,
         f"no step was small enough to be accepted {end.where}: the velocity is not finite or not continuous nearby (a kink of "
         "the activation, a rank that jumps, tolerances below rounding); add damping, take a smooth activation, or tolerances "
-        f"that rounding allows.{doubts}{end.advice}",
+        f"that rounding allows.{' ' if doubts else ''}{doubts}{end.advice}",
         end.time,
     )
 

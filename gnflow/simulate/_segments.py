@@ -8,11 +8,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optimistix as optx
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from .._core import jit_for_looks, jit_for_steps
 from ..geometry import System
-from ..solvers import LinearisedTerm, PairTerm
+from ..solvers import LinearisedTerm, PairTerm, StepReport
 from ._controller import ControllerState, ResidualController
 from ._global_error import CarriedState, ErrorCarryingSolver, LastStep
 from ._measure import Measurement
@@ -27,13 +27,14 @@ class Arguments(eqx.Module):
     """What the compiled integration needs beside the state.
 
     **Attributes:** `time_scale`: of the loss's first decrease; `horizon`: the flow time at which the run ends at the latest;
-    `probe`: None without test data; the others: as in `Start`.
+    `first_margins`: of the rules, at the start; `probe`: None without test data; the others: as in `Start`.
     """
 
     system: System
     measurement: Measurement
     rules: tuple[AbstractStopRule, ...]
     stop_memories: tuple[PyTree, ...]
+    first_margins: tuple[Float[Array, ""], ...]
     time_scale: Float[Array, ""]
     horizon: Float[Array, ""]
     probe: Probe | None
@@ -61,9 +62,9 @@ class Segment(eqx.Module):
         return self.solver_state.last
 
     @property
-    def num_velocities(self) -> Int[Array, ""]:
-        """That the last step took, of a solver that reports on it."""
-        return self.solver_state.inner.report.num_velocities
+    def last_report(self) -> StepReport:
+        """On the last step, of a solver that gives one."""
+        return self.solver_state.inner.report
 
 
 @jit_for_looks

@@ -33,7 +33,7 @@ from ._probe import Probe
 from ._progress import progress_bar
 from ._segments import Arguments
 from ._solution import Integration, linearisation_stats
-from ._start import Start, linearisation_at, start_run, work
+from ._start import Start, linearisation_at, linearisation_work, start_run, velocity_work
 from ._trajectory import Trajectory, checked, make_dataset, stack_rows
 from .stop import AbstractStopRule, stop_rules, with_stationary
 
@@ -169,7 +169,8 @@ def _simulate(
         num_outputs=problem.y_train.size,
         jacobian=jacobian,
         stiffness=stiffness,
-        work=functools.cache(functools.partial(work, weights, system, dynamics)),
+        velocity_work=functools.partial(velocity_work, weights, system, dynamics),
+        linearisation_work=functools.partial(linearisation_work, weights, system, dynamics),
     )
 
     @functools.cache
@@ -223,6 +224,7 @@ def _simulate(
                 measurement,
                 (),
                 start.stop_memories,
+                start.margins,
                 start.time_scale,
                 jnp.asarray(float(horizon)),
                 Probe.of(system, weights),

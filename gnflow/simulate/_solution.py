@@ -224,9 +224,9 @@ def _counts(found: Integrated) -> dict[str, Any]:
     }
     solvers = [phase.chosen.solver for phase in found.phases]
     if isinstance(solvers[-1], AbstractReportingSolver):
-        counts |= {name: float(value) for name, value in solvers[-1].stats(found.solver_state).items()}
+        counts |= solvers[-1].stats(found.solver_state)
     reported, products = found.evaluations.tolist()
-    if any(isinstance(solver, AbstractReportingSolver) for solver in solvers):
+    if products:
         counts["num_jacobian_products"] = products
     others = [phase for phase in found.phases if not isinstance(phase.chosen.solver, AbstractReportingSolver)]
     stages = [stages_per_step(phase.chosen.solver) for phase in others]

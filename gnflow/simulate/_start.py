@@ -95,10 +95,14 @@ def linearise_at(
 linearisation_at = jit_for_looks(linearise_at)
 
 
-def work(weights: PyTree, system: System, dynamics: Any) -> tuple[float, float]:
-    """The operations of a velocity and of a linearisation of an `AbstractLinearisedFlow` (`count_operations`)."""
-    one, other = (count_operations(part, dynamics, weights, system) for part in (_velocity, _linearisation))
-    return one, other
+def velocity_work(weights: PyTree, system: System, dynamics: Any) -> float:
+    """The operations of a velocity (`count_operations`)."""
+    return count_operations(_velocity, dynamics, weights, system)
+
+
+def linearisation_work(weights: PyTree, system: System, dynamics: Any) -> float:
+    """Those of a linearisation of an `AbstractLinearisedFlow`."""
+    return count_operations(_linearisation, dynamics, weights, system)
 
 
 def _velocity(dynamics: Any, weights: PyTree, system: System) -> PyTree:

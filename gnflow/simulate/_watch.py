@@ -13,43 +13,59 @@ from ._accuracy import shortening
 from .stop import look
 
 _FIRST_DECADE = 0.1  # of the time scale, before which a decade is as long as the first
+# By how much a step may go beyond the time at which a rule is expected to be met, of what is left until then: relative to the
+# residual far behind a target, the error there is large, and says nothing of the run.
+_BEYOND = 0.2
 
 
 class Watch(eqx.Module):
     """What the run's rules have come to, in their order.
 
-    **Attributes:** `memories`: theirs; `margins`: at the last accepted step.
+    **Attributes:** `memories`: theirs; `margins`: at the last accepted step; `due`: the flow time at which the first of those
+    that are bisected is expected to be met, its margin falling on as along the last step.
     """
 
     memories: tuple[PyTree, ...]
     margins: tuple[Float[Array, ""], ...]
+    due: Float[Array, ""]
 
     @classmethod
     def begin(cls, args: Any) -> "Watch":
         """At the start of an integration, which no rule ended. **Arguments:** `args`: of the integration (`Arguments`)."""
-        return cls(args.stop_memories, tuple(jnp.ones(()) for _ in args.rules))
+        never = jnp.asarray(jnp.inf)
+        margins = tuple(jnp.where(margin > 0, margin, never) for margin in args.first_margins)
+        return cls(args.stop_memories, margins, never)
 
     def after(
         self,
         args: Any,
+        start: Float[Array, ""],
         time: Float[Array, ""],
         state: tuple[PyTree, dict[str, Array]],
         tangent: AbstractTangent,
         accepted: Bool[Array, ""],
     ) -> "Watch":
-        """After a step to `state` at `time`, where the training inputs have `tangent`; unchanged by a rejected one."""
+        """After a step from `start` to `state` at `time`, where the training inputs have `tangent`; unchanged by a rejected
+        one."""
         if not args.rules:
             return self
 
         def looked() -> Watch:
             snapshot = args.measurement.snapshot(time, state[0], args.system, state[1], tangent)
-            return Watch(*look(args.rules, snapshot, self.memories))
+            memories, margins = look(args.rules, snapshot, self.memories)
+            due = [
+                time + _until_zero(before, margin) * (time - start)
+                for rule, before, margin in zip(args.rules, self.margins, margins, strict=True)
+                if rule.bisected
+            ]
+            return Watch(memories, margins, jnp.min(jnp.stack([jnp.asarray(jnp.inf), *due])))
 
         return jax.lax.cond(accepted, looked, lambda: self)
 
-    @staticmethod
-    def limited(args: Any, start: Any, end: Float[Array, ""], rtol: Float[Array, ""]) -> Float[Array, ""]:
-        """The end of a step from `start` to `end`, or an earlier one that the rules' looks ask for at the tolerance `rtol`."""
+    def limited(self, args: Any, start: Any, end: Float[Array, ""], rtol: Float[Array, ""]) -> Float[Array, ""]:
+        """The end of a step from `start` to `end`, or an earlier one: soon behind the time at which a rule is due, and what the
+        rules' looks ask for at the tolerance `rtol`."""
+        end = jnp.where(self.due > start, jnp.minimum(end, start + (1 + _BEYOND) * (self.due - start)), end)
         decades = min((rule.decades_between_looks for rule in args.rules), default=math.inf)
         if math.isinf(decades):
             return end
@@ -60,3 +76,10 @@ class Watch(eqx.Module):
     def over(self) -> Bool[Array, ""]:
         """Whether one of the rules is met."""
         return jnp.any(jnp.asarray([margin <= 0 for margin in self.margins], dtype=bool))
+
+
+def _until_zero(before: Float[Array, ""], now: Float[Array, ""]) -> Float[Array, ""]:
+    """After how many more such steps a margin that fell from `before` to `now` is used up; infinite where it did not fall."""
+    fall = before - now
+    falls = jnp.isfinite(fall) & (fall > 0)
+    return jnp.where(falls, now / jnp.where(falls, fall, 1.0), jnp.inf)

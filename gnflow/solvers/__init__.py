@@ -2,6 +2,7 @@
 
 from ..geometry import Decomposition as Decomposition
 from ._choice import Situation as Situation, choose_solver as choose_solver
+from ._explicit import ExplicitRungeKutta as ExplicitRungeKutta
 from ._exponential import ExponentialRungeKutta as ExponentialRungeKutta
 from ._exponential_rosenbrock import ExponentialRosenbrock as ExponentialRosenbrock
 from ._implicit import LowRankKvaerno5 as LowRankKvaerno5
@@ -17,9 +18,6 @@ from ._linearised import (
     AbstractLinearisedSolver as AbstractLinearisedSolver,
 )
 from ._phi import phi_functions as phi_functions
-from ._stabilised import (
-    AbstractReportingSolver as AbstractReportingSolver,
-    StabilisedRungeKutta as StabilisedRungeKutta,
-    StepReport as StepReport,
-)
+from ._reporting import AbstractReportingSolver as AbstractReportingSolver, StepReport as StepReport
+from ._stabilised import StabilisedRungeKutta as StabilisedRungeKutta
 from ._term import LinearisedTerm as LinearisedTerm, PairTerm as PairTerm

@@ -29,6 +29,11 @@ _FEW_VELOCITIES, _FEW_OPERATIONS = 10.0, 2e7
 # the operations of a run that is worth a program more, about a second (docs/devdocs/solvers.md, Three tiers).
 _OTHER_VELOCITIES, _SHARE, _SHARE_CONSTANT = 18.0, 0.5, 0.15
 _WORTH_COMPILING = 1e10
+# The same where a velocity decomposes the Gram matrix, too: what a step takes with its linearisation. And the velocities of a
+# run that is worth a program more however small they are: they take their time without operations.
+_VELOCITIES_WITH_GRAM, _MANY_VELOCITIES = 5.0, 500.0
+# Operations of a velocity, from which on it is worth a program of its own to begin with steps of order 5.
+_HEAVY_VELOCITY = 1e8
 # Below it steps of order 2 are too short to be worth their stability.
 _LEAST_STABILISED_RTOL = 1e-6
 
@@ -41,8 +46,8 @@ class Situation:
     of the Gram matrix; `has_real_spectrum`: whether the flow says so of its Jacobian; `has_kinks`: whether the model is known
     to have kinks; `has_constant_hessian`: whether the loss has; `num_outputs`: NC; `jacobian`: the numbers of weights P and of
     outputs NC where the flow has a derivative, None elsewhere; `stiffness`: gives the largest rate times the length of the run,
-    None where the end is not known or where an explicit step would need the Gram matrix too; `work`: gives the operations of a
-    velocity and of a linearisation (`count_operations`).
+    None where the end is not known or where an explicit step would need the Gram matrix too; `velocity_work`,
+    `linearisation_work`: give the operations of each (`count_operations`).
     """
 
     linearised: bool
@@ -53,20 +58,22 @@ class Situation:
     num_outputs: int
     jacobian: tuple[int, int] | None
     stiffness: Callable[[], float | None]
-    work: Callable[[], tuple[float, float]]
+    velocity_work: Callable[[], float]
+    linearisation_work: Callable[[], float]
 
 
 def choose_solver(solver: Any, rtol: float, situation: Situation, ran_out: bool = False) -> SolverChoice:
     """The solver of a run.
 
-    "auto" is the exponential solver for every flow with a linearisation, with five exceptions: a run that ends before the
-    fastest mode has decayed by e^-10, where an explicit solver takes few steps and none needs a Gram matrix; a flow whose
-    Jacobian has a real spectrum and whose linearisation takes much longer than a velocity, where the stabilised solver begins
-    and the exponential one is tried where that pays (not where NC is beyond the dense limit);
-    few weights for more outputs, where the residual does not vanish, what the linearisation leaves out is stiff and the whole
-    Jacobian is cheap; a flow that is not stiff asked for with a small `rtol` (a smaller one for models with kinks), where
-    Dopri8's order pays; and a run whose usual solver has used up its steps, where up to 300 weights are few enough
-    (docs/devdocs/solvers.md). Work is counted, not timed: every machine and every run chooses the same.
+    "auto" is, for a flow with a linearisation, the exponential solver, with five exceptions: a run that ends before the
+    fastest mode has decayed by e^-10, where an explicit solver takes few steps and none needs a Gram matrix; a flow that is not
+    stiff asked for with a small `rtol` (a smaller one for models with kinks), where Dopri8's order pays, until stability limits
+    its steps all the same; a flow whose Jacobian has a real spectrum and whose linearisation
+    takes much longer than a velocity, where the stabilised solver begins and the exponential one is tried where that pays (not
+    where NC is beyond the dense limit), both behind Tsit5 where velocities are heavy; few weights for more outputs, where the
+    residual does not vanish, what the linearisation leaves out is stiff and the whole Jacobian is cheap; and a run whose usual
+    solver has used up its steps, where up to 300 weights are few enough (docs/devdocs/solvers.md). Work is counted, not timed:
+    every machine and every run chooses the same.
 
     **Arguments:** `solver`: "auto", a name, or a Diffrax solver; `rtol`: of the run; `situation`; `ran_out`: whether the usual
     choice has used up its steps. Where there is no other, it stays.
@@ -91,21 +98,42 @@ def choose_solver(solver: Any, rtol: float, situation: Situation, ran_out: bool 
             "exponential_rosenbrock", f"{jacobian[0]} weights for more outputs: the whole Jacobian is cheap"
         )
     if not situation.is_stiff and rtol <= (_TIGHT_RTOL_ON_KINKS if situation.has_kinks else _TIGHT_RTOL):
-        return named_choice("dopri8", "the flow is not stiff and the tolerance is tight")
+        return _for_rates_of_one_size(situation)
     exponential = named_choice("exponential", "no step size is limited by stiffness")
     if not situation.has_real_spectrum or rtol < _LEAST_STABILISED_RTOL:
         return exponential
-    velocity, linearisation = situation.work()
+    velocity, linearisation = situation.velocity_work(), situation.linearisation_work()
     ratio = linearisation / velocity
     if linearisation <= _FEW_OPERATIONS or ratio <= _FEW_VELOCITIES:
         return exponential
-    first = named_choice("stabilised", f"a linearisation takes as long as {ratio:.2g} velocities")
+    stabilised = named_choice("stabilised", f"a linearisation takes as long as {ratio:.2g} velocities")
+    if Decomposition().is_dense(situation.num_outputs):
+        taken = ratio + _OTHER_VELOCITIES
+        successor = exponential._replace(reason=f"a step takes as long as {taken:.2g} velocities and gets farther")
+        share = _SHARE_CONSTANT if situation.has_constant_hessian else _SHARE
+        stabilised = stabilised._replace(change=Change(successor, _WORTH_COMPILING / velocity, taken, share))
+    if velocity < _HEAVY_VELOCITY:
+        return stabilised
+    first = named_choice(
+        "tsit5", "nothing is known of the end of the run, and stability does not limit its first steps"
+    )
+    return first._replace(change=Change(_behind_the_limit(stabilised), 0.0))
+
+
+def _for_rates_of_one_size(situation: Situation) -> SolverChoice:
+    """For a small tolerance. A damping that is large beside most of the spectrum makes the flow stiff: that shows along the
+    run."""
+    dopri8 = named_choice("dopri8", "the flow is not stiff and the tolerance is tight")
     if not Decomposition().is_dense(situation.num_outputs):
-        return first
-    taken = ratio + _OTHER_VELOCITIES
-    successor = exponential._replace(reason=f"a step takes as long as {taken:.2g} velocities and gets farther")
-    share = _SHARE_CONSTANT if situation.has_constant_hessian else _SHARE
-    return first._replace(change=Change(successor, taken, share, _WORTH_COMPILING / velocity))
+        return dopri8
+    exponential = _behind_the_limit(named_choice("exponential", "no step size is limited by stiffness"))
+    least = min(_WORTH_COMPILING / situation.velocity_work(), _MANY_VELOCITIES)
+    return dopri8._replace(change=Change(exponential, least, _VELOCITIES_WITH_GRAM))
+
+
+def _behind_the_limit(choice: SolverChoice) -> SolverChoice:
+    """The same, for a run whose explicit steps stability limits."""
+    return choice._replace(reason=f"stability limits explicit steps; {choice.reason}")
 
 
 def _allowed(choice: SolverChoice, situation: Situation) -> SolverChoice:

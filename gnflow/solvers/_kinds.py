@@ -6,10 +6,12 @@ from typing import Any, NamedTuple
 import diffrax
 
 from .._core import ConfigError, look_up
+from ._explicit import ExplicitRungeKutta
 from ._exponential import ExponentialRungeKutta
 from ._exponential_rosenbrock import ExponentialRosenbrock
 from ._implicit import LowRankKvaerno5
-from ._stabilised import AbstractReportingSolver, StabilisedRungeKutta
+from ._reporting import AbstractReportingSolver
+from ._stabilised import StabilisedRungeKutta
 from ._term import LinearisedTerm
 
 solver_kinds: dict[str, Callable[[], diffrax.AbstractAdaptiveSolver]] = {
@@ -32,15 +34,16 @@ _ANTICIPATION = 0.75
 class Change(NamedTuple):
     """When a run goes on with another solver.
 
-    **Attributes:** `successor`: the other; `successor_velocities`: what one of its steps takes, in velocities; `share`: of
-    these, which a step has to take before the successor is tried; `least_velocities`: which the run has to have taken before
-    the successor is worth compiling.
+    **Attributes:** `successor`: the other; `least_velocities`: which the run has to have taken before the successor is worth
+    compiling; `successor_velocities`: what one of its steps takes, in velocities, for a successor that has to show that it gets
+    farther, None for one that always does; `share`: of these, which a step has to take before the successor is tried, None for
+    one that is tried where stability limits the steps, and no second time.
     """
 
     successor: "SolverChoice"
-    successor_velocities: float
-    share: float
     least_velocities: float
+    successor_velocities: float | None = None
+    share: float | None = None
 
 
 class SolverChoice(NamedTuple):
@@ -99,12 +102,8 @@ def asked_choice(solver: Any) -> SolverChoice:
 
 
 def stages_per_step(solver: diffrax.AbstractAdaptiveSolver) -> int | None:
-    """Velocity evaluations a step takes, counting one that it shares with the step before; None where it is not fixed."""
-    if isinstance(solver, ExponentialRungeKutta | ExponentialRosenbrock):
-        return 4
-    if not isinstance(solver, diffrax.AbstractERK) or not isinstance(solver.tableau, diffrax.ButcherTableau):
-        return None
-    return solver.tableau.num_stages - int(bool(solver.tableau.fsal))
+    """Velocity evaluations a step takes, of a solver that does not report on them; None where it is not fixed."""
+    return 4 if isinstance(solver, ExponentialRungeKutta | ExponentialRosenbrock) else None
 
 
 def _choice(solver: diffrax.AbstractAdaptiveSolver, name: str, reason: str) -> SolverChoice:
@@ -112,7 +111,7 @@ def _choice(solver: diffrax.AbstractAdaptiveSolver, name: str, reason: str) -> S
         # With the whole Jacobian the error rises and falls from step to step; to follow its trend costs rejections.
         anticipation = 0.0 if isinstance(solver, ExponentialRosenbrock) else _ANTICIPATION
         return SolverChoice(solver, name, reason, *_UNLIMITED_GROWTH, anticipation)
-    if isinstance(solver, AbstractReportingSolver):
-        # Its error limits its steps, too; but the spectral radius that they were made for is soon out of date.
-        return SolverChoice(solver, name, reason, *_LIMITED_GROWTH, _ANTICIPATION)
-    return SolverChoice(solver, name, reason, *_LIMITED_GROWTH, 0.0)
+    if isinstance(solver, diffrax.AbstractERK) and isinstance(solver.tableau, diffrax.ButcherTableau):
+        solver = ExplicitRungeKutta(solver)
+    anticipation = solver.anticipation if isinstance(solver, AbstractReportingSolver) else 0.0
+    return SolverChoice(solver, name, reason, *_LIMITED_GROWTH, anticipation)

@@ -1,6 +1,5 @@
 """The stabilised explicit solver: Runge-Kutta-Chebyshev steps, whose stability grows with the square of their velocities."""
 
-import abc
 from typing import Any, ClassVar, NamedTuple
 
 import diffrax
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from .._core import ConfigError, require_positive_int, tree_add_scaled, tree_scale
+from ._reporting import AbstractReportingSolver, StepReport
 from ._spectral_radius import SpectralRadius
 from ._term import join, split
 
@@ -26,43 +26,6 @@ _MOST_STEPS, _MOST_STAGES, _SHORTER = 10, 50, 0.9
 _AMPLE = 2.0
 # Of the Jacobian, beyond which a run that was slow is told (`SpectralRadius.asymmetry`).
 _MOST_ASYMMETRY = 0.1
-
-
-class StepReport(eqx.Module):
-    """What a step took, and how long the next one may be.
-
-    **Attributes:** `num_velocities`, `num_products`: evaluations of the velocity, and products with its Jacobian; `longest`:
-    the flow time that the next step may take at most.
-    """
-
-    num_velocities: Int[Array, ""]
-    num_products: Int[Array, ""]
-    longest: Float[Array, ""]
-
-
-class AbstractReportingSolver(diffrax.AbstractAdaptiveSolver):
-    """A solver whose steps take different numbers of velocities, or are limited by something else than their error.
-
-    **Attributes:** `needs_real_spectrum`: whether the flow's Jacobian has to have one (`AbstractFlow.has_real_spectrum`).
-    """
-
-    needs_real_spectrum: ClassVar[bool] = False
-
-    @abc.abstractmethod
-    def report(self, solver_state: Any) -> StepReport:
-        """On the step that returned `solver_state`, accepted or not."""
-
-    @abc.abstractmethod
-    def last_velocity(self, solver_state: Any) -> PyTree:
-        """The vector field at the end of that step, like the state."""
-
-    @abc.abstractmethod
-    def stats(self, solver_state: Any) -> dict[str, Float[Array, ""]]:
-        """What else is known at the end of a run, by name."""
-
-    @abc.abstractmethod
-    def doubts(self, solver_state: Any) -> str:
-        """A sentence on what may have made the steps of a run short, with the remedy; empty where nothing is known."""
 
 
 class StabilisedState(eqx.Module):
@@ -110,6 +73,8 @@ class StabilisedRungeKutta(AbstractReportingSolver):
     """
 
     needs_real_spectrum: ClassVar[bool] = True
+    # Its error limits its steps; not all of the way, for the spectral radius that they were made for is soon out of date.
+    anticipation: ClassVar[float] = 0.75
 
     term_structure: ClassVar = diffrax.AbstractTerm
     interpolation_cls: ClassVar = diffrax.ThirdOrderHermitePolynomialInterpolation
@@ -134,7 +99,9 @@ class StabilisedRungeKutta(AbstractReportingSolver):
         none, nothing = jnp.zeros((), dtype=int), jnp.zeros(())
         velocity = jax.tree.map(jnp.zeros_like, y0)
         spectrum = SpectralRadius.unknown(split(terms, y0)[0])
-        return StabilisedState(velocity, spectrum, none, none, nothing, StepReport(none, none, nothing))
+        return StabilisedState(
+            velocity, spectrum, none, none, nothing, StepReport(none, none, nothing, jnp.asarray(False))
+        )
 
     def func(self, terms: Any, t0: Any, y0: PyTree, args: Any) -> PyTree:
         """The vector field."""
@@ -178,7 +145,7 @@ class StabilisedRungeKutta(AbstractReportingSolver):
             "k1": tree_scale(length, last.velocity),
         }
         longest = reach / jnp.where(bound > 0, bound, 1.0)
-        report = StepReport(num_stages, num_products, jnp.where(bound > 0, longest, jnp.inf))
+        report = StepReport(num_stages, num_products, jnp.where(bound > 0, longest, jnp.inf), jnp.asarray(False))
         state = StabilisedState(
             velocity=last.velocity,
             spectrum=spectrum,
@@ -197,10 +164,10 @@ class StabilisedRungeKutta(AbstractReportingSolver):
         """The vector field at the end of that step, like the state."""
         return solver_state.velocity
 
-    def stats(self, solver_state: StabilisedState) -> dict[str, Float[Array, ""]]:
+    def stats(self, solver_state: StabilisedState) -> dict[str, int | float]:
         """rho as it was last found (per unit of time), and the largest asymmetry that was met on the way (`SpectralRadius`)."""
         found = solver_state.spectrum
-        return {"last_spectral_radius": found.radius, "jacobian_asymmetry": found.asymmetry}
+        return {"last_spectral_radius": float(found.radius), "jacobian_asymmetry": float(found.asymmetry)}
 
     def doubts(self, solver_state: StabilisedState) -> str:
         """Of a Jacobian that is far from symmetric."""
@@ -208,7 +175,7 @@ class StabilisedRungeKutta(AbstractReportingSolver):
         if asymmetry <= _MOST_ASYMMETRY:
             return ""
         return (
-            f" The Jacobian of this flow is not symmetric, although the flow says so: its eigenvalues have imaginary parts of "
+            f"the Jacobian of this flow is not symmetric, although the flow says so: its eigenvalues have imaginary parts of "
             f"about {asymmetry:.2g} of their size, and the stabilised solver is made for real ones; take 'tsit5'."
         )
 

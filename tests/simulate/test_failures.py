@@ -54,7 +54,7 @@ def test_steps_that_are_used_up():
     trajectory = flow_down(axes, t1=100.0, solver="tsit5", throw=False)
     assert trajectory.result.code == ResultCode.MAX_STEPS_REACHED
     assert "16384" in trajectory.result.message
-    assert "stiff for the explicit solver 'tsit5'" in trajectory.result.message
+    assert "stiff for an explicit solver" in trajectory.result.message
     assert "solver='exponential'" in trajectory.result.message
     assert trajectory.stats["num_steps"] == 16384
     assert 0 < trajectory.result.time < 1

@@ -7,6 +7,8 @@ from simulate.linear import Axes, Linear, flow_down
 
 import gnflow as gn
 from gnflow import AbstractStopRule, GradientNorm, Movement, RelativeLoss, ResultCode
+from gnflow.simulate._integrate import Loop
+from gnflow.simulate._watch import _until_zero
 
 
 class LargestWeight(AbstractStopRule):
@@ -53,6 +55,30 @@ def test_relative_loss(tolerance):
     assert_complete(trajectory, -np.log(tolerance))
     loss = trajectory.data.train_loss.values
     np.testing.assert_allclose(loss[-1] / loss[0], tolerance, rtol=1e-5)
+
+
+@pytest.mark.parametrize("tolerance", [1e-4, 1e-30])
+def test_the_last_step_ends_soon_behind_its_target(tolerance, monkeypatch):
+    """Steps are exact here and grow; far behind a target, errors beside the residual say nothing of the run."""
+    ends, ended = [], Loop.ended
+
+    def watched(loop, interrupted):
+        ends.append(loop.standing.time)
+        return ended(loop, interrupted)
+
+    monkeypatch.setattr(Loop, "ended", watched)
+    found = with_rules(loss=RelativeLoss(tolerance), solver="exponential", saveat=[1.0])
+    expected = -np.log(tolerance)
+    assert float(found.data.time[-1]) == pytest.approx(expected, rel=2e-3)
+    assert 0.99 * expected <= ends[-1] < 1.21 * expected
+    assert found.stats["num_steps"] < 20
+
+
+def test_when_a_margin_is_used_up():
+    """In lengths of the last step; never where it did not fall, or where nothing was before."""
+    assert float(_until_zero(jnp.asarray(3.0), jnp.asarray(2.0))) == 2.0
+    for before, now in ((2.0, 2.0), (2.0, 3.0), (np.inf, 1.0), (np.nan, 1.0)):
+        assert float(_until_zero(jnp.asarray(before), jnp.asarray(now))) == np.inf
 
 
 @pytest.mark.parametrize("tolerance", [1.0, 1e-3])

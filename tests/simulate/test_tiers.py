@@ -15,9 +15,9 @@ from gnflow.solvers import Change, Situation, _choice, choose_solver
 
 def a_choice():
     """Stabilised steps until one takes more than 20 velocities; then exponential ones, which take 40."""
-    situation = Situation(True, True, True, False, True, 500, None, lambda: None, lambda: (1e7, 1e9))
+    situation = Situation(True, True, True, False, True, 500, None, lambda: None, lambda: 1e7, lambda: 1e9)
     chosen = choose_solver("auto", 1e-3, situation)
-    return chosen._replace(change=Change(chosen.change.successor, 40.0, 0.5, 100.0))
+    return chosen._replace(change=Change(chosen.change.successor, 100.0, 40.0, 0.5))
 
 
 def names(tiers):
@@ -60,6 +60,33 @@ def test_the_successor_stays_where_it_gets_half_as_far(length, stays):
         assert judged.most_velocities == 60  # tried once more, later
 
 
+def test_a_step_that_stability_limits_is_enough():
+    """Of a solver whose successor always gets farther: it is on no trial."""
+    stabilised = a_choice()
+    explicit = stabilised._replace(name="tsit5", change=Change(stabilised, 50.0))
+    tiers = Tiers.beginning_with(explicit)
+    assert tiers.most_velocities == np.inf
+    assert tiers.following(1.0, 10, 0.1, 1000, 60) is tiers
+    assert tiers.following(1.0, 10, 0.1, 6, 50, is_limited=True) is tiers
+    found = tiers.following(1.0, 10, 0.1, 6, 51, is_limited=True)
+    assert names(found) == ["tsit5", "stabilised"]
+    assert (found.judged_at, found.most_velocities) == (np.inf, 20)
+    # Its own successor is tried, and left for it, not for the first.
+    trial = found.following(2.0, 20, 0.1, 21, 101)
+    assert names(trial.following(3.0, int(trial.judged_at), 1e-9, 0, 101)) == [
+        *("tsit5", "stabilised", "exponential", "stabilised")
+    ]
+
+
+def test_a_successor_that_is_tried_once():
+    stabilised = a_choice()
+    explicit = stabilised._replace(name="dopri8", change=Change(stabilised.change.successor, 50.0, 5.0))
+    trial = Tiers.beginning_with(explicit).following(1.0, 10, 0.1, 14, 51, is_limited=True)
+    back = trial.following(2.0, int(trial.judged_at), 1e-9, 0, 10**6)
+    assert names(back) == ["dopri8", "exponential", "dopri8"]
+    assert back.following(3.0, 100, 0.1, 14, 10**6, is_limited=True) is back
+
+
 @pytest.fixture
 def early(monkeypatch):
     """Small problems change their solver, too, as soon as they can."""
@@ -90,6 +117,17 @@ def test_a_run_that_changes_its_solver():
     residuals = [np.sqrt(run.data.train_loss.values[1:-1]) for run in (trajectory, exact)]
     assert np.max(np.abs(residuals[0] / residuals[1] - 1)) < stats["promised_error"]
     assert float(trajectory.data.time[-1]) == pytest.approx(float(exact.data.time[-1]), rel=0.02)
+
+
+@pytest.mark.usefixtures("early")
+def test_a_run_of_three_solvers(monkeypatch):
+    two = a_run()
+    monkeypatch.setattr(_choice, "_HEAVY_VELOCITY", 0.0)
+    three = a_run()
+    assert three.stats["solver"] == "tsit5, then stabilised, then exponential"
+    assert "stability limits explicit steps" in three.stats["solver_reason"]
+    assert three.stats["estimated_error"] < three.stats["promised_error"]
+    assert float(three.data.time[-1]) == pytest.approx(float(two.data.time[-1]), rel=0.02)
 
 
 @pytest.mark.usefixtures("early")

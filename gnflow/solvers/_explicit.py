@@ -1,0 +1,181 @@
+"""Explicit Runge-Kutta solvers that notice when stability limits their steps."""
+
+import dataclasses
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PyTree
+
+from .._core import ConfigError, tree_norm, tree_scale
+from ._reporting import AbstractReportingSolver, StepReport
+from ._term import split
+
+# Of the stability limit, from which on a step counts as limited by it: there, steps of 0.77 and 1.25 of it take turns.
+_NEAR_LIMIT = 0.65
+# So many more limited steps than others, and it is stability that limits them; the most that are counted, to forget them again.
+_MANY, _MOST = 5, 8
+# Beside the weights: of points that are closer than that, rounding is most of what their velocities differ by.
+_LEAST_DISTANCE = 1e-12
+_BOUNDARY = np.arange(1e-3, 50.0, 1e-3)
+
+
+class ExplicitState(eqx.Module):
+    """What `ExplicitRungeKutta` carries from step to step.
+
+    **Attributes:** `inner`: the method's own state; `velocity`: the vector field at the end of the last step, like the state,
+    None where the method does not find it; `rate`: |lambda| as the last step shows it, per unit of time; `balance`: how many
+    more of the last steps were limited by stability than were not; `num_limited`: of all steps; `report`: on the last.
+    """
+
+    inner: Any
+    velocity: PyTree | None
+    rate: Float[Array, ""]
+    balance: Int[Array, ""]
+    num_limited: Int[Array, ""]
+    report: StepReport
+
+
+class ExplicitRungeKutta(AbstractReportingSolver):
+    """`method`, an explicit Runge-Kutta method of Diffrax, whose steps are its own, and which reports on stiffness.
+
+    Its last two stages are velocities k at two points g near the end of the step, which differ by the method's error. Where
+    fast modes decay, these are most of that, and |k_s - k_(s-1)|/|g_s - g_(s-1)| is their rate |lambda|. A step is limited by
+    stability where h |lambda| comes near the end of the real interval on which the method's stability polynomial is within 1
+    (3.5 for Tsit5, 5.2 for Dopri8). It costs no velocity. Source of the quotient: Hairer and Wanner, Solving Ordinary
+    Differential Equations II, Section IV.2.
+
+    **Arguments:** `method`: a `diffrax.AbstractERK` with a tableau of two stages or more.
+
+    **Raises:** `ConfigError` for a method that has none.
+    """
+
+    method: Any
+
+    def __check_init__(self):
+        tableau = getattr(self.method, "tableau", None)
+        if not isinstance(tableau, diffrax.ButcherTableau) or tableau.num_stages < 2:
+            raise ConfigError(
+                f"method = {self.method!r}; expected an explicit Runge-Kutta method of diffrax with a tableau of two stages "
+                "or more, such as diffrax.Tsit5()."
+            )
+
+    @property
+    def term_structure(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The method's."""
+        return self.method.term_structure
+
+    @property
+    def interpolation_cls(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The method's."""
+        return self.method.interpolation_cls
+
+    @property
+    def tableau(self) -> diffrax.ButcherTableau:
+        """The method's."""
+        assert isinstance(self.method.tableau, diffrax.ButcherTableau)
+        return self.method.tableau
+
+    @property
+    def velocities_per_step(self) -> int:
+        """Stages, without the first where it is the last one of the step before."""
+        return self.tableau.num_stages - int(bool(self.tableau.fsal))
+
+    @property
+    def stability_limit(self) -> float:
+        """The largest h |lambda| of a mode that decays, at and below which no step amplifies it."""
+        polynomial = stability_polynomial(self.tableau)
+        outside = np.abs(np.polyval(polynomial[::-1], -_BOUNDARY)) > 1
+        return float(_BOUNDARY[np.argmax(outside)])
+
+    def order(self, terms: Any) -> Any:
+        """The method's."""
+        return self.method.order(terms)
+
+    def error_order(self, terms: Any) -> Any:
+        """The method's."""
+        return self.method.error_order(terms)
+
+    def init(self, terms: Any, t0: Any, t1: Any, y0: PyTree, args: Any) -> ExplicitState:
+        """The method's state, and nothing known of stability."""
+        none, nothing = jnp.zeros((), dtype=int), jnp.zeros(())
+        velocity = jax.tree.map(jnp.zeros_like, y0) if self.tableau.fsal else None
+        inner = self.method.init(terms, t0, t1, y0, args)
+        report = StepReport(none, none, jnp.asarray(jnp.inf), jnp.asarray(False))
+        return ExplicitState(inner, velocity, nothing, none, none, report)
+
+    def func(self, terms: Any, t0: Any, y0: PyTree, args: Any) -> PyTree:
+        """The vector field."""
+        return self.method.func(terms, t0, y0, args)
+
+    def step(
+        self, terms: Any, t0: Any, t1: Any, y0: PyTree, args: Any, solver_state: Any, made_jump: Any
+    ) -> tuple[PyTree, PyTree, dict[str, Any], ExplicitState, diffrax.RESULTS]:
+        """The method's step from t0 to t1."""
+        before: ExplicitState = solver_state
+        y1, y_error, dense_info, inner, result = self.method.step(terms, t0, t1, y0, args, before.inner, made_jump)
+        length = terms.contr(t0, t1)
+        stages = dense_info["k"]  # times the length of the step
+        folds = self._folds(split(terms, stages)[0], split(terms, y1)[0])
+        is_near = folds > _NEAR_LIMIT * self.stability_limit
+        balance = jnp.clip(before.balance + jnp.where(is_near, 1, -1), 0, _MOST)
+        velocity = None
+        if self.tableau.fsal:
+            velocity = tree_scale(1 / length, jax.tree.map(lambda leaf: leaf[-1], stages))
+        # The first step has no last stage of another to begin with.
+        taken = jnp.where(before.report.num_velocities == 0, self.tableau.num_stages, self.velocities_per_step)
+        report = dataclasses.replace(before.report, num_velocities=taken, is_limited=balance >= _MANY)
+        state = ExplicitState(inner, velocity, folds / jnp.abs(length), balance, before.num_limited + is_near, report)
+        assert y_error is not None
+        return y1, y_error, dense_info, state, result
+
+    def report(self, solver_state: Any) -> StepReport:
+        """On the step that returned `solver_state`, accepted or not."""
+        return solver_state.report
+
+    def last_velocity(self, solver_state: Any) -> PyTree | None:
+        """The vector field at the end of that step where it is the method's last stage."""
+        return solver_state.velocity
+
+    def stats(self, solver_state: ExplicitState) -> dict[str, int | float]:
+        """How many of the accepted steps were as long as stability allows."""
+        return {"num_limited_steps": int(solver_state.num_limited)}
+
+    def doubts(self, solver_state: ExplicitState) -> str:
+        """Of a flow that is stiff."""
+        if not bool(solver_state.report.is_limited):
+            return ""
+        return (
+            f"the flow is stiff for an explicit solver: stability holds its steps below {self.stability_limit:.2g} over the "
+            f"fastest rate, {float(solver_state.rate):.2g} by the last step; take solver='exponential' where the flow has a "
+            "linearisation, 'stabilised' for gradient flow, allow more steps, or ask for less."
+        )
+
+    def _folds(self, stages: PyTree, weights: PyTree) -> Float[Array, ""]:
+        """h |lambda| from the last two stages, h k; 0 where they are too close to tell."""
+        other, last = stage_matrix(self.tableau)[-2:]
+        moved = jax.tree.map(lambda leaf: jnp.tensordot(jnp.asarray(last - other, leaf.dtype), leaf, 1), stages)
+        changed = jax.tree.map(lambda leaf: leaf[-1] - leaf[-2], stages)
+        distance = tree_norm(moved)
+        tells = distance > _LEAST_DISTANCE * tree_norm(weights)
+        return jnp.where(tells, tree_norm(changed) / jnp.where(tells, distance, 1.0), 0.0)
+
+
+def stage_matrix(tableau: diffrax.ButcherTableau) -> Float[np.ndarray, "stages stages"]:
+    """A: stage i is the velocity at y + h sum_j A_ij k_j."""
+    matrix = np.zeros((tableau.num_stages, tableau.num_stages))
+    for row, entries in enumerate(tableau.a_lower, start=1):
+        matrix[row, : len(entries)] = entries
+    return matrix
+
+
+def stability_polynomial(tableau: diffrax.ButcherTableau) -> Float[np.ndarray, " degrees"]:
+    """The coefficients of 1, z, z^2, ... in R(z), by which a step of w' = lambda w multiplies w, z = h lambda."""
+    matrix, vector, coefficients = stage_matrix(tableau), np.ones(tableau.num_stages), [1.0]
+    for _ in range(tableau.num_stages):
+        coefficients.append(float(np.asarray(tableau.b_sol) @ vector))
+        vector = matrix @ vector
+    return np.asarray(coefficients)
