@@ -49,17 +49,20 @@ def _carry_out(specification: Specification, folder: RunFolder, quiet: bool) -> 
 def _carry_out_one(spec: RunSpec, folder: RunFolder, quiet: bool) -> Row:
     try:
         data_digest = spec.data_digest  # of the files as they are read, whatever becomes of them during the run
-        trajectory: Trajectory = spec.run(progress=not quiet)
+        trajectory: Trajectory = spec.run(progress=not quiet, checkpoint=folder.unfinished(spec))
     except RunInterrupted as stop:
         kept = folder.keep_interrupted(spec, stop.trajectory)
         print(f"gnflow: {spec.label}: {stop.trajectory.result}; in {kept}", file=sys.stderr)
         raise
     except GnflowError as error:
         print(f"gnflow: {spec.label}: {error}", file=sys.stderr)
+        folder.forget_unfinished(spec)
         return Row.of_error(spec, error)
     except Exception as error:
         # Whatever else goes wrong in one run (memory, a backend's error), the others are still worth having.
         traceback.print_exc()
+        folder.forget_unfinished(spec)
         return Row.of_error(spec, error)
     folder.save_run(spec, trajectory, data_digest)
+    folder.forget_unfinished(spec)
     return Row.of(spec, trajectory)

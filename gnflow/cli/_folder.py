@@ -15,6 +15,7 @@ from ._table import Row
 _CONFIG = "config.toml"
 _SPECIFICATION = "specification.json"
 _DATA = "data.sha256"
+_UNFINISHED = "unfinished"
 
 
 class RunFolder:
@@ -94,6 +95,19 @@ class RunFolder:
         place.parent.mkdir(parents=True, exist_ok=True)
         trajectory.save(place)
         return place
+
+    def unfinished(self, spec: RunSpec) -> Path:
+        """The folder in which a run keeps where it stands until it is finished."""
+        return self.path / _UNFINISHED / spec.label
+
+    def forget_unfinished(self, spec: RunSpec) -> None:
+        """Remove it, and what it leaves empty."""
+        place, top = self.unfinished(spec), self.path / _UNFINISHED
+        shutil.rmtree(place, ignore_errors=True)
+        while place != top and top.exists():
+            place = place.parent
+            if place.exists() and not any(place.iterdir()):
+                place.rmdir()
 
     def load_run(self, spec: RunSpec) -> Trajectory:
         """A finished run."""

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -158,13 +159,14 @@ class RunSpec:
             return flow
         return Frozen(flow, _TRAINABLE.build(self.flow["trainable"], f"{path}.trainable"))
 
-    def run(self, progress: bool = False) -> Trajectory:
+    def run(self, progress: bool = False, checkpoint: Path | None = None) -> Trajectory:
         """Carry the run out. A run that fails on its way returns what it got to, with the reason in `result`.
 
-        **Arguments:** `progress`: show a progress bar. **Raises:** what `prepare` and `gnflow.simulate` raise for bad
-        input.
+        **Arguments:** `progress`: show a progress bar; `checkpoint`: of `gnflow.simulate`, nothing to `gnflow.iterate`.
+        **Raises:** what `prepare` and `gnflow.simulate` raise for bad input.
         """
         made = self.prepare()
+        is_integrated = checkpoint is not None and self.integration["method"] == "simulate"
         return made.carry_out(
             made.problem,
             made.model,
@@ -172,6 +174,7 @@ class RunSpec:
             metrics=made.metrics,
             progress=progress,
             throw=False,
+            **({"checkpoint": checkpoint} if is_integrated else {}),
             **made.settings,
         )
 

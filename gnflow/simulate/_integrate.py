@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import time
+from typing import NamedTuple
 
 import diffrax
 import jax
@@ -12,6 +13,7 @@ from jaxtyping import Array, PyTree
 
 from ..solvers import SolverChoice
 from ._accuracy import Errors, residuals_of
+from ._checkpoint import Checkpoint, Kept, as_arrays, from_arrays
 from ._controller import VELOCITIES, ResidualController, RunMemory
 from ._measure import Evaluation
 from ._progress import ProgressBar
@@ -74,6 +76,17 @@ class _Standing:
     end: float
 
 
+class _Decision(NamedTuple):
+    """What `Tiers.following` was asked where it changed something: told once more, it makes the same of the same tiers."""
+
+    time: float
+    num_steps: int
+    length: float
+    velocities: int
+    taken: int
+    is_limited: bool
+
+
 class Loop:
     """Integrates from t = 0 at `weights` to `args.horizon`, a stop rule, a failure or the user's interrupt.
 
@@ -102,6 +115,7 @@ class Loop:
         self._minimum = float(args.system.loss.minimum(args.system.problem.y_train))
         self._worst_saved = 0.0
         self._most_steps = _FIRST_STEPS
+        self._decisions: list[_Decision] = []
         first = jnp.asarray(float(first_step))
         tiers = Tiers.beginning_with(chosen)
         segment = begin(weights, start.integrals, args, *_solver_of(tiers), self._controller_of(tiers), first)
@@ -117,9 +131,13 @@ class Loop:
             0.0,
         )
 
-    def run(self, bar: ProgressBar | None) -> Integrated:
-        """To the end. **Arguments:** `bar`: is told after each segment."""
+    def run(self, bar: ProgressBar | None, checkpoint: Checkpoint | None = None) -> Integrated:
+        """To the end. **Arguments:** `bar`: is told after each segment; `checkpoint`: what it holds is gone on from, and it is
+        kept up to date."""
         interrupted = False
+        kept = None if checkpoint is None else checkpoint.read()
+        if kept is not None:
+            self.restore(kept)
         try:
             while self.goes_on:
                 self.advance()
@@ -127,9 +145,60 @@ class Loop:
                 self.change_solver()
                 if bar is not None:
                     self.show(bar)
+                if checkpoint is not None and checkpoint.is_due:
+                    checkpoint.write(self.kept())
         except KeyboardInterrupt:
             interrupted = True
+        if checkpoint is not None:
+            checkpoint.write(self.kept())
         return self.ended(interrupted)
+
+    def kept(self) -> Kept:
+        """All that `restore` needs."""
+        standing, rules = self.standing, self._args.rules
+        header = {
+            "decisions": [list(decision) for decision in self._decisions],
+            "num_steps": standing.num_steps,
+            "num_accepted_steps": standing.num_accepted_steps,
+            "evaluations": standing.evaluations.tolist(),
+            "time": standing.time,
+            "met": None if standing.met is None else [rule is standing.met for rule in rules].index(True),
+            "end": standing.end,
+            "worst_saved": self._worst_saved,
+            "most_steps": self._most_steps,
+            "rows": [at for at, _, _ in self._rows],
+        }
+        arrays = as_arrays(standing.segment, "segment")
+        for number, (_, row, outputs) in enumerate(self._rows):
+            arrays |= as_arrays((row, outputs), f"row_{number}")
+        return Kept(header, arrays)
+
+    def restore(self, kept: Kept) -> None:
+        """Stand where `kept` says."""
+        header, tiers, segment = kept.header, self.standing.tiers, self.standing.segment
+        self._decisions = [_Decision(*asked) for asked in header["decisions"]]
+        for decision in self._decisions:
+            found = tiers.following(*decision)
+            if found.chosen is not tiers.chosen:
+                segment = changed(segment, self._args, *_solver_of(found), self._controller_of(found))
+            tiers = found
+        segment = from_arrays(segment, kept.arrays, "segment")
+        row = jax.device_get(dataclasses.replace(self._start.evaluation, velocity=None))
+        outputs = None if self._args.probe is None else np.asarray(self._args.probe.first_outputs)
+        rows = [from_arrays((row, outputs), kept.arrays, f"row_{number}") for number in range(len(header["rows"]))]
+        self._rows = [(at, *jax.device_get(pair)) for at, pair in zip(header["rows"], rows, strict=True)]
+        self._worst_saved, self._most_steps = header["worst_saved"], header["most_steps"]
+        self.standing = _Standing(
+            segment,
+            tiers,
+            jax.device_get(segment.controller_state.memory),
+            header["num_steps"],
+            header["num_accepted_steps"],
+            np.asarray(header["evaluations"]),
+            header["time"],
+            None if header["met"] is None else self._args.rules[header["met"]],
+            header["end"],
+        )
 
     @property
     def goes_on(self) -> bool:
@@ -198,7 +267,10 @@ class Loop:
             report = standing.segment.last_report
             velocities, is_limited = int(report.num_velocities), bool(report.is_limited)
         length = float(last.end - last.start)
-        found = tiers.following(standing.time, standing.num_steps, length, velocities, taken, is_limited)
+        asked = _Decision(standing.time, standing.num_steps, length, velocities, taken, is_limited)
+        found = tiers.following(*asked)
+        if found is not tiers:
+            self._decisions.append(asked)
         segment = standing.segment
         if found.chosen is not tiers.chosen:
             segment = changed(segment, self._args, *_solver_of(found), self._controller_of(found))

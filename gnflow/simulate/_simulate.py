@@ -1,7 +1,10 @@
 """Training in continuous time."""
 
 import functools
+import importlib.metadata
 import inspect
+import itertools
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +29,7 @@ from ._accuracy import (
     promised_accuracy,
 )
 from ._arguments import DEFAULT_ATOL, DEFAULT_MAX_STEPS, DEFAULT_STOP, check_simulate
+from ._checkpoint import Checkpoints, identity_of
 from ._controller import get_error_norm
 from ._measure import Measurement, as_metrics, numbers_as_arrays
 from ._outcome import FIRST_LOSS, End, direction_stats, met_at_start, stack_solves, with_solve_warning
@@ -57,6 +61,7 @@ def simulate(
     error_norm: str = "function",
     metrics: tuple[Any, ...] = (),
     max_steps: int = DEFAULT_MAX_STEPS,
+    checkpoint: str | os.PathLike[str] | None = None,
     progress: bool = False,
     throw: bool = True,
 ) -> Trajectory:
@@ -83,6 +88,10 @@ def simulate(
     - `metrics`: what to evaluate at the saved times beside the losses.
     - `max_steps`: steps allowed, accepted and rejected, in one solution; one that is made to see the error of another may take
       eight times the other's steps, and at most four times as many as are allowed.
+    - `checkpoint`: a folder in which a long run keeps where it stands, once a minute and where it ends or is interrupted. Told
+      the same run once more, another process goes on from there, to the same result; of a run that had ended there is nothing
+      left to integrate. It is made where there is none, and nothing in it is ever removed. Of functions and of classes of your
+      own it sees the names and the arrays alone: name another folder when you change their code.
     - `progress`: show a bar in decades of loss. `throw`: raise `SimulationError` on failure instead of returning the run so
       far with its result code.
 
@@ -91,7 +100,8 @@ def simulate(
 
     **Raises:** `SimulationError` (with the run so far) if `throw` and the run failed; `RunInterrupted`, a `KeyboardInterrupt`
     with the run so far, where the user interrupts it (heard after half a second or a step); `ConfigError`, `ModelError`,
-    `DataError`, `PrecisionError` for bad input, before anything is integrated.
+    `DataError`, `PrecisionError` for bad input, `RunFolderError` for a `checkpoint` that is none or that of another run, before
+    anything is integrated.
     """
     return _simulate(accurate_solution, False, **locals())
 
@@ -123,6 +133,7 @@ def _simulate(
     error_norm: str,
     metrics: tuple[Any, ...],
     max_steps: int,
+    checkpoint: str | os.PathLike[str] | None,
     progress: bool,
     throw: bool,
 ) -> Trajectory:
@@ -141,6 +152,22 @@ def _simulate(
     given_rules = stop_rules(stop)
     system, weights = join(problem, model, flow)
     metrics = as_metrics(metrics)
+    checkpoints = None
+    if checkpoint is not None:
+        numbers = {"t1": t1, "rtol": rtol, "atol": atol, "error_norm": error_norm, "max_steps": max_steps}
+        chosen_times = None if saveat is None else np.asarray(saveat, dtype=float)
+        settings_of_run = {**numbers, "saveat": chosen_times, "stop": given_rules, "metrics": metrics}
+        checkpoints = Checkpoints(
+            checkpoint,
+            identity_of(
+                problem=problem,
+                model=model,
+                flow=flow,
+                solver=solver,
+                settings=settings_of_run,
+                version=importlib.metadata.version("gnflow"),
+            ),
+        )
     measurement = numbers_as_arrays(Measurement(flow, metrics))
     variables = measurement.variables(system)
     all_rules = with_stationary(given_rules)
@@ -243,6 +270,7 @@ def _simulate(
                 max_steps=max_steps,
                 bar=bar,
                 steps_to_saves=steps_to_saves,
+                checkpoints=None if checkpoints is None else map(checkpoints.solution, itertools.count(1)),
             )
             minimum = float(system.loss.minimum(problem.y_train))
             judged = judge(integration.solve, first_rtol, rtol is None, minimum)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import equinox as eqx
@@ -16,6 +16,7 @@ from ..flows import AbstractFlow
 from ..geometry import System
 from ..solvers import AbstractErrorCarryingSolver, AbstractReportingSolver, SolverChoice, stages_per_step
 from ._accuracy import UNKNOWN, Errors, residuals_of, shortening
+from ._checkpoint import Checkpoint
 from ._controller import AbstractErrorNorm, ResidualController, Tolerances
 from ._integrate import Integrated, Loop
 from ._measure import Evaluation, Measurement, Values, numbers_as_arrays
@@ -121,7 +122,7 @@ class Integration:
     **Attributes:** `weights`: the first; `args`, `start`: as `Loop` and `start_run` have them; `choose`: the solver for a
     tolerance, and that for one where the usual solver ran out of steps; `rules`: stop rules; `t1`: as `simulate` was told;
     `save_times`; `atol`, `error_norm`, `monotone`, `max_steps`; `bar`: of progress, or None;
-    `steps_to_saves`: as of `simulate_once`.
+    `steps_to_saves`: as of `simulate_once`; `checkpoints`: of its solutions in their order, or None.
     """
 
     weights: PyTree
@@ -137,6 +138,7 @@ class Integration:
     max_steps: int
     bar: ProgressBar | None
     steps_to_saves: bool
+    checkpoints: Iterator[Checkpoint] | None = None
 
     @property
     def system(self) -> System:
@@ -182,7 +184,7 @@ class Integration:
         # Else two solutions would share their first steps, each a fixed multiple of the one before, and what goes wrong there.
         first_step = min(_FIRST_STEP * float(shortening(rtol)) * scale, horizon)
         loop = Loop(self.weights, self.start, args, chosen, controller, self.save_times, first_step)
-        found = loop.run(self.bar)
+        found = loop.run(self.bar, None if self.checkpoints is None else next(self.checkpoints))
         first = self.start.evaluation
         ended = End(found.end, found.weights, found.last, first, self.system, self.args.measurement, found.errors.worst)
         rows = [first, *found.saved, found.last]

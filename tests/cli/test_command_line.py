@@ -253,10 +253,10 @@ class TestFailure:
     def test_an_error_in_one_run_is_shown_and_recorded(self, config, tmp_path, capsys, monkeypatch):
         original = RunSpec.run
 
-        def broken(spec, progress=False):
+        def broken(spec, **options):
             if spec.flow_name == "descent":
                 raise RuntimeError("out of memory") if spec.variant == "small" else gn.DataError("bad luck")
-            return original(spec, progress)
+            return original(spec, **options)
 
         monkeypatch.setattr(RunSpec, "run", broken)
         out = tmp_path / "out"
@@ -273,10 +273,10 @@ class TestFailure:
     def test_ctrl_c_keeps_what_is_finished(self, config, tmp_path, capsys, monkeypatch):
         original = RunSpec.run
 
-        def interrupted(spec, progress=False):
+        def interrupted(spec, **options):
             if spec.label == LABELS[2]:
                 raise KeyboardInterrupt
-            return original(spec, progress)
+            return original(spec, **options)
 
         monkeypatch.setattr(RunSpec, "run", interrupted)
         out = tmp_path / "out"
@@ -299,6 +299,35 @@ class TestFailure:
         monkeypatch.undo()
         assert run(config, out, "--set", "metrics=[]", "--resume") == 0
         assert "4 of 4 runs" in capsys.readouterr().out
+
+    def test_an_interrupted_integration_goes_on_where_it_stood(self, config, tmp_path, capsys, monkeypatch):
+        loop = importlib.import_module("gnflow.simulate._integrate")
+        for name in ("_FIRST_STEPS", "_MOST_STEPS"):
+            monkeypatch.setattr(loop, name, 1)
+        out = tmp_path / "out"
+        settings = [
+            *("--set", "metrics=[]", "--set", "variants={}", "--set", "integration={method='simulate'}"),
+            *("--set", "stop.relative_loss=1e-2"),
+        ]
+        interrupt_after(monkeypatch, loop.Loop, 4)
+        assert run(config, out, *settings) == 130
+        assert [path.name for path in (out / "unfinished").rglob("*.npz")] == ["solution_1.npz"]
+        assert len(list((out / "interrupted").rglob("run.json"))) == 1
+        capsys.readouterr()
+        steps = []
+
+        def counted(course):
+            steps.append(course.standing.num_steps)
+            advance(course)
+
+        monkeypatch.undo()
+        for name in ("_FIRST_STEPS", "_MOST_STEPS"):
+            monkeypatch.setattr(loop, name, 1)
+        advance = loop.Loop.advance
+        monkeypatch.setattr(loop.Loop, "advance", counted)
+        assert run(config, out, *settings, "--resume") == 0
+        assert steps[0] == 4
+        assert not (out / "unfinished").exists()
 
 
 class TestBadInput:

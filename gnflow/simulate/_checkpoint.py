@@ -1,0 +1,153 @@
+"""Where a long run stands, in a folder from which another process goes on."""
+
+import hashlib
+import json
+import os
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from .._core import RunFolderError, encode
+
+# Of wall time, that a process that is killed loses at most.
+_SECONDS = 60.0
+_IDENTITY_FILE = "run.json"
+_HEADER = "header"
+
+
+class Kept(NamedTuple):
+    """What a solution has come to: `header`, plain data, and `arrays` by their names."""
+
+    header: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+
+class Checkpoints:
+    """A folder with the solutions of one run, one file each, of which all but the last are complete.
+
+    **Arguments:** `folder`: made where there is none; `identity`: of the run, by part (`identity_of`).
+
+    **Raises:** `RunFolderError` where `folder` holds something else, or another run; the message says which part differs.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], identity: dict[str, str]):
+        self._folder = Path(folder)
+        file = self._folder / _IDENTITY_FILE
+        try:
+            if not self._folder.exists() or not any(self._folder.iterdir()):
+                self._folder.mkdir(parents=True, exist_ok=True)
+                file.write_text(json.dumps(identity, indent=1) + "\n", encoding="utf-8")
+            known = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunFolderError(
+                f"checkpoint = {str(folder)!r}: no folder that a run can be kept in ({error}); name one that is not there yet."
+            ) from error
+        others = [name for name, digest in identity.items() if not isinstance(known, dict) or known.get(name) != digest]
+        if others:
+            raise RunFolderError(
+                f"checkpoint = {str(folder)!r} holds another run, with another {', another '.join(others)}; name another "
+                "folder, or remove this one."
+            )
+
+    def solution(self, number: int) -> "Checkpoint":
+        """That of a run's solution, of which the first is number 1."""
+        return Checkpoint(self._folder / f"solution_{number}.npz")
+
+
+class Checkpoint:
+    """The file of one solution. It appears whole: what is written is renamed when it is complete."""
+
+    def __init__(self, file: Path):
+        self._file = file
+        self._written = time.monotonic()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the last one is old."""
+        return time.monotonic() - self._written >= _SECONDS
+
+    def read(self) -> Kept | None:
+        """What was kept; None where nothing was. **Raises:** `RunFolderError` for a damaged file."""
+        if not self._file.exists():
+            return None
+        try:
+            # Opened here, because NumPy does not close a file that is no archive.
+            with self._file.open("rb") as content, np.load(content, allow_pickle=False) as stored:
+                arrays = {name: stored[name] for name in stored.files}
+            return Kept(json.loads(str(arrays.pop(_HEADER))), arrays)
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise RunFolderError(
+                f"{self._file} is damaged ({error}); remove it to begin that solution anew."
+            ) from error
+
+    def write(self, kept: Kept) -> None:
+        """Replace what was kept. **Raises:** `RunFolderError` where it cannot be written."""
+        try:
+            with tempfile.TemporaryDirectory(dir=self._file.parent, prefix=f".{self._file.stem}-") as scratch:
+                draft = Path(scratch) / self._file.name
+                header = np.asarray(json.dumps(kept.header))
+                np.savez(draft, allow_pickle=False, **{_HEADER: header}, **kept.arrays)
+                draft.replace(self._file)
+        except OSError as error:
+            raise RunFolderError(f"the run cannot be kept in {self._file}: {error}.") from error
+        self._written = time.monotonic()
+
+
+def identity_of(**parts: Any) -> dict[str, str]:
+    """A digest of each part of a run: of its numbers, its arrays and the names of its classes.
+
+    Of functions and of classes that are not gnflow's only the arrays and the name are seen.
+    """
+    return {name: _digest(part) for name, part in parts.items()}
+
+
+def as_arrays(tree: PyTree, name: str) -> dict[str, np.ndarray]:
+    """The leaves of a tree of arrays, on the host, by name and number."""
+    return {f"{name}.{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(jax.device_get(tree)))}
+
+
+def from_arrays(like: PyTree, arrays: dict[str, np.ndarray], name: str) -> PyTree:
+    """The inverse of `as_arrays`, for a tree with the structure, shapes and dtypes of `like`, whatever its numbers.
+
+    **Raises:** `RunFolderError` where the arrays do not fit.
+    """
+    leaves, structure = jax.tree.flatten(like)
+    found = [arrays.get(f"{name}.{i}", np.zeros(0)) for i in range(len(leaves))]
+    for leaf, array in zip(leaves, found, strict=True):
+        if array.shape != np.shape(leaf) or array.dtype != np.asarray(leaf).dtype:
+            raise RunFolderError("the checkpoint does not fit this version of gnflow; remove its folder to begin anew.")
+    # Of a weak type where it was one, or the next segment would be another program to compile.
+    weak = [np.shape(leaf) == () and getattr(leaf, "weak_type", False) for leaf in leaves]
+    given = [array.item() if is_weak else array for array, is_weak in zip(found, weak, strict=True)]
+    return jax.tree.unflatten(structure, [jnp.asarray(value) for value in given])
+
+
+def _digest(part: Any) -> str:
+    arrays: dict[str, np.ndarray] = {}
+    found = hashlib.sha256(json.dumps(_without_repr(encode(part, arrays, "part")), sort_keys=True).encode())
+    leaves = [leaf for leaf in jax.tree.leaves(part) if eqx.is_array(leaf)]
+    for array in [*arrays.values(), *(np.asarray(leaf) for leaf in leaves if not _is_key(leaf))]:
+        found.update(f"{array.dtype} {array.shape}".encode())
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()[:16]
+
+
+def _is_key(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _without_repr(encoded: Any) -> Any:
+    """What `encode` returned, without the texts of objects that it does not know: they may name addresses in memory."""
+    if isinstance(encoded, list):
+        return [_without_repr(item) for item in encoded]
+    if isinstance(encoded, dict):
+        return {key: _without_repr(item) for key, item in encoded.items() if key != "repr"}
+    return encoded
