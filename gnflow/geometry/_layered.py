@@ -100,18 +100,16 @@ class LayerTangent(eqx.Module):
 
     def inner_gram(self, other: "LayerTangent") -> Float[Array, "n m"]:
         """factor^2 h_n . h_m + bias_factor^2, of what is trained: the inputs' part of the layer's Gram matrix."""
-        inner = jnp.zeros((self.inputs.shape[0], other.inputs.shape[0]))
-        if self.weight_trained:
-            inner = self.factor**2 * row_products(self.inputs, other.inputs)
+        return self._of_inputs(row_products(self.inputs, other.inputs))
+
+    def _of_inputs(self, products: Float[Array, "*pairs"]) -> Float[Array, "*pairs"]:
+        """factor^2 h_n . h_m + bias_factor^2, of what is trained, from `products` h_n . h_m."""
+        inner = self.factor**2 * products if self.weight_trained else jnp.zeros_like(products)
         return inner + self.bias_factor**2 if self.bias_trained else inner
 
     def sample_blocks(self, num_outputs: int) -> Float[Array, "n c c"]:
         """This layer's part of the blocks of A of each sample with itself, (n, C, C)."""
-        inner = jnp.zeros(self.inputs.shape[:1])
-        if self.weight_trained:
-            inner = self.factor**2 * jnp.sum(self.inputs**2, axis=1)
-        if self.bias_trained:
-            inner = inner + self.bias_factor**2
+        inner = self._of_inputs(jnp.sum(self.inputs**2, axis=1))
         if self.signals is None:
             return inner[:, None, None] * jnp.eye(num_outputs)[None, :, :]
         return inner[:, None, None] * jnp.einsum("ncw,ndw->ncd", self.signals, self.signals)

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from .._core import CompileClock, ConfigError, Result, ResultCode, tree_size
-from ..flows import AbstractFlow, AbstractLinearisedFlow
-from ..geometry import Decomposition, System
+from .._core import CompileClock, ConfigError, Result, ResultCode
+from ..flows import AbstractFlow
+from ..geometry import System
 from ..problems import Problem
-from ..solvers import AbstractLinearisedSolver, Situation, SolverChoice, choose_solver
+from ..solvers import AbstractLinearisedSolver, SolverChoice, choose_solver
 from ._accuracy import (
     DEFAULT_RTOL,
     NO_STEP,
@@ -36,12 +36,12 @@ from ._outcome import FIRST_LOSS, End, direction_stats, met_at_start, stack_solv
 from ._probe import Probe
 from ._progress import progress_bar
 from ._segments import Arguments
+from ._situation import situation_of
 from ._solution import Integration, linearisation_stats
-from ._start import Start, linearisation_at, linearisation_work, start_run, velocity_work
+from ._start import Start, start_run
 from ._trajectory import Trajectory, checked, make_dataset, stack_rows
 from .stop import AbstractStopRule, stop_rules, with_stationary
 
-_LEADING_MODE = Decomposition(dense_limit=0, rank=1, power=2)
 _SAVES_PER_DECADE = 10
 _FIRST_SAVE = 0.01  # of that time scale: features may move before the loss does
 _HORIZON_DECADES = 18  # of flow time after the first save, when no t1 is given
@@ -152,53 +152,24 @@ def _simulate(
     given_rules = stop_rules(stop)
     system, weights = join(problem, model, flow)
     metrics = as_metrics(metrics)
-    checkpoints = None
-    if checkpoint is not None:
-        numbers = {"t1": t1, "rtol": rtol, "atol": atol, "error_norm": error_norm, "max_steps": max_steps}
-        chosen_times = None if saveat is None else np.asarray(saveat, dtype=float)
-        settings_of_run = {**numbers, "saveat": chosen_times, "stop": given_rules, "metrics": metrics}
-        checkpoints = Checkpoints(
-            checkpoint,
-            identity_of(
-                problem=problem,
-                model=model,
-                flow=flow,
-                solver=solver,
-                settings=settings_of_run,
-                version=importlib.metadata.version("gnflow"),
-            ),
-        )
+    settings: dict[str, Any] = {
+        "kind": "simulate",
+        "t1": t1,
+        "stop": given_rules,
+        "saveat": None if saveat is None else np.asarray(saveat, dtype=float),
+        "solver": solver,
+        "rtol": rtol,
+        "atol": atol,
+        "error_norm": error_norm,
+        "metrics": metrics,
+        "max_steps": max_steps,
+    }
     measurement = numbers_as_arrays(Measurement(flow, metrics))
     variables = measurement.variables(system)
     all_rules = with_stationary(given_rules)
     first_rtol = DEFAULT_RTOL if rtol is None else float(rtol)
     rules = tuple(rule.at_accuracy(first_rtol) for rule in all_rules)
-    dynamics = flow.dynamics
-    linearised = isinstance(dynamics, AbstractLinearisedFlow)
-    is_stiff = isinstance(dynamics, AbstractLinearisedFlow) and dynamics.is_stiff
-    has_jacobian = isinstance(dynamics, AbstractLinearisedFlow) and dynamics.is_differentiable(system)
-    jacobian = (tree_size(weights), problem.y_train.size) if has_jacobian else None
-
-    @functools.cache
-    def stiffness() -> float | None:
-        if t1 is None or start.evaluation.diagnostics is not None:
-            return None
-        # The fastest rate to a digit, by a few products with J J^T.
-        rates, _, _ = linearisation_at(jnp.zeros(()), weights, system, measurement.flow, _LEADING_MODE)
-        return t1 * float(jnp.max(rates))
-
-    situation = Situation(
-        linearised=linearised,
-        is_stiff=is_stiff,
-        has_real_spectrum=dynamics.has_real_spectrum(system),
-        has_kinks=bool(system.has_kinks),
-        has_constant_hessian=system.loss.has_constant_hessian,
-        num_outputs=problem.y_train.size,
-        jacobian=jacobian,
-        stiffness=stiffness,
-        velocity_work=functools.partial(velocity_work, weights, system, dynamics),
-        linearisation_work=functools.partial(linearisation_work, weights, system, dynamics),
-    )
+    situation = situation_of(system, weights, measurement.flow, t1, lambda: start)
 
     @functools.cache
     def choose(tolerance: float, ran_out: bool = False) -> SolverChoice:
@@ -206,24 +177,19 @@ def _simulate(
 
     if solver != "auto":
         choose(first_rtol)  # refused, if it is, before anything is computed
+    checkpoints = None
+    if checkpoint is not None:
+        # Behind all that may be refused, or a corrected call would find the folder of another run.
+        version = importlib.metadata.version("gnflow")
+        identity = identity_of(problem=problem, model=model, flow=flow, settings=settings, version=version)
+        checkpoints = Checkpoints(checkpoint, identity)
     with progress_bar(progress, rules, "flow time") as bar:
         start: Start = start_run(weights, system, measurement, numbers_as_arrays(rules))
         if bar is not None:
             bar.begin(float(start.evaluation.values["train_loss"]))
         chosen = choose(first_rtol)
         save_times, horizon = _save_times(saveat, t1, float(start.time_scale))
-        settings = {
-            "kind": "simulate",
-            "t1": t1,
-            "stop": given_rules,
-            "saveat": None if saveat is None else np.asarray(saveat, dtype=float),
-            "solver": _as_setting(chosen),
-            "rtol": first_rtol,
-            "atol": atol,
-            "error_norm": error_norm,
-            "metrics": metrics,
-            "max_steps": max_steps,
-        }
+        settings |= {"solver": _as_setting(chosen), "rtol": first_rtol}
         met = rules_met(rules, start.margins)
         already = next((rule for rule in met if rule.is_over(0.0, weights, system, flow, horizon)), None)
         times, rows, last = np.zeros(1), [start.evaluation.values], start.evaluation
@@ -266,7 +232,7 @@ def _simulate(
                 save_times=save_times,
                 atol=atol,
                 error_norm=get_error_norm(error_norm),
-                monotone=dynamics.never_ascends(system),
+                monotone=flow.dynamics.never_ascends(system),
                 max_steps=max_steps,
                 bar=bar,
                 steps_to_saves=steps_to_saves,

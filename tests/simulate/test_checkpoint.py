@@ -138,7 +138,7 @@ def test_finished_solutions_are_not_made_anew(tmp_path, segments, monkeypatch):
     [
         ({"model": a_model(21)}, "model"),
         ({"flow": GradientFlow(mobility=2.0)}, "flow"),
-        ({"solver": "tsit5"}, "solver"),
+        ({"solver": "tsit5"}, "settings"),
         ({"stop": gn.RelativeLoss(1e-5)}, "settings"),
         ({"saveat": [1.0]}, "settings"),
     ],
