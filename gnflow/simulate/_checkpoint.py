@@ -1,5 +1,6 @@
 """Where a long run stands, in a folder from which another process goes on."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -9,13 +10,12 @@ import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from .._core import RunFolderError, encode
+from .._core import RunFolderError
 
 # Of wall time, that a process that is killed loses at most.
 _SECONDS = 60.0
@@ -102,9 +102,9 @@ class Checkpoint:
 
 
 def identity_of(**parts: Any) -> dict[str, str]:
-    """A digest of each part of a run: of its numbers, its arrays and the names of its classes.
+    """A digest of each part of a run: of its numbers, its arrays and the names of its classes and functions.
 
-    Of functions and of classes that are not gnflow's only the arrays and the name are seen.
+    Of objects that are no dataclasses (Equinox modules are) the name of the class is all that is seen.
     """
     return {name: _digest(part) for name, part in parts.items()}
 
@@ -131,23 +131,33 @@ def from_arrays(like: PyTree, arrays: dict[str, np.ndarray], name: str) -> PyTre
 
 
 def _digest(part: Any) -> str:
-    arrays: dict[str, np.ndarray] = {}
-    found = hashlib.sha256(json.dumps(_without_repr(encode(part, arrays, "part")), sort_keys=True).encode())
-    leaves = [leaf for leaf in jax.tree.leaves(part) if eqx.is_array(leaf)]
-    for array in [*arrays.values(), *(np.asarray(leaf) for leaf in leaves if not _is_key(leaf))]:
+    arrays: list[np.ndarray] = []
+    found = hashlib.sha256(json.dumps(_described(part, arrays), sort_keys=True).encode())
+    for array in arrays:
         found.update(f"{array.dtype} {array.shape}".encode())
         found.update(np.ascontiguousarray(array).tobytes())
     return found.hexdigest()[:16]
 
 
-def _is_key(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+def _described(value: Any, arrays: list[np.ndarray]) -> Any:
+    """Plain data that names every class, field and number of `value`; its arrays are added to `arrays`."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+        value = jax.random.key_data(value)
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
+        arrays.append(np.asarray(value))
+        return ["array", len(arrays)]
+    if isinstance(value, tuple | list):
+        return [_described(item, arrays) for item in value]
+    if isinstance(value, dict):
+        return {str(key): _described(item, arrays) for key, item in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = [field.name for field in dataclasses.fields(value)]
+        given = {name: _described(getattr(value, name, None), arrays) for name in fields}
+        return {"class": _name(type(value)), **given}
+    return _name(value if hasattr(value, "__qualname__") else type(value))
 
 
-def _without_repr(encoded: Any) -> Any:
-    """What `encode` returned, without the texts of objects that it does not know: they may name addresses in memory."""
-    if isinstance(encoded, list):
-        return [_without_repr(item) for item in encoded]
-    if isinstance(encoded, dict):
-        return {key: _without_repr(item) for key, item in encoded.items() if key != "repr"}
-    return encoded
+def _name(thing: Any) -> str:
+    return f"{thing.__module__}:{thing.__qualname__}"

@@ -90,8 +90,8 @@ def simulate(
       eight times the other's steps, and at most four times as many as are allowed.
     - `checkpoint`: a folder in which a long run keeps where it stands, once a minute and where it ends or is interrupted. Told
       the same run once more, another process goes on from there, to the same result; of a run that had ended there is nothing
-      left to integrate. It is made where there is none, and nothing in it is ever removed. Of functions and of classes of your
-      own it sees the names and the arrays alone: name another folder when you change their code.
+      left to integrate. It is made where there is none, and nothing in it is ever removed. Of functions and classes of your own
+      it sees the names, the numbers and the arrays: name another folder when you change their code.
     - `progress`: show a bar in decades of loss. `throw`: raise `SimulationError` on failure instead of returning the run so
       far with its result code.
 

@@ -300,6 +300,7 @@ class TestFailure:
         assert run(config, out, "--set", "metrics=[]", "--resume") == 0
         assert "4 of 4 runs" in capsys.readouterr().out
 
+    @pytest.mark.slow
     def test_an_interrupted_integration_goes_on_where_it_stood(self, config, tmp_path, capsys, monkeypatch):
         loop = importlib.import_module("gnflow.simulate._integrate")
         for name in ("_FIRST_STEPS", "_MOST_STEPS"):

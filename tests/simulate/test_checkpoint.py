@@ -2,6 +2,8 @@
 
 import json
 
+import diffrax
+import equinox as eqx
 import jax
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import pytest
 import gnflow as gn
 from gnflow.flows import GaussNewtonFlow, GradientFlow
 from gnflow.simulate import _accuracy, _checkpoint, _integrate
-from gnflow.simulate._checkpoint import as_arrays, from_arrays
+from gnflow.simulate._checkpoint import as_arrays, from_arrays, identity_of
 from gnflow.simulate._integrate import Loop
 from gnflow.solvers import _choice
 
@@ -70,7 +72,9 @@ def assert_equal(one, other):
     assert jax.tree.all(jax.tree.map(lambda a, b: np.array_equal(a, b), one.model, other.model))
 
 
-@pytest.mark.parametrize("solver", ["stabilised", "exponential", "tsit5"])
+@pytest.mark.parametrize(
+    "solver", ["stabilised", *(pytest.param(name, marks=pytest.mark.slow) for name in ("exponential", "tsit5"))]
+)
 def test_an_interrupted_run_goes_on_to_the_same_result(solver, tmp_path, segments):
     whole = a_run(solver=solver)
     number = segments.number
@@ -149,6 +153,31 @@ def test_another_run_is_refused_before_it_begins(other, part, tmp_path, segments
     with pytest.raises(gn.RunFolderError, match=f"another run, with another {part}; name another folder"):
         a_run(tmp_path / "kept", **other)
     assert segments.number == 0
+
+
+class Limit(gn.AbstractStopRule):
+    """A rule of the user's, with a number that JAX does not see among its arrays."""
+
+    limit: float
+
+    def margin(self, snapshot, memory):
+        return snapshot.train_loss - self.limit
+
+    def describe(self):
+        return "the loss reached the limit"
+
+
+def test_what_makes_two_runs_the_same():
+    """Classes of the user's, their numbers, functions, keys and solvers of Diffrax are told apart; addresses are not seen."""
+    things = [
+        *(Limit(1.0), Limit(2.0), jax.nn.relu, jax.nn.tanh, jax.random.key(0), jax.random.key(1)),
+        *(diffrax.Tsit5(), diffrax.Dopri5(), {"a": 1}, {"a": 2}, (1.0,), np.float64(1.0), np.float32(1.0), None),
+        *(eqx.nn.MLP(1, 1, 2, 1, key=KEY), eqx.nn.MLP(1, 1, 2, 2, key=KEY)),
+    ]
+    digests = [identity_of(thing=thing)["thing"] for thing in things]
+    assert len(set(digests)) == len(things)
+    assert identity_of(thing=Limit(1.0))["thing"] == digests[0]
+    assert identity_of(thing=eqx.nn.MLP(1, 1, 2, 1, key=KEY))["thing"] == digests[-2]
 
 
 def test_folders_that_hold_something_else(tmp_path):
