@@ -1,5 +1,6 @@
 """Every way to end a run: where it ends, what it is called, and what is kept."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ from simulate.linear import Axes, Linear, flow_down
 
 import gnflow as gn
 from gnflow import AbstractStopRule, GradientNorm, Movement, RelativeLoss, ResultCode
+from gnflow.geometry import Snapshot, System
 from gnflow.simulate._integrate import Loop
 from gnflow.simulate._watch import _until_zero
 
@@ -79,6 +81,23 @@ def test_when_a_margin_is_used_up():
     assert float(_until_zero(jnp.asarray(3.0), jnp.asarray(2.0))) == 2.0
     for before, now in ((2.0, 2.0), (2.0, 3.0), (np.inf, 1.0), (np.nan, 1.0)):
         assert float(_until_zero(jnp.asarray(before), jnp.asarray(now))) == np.inf
+
+
+def test_a_relative_loss_is_counted_from_the_infimum():
+    """Of soft labels, the mean of their entropies."""
+    targets = np.asarray([[0.7, 0.2, 0.1], [0.25, 0.25, 0.5]])
+    inputs = np.asarray([[1.0, -1.0], [0.5, 2.0]])
+    problem = gn.Problem(inputs, targets, loss=gn.losses.SoftmaxCrossEntropy())
+    model = gn.models.MeanFieldNetwork(2, 10, 3, key=jax.random.key(0))
+    system = System(problem, model)
+    first = system.weights(model)
+    second = jax.tree.map(lambda leaf: 0.9 * leaf, first)
+    start, later = (Snapshot(jnp.zeros(()), weights, system, lambda: (None, None)) for weights in (first, second))
+    infimum = -np.mean(np.sum(targets * np.log(targets), axis=1))
+    rule = RelativeLoss(0.3)
+    margin = float(rule.margin(later, rule.prepare(start)))
+    excess = [float(system.train_loss(weights)) - infimum for weights in (first, second)]
+    assert margin == pytest.approx(np.log(excess[1] / excess[0] / 0.3), rel=1e-9)
 
 
 @pytest.mark.parametrize("tolerance", [1.0, 1e-3])

@@ -131,12 +131,15 @@ def test_a_run_of_three_solvers(monkeypatch):
 
 
 @pytest.mark.usefixtures("early")
-def test_what_comes_out_does_not_depend_on_the_segments(monkeypatch):
+@pytest.mark.parametrize("solvers", ["stabilised, then exponential", "tsit5, then stabilised, then exponential"])
+def test_what_comes_out_does_not_depend_on_the_segments(solvers, monkeypatch):
+    monkeypatch.setattr(_choice, "_HEAVY_VELOCITY", 0.0 if solvers.startswith("tsit5") else np.inf)
+    monkeypatch.setattr(_integrate, "_FIRST_STEPS", 100)
     whole = a_run()
     monkeypatch.setattr(_integrate, "_FIRST_STEPS", 1)
     monkeypatch.setattr(_integrate, "_MOST_STEPS", 1)
     single = a_run()
-    assert single.stats["solver"] == whole.stats["solver"] == "stabilised, then exponential"
+    assert single.stats["solver"] == whole.stats["solver"] == solvers
     assert single.stats["num_steps"] == whole.stats["num_steps"]
     np.testing.assert_allclose(single.data.train_loss, whole.data.train_loss, rtol=1e-10)
 
