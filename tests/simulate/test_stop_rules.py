@@ -88,7 +88,7 @@ def test_a_relative_loss_is_counted_from_the_infimum():
     targets = np.asarray([[0.7, 0.2, 0.1], [0.25, 0.25, 0.5]])
     inputs = np.asarray([[1.0, -1.0], [0.5, 2.0]])
     problem = gn.Problem(inputs, targets, loss=gn.losses.SoftmaxCrossEntropy())
-    model = gn.models.MeanFieldNetwork(2, 10, 3, key=jax.random.key(0))
+    model = gn.models.MLP(2, 10, 1, 3, key=jax.random.key(0))
     system = System(problem, model)
     first = system.weights(model)
     second = jax.tree.map(lambda leaf: 0.9 * leaf, first)
@@ -97,6 +97,7 @@ def test_a_relative_loss_is_counted_from_the_infimum():
     rule = RelativeLoss(0.3)
     margin = float(rule.margin(later, rule.prepare(start)))
     excess = [float(system.train_loss(weights)) - infimum for weights in (first, second)]
+    assert abs(excess[1] / excess[0] - 1) > 0.01
     assert margin == pytest.approx(np.log(excess[1] / excess[0] / 0.3), rel=1e-9)
 
 
