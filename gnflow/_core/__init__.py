@@ -25,6 +25,14 @@ from ._errors import (
     PrecisionError as PrecisionError,
     RunFolderError as RunFolderError,
 )
+from ._files import (
+    cannot_write as cannot_write,
+    draft_of as draft_of,
+    is_temporary as is_temporary,
+    remove_if_abandoned as remove_if_abandoned,
+    sync_folder as sync_folder,
+    write_whole as write_whole,
+)
 from ._lapack import load_lapack as load_lapack
 from ._names import look_up as look_up, nearest_name as nearest_name
 from ._operations import count_operations as count_operations

@@ -2,9 +2,9 @@
 
 import dataclasses
 import hashlib
+import io
 import json
 import os
-import tempfile
 import time
 import zipfile
 from pathlib import Path
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from .._core import RunFolderError
+from .._core import RunFolderError, cannot_write, write_whole
 
 # Of wall time, that a process that is killed loses at most.
 _SECONDS = 60.0
@@ -63,7 +63,7 @@ class Checkpoints:
 
 
 class Checkpoint:
-    """The file of one solution. It appears whole: what is written is renamed when it is complete."""
+    """The file of one solution, which appears whole."""
 
     def __init__(self, file: Path):
         self._file = file
@@ -90,14 +90,12 @@ class Checkpoint:
 
     def write(self, kept: Kept) -> None:
         """Replace what was kept. **Raises:** `RunFolderError` where it cannot be written."""
+        content = io.BytesIO()
+        np.savez(content, allow_pickle=False, **{_HEADER: np.asarray(json.dumps(kept.header))}, **kept.arrays)
         try:
-            with tempfile.TemporaryDirectory(dir=self._file.parent, prefix=f".{self._file.stem}-") as scratch:
-                draft = Path(scratch) / self._file.name
-                header = np.asarray(json.dumps(kept.header))
-                np.savez(draft, allow_pickle=False, **{_HEADER: header}, **kept.arrays)
-                draft.replace(self._file)
+            write_whole(self._file, content.getvalue())
         except OSError as error:
-            raise RunFolderError(f"the run cannot be kept in {self._file}: {error}.") from error
+            raise cannot_write(self._file, error) from error
         self._written = time.monotonic()
 
 

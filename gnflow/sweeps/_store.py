@@ -12,10 +12,18 @@ from typing import Any
 
 import xarray as xr
 
-from .._core import ConfigError, RunFolderError
+from .._core import (
+    ConfigError,
+    RunFolderError,
+    cannot_write,
+    draft_of,
+    is_temporary,
+    remove_if_abandoned,
+    sync_folder,
+    write_whole,
+)
 from ..config import read_toml, to_toml
 from ._cell import CellOutcome, read_cell
-from ._files import cannot_write, draft_of, is_temporary, remove_if_abandoned, sync_folder, write_whole
 from ._index import Index
 from ._specification import SweepSpec
 

@@ -8,7 +8,7 @@ import socket
 import time
 from pathlib import Path
 
-from .._core import RunFolderError
+from ._errors import RunFolderError
 
 _counter = itertools.count()
 _TEMPORARY = re.compile(r"\.(?P<name>.+)~(?P<host>[^~]+)~(?P<pid>\d+)~\d+\.tmp")
