@@ -11,7 +11,13 @@ from jaxtyping import Array, Float, PyTree
 
 from .._core import tree_add_scaled, tree_dot, tree_norm, tree_scale, tree_subtract
 from ..geometry import AbstractTangent, System
-from ..solvers import AbstractErrorCarryingSolver, AbstractReportingSolver, StepReport, phi_functions
+from ..solvers import (
+    AbstractErrorCarryingSolver,
+    AbstractReportingSolver,
+    AbstractWrappingSolver,
+    StepReport,
+    phi_functions,
+)
 from ._controller import residual_of
 
 # A displacement smaller than this beside the weights is scaled up before the flow is looked at there: of the difference of two
@@ -61,7 +67,7 @@ class CarriedState(eqx.Module):
     last: LastStep
 
 
-class ErrorCarryingSolver(diffrax.AbstractAdaptiveSolver):
+class ErrorCarryingSolver(AbstractWrappingSolver):
     """`inner`, which also carries an estimate of the error of the weights from step to step.
 
     The error behind a step is what the flow makes of the error before it, plus the step's own, as `inner` estimates it. To
@@ -74,24 +80,6 @@ class ErrorCarryingSolver(diffrax.AbstractAdaptiveSolver):
 
     inner: diffrax.AbstractAdaptiveSolver
 
-    @property
-    def term_structure(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The inner solver's."""
-        return self.inner.term_structure
-
-    @property
-    def interpolation_cls(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The inner solver's."""
-        return self.inner.interpolation_cls
-
-    def order(self, terms: Any) -> Any:
-        """The inner solver's."""
-        return self.inner.order(terms)
-
-    def error_order(self, terms: Any) -> Any:
-        """The inner solver's."""
-        return self.inner.error_order(terms)
-
     def init(self, terms: Any, t0: Any, t1: Any, y0: PyTree, args: Any) -> CarriedState:
         """The inner solver's state, no error, the loss, and a step of no length and no meaning."""
         inner = self.inner.init(terms, t0, t1, y0, args)
@@ -99,10 +87,6 @@ class ErrorCarryingSolver(diffrax.AbstractAdaptiveSolver):
         inside = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
         error = jax.tree.map(jnp.zeros_like, y0[0])
         return CarriedState(inner, error, jnp.zeros(()), _loss(args.system, y0[0]), LastStep(t0, t0, inside))
-
-    def func(self, terms: Any, t0: Any, y0: PyTree, args: Any) -> PyTree:
-        """The vector field."""
-        return self.inner.func(terms, t0, y0, args)
 
     def step(
         self, terms: Any, t0: Any, t1: Any, y0: PyTree, args: Any, solver_state: Any, made_jump: Any

@@ -21,3 +21,4 @@ from ._phi import phi_functions as phi_functions
 from ._reporting import AbstractReportingSolver as AbstractReportingSolver, StepReport as StepReport
 from ._stabilised import StabilisedRungeKutta as StabilisedRungeKutta
 from ._term import LinearisedTerm as LinearisedTerm, PairTerm as PairTerm
+from ._wrapping import AbstractWrappingSolver as AbstractWrappingSolver

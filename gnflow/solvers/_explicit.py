@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from .._core import ConfigError, tree_norm, tree_scale
 from ._reporting import AbstractReportingSolver, StepReport
 from ._term import split
+from ._wrapping import AbstractWrappingSolver
 
 # Of the stability limit, from which on a step counts as limited by it: there, steps of 0.77 and 1.25 of it take turns.
 _NEAR_LIMIT = 0.65
@@ -39,8 +40,8 @@ class ExplicitState(eqx.Module):
     report: StepReport
 
 
-class ExplicitRungeKutta(AbstractReportingSolver):
-    """`method`, an explicit Runge-Kutta method of Diffrax, whose steps are its own, and which reports on stiffness.
+class ExplicitRungeKutta(AbstractWrappingSolver, AbstractReportingSolver):
+    """`inner`, an explicit Runge-Kutta method of Diffrax, whose steps are its own, and which reports on stiffness.
 
     Its last two stages are velocities k at two points g near the end of the step, which differ by the method's error. Where
     fast modes decay, these are most of that, and |k_s - k_(s-1)|/|g_s - g_(s-1)| is their rate |lambda|. A step is limited by
@@ -48,36 +49,26 @@ class ExplicitRungeKutta(AbstractReportingSolver):
     (3.5 for Tsit5, 5.2 for Dopri8). It costs no velocity. Source of the quotient: Hairer and Wanner, Solving Ordinary
     Differential Equations II, Section IV.2.
 
-    **Arguments:** `method`: a `diffrax.AbstractERK` with a tableau of two stages or more.
+    **Arguments:** `inner`: a `diffrax.AbstractERK` with a tableau of two stages or more.
 
     **Raises:** `ConfigError` for a method that has none.
     """
 
-    method: Any
+    inner: Any
 
     def __check_init__(self):
-        tableau = getattr(self.method, "tableau", None)
+        tableau = getattr(self.inner, "tableau", None)
         if not isinstance(tableau, diffrax.ButcherTableau) or tableau.num_stages < 2:
             raise ConfigError(
-                f"method = {self.method!r}; expected an explicit Runge-Kutta method of diffrax with a tableau of two stages "
+                f"inner = {self.inner!r}; expected an explicit Runge-Kutta method of diffrax with a tableau of two stages "
                 "or more, such as diffrax.Tsit5()."
             )
 
     @property
-    def term_structure(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The method's."""
-        return self.method.term_structure
-
-    @property
-    def interpolation_cls(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The method's."""
-        return self.method.interpolation_cls
-
-    @property
     def tableau(self) -> diffrax.ButcherTableau:
         """The method's."""
-        assert isinstance(self.method.tableau, diffrax.ButcherTableau)
-        return self.method.tableau
+        assert isinstance(self.inner.tableau, diffrax.ButcherTableau)
+        return self.inner.tableau
 
     @property
     def velocities_per_step(self) -> int:
@@ -91,32 +82,20 @@ class ExplicitRungeKutta(AbstractReportingSolver):
         outside = np.abs(np.polyval(polynomial[::-1], -_BOUNDARY)) > 1
         return float(_BOUNDARY[np.argmax(outside)])
 
-    def order(self, terms: Any) -> Any:
-        """The method's."""
-        return self.method.order(terms)
-
-    def error_order(self, terms: Any) -> Any:
-        """The method's."""
-        return self.method.error_order(terms)
-
     def init(self, terms: Any, t0: Any, t1: Any, y0: PyTree, args: Any) -> ExplicitState:
         """The method's state, and nothing known of stability."""
         none, nothing = jnp.zeros((), dtype=int), jnp.zeros(())
         velocity = jax.tree.map(jnp.zeros_like, y0) if self.tableau.fsal else None
-        inner = self.method.init(terms, t0, t1, y0, args)
+        inner = self.inner.init(terms, t0, t1, y0, args)
         report = StepReport(none, none, jnp.asarray(jnp.inf), jnp.asarray(False))
         return ExplicitState(inner, velocity, nothing, none, none, report)
-
-    def func(self, terms: Any, t0: Any, y0: PyTree, args: Any) -> PyTree:
-        """The vector field."""
-        return self.method.func(terms, t0, y0, args)
 
     def step(
         self, terms: Any, t0: Any, t1: Any, y0: PyTree, args: Any, solver_state: Any, made_jump: Any
     ) -> tuple[PyTree, PyTree, dict[str, Any], ExplicitState, diffrax.RESULTS]:
         """The method's step from t0 to t1."""
         before: ExplicitState = solver_state
-        y1, y_error, dense_info, inner, result = self.method.step(terms, t0, t1, y0, args, before.inner, made_jump)
+        y1, y_error, dense_info, inner, result = self.inner.step(terms, t0, t1, y0, args, before.inner, made_jump)
         length = terms.contr(t0, t1)
         stages = dense_info["k"]  # times the length of the step
         folds = self._folds(split(terms, stages)[0], split(terms, y1)[0])

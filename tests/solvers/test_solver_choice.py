@@ -87,7 +87,7 @@ def test_what_auto_takes(asked, name, reason):
 def kind(choice):
     """Of the solver, inside the one that reports on the stability of its steps."""
     solver = choice.solver
-    return type(solver.method if isinstance(solver, ExplicitRungeKutta) else solver)
+    return type(solver.inner if isinstance(solver, ExplicitRungeKutta) else solver)
 
 
 def test_a_tight_flow_that_turns_out_stiff():
