@@ -42,6 +42,7 @@ def _carry_out(specification: Specification, folder: RunFolder, quiet: bool) -> 
             state = "finished before" if kept else "running"
             print(f"[{number}/{len(specification.runs)}] {spec.label}: {state}", file=sys.stderr)
         rows.append(Row.of(spec, folder.load_run(spec)) if kept else _carry_out_one(spec, folder, quiet))
+        folder.forget_unfinished(spec)  # not where the run was interrupted, or the process killed
         folder.write_summary(rows)
     return rows
 
@@ -56,13 +57,10 @@ def _carry_out_one(spec: RunSpec, folder: RunFolder, quiet: bool) -> Row:
         raise
     except GnflowError as error:
         print(f"gnflow: {spec.label}: {error}", file=sys.stderr)
-        folder.forget_unfinished(spec)
         return Row.of_error(spec, error)
     except Exception as error:
         # Whatever else goes wrong in one run (memory, a backend's error), the others are still worth having.
         traceback.print_exc()
-        folder.forget_unfinished(spec)
         return Row.of_error(spec, error)
     folder.save_run(spec, trajectory, data_digest)
-    folder.forget_unfinished(spec)
     return Row.of(spec, trajectory)

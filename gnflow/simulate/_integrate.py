@@ -117,7 +117,7 @@ class Loop:
         self._most_steps = _FIRST_STEPS
         self._decisions: list[_Decision] = []
         first = jnp.asarray(float(first_step))
-        tiers = Tiers.beginning_with(chosen)
+        tiers = Tiers(chosen)
         segment = begin(weights, start.integrals, args, *_solver_of(tiers), self._controller_of(tiers), first)
         self.standing = _Standing(
             segment,
@@ -178,10 +178,7 @@ class Loop:
         header, tiers, segment = kept.header, self.standing.tiers, self.standing.segment
         self._decisions = [_Decision(*asked) for asked in header["decisions"]]
         for decision in self._decisions:
-            found = tiers.following(*decision)
-            if found.chosen is not tiers.chosen:
-                segment = changed(segment, self._args, *_solver_of(found), self._controller_of(found))
-            tiers = found
+            tiers, segment = self._decided(decision, tiers, segment)
         segment = from_arrays(segment, kept.arrays, "segment")
         row = jax.device_get(dataclasses.replace(self._start.evaluation, velocity=None))
         outputs = None if self._args.probe is None else np.asarray(self._args.probe.first_outputs)
@@ -268,14 +265,18 @@ class Loop:
             velocities, is_limited = int(report.num_velocities), bool(report.is_limited)
         length = float(last.end - last.start)
         asked = _Decision(standing.time, standing.num_steps, length, velocities, taken, is_limited)
-        found = tiers.following(*asked)
+        found, segment = self._decided(asked, tiers, standing.segment)
         if found is not tiers:
             self._decisions.append(asked)
-        segment = standing.segment
-        if found.chosen is not tiers.chosen:
-            segment = changed(segment, self._args, *_solver_of(found), self._controller_of(found))
         # In one go, as in `advance`.
         self.standing = dataclasses.replace(standing, segment=segment, tiers=found)
+
+    def _decided(self, asked: _Decision, tiers: Tiers, segment: Segment) -> tuple[Tiers, Segment]:
+        """What `tiers` and `segment` become."""
+        found = tiers.following(*asked)
+        if found.chosen is tiers.chosen:
+            return found, segment
+        return found, changed(segment, self._args, *_solver_of(found), self._controller_of(found))
 
     def _controller_of(self, tiers: Tiers) -> ResidualController:
         return self._controller.for_steps_of(tiers.chosen, tiers.most_velocities)

@@ -54,11 +54,6 @@ class Tiers:
     before: SolverChoice | None = None
     rival: _Pace | None = None
 
-    @classmethod
-    def beginning_with(cls, chosen: SolverChoice) -> "Tiers":
-        """At flow time 0."""
-        return cls(chosen)
-
     @property
     def most_velocities(self) -> float:
         """Behind a step that takes more, `following` is to be asked; infinite where that says nothing."""

@@ -25,13 +25,13 @@ def names(tiers):
 
 
 def test_nothing_changes_without_a_successor():
-    tiers = Tiers.beginning_with(a_choice().change.successor)
+    tiers = Tiers(a_choice().change.successor)
     assert (tiers.most_velocities, tiers.judged_at) == (np.inf, np.inf)
     assert tiers.following(1.0, 10, 1.0, 1000, 10**9) is tiers
 
 
 def test_the_successor_begins_behind_a_step_that_takes_much():
-    tiers = Tiers.beginning_with(a_choice())
+    tiers = Tiers(a_choice())
     assert tiers.most_velocities == 20
     assert tiers.following(1.0, 10, 0.1, 20, 10**6) is tiers  # not more than half
     assert tiers.following(1.0, 10, 0.1, 21, 100) is tiers  # not worth another program
@@ -44,7 +44,7 @@ def test_the_successor_begins_behind_a_step_that_takes_much():
 @pytest.mark.parametrize(("length", "stays"), [(0.4, True), (0.3, False)])
 def test_the_successor_stays_where_it_gets_half_as_far(length, stays):
     """Of a fifth of the flow time for 25 velocities."""
-    trial = Tiers.beginning_with(a_choice()).following(1.0, 10, 0.1 * 2, 25, 101)
+    trial = Tiers(a_choice()).following(1.0, 10, 0.1 * 2, 25, 101)
     judged_at = int(trial.judged_at)
     assert judged_at == 10 + _tiers._TRIAL
     assert trial.following(2.0, judged_at - 1, 1e-9, 0, 101) is trial
@@ -64,7 +64,7 @@ def test_a_step_that_stability_limits_is_enough():
     """Of a solver whose successor always gets farther: it is on no trial."""
     stabilised = a_choice()
     explicit = stabilised._replace(name="tsit5", change=Change(stabilised, 50.0))
-    tiers = Tiers.beginning_with(explicit)
+    tiers = Tiers(explicit)
     assert tiers.most_velocities == np.inf
     assert tiers.following(1.0, 10, 0.1, 1000, 60) is tiers
     assert tiers.following(1.0, 10, 0.1, 6, 50, is_limited=True) is tiers
@@ -81,7 +81,7 @@ def test_a_step_that_stability_limits_is_enough():
 def test_a_successor_that_is_tried_once():
     stabilised = a_choice()
     explicit = stabilised._replace(name="dopri8", change=Change(stabilised.change.successor, 50.0, 5.0))
-    trial = Tiers.beginning_with(explicit).following(1.0, 10, 0.1, 14, 51, is_limited=True)
+    trial = Tiers(explicit).following(1.0, 10, 0.1, 14, 51, is_limited=True)
     back = trial.following(2.0, int(trial.judged_at), 1e-9, 0, 10**6)
     assert names(back) == ["dopri8", "exponential", "dopri8"]
     assert back.following(3.0, 100, 0.1, 14, 10**6, is_limited=True) is back
