@@ -33,9 +33,15 @@ from ._files import (
     sync_folder as sync_folder,
     write_whole as write_whole,
 )
+from ._foreign import (
+    read_arrays as read_arrays,
+    read_json as read_json,
+    require_plain_netcdf as require_plain_netcdf,
+)
 from ._lapack import load_lapack as load_lapack
 from ._names import look_up as look_up, nearest_name as nearest_name
 from ._operations import count_operations as count_operations
+from ._paths import as_path as as_path
 from ._precision import require_float64 as require_float64
 from ._results import Result as Result, ResultCode as ResultCode
 from ._serialise import (

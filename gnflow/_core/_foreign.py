@@ -1,0 +1,108 @@
+"""Read files that anybody may have written: nothing in them is executed, and none makes its reader take more memory than
+files that gnflow writes do."""
+
+import json
+import math
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ._errors import RunFolderError
+
+if TYPE_CHECKING:
+    import h5py
+
+_LARGEST_JSON = 2**26  # bytes; a record of a run has some thousands
+_SMALL = 2**20  # bytes that any file may ask for
+_LARGEST_EXPANSION = 16  # of a netCDF file: more than compression makes of losses
+
+
+def read_json(content: bytes | str, what: str) -> Any:
+    """What a JSON text holds. **Raises:** `RunFolderError` for what is none, is larger than 64 MiB or nested too deep."""
+    if len(content) > _LARGEST_JSON:
+        raise RunFolderError(f"{what} is damaged: {len(content)} bytes are too many for what gnflow keeps in one.")
+    try:
+        return json.loads(content)
+    except RecursionError as error:
+        raise RunFolderError(f"{what} is damaged: it is nested too deep.") from error
+    except ValueError as error:
+        raise RunFolderError(f"{what} is damaged: it is not JSON ({error}).") from error
+
+
+def read_arrays(file: Path) -> dict[str, np.ndarray]:
+    """The arrays of an npz file that gnflow wrote: numbers, booleans or text, never compressed, so that they take no more
+    memory than the file.
+
+    **Raises:** `RunFolderError` for a file that is none; `OSError`.
+    """
+    try:
+        # Opened here: zipfile and NumPy leave open what turns out to be no archive.
+        with file.open("rb") as stream, zipfile.ZipFile(stream) as archive:
+            arrays = {}
+            for entry in archive.infolist():
+                if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
+                    raise RunFolderError(
+                        f"{file} is damaged: {entry.filename!r} is compressed, which gnflow's are not."
+                    )
+                with archive.open(entry) as stored:
+                    arrays[entry.filename.removesuffix(".npy")] = _read_array(stored, entry.file_size)
+            return arrays
+    except (ValueError, KeyError, TypeError, EOFError, SyntaxError, RuntimeError, zipfile.BadZipFile) as error:
+        if isinstance(error, RunFolderError):
+            raise
+        raise RunFolderError(f"{file} is damaged: {type(error).__name__}: {error}.") from error
+
+
+def _read_array(stored: Any, size: int) -> np.ndarray:
+    """One array of NumPy's format. **Raises:** `ValueError` unless its header fits its `size` in bytes."""
+    version = np.lib.format.read_magic(stored)
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
+    if read is None:
+        raise ValueError(f"format {version} of an array")
+    shape, fortran, dtype = read(stored)
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects, which are never read")
+    if math.prod(shape) * dtype.itemsize != size - stored.tell():
+        raise ValueError(f"its header states {shape} of {dtype}, and it has {size - stored.tell()} bytes")
+    values = np.frombuffer(bytearray(stored.read()), dtype=dtype)
+    return values.reshape(shape, order="F" if fortran else "C")
+
+
+def require_plain_netcdf(file: "h5py.File", size: int) -> None:
+    """Check that a netCDF-4 file holds all it says, itself: no other file is read, and no more memory is taken than its `size`
+    in bytes suggests.
+
+    **Raises:** `RunFolderError`.
+    """
+    total = 0
+    for name, dataset in _datasets(file):
+        if dataset.external or dataset.is_virtual:
+            raise RunFolderError(f"its variable {name!r} refers to other files, which are not read.")
+        # A dimension without values is stored as a data set that is never read.
+        is_read = dataset.id.get_storage_size() > 0 or not _is_bare_dimension(dataset)
+        total += dataset.size * dataset.dtype.itemsize if is_read else 0
+    if total > _LARGEST_EXPANSION * size + _SMALL:
+        raise RunFolderError(f"it has {size} bytes and says that it holds {total}, which gnflow's files do not.")
+
+
+def _is_bare_dimension(dataset: "h5py.Dataset") -> bool:
+    name = dataset.attrs.get("NAME", b"")
+    return bytes(name if isinstance(name, bytes) else str(name).encode()).startswith(
+        b"This is a netCDF dimension but not"
+    )
+
+
+def _datasets(group: "h5py.Group") -> Iterator[tuple[str, "h5py.Dataset"]]:
+    import h5py
+
+    for name in group:
+        link = group.get(name, getlink=True)
+        if not isinstance(link, h5py.HardLink):
+            raise RunFolderError(f"its variable {name!r} is a link to something else, which is not followed.")
+        found = group[name]
+        if not isinstance(found, h5py.Dataset):
+            raise RunFolderError(f"it holds {name!r}, which is no variable.")
+        yield name, found

@@ -1,0 +1,37 @@
+"""Paths as people write them."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from ._errors import GnflowError
+
+_LONGEST_NAME = 255  # bytes; what the usual file systems allow
+_LONGEST_PATH = 4096
+
+
+def as_path(value: Any, what: str, error: type[GnflowError]) -> Path:
+    """`value` as a path, with a leading ~ or ~user expanded to the home folder, as shells and xarray do.
+
+    **Arguments:** `what`: its name in messages.
+
+    **Raises:** `error` for what is no text or path, for an empty one, one with a NUL character, one with a name that file
+    systems do not take, and for the home folder of an unknown user.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise error(f"{what} = {value!r} is a {type(value).__name__}; expected a path, as text or pathlib.Path.")
+    text = os.fspath(value)
+    if not isinstance(text, str):
+        text = os.fsdecode(text)
+    if not text or "\0" in text:
+        raise error(f"{what} = {text!r}; expected a path without NUL characters, of at least one character.")
+    longest = max((len(os.fsencode(name)) for name in Path(text).parts), default=0)
+    if longest > _LONGEST_NAME or len(os.fsencode(text)) > _LONGEST_PATH:
+        raise error(
+            f"{what} = {text[:40] + '...'!r} has a name of {longest} bytes in a path of {len(os.fsencode(text))}; file systems "
+            f"take {_LONGEST_NAME} for a name and {_LONGEST_PATH} for a path. Choose a shorter one."
+        )
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as cause:
+        raise error(f"{what} = {text!r}: {cause}; write the folder out.") from cause
