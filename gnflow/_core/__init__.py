@@ -2,9 +2,15 @@
 
 from ._batches import in_batches as in_batches
 from ._checks import (
+    instance_field as instance_field,
+    integer_field as integer_field,
+    number_field as number_field,
+    require_instance as require_instance,
+    require_integer as require_integer,
     require_non_negative as require_non_negative,
     require_number as require_number,
     require_positive_int as require_positive_int,
+    shown as shown,
 )
 from ._compilation_cache import (
     SHORTEST_COMPILATION as SHORTEST_COMPILATION,
@@ -39,6 +45,11 @@ from ._foreign import (
     require_plain_netcdf as require_plain_netcdf,
 )
 from ._lapack import load_lapack as load_lapack
+from ._machine import (
+    available_memory_gib as available_memory_gib,
+    num_cores as num_cores,
+    require_memory as require_memory,
+)
 from ._names import look_up as look_up, nearest_name as nearest_name
 from ._operations import count_operations as count_operations
 from ._paths import as_path as as_path
@@ -50,7 +61,7 @@ from ._serialise import (
     encode as encode,
     is_opaque as is_opaque,
 )
-from ._streams import stream as stream
+from ._streams import as_key as as_key, stream as stream
 from ._text import aligned_columns as aligned_columns
 from ._tree import (
     tree_add_scaled as tree_add_scaled,

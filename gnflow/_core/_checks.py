@@ -1,44 +1,173 @@
-"""Checks of sizes and scales that every constructor shares."""
+"""One converter for every number that is passed in: Python's, NumPy's and JAX's scalars are numbers, nothing else is.
+
+A number inside a program that JAX traces has no value to check: it was checked outside, and passes.
+"""
 
 import math
+import operator
+from collections.abc import Callable
+from typing import Any
 
-from ._errors import GnflowError
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
+from ._errors import ConfigError, GnflowError
 
-def require_positive_int(error: type[GnflowError], **sizes: int) -> None:
-    """Check that each named size is an integer of at least one. **Raises:** `error`."""
-    for name, size in sizes.items():
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            raise error(f"{name} = {size!r}; expected an integer of at least 1.")
-
-
-def require_non_negative(error: type[GnflowError], **values: float) -> None:
-    """Check that each named number is finite and at least zero. **Raises:** `error`."""
-    for name, value in values.items():
-        require_number(error, name, value, least=0.0)
+_LARGEST = 2**63  # beyond which neither JAX nor NumPy has integers
 
 
 def require_number(
     error: type[GnflowError],
     name: str,
-    value: object,
+    value: Any,
     *,
     above: float = -math.inf,
     least: float = -math.inf,
     below: float = math.inf,
+    most: float = math.inf,
     remedy: str = "",
-) -> None:
-    """Check that a named number is finite, above `above`, at least `least` and below `below`.
+) -> Any:
+    """`value` as a finite number above `above`, at least `least`, below `below` and at most `most`.
 
-    **Raises:** `error` with the bounds that were given, and the `remedy`, a sentence.
+    **Arguments:** `value`: an integer or floating-point number of Python, NumPy or JAX (with no dimension).
+
+    **Raises:** `error` with the bounds that were given, and the `remedy`, a sentence; also for text, booleans and arrays.
     """
-    number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
-    if above < number < below and number >= least and math.isfinite(number):
-        return
-    finite = "a finite number" if below == math.inf else "a number"
+    if isinstance(value, Tracer):
+        return value
+    number = _as_float(value)
+    if above < number < below and least <= number <= most and math.isfinite(number):
+        return number
+    finite = "a finite number" if below == most == math.inf else "a number"
     bounds = [
         *([f"above {above:g}"] if above > -math.inf else []),
         *([f"of at least {least:g}"] if least > -math.inf else []),
         *([f"below {below:g}"] if below < math.inf else []),
+        *([f"of at most {most:g}"] if most < math.inf else []),
     ]
-    raise error(f"{name} = {value!r}; expected {finite} {' and '.join(bounds)}. {remedy}".rstrip())
+    raise error(f"{name} = {shown(value)}; expected {finite} {' and '.join(bounds)}".rstrip() + f". {remedy}".rstrip())
+
+
+def require_integer(
+    error: type[GnflowError], name: str, value: Any, *, least: int = 1, most: int = _LARGEST - 1, remedy: str = ""
+) -> Any:
+    """`value` as an integer from `least` to `most`: of Python, NumPy or JAX (with no dimension), never text or a boolean.
+
+    **Raises:** `error`; for a whole number that is floating (1e3) it says what to write.
+    """
+    if isinstance(value, Tracer):
+        return value
+    number = _as_integer(value)
+    if number is not None and least <= number <= most:
+        return number
+    upper = f" and at most {most}" if most < _LARGEST - 1 or (number is not None and number > most) else ""
+    whole = _as_float(value)
+    if number is None and math.isfinite(whole) and whole == int(whole) and abs(whole) < _LARGEST:
+        remedy = f"Write {int(whole)}. {remedy}".rstrip()
+    raise error(f"{name} = {shown(value)}; expected an integer of at least {least}{upper}. {remedy}".rstrip())
+
+
+def require_positive_int(error: type[GnflowError], **sizes: Any) -> tuple[Any, ...]:
+    """Each named size as an integer of at least one, in their order. **Raises:** `error`."""
+    return tuple(require_integer(error, name, size) for name, size in sizes.items())
+
+
+def require_non_negative(error: type[GnflowError], **values: Any) -> tuple[Any, ...]:
+    """Each named number as one that is finite and at least zero, in their order. **Raises:** `error`."""
+    return tuple(require_number(error, name, value, least=0.0) for name, value in values.items())
+
+
+def number_field(what: str, *, default: Any = ..., error: type[GnflowError] = ConfigError, **bounds: Any) -> Any:
+    """A field of an Equinox module that holds a number, converted and checked as `require_number` does.
+
+    **Arguments:** `what`: its name in messages; `default`: of the field; None also lets None through; `bounds`: those of
+    `require_number`, and its remedy.
+    """
+
+    def converter(value: Any) -> Any:
+        return None if value is None and default is None else require_number(error, what, value, **bounds)
+
+    return _field(converter, default)
+
+
+def integer_field(
+    what: str, *, default: Any = ..., static: bool = False, error: type[GnflowError] = ConfigError, **bounds: Any
+) -> Any:
+    """A field of an Equinox module that holds an integer, converted and checked as `require_integer` does; arguments as of
+    `number_field`; `static`: whether it is part of the compiled program."""
+
+    def converter(value: Any) -> Any:
+        return None if value is None and default is None else require_integer(error, what, value, **bounds)
+
+    return _field(converter, default, static=static)
+
+
+def instance_field(what: str, kind: type, example: str, *, default: Any = ...) -> Any:
+    """A field of an Equinox module that holds an object of the class `kind`.
+
+    **Arguments:** `what`: its name in messages; `example`: how to write one; `default`: of the field; None
+    also lets None through.
+    """
+
+    def converter(value: Any) -> Any:
+        return None if value is None and default is None else require_instance(ConfigError, what, value, kind, example)
+
+    return _field(converter, default)
+
+
+def require_instance(error: type[GnflowError], what: str, value: Any, kind: type, example: str) -> Any:
+    """`value`, if it is an object of `kind`.
+
+    **Raises:** `error`, with the `example`, for anything else; of a class it says that an object of it is needed.
+    """
+    if isinstance(value, kind):
+        return value
+    if isinstance(value, type) and issubclass(value, kind):
+        raise error(f"{what} is the class {value.__name__}; expected an object of it: {value.__name__}(...).")
+    raise error(f"{what} = {shown(value)}; expected {example}.")
+
+
+def shown(value: Any) -> str:
+    """`value` for a message: short, and never an error of its own."""
+    try:
+        text = f"array({value})" if isinstance(value, jax.Array) and value.size < 9 else repr(value)
+    except Exception:  # a user's own __repr__
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= 120 else f"{text[:110]}... ({len(text)} characters)"
+
+
+def _as_float(value: Any) -> float:
+    """A number as Python's, nan for what is none."""
+    if isinstance(value, np.ndarray | jax.Array) and value.shape == () and not _is_key(value):
+        value = np.asarray(value)[()]
+    # To NumPy bfloat16 is no floating-point number; to Python True is an integer.
+    is_number = isinstance(value, int | float) or (
+        isinstance(value, np.generic)
+        and (jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer))
+    )
+    if isinstance(value, bool) or not is_number:
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def _as_integer(value: Any) -> int | None:
+    if isinstance(value, np.ndarray | jax.Array) and value.shape == () and not _is_key(value):
+        value = np.asarray(value)[()]
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
+        return None
+    return operator.index(value)
+
+
+def _is_key(value: Any) -> bool:
+    return isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+
+
+def _field(converter: Callable[[Any], Any], default: Any, **options: Any) -> Any:
+    given = {} if default is ... else {"default": default}
+    return eqx.field(converter=converter, **given, **options)

@@ -98,7 +98,7 @@ def _is_bare_dimension(dataset: "h5py.Dataset") -> bool:
 def _datasets(group: "h5py.Group") -> Iterator[tuple[str, "h5py.Dataset"]]:
     import h5py
 
-    for name in group:
+    for name in map(str, group):
         link = group.get(name, getlink=True)
         if not isinstance(link, h5py.HardLink):
             raise RunFolderError(f"its variable {name!r} is a link to something else, which is not followed.")

@@ -1,19 +1,48 @@
 """Named random streams: one seed, and a stream for each purpose that no other purpose disturbs."""
 
 import zlib
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Key, UInt32
 
+from ._checks import require_integer, shown
+from ._errors import ConfigError
 
-def stream(key: Key[Array, ""] | UInt32[Array, "2"], name: str) -> Key[Array, ""] | UInt32[Array, "2"]:
+
+def stream(key: Any, name: str) -> Key[Array, ""] | UInt32[Array, "2"]:
     """The random stream called `name` of the seed `key`.
 
     Streams of different names are independent, and a stream does not change when others are added, so that
     (say) widening the network never changes the training data.
 
-    **Arguments:** `key`: a JAX key (`jax.random.key(seed)` or `jax.random.PRNGKey(seed)`); `name`: what it is for.
+    **Arguments:** `key`: as of `as_key`; `name`: what it is for.
 
-    **Returns:** a JAX key of the same kind.
+    **Returns:** a JAX key of the same kind. **Raises:** as `as_key`.
     """
-    return jax.random.fold_in(key, zlib.crc32(name.encode()))
+    return jax.random.fold_in(as_key(key), zlib.crc32(name.encode()))
+
+
+def as_key(key: Any) -> Key[Array, ""] | UInt32[Array, "2"]:
+    """The JAX key that `key` stands for.
+
+    **Arguments:** `key`: a JAX key (`jax.random.key(seed)` or `jax.random.PRNGKey(seed)`), or the seed, an integer from 0 to
+    2^63 - 1.
+
+    **Raises:** `ConfigError` for anything else.
+    """
+    if isinstance(key, jax.Array):
+        typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()
+        if typed or (key.dtype == jnp.uint32 and key.shape == (2,)):
+            return key
+        if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+            raise ConfigError(
+                f"key is an array of keys of shape {key.shape}; one is needed: take key[0], or one for each thing drawn."
+            )
+    try:
+        return jax.random.key(require_integer(ConfigError, "key", key, least=0))
+    except ConfigError as error:
+        raise ConfigError(
+            f"key = {shown(key)}; expected a JAX key, such as jax.random.key(0), or an integer of at least 0 and below 2^63."
+        ) from error

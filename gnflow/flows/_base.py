@@ -7,8 +7,9 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._core import tree_scale
+from .._core import instance_field, tree_scale
 from ..geometry import AbstractTangent, Decomposition, Direction, Linearisation, SolveDiagnostics, System
+from ..geometry.damping import AbstractDamping
 from ..problems import Problem
 
 
@@ -106,3 +107,10 @@ class AbstractLinearisedFlow(AbstractOutputFlow):
 
         **Arguments:** `decomposition`: how to get the modes of the Gram matrix.
         """
+
+
+def damping_field(default: AbstractDamping) -> Any:
+    """The field of a flow that holds its damping rule."""
+    return instance_field(
+        "damping", AbstractDamping, "a damping rule such as gnflow.geometry.damping.Constant(0.1)", default=default
+    )

@@ -2,14 +2,15 @@
 
 from typing import ClassVar, Literal
 
-import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._core import ConfigError, look_up, require_number
+from .._core import integer_field, look_up, number_field
 from ..geometry import AbstractTangent, Decomposition, Direction, Linearisation, System, linearise_with_hessian
 from ..geometry.dual import AbstractDirectionOracle, DualDirection, direction_oracle_kinds
 from ._base import AbstractLinearisedFlow
+
+_LIMITS = "Its limits are flows of their own: GradientFlow for 0, GaussNewtonFlow('hessian') for infinity."
 
 
 class DualGaussNewtonFlow(AbstractLinearisedFlow):
@@ -37,17 +38,13 @@ class DualGaussNewtonFlow(AbstractLinearisedFlow):
     rests_with_gradient: ClassVar[bool] = True
     is_stiff: ClassVar[bool] = True
 
-    gamma: float = 1.0
+    gamma: float = number_field("gamma", default=1.0, above=0.0, remedy=_LIMITS)
     model: Literal["quadratic", "exact"] = "quadratic"
-    max_iterations: int | None = eqx.field(static=True, default=None)
-    tol: float = 1e-8
+    max_iterations: int | None = integer_field("max_iterations", default=None, static=True, least=0)
+    tol: float = number_field("tol", default=1e-8, least=0.0)
     products: Literal["auto", "matrix_free", "dense"] = "auto"
 
     def __check_init__(self):
-        # An array is a number that was checked, inside a compiled program.
-        if not eqx.is_array(self.gamma):
-            limits = "Its limits are flows of their own: GradientFlow for 0, GaussNewtonFlow('hessian') for infinity."
-            require_number(ConfigError, "gamma", self.gamma, above=0.0, remedy=limits)
         look_up(self.model, direction_oracle_kinds, "model of a dual direction")
         _ = self.oracle  # checks the rest
 

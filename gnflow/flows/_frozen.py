@@ -3,8 +3,9 @@
 import equinox as eqx
 from jaxtyping import Array, Float, PyTree
 
-from .._core import ModelError
+from .._core import ConfigError, ModelError, require_instance
 from ..geometry import SolveDiagnostics, System
+from ..models import as_names
 from ._base import AbstractFlow
 
 
@@ -15,14 +16,18 @@ class Frozen(AbstractFlow):
 
     **Arguments:** `flow`: any flow; `trainable`: the names of the weights that move: layers as the model names them
     ("output", "hidden") or paths of its leaves ("layers[0].bias"), one or several.
+
+    **Raises:** `ConfigError` if `flow` is no flow; `ModelError` if `trainable` is neither a name nor several.
     """
 
     flow: AbstractFlow
     moving: str | tuple[str, ...] = eqx.field(static=True)
 
     def __init__(self, flow: AbstractFlow, trainable: str | tuple[str, ...] = "output"):
-        self.flow = flow
-        self.moving = trainable
+        self.flow = require_instance(
+            ConfigError, "flow of Frozen", flow, AbstractFlow, "a flow such as gnflow.flows.GradientFlow()"
+        )
+        self.moving = as_names(trainable)
 
     @property
     def trainable(self) -> str | tuple[str, ...]:

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._core import instance_field
 from ..geometry import (
     AbstractOutputMetric,
     AbstractTangent,
@@ -22,7 +23,7 @@ from ..geometry import (
 from ..geometry.damping import AbstractDamping, SmallestEigenvalue
 from ..geometry.directions import AbstractDirectionSolver, TruncatedEigh, truncated_power
 from ..losses import AbstractOutputFactor, ScaledIdentity
-from ._base import AbstractLinearisedFlow
+from ._base import AbstractLinearisedFlow, damping_field
 
 
 class GaussNewtonFlow(AbstractLinearisedFlow):
@@ -41,15 +42,20 @@ class GaussNewtonFlow(AbstractLinearisedFlow):
     - `damping`: the rule for eps >= 0, in units of H A.
     - `solver`: the direction solver; truncated `eigh` is safe on rank-deficient Gram matrices.
 
-    **Raises:** `ConfigError` for an unknown metric name.
+    **Raises:** `ConfigError` for an unknown metric name, and for what is no damping rule or no direction solver.
     """
 
     rests_with_gradient: ClassVar[bool] = True
     is_stiff: ClassVar[bool] = False
 
     metric: AbstractOutputMetric = eqx.field(converter=get_output_metric, default=IdentityMetric())
-    damping: AbstractDamping = SmallestEigenvalue(factor=1.0, floor=1e-7)
-    solver: AbstractDirectionSolver = TruncatedEigh()
+    damping: AbstractDamping = damping_field(SmallestEigenvalue(factor=1.0, floor=1e-7))
+    solver: AbstractDirectionSolver = instance_field(
+        "solver",
+        AbstractDirectionSolver,
+        "a direction solver such as gnflow.geometry.directions.TruncatedEigh()",
+        default=TruncatedEigh(),
+    )
 
     def never_ascends(self, system: System) -> bool:
         """For models without kinks, where the metric sees all of the gradient, or the damping rule is positive at all times;

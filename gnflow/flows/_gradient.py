@@ -1,13 +1,20 @@
 """Gradient flow."""
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
+import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._core import ConfigError, require_non_negative
+from .._core import ConfigError, require_number
 from ..geometry import AbstractTangent, Decomposition, Direction, Linearisation, System, linearise_with_hessian
 from ._base import AbstractLinearisedFlow
+
+
+def _as_mobility(value: Any) -> Any:
+    if isinstance(value, str) and value == "model":
+        return value
+    return require_number(ConfigError, "mobility", value, least=0.0, remedy="'model' takes the model's own.")
 
 
 class GradientFlow(AbstractLinearisedFlow):
@@ -23,14 +30,7 @@ class GradientFlow(AbstractLinearisedFlow):
     rests_with_gradient: ClassVar[bool] = True
     is_stiff: ClassVar[bool] = True
 
-    mobility: float | Literal["model"] = "model"
-
-    def __check_init__(self):
-        if isinstance(self.mobility, str):
-            if self.mobility != "model":
-                raise ConfigError(f"mobility = {self.mobility!r}; expected a number of at least 0, or 'model'.")
-        elif isinstance(self.mobility, int | float):
-            require_non_negative(ConfigError, mobility=self.mobility)
+    mobility: float | Literal["model"] = eqx.field(converter=_as_mobility, default="model")
 
     def never_ascends(self, system: System) -> bool:
         """True, on kinks too: dL/dt = -m |J^T g|^2."""

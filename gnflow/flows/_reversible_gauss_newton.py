@@ -2,10 +2,9 @@
 
 from typing import Any, Literal
 
-import jax
 from jaxtyping import Array, Float, PyTree
 
-from .._core import ConfigError, ModelError, nearest_name, require_number
+from .._core import ConfigError, ModelError, nearest_name, number_field
 from ..geometry import SolveDiagnostics, System, block_gauss_newton
 from ..models import ReversibleMLP
 from ..problems import Problem
@@ -42,15 +41,11 @@ class ReversibleGaussNewtonFlow(AbstractFlow):
     """
 
     metric: Literal["identity", "hessian"] = "identity"
-    rtol: float = 0.0
+    rtol: float = number_field("rtol", default=0.0, least=0.0, below=1.0, remedy="At 1 no singular value is left.")
 
     def __check_init__(self):
         if self.metric not in _METRICS:
             raise ConfigError(f"unknown metric {self.metric!r}; {nearest_name(str(self.metric), _METRICS)}")
-        # An array is a number that was checked, inside a compiled program.
-        if not isinstance(self.rtol, jax.Array):
-            remedy = "At 1 no singular value is left."
-            require_number(ConfigError, "rtol", self.rtol, least=0.0, below=1.0, remedy=remedy)
 
     def system(self, problem: Problem, model: Any) -> System:
         """The problem joined with the reversible network. **Raises:** `ModelError` for another model."""

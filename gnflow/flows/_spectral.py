@@ -5,7 +5,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._core import ConfigError
+from .._core import number_field
 from ..geometry import (
     AbstractTangent,
     Decomposition,
@@ -27,7 +27,7 @@ from ..geometry.directions import (
     truncated_power_product,
 )
 from ..losses import ScaledIdentity
-from ._base import AbstractLinearisedFlow
+from ._base import AbstractLinearisedFlow, damping_field
 
 _IDENTITY = ScaledIdentity(1.0)
 
@@ -41,18 +41,16 @@ class SpectralFlow(AbstractLinearisedFlow):
     **Arguments:** `power` s in [0, 1]; `damping`: the rule for eps, in units of A. Flow time has the unit of gradient flow
     with mobility 1 at power 0 and of Gauss-Newton with the identity metric at power 1.
 
-    **Raises:** `ConfigError` if `power` is outside [0, 1].
+    **Raises:** `ConfigError` if `power` is outside [0, 1], or `damping` is no damping rule.
     """
 
     rests_with_gradient: ClassVar[bool] = True
     is_stiff: ClassVar[bool] = True
 
-    power: float = 0.5
-    damping: AbstractDamping = Constant(0.0)
-
-    def __check_init__(self):
-        if isinstance(self.power, int | float) and not 0 <= self.power <= 1:
-            raise ConfigError(f"power = {self.power!r}; expected a number from 0 (gradient flow) to 1 (Gauss-Newton).")
+    power: float = number_field(
+        "power", default=0.5, least=0.0, most=1.0, remedy="0 is gradient flow, 1 is Gauss-Newton flow."
+    )
+    damping: AbstractDamping = damping_field(Constant(0.0))
 
     def never_ascends(self, system: System) -> bool:
         """For models without kinks: dL/dt = -g^T A psi(A) g."""

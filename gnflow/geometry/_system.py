@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, PyTree
 
 from .._core import ModelError, in_batches, load_lapack, nearest_name, require_float64
 from ..losses import AbstractLoss
-from ..models import has_kinks, trainable_mask, trainable_weights
+from ..models import as_names, has_kinks, output_of, trainable_mask, trainable_weights
 from ..problems import Problem
 from ._dispatch import make_tangent
 from ._tangent import AbstractTangent
@@ -45,7 +45,8 @@ class System(eqx.Module):
             )
         load_lapack()  # what is made of a system decomposes its Gram matrix
         self.problem = problem
-        self.trainable = (trainable,) if isinstance(trainable, str) else tuple(trainable)
+        names = as_names(trainable)
+        self.trainable = (names,) if isinstance(names, str) else names
         weights, self.structure = eqx.partition(model, _mask(model, self.trainable))
         self.mobility = float(getattr(model, "mobility", 1.0))
         require_float64(weights, f"the weights of {type(model).__name__}, ")
@@ -93,8 +94,8 @@ class System(eqx.Module):
 
 def _mask(model: Any, names: tuple[str, ...]) -> PyTree:
     """Booleans like `model`: True where a leaf is trainable and named."""
+    trainable_weights(model)  # refuses what is no model, and one with nothing to train
     mask = trainable_mask(model)
-    trainable_weights(model)  # refuses a model with nothing to train
     if names == ("all",):
         return mask
     if not names:
@@ -119,16 +120,7 @@ def _is_under(path: str, prefix: str) -> bool:
 def _check_fit(problem: Problem, model: Any) -> None:
     x = problem.x_train[0]
     name = type(model).__name__
-    try:
-        output = eqx.filter_eval_shape(model, x)
-    except (TypeError, ValueError) as error:
-        raise ModelError(
-            f"{name} cannot be called on one training input of shape {x.shape}: {error}. A model maps one input to (C,) "
-            "outputs (gnflow batches it), and its input size must be that of the data."
-        ) from error
-    if not isinstance(output, jax.ShapeDtypeStruct):
-        raise ModelError(f"{name} returns a {type(output).__name__} for one input; expected one array of outputs (C,).")
-    shape, expected = output.shape, problem.y_train.shape[1:]
+    shape, expected = output_of(model, x).shape, problem.y_train.shape[1:]
     if shape != expected and not (shape == () and expected == (1,)):
         raise ModelError(
             f"{name} returns outputs of shape {shape} for one input, but the targets of the problem have shape {expected}; "

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from .._core import ConfigError
+from .._core import number_field
 
 # exp(600) is far from overflow, and so is its product with any number of ordinary size; its square overflows.
 LARGEST_EXPONENT = 600.0
@@ -76,14 +76,11 @@ class ScaledIdentity(AbstractOutputFactor):
     **Raises:** `ConfigError` if `scale` is a number that is not positive and finite.
     """
 
-    scale: float | int | Float[Array, ""]
-
-    def __check_init__(self):
-        if isinstance(self.scale, float | int) and not 0 < self.scale < math.inf:
-            raise ConfigError(
-                f"the scale of a ScaledIdentity metric is {self.scale!r}, but c I is a metric only for a positive, "
-                "finite c; for squared loss over N samples the Hessian is c = 1/N."
-            )
+    scale: float | Float[Array, ""] = number_field(
+        "scale of a ScaledIdentity metric",
+        above=0.0,
+        remedy="For squared loss over N samples the Hessian is c I with c = 1/N.",
+    )
 
     def product(self, v: Float[Array, "N C"]) -> Float[Array, "N C"]:
         """sqrt(c) v."""

@@ -3,12 +3,11 @@
 import math
 from typing import Any, ClassVar
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from .._core import ConfigError
+from .._core import number_field
 from ._base import AbstractLoss
 from ._conjugates import rounding, where_in_domain
 from ._factors import AbstractOutputFactor, DiagonalFactor, ScaledIdentity
@@ -47,14 +46,9 @@ class HuberLoss(AbstractLoss):
     gradient_in_hessian_image: ClassVar[bool] = False
     is_smooth: ClassVar[bool | None] = False  # its Hessian jumps where |r| = delta
 
-    delta: float = eqx.field(converter=float, default=1.0)
-
-    def __check_init__(self):
-        if not 0 < self.delta < math.inf:
-            raise ConfigError(
-                f"HuberLoss got delta={self.delta!r}, but a positive, finite number is needed; for an infinite one use "
-                "SquaredLoss()."
-            )
+    delta: float = number_field(
+        "HuberLoss: delta", default=1.0, above=0.0, remedy="For an infinite one use SquaredLoss()."
+    )
 
     def canonical_targets(
         self, y_train: Any, y_test: Any = None

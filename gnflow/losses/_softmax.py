@@ -15,6 +15,8 @@ from ._targets import as_columns, holds_integers, same_columns, target_array
 
 # Soft labels made in float32 sum to one within about 1e-7 per class.
 _ROW_SUM_TOLERANCE = 1e-5
+# That labels may leave without a sample: a small training set of a data set of many classes has not all of them.
+_MOST_EMPTY_CLASSES = 100
 
 
 class SoftmaxCrossEntropy(AbstractLoss):
@@ -48,7 +50,8 @@ class SoftmaxCrossEntropy(AbstractLoss):
         C is the number of columns where y_train or y_test has columns, else the largest label in either plus one (at
         least 2).
 
-        **Raises:** `DataError` for labels that are not integers, negative, or beyond the last class, for rows with a
+        **Raises:** `DataError` for labels that are not integers, negative, or beyond the last class, or that leave more than
+        100 classes, and more than they fill, without a sample; for rows with a
         negative number or that do not sum to one, for a single column, NaN or inf, empty arrays, more than two
         dimensions, or different numbers of columns in train and test; `PrecisionError` unless JAX is in float64.
         """
@@ -58,6 +61,8 @@ class SoftmaxCrossEntropy(AbstractLoss):
         for what, array in given.items():
             _check_labels(array, what) if array.ndim == 1 else _check_rows(array, what)
         widths = [array.shape[1] for array in given.values() if array.ndim == 2]
+        if not widths:
+            _require_few_empty_classes(np.concatenate(list(given.values())))
         num_classes = widths[0] if widths else max(2, *(int(np.max(array)) + 1 for array in given.values()))
         canonical = {what: _one_hot_or_soft(array, num_classes, what) for what, array in given.items()}
         return same_columns(canonical["y_train"], canonical.get("y_test"))
@@ -157,6 +162,17 @@ def _check_labels(array: np.ndarray, what: str) -> None:
         )
     if np.min(array) < 0:
         raise DataError(f"{what} holds the label {np.min(array)}, but labels are 0..C-1; renumber the classes from 0.")
+
+
+def _require_few_empty_classes(labels: np.ndarray) -> None:
+    """**Raises:** `DataError` for labels that leave more classes without a sample than they fill, and more than 100."""
+    present = np.unique(labels)
+    empty = int(present[-1]) + 1 - present.size
+    if empty > max(_MOST_EMPTY_CLASSES, present.size):
+        raise DataError(
+            f"the class labels are {present.size} different numbers up to {present[-1]}, so that {empty} classes would have no "
+            "sample; renumber them from 0: y = numpy.unique(y, return_inverse=True)[1], over training and test together."
+        )
 
 
 def _check_rows(array: np.ndarray, what: str) -> None:

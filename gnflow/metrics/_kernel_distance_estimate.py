@@ -1,12 +1,11 @@
 """How far the NTK has turned, estimated without the NTK."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PyTree
 
-from .._core import ConfigError, require_positive_int, tree_size
+from .._core import integer_field, tree_size
 from ..geometry import Snapshot, System
 from ._base import AbstractMetric, Variable
 
@@ -41,15 +40,10 @@ class KernelDistanceEstimate(AbstractMetric):
     products); Efron and Stein 1981 (the jackknife).
     """
 
-    num_probes: int = eqx.field(static=True, default=32)
-    seed: int = eqx.field(static=True, default=0)
-
-    def __check_init__(self):
-        require_positive_int(ConfigError, num_probes=self.num_probes)
-        if self.num_probes < 2:
-            raise ConfigError("num_probes = 1; expected at least 2, for one probe has no standard error.")
-        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
-            raise ConfigError(f"seed = {self.seed!r}; expected an integer of at least 0.")
+    num_probes: int = integer_field(
+        "num_probes", default=32, static=True, least=2, remedy="One probe has no standard error."
+    )
+    seed: int = integer_field("seed", default=0, static=True, least=0)
 
     def variables(self, system: System) -> tuple[Variable, ...]:
         """`kernel_distance_estimate` and `kernel_distance_standard_error`; defined for every model."""

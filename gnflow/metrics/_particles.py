@@ -2,11 +2,10 @@
 
 from typing import Any
 
-import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from .._core import ConfigError, ModelError, require_positive_int
+from .._core import ModelError, integer_field
 from ..geometry import Snapshot, System
 from ._base import AbstractMetric, Variable
 from ._hidden_layer import hidden_layer
@@ -28,10 +27,7 @@ class Particles(AbstractMetric):
     Source: Chizat and Bach 2018 (training as the motion of particles).
     """
 
-    max_count: int = eqx.field(static=True, default=200)
-
-    def __check_init__(self):
-        require_positive_int(ConfigError, max_count=self.max_count)
+    max_count: int = integer_field("max_count", default=200, static=True)
 
     def variables(self, system: System) -> tuple[Variable, ...]:
         """`particle_hidden_weight` over "particle" and "coordinate", `particle_output_weight` over "particle" and "output";

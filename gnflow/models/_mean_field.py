@@ -7,8 +7,16 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float
 
-from .._core import ModelError, require_float64, require_non_negative, require_positive_int, stream
+from .._core import (
+    ModelError,
+    require_float64,
+    require_non_negative,
+    require_number,
+    require_positive_int,
+    stream,
+)
 from ._activations import Activation, get_activation
+from ._checks import require_init_scale, require_room
 
 
 class MeanFieldNetwork(eqx.Module):
@@ -55,17 +63,21 @@ class MeanFieldNetwork(eqx.Module):
         *,
         key: Any,
     ):
-        require_positive_int(ModelError, input_dim=input_dim, width=width, output_dim=output_dim)
-        require_non_negative(ModelError, init_scale=init_scale, output_init_scale=output_init_scale)
-        if not output_scale > 0:
-            raise ModelError(f"output_scale = {output_scale!r}, but the scale alpha of the outputs must be positive.")
+        input_dim, width, output_dim = require_positive_int(
+            ModelError, input_dim=input_dim, width=width, output_dim=output_dim
+        )
+        init_scale = require_init_scale(init_scale)
+        (output_init_scale,) = require_non_negative(ModelError, output_init_scale=output_init_scale)
+        output_scale = require_number(ModelError, "output_scale", output_scale, above=0.0)
+        output_exponent = require_number(ModelError, "output_exponent", output_exponent)
         require_float64((), "MeanFieldNetwork")
+        require_room("MeanFieldNetwork", width * (input_dim + output_dim + 1))
         self.hidden_weight = init_scale * jr.normal(stream(key, "hidden_weight"), (width, input_dim))
         self.hidden_bias = init_scale * jr.normal(stream(key, "hidden_bias"), (width,)) if bias else None
         self.output_weight = output_init_scale * jr.normal(stream(key, "output_weight"), (width, output_dim))
         self.activation = get_activation(activation)
-        self.output_scale = float(output_scale)
-        self.output_exponent = float(output_exponent)
+        self.output_scale = output_scale
+        self.output_exponent = output_exponent
 
     @classmethod
     def from_arrays(
@@ -115,8 +127,8 @@ class MeanFieldNetwork(eqx.Module):
             "hidden_bias": hidden_bias,
             "output_weight": output_weight,
             "activation": get_activation(activation),
-            "output_scale": float(output_scale),
-            "output_exponent": float(output_exponent),
+            "output_scale": require_number(ModelError, "output_scale", output_scale, above=0.0),
+            "output_exponent": require_number(ModelError, "output_exponent", output_exponent),
         }
         for name, field in fields.items():
             object.__setattr__(model, name, field)

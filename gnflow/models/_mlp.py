@@ -8,15 +8,14 @@ import jax.random as jr
 from jaxtyping import Array, Float
 
 from .._core import (
-    IN_OLDER_FILES,
     ModelError,
     nearest_name,
     require_float64,
-    require_non_negative,
     require_positive_int,
     stream,
 )
 from ._activations import Activation, get_activation
+from ._checks import require_init_scale, require_room
 
 _PARAMETRISATIONS = ("ntk", "mean_field")
 
@@ -32,7 +31,7 @@ class ScaledLinear(eqx.Module):
     bias: Float[Array, " fan_out"] | None
     factor: float = eqx.field(static=True)
     # Runs stored before biases had a scale computed with 1.
-    bias_factor: float = eqx.field(static=True, default=1.0, metadata={IN_OLDER_FILES: 1.0})
+    bias_factor: float = eqx.field(static=True, default=1.0)
 
     def __call__(self, x: Float[Array, " fan_in"]) -> Float[Array, " fan_out"]:
         """The layer's output (fan_out,) at one input (fan_in,)."""
@@ -75,13 +74,16 @@ class MLP(eqx.Module):
         *,
         key: Any,
     ):
-        require_positive_int(ModelError, input_dim=input_dim, width=width, depth=depth, output_dim=output_dim)
-        require_non_negative(ModelError, init_scale=init_scale)
+        input_dim, width, depth, output_dim = require_positive_int(
+            ModelError, input_dim=input_dim, width=width, depth=depth, output_dim=output_dim
+        )
+        init_scale = require_init_scale(init_scale)
         if parametrisation not in _PARAMETRISATIONS:
             raise ModelError(
                 f"unknown parametrisation {parametrisation!r}; {nearest_name(str(parametrisation), _PARAMETRISATIONS)}"
             )
         require_float64((), "MLP")
+        require_room("MLP", width * (input_dim + (depth - 1) * width + output_dim))
         sizes = (input_dim, *(width,) * depth, output_dim)
         output_factor = 1 / width if parametrisation == "mean_field" else width**-0.5
         factors = [size**-0.5 for size in sizes[:-2]] + [output_factor]

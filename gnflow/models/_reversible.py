@@ -16,10 +16,12 @@ from .._core import (
     nearest_name,
     require_float64,
     require_non_negative,
+    require_number,
     require_positive_int,
     stream,
 )
 from ._activations import Activation, get_activation
+from ._checks import require_room
 
 _ORTHONORMAL = 1e-8  # what u^T u may differ from the identity by, in an entry
 
@@ -106,10 +108,12 @@ class ReversibleMLP(eqx.Module):
         *,
         key: Any,
     ):
-        require_positive_int(
+        width, bottleneck, num_blocks, output_dim = require_positive_int(
             ModelError, width=width, bottleneck=bottleneck, num_blocks=num_blocks, output_dim=output_dim
         )
-        require_non_negative(ModelError, frozen_scale=frozen_scale, init_scale=init_scale)
+        remedy = "Half-blocks of no features could not learn."
+        frozen_scale = require_number(ModelError, "frozen_scale", frozen_scale, above=0.0, remedy=remedy)
+        (init_scale,) = require_non_negative(ModelError, init_scale=init_scale)
         _require_halves(width)
         if output_dim > width:
             raise ModelError(
@@ -117,6 +121,7 @@ class ReversibleMLP(eqx.Module):
                 f"{width} orthonormal outputs; take a larger width."
             )
         require_float64((), "ReversibleMLP")
+        require_room("ReversibleMLP", 2 * num_blocks * width * bottleneck)
         shape = (num_blocks, 2, width // 2, bottleneck)
         self.frozen_weight = frozen_scale * bottleneck**-0.5 * jr.normal(stream(key, "frozen_weight"), shape)
         self.weight = init_scale * jr.normal(stream(key, "weight"), shape)

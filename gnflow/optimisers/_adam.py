@@ -3,8 +3,9 @@
 import optax
 from jaxtyping import PyTree
 
+from .._core import number_field
 from ..geometry import System
-from ._base import AbstractOptimiser, require_fields
+from ._base import AbstractOptimiser
 
 
 class Adam(AbstractOptimiser):
@@ -19,14 +20,10 @@ class Adam(AbstractOptimiser):
     **Raises:** `ConfigError` for a number outside these ranges.
     """
 
-    learning_rate: float
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-8
-
-    def __check_init__(self):
-        positive, decay = {"above": 0.0}, {"least": 0.0, "below": 1.0}
-        require_fields(self, {"learning_rate": positive, "beta1": decay, "beta2": decay, "epsilon": positive})
+    learning_rate: float = number_field("Adam: learning_rate", above=0.0)
+    beta1: float = number_field("Adam: beta1", default=0.9, least=0.0, below=1.0)
+    beta2: float = number_field("Adam: beta2", default=0.999, least=0.0, below=1.0)
+    epsilon: float = number_field("Adam: epsilon", default=1e-8, above=0.0)
 
     def init(self, weights: PyTree) -> PyTree:
         """Means of 0, after no step."""

@@ -1,12 +1,10 @@
 """What an optimiser is."""
 
 import abc
-from typing import Any
 
 import equinox as eqx
 from jaxtyping import PyTree
 
-from .._core import ConfigError, require_number
 from ..geometry import System
 
 
@@ -33,14 +31,3 @@ class AbstractOptimiser(eqx.Module):
         present ones; `system`: the samples of the step with their loss and the model, for an optimiser that looks at the
         loss itself. `gnflow.iterate` always gives it.
         """
-
-
-def require_fields(optimiser: AbstractOptimiser, fields: dict[str, dict[str, Any]]) -> None:
-    """Check the numbers that an optimiser is made of, by the bounds of `require_number`.
-
-    Arrays are numbers that were checked, inside a compiled program. **Raises:** `ConfigError` for any other.
-    """
-    for name, bounds in fields.items():
-        value = getattr(optimiser, name)
-        if not eqx.is_array(value):
-            require_number(ConfigError, f"{type(optimiser).__name__}: {name}", value, **bounds)

@@ -1,14 +1,13 @@
 """Backtracking line search along the flow's direction."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import PyTree
 
-from .._core import ConfigError, require_positive_int, tree_dot, tree_scale
+from .._core import ConfigError, integer_field, number_field, tree_dot, tree_scale
 from ..geometry import System
-from ._base import AbstractOptimiser, require_fields
+from ._base import AbstractOptimiser
 
 
 class LineSearch(AbstractOptimiser):
@@ -28,15 +27,10 @@ class LineSearch(AbstractOptimiser):
     **Raises:** `ConfigError` for a number outside these ranges, and where there are no samples to look at.
     """
 
-    learning_rate: float = 1.0
-    slope_fraction: float = 1e-4
-    shrinkage: float = 0.5
-    max_trials: int = eqx.field(default=30, static=True)
-
-    def __check_init__(self):
-        fraction = {"above": 0.0, "below": 1.0}
-        require_fields(self, {"learning_rate": {"above": 0.0}, "slope_fraction": fraction, "shrinkage": fraction})
-        require_positive_int(ConfigError, max_trials=self.max_trials)
+    learning_rate: float = number_field("LineSearch: learning_rate", default=1.0, above=0.0)
+    slope_fraction: float = number_field("LineSearch: slope_fraction", default=1e-4, above=0.0, below=1.0)
+    shrinkage: float = number_field("LineSearch: shrinkage", default=0.5, above=0.0, below=1.0)
+    max_trials: int = integer_field("LineSearch: max_trials", default=30, static=True)
 
     def init(self, weights: PyTree) -> PyTree:
         """Of the last search: h and the number of trials."""

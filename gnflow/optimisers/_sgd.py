@@ -4,9 +4,9 @@ import equinox as eqx
 import optax
 from jaxtyping import PyTree
 
-from .._core import ConfigError
+from .._core import ConfigError, number_field
 from ..geometry import System
-from ._base import AbstractOptimiser, require_fields
+from ._base import AbstractOptimiser
 
 
 class SGD(AbstractOptimiser):
@@ -20,12 +20,11 @@ class SGD(AbstractOptimiser):
     **Raises:** `ConfigError` for a number outside these ranges.
     """
 
-    learning_rate: float
-    momentum: float = 0.0
+    learning_rate: float = number_field("SGD: learning_rate", above=0.0)
+    momentum: float = number_field("SGD: momentum", default=0.0, least=0.0, below=1.0)
     nesterov: bool = eqx.field(default=False, static=True)
 
     def __check_init__(self):
-        require_fields(self, {"learning_rate": {"above": 0.0}, "momentum": {"least": 0.0, "below": 1.0}})
         if not isinstance(self.nesterov, bool) or (
             self.nesterov and not eqx.is_array(self.momentum) and not self.momentum
         ):

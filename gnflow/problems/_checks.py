@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from .._core import DataError
+from ._tables import as_plain_array
 
 # The largest range of integers that float64 holds exactly.
 _LARGEST_EXACT_INTEGER = 2**53
@@ -15,18 +16,15 @@ def finite_array(value: Any, what: str) -> np.ndarray:
 
     Nothing is rounded: float16, bfloat16 and float32 are embedded exactly, and whatever float64 cannot hold is refused.
 
-    **Arguments:** `value`: any array-like; `what`: its name in messages.
+    **Arguments:** `value`: any array-like, also a data frame of numbers or a sparse matrix; `what`: its name in messages.
 
-    **Raises:** `DataError` for ragged nesting, text, objects, complex numbers, masked entries, NaN or infinite
-    entries (the first one is named), and numbers that float64 cannot hold exactly.
+    **Raises:** `DataError` for ragged nesting, text, objects, complex numbers, masked entries, missing, NaN or infinite
+    entries (the first one is named, in a data frame with its column), and numbers that float64 cannot hold exactly.
     """
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         first = tuple(int(i) for i in np.argwhere(np.ma.getmaskarray(value))[0])
         raise DataError(f"{what}{_subscript(first)} is masked; fill or drop missing samples first.")
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise DataError(f"{what} is not a rectangular array of numbers ({error}).") from error
+    array = as_plain_array(value, what)
     # ml_dtypes' bfloat16 and float8 are floating point to JAX but of kind "V" to NumPy.
     if array.dtype.kind == "V" and array.dtype.names is None and "float" in array.dtype.name:
         array = array.astype(np.float64)
@@ -83,12 +81,6 @@ def target_array(value: Any, what: str, inputs: np.ndarray, inputs_name: str) ->
             f"{inputs.shape}); they must hold the same samples, one for each row."
         )
     return array
-
-
-def require_count(what: str, count: Any, minimum: int) -> None:
-    """Check that `count` is an integer of at least `minimum`. **Raises:** `DataError`."""
-    if not isinstance(count, int) or isinstance(count, bool) or count < minimum:
-        raise DataError(f"{what} = {count!r}, but an integer of at least {minimum} is needed.")
 
 
 def _require_finite(array: np.ndarray, what: str) -> None:

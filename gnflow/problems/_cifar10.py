@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .._core import DataError, require_float64
-from ._checks import require_count
+from .._core import DataError, as_path, require_float64, require_integer
 from ._cifar import read_cifar
 from ._labelled_images import LabelledImages, image_problem, require_folder, require_labels
 from ._problem import Problem
@@ -51,8 +50,8 @@ def cifar10(
     """
     require_float64((), "cifar10")
     loss = loss_of_task(task)
-    require_count("n_train", n_train, 1)
-    require_count("n_test", n_test, 0)
+    n_train = require_integer(DataError, "n_train", n_train, least=1)
+    n_test = require_integer(DataError, "n_test", n_test, least=0)
     files = cifar10_files(path, n_test)
     train = _read(files[: len(_TRAIN)])
     test = _read(files[len(_TRAIN) :]) if n_test else None
@@ -64,7 +63,7 @@ def cifar10_files(path: str | Path, n_test: int | None = None, **_: Any) -> tupl
 
     **Raises:** `DataError` for a folder or files that are missing.
     """
-    folder = Path(path)
+    folder = as_path(path, "path", DataError)
     require_folder(folder)
     wanted = _TRAIN if n_test == 0 else (*_TRAIN, *_TEST)
     if not any((folder / name).is_file() for name in wanted) and (folder / _FOLDER).is_dir():

@@ -1,19 +1,21 @@
 """Problems from the user's own files: CSV with a header, or npz."""
 
 import csv
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .._core import DataError, nearest_name, require_float64
+from .._core import DataError, as_path, nearest_name, require_float64, require_memory
 from ..losses import AbstractLoss, SoftmaxCrossEntropy, get_loss
 from ._problem import Problem
 from ._split import split
 
 _MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
 _TEXT_KINDS = "US"
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity)", re.ASCII | re.IGNORECASE)
 
 
 def from_file(
@@ -54,7 +56,7 @@ def from_file(
     `Problem` refuses; `ConfigError` for an unknown name of a loss; `PrecisionError` without float64.
     """
     require_float64((), "from_file")
-    path = Path(path)
+    path = as_path(path, "path", DataError)
     loss = get_loss(loss)() if isinstance(loss, str) else loss
     if not path.is_file():
         raise DataError(f"there is no file {str(path)!r} (looked in {Path.cwd()}).")
@@ -78,7 +80,7 @@ def from_file(
 
 def the_file(path: str | Path, **_: Any) -> tuple[Path, ...]:
     """The file that `from_file` reads."""
-    return (Path(path),)
+    return (as_path(path, "path", DataError),)
 
 
 def _draw(whole: Problem, n_train: int | None, n_test: int | None, path: Path, key: Any) -> Problem:
@@ -114,8 +116,13 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise ValueError("it holds a single array")
             names = archive.files
+            entries = [] if archive.zip is None else archive.zip.infolist()
+            wanted = [entry.file_size for entry in entries if entry.filename[:-4] in (*required, *optional)]
+            require_memory(DataError, f"the data in {path}", float(sum(wanted)), "Use a part of it.")
             arrays = {name: archive[name] for name in (*required, *optional) if name in names}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, MemoryError, SyntaxError, zipfile.BadZipFile) as error:
+        if isinstance(error, DataError):
+            raise
         raise DataError(f"{path} cannot be read as an npz file of plain arrays ({error}).") from error
     for name in required:
         if name not in arrays:
@@ -189,6 +196,8 @@ def _read_table(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
 def _columns(names: str | list[str] | tuple[str, ...], header: list[str], path: Path) -> list[int]:
     names = [names] if isinstance(names, str) else list(names)
     for name in names:
+        if names.count(name) > 1:
+            raise DataError(f"column {name!r} of {path} is named twice; name each column once.")
         if name not in header:
             raise DataError(f"{path} has no column {name!r}; {nearest_name(str(name), header)}")
     return [header.index(name) for name in names]
@@ -214,11 +223,8 @@ def _number(cell: str, column: str, row: int, line: int, path: Path) -> float:
 
 
 def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
+    # Narrower than `float`, which reads 1_0 as 10, and digits of any script: in a file these are more likely something else.
+    return _NUMBER.fullmatch(cell) is not None
 
 
 def _all_exact_integers(array: np.ndarray) -> bool:

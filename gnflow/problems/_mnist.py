@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from .._core import DataError, require_float64
-from ._checks import require_count
+from .._core import DataError, as_path, require_float64, require_integer
 from ._idx import IdxFile
 from ._labelled_images import LabelledImages, image_problem, require_folder, require_labels
 from ._problem import Problem
@@ -53,8 +52,8 @@ def mnist(
     """
     require_float64((), "mnist")
     loss = loss_of_task(task)
-    require_count("n_train", n_train, 1)
-    require_count("n_test", n_test, 0)
+    n_train = require_integer(DataError, "n_train", n_train, least=1)
+    n_test = require_integer(DataError, "n_test", n_test, least=0)
     images, labels, *rest = mnist_files(path, n_test)
     train = _read(images, labels)
     test = _read(*rest) if rest else None
@@ -66,7 +65,7 @@ def mnist_files(path: str | Path, n_test: int | None = None, **_: Any) -> tuple[
 
     **Raises:** `DataError` for a folder or files that are missing.
     """
-    folder = Path(path)
+    folder = as_path(path, "path", DataError)
     require_folder(folder)
     wanted = _TRAIN if n_test == 0 else (*_TRAIN, *_TEST)
     found = {part: _find(folder, *part) for part in wanted}

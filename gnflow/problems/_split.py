@@ -5,8 +5,7 @@ from typing import Any
 import jax.random as jr
 import numpy as np
 
-from .._core import DataError, stream
-from ._checks import require_count
+from .._core import DataError, require_integer, stream
 
 
 def split(total: int, n_train: int, n_test: int, what: str, key: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -17,8 +16,8 @@ def split(total: int, n_train: int, n_test: int, what: str, key: Any) -> tuple[n
 
     **Raises:** `DataError` for counts that are not integers of at least 1 (train) or 0 (test), or more than there are.
     """
-    require_count("n_train", n_train, 1)
-    require_count("n_test", n_test, 0)
+    n_train = require_integer(DataError, "n_train", n_train, least=1)
+    n_test = require_integer(DataError, "n_test", n_test, least=0)
     if n_train + n_test > total:
         raise DataError(
             f"n_train + n_test = {n_train} + {n_test} = {n_train + n_test}, but {what} has {total} samples; "

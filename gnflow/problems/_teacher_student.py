@@ -9,9 +9,8 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float64
 
-from .._core import require_float64, stream
+from .._core import DataError, require_float64, require_integer, require_memory, stream
 from ..models import MeanFieldNetwork
-from ._checks import require_count
 from ._problem import Problem
 
 _BLOCK_SIZE = 256
@@ -46,8 +45,12 @@ def teacher_student(
     N = 500 and 10,000 test samples. The numbers themselves differ: its random generator is another.
     """
     require_float64((), "teacher_student")
-    require_count("n_train", n_train, 1)
-    require_count("n_test", n_test, 0)
+    n_train = require_integer(DataError, "n_train", n_train, least=1)
+    n_test = require_integer(DataError, "n_test", n_test, least=0)
+    input_dim = require_integer(DataError, "input_dim", input_dim)
+    size = 8.0 * (n_train + n_test) * input_dim
+    what = f"n_train + n_test = {n_train + n_test} samples of {input_dim} features"
+    require_memory(DataError, what, size, "Ask for fewer.")
     teacher = MeanFieldNetwork(
         input_dim=input_dim,
         width=teacher_width,

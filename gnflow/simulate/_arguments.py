@@ -1,14 +1,14 @@
 """Defaults and checks of what `simulate` and `iterate` are told, so that a configuration can be refused before any run."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
-from .._core import ConfigError, require_positive_int
+from .._core import ConfigError, as_key, require_number, require_positive_int, shown
 from ..optimisers import as_optimiser
 from ..solvers import check_solver
 from ._controller import get_error_norm
@@ -16,8 +16,25 @@ from .stop import RelativeLoss, stop_rules
 
 DEFAULT_STOP = RelativeLoss(1e-8)
 _LEAST_RTOL = 1e-14
+_ROUNDING = 1e-12  # relative, of times that are sums of many
 DEFAULT_ATOL = 1e-13
 DEFAULT_MAX_STEPS = 16384
+
+
+def require_concrete(function: str, *parts: Any) -> None:
+    """Check that a run is not asked for inside a program that JAX traces.
+
+    **Arguments:** `function`: "simulate" or "iterate"; `parts`: all that it was given. **Raises:** `ConfigError`.
+    """
+    # Within jax.jit whatever is made is traced; under vmap and grad only what comes from their arguments.
+    made = jnp.zeros(())
+    if any(isinstance(leaf, Tracer) for leaf in (made, *jax.tree.leaves(parts))):
+        raise ConfigError(
+            f"gnflow.{function} was called inside jax.jit, jax.vmap, jax.grad or the like, which hand it no numbers: a run "
+            "decides by numbers when it is over, and compiles its own steps. Call it outside; for many runs take gnflow.sweep, "
+            "for derivatives through a flow, or solutions side by side, flow.velocity or gnflow.solvers.LinearisedTerm in "
+            "diffrax.diffeqsolve (docs/extending.md)."
+        )
 
 
 def check_simulate(
@@ -34,19 +51,17 @@ def check_simulate(
     """Check the numbers and names of a `simulate`. **Raises:** `ConfigError`, naming the value and what was expected."""
     if t1 is None and not stop_rules(stop):
         raise ConfigError("neither t1 nor a stop rule is given, so the run would have no end; give one of them.")
-    if t1 is not None and not _lies_between(0.0, t1, math.inf):
-        raise ConfigError(f"t1 = {t1!r}; expected a positive, finite flow time (the run begins at 0).")
-    if rtol is not None and not _lies_between(_LEAST_RTOL, rtol, 1.0):
-        raise ConfigError(
-            f"rtol = {rtol!r}; expected a number between {_LEAST_RTOL:g} (rounding) and 1, or None for the default."
-        )
-    if not _lies_between(0.0, atol, math.inf):
-        raise ConfigError(f"atol = {atol!r}; expected a positive number: below it errors are rounding, such as 1e-13.")
+    if t1 is not None:
+        require_number(ConfigError, "t1", t1, above=0.0, remedy="It is a flow time; the run begins at 0.")
+    if rtol is not None:
+        remedy = f"Below {_LEAST_RTOL:g} errors are rounding; None takes the default."
+        require_number(ConfigError, "rtol", rtol, above=_LEAST_RTOL, below=1.0, remedy=remedy)
+    require_number(ConfigError, "atol", atol, above=0.0, remedy="Below it errors are rounding: a usual value is 1e-13.")
     require_positive_int(ConfigError, max_steps=max_steps)
     check_solver(solver)
     get_error_norm(error_norm)
     if saveat is not None:
-        _check_save_times(saveat, t1)
+        times_to_save(saveat, t1)
 
 
 def check_iterate(
@@ -65,12 +80,12 @@ def check_iterate(
     _require_one(num_steps=num_steps, num_epochs=num_epochs)
     if optimiser is not None:
         as_optimiser(optimiser)
-    elif not (isinstance(step_size, int | float) and math.isfinite(step_size) and step_size > 0):
-        raise ConfigError(f"step_size = {step_size!r}; expected a positive, finite number.")
+    else:
+        require_number(ConfigError, "step_size", step_size, above=0.0)
     sizes = {"num_steps": num_steps, "num_epochs": num_epochs, "batch_size": batch_size, "save_every": save_every}
     require_positive_int(ConfigError, **{name: size for name, size in sizes.items() if size is not None})
     if batch_size is not None:
-        shuffling_key(key)
+        as_key(key)
     elif key is not None:
         raise ConfigError(
             f"key = {key!r} without batch_size; steps with all samples draw nothing: give both or neither."
@@ -87,20 +102,6 @@ def check_batch_size(batch_size: int | None, num_train: int) -> None:
         )
 
 
-def shuffling_key(key: Any) -> Any:
-    """The JAX key that `key`, one itself or an integer, stands for. **Raises:** `ConfigError` for anything else."""
-    if isinstance(key, int | np.integer) and not isinstance(key, bool) and key >= 0:
-        return jax.random.key(int(key))
-    if isinstance(key, jax.Array):
-        typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()
-        if typed or (key.dtype == jnp.uint32 and key.shape == (2,)):
-            return key
-    raise ConfigError(
-        f"key = {key!r}; batches are drawn at random, so a JAX key is needed, such as jax.random.key(0), or an integer of at "
-        "least 0."
-    )
-
-
 def _require_one(**options: Any) -> None:
     """**Raises:** `ConfigError` unless exactly one of two options is given."""
     first, second = options
@@ -113,23 +114,28 @@ def _require_one(**options: Any) -> None:
 argument_checks: dict[str, Callable[..., None]] = {"simulate": check_simulate, "iterate": check_iterate}
 
 
-def _lies_between(low: float, value: Any, high: float) -> bool:
-    """Whether `value` is a number strictly between the two; False for what is no number."""
-    try:
-        return bool(low < value < high)
-    except (TypeError, ValueError):
-        return False
+def times_to_save(saveat: Any, t1: float | None) -> np.ndarray:
+    """The flow times to save at, the last of which is `t1` where it is beyond it by rounding, as of `numpy.arange`.
 
-
-def _check_save_times(saveat: Any, t1: float | None) -> None:
+    **Raises:** `ConfigError` unless they are numbers, ascending, finite, at least 0 and at most `t1`.
+    """
     try:
-        times = np.atleast_1d(np.asarray(saveat, dtype=float))
-    except (TypeError, ValueError):
+        given = np.atleast_1d(np.asarray(saveat))
+        times = given.astype(float) if given.dtype.kind in "iuf" else np.zeros(0)
+    except (TypeError, ValueError, OverflowError):
         times = np.zeros(0)
-    ascending = times.ndim == 1 and times.size > 0 and bool(np.all(np.diff(times) > 0))
-    if not ascending or not np.all(np.isfinite(times)) or times[0] < 0:
-        raise ConfigError(f"saveat = {saveat!r}; expected ascending, finite flow times of at least 0.")
+    if t1 is not None and times.ndim == 1:
+        times = (
+            np.unique(np.where((times > t1) & (times <= t1 * (1 + _ROUNDING)), t1, times)) if _ascends(times) else times
+        )
+    if not _ascends(times) or not np.all(np.isfinite(times)) or times[0] < 0:
+        raise ConfigError(f"saveat = {shown(saveat)}; expected ascending, finite flow times of at least 0.")
     if t1 is not None and times[-1] > t1:
         raise ConfigError(
             f"saveat ends at {float(times[-1])!r}, after t1 = {t1!r}; save up to t1 or integrate further."
         )
+    return times
+
+
+def _ascends(times: np.ndarray) -> bool:
+    return times.ndim == 1 and times.size > 0 and bool(np.all(np.diff(times) > 0))

@@ -10,13 +10,13 @@ import numpy as np
 import optax
 from jaxtyping import PyTree
 
-from .._core import CompileClock, Result, ResultCode
+from .._core import CompileClock, Result, ResultCode, as_key
 from ..flows import AbstractFlow
 from ..geometry import SolveDiagnostics
 from ..metrics import DirectionDiagnostics
 from ..optimisers import AbstractOptimiser, as_optimiser, optimiser_kinds
 from ..problems import Problem
-from ._arguments import check_batch_size, check_iterate, shuffling_key
+from ._arguments import check_batch_size, check_iterate, require_concrete
 from ._full_batch import FullBatch
 from ._measure import Measurement, Values, as_metrics, numbers_as_arrays
 from ._minibatch import Batches, MiniBatch, batch_dataset
@@ -80,6 +80,7 @@ def iterate(
     `num_epochs`, is given, or if `batch_size` is larger than N or has no `key`.
     """
     began, clock = time.perf_counter(), CompileClock()
+    require_concrete("iterate", problem, model, flow, step_size, optimiser, key, stop, metrics)
     check_iterate(
         step_size=step_size,
         optimiser=optimiser,
@@ -90,10 +91,13 @@ def iterate(
         save_every=save_every,
         stop=stop,
     )
+    num_steps, num_epochs, batch_size, save_every = (
+        None if size is None else int(size) for size in (num_steps, num_epochs, batch_size, save_every)
+    )
     rules = stop_rules(stop)
     system, weights = join(problem, model, flow)
     check_batch_size(batch_size, problem.num_train)
-    batches = None if batch_size is None else Batches(shuffling_key(key), problem.num_train, batch_size)
+    batches = None if batch_size is None else Batches(as_key(key), problem.num_train, batch_size)
     per_epoch = 1 if batches is None else batches.per_epoch
     last_step = num_steps if num_epochs is None else num_epochs * per_epoch
     assert last_step is not None

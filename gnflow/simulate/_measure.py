@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from .._core import ConfigError
+from .._core import ConfigError, require_instance, shown
 from ..flows import AbstractFlow
 from ..geometry import AbstractTangent, Snapshot, SolveDiagnostics, System
 from ..metrics import AbstractIntegralMetric, AbstractMetric, Variable
@@ -84,14 +84,9 @@ class Measurement(eqx.Module):
     def variables(self, system: System) -> dict[str, Variable]:
         """Every variable that may appear, by name.
 
-        **Raises:** `ConfigError` if two metrics give the same variable or something is not a metric; and what the metrics
+        **Raises:** `ConfigError` if two metrics give the same variable; and what the metrics
         raise where they are not defined for `system`.
         """
-        for metric in self.metrics:
-            if not isinstance(metric, AbstractMetric):
-                raise ConfigError(
-                    f"metrics holds {metric!r}; expected objects such as gnflow.metrics.KernelDistance()."
-                )
         listed = [*_LOSSES, *(v for metric in self.metrics for v in metric.variables(system))]
         names = [variable.name for variable in listed]
         twice = {name for name in names if names.count(name) > 1}
@@ -122,8 +117,12 @@ class Measurement(eqx.Module):
 def as_metrics(metrics: Any) -> tuple[AbstractMetric, ...]:
     """The metrics of a run as a tuple. **Raises:** `ConfigError` for what is no tuple or list of metrics."""
     if not isinstance(metrics, tuple | list):
-        raise ConfigError(f"metrics = {metrics!r}; expected a tuple, such as (gnflow.metrics.KernelDistance(),).")
-    return tuple(metrics)
+        raise ConfigError(f"metrics = {shown(metrics)}; expected a tuple, such as (gnflow.metrics.KernelDistance(),).")
+    example = "a metric such as gnflow.metrics.KernelDistance()"
+    return tuple(
+        require_instance(ConfigError, f"metrics[{number}]", metric, AbstractMetric, example)
+        for number, metric in enumerate(metrics)
+    )
 
 
 def numbers_as_arrays(tree: PyTree) -> PyTree:

@@ -28,7 +28,7 @@ from ._accuracy import (
     only_solution,
     promised_accuracy,
 )
-from ._arguments import DEFAULT_ATOL, DEFAULT_MAX_STEPS, DEFAULT_STOP, check_simulate
+from ._arguments import DEFAULT_ATOL, DEFAULT_MAX_STEPS, DEFAULT_STOP, check_simulate, require_concrete, times_to_save
 from ._checkpoint import Checkpoints, identity_of
 from ._controller import get_error_norm
 from ._measure import Measurement, as_metrics, numbers_as_arrays
@@ -139,6 +139,7 @@ def _simulate(
 ) -> Trajectory:
     """`simulate`, with solutions judged by `judge`; `steps_to_saves` as of `simulate_once`."""
     began, clock = time.perf_counter(), CompileClock()
+    require_concrete("simulate", problem, model, flow, t1, stop, saveat, rtol, atol, metrics)
     check_simulate(
         t1=t1,
         stop=stop,
@@ -149,6 +150,8 @@ def _simulate(
         error_norm=error_norm,
         max_steps=max_steps,
     )
+    t1 = None if t1 is None else float(t1)
+    atol, max_steps = float(atol), int(max_steps)
     given_rules = stop_rules(stop)
     system, weights = join(problem, model, flow)
     metrics = as_metrics(metrics)
@@ -156,7 +159,7 @@ def _simulate(
         "kind": "simulate",
         "t1": t1,
         "stop": given_rules,
-        "saveat": None if saveat is None else np.asarray(saveat, dtype=float),
+        "saveat": None if saveat is None else times_to_save(saveat, t1),
         "solver": solver,
         "rtol": rtol,
         "atol": atol,
@@ -312,7 +315,7 @@ def _save_times(saveat: Any, t1: float | None, time_scale: float) -> tuple[np.nd
         decades = np.arange(_HORIZON_DECADES * _SAVES_PER_DECADE + 1) / _SAVES_PER_DECADE
         horizon = longest if t1 is None else t1
         return np.minimum(_FIRST_SAVE * time_scale * 10.0**decades, horizon), horizon
-    times = np.atleast_1d(np.asarray(saveat, dtype=float))
+    times = times_to_save(saveat, t1)
     # Without t1 the run goes on to its stop rule, after the last save.
     return times, max(times[-1], longest) if t1 is None else t1
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from .._core import ConfigError, require_positive_int, tree_add_scaled, tree_scale
+from .._core import integer_field, tree_add_scaled, tree_scale
 from ._reporting import AbstractReportingSolver, StepReport
 from ._spectral_radius import SpectralRadius
 from ._term import join, split
@@ -79,12 +79,7 @@ class StabilisedRungeKutta(AbstractReportingSolver):
     term_structure: ClassVar = diffrax.AbstractTerm
     interpolation_cls: ClassVar = diffrax.ThirdOrderHermitePolynomialInterpolation
 
-    max_stages: int = 500
-
-    def __check_init__(self):
-        require_positive_int(ConfigError, max_stages=self.max_stages)
-        if self.max_stages < 2:
-            raise ConfigError(f"max_stages = {self.max_stages}; expected at least 2, such as the default, 500.")
+    max_stages: int = integer_field("max_stages", default=500, least=2)
 
     def order(self, terms: Any) -> int:
         """2."""

@@ -13,7 +13,7 @@ from gnflow.losses import DiagonalFactor, HuberLoss, LogisticLoss, ScaledIdentit
 
 @pytest.mark.parametrize("scale", [0, -1.0, math.nan, math.inf])
 def test_scaled_identity_needs_a_positive_scale(scale):
-    with pytest.raises(_core.ConfigError, match=r"positive, finite c"):
+    with pytest.raises(_core.ConfigError, match=r"expected a finite number above 0"):
         ScaledIdentity(scale)
 
 
@@ -33,7 +33,7 @@ def test_diagonal_factor_does_not_see_zero_roots():
 
 @pytest.mark.parametrize("delta", [0.0, -1.0, math.nan, math.inf])
 def test_huber_needs_a_positive_delta(delta):
-    with pytest.raises(_core.ConfigError, match=r"delta=.*SquaredLoss"):
+    with pytest.raises(_core.ConfigError, match=r"delta = .*SquaredLoss"):
         HuberLoss(delta)
 
 

@@ -125,7 +125,7 @@ def test_it_forms_no_gram_matrix(case, monkeypatch, snapshot_at):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_probes": 1}, r"num_probes = 1; expected at least 2"),
+        ({"num_probes": 1}, r"num_probes = 1; expected an integer of at least 2"),
         ({"num_probes": 0}, r"num_probes = 0; expected an integer"),
         ({"seed": -1}, r"seed = -1; expected an integer of at least 0"),
         ({"seed": True}, r"seed = True; expected an integer of at least 0"),

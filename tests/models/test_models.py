@@ -272,7 +272,10 @@ def test_an_unknown_activation_of_given_arrays():
         (lambda: MeanFieldNetwork(2, 3, 0, key=jr.key(0)), "output_dim = 0"),
         (lambda: MeanFieldNetwork(2, 3, init_scale=-1.0, key=jr.key(0)), "init_scale = -1.0"),
         (lambda: MeanFieldNetwork(2, 3, output_init_scale=math.inf, key=jr.key(0)), "output_init_scale = inf"),
-        (lambda: MeanFieldNetwork(2, 3, output_scale=0.0, key=jr.key(0)), "output_scale = 0.0.*positive"),
+        (
+            lambda: MeanFieldNetwork(2, 3, output_scale=0.0, key=jr.key(0)),
+            "output_scale = 0.0; expected a finite number",
+        ),
         (lambda: MeanFieldNetwork(2, 3, output_scale=math.nan, key=jr.key(0)), "output_scale = nan"),
         (lambda: MeanFieldNetwork(2, 3, activation="sliu", key=jr.key(0)), "did you mean 'silu'"),
         (lambda: RandomFeatures(2, 0, key=jr.key(0)), "width = 0"),

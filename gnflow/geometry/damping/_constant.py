@@ -6,7 +6,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..._core import ConfigError, require_non_negative
+from ..._core import number_field
 from ._base import AbstractDamping
 
 
@@ -19,10 +19,7 @@ class Constant(AbstractDamping):
     needs_smallest_eigenvalue: ClassVar[bool] = False
     has_jumps: ClassVar[bool] = False
 
-    value: float
-
-    def __check_init__(self):
-        require_non_negative(ConfigError, value=self.value)
+    value: float = number_field("Constant: value", least=0.0)
 
     @property
     def is_positive(self) -> bool:

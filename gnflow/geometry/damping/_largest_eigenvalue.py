@@ -6,7 +6,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..._core import ConfigError, require_non_negative
+from ..._core import number_field
 from ._base import AbstractDamping
 
 
@@ -30,11 +30,8 @@ class LargestEigenvalue(AbstractDamping):
     needs_largest_eigenvalue: ClassVar[bool] = True
     has_jumps: ClassVar[bool] = False
 
-    factor: float = 1e-4
-    floor: float = 0.0
-
-    def __check_init__(self):
-        require_non_negative(ConfigError, factor=self.factor, floor=self.floor)
+    factor: float = number_field("LargestEigenvalue: factor", default=1e-4, least=0.0)
+    floor: float = number_field("LargestEigenvalue: floor", default=0.0, least=0.0)
 
     @property
     def is_positive(self) -> bool:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..._core import ConfigError, require_non_negative
+from ..._core import ConfigError, number_field
 from ._base import AbstractDamping
 
 
@@ -23,12 +23,9 @@ class Exponential(AbstractDamping):
     needs_smallest_eigenvalue: ClassVar[bool] = False
     has_jumps: ClassVar[bool] = False
 
-    start: float
-    rate: float
-    floor: float = 0.0
-
-    def __check_init__(self):
-        require_non_negative(ConfigError, start=self.start, rate=self.rate, floor=self.floor)
+    start: float = number_field("Exponential: start", least=0.0)
+    rate: float = number_field("Exponential: rate", least=0.0)
+    floor: float = number_field("Exponential: floor", default=0.0, least=0.0)
 
     @property
     def is_positive(self) -> bool:

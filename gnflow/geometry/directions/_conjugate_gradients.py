@@ -1,11 +1,10 @@
 """The matrix-free solver, for more outputs than a dense Gram matrix allows."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ..._core import IN_OLDER_FILES, ConfigError
+from ..._core import ConfigError, instance_field, integer_field, number_field
 from ...losses import AbstractOutputFactor
 from .._tangent import AbstractTangent
 from ..damping import AbstractDamping
@@ -28,13 +27,18 @@ class ConjugateGradients(AbstractDirectionSolver):
     sigma_min are refused, for it is not known here: `damping.LargestEigenvalue` stands in.
 
     **Arguments:** `rtol`: the residual to stop at, relative to the norm of the right-hand side; `max_steps`: iterations
-    allowed; `preconditioner`: `MeanKernel`, `Nystrom` or one of yours, None for none. **Raises:** `ConfigError` from the
-    velocity, for a damping rule that reads sigma_min.
+    allowed; `preconditioner`: `MeanKernel`, `Nystrom` or one of yours, None for none. **Raises:** `ConfigError` for other
+    numbers or objects; from the velocity, for a damping rule that reads sigma_min.
     """
 
-    rtol: float = 1e-10
-    max_steps: int = 1000
-    preconditioner: AbstractPreconditioner | None = eqx.field(default=None, metadata={IN_OLDER_FILES: None})
+    rtol: float = number_field("ConjugateGradients: rtol", default=1e-10, above=0.0, below=1.0)
+    max_steps: int = integer_field("ConjugateGradients: max_steps", default=1000)
+    preconditioner: AbstractPreconditioner | None = instance_field(
+        "ConjugateGradients: preconditioner",
+        AbstractPreconditioner,
+        "MeanKernel(), Nystrom(rank) or None",
+        default=None,
+    )
 
     def never_ascends(self, sees_gradient: bool) -> bool:
         """Where all of g is in the image of H every iterate is one of descent (docs/theory.md, exact fact 5), and with them

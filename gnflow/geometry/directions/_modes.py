@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..._core import ConfigError, require_positive_int, stream
+from ..._core import integer_field, stream
 from ...losses import AbstractOutputFactor
 from .._tangent import AbstractTangent
 from ._whitening import whitened_gram
@@ -41,15 +41,9 @@ class Decomposition(eqx.Module):
     one product with B for each of rank + 10 columns. **Raises:** `ConfigError` for other numbers.
     """
 
-    dense_limit: int = eqx.field(static=True, default=4096)
-    rank: int = eqx.field(static=True, default=512)
-    power: int = eqx.field(static=True, default=1)
-
-    def __check_init__(self):
-        require_positive_int(ConfigError, rank=self.rank)
-        for name, value in (("dense_limit", self.dense_limit), ("power", self.power)):
-            if not isinstance(value, int) or value < 0:
-                raise ConfigError(f"{name} = {value!r}; expected a whole number of at least 0.")
+    dense_limit: int = integer_field("Decomposition: dense_limit", default=4096, static=True, least=0)
+    rank: int = integer_field("Decomposition: rank", default=512, static=True)
+    power: int = integer_field("Decomposition: power", default=1, static=True, least=0)
 
     def is_dense(self, num_outputs: int) -> bool:
         """Whether NC = `num_outputs` outputs are decomposed whole."""

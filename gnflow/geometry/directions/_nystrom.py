@@ -1,12 +1,11 @@
 """The randomised Nystrom preconditioner: the leading modes from a sketch, for any model."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 from jaxtyping import Array, Float
 
-from ..._core import ConfigError, require_positive_int, stream
+from ..._core import ConfigError, integer_field, stream
 from ...losses import AbstractOutputFactor
 from .._tangent import AbstractTangent
 from ._preconditioner import AbstractPreconditioner, Product
@@ -29,10 +28,7 @@ class Nystrom(AbstractPreconditioner):
     **Arguments:** `rank` >= 1, and at most NC where it is used. **Raises:** `ConfigError` otherwise.
     """
 
-    rank: int = eqx.field(static=True, default=50)
-
-    def __check_init__(self):
-        require_positive_int(ConfigError, rank=self.rank)
+    rank: int = integer_field("Nystrom: rank", default=50, static=True)
 
     def inverse(
         self, tangent: AbstractTangent, factor: AbstractOutputFactor, shift: Float[Array, ""], product: Product

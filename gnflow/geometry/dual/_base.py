@@ -6,7 +6,7 @@ from typing import Literal
 import equinox as eqx
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import ConfigError, require_non_negative, require_positive_int, tree_scale
+from ..._core import ConfigError, require_integer, require_number, tree_scale
 from ...losses import AbstractLoss
 from .._tangent import AbstractTangent
 from ..directions import SolveDiagnostics
@@ -53,10 +53,9 @@ class AbstractDirectionOracle(eqx.Module):
     products: eqx.AbstractVar[Literal["auto", "matrix_free", "dense"]]
 
     def __check_init__(self):
-        if self.max_iterations is not None and self.max_iterations != 0:
-            require_positive_int(ConfigError, max_iterations=self.max_iterations)
-        if not eqx.is_array(self.tol):  # which may be traced
-            require_non_negative(ConfigError, tol=self.tol)  # pyright: ignore[reportArgumentType]
+        if self.max_iterations is not None:
+            require_integer(ConfigError, "max_iterations", self.max_iterations, least=0)
+        require_number(ConfigError, "tol", self.tol, least=0.0)
         check_products(self.products)
 
     @abc.abstractmethod

@@ -1,16 +1,13 @@
 """The extension point of stop rules."""
 
 import abc
-import math
 from typing import Any, ClassVar
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import ConfigError, ResultCode
+from ..._core import ResultCode, number_field
 from ...geometry import Snapshot, System
 
 _TINY = float(jnp.finfo(jnp.float64).tiny)
@@ -80,15 +77,7 @@ def log(value: Array) -> Array:
     return jnp.log(jnp.maximum(value, _TINY))
 
 
-def require_positive(rule: AbstractStopRule, example: float, below: float = math.inf, **values: Any) -> None:
-    """**Raises:** `ConfigError` for what is no number, or one that is not positive and less than `below`.
-
-    **Arguments:** `example`: a usual value, for the message; `values`: by the name of the rule's argument.
-    """
-    expected = f"a positive number below {below:g}" if math.isfinite(below) else "a positive, finite number"
-    for name, value in values.items():
-        # An array is a number that is passed to a compiled program.
-        is_array = isinstance(value, jax.Array) and value.shape == ()
-        is_number = isinstance(value, float | int | np.floating | np.integer) and not isinstance(value, bool)
-        if not is_array and not (is_number and 0 < float(value) < below):
-            raise ConfigError(f"{type(rule).__name__}({name}={value!r}); expected {expected}, such as {example:g}.")
+def positive_field(what: str, example: float, *, default: Any = ..., **bounds: Any) -> Any:
+    """A field that holds a positive number; **Arguments:** `what`: its name in messages; `example`: a usual value; `bounds`:
+    further ones, of `require_number`."""
+    return number_field(what, default=default, above=0.0, **bounds, remedy=f"A usual value is {example:g}.")

@@ -6,7 +6,7 @@ from jaxtyping import Array, Float, PyTree
 
 from ..._core import tree_norm
 from ...geometry import Snapshot
-from ._base import AbstractStopRule, log, require_positive
+from ._base import AbstractStopRule, log, positive_field
 
 
 class GradientNorm(AbstractStopRule):
@@ -17,10 +17,7 @@ class GradientNorm(AbstractStopRule):
     **Raises:** `ConfigError` unless the tolerance is positive and finite.
     """
 
-    tolerance: float
-
-    def __check_init__(self):
-        require_positive(self, 1e-6, tolerance=self.tolerance)
+    tolerance: float = positive_field("GradientNorm: tolerance", 1e-6)
 
     def margin(self, snapshot: Snapshot, memory: PyTree) -> Float[Array, ""]:
         """log ||grad_w L|| - log tolerance."""

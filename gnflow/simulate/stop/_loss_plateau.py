@@ -5,7 +5,7 @@ from typing import ClassVar
 from jaxtyping import Array, Float, PyTree
 
 from ...geometry import Snapshot
-from ._base import AbstractStopRule, require_positive
+from ._base import AbstractStopRule, positive_field
 from ._patience import DECADES_BETWEEN_LOOKS, Lowest
 from ._time_scale import excess_loss
 
@@ -26,12 +26,8 @@ class LossPlateau(AbstractStopRule):
     bisected: ClassVar[bool] = False
     decades_between_looks: ClassVar[float] = DECADES_BETWEEN_LOOKS
 
-    decades: float = 1.0
-    fall: float = 0.01
-
-    def __check_init__(self):
-        require_positive(self, 1.0, decades=self.decades)
-        require_positive(self, 0.01, below=1.0, fall=self.fall)
+    decades: float = positive_field("LossPlateau: decades", 1.0, default=1.0)
+    fall: float = positive_field("LossPlateau: fall", 0.01, default=0.01, below=1.0)
 
     def prepare(self, start: Snapshot) -> PyTree:
         """The first loss."""

@@ -5,7 +5,7 @@ from jaxtyping import Array, Float, PyTree
 
 from ..._core import tree_norm, tree_subtract
 from ...geometry import Snapshot
-from ._base import AbstractStopRule, require_positive
+from ._base import AbstractStopRule, positive_field
 
 
 class Movement(AbstractStopRule):
@@ -16,10 +16,7 @@ class Movement(AbstractStopRule):
     **Raises:** `ConfigError` unless the tolerance is positive and finite.
     """
 
-    tolerance: float
-
-    def __check_init__(self):
-        require_positive(self, 0.1, tolerance=self.tolerance)
+    tolerance: float = positive_field("Movement: tolerance", 0.1)
 
     def prepare(self, start: Snapshot) -> PyTree:
         """w_0 and the scale the movement is compared with."""

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from ...geometry import Snapshot
-from ._base import AbstractStopRule, log, require_positive
+from ._base import AbstractStopRule, log, positive_field
 from ._time_scale import excess_loss
 
 
@@ -13,13 +13,10 @@ class RelativeLoss(AbstractStopRule):
 
     L* is the infimum of the loss over all outputs: 0, or the entropy of soft labels.
 
-    **Raises:** `ConfigError` unless the tolerance is positive and finite.
+    **Raises:** `ConfigError` unless the tolerance is positive and at most 1.
     """
 
-    tolerance: float
-
-    def __check_init__(self):
-        require_positive(self, 1e-8, tolerance=self.tolerance)
+    tolerance: float = positive_field("RelativeLoss: tolerance", 1e-8, most=1.0)
 
     def prepare(self, start: Snapshot) -> PyTree:
         """log (L_0 - L*)."""

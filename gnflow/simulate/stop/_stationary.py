@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ..._core import ResultCode, tree_dot, tree_norm
 from ...geometry import ResolvedRange, Snapshot, System
-from ._base import AbstractStopRule, log, require_positive
+from ._base import AbstractStopRule, log, positive_field
 from ._escape import DENSE_LIMIT as DENSE_LIMIT, leaves_saddle, moves_later
 from ._time_scale import excess_loss, loss_time_scale
 
@@ -73,11 +73,7 @@ class Stationary(AbstractStopRule):
     bisected: ClassVar[bool] = False
     code: ClassVar[ResultCode] = ResultCode.STATIONARY
 
-    resolution: float | None = None
-
-    def __check_init__(self):
-        if self.resolution is not None:
-            require_positive(self, 1e-3, below=1.0, resolution=self.resolution)
+    resolution: float | None = positive_field("Stationary: resolution", 1e-3, default=None, below=1.0)
 
     def at_accuracy(self, rtol: float) -> "Stationary":
         """With `rtol` as the resolution unless there is one."""

@@ -6,7 +6,7 @@ from jaxtyping import Array, Float, PyTree
 
 from ..._core import ConfigError
 from ...geometry import Snapshot
-from ._base import AbstractStopRule, require_positive
+from ._base import AbstractStopRule, positive_field
 from ._patience import DECADES_BETWEEN_LOOKS, Lowest
 
 
@@ -24,10 +24,7 @@ class TestLoss(AbstractStopRule):
     bisected: ClassVar[bool] = False
     decades_between_looks: ClassVar[float] = DECADES_BETWEEN_LOOKS
 
-    decades: float = 0.5
-
-    def __check_init__(self):
-        require_positive(self, 0.5, decades=self.decades)
+    decades: float = positive_field("TestLoss: decades", 0.5, default=0.5)
 
     def prepare(self, start: Snapshot) -> PyTree:
         """The first test loss."""

@@ -1,9 +1,12 @@
-"""How many cores and how much memory this process may use."""
+"""How many cores and how much memory this process may use, and what does not fit."""
 
 import os
 from pathlib import Path
 
+from ._errors import GnflowError
+
 _GIB = 2**30
+_SMALL = 2**28
 _CGROUPS = Path("/sys/fs/cgroup")  # limits of containers and jobs, a folder for each group
 _MEMBERSHIP = Path("/proc/self/cgroup")
 _MEMORY = "memory"  # the controller that version 1 has in a hierarchy of its own
@@ -17,6 +20,18 @@ def num_cores() -> int:
         if quota.isdigit() and period.isdigit():
             bound = min(bound, max(1, int(quota) // int(period)))
     return bound
+
+
+def require_memory(error: type[GnflowError], what: str, num_bytes: float, remedy: str) -> None:
+    """Check, before anything is made, that `what` fits into the memory that is left.
+
+    **Arguments:** `num_bytes`: that it takes at least; `remedy`: a sentence. **Raises:** `error` with both numbers.
+    """
+    if num_bytes < _SMALL:
+        return  # without a look at the system
+    left = available_memory_gib()
+    if num_bytes > left * _GIB:
+        raise error(f"{what} would take {num_bytes / _GIB:.3g} GiB, and {left:.3g} GiB are free. {remedy}")
 
 
 def available_memory_gib() -> float:

@@ -1,0 +1,107 @@
+"""What is refused as a model, and why, before anything is computed with it."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import PyTree
+
+from .._core import ModelError, PrecisionError, require_memory, require_number, shown
+
+_IS_FUNCTION = (
+    "write an equinox.Module whose fields are its weights and whose __call__(self, x) takes one input (d,), such as "
+    "eqx.nn.MLP(d, C, width, depth, key=key)"
+)
+_DETERMINISTIC = (
+    "A flow needs a function of one input that draws nothing and knows no other samples: pass eqx.nn.inference_mode(model), "
+    "which turns Dropout off and lets BatchNorm use its running statistics; these and eqx.nn.State are not trained."
+)
+
+
+def require_init_scale(scale: Any) -> float:
+    """`scale` as a standard deviation of weights at the start. **Raises:** `ModelError` unless it is positive."""
+    remedy = "With 0 all units are equal and stay so: take a small one such as 1e-3."
+    return require_number(ModelError, "init_scale", scale, above=0.0, remedy=remedy)
+
+
+def require_room(model: str, num_weights: int) -> None:
+    """Check that the weights of a network fit into memory before they are drawn. **Raises:** `ModelError`."""
+    require_memory(ModelError, f"{model} of {num_weights} weights", 8.0 * num_weights, "Take a smaller width.")
+
+
+def require_module(model: Any) -> None:
+    """**Raises:** `ModelError` for what has no weights that JAX could see: a function, a class, text."""
+    if isinstance(model, type):
+        name = model.__name__
+        raise ModelError(f"model is the class {name}; expected an object of it: {name}(...), with its sizes and a key.")
+    if isinstance(model, eqx.Module) or any(eqx.is_array(leaf) for leaf in jax.tree.leaves(model)):
+        return
+    if callable(model):
+        name = getattr(model, "__name__", type(model).__name__)
+        raise ModelError(
+            f"model is the function {name}, not an equinox.Module: its weights would be out of sight. Instead "
+            f"{_IS_FUNCTION}; wrap a function of weights and input in one whose __call__ is function(self.weights, x)."
+        )
+    raise ModelError(f"model = {shown(model)} is a {type(model).__name__}, not an equinox.Module; {_IS_FUNCTION}.")
+
+
+def require_weights(model: Any, weights: PyTree) -> None:
+    """Check the trained arrays of `model`.
+
+    **Raises:** `ModelError` for complex numbers and for one array in two places, naming the places.
+    """
+    places: dict[int, str] = {}
+    for path, leaf in jax.tree_util.tree_flatten_with_path(weights)[0]:
+        place = f"{type(model).__name__}{jax.tree_util.keystr(path)}"
+        if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
+            raise ModelError(
+                f"{place} is {leaf.dtype}; gnflow's flows are of real weights: keep real and imaginary parts as two float64 "
+                "arrays, and join them in __call__."
+            )
+        if id(leaf) in places:
+            raise ModelError(
+                f"{places[id(leaf)]} and {place} are one array, but they would be trained as two. If they are to stay equal, "
+                "tie them with eqx.nn.Shared; if not, make one of them a copy: jnp.copy(array)."
+            )
+        places[id(leaf)] = place
+
+
+def output_of(model: Any, x: Any) -> jax.ShapeDtypeStruct:
+    """Shape and dtype of the outputs of `model` for one input like `x`.
+
+    **Raises:** `ModelError` where the model cannot be called so, or returns something else than one array of real numbers;
+    `PrecisionError` for outputs that are not float64.
+    """
+    name = type(model).__name__
+    try:
+        output = eqx.filter_eval_shape(model, x)
+    except Exception as error:
+        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if _is_random_or_joint(error):
+            raise ModelError(f"{name} cannot be called on one input: {text} {_DETERMINISTIC}") from error
+        raise ModelError(
+            f"{name} cannot be called on one training input of shape {x.shape}: {text}. A model maps one input to (C,) outputs "
+            "(gnflow batches it), its input size must be that of the data, and what else it needs (a key, a state) must be in "
+            "it already."
+        ) from error
+    if not isinstance(output, jax.ShapeDtypeStruct):
+        raise ModelError(f"{name} returns a {type(output).__name__} for one input; expected one array of outputs (C,).")
+    if not jnp.issubdtype(output.dtype, jnp.floating):
+        raise ModelError(
+            f"{name} returns outputs of dtype {output.dtype}; expected real numbers: of complex ones return the real part or "
+            "the modulus, and class scores before any argmax."
+        )
+    if output.dtype != jnp.float64:
+        raise PrecisionError(
+            f"{name} returns outputs of dtype {output.dtype}, but float64 is needed; remove the conversion inside the model."
+        )
+    return output
+
+
+def _is_random_or_joint(error: Exception) -> bool:
+    """Whether a model wants randomness (Dropout) or the other samples of a batch (BatchNorm)."""
+    text = str(error)
+    return (isinstance(error, RuntimeError) and "requires a key" in text) or (
+        isinstance(error, NameError) and "axis name" in text
+    )
