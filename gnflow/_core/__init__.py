@@ -56,10 +56,15 @@ from ._paths import as_path as as_path
 from ._precision import require_float64 as require_float64
 from ._results import Result as Result, ResultCode as ResultCode
 from ._serialise import (
-    IN_OLDER_FILES as IN_OLDER_FILES,
+    class_name as class_name,
     decode as decode,
     encode as encode,
+    first_difference as first_difference,
     is_opaque as is_opaque,
+    known_classes as known_classes,
+    legible as legible,
+    opaque_classes as opaque_classes,
+    short_name as short_name,
 )
 from ._streams import as_key as as_key, stream as stream
 from ._text import aligned_columns as aligned_columns

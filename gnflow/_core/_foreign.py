@@ -50,9 +50,9 @@ def read_arrays(file: Path) -> dict[str, np.ndarray]:
                 with archive.open(entry) as stored:
                     arrays[entry.filename.removesuffix(".npy")] = _read_array(stored, entry.file_size)
             return arrays
-    except (ValueError, KeyError, TypeError, EOFError, SyntaxError, RuntimeError, zipfile.BadZipFile) as error:
-        if isinstance(error, RunFolderError):
-            raise
+    except (OSError, MemoryError):
+        raise  # what says nothing about the file, or is said already
+    except Exception as error:  # whatever NumPy and zipfile make of bytes that are no such file
         raise RunFolderError(f"{file} is damaged: {type(error).__name__}: {error}.") from error
 
 

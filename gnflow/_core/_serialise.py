@@ -1,26 +1,44 @@
 """Write objects of gnflow as JSON plus named arrays and read them back, without pickle.
 
-An object is written as the name of its class and its fields; only classes that gnflow itself defines are read back, so
-that a run folder cannot make the reader execute anything.
+An object is written as the name of its class and its fields. What is read back are objects of the classes that the reader has
+listed, made of values of the types that their fields are annotated with: nothing that a file names is imported or called.
 """
 
 import dataclasses
-import importlib
+import types
+import typing
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import AbstractArray, PyTree
 
-from ._errors import RunFolderError
-
-# In the metadata of a field: what its value was in the files of versions that did not have the field.
-IN_OLDER_FILES = "in older files"
+from ._errors import GnflowError, RunFolderError
 
 _CLASS = "__class__"
 _ARRAY = "__array__"
 _TUPLE = "__tuple__"
 _OPAQUE = "__opaque__"
+_TEXT = "repr"
+
+
+def class_name(cls: type) -> str:
+    """The name by which a class stands in files."""
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def known_classes(base: type) -> dict[str, type]:
+    """The classes of gnflow that hold data and are loaded, by `class_name`: `base` and all that inherit from it."""
+    found: dict[str, type] = {}
+    pending = [base]
+    while pending:
+        cls = pending.pop()
+        pending += cls.__subclasses__()
+        if _is_own(cls) and dataclasses.is_dataclass(cls):
+            found[class_name(cls)] = cls
+    return found
 
 
 def encode(value: Any, arrays: dict[str, np.ndarray], name: str) -> Any:
@@ -31,7 +49,7 @@ def encode(value: Any, arrays: dict[str, np.ndarray], name: str) -> Any:
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, np.ndarray | np.generic | jax.Array):
+    if isinstance(value, np.ndarray | np.generic | jax.Array) and not _is_key(value):
         arrays[name] = np.asarray(value)
         return {_ARRAY: name}
     if isinstance(value, tuple):
@@ -41,76 +59,217 @@ def encode(value: Any, arrays: dict[str, np.ndarray], name: str) -> Any:
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
         return {key: encode(item, arrays, f"{name}.{key}") for key, item in value.items()}
     cls = type(value)
-    if dataclasses.is_dataclass(value) and cls.__module__.split(".")[0] == "gnflow":
+    if dataclasses.is_dataclass(value) and _is_own(cls):
         fields = {
             field.name: encode(getattr(value, field.name), arrays, f"{name}.{field.name}")
             for field in dataclasses.fields(value)
         }
-        return {_CLASS: f"{cls.__module__}:{cls.__qualname__}", **fields}
-    return {_OPAQUE: f"{cls.__module__}:{cls.__qualname__}", "repr": repr(value)[:200]}
+        return {_CLASS: class_name(cls), **fields}
+    return {_OPAQUE: class_name(cls), _TEXT: _text(value)[:200]}
 
 
-def decode(value: Any, arrays: dict[str, np.ndarray]) -> Any:
+def decode(
+    value: Any,
+    arrays: Mapping[str, np.ndarray],
+    classes: Mapping[str, type],
+    written_with: str,
+    is_partial: bool = False,
+) -> Any:
     """Inverse of `encode`.
 
-    **Raises:** `RunFolderError` if `value` names a class outside gnflow or one that this version does not have.
+    **Arguments:** `classes`: those that may be made, by name (`known_classes`); `written_with`: the version of gnflow that
+    wrote it, for messages; `is_partial`: whether it is a tree like an object, such as its trained weights, in which
+    None stands for what is left out.
+
+    **Raises:** `RunFolderError` for another class, a field that the class does not have, one that is missing and has no
+    default, and a value that its field cannot have.
     """
     if isinstance(value, list):
-        return [decode(item, arrays) for item in value]
+        return [decode(item, arrays, classes, written_with, is_partial) for item in value]
     if not isinstance(value, dict):
         return value
     if _ARRAY in value:
-        if value[_ARRAY] not in arrays:
+        array = arrays.get(value[_ARRAY]) if isinstance(value[_ARRAY], str) else None
+        if array is None:
             raise RunFolderError(
                 f"the run file refers to an array {value[_ARRAY]!r} that it does not hold; it is damaged."
             )
-        return jnp.asarray(arrays[value[_ARRAY]])
+        return jnp.asarray(array)
     if _TUPLE in value:
-        return tuple(decode(item, arrays) for item in value[_TUPLE])
+        return tuple(decode(item, arrays, classes, written_with, is_partial) for item in value[_TUPLE])
     if _OPAQUE in value:
         raise RunFolderError(
             f"the run used an object of {value[_OPAQUE]}, which gnflow cannot rebuild from a file; pass it to load(...)."
         )
     if _CLASS in value:
-        return _rebuild(value, arrays)
-    return {key: decode(item, arrays) for key, item in value.items()}
+        fields = {key: item for key, item in value.items() if key != _CLASS}
+        return _rebuild(value[_CLASS], fields, arrays, classes, written_with, is_partial)
+    return {key: decode(item, arrays, classes, written_with, is_partial) for key, item in value.items()}
 
 
 def is_opaque(encoded: Any) -> bool:
     """Whether anything in what `encode` returned is only a note of a type that `decode` cannot rebuild."""
+    return bool(opaque_classes(encoded))
+
+
+def opaque_classes(encoded: Any) -> list[str]:
+    """The names of the classes of which `encode` left only a note."""
     if isinstance(encoded, list):
-        return any(is_opaque(item) for item in encoded)
-    return isinstance(encoded, dict) and (_OPAQUE in encoded or any(is_opaque(item) for item in encoded.values()))
+        return [name for item in encoded for name in opaque_classes(item)]
+    if not isinstance(encoded, dict):
+        return []
+    if _OPAQUE in encoded:
+        return [str(encoded[_OPAQUE])]
+    return [name for item in encoded.values() for name in opaque_classes(item)]
 
 
-def _rebuild(value: dict[str, Any], arrays: dict[str, np.ndarray]) -> Any:
-    module_name, _, class_name = value[_CLASS].partition(":")
-    if module_name.split(".")[0] != "gnflow":
-        raise RunFolderError(
-            f"the run file names the class {value[_CLASS]!r}; only gnflow's own classes are read back."
-        )
+def legible(encoded: Any, classes: Iterable[str]) -> Any:
+    """`encoded` with what cannot be rebuilt (a user's metric, a class that is not among `classes`) replaced by its text."""
+    if isinstance(encoded, list):
+        return [legible(item, classes) for item in encoded]
+    if not isinstance(encoded, dict):
+        return encoded
+    if _OPAQUE in encoded:
+        return str(encoded.get(_TEXT, encoded[_OPAQUE]))
+    if _CLASS in encoded and encoded[_CLASS] not in classes:
+        return str(encoded[_CLASS])
+    return {key: legible(item, classes) for key, item in encoded.items()}
+
+
+def first_difference(
+    encoded: Any, other: Any, arrays: Mapping[str, Any], others: Mapping[str, Any], at: str
+) -> str | None:
+    """Where two trees of `encode` differ first, as a path that begins with `at`; None where they are equal.
+
+    Notes of objects that cannot be rebuilt are equal if their classes have one name, in whatever module.
+    """
+    if isinstance(encoded, dict) and isinstance(other, dict):
+        if _ARRAY in encoded and _ARRAY in other:
+            left, right = arrays.get(encoded[_ARRAY]), others.get(other[_ARRAY])
+            same = left is not None and right is not None and left.dtype == right.dtype and np.array_equal(left, right)
+            return None if same else at
+        if _OPAQUE in encoded and _OPAQUE in other:
+            return None if short_name(encoded[_OPAQUE]) == short_name(other[_OPAQUE]) else at
+        if encoded.keys() != other.keys() or encoded.get(_CLASS) != other.get(_CLASS):
+            return at
+        pairs = [(encoded[key], other[key], at if key == _TUPLE else f"{at}.{key}") for key in encoded]
+    elif isinstance(encoded, list) and isinstance(other, list) and len(encoded) == len(other):
+        pairs = [(item, its, f"{at}[{i}]") for i, (item, its) in enumerate(zip(encoded, other, strict=True))]
+    else:
+        return None if encoded == other and type(encoded) is type(other) else at
+    return next((found for pair in pairs if (found := first_difference(*pair[:2], arrays, others, pair[2]))), None)
+
+
+def short_name(name: Any) -> str:
+    """The part of a `class_name` behind the module: a class may move from a script to a module of its own."""
+    return str(name).rpartition(":")[2]
+
+
+def _is_own(cls: type) -> bool:
+    return cls.__module__.split(".")[0] == "gnflow"
+
+
+def _is_key(value: Any) -> bool:
+    return isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+
+
+def _text(value: Any) -> str:
     try:
-        cls = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
+        return repr(value)
+    except Exception:  # a user's own __repr__
+        return f"<{type(value).__name__}>"
+
+
+def _short(value: Any) -> str:
+    return f"{value.dtype} {value.shape}" if isinstance(value, jax.Array) else _text(value)[:80]
+
+
+def _rebuild(
+    name: Any,
+    stored: dict[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    classes: Mapping[str, type],
+    written_with: str,
+    is_partial: bool,
+) -> Any:
+    cls = classes.get(name) if isinstance(name, str) else None
+    if cls is None:
         raise RunFolderError(
-            f"the run file names the class {value[_CLASS]!r}, which this version of gnflow does not have; "
-            "the versions that wrote the run stand in its run.json."
-        ) from error
-    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls) and cls.__module__.split(".")[0] == "gnflow"):
-        raise RunFolderError(f"the run file names {value[_CLASS]!r}, which is no class of gnflow that holds data.")
-    value = {
-        field.name: field.metadata[IN_OLDER_FILES]
-        for field in dataclasses.fields(cls)
-        if IN_OLDER_FILES in field.metadata
-    } | value
-    missing = [field.name for field in dataclasses.fields(cls) if field.name not in value]
-    if missing:
-        raise RunFolderError(
-            f"the run file gives {value[_CLASS]!r} no {', '.join(missing)}; it is damaged or was written by another "
-            "version of gnflow, whose number stands in its run.json."
+            f"the run file names the class {name!r}, which is none that this version of gnflow reads back; it was written with "
+            f"gnflow {written_with}. Only gnflow's own flows, models, losses, metrics and the like are made from files."
         )
-    # The constructor may draw random numbers or check what was checked already; the fields are the object.
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    unknown = [key for key in stored if key not in fields]
+    if unknown:
+        raise RunFolderError(
+            f"the run file gives {short_name(name)} a field {unknown[0]!r}, which this version of gnflow does not have; it was "
+            f"written with gnflow {written_with}: load it with that version or a later one."
+        )
+    hints = typing.get_type_hints(cls)
+    values: dict[str, Any] = {}
+    for key, field in fields.items():
+        if key in stored:
+            below = is_partial or hints.get(key) is PyTree
+            values[key] = decode(stored[key], arrays, classes, written_with, below)
+        elif field.default is not dataclasses.MISSING:
+            values[key] = field.default
+        elif field.default_factory is not dataclasses.MISSING:
+            values[key] = field.default_factory()
+        else:
+            raise RunFolderError(
+                f"the run file gives {short_name(name)} no {key}; it is damaged, or was written with another gnflow: "
+                f"{written_with}."
+            )
+    # The constructor may draw random numbers; the fields are the object. What it checks of them is checked all the same.
     instance = object.__new__(cls)
-    for field in dataclasses.fields(cls):
-        object.__setattr__(instance, field.name, decode(value[field.name], arrays))
+    for key, value in values.items():
+        try:
+            converter = fields[key].metadata.get("converter")
+            value = value if converter is None else converter(value)
+        except GnflowError as error:
+            raise RunFolderError(f"the run file is damaged: {error}") from error
+        if not (is_partial and value is None) and not _fits(value, hints.get(key, Any)):
+            raise RunFolderError(
+                f"the run file is damaged: {short_name(name)}.{key} = {_short(value)}; expected {hints[key]}."
+            )
+        object.__setattr__(instance, key, value)
+    for ancestor in cls.__mro__:
+        if "__check_init__" in vars(ancestor):
+            try:
+                vars(ancestor)["__check_init__"](instance)
+            except GnflowError as error:
+                raise RunFolderError(f"the run file is damaged: {short_name(name)}: {error}") from error
     return instance
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    """Whether a field annotated so may hold `value`; True for annotations that say less."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if annotation is Any:
+        return True
+    if annotation is None or annotation is types.NoneType:
+        return value is None
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, argument) for argument in arguments)
+    if origin is typing.Literal:
+        return value in arguments
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        if len(arguments) == 2 and arguments[1] is Ellipsis:
+            return all(_fits(item, arguments[0]) for item in value)
+        return len(value) == len(arguments) and all(map(_fits, value, arguments))
+    if annotation is float:
+        # Numbers of a run are arrays where a program takes them.
+        return (isinstance(value, int | float) and not isinstance(value, bool)) or _is_scalar(value)
+    if annotation is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if isinstance(annotation, type) and issubclass(annotation, AbstractArray):
+        return isinstance(value, annotation)
+    if isinstance(annotation, type) and annotation is not object:
+        return isinstance(value, annotation)
+    return True
+
+
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, jax.Array) and value.shape == ()

@@ -69,7 +69,7 @@ class MeanFieldNetwork(eqx.Module):
         init_scale = require_init_scale(init_scale)
         (output_init_scale,) = require_non_negative(ModelError, output_init_scale=output_init_scale)
         output_scale = require_number(ModelError, "output_scale", output_scale, above=0.0)
-        output_exponent = require_number(ModelError, "output_exponent", output_exponent)
+        output_exponent = require_number(ModelError, "output_exponent", output_exponent, least=0.0, most=4.0)
         require_float64((), "MeanFieldNetwork")
         require_room("MeanFieldNetwork", width * (input_dim + output_dim + 1))
         self.hidden_weight = init_scale * jr.normal(stream(key, "hidden_weight"), (width, input_dim))
@@ -128,7 +128,7 @@ class MeanFieldNetwork(eqx.Module):
             "output_weight": output_weight,
             "activation": get_activation(activation),
             "output_scale": require_number(ModelError, "output_scale", output_scale, above=0.0),
-            "output_exponent": require_number(ModelError, "output_exponent", output_exponent),
+            "output_exponent": require_number(ModelError, "output_exponent", output_exponent, least=0.0, most=4.0),
         }
         for name, field in fields.items():
             object.__setattr__(model, name, field)

@@ -12,7 +12,7 @@ from ._arguments import (
 from ._controller import error_norm_kinds as error_norm_kinds
 from ._iterate import iterate as iterate
 from ._simulate import simulate as simulate, simulate_once as simulate_once
-from ._store import RUN_FILE as RUN_FILE, read_run, versions as versions
+from ._store import RUN_FILE as RUN_FILE, read_data as read_data, read_run, versions as versions
 from ._trajectory import RunInterrupted as RunInterrupted, SimulationError as SimulationError, Trajectory as Trajectory
 from .stop import (
     AbstractStopRule as AbstractStopRule,
@@ -31,8 +31,11 @@ def load(folder: str | os.PathLike[str], *, problem: Any = None, model: Any = No
     """Read back a run that `Trajectory.save` wrote.
 
     **Arguments:** `folder`; `problem`, `model`, `flow`: needed only where the run used a class of the user's own (gnflow
-    rebuilds its own classes); the model's arrays are replaced by the saved ones.
+    rebuilds its own classes, and no other); the model's arrays are replaced by the saved ones, which are kept by their
+    places in it.
 
-    **Raises:** `RunFolderError` if there is no run, a damaged one, or one that needs an object that was not given.
+    **Raises:** `RunFolderError` if there is no run, a damaged one, one that a later version wrote with fields that this one
+    does not know, one that needs an object that was not given, or where what is given is not what was saved: a model of another
+    class, with other arrays or in other places, or with another training loss than the run recorded.
     """
     return Trajectory(**read_run(folder, {"problem": problem, "model": model, "flow": flow}))

@@ -6,22 +6,50 @@ import os
 import platform
 import shutil
 import tempfile
-import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._core import Result, ResultCode, RunFolderError, decode, encode, is_opaque
+from .._core import (
+    GnflowError,
+    Result,
+    ResultCode,
+    RunFolderError,
+    as_path,
+    decode,
+    encode,
+    first_difference,
+    is_opaque,
+    known_classes,
+    legible,
+    opaque_classes,
+    read_arrays,
+    read_json,
+    require_plain_netcdf,
+)
+from ..flows import AbstractFlow
+from ..problems import Problem
+from ._attributes import restored, storable
+from ._template import describe_leaves, filled
+
+if TYPE_CHECKING:
+    import xarray
 
 RUN_FILE = "run.json"
 _DATA_FILE = "trajectory.nc"
 _ARRAYS_FILE = "arrays.npz"
 _FORMAT = 1
 _OBJECTS = ("problem", "flow", "initial_model", "model")
+_MODELS = ("initial_model", "model")
+_LEAVES = "leaves"  # of models of the user's own classes; folders of versions up to 0.1.0 do not have it
+_KEYS = {"format", "result", "stats", "settings", "objects", "versions", _LEAVES}
+_LOSS_TOLERANCE = 1e-6  # relative, between the recorded loss and that of a model read back, perhaps on another machine
+# What comes of parts that are not what they were.
+_OF_DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 _PACKAGES = (
     "gnflow",
     "jax",
@@ -37,15 +65,43 @@ _PACKAGES = (
 )
 
 
-def write_run(folder: str | os.PathLike[str], parts: dict[str, Any]) -> None:
+def write_run(folder: str | os.PathLike[str], parts: dict[str, Any]) -> Path:
     """Write the parts of a trajectory. The folder is made under another name and renamed when it is complete.
 
-    **Raises:** `RunFolderError` if `folder` exists and is not empty, or cannot be written.
+    **Returns:** the folder, with ~ expanded.
+
+    **Raises:** `RunFolderError` if `folder` exists and is not empty; and if it cannot be written, when the run is kept in
+    another folder, which the message names.
     """
-    target = Path(folder)
+    target = as_path(folder, "folder", RunFolderError)
     refuse_existing(target)
+    try:
+        _write(target, parts)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise RunFolderError(f"the run cannot be written to {target}: {reason}. {_rescue(parts)}") from error
+    return target
+
+
+def _rescue(parts: dict[str, Any]) -> str:
+    """Keep a run somewhere else, and say where, in a sentence."""
+    for place in (Path(), Path(tempfile.gettempdir()), Path.home()):
+        try:
+            rescued = Path(tempfile.mkdtemp(prefix="gnflow-rescued-", dir=place.absolute())) / "run"
+        except (OSError, RuntimeError):
+            continue
+        try:
+            _write(rescued, parts)
+        except Exception:
+            shutil.rmtree(rescued.parent, ignore_errors=True)
+            continue
+        return f"It is kept in {rescued}; move it where it belongs."
+    return "It could be kept nowhere else: save it again in this session, to another disk."
+
+
+def _write(target: Path, parts: dict[str, Any]) -> None:
     arrays: dict[str, np.ndarray] = {}
-    record = {
+    record: dict[str, Any] = {
         "format": _FORMAT,
         "result": {"code": str(parts["result"].code), "message": parts["result"].message, "time": parts["result"].time},
         "stats": encode(parts["stats"], arrays, "stats"),
@@ -53,24 +109,21 @@ def write_run(folder: str | os.PathLike[str], parts: dict[str, Any]) -> None:
         "objects": {name: encode(parts[name], arrays, name) for name in _OBJECTS},
         "versions": versions(),
     }
-    for name in ("initial_model", "model"):
-        if is_opaque(record["objects"][name]):
-            # gnflow cannot rebuild this class; its arrays, in the order of the leaves, fill one that load(...) is given.
-            leaves = [leaf for leaf in jax.tree.leaves(parts[name]) if eqx.is_array(leaf)]
-            arrays.update({f"{name}_leaf.{index}": np.asarray(leaf) for index, leaf in enumerate(leaves)})
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
-            draft = Path(scratch) / "run"
-            draft.mkdir()
-            (draft / RUN_FILE).write_text(json.dumps(record, indent=1) + "\n")
-            np.savez(draft / _ARRAYS_FILE, allow_pickle=False, **arrays)
-            parts["data"].to_netcdf(draft / _DATA_FILE, engine="h5netcdf")
-            if target.exists():
-                target.rmdir()  # empty: checked above
-            shutil.move(draft, target)
-    except OSError as error:
-        raise RunFolderError(f"the run cannot be written to {target}: {error}.") from error
+    leaves = {
+        name: describe_leaves(parts[name], arrays, name) for name in _MODELS if is_opaque(record["objects"][name])
+    }
+    if leaves:
+        record[_LEAVES] = leaves
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name[:60]}-") as scratch:
+        draft = Path(scratch) / "run"
+        draft.mkdir()
+        (draft / RUN_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        np.savez(draft / _ARRAYS_FILE, allow_pickle=False, **arrays)
+        storable(parts["data"]).to_netcdf(draft / _DATA_FILE, engine="h5netcdf")
+        if target.exists():
+            target.rmdir()  # empty: checked before
+        shutil.move(draft, target)
 
 
 def refuse_existing(folder: Path) -> None:
@@ -88,45 +141,46 @@ def read_run(folder: str | os.PathLike[str], given: dict[str, Any]) -> dict[str,
     **Arguments:** `given`: objects by name ("problem", "model", "flow") for those that gnflow cannot rebuild; a model is any
     one of the same structure, its arrays are replaced by the saved ones.
 
-    **Raises:** `RunFolderError` if the folder holds no run, a damaged one, or one that needs an object not given.
+    **Raises:** `RunFolderError` if the folder holds no run, a damaged one, or one that needs an object not given, or another
+    than the one given.
     """
-    import xarray as xr
-
-    source = Path(folder)
-    if not (source / RUN_FILE).exists():
-        raise RunFolderError(f"{source} holds no run: there is no {RUN_FILE} in it.")
+    source, record = _read_record(folder)
     try:
-        record = json.loads((source / RUN_FILE).read_text())
-        if record["format"] != _FORMAT:
-            raise RunFolderError(
-                f"{source} is of run format {record['format']}, this gnflow reads {_FORMAT}; it was written with gnflow "
-                f"{record['versions'].get('gnflow')}."
-            )
-        # Opened here: np.load leaves a file that is no archive open.
-        with (source / _ARRAYS_FILE).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        with xr.open_dataset(source / _DATA_FILE, engine="h5netcdf") as file:
-            data = file.load()
-        result = record["result"]
-        parts = {
-            "data": data,
-            "result": Result(ResultCode(result["code"]), result["message"], result["time"]),
-            "stats": decode(record["stats"], arrays),
-            "settings": decode(_legible(record["settings"]), arrays),
-        }
+        arrays = read_arrays(source / _ARRAYS_FILE)
+        parts = _measured(source, record, arrays)
+        classes, written_with = known_classes(eqx.Module), _written_with(record)
         for name in _OBJECTS:
-            template = given.get("model" if name == "initial_model" else name)
-            if template is None or not is_opaque(record["objects"][name]):
-                parts[name] = decode(record["objects"][name], arrays)
-            elif name in ("problem", "flow"):
-                parts[name] = template
+            stored = record["objects"][name]
+            template = given.get("model" if name in _MODELS else name)
+            if template is None or not is_opaque(stored):
+                parts[name] = decode(stored, arrays, classes, written_with)
+            elif name in _MODELS:
+                described = record.get(_LEAVES, {}).get(name)
+                parts[name] = filled(template, described, opaque_classes(stored)[0], arrays, name)
             else:
-                parts[name] = _filled(template, arrays, name, source)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        if isinstance(error, RunFolderError):
-            raise
-        raise RunFolderError(f"the run in {source} is damaged: {type(error).__name__}: {error}.") from error
+                _require_same(name, template, stored, arrays)
+                parts[name] = template
+        _require_fit(parts, was_given=[name for name in _MODELS if is_opaque(record["objects"][name])])
+    except RunFolderError as error:
+        raise RunFolderError(_in_a_line(f"{source}: {error}")) from error
+    except _OF_DAMAGE as error:
+        raise RunFolderError(_in_a_line(f"the run in {source} is damaged: {type(error).__name__}: {error}.")) from error
     return parts
+
+
+def read_data(folder: str | os.PathLike[str]) -> tuple["xarray.Dataset", Result, dict[str, Any], dict[str, Any]]:
+    """What was measured along a saved run, how it ended, its stats and its settings; the model is not looked at.
+
+    **Raises:** `RunFolderError` if the folder holds no run, or a damaged one.
+    """
+    source, record = _read_record(folder)
+    try:
+        parts = _measured(source, record, read_arrays(source / _ARRAYS_FILE))
+    except RunFolderError as error:
+        raise RunFolderError(_in_a_line(f"{source}: {error}")) from error
+    except _OF_DAMAGE as error:
+        raise RunFolderError(_in_a_line(f"the run in {source} is damaged: {type(error).__name__}: {error}.")) from error
+    return parts["data"], parts["result"], parts["stats"], parts["settings"]
 
 
 def versions() -> dict[str, str]:
@@ -135,25 +189,117 @@ def versions() -> dict[str, str]:
     return {**found, "python": platform.python_version(), "machine": platform.machine()}
 
 
-def _legible(encoded: Any) -> Any:
-    """`encoded` with the notes of objects that gnflow cannot rebuild (a metric of the user's) replaced by their text."""
-    if isinstance(encoded, list):
-        return [_legible(item) for item in encoded]
-    if not isinstance(encoded, dict):
-        return encoded
-    if is_opaque(encoded) and not is_opaque(list(encoded.values())):
-        return encoded["repr"]
-    return {key: _legible(item) for key, item in encoded.items()}
-
-
-def _filled(template: Any, arrays: dict[str, np.ndarray], name: str, source: Path) -> Any:
-    dynamic, static = eqx.partition(template, eqx.is_array)
-    leaves, tree = jax.tree.flatten(dynamic)
-    saved = [arrays.get(f"{name}_leaf.{index}") for index in range(len(leaves))]
-    shapes = [None if leaf is None else leaf.shape for leaf in saved]
-    if shapes != [leaf.shape for leaf in leaves]:
+def _read_record(folder: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
+    """The folder and what its run.json holds. **Raises:** `RunFolderError` unless it is a run of this format."""
+    source = as_path(folder, "folder", RunFolderError)
+    file = source / RUN_FILE
+    if not file.is_file():
+        raise RunFolderError(f"{source} holds no run: there is no {RUN_FILE} in it.")
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise RunFolderError(f"{file} cannot be read: {error.strerror}.") from error
+    record = read_json(content, str(file))
+    parts = {"result": dict, "stats": dict, "settings": dict, "objects": dict, "versions": dict}
+    if not isinstance(record, dict) or "format" not in record or not isinstance(record.get("versions"), dict):
+        raise RunFolderError(f"{file} is damaged: it is no record of a run.")
+    if record["format"] != _FORMAT or record.keys() - _KEYS:
+        unknown = f", with {sorted(record.keys() - _KEYS)[0]!r}" if record.keys() - _KEYS else ""
         raise RunFolderError(
-            f"the model given has arrays of shapes {[leaf.shape for leaf in leaves]}, the one saved in {source} {shapes}; "
-            "pass a model of the same structure."
+            f"{source} is of run format {record['format']!r}{unknown}, which this gnflow does not read (it reads {_FORMAT}); "
+            f"it was written with gnflow {_written_with(record)}."
         )
-    return eqx.combine(jax.tree.unflatten(tree, [jnp.asarray(leaf) for leaf in saved]), static)
+    for name, kind in parts.items():
+        if not isinstance(record.get(name), kind):
+            raise RunFolderError(f"{file} is damaged: {name!r} is {record.get(name)!r:.60}; expected a table.")
+    return source, record
+
+
+def _in_a_line(text: str) -> str:
+    """What a file holds may be quoted in a message, and may have lines of its own."""
+    return " ".join(text.split())
+
+
+def _written_with(record: dict[str, Any]) -> str:
+    return str(record["versions"].get("gnflow"))[:40]
+
+
+def _measured(source: Path, record: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Data, result, stats and settings."""
+    result, classes = record["result"], known_classes(eqx.Module)
+    message, time = result["message"], result["time"]
+    if not isinstance(message, str) or not isinstance(time, int | float):
+        raise RunFolderError(
+            f"{RUN_FILE} is damaged: the result has the message {message!r:.60} at the time {time!r:.60}."
+        )
+    stats = decode(record["stats"], arrays, {}, _written_with(record))
+    settings = decode(legible(record["settings"], classes), arrays, classes, _written_with(record))
+    if not isinstance(stats, dict) or not isinstance(settings, dict):
+        raise RunFolderError(f"{RUN_FILE} is damaged: stats and settings are no tables.")
+    return {
+        "data": _read_dataset(source / _DATA_FILE),
+        "result": Result(ResultCode(result["code"]), message, time),
+        "stats": stats,
+        "settings": settings,
+    }
+
+
+def _read_dataset(file: Path) -> "xarray.Dataset":
+    """The data set of a run. **Raises:** `RunFolderError` for a file that is none."""
+    import h5py
+    import xarray as xr
+
+    try:
+        with h5py.File(file, "r") as content:
+            require_plain_netcdf(content, file.stat().st_size)
+        with xr.open_dataset(file, engine="h5netcdf", decode_times=False) as opened:
+            data = opened.load()
+        data = restored(data)
+    except RunFolderError as error:
+        raise RunFolderError(f"{file.name}: {error}") from error
+    except Exception as error:  # whatever HDF5 and xarray make of bytes that are no data set
+        raise RunFolderError(f"{file.name} is damaged: {type(error).__name__}: {error}.") from error
+    losses = data.get("train_loss")
+    if losses is None or losses.ndim != 1 or losses.dims[0] not in ("time", "step") or losses.dtype.kind != "f":
+        raise RunFolderError(f"{file.name} is damaged: it has no train_loss over time or step.")
+    if losses.size == 0 or losses.dims[0] not in data.coords:
+        raise RunFolderError(f"{file.name} is damaged: its train_loss has no values or no times.")
+    return data
+
+
+def _require_same(name: str, template: Any, stored: Any, arrays: Mapping[str, np.ndarray]) -> None:
+    """Check that a problem or flow that was given is the one that was saved, as far as it was kept.
+
+    **Raises:** `RunFolderError`.
+    """
+    kind = Problem if name == "problem" else AbstractFlow
+    if not isinstance(template, kind):
+        raise RunFolderError(f"{name} = {template!r:.60}; expected a {kind.__name__}, the one that the run had.")
+    own: dict[str, np.ndarray] = {}
+    place = first_difference(stored, encode(template, own, name), arrays, own, name)
+    if place is not None:
+        raise RunFolderError(f"the {name} given is not the one saved: they differ in {place}; pass the same one.")
+
+
+def _require_fit(parts: dict[str, Any], was_given: list[str]) -> None:
+    """Check that the parts are of one run: models, problem and flow fit together; models that were given have the losses that
+    the run recorded. **Raises:** `RunFolderError`.
+    """
+    problem, flow, losses = parts["problem"], parts["flow"], parts["data"]["train_loss"].to_numpy()
+    if not isinstance(problem, Problem) or not isinstance(flow, AbstractFlow):
+        raise RunFolderError("the run file holds no problem or no flow; it is damaged.")
+    for name, recorded in (("initial_model", losses[0]), ("model", losses[-1])):
+        model = parts[name]
+        try:
+            system = flow.system(problem, model)
+        except GnflowError as error:
+            raise RunFolderError(f"the run is damaged, or its model is another one: {error}") from error
+        if name not in was_given or parts["result"].failed:
+            continue  # the last state of a failed run may be behind the last one that was measured
+        loss = float(system.train_loss(system.weights(model)))
+        if not jnp.isclose(loss, recorded, rtol=_LOSS_TOLERANCE, atol=_LOSS_TOLERANCE * abs(losses[0])):
+            raise RunFolderError(
+                f"the {name.replace('_', ' ')} given has the training loss {loss:.6g} with the saved arrays, and the run "
+                f"recorded {recorded:.6g}: its code, or a number in it that is no array, is not what it was. Pass the model "
+                "as it was."
+            )

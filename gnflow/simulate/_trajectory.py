@@ -48,9 +48,11 @@ class Trajectory:
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the run as a folder: run.json, trajectory.nc, arrays.npz. Read it back with `gnflow.load(folder)`.
 
-        The folder appears whole or not at all.
+        The folder appears whole or not at all; a leading ~ is the home folder. Attributes of `data` that netCDF has no type for
+        (None, booleans, lists, dictionaries, paths) are kept as JSON text.
 
-        **Raises:** `RunFolderError` if `folder` exists and is not empty: a run is never overwritten.
+        **Raises:** `RunFolderError` if `folder` exists and is not empty: a run is never overwritten; and if it cannot be
+        written (a full disk, a read-only folder): then the run is kept in another folder, which the message names.
         """
         write_run(folder, {field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
 

@@ -1,7 +1,9 @@
 """A run as a folder: written whole or not at all, read back the same, and never able to execute anything."""
 
 import dataclasses
+import importlib
 import json
+from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -76,10 +78,24 @@ def moved(model):
     return jax.tree.map(lambda leaf: leaf + 1 if eqx.is_inexact_array(leaf) else leaf, model)
 
 
+def as_run_of(run, model, problem=None):
+    """A trajectory like `run`, as if `model` had moved by one in every weight, with the losses that it has."""
+    problem = problem or make_problem(num_outputs=max(1, jnp.size(model(jnp.zeros(2)))))
+    after = moved(model)
+
+    def loss(network):
+        outputs = jax.vmap(network)(problem.x_train)
+        return float(problem.loss.value(outputs.reshape(problem.y_train.shape), problem.y_train))
+
+    losses = np.linspace(loss(model), loss(after), run.data.sizes["step"])
+    data = run.data.assign(train_loss=("step", losses))
+    return dataclasses.replace(run, data=data, initial_model=model, model=after, problem=problem, flow=GradientFlow())
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_of_gnflow(run, name, tmp_path):
     model = MODELS[name]()
-    dataclasses.replace(run, initial_model=model, model=moved(model)).save(tmp_path / "run")
+    as_run_of(run, model).save(tmp_path / "run")
     back = gn.load(tmp_path / "run")
     assert same(back.initial_model, model)
     assert same(back.model, moved(model))
@@ -107,7 +123,7 @@ def test_every_flow(run, flow, tmp_path):
 def test_every_loss(run, tmp_path):
     for index, loss in enumerate((gn.losses.SoftmaxCrossEntropy(), gn.losses.HuberLoss(0.3))):
         problem = make_problem(loss=loss)
-        dataclasses.replace(run, problem=problem).save(tmp_path / str(index))
+        as_run_of(run, mean_field(), problem).save(tmp_path / str(index))
         assert same(gn.load(tmp_path / str(index)).problem, problem)
 
 
@@ -117,7 +133,7 @@ def test_every_loss(run, tmp_path):
     ids=["equinox", "own class", "linearised"],
 )
 def test_a_model_of_the_users_is_filled_into_one_that_is_given(run, model, other, tmp_path):
-    dataclasses.replace(run, initial_model=model, model=moved(model)).save(tmp_path / "run")
+    as_run_of(run, model).save(tmp_path / "run")
     back = gn.load(tmp_path / "run", model=other)
     assert same(back.initial_model, model)
     assert same(back.model, moved(model))
@@ -125,10 +141,49 @@ def test_a_model_of_the_users_is_filled_into_one_that_is_given(run, model, other
         gn.load(tmp_path / "run")
 
 
-def test_a_model_of_another_shape_is_refused(run, tmp_path):
-    dataclasses.replace(run, model=Linear.at([1.0, 2.0]), initial_model=Linear.at([0.0, 0.0])).save(tmp_path / "run")
-    with pytest.raises(gn.RunFolderError, match="same structure"):
-        gn.load(tmp_path / "run", model=Linear.at([1.0, 2.0, 3.0]))
+class Pair(eqx.Module):
+    """Two weights that can be confused."""
+
+    first: jax.Array
+    second: jax.Array
+    scale: float = 1.0
+
+    def __call__(self, x):
+        return self.scale * (x @ self.first + 2.0 * (x**2) @ self.second)
+
+
+def module(name, call=Pair.__call__, scale=1.0, **fields):
+    """A module with these fields, in this order."""
+    return type(name, (eqx.Module,), {"__annotations__": fields, "__call__": call, "scale": scale})
+
+
+Reordered = module("Pair", second=jax.Array, first=jax.Array)
+Fewer = module("Pair", lambda self, x: x @ self.first, first=jax.Array)
+Another = module("Another", first=jax.Array, second=jax.Array)
+ONES, TWOS = jnp.ones(2), jnp.full(2, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (
+            Reordered(second=TWOS, first=ONES),
+            r"has \.second \(2,\) float64 where the one saved has \.first \(2,\) float64",
+        ),
+        (Fewer(ONES), "has 1 arrays, the one saved has 2"),
+        (Another(ONES, TWOS), "is a Another, the one saved is a .*Pair"),
+        ("a string", "is a str, the one saved is a .*Pair"),
+        (Pair(jnp.ones(3), TWOS), r"\.first \(3,\) float64 where"),
+        (Pair(jnp.ones(2, dtype=jnp.float32), TWOS), r"\.first \(2,\) float32 where"),
+        (Pair(ONES, TWOS, scale=3.0), r"training loss .* and the run recorded .*no array, is not what it was"),
+    ],
+    ids=["reordered fields", "fewer leaves", "another class", "a string", "another shape", "float32", "another number"],
+)
+def test_a_model_that_is_not_the_one_saved_is_refused(run, other, message, tmp_path):
+    as_run_of(run, Pair(ONES, TWOS)).save(tmp_path / "run")
+    with pytest.raises(gn.RunFolderError, match=message):
+        gn.load(tmp_path / "run", model=other)
+    assert same(gn.load(tmp_path / "run", model=Pair(TWOS, TWOS)).initial_model, Pair(ONES, TWOS))
 
 
 def test_a_flow_or_problem_with_parts_of_the_users(run, tmp_path):
@@ -140,6 +195,16 @@ def test_a_flow_or_problem_with_parts_of_the_users(run, tmp_path):
         with pytest.raises(gn.RunFolderError, match="pass it to load"):
             gn.load(tmp_path / "run", **given)
     back = gn.load(tmp_path / "run", flow=flow, problem=with_teacher)
+    for given, place in (
+        ({"flow": GaussNewtonFlow("hessian", Schedule(lambda t: 1 / (1 + t)))}, r"flow\.metric"),
+        ({"flow": GradientFlow()}, "differ in flow"),
+        (
+            {"problem": gn.Problem(problem.x_train, 2 * problem.y_train, teacher=Linear.at([1.0, 2.0]))},
+            "problem.y_train",
+        ),
+    ):
+        with pytest.raises(gn.RunFolderError, match=place):
+            gn.load(tmp_path / "run", **{"flow": flow, "problem": with_teacher, **given})
     assert back.flow is flow
     assert back.problem is with_teacher
 
@@ -163,7 +228,8 @@ def test_the_files_are_of_open_formats_without_pickle(saved):
     assert not list(saved.parent.glob(".*"))  # nothing is left of the draft
 
 
-def test_nothing_is_overwritten(run, saved, tmp_path):
+def test_nothing_is_overwritten(run, saved, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where a run that cannot be written is kept
     before = {path.name: path.read_bytes() for path in saved.iterdir()}
     with pytest.raises(gn.RunFolderError, match="already holds a run"):
         run.save(saved)
@@ -194,6 +260,51 @@ def test_a_run_that_cannot_be_written_leaves_nothing(run, tmp_path, monkeypatch)
     with pytest.raises(gn.RunFolderError, match="No space left"):
         run.save(tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_cannot_be_written_is_kept_elsewhere(run, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "file").write_text("precious")
+    with pytest.raises(gn.RunFolderError, match=r"cannot be written to .*file.*It is kept in (\S+);") as caught:
+        run.save(tmp_path / "file" / "run")
+    (kept,) = (tmp_path / "here").glob("gnflow-rescued-*/run")
+    assert str(kept) in str(caught.value)
+    assert gn.load(kept).result == run.result
+
+
+def test_a_tilde_is_the_home_folder(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    run.save("~/kept/run")
+    assert (tmp_path / "kept" / "run" / "run.json").is_file()
+    assert gn.load("~/kept/run").result == run.result
+    for name in ("a\0b", "", "n" * 300, "~nobody-of-this-name/run"):
+        with pytest.raises(gn.RunFolderError, match="folder = "):
+            run.save(name)
+
+
+def test_attributes_of_any_kind_come_back(run, tmp_path):
+    attrs = {
+        "none": None,
+        "yes": True,
+        "nested": {"a": [1, {"b": None}], "c": "text"},
+        "texts": ["a", "b"],
+        "empty": [],
+        "path": Path("/somewhere/else"),
+        "number": 3,
+        "numbers": np.arange(3.0),
+        "large": 2**70,
+        "text": "plain",
+        "nul": "a\0b",
+    }
+    data = run.data.assign_attrs(attrs)
+    data["train_loss"].attrs["flag"] = False
+    dataclasses.replace(run, data=data).save(tmp_path / "run")
+    back = gn.load(tmp_path / "run").data
+    np.testing.assert_array_equal(back.attrs.pop("numbers"), attrs.pop("numbers"))
+    assert back.attrs == {**attrs, "path": "/somewhere/else"}
+    assert back["train_loss"].attrs["flag"] is False
+    assert "flag" in data["train_loss"].attrs  # saving changes nothing
 
 
 def test_no_run(tmp_path):
@@ -261,18 +372,26 @@ def test_another_format_is_refused(saved):
 
 
 @pytest.mark.parametrize(
-    ("name", "match"),
+    "name",
     [
-        ("subprocess:Popen", "only gnflow's own classes"),
-        ("gnflowers.models:MeanFieldNetwork", "only gnflow's own classes"),
-        ("gnflow.models._mean_field:NoSuchNetwork", "does not have"),
-        ("gnflow.no_such_module:Thing", "does not have"),
-        ("gnflow.simulate._store:shutil", "no class of gnflow"),
+        "subprocess:Popen",
+        "gnflow.__main__:X",
+        "gnflowers.models:MeanFieldNetwork",
+        "gnflow.models._mean_field:NoSuchNetwork",
+        "gnflow.simulate._store:shutil",
+        "gnflow.simulate._trajectory:Trajectory",
+        7,
+        None,
+        ["a"],
     ],
 )
-def test_classes_that_are_not_gnflows_are_refused(saved, name, match):
+def test_classes_that_are_not_listed_are_never_imported(saved, name, monkeypatch):
+    def imported(*_):
+        raise AssertionError("a file had something imported")
+
+    monkeypatch.setattr(importlib, "import_module", imported)
     edited(saved, lambda record: record["objects"]["model"].update(__class__=name))
-    with pytest.raises(gn.RunFolderError, match=match):
+    with pytest.raises(gn.RunFolderError, match="which is none that this version of gnflow reads back"):
         gn.load(saved)
 
 
@@ -284,3 +403,24 @@ def test_a_failed_run_can_be_saved(tmp_path):
     back = gn.load(tmp_path / "run", model=Linear.at([0.0, 0.0]))
     assert back.result.failed
     xr.testing.assert_identical(back.data, caught.value.trajectory.data)
+
+
+def test_a_field_that_this_version_does_not_know_is_refused(saved):
+    def change(record):
+        record["objects"]["flow"]["momentum"] = 0.9
+        record["versions"]["gnflow"] = "9.9"
+
+    edited(saved, change)
+    with pytest.raises(gn.RunFolderError, match=r"GaussNewtonFlow a field 'momentum'.*written with gnflow 9\.9"):
+        gn.load(saved)
+
+
+def test_a_field_with_a_default_may_be_missing(saved):
+    edited(saved, lambda record: record["objects"]["flow"].pop("solver"))
+    assert gn.load(saved).flow == GaussNewtonFlow("identity", SmallestEigenvalue(1.0, 1e-7))
+
+
+def test_a_part_that_this_version_does_not_know_is_refused(saved):
+    edited(saved, lambda record: record.update(constraints=[]))
+    with pytest.raises(gn.RunFolderError, match="with 'constraints', which this gnflow does not read"):
+        gn.load(saved)

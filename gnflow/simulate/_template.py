@@ -1,0 +1,106 @@
+"""A model of the user's own class, which gnflow does not rebuild: what is kept of it, and how one that is given is filled."""
+
+import warnings
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._core import RunFolderError, class_name, short_name
+
+
+def describe_leaves(model: Any, arrays: dict[str, np.ndarray], name: str) -> dict[str, Any]:
+    """The class of `model` and the places, shapes and dtypes of its arrays, which go into `arrays` under `name`."""
+    leaves = _leaves(model)
+    for number, (_, leaf) in enumerate(leaves):
+        arrays[_key(name, number)] = _plain(leaf)
+    described = [{"path": path, "shape": list(leaf.shape), "dtype": str(leaf.dtype)} for path, leaf in leaves]
+    return {"class": class_name(type(model)), "leaves": described}
+
+
+def filled(template: Any, described: Any, recorded_class: str, arrays: dict[str, np.ndarray], name: str) -> Any:
+    """`template` with the saved arrays in their places.
+
+    **Arguments:** `described`: what `describe_leaves` returned, None in folders of versions up to 0.1.0, for which class and
+    number of arrays alone are compared, with a warning; `recorded_class`: that `encode` noted.
+
+    **Raises:** `RunFolderError` for a model of another class, or with other arrays or in other places.
+    """
+    saved_class = recorded_class if described is None else str(_entry(described, "class"))
+    own_class = class_name(type(template))
+    if short_name(saved_class) != short_name(own_class):
+        raise RunFolderError(
+            f"the model given is a {short_name(own_class)}, the one saved is a {saved_class}; pass one of that class, with the "
+            "same arrays in it."
+        )
+    leaves = _leaves(template)
+    if described is None:
+        wanted = sum(key.startswith(f"{name}_leaf.") for key in arrays)
+        saved = [(path, _saved(arrays, name, number)) for number, (path, _) in enumerate(leaves)]
+        if wanted == len(leaves):
+            warnings.warn(
+                "the run was saved with gnflow 0.1.0 or earlier, which did not keep the places of a model's arrays: the saved "
+                f"ones are put into {short_name(own_class)} in the order of its fields. Check that these have not been "
+                "reordered since, and save the run again.",
+                stacklevel=6,
+            )
+    else:
+        entries = _entry(described, "leaves")
+        wanted = len(entries)
+        saved = [(str(_entry(entry, "path")), _saved(arrays, name, number)) for number, entry in enumerate(entries)]
+    if wanted != len(leaves):
+        raise RunFolderError(
+            f"the model given has {len(leaves)} arrays, the one saved has {wanted}; pass the same model."
+        )
+    for (path, leaf), (saved_path, array) in zip(leaves, saved, strict=True):
+        own = _plain(leaf)
+        if path != saved_path or own.shape != array.shape or own.dtype != array.dtype:
+            raise RunFolderError(
+                f"the model given has {_what(path, own)} where the one saved has {_what(saved_path, array)}; pass a model with "
+                "the same fields in the same order and of the same sizes."
+            )
+    dynamic, static = eqx.partition(template, eqx.is_array)
+    back = [_like(leaf, array) for (_, leaf), (_, array) in zip(leaves, saved, strict=True)]
+    return eqx.combine(jax.tree.unflatten(jax.tree.structure(dynamic), back), static)
+
+
+def _leaves(model: Any) -> list[tuple[str, Any]]:
+    """Places and arrays, in the order of the tree."""
+    flat = jax.tree_util.tree_flatten_with_path(eqx.filter(model, eqx.is_array))[0]
+    return [(jax.tree_util.keystr(path), leaf) for path, leaf in flat]
+
+
+def _saved(arrays: dict[str, np.ndarray], name: str, number: int) -> np.ndarray:
+    array = arrays.get(_key(name, number))
+    return np.zeros((0,), dtype="V1") if array is None else array
+
+
+def _key(name: str, number: int) -> str:
+    return f"{name}_leaf.{number}"
+
+
+def _entry(described: Any, key: str) -> Any:
+    if not isinstance(described, dict) or key not in described:
+        raise RunFolderError(f"the run file has no {key!r} of the model; it is damaged.")
+    return described[key]
+
+
+def _what(path: str, array: np.ndarray) -> str:
+    return f"{path} {array.shape} {array.dtype}"
+
+
+def _plain(leaf: Any) -> np.ndarray:
+    """The leaf as a file can hold it: of a random key its data."""
+    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+
+
+def _like(leaf: Any, array: np.ndarray) -> Any:
+    if _is_key(leaf):
+        return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(leaf))
+    return jnp.asarray(array)
+
+
+def _is_key(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
