@@ -50,10 +50,10 @@ class SoftmaxCrossEntropy(AbstractLoss):
         C is the number of columns where y_train or y_test has columns, else the largest label in either plus one (at
         least 2).
 
-        **Raises:** `DataError` for labels that are not integers, negative, or beyond the last class, or that leave more than
-        100 classes, and more than they fill, without a sample; for rows with a
-        negative number or that do not sum to one, for a single column, NaN or inf, empty arrays, more than two
-        dimensions, or different numbers of columns in train and test; `PrecisionError` unless JAX is in float64.
+        **Raises:** `DataError` for labels that are not integers, negative, 1..C, beyond the last class, or that leave more
+        than 100 classes, and more than they fill, without a sample; for rows with a negative number or that do not sum to
+        one, for a single column, NaN or inf, empty arrays, more than two dimensions, or different numbers of columns in
+        train and test; `PrecisionError` unless JAX is in float64.
         """
         given = {"y_train": target_array(y_train, "y_train")}
         if y_test is not None:
@@ -62,7 +62,7 @@ class SoftmaxCrossEntropy(AbstractLoss):
             _check_labels(array, what) if array.ndim == 1 else _check_rows(array, what)
         widths = [array.shape[1] for array in given.values() if array.ndim == 2]
         if not widths:
-            _require_few_empty_classes(np.concatenate(list(given.values())))
+            _require_classes_from_zero(np.concatenate(list(given.values())))
         num_classes = widths[0] if widths else max(2, *(int(np.max(array)) + 1 for array in given.values()))
         canonical = {what: _one_hot_or_soft(array, num_classes, what) for what, array in given.items()}
         return same_columns(canonical["y_train"], canonical.get("y_test"))
@@ -164,9 +164,15 @@ def _check_labels(array: np.ndarray, what: str) -> None:
         raise DataError(f"{what} holds the label {np.min(array)}, but labels are 0..C-1; renumber the classes from 0.")
 
 
-def _require_few_empty_classes(labels: np.ndarray) -> None:
-    """**Raises:** `DataError` for labels that leave more classes without a sample than they fill, and more than 100."""
+def _require_classes_from_zero(labels: np.ndarray) -> None:
+    """**Raises:** `DataError` for labels 1..C, and for labels that leave more classes without a sample than they fill, and more
+    than 100."""
     present = np.unique(labels)
+    if present.size > 1 and present[0] == 1 and present[-1] == present.size:
+        raise DataError(
+            f"the class labels are 1 to {present.size}, but labels are 0..C-1; renumber them from 0: y - 1 (or give one-hot rows, "
+            "if there is a class 0 of which there is no sample)."
+        )
     empty = int(present[-1]) + 1 - present.size
     if empty > max(_MOST_EMPTY_CLASSES, present.size):
         raise DataError(

@@ -15,7 +15,8 @@ _IS_FUNCTION = (
 )
 _DETERMINISTIC = (
     "A flow needs a function of one input that draws nothing and knows no other samples: pass eqx.nn.inference_mode(model), "
-    "which turns Dropout off and lets BatchNorm use its running statistics; these and eqx.nn.State are not trained."
+    "which turns Dropout off and lets BatchNorm use its running statistics. These (eqx.nn.State) belong into a field of the "
+    "model, which hands them on in __call__; they are not trained."
 )
 
 
@@ -100,8 +101,10 @@ def output_of(model: Any, x: Any) -> jax.ShapeDtypeStruct:
 
 
 def _is_random_or_joint(error: Exception) -> bool:
-    """Whether a model wants randomness (Dropout) or the other samples of a batch (BatchNorm)."""
+    """Whether a model wants randomness (Dropout), the other samples of a batch or running statistics (BatchNorm)."""
     text = str(error)
-    return (isinstance(error, RuntimeError) and "requires a key" in text) or (
-        isinstance(error, NameError) and "axis name" in text
+    return (
+        (isinstance(error, RuntimeError) and "requires a key" in text)
+        or (isinstance(error, NameError) and "axis name" in text)
+        or (isinstance(error, TypeError) and "argument: 'state'" in text)
     )

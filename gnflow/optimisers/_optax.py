@@ -6,7 +6,7 @@ import jax
 import optax
 from jaxtyping import Array, PyTree
 
-from .._core import ConfigError
+from .._core import ConfigError, require_instance
 from ..geometry import System
 from ._base import AbstractOptimiser
 
@@ -64,10 +64,7 @@ def as_optimiser(optimiser: Any) -> AbstractOptimiser:
 
     **Raises:** `ConfigError` for anything else.
     """
-    if isinstance(optimiser, AbstractOptimiser):
-        return optimiser
     if isinstance(optimiser, optax.GradientTransformation):
         return Optax(optimiser)
-    raise ConfigError(
-        f"optimiser = {optimiser!r}; expected an optimiser such as gnflow.optimisers.Adam(1e-3) or optax.adam(1e-3)."
-    )
+    example = "an optimiser such as gnflow.optimisers.Adam(1e-3) or optax.adam(1e-3)"
+    return require_instance(ConfigError, "optimiser", optimiser, AbstractOptimiser, example)

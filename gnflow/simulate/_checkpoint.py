@@ -6,7 +6,6 @@ import io
 import json
 import os
 import time
-import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from .._core import RunFolderError, cannot_write, write_whole
+from .._core import RunFolderError, as_path, cannot_write, read_arrays, read_json, write_whole
 
 # Of wall time, that a process that is killed loses at most.
 _SECONDS = 60.0
@@ -39,14 +38,14 @@ class Checkpoints:
     """
 
     def __init__(self, folder: str | os.PathLike[str], identity: dict[str, str]):
-        self._folder = Path(folder)
+        self._folder = as_path(folder, "checkpoint", RunFolderError)
         file = self._folder / _IDENTITY_FILE
         try:
             if not self._folder.exists() or not any(self._folder.iterdir()):
                 self._folder.mkdir(parents=True, exist_ok=True)
                 file.write_text(json.dumps(identity, indent=1) + "\n", encoding="utf-8")
-            known = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            known = read_json(file.read_bytes(), str(file))
+        except OSError as error:
             raise RunFolderError(
                 f"checkpoint = {str(folder)!r}: no folder that a run can be kept in ({error}); name one that is not there yet."
             ) from error
@@ -79,11 +78,9 @@ class Checkpoint:
         if not self._file.exists():
             return None
         try:
-            # Opened here, because NumPy does not close a file that is no archive.
-            with self._file.open("rb") as content, np.load(content, allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in stored.files}
-            return Kept(json.loads(str(arrays.pop(_HEADER))), arrays)
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            arrays = read_arrays(self._file)
+            return Kept(read_json(str(arrays.pop(_HEADER)), "its header"), arrays)
+        except (OSError, KeyError) as error:
             raise RunFolderError(
                 f"{self._file} is damaged ({error}); remove it to begin that solution anew."
             ) from error

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from .._core import CompileClock, ConfigError, Result, ResultCode
+from .._core import CompileClock, ConfigError, Result, ResultCode, require_instance
 from ..flows import AbstractFlow
 from ..geometry import System
 from ..problems import Problem
@@ -300,8 +300,7 @@ def join(problem: Problem, model: Any, flow: AbstractFlow) -> tuple[System, Any]
 
     **Raises:** `ConfigError` if `flow` is no flow; what `System` raises.
     """
-    if not isinstance(flow, AbstractFlow):
-        raise ConfigError(f"flow = {flow!r}; expected a flow such as gnflow.flows.GradientFlow().")
+    require_instance(ConfigError, "flow", flow, AbstractFlow, "a flow such as gnflow.flows.GradientFlow()")
     system = flow.system(problem, model)
     return system, system.weights(model)
 

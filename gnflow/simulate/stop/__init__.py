@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from ..._core import ConfigError
+from ..._core import ConfigError, require_instance
 from ._base import AbstractStopRule as AbstractStopRule, look as look
 from ._gradient_norm import GradientNorm as GradientNorm
 from ._loss_plateau import LossPlateau as LossPlateau
@@ -30,12 +30,8 @@ def stop_rules(stop: object) -> tuple[AbstractStopRule, ...]:
     **Raises:** `ConfigError` for anything else.
     """
     listed = () if stop is None else stop if isinstance(stop, tuple | list) else (stop,)
-    rules = tuple(rule for rule in listed if isinstance(rule, AbstractStopRule))
-    if len(rules) < len(listed):
-        raise ConfigError(
-            f"stop = {stop!r}; expected a stop rule such as gnflow.RelativeLoss(1e-8), several in a tuple, or None."
-        )
-    return rules
+    example = "a stop rule such as gnflow.RelativeLoss(1e-8), several in a tuple, or None"
+    return tuple(require_instance(ConfigError, "stop", rule, AbstractStopRule, example) for rule in listed)
 
 
 def with_stationary(rules: tuple[AbstractStopRule, ...]) -> tuple[AbstractStopRule, ...]:
