@@ -70,6 +70,14 @@ def require_integer(
     raise error(f"{name} = {shown(value)}; expected an integer of at least {least}{upper}. {remedy}".rstrip())
 
 
+def require_bool(error: type[GnflowError], **values: Any) -> tuple[bool, ...]:
+    """Each named value as True or False, in their order: Python's or NumPy's. **Raises:** `error` for anything else."""
+    for name, value in values.items():
+        if not isinstance(value, bool | np.bool_):
+            raise error(f"{name} = {shown(value)}; expected True or False.")
+    return tuple(map(bool, values.values()))
+
+
 def require_positive_int(error: type[GnflowError], **sizes: Any) -> tuple[Any, ...]:
     """Each named size as an integer of at least one, in their order. **Raises:** `error`."""
     return tuple(require_integer(error, name, size) for name, size in sizes.items())

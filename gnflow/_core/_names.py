@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
+from ._checks import shown
 from ._errors import ConfigError, GnflowError
 
 _Thing = TypeVar("_Thing")
@@ -27,5 +28,5 @@ def look_up(name: object, known: Mapping[str, _Thing], what: str, error: type[Gn
     valid one.
     """
     if not isinstance(name, str) or name not in known:
-        raise error(f"unknown {what} {name!r}; {nearest_name(str(name), known)}")
+        raise error(f"unknown {what} {shown(name)}; {nearest_name(name if isinstance(name, str) else '', known)}")
     return known[name]

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ._checks import shown
 from ._errors import GnflowError
 
 _LONGEST_NAME = 255  # bytes; what the usual file systems allow
@@ -19,7 +20,7 @@ def as_path(value: Any, what: str, error: type[GnflowError]) -> Path:
     systems do not take, and for the home folder of an unknown user.
     """
     if not isinstance(value, str | os.PathLike):
-        raise error(f"{what} = {value!r} is a {type(value).__name__}; expected a path, as text or pathlib.Path.")
+        raise error(f"{what} = {shown(value)} is a {type(value).__name__}; expected a path, as text or pathlib.Path.")
     text = os.fspath(value)
     if not isinstance(text, str):
         text = os.fsdecode(text)

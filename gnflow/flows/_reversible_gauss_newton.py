@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from jaxtyping import Array, Float, PyTree
 
-from .._core import ConfigError, ModelError, nearest_name, number_field
+from .._core import ModelError, look_up, number_field
 from ..geometry import SolveDiagnostics, System, block_gauss_newton
 from ..models import ReversibleMLP
 from ..problems import Problem
@@ -44,8 +44,7 @@ class ReversibleGaussNewtonFlow(AbstractFlow):
     rtol: float = number_field("rtol", default=0.0, least=0.0, below=1.0, remedy="At 1 no singular value is left.")
 
     def __check_init__(self):
-        if self.metric not in _METRICS:
-            raise ConfigError(f"unknown metric {self.metric!r}; {nearest_name(str(self.metric), _METRICS)}")
+        look_up(self.metric, dict.fromkeys(_METRICS), "metric")
 
     def system(self, problem: Problem, model: Any) -> System:
         """The problem joined with the reversible network. **Raises:** `ModelError` for another model."""

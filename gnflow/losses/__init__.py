@@ -1,6 +1,6 @@
 """Convex losses of the outputs, their derivatives, and factors of the output metrics they define."""
 
-from .._core import ConfigError, nearest_name
+from .._core import look_up
 from ._base import AbstractLoss as AbstractLoss
 from ._factors import (
     AbstractOutputFactor as AbstractOutputFactor,
@@ -27,6 +27,4 @@ def get_loss(kind: str) -> type[AbstractLoss]:
 
     **Raises:** `ConfigError` for an unknown kind, with the nearest valid one.
     """
-    if kind not in loss_kinds:
-        raise ConfigError(f"unknown loss {kind!r}; {nearest_name(kind, loss_kinds)}")
-    return loss_kinds[kind]
+    return look_up(kind, loss_kinds, "loss")

@@ -32,12 +32,15 @@ def require_room(model: str, num_weights: int) -> None:
 
 
 def require_module(model: Any) -> None:
-    """**Raises:** `ModelError` for what has no weights that JAX could see: a function, a class, text."""
+    """**Raises:** `ModelError` for what has no weights that JAX could see (a function, a class, text), or no call."""
     if isinstance(model, type):
         name = model.__name__
         raise ModelError(f"model is the class {name}; expected an object of it: {name}(...), with its sizes and a key.")
-    if isinstance(model, eqx.Module) or any(eqx.is_array(leaf) for leaf in jax.tree.leaves(model)):
+    has_arrays = any(eqx.is_array(leaf) for leaf in jax.tree.leaves(model))
+    if callable(model) and (isinstance(model, eqx.Module) or has_arrays):
         return
+    if isinstance(model, eqx.Module):
+        raise ModelError(f"model is a {type(model).__name__}, which cannot be called on an input; {_IS_FUNCTION}.")
     if callable(model):
         name = getattr(model, "__name__", type(model).__name__)
         raise ModelError(

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from .._core import (
     ModelError,
+    require_bool,
     require_float64,
     require_non_negative,
     require_number,
@@ -67,6 +68,7 @@ class MeanFieldNetwork(eqx.Module):
             ModelError, input_dim=input_dim, width=width, output_dim=output_dim
         )
         init_scale = require_init_scale(init_scale)
+        (bias,) = require_bool(ModelError, bias=bias)
         (output_init_scale,) = require_non_negative(ModelError, output_init_scale=output_init_scale)
         output_scale = require_number(ModelError, "output_scale", output_scale, above=0.0)
         output_exponent = require_number(ModelError, "output_exponent", output_exponent, least=0.0, most=4.0)

@@ -9,7 +9,8 @@ from jaxtyping import Array, Float
 
 from .._core import (
     ModelError,
-    nearest_name,
+    look_up,
+    require_bool,
     require_float64,
     require_positive_int,
     stream,
@@ -78,10 +79,8 @@ class MLP(eqx.Module):
             ModelError, input_dim=input_dim, width=width, depth=depth, output_dim=output_dim
         )
         init_scale = require_init_scale(init_scale)
-        if parametrisation not in _PARAMETRISATIONS:
-            raise ModelError(
-                f"unknown parametrisation {parametrisation!r}; {nearest_name(str(parametrisation), _PARAMETRISATIONS)}"
-            )
+        (bias,) = require_bool(ModelError, bias=bias)
+        look_up(parametrisation, dict.fromkeys(_PARAMETRISATIONS), "parametrisation", ModelError)
         require_float64((), "MLP")
         require_room("MLP", width * (input_dim + (depth - 1) * width + output_dim))
         sizes = (input_dim, *(width,) * depth, output_dim)

@@ -15,9 +15,11 @@ from .._core import (
     load_lapack,
     nearest_name,
     require_float64,
+    require_integer,
     require_non_negative,
     require_number,
     require_positive_int,
+    shown,
     stream,
 )
 from ._activations import Activation, get_activation
@@ -268,11 +270,12 @@ def _require_halves(width: int) -> None:
 
 
 def _check_linear_blocks(linear_blocks: Sequence[int], num_blocks: int) -> tuple[int, ...]:
-    listed = isinstance(linear_blocks, Sequence | np.ndarray)
-    whole = listed and all(isinstance(k, int | np.integer) and not isinstance(k, bool) for k in linear_blocks)
-    if not (whole and all(0 <= k < num_blocks for k in linear_blocks)):
-        raise ModelError(f"linear_blocks = {linear_blocks!r}; expected a list of blocks, 0 to {num_blocks - 1}.")
-    return tuple(int(k) for k in linear_blocks)
+    if not isinstance(linear_blocks, Sequence | np.ndarray) or np.ndim(linear_blocks) != 1:
+        raise ModelError(f"linear_blocks = {shown(linear_blocks)}; expected a list of blocks, 0 to {num_blocks - 1}.")
+    return tuple(
+        require_integer(ModelError, f"linear_blocks[{place}]", block, least=0, most=num_blocks - 1)
+        for place, block in enumerate(linear_blocks)
+    )
 
 
 def _check_arrays(arrays: dict[str, Array]) -> None:

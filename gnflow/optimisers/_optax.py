@@ -6,7 +6,7 @@ import jax
 import optax
 from jaxtyping import Array, PyTree
 
-from .._core import ConfigError, require_instance
+from .._core import ConfigError, require_instance, shown
 from ..geometry import System
 from ._base import AbstractOptimiser
 
@@ -30,7 +30,7 @@ class Optax(AbstractOptimiser):
     def __check_init__(self):
         if not isinstance(self.transformation, optax.GradientTransformation):
             raise ConfigError(
-                f"Optax({self.transformation!r}); expected an optax.GradientTransformation such as optax.adam(1e-3)."
+                f"Optax({shown(self.transformation)}); expected an optax.GradientTransformation such as optax.adam(1e-3)."
             )
 
     def init(self, weights: PyTree) -> PyTree:

@@ -4,7 +4,7 @@ import equinox as eqx
 import optax
 from jaxtyping import PyTree
 
-from .._core import ConfigError, number_field
+from .._core import ConfigError, number_field, require_bool
 from ..geometry import System
 from ._base import AbstractOptimiser
 
@@ -25,13 +25,9 @@ class SGD(AbstractOptimiser):
     nesterov: bool = eqx.field(default=False, static=True)
 
     def __check_init__(self):
-        if not isinstance(self.nesterov, bool) or (
-            self.nesterov and not eqx.is_array(self.momentum) and not self.momentum
-        ):
-            raise ConfigError(
-                f"SGD: nesterov = {self.nesterov!r} with momentum = {self.momentum!r}; expected true or false, and a momentum "
-                "for it to act on."
-            )
+        (nesterov,) = require_bool(ConfigError, nesterov=self.nesterov)
+        if nesterov and not eqx.is_array(self.momentum) and not self.momentum:
+            raise ConfigError("SGD: nesterov = True without momentum; give it a momentum to act on, such as 0.9.")
 
     def init(self, weights: PyTree) -> PyTree:
         """v = 0."""

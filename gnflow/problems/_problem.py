@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float64
 
-from .._core import ConfigError, DataError, require_float64
+from .._core import ConfigError, DataError, require_float64, shown
 from ..losses import AbstractLoss, SquaredLoss, get_loss
 from ._checks import input_matrix, target_array
 
@@ -33,7 +33,8 @@ class Problem(eqx.Module):
 
     **Raises:** `PrecisionError` when JAX's double precision is off; `DataError` for no samples, NaN or infinite
     entries (the first is named), shapes that do not fit together, test inputs without test targets or the reverse,
-    data that are not numbers, targets that do not suit the loss, and a `loss` that is not a loss object.
+    data that are not numbers, targets that do not suit the loss, a `loss` that is not a loss object, a `teacher` that is no
+    model and a `name` that is no text.
     """
 
     x_train: Float64[Array, "num_train input_dim"]
@@ -56,8 +57,10 @@ class Problem(eqx.Module):
     ):
         require_float64((), "Problem")
         _require_loss(loss)
-        if teacher is not None and not callable(teacher):
-            raise DataError(f"teacher = {teacher!r}, but a model (called on one input (d,)) or None is needed.")
+        if not isinstance(name, str):
+            raise DataError(f"name = {shown(name)}; expected a text, to call the problem by in titles and files.")
+        if teacher is not None and (isinstance(teacher, type) or not callable(teacher)):
+            raise DataError(f"teacher = {shown(teacher)}, but a model (called on one input (d,)) or None is needed.")
         if (x_test is None) != (y_test is None):
             given, missing = ("y_test", "x_test") if x_test is None else ("x_test", "y_test")
             raise DataError(f"{given} is given without {missing}; give both, or neither for no test data.")
@@ -105,8 +108,8 @@ def _require_loss(loss: Any) -> None:
         try:
             remedy = f"write gnflow.losses.{get_loss(loss).__name__}()."
         except ConfigError as error:
-            remedy = f"such as gnflow.losses.SquaredLoss() ({error})"
-        raise DataError(f"loss = {loss!r} is a name, but a loss object is needed: {remedy}")
+            remedy = f"such as gnflow.losses.SquaredLoss(). {error}"
+        raise DataError(f"loss = {shown(loss)} is a name, but a loss object is needed: {remedy}")
     raise DataError(
         f"loss is an object of {type(loss).__name__}, but a gnflow.losses.AbstractLoss is needed, such as "
         "gnflow.losses.SquaredLoss()."

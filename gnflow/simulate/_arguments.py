@@ -88,7 +88,7 @@ def check_iterate(
         as_key(key)
     elif key is not None:
         raise ConfigError(
-            f"key = {key!r} without batch_size; steps with all samples draw nothing: give both or neither."
+            f"key = {shown(key)} without batch_size; steps with all samples draw nothing: give both or neither."
         )
     stop_rules(stop)
 

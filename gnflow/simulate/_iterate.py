@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from jaxtyping import PyTree
 
-from .._core import CompileClock, Result, ResultCode, as_key
+from .._core import CompileClock, ConfigError, Result, ResultCode, as_key, require_bool
 from ..flows import AbstractFlow
 from ..geometry import SolveDiagnostics
 from ..metrics import DirectionDiagnostics
@@ -94,6 +94,7 @@ def iterate(
     num_steps, num_epochs, batch_size, save_every = (
         None if size is None else int(size) for size in (num_steps, num_epochs, batch_size, save_every)
     )
+    progress, throw = require_bool(ConfigError, progress=progress, throw=throw)
     rules = stop_rules(stop)
     system, weights = join(problem, model, flow)
     check_batch_size(batch_size, problem.num_train)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from .._core import CompileClock, ConfigError, Result, ResultCode, require_instance
+from .._core import CompileClock, ConfigError, Result, ResultCode, require_bool, require_instance
 from ..flows import AbstractFlow
 from ..geometry import System
 from ..problems import Problem
@@ -152,6 +152,7 @@ def _simulate(
     )
     t1 = None if t1 is None else float(t1)
     atol, max_steps = float(atol), int(max_steps)
+    progress, throw = require_bool(ConfigError, progress=progress, throw=throw)
     given_rules = stop_rules(stop)
     system, weights = join(problem, model, flow)
     metrics = as_metrics(metrics)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import diffrax
 
-from .._core import ConfigError, look_up
+from .._core import ConfigError, look_up, shown
 from ._explicit import ExplicitRungeKutta
 from ._exponential import ExponentialRungeKutta
 from ._exponential_rosenbrock import ExponentialRosenbrock
@@ -83,7 +83,7 @@ def check_solver(solver: Any) -> None:
             look_up(solver, solver_kinds, "solver")
     elif not isinstance(solver, diffrax.AbstractAdaptiveSolver):
         raise ConfigError(
-            f"solver = {solver!r}; expected 'auto', one of {', '.join(solver_kinds)}, or a diffrax solver with an error "
+            f"solver = {shown(solver)}; expected 'auto', one of {', '.join(solver_kinds)}, or a diffrax solver with an error "
             "estimate (gnflow chooses step sizes adaptively; for fixed steps use gnflow.iterate)."
         )
 

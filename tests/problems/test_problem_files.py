@@ -1,3 +1,5 @@
+import zipfile
+
 import equinox as eqx
 import jax
 import jax.random as jr
@@ -319,3 +321,41 @@ def test_loss_object_is_kept(table):
 def test_needs_double_precision(table):
     with jax.enable_x64(False), pytest.raises(PrecisionError, match="jax_enable_x64"):
         from_file(table, "first")
+
+
+@pytest.mark.parametrize("cell", ["1_0", "\u0661", "0x10", "1e", "--1", "1,5"])
+def test_csv_numbers_are_written_in_plain_digits(cell, tmp_path):
+    """`float` takes 1_0 for 10 and digits of any script; in a file they are more likely something else."""
+    text = f'a,y\n"{cell}",2\n3,4\n'
+    with pytest.raises(DataError, match=r"in row 0, column 'a' of .* is not a finite number"):
+        from_file(write(tmp_path / "numbers.csv", text), target="y")
+    problem = from_file(write(tmp_path / "plain.csv", "a,y\n+1.5e-3,2.\n.5,-4E2\n"), target="y")
+    np.testing.assert_array_equal(problem.x_train, [[1.5e-3], [0.5]])
+    np.testing.assert_array_equal(problem.y_train, [[2.0], [-400.0]])
+
+
+def test_a_column_named_twice(table):
+    for names in ({"target": ["first", "first"]}, {"target": "first", "features": ["a", "a"]}):
+        with pytest.raises(DataError, match=r"column '(first|a)' of .* is named twice"):
+            from_file(table, **names)
+
+
+def test_a_tilde_is_the_home_folder(table, monkeypatch):
+    monkeypatch.setenv("HOME", str(table.parent))
+    assert from_file(f"~/{table.name}", target="first").num_train == 20
+
+
+@pytest.mark.parametrize("path", ["a\0b.csv", "n" * 300 + ".csv", ""])
+def test_paths_that_are_none(path):
+    with pytest.raises(DataError, match="path = "):
+        from_file(path, target="y")
+
+
+def test_npz_that_says_more_than_it_holds(tmp_path):
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (10000000000000, 2), }".ljust(117) + b"\n"
+    array = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(64)
+    with zipfile.ZipFile(tmp_path / "large.npz", "w") as archive:
+        archive.writestr("x_train.npy", array)
+        archive.writestr("y_train.npy", array)
+    with pytest.raises(DataError, match="cannot be read as an npz file"):
+        from_file(tmp_path / "large.npz")

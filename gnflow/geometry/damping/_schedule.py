@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..._core import ConfigError, number_field
+from ..._core import ConfigError, number_field, shown
 from ._base import AbstractDamping
 
 
@@ -42,6 +42,24 @@ class Exponential(AbstractDamping):
         return jnp.maximum(self.floor, self.start * jnp.exp(-self.rate * time))
 
 
+def _as_schedule(function: Any) -> Any:
+    """`function`, if JAX can trace it from a time to a number. **Raises:** `ConfigError`."""
+    expected = "expected a JAX function from a time to a number, such as lambda t: 1 / (1 + t)"
+    if not callable(function):
+        raise ConfigError(f"Schedule({shown(function)}); {expected}.")
+    try:
+        value = jax.eval_shape(lambda time: jnp.asarray(function(time)), jax.ShapeDtypeStruct((), jnp.float64))
+    except Exception as error:
+        said = " ".join(str(error).split())[:200]
+        raise ConfigError(
+            f"the function of Schedule cannot be traced by JAX ({type(error).__name__}: {said}); {expected}, with jnp.where in "
+            "place of if."
+        ) from error
+    if value.shape != () or jnp.issubdtype(value.dtype, jnp.complexfloating):
+        raise ConfigError(f"the function of Schedule gives an array of shape {value.shape}, {value.dtype}; {expected}.")
+    return function
+
+
 class Schedule(AbstractDamping):
     """eps(t) = function(t), any JAX function of flow time with values of at least zero; it may jump.
 
@@ -53,23 +71,7 @@ class Schedule(AbstractDamping):
 
     needs_smallest_eigenvalue: ClassVar[bool] = False
 
-    function: Callable[[Float[Array, ""]], Float[Array, ""]] = eqx.field(static=True)
-
-    def __check_init__(self):
-        expected = "expected a JAX function from a time to a number, such as lambda t: 1 / (1 + t)"
-        if not callable(self.function):
-            raise ConfigError(f"Schedule({self.function!r}); {expected}.")
-        try:
-            value = jax.eval_shape(lambda time: jnp.asarray(self.function(time)), jax.ShapeDtypeStruct((), jnp.float64))
-        except Exception as error:
-            raise ConfigError(
-                f"the function of Schedule cannot be traced by JAX ({type(error).__name__}: {str(error).splitlines()[0]}); "
-                f"{expected}, with jnp.where in place of if."
-            ) from error
-        if value.shape != () or jnp.issubdtype(value.dtype, jnp.complexfloating):
-            raise ConfigError(
-                f"the function of Schedule gives an array of shape {value.shape}, {value.dtype}; {expected}."
-            )
+    function: Callable[[Float[Array, ""]], Float[Array, ""]] = eqx.field(static=True, converter=_as_schedule)
 
     def __call__(
         self,
