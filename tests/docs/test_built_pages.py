@@ -189,12 +189,18 @@ def docstring(path):
     return inspect.cleandoc(found[1]) if found else ""
 
 
+def without_code(found):
+    """Nothing in the place of an indented block, unless it goes on with an item of a list."""
+    before = found.string[: found.start()].rstrip().rpartition("\n")[2]
+    return found[0] if re.match(r" |[-*] |\d+\. ", before) else ""
+
+
 def prose(text):
     """A Markdown text without code, formulas, targets of links and comments."""
     text = re.sub(r"^( *)```.*?^ *```", "", text, flags=re.MULTILINE | re.DOTALL)
     text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
     text = re.sub(r"\$\$.*?\$\$|\$[^$]+\$", "", text, flags=re.DOTALL)
-    text = re.sub(r"(?<=\n\n)(?: {4}[^\n]*(?:\n|\Z)|\n(?= {4}))+", "", text)
+    text = re.sub(r"(?<=\n\n)(?: {4}[^\n]*(?:\n|\Z)|\n(?= {4}))+", without_code, text)
     text = re.sub(r"^> ", "", text, flags=re.MULTILINE)
     text = re.sub(r"``.*?``|`[^`]*`", "", text, flags=re.DOTALL)
     text = re.sub(r"!\[[^\]]*\]\([^)]*\)", "", text)
@@ -247,6 +253,12 @@ def test_emphasis_is_of_words(articles):
             assert re.fullmatch(r"[\s,.:;)!?\"”]?", after), (name, text)
             assert not re.search(r"\b_|_\b|[\^<>|~*\\]", text), (name, text)
             assert re.search(r"[A-Za-z]{3}|□|^\(i+\)$|^\d\.$", text), (name, text)
+
+
+def test_no_item_of_a_list_is_swallowed_by_the_text_before_it(articles):
+    for name, article in articles.items():
+        begun = re.findall(r"^\s*(\d+\.|[-*]) +\w", article.text, re.MULTILINE)
+        assert set(begun) <= {text for _, text, _ in article.emphasis}, name
 
 
 def parameters(signature):
