@@ -17,10 +17,20 @@ from griffe import (
     Parameters,
 )
 
-_MODULE = "equinox.Module"
+# The modules of other packages that gnflow's are made of, and the fields that they bring.
+_MODULES = {
+    "equinox.Module": (),
+    "diffrax.AbstractAdaptiveSolver": (),
+    "diffrax.AbstractImplicitSolver": (),
+    "diffrax.AbstractTerm": (),
+    "diffrax.ODETerm": ("vector_field",),
+}
 _CODE = re.compile(r"(`[^`]*`)", re.DOTALL)
+# Emphasis is of words alone. Any other single star, and an underscore that begins or ends a word, is mathematics.
+_EMPHASIS = re.compile(r"(?<![^\s(])(\*[A-Za-z][A-Za-z' ,\n-]*\*)(?![\w*])")
 _LONE_STAR = re.compile(r"(?<!\*)\*(?!\*)")
-_OPENING_BRACKET = re.compile(r"<(?=[A-Za-z/])")
+_EDGE_UNDERSCORE = re.compile(r"\b_|_\b|(?<!\w)_|_(?!\w)")
+_OPENING_BRACKET = re.compile(r"<(?=[A-Za-z/!?])")
 
 
 class EquinoxModules(Extension):
@@ -42,25 +52,34 @@ def _visit(thing: Any) -> None:
 
 
 def _literal(docstring: Docstring) -> str:
-    """The docstring with single stars and <letters> escaped outside of code: they are mathematics, not Markdown."""
+    """The docstring with stars, underscores and <letters> escaped outside of code, where they are mathematics."""
     paragraphs = docstring.value.split("\n\n")
     return "\n\n".join(text if text.startswith("    ") else _escaped(text) for text in paragraphs)
 
 
 def _escaped(text: str) -> str:
-    # Splitting by a group puts the code at the odd places.
+    # Splitting by a group puts what it finds, the code and the emphasis, at the odd places.
     parts = _CODE.split(text)
-    parts[::2] = [_OPENING_BRACKET.sub("&lt;", _LONE_STAR.sub(r"\\*", part)) for part in parts[::2]]
+    for place in range(0, len(parts), 2):
+        pieces = _EMPHASIS.split(parts[place])
+        pieces[::2] = [_plain(piece) for piece in pieces[::2]]
+        parts[place] = "".join(pieces)
     return "".join(parts)
+
+
+def _plain(text: str) -> str:
+    text = _OPENING_BRACKET.sub("&lt;", _LONE_STAR.sub(r"\\*", text))
+    return _EDGE_UNDERSCORE.sub(r"\\_", text)
 
 
 def _add_constructor(cls: Class) -> None:
     lineage = [cls, *cls.mro()]
-    if not any(_canonical(base) == _MODULE for ancestor in lineage for base in ancestor.bases):
+    modules = [_canonical(base) for ancestor in lineage for base in ancestor.bases if _canonical(base) in _MODULES]
+    if not modules:
         return
     if any("__init__" in ancestor.members for ancestor in lineage):
         return
-    fields: dict[str, Parameter] = {}
+    fields = {name: Parameter(name, kind=_KIND) for module in modules for name in _MODULES[module]}
     for ancestor in reversed(lineage):
         for name, member in ancestor.members.items():
             if not member.is_attribute or "property" in member.labels or not _is_field(member):
@@ -77,8 +96,12 @@ _KIND = ParameterKind.positional_or_keyword
 
 
 def _is_field(attribute: Any) -> bool:
-    text = str(attribute.annotation)
-    return attribute.annotation is not None and not any(word in text for word in ("ClassVar", "AbstractVar"))
+    """Annotated, and neither a `ClassVar` nor an `AbstractVar`, which a subclass defines.
+
+    Of `ClassVar[...]` Griffe leaves what is within the brackets, and the label tells; a bare `ClassVar` it leaves as it is.
+    """
+    field = attribute.annotation is not None and "instance-attribute" in attribute.labels
+    return field and not any(word in str(attribute.annotation) for word in ("ClassVar", "AbstractVar"))
 
 
 def _default(value: Any) -> Any:

@@ -9,11 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from ..regimes import label_regimes
 from ._style import axis_label, flow_handles, legend, look, new_figure, styled, title
 
-_PANELS = ("test_loss", "train_loss", "kernel_distance", "direction_distance_to_initial")
+_KERNEL_DISTANCE = "kernel_distance"
+_PANELS = ("test_loss", "train_loss", _KERNEL_DISTANCE, "direction_distance_to_initial")
 _LOGARITHMIC = ("test_loss", "train_loss")
-_REGIME_CONTRAST = 3.0
 
 Ends = Mapping[str, Mapping[str, Sequence[xr.Dataset]]]
 
@@ -24,8 +25,8 @@ def regime_figure(ends: Ends, positions: Mapping[str, float] | None = None, labe
 
     A point is the median over seeds, its bar their range. A hollow point holds a run that ended before its stop rule
     was met.
-    Where one end of the axis has a kernel distance more than three times the other's, the ends are called by their
-    regimes.
+    The ends of the axis are called by their regimes where these differ: what `gnflow.regimes.label_regimes` says, with its
+    thresholds, of the kernel distance of the flow whose kernel moved most there, the median over its seeds.
 
     **Arguments:** `ends`: for each flow, for each variant, the data sets of its seeds, whose last rows are drawn, with
     `attrs["converged"]` (default True); `positions`: the value of the setting for each variant, or None to space the
@@ -120,17 +121,19 @@ def _draw(
 
 
 def _name_regimes(panel: Axes, ends: Ends, variants: Sequence[str]) -> None:
-    """Write 'feature learning' and 'kernel regime' over the ends of the axis, if the kernels say so."""
-    movement = [
-        max(
-            (float(_last(flow.get(variant, ()), "kernel_distance").max(initial=0.0)) for flow in ends.values()),
-            default=0.0,
-        )
-        for variant in (variants[0], variants[-1])
-    ]
-    if max(movement) <= _REGIME_CONTRAST * min(movement):
+    """Write the regimes over the ends of the axis, where they differ."""
+    distances = [_largest_kernel_distance(ends, variant) for variant in (variants[0], variants[-1])]
+    if not np.all(np.isfinite(distances)):
         return
-    names = ("feature learning", "kernel regime")
-    left, right = names if movement[0] > movement[1] else names[::-1]
-    for text, x, alignment in ((left, 0.0, "left"), (right, 1.0, "right")):
+    left, right = label_regimes(xr.Dataset({_KERNEL_DISTANCE: ("end", distances)})).to_numpy()
+    if left == right:
+        return
+    for regime, x, alignment in ((left, 0.0, "left"), (right, 1.0, "right")):
+        text = f"{regime} regime"
         panel.text(x, 1.03, text, transform=panel.transAxes, ha=alignment, va="bottom", fontsize=7, style="italic")
+
+
+def _largest_kernel_distance(ends: Ends, variant: str) -> float:
+    """The median over the seeds of the flow whose kernel moved most; nan if none was measured."""
+    distances = [_last(flow.get(variant, ()), _KERNEL_DISTANCE) for flow in ends.values()]
+    return max((float(np.median(values)) for values in distances if values.size), default=np.nan)
