@@ -109,7 +109,7 @@ class AbstractLinearisedFlow(AbstractOutputFlow):
         """
 
 
-def damping_field(default: AbstractDamping) -> Any:
+def damping_field(*, default: AbstractDamping) -> Any:
     """The field of a flow that holds its damping rule."""
     return instance_field(
         "damping", AbstractDamping, "a damping rule such as gnflow.geometry.damping.Constant(0.1)", default=default

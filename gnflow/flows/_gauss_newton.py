@@ -49,7 +49,7 @@ class GaussNewtonFlow(AbstractLinearisedFlow):
     is_stiff: ClassVar[bool] = False
 
     metric: AbstractOutputMetric = eqx.field(converter=get_output_metric, default=IdentityMetric())
-    damping: AbstractDamping = damping_field(SmallestEigenvalue(factor=1.0, floor=1e-7))
+    damping: AbstractDamping = damping_field(default=SmallestEigenvalue(factor=1.0, floor=1e-7))
     solver: AbstractDirectionSolver = instance_field(
         "solver",
         AbstractDirectionSolver,

@@ -50,7 +50,7 @@ class SpectralFlow(AbstractLinearisedFlow):
     power: float = number_field(
         "power", default=0.5, least=0.0, most=1.0, remedy="0 is gradient flow, 1 is Gauss-Newton flow."
     )
-    damping: AbstractDamping = damping_field(Constant(0.0))
+    damping: AbstractDamping = damping_field(default=Constant(0.0))
 
     def never_ascends(self, system: System) -> bool:
         """For models without kinks: dL/dt = -g^T A psi(A) g."""
