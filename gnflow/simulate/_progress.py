@@ -49,8 +49,8 @@ class ProgressBar:
         if loss > 0 and self._first_loss > 0 and math.isfinite(loss):
             decades = max(0.0, -math.log10(loss / self._first_loss))
             self._bar.n = decades if self._bar.total is None else min(decades, self._bar.total)
-        self._bar.set_description_str(f"loss {loss:.2e}", refresh=False)
-        self._bar.set_postfix_str(f"{self._unit} {reached:.3g}, {steps} steps", refresh=False)
+        self._bar.set_description_str(f"loss {loss:.3e}", refresh=False)
+        self._bar.set_postfix_str(f"{self._unit} {reached:.4g}, {steps} steps", refresh=False)
         self._bar.update(0)  # redraws at most ten times a second
 
     def __enter__(self) -> "ProgressBar":

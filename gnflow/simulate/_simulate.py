@@ -259,6 +259,9 @@ def _simulate(
                 "promised_error": judged.promised,
                 "num_solutions": judged.count,
             }
+            if bar is not None:
+                # Where the run ends, which the last accepted step or another solution went past.
+                bar.update(solution.end, float(last.values["train_loss"]), solution.num_steps)
             if isinstance(solution.chosen.solver, AbstractLinearisedSolver):
                 stats |= linearisation_stats(solution, system, measurement)
     values = stack_rows(rows)

@@ -109,10 +109,14 @@ def test_a_progress_bar_shows_decades_and_changes_nothing(capsys):
     assert shown.stats["num_steps"] == silent.stats["num_steps"]
 
 
-def test_the_bar_ends_where_the_run_does(capsys):
-    flow_down(Axes(), progress=True)
+@pytest.mark.parametrize("options", [{}, {"t1": 3.0}, {"stop": gn.RelativeLoss(1e-3), "solver": "tsit5"}], ids=str)
+def test_the_bar_ends_where_the_run_does(options, capsys):
+    """With the numbers of the run's own end, as the command line's table has them, not those of a step past it."""
+    run = flow_down(Axes(scales=(1.0, 3.0)), progress=True, **options)
     last = capsys.readouterr().err.replace("\r", "\n").rstrip().splitlines()[-1]
-    assert "8.0/8.0 decades" in last
+    end = float(run.data.time[-1]), float(run.data.train_loss[-1])
+    assert f"loss {end[1]:.3e} " in last
+    assert f"flow time {end[0]:.4g}, {run.stats['num_steps']} steps" in last
 
 
 def test_a_bar_of_steps(capsys):
