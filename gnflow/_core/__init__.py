@@ -1,6 +1,7 @@
 """What every layer stands on: types, tree algebra, result codes, precision, named random streams."""
 
 from ._batches import in_batches as in_batches
+from ._by_shape import by_shape as by_shape
 from ._checks import (
     require_non_negative as require_non_negative,
     require_number as require_number,
@@ -46,6 +47,7 @@ from ._serialise import (
 )
 from ._streams import stream as stream
 from ._text import aligned_columns as aligned_columns
+from ._traced import is_traced as is_traced
 from ._tree import (
     tree_add_scaled as tree_add_scaled,
     tree_dot as tree_dot,

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, PyTree
 
-from .._core import ModelError, in_batches, load_lapack, nearest_name, require_float64
+from .._core import ModelError, by_shape, in_batches, load_lapack, nearest_name, require_float64
 from ..losses import AbstractLoss
 from ..models import has_kinks, trainable_mask, trainable_weights
 from ..problems import Problem
@@ -23,6 +23,10 @@ class System(eqx.Module):
     - `model`: any Equinox module called on one input (d,) that returns (C,), or () for C = 1.
     - `trainable`: "all", or the names of the weights that move: layers as the model names them (`weight_groups`) or paths
       of its leaves ("output_weight", "layers[0]", "layers[0].bias").
+
+    It can be made inside a compiled program as well (`jax.jit`, `jax.lax.scan`): of a batch that is sliced there, of a model
+    that is an argument, or both. What depends on shapes is checked there as outside, when the program is traced; about numbers
+    see `Problem`. Outside, another batch of the same shapes costs no tracing.
 
     **Attributes:** `problem`; `structure`: the model without the trained weights; `trainable`; `mobility`: the model's own
     m of w' = -m grad L, dimensionless, 1 for a model that names none; `has_kinks`: whether the Jacobian may jump as the weights
@@ -49,8 +53,9 @@ class System(eqx.Module):
         weights, self.structure = eqx.partition(model, _mask(model, self.trainable))
         self.mobility = float(getattr(model, "mobility", 1.0))
         require_float64(weights, f"the weights of {type(model).__name__}, ")
-        _check_fit(problem, model)
-        self.has_kinks = has_kinks(model, problem.x_train[0])
+        one = jax.ShapeDtypeStruct(problem.x_train.shape[1:], problem.x_train.dtype)
+        _check_fit(problem, model, one)
+        self.has_kinks = has_kinks(model, one)
 
     def weights(self, model: Any) -> PyTree:
         """The trained weights of `model` (a model of the same structure): a pytree with None for all that does not move."""
@@ -116,11 +121,15 @@ def _is_under(path: str, prefix: str) -> bool:
     return path == prefix or path.startswith((prefix + ".", prefix + "["))
 
 
-def _check_fit(problem: Problem, model: Any) -> None:
-    x = problem.x_train[0]
+@by_shape
+def _one_output(model: Any, x: jax.ShapeDtypeStruct) -> Any:
+    return eqx.filter_eval_shape(model, x)
+
+
+def _check_fit(problem: Problem, model: Any, x: jax.ShapeDtypeStruct) -> None:
     name = type(model).__name__
     try:
-        output = eqx.filter_eval_shape(model, x)
+        output = _one_output(model, x)
     except (TypeError, ValueError) as error:
         raise ModelError(
             f"{name} cannot be called on one training input of shape {x.shape}: {error}. A model maps one input to (C,) "

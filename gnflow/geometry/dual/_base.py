@@ -38,9 +38,9 @@ class DualDirection(eqx.Module):
 
 
 def relative_gap(gap: Float[Array, ""], decrease: Float[Array, ""]) -> Float[Array, ""]:
-    """The duality gap over what P(0) - P(d) would be at most: the fraction of the decrease that may be missing, from 0 to 1.
+    """The duality gap over P(0) - D, the most that P could fall by: the fraction that may be missing, 1 where P(d) >= P(0).
 
-    **Arguments:** `gap`: P(d) - D(alpha) >= 0; `decrease`: P(0) - P(d). By P(0) >= min P >= D their sum is not negative.
+    **Arguments:** `gap`: P(d) - D(alpha) >= 0; `decrease`: P(0) - P(d).
     """
     most = jnp.maximum(gap + decrease, gap)
     return jnp.where(gap == 0, 0.0, gap / jnp.where(most == 0, 1.0, most))
