@@ -28,7 +28,7 @@ def by_shape(question: Callable[[Any, Any], Answer]) -> Callable[[Any, Any], Ans
         key = tree, stated, jax.ShapeDtypeStruct(x.shape, x.dtype)
         try:
             hash(key)
-        except TypeError:  # a leaf without a hash, such as a NumPy array
+        except TypeError:  # a leaf without a hash, such as a slice
             return remembered.__wrapped__(*key)
         return remembered(*key)
 
