@@ -1,6 +1,7 @@
 """What every layer stands on: types, tree algebra, result codes, precision, named random streams."""
 
 from ._batches import in_batches as in_batches
+from ._by_shape import by_shape as by_shape
 from ._checks import (
     instance_field as instance_field,
     integer_field as integer_field,
@@ -69,6 +70,7 @@ from ._serialise import (
 )
 from ._streams import as_key as as_key, stream as stream
 from ._text import aligned_columns as aligned_columns
+from ._traced import is_traced as is_traced
 from ._tree import (
     tree_add_scaled as tree_add_scaled,
     tree_dot as tree_dot,

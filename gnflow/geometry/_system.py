@@ -24,6 +24,10 @@ class System(eqx.Module):
     - `trainable`: "all", or the names of the weights that move: layers as the model names them (`weight_groups`) or paths
       of its leaves ("output_weight", "layers[0]", "layers[0].bias").
 
+    It can be made inside a compiled program as well (`jax.jit`, `jax.lax.scan`): of a batch that is sliced there, of a model
+    that is an argument, or both. What depends on shapes is checked there as outside, when the program is traced; about numbers
+    see `Problem`. Outside, another batch of the same shapes costs no tracing.
+
     **Attributes:** `problem`; `structure`: the model without the trained weights; `trainable`; `mobility`: the model's own
     m of w' = -m grad L, dimensionless, 1 for a model that names none; `has_kinks`: whether the Jacobian may jump as the weights
     move, None where that is not known (`gnflow.models.has_kinks`).
@@ -50,8 +54,9 @@ class System(eqx.Module):
         weights, self.structure = eqx.partition(model, _mask(model, self.trainable))
         self.mobility = float(getattr(model, "mobility", 1.0))
         require_float64(weights, f"the weights of {type(model).__name__}, ")
-        _check_fit(problem, model)
-        self.has_kinks = has_kinks(model, problem.x_train[0])
+        one = jax.ShapeDtypeStruct(problem.x_train.shape[1:], problem.x_train.dtype)
+        _check_fit(problem, model, one)
+        self.has_kinks = has_kinks(model, one)
 
     def weights(self, model: Any) -> PyTree:
         """The trained weights of `model` (a model of the same structure): a pytree with None for all that does not move."""
@@ -117,8 +122,7 @@ def _is_under(path: str, prefix: str) -> bool:
     return path == prefix or path.startswith((prefix + ".", prefix + "["))
 
 
-def _check_fit(problem: Problem, model: Any) -> None:
-    x = problem.x_train[0]
+def _check_fit(problem: Problem, model: Any, x: jax.ShapeDtypeStruct) -> None:
     name = type(model).__name__
     shape, expected = output_of(model, x).shape, problem.y_train.shape[1:]
     if shape != expected and not (shape == () and expected == (1,)):

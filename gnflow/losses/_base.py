@@ -37,6 +37,8 @@ class AbstractLoss(eqx.Module):
 
         **Returns:** the two canonical arrays; None stays None.
 
+        Of arrays that JAX traces, inside `jax.jit` say, shapes and dtypes are checked and the numbers are not.
+
         **Raises:** `DataError` for targets that this loss cannot take; `PrecisionError` unless JAX runs in float64.
         """
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from .._core import DataError
+from .._core import DataError, is_traced
 from ._base import AbstractLoss
 from ._conjugates import log_shifted, rounding, times_logarithm, where_in_domain
 from ._factors import AbstractOutputFactor, LogisticFactor, log_bernoulli_variance, times_exponential
@@ -41,6 +41,8 @@ class LogisticLoss(AbstractLoss):
 
         def labels(y: Any, what: str) -> Float[Array, "N C"]:
             array = target_array(y, what)
+            if is_traced(array):
+                return as_columns(array)
             low, high = np.min(array), np.max(array)
             if low < 0 or high > 1:
                 raise DataError(

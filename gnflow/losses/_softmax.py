@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from .._core import DataError
+from .._core import DataError, is_traced
 from ._base import AbstractLoss
 from ._conjugates import log_shifted, rounding, times_logarithm, where_in_domain
 from ._factors import LARGEST_EXPONENT, AbstractOutputFactor, SoftmaxFactor, deviation_from_mean, likeliest_class
-from ._targets import as_columns, holds_integers, same_columns, target_array
+from ._targets import Numbers, as_columns, holds_integers, same_columns, target_array
 
 # Soft labels made in float32 sum to one within about 1e-7 per class.
 _ROW_SUM_TOLERANCE = 1e-5
@@ -53,7 +53,8 @@ class SoftmaxCrossEntropy(AbstractLoss):
         **Raises:** `DataError` for labels that are not integers, negative, 1..C, beyond the last class, or that leave more
         than 100 classes, and more than they fill, without a sample; for rows with a negative number or that do not sum to
         one, for a single column, NaN or inf, empty arrays, more than two dimensions, or different numbers of columns in
-        train and test; `PrecisionError` unless JAX is in float64.
+        train and test; for labels of a traced program, whose number of classes is not known; `PrecisionError` unless JAX is
+        in float64.
         """
         given = {"y_train": target_array(y_train, "y_train")}
         if y_test is not None:
@@ -154,7 +155,12 @@ def _log_softmax(f: Float[Array, "N C"]) -> Float[Array, "N C"]:
     return relative - jnp.log1p(others)
 
 
-def _check_labels(array: np.ndarray, what: str) -> None:
+def _check_labels(array: Numbers, what: str) -> None:
+    if is_traced(array):
+        raise DataError(
+            f"{what} has shape {array.shape} inside a program that JAX traces, where the number of classes cannot be told from "
+            f"labels; pass one-hot rows, jax.nn.one_hot({what}, C, dtype=float)."
+        )
     if not holds_integers(array):
         raise DataError(
             f"{what} has shape {array.shape} and dtype {array.dtype}, but class labels of shape (N,) must be integers; "
@@ -181,12 +187,14 @@ def _require_classes_from_zero(labels: np.ndarray) -> None:
         )
 
 
-def _check_rows(array: np.ndarray, what: str) -> None:
+def _check_rows(array: Numbers, what: str) -> None:
     if array.shape[1] < 2:
         raise DataError(
             f"{what} has shape {array.shape}, but one-hot rows have at least two columns; pass integer labels as "
             f"{what}.reshape(-1), or use LogisticLoss for one 0/1 output."
         )
+    if is_traced(array):
+        return
     numbers = array.astype(np.float64)
     if np.min(numbers) < 0:
         row = int(np.argwhere(numbers < 0)[0, 0])
@@ -200,7 +208,7 @@ def _check_rows(array: np.ndarray, what: str) -> None:
         )
 
 
-def _one_hot_or_soft(array: np.ndarray, num_classes: int, what: str) -> Float[Array, "N C"]:
+def _one_hot_or_soft(array: Numbers, num_classes: int, what: str) -> Float[Array, "N C"]:
     if array.ndim == 2:
         rows = as_columns(array)
         return rows / jnp.sum(rows, axis=1, keepdims=True)

@@ -6,17 +6,22 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._core import DataError, require_float64
+from .._core import DataError, is_traced, require_float64
+
+Numbers = np.ndarray | Array
+"""NumPy's arrays, and JAX's inside a program that it traces."""
 
 
-def target_array(y: Any, what: str) -> np.ndarray:
-    """`y` as a NumPy array of finite real numbers (or bools) with one or two dimensions, none of them empty.
+def target_array(y: Any, what: str) -> Numbers:
+    """`y` as an array of finite real numbers (or bools) with one or two dimensions, none of them empty.
+
+    Of a traced array, which is returned as it is, dtype and shape alone can be checked.
 
     **Raises:** `DataError` (also for ragged lists), `PrecisionError` unless JAX is in double precision.
     """
     require_float64((), what)
     try:
-        array = np.asarray(y)
+        array = y if is_traced(y) else np.asarray(y)
     except ValueError as error:
         raise DataError(f"{what} cannot be made an array ({error}); pass an array of shape (N,) or (N, C).") from error
     if not (jnp.issubdtype(array.dtype, jnp.floating) or holds_integers(array)):
@@ -26,18 +31,18 @@ def target_array(y: Any, what: str) -> np.ndarray:
             f"{what} has shape {array.shape}, but (N,) or (N, C) with at least one sample and one column is needed; "
             "reshape it, one row for each sample."
         )
-    if not np.all(np.isfinite(array)):
+    if not is_traced(array) and not np.all(np.isfinite(array)):
         row = int(np.argwhere(~np.isfinite(array))[0, 0])
         raise DataError(f"{what} is not finite in row {row} ({array[row]}); remove or repair samples with NaN or inf.")
     return array
 
 
-def holds_integers(array: np.ndarray) -> bool:
+def holds_integers(array: Numbers) -> bool:
     """Whether the dtype is an integer one or bool."""
     return array.dtype == np.bool_ or jnp.issubdtype(array.dtype, jnp.integer)
 
 
-def as_columns(array: np.ndarray) -> Float[Array, "N C"]:
+def as_columns(array: Numbers) -> Float[Array, "N C"]:
     """The same numbers in float64, (N,) made (N, 1)."""
     columns = array[:, None] if array.ndim == 1 else array
     return jnp.asarray(columns.astype(np.float64))

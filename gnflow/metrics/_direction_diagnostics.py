@@ -13,8 +13,8 @@ _SOURCE = "gnflow.geometry.SolveDiagnostics"
 class DirectionDiagnostics(AbstractMetric):
     """Damping, numerical rank and relative residual of the solve for the direction at the saved state.
 
-    Beside them what only some solves have: `kept`, `truncated`, `iterations`, `duality_gap`, and for each half-block of a
-    reversible network `half_block_rank` and `half_block_residual`.
+    Beside them what only some solves have: `kept`, `truncated`, `iterations`, `duality_gap`, `relative_duality_gap`, and for
+    each half-block of a reversible network `half_block_rank` and `half_block_residual`.
 
     A flow that solves for nothing (gradient flow) has none of them. `iterate` on all samples always records them, since
     its steps take these very solves (in mini-batches it records those of the batches, `batch_rank` and so on); in
@@ -32,6 +32,7 @@ class DirectionDiagnostics(AbstractMetric):
             Variable("truncated", "whether the direction is truncated (1) or exact (0)", "1", _SOURCE),
             Variable("iterations", "iterations of the solve", "1", _SOURCE),
             Variable("duality_gap", "duality gap of the solve", "loss", _SOURCE),
+            Variable("relative_duality_gap", "duality gap over the most the model can fall by", "1", _SOURCE),
             Variable("half_block_rank", "rank of the half-block's solve", "1", _SOURCE, ("half_block",)),
             Variable(
                 "half_block_residual", "relative residual of the half-block's solve", "1", _SOURCE, ("half_block",)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from .._core import ModelError, PrecisionError, require_memory, require_number, shown
+from .._core import ModelError, PrecisionError, by_shape, require_memory, require_number, shown
 
 _IS_FUNCTION = (
     "write an equinox.Module whose fields are its weights and whose __call__(self, x) takes one input (d,), such as "
@@ -71,6 +71,11 @@ def require_weights(model: Any, weights: PyTree) -> None:
         places[id(leaf)] = place
 
 
+@by_shape
+def _one_output(model: Any, x: jax.ShapeDtypeStruct) -> Any:
+    return eqx.filter_eval_shape(model, x)
+
+
 def output_of(model: Any, x: Any) -> jax.ShapeDtypeStruct:
     """Shape and dtype of the outputs of `model` for one input like `x`.
 
@@ -79,7 +84,7 @@ def output_of(model: Any, x: Any) -> jax.ShapeDtypeStruct:
     """
     name = type(model).__name__
     try:
-        output = eqx.filter_eval_shape(model, x)
+        output = _one_output(model, x)
     except Exception as error:
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
         if _is_random_or_joint(error):

@@ -1,6 +1,5 @@
 """Whether a model's Jacobian can jump."""
 
-import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from .._core import by_shape
 from ._activations import Activation
 
 # Operations that are analytic wherever they are finite, and those that run a program of such operations.
@@ -52,7 +52,7 @@ def has_kinks(model: Any, x: Any = None) -> bool | None:
     objects among the leaves are looked at: one with kinks gives True. If there is none, and an input `x` is given, the model
     is traced: a program of analytic operations alone has no kinks.
 
-    **Arguments:** `model`: any; `x`: one input of it, as a row of the training inputs, or None.
+    **Arguments:** `model`: any; `x`: one input of it, or its shape and dtype (`jax.ShapeDtypeStruct`), or None.
     """
     if kinked_activations(model):
         return True
@@ -60,14 +60,7 @@ def has_kinks(model: Any, x: Any = None) -> bool | None:
         return False
     if x is None:
         return None
-    leaves, tree = jax.tree.flatten(model)
-    stated = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if eqx.is_array(leaf) else leaf for leaf in leaves)
-    question = tree, stated, jax.ShapeDtypeStruct(x.shape, x.dtype)
-    try:
-        hash(question)
-    except TypeError:  # a leaf without a hash, such as a NumPy array
-        return False if _traced_is_analytic.__wrapped__(*question) else None
-    return False if _traced_is_analytic(*question) else None
+    return False if _is_analytic_model(model, x) else None
 
 
 def kinked_activations(model: Any) -> tuple[str, ...]:
@@ -86,10 +79,10 @@ def _is_activation(leaf: Any) -> bool:
     return isinstance(leaf, Activation)
 
 
-@functools.lru_cache(maxsize=256)
-def _traced_is_analytic(tree: Any, leaves: tuple[Any, ...], x: jax.ShapeDtypeStruct) -> bool:
-    """Whether a model of this structure is a program of analytic operations; traced once, as an Optax loop asks every batch."""
-    shapes, others = eqx.partition(tree.unflatten(leaves), lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
+@by_shape
+def _is_analytic_model(model: Any, x: jax.ShapeDtypeStruct) -> bool:
+    """Whether the model is a program of analytic operations."""
+    shapes, others = eqx.partition(model, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
     program = jax.make_jaxpr(lambda arrays, one: eqx.combine(arrays, others)(one))(shapes, x)
     return _is_analytic(program.jaxpr)
 

@@ -2,11 +2,10 @@
 
 from typing import Any, Literal, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._core import ConfigError, look_up, require_number, require_positive_int, tree_scale
 from ..geometry import System
@@ -16,13 +15,17 @@ from ..geometry.dual import AbstractDirectionOracle, direction_oracle_kinds
 class DualGaussNewtonState(NamedTuple):
     """What `dual_gauss_newton` remembers of the last direction.
 
-    **Attributes:** `iterations` (0 where it was solved for directly), `relative_residual` and `duality_gap` of its solve, inf
-    before the first; `dual_variables`: alpha (N, C), or None without a warm start.
+    **Attributes:** `success`: whether it was solved for to the tolerance (or for the number of iterations given, with finite
+    numbers), False before the first; `iterations` (0 where it was solved for directly); `relative_residual`, `duality_gap` and
+    `relative_duality_gap` (from 0 to 1: what the direction's model may still fall by, over the most that it could fall) of its
+    solve, inf before the first; `dual_variables`: alpha (N, C), or None without a warm start.
     """
 
+    success: Bool[Array, ""]
     iterations: Int[Array, ""]
     relative_residual: Float[Array, ""]
     duality_gap: Float[Array, ""]
+    relative_duality_gap: Float[Array, ""]
     dual_variables: Float[Array, "samples outputs"] | None
 
 
@@ -40,7 +43,7 @@ def dual_gauss_newton(
     `optax.sgd(1.0)` behind it steps by d itself. The samples of the step come as the keyword argument `system` of
     `update(gradients, state, weights, system=gnflow.System(batch, model))`, `weights` being `system.weights(model)` or
     a tree like it. The gradients themselves are not looked at. Source: Roulet and Blondel, TMLR 2024, arXiv 2308.08886,
-    Section 3; derived in docs/dual.md.
+    Section 3; derived in docs/dual.md. The loop may be compiled, `jax.jit` or `jax.lax.scan`, with the systems made in it.
 
     **Arguments:** `gamma`, `model`, `max_iterations`, `tol`, `products`: as for `gnflow.flows.DualGaussNewtonFlow`;
     `warm_start`: (N, C) of the steps' samples where each solve is to start from the last one's dual variables: of use
@@ -51,8 +54,7 @@ def dual_gauss_newton(
     **Raises:** `ConfigError` for numbers or names that make no direction, and from `update` without `system` or weights,
     or with ones that do not fit.
     """
-    if not eqx.is_array(gamma):  # which may be traced: a schedule's, say
-        require_number(ConfigError, "dual_gauss_newton: gamma", gamma, above=0.0)
+    gamma = require_number(ConfigError, "dual_gauss_newton: gamma", gamma, above=0.0)
     oracle: AbstractDirectionOracle = look_up(model, direction_oracle_kinds, "model of a dual direction")(
         max_iterations, tol, products
     )
@@ -66,7 +68,8 @@ def dual_gauss_newton(
         unknown = jnp.asarray(jnp.inf, dtype=jnp.float64)
         # Not numbers, which no solve starts from.
         start = None if warm_start is None else jnp.full(warm_start, jnp.nan)
-        return DualGaussNewtonState(jnp.zeros((), dtype=int), unknown, unknown, start)
+        no, none = jnp.zeros((), dtype=bool), jnp.zeros((), dtype=int)
+        return DualGaussNewtonState(no, none, unknown, unknown, unknown, start)
 
     def update(
         updates: PyTree,
@@ -83,9 +86,11 @@ def dual_gauss_newton(
         pseudo = tree_scale(found.gamma, tangent.vjp(found.coefficients))
         how = found.diagnostics
         iterations = jnp.zeros((), dtype=int) if how.iterations is None else how.iterations
-        assert how.duality_gap is not None
+        gap, relative_gap = how.duality_gap, how.relative_duality_gap
+        assert gap is not None
+        assert relative_gap is not None
         kept = None if warm_start is None else found.dual_variables
-        return pseudo, DualGaussNewtonState(iterations, how.relative_residual, how.duality_gap, kept)
+        return pseudo, DualGaussNewtonState(how.success, iterations, how.relative_residual, gap, relative_gap, kept)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

@@ -2,25 +2,35 @@
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from .._core import DataError
+from .._core import DataError, is_traced
 from ._tables import as_plain_array
+
+Numbers = np.ndarray | jax.Array
+"""NumPy's arrays, and JAX's inside a program that it traces."""
 
 # The largest range of integers that float64 holds exactly.
 _LARGEST_EXACT_INTEGER = 2**53
 
 
-def finite_array(value: Any, what: str) -> np.ndarray:
-    """`value` as a NumPy array of finite numbers: bools and integers as they are, floating point as float64.
+def finite_array(value: Any, what: str) -> Numbers:
+    """`value` as an array of finite numbers: bools and integers as they are, floating point as float64.
 
     Nothing is rounded: float16, bfloat16 and float32 are embedded exactly, and whatever float64 cannot hold is refused.
+    Of a traced array the dtype alone can be checked.
 
     **Arguments:** `value`: any array-like, also a data frame of numbers or a sparse matrix; `what`: its name in messages.
 
     **Raises:** `DataError` for ragged nesting, text, objects, complex numbers, masked entries, missing, NaN or infinite
     entries (the first one is named, in a data frame with its column), and numbers that float64 cannot hold exactly.
     """
+    if is_traced(value):
+        floating = jnp.issubdtype(value.dtype, jnp.floating)
+        _require_numbers(value, what, floating)
+        return value.astype(np.float64) if floating else value
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         first = tuple(int(i) for i in np.argwhere(np.ma.getmaskarray(value))[0])
         raise DataError(f"{what}{_subscript(first)} is masked; fill or drop missing samples first.")
@@ -28,11 +38,7 @@ def finite_array(value: Any, what: str) -> np.ndarray:
     # ml_dtypes' bfloat16 and float8 are floating point to JAX but of kind "V" to NumPy.
     if array.dtype.kind == "V" and array.dtype.names is None and "float" in array.dtype.name:
         array = array.astype(np.float64)
-    if array.dtype.kind not in "biuf":
-        raise DataError(
-            f"{what} has dtype {array.dtype}, but numbers are needed (float64, or integers and narrower floats, which "
-            "are converted without loss). Encode text and categories as numbers, and drop missing values."
-        )
+    _require_numbers(array, what, array.dtype.kind == "f")
     if array.dtype.kind == "f":
         _require_finite(array, what)
         if array.dtype.itemsize > 8:
@@ -49,8 +55,8 @@ def finite_array(value: Any, what: str) -> np.ndarray:
     return array
 
 
-def input_matrix(value: Any, what: str) -> np.ndarray:
-    """`value` as inputs: a float64 NumPy array (N, d) with N, d >= 1.
+def input_matrix(value: Any, what: str) -> Numbers:
+    """`value` as inputs: a float64 array (N, d) with N, d >= 1.
 
     **Raises:** `DataError` as `finite_array` does, and for any other number of axes and for no samples or no features.
     """
@@ -62,10 +68,10 @@ def input_matrix(value: Any, what: str) -> np.ndarray:
         raise DataError(f"{what} has shape {array.shape}: no samples. Give at least one (or None for no test data).")
     if array.shape[1] == 0:
         raise DataError(f"{what} has shape {array.shape}: samples without features. Give at least one column.")
-    return array.astype(np.float64, copy=False)  # floats are a copy already
+    return array if array.dtype == np.float64 else array.astype(np.float64)  # floats are a copy already
 
 
-def target_array(value: Any, what: str, inputs: np.ndarray, inputs_name: str) -> np.ndarray:
+def target_array(value: Any, what: str, inputs: Numbers, inputs_name: str) -> Numbers:
     """`value` as raw targets, (N,) or (N, C), of bools, integers or float64, one row for each row of `inputs`.
 
     Integers stay integers: whether they are class labels or numbers is the loss's to say.
@@ -81,6 +87,14 @@ def target_array(value: Any, what: str, inputs: np.ndarray, inputs_name: str) ->
             f"{inputs.shape}); they must hold the same samples, one for each row."
         )
     return array
+
+
+def _require_numbers(array: Numbers, what: str, floating: bool) -> None:
+    if not (floating or array.dtype.kind in "biu"):
+        raise DataError(
+            f"{what} has dtype {array.dtype}, but numbers are needed (float64, or integers and narrower floats, which "
+            "are converted without loss). Encode text and categories as numbers, and drop missing values."
+        )
 
 
 def _require_finite(array: np.ndarray, what: str) -> None:

@@ -31,6 +31,12 @@ class Problem(eqx.Module):
 
     **Attributes:** the arguments, arrays as float64 `jax.Array`s, targets canonical.
 
+    Inside `jax.jit`, `jax.lax.scan` and the like, where arrays are traced, a problem can be made of them too, such as of the
+    batches of a training loop. Shapes and dtypes are checked as everywhere; the numbers are not known there, so that nothing
+    says whether they are finite, whether integers are beyond 2^53, or whether targets are in the loss's range
+    (probabilities between 0 and 1, rows that sum to one): check the whole data once, by making a problem of them outside.
+    Class labels are taken as one-hot rows only, since the number of classes is a shape.
+
     **Raises:** `PrecisionError` when JAX's double precision is off; `DataError` for no samples, NaN or infinite
     entries (the first is named), shapes that do not fit together, test inputs without test targets or the reverse,
     data that are not numbers, targets that do not suit the loss, a `loss` that is not a loss object, a `teacher` that is no

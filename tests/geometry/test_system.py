@@ -14,6 +14,7 @@ from gnflow._core import ModelError, PrecisionError
 from gnflow.geometry import System
 from gnflow.losses import SoftmaxCrossEntropy, SquaredLoss
 from gnflow.models import MLP, Linearised, MeanFieldNetwork, RandomFeatures
+from gnflow.problems import Problem
 
 PROBLEM = make_problem(SquaredLoss(), 1, seed=1)
 NETWORK = MeanFieldNetwork(INPUT_DIM, 3, key=jr.key(0))
@@ -170,3 +171,70 @@ def test_a_system_is_a_pytree_that_passes_through_jit():
     weights = system.weights(NETWORK)
     loss = dense.quickly(lambda s, w: s.train_loss(w), system, weights)
     np.testing.assert_allclose(loss, system.train_loss(weights), rtol=1e-14)
+
+
+@pytest.mark.parametrize("traced", ["batch", "model", "both"])
+def test_a_system_made_inside_a_compiled_program_is_the_same(traced):
+    """Of a batch that is sliced there, of a model that is an argument, of both."""
+    rows = jnp.array([2, 0, 3])
+
+    def make(x, y, model):
+        system = System(Problem(x[rows], y[rows]), model, "hidden")
+        weights = system.weights(model)
+        return system, weights, system.train_loss(weights), system.tangent(weights).gram()
+
+    x, y = PROBLEM.x_train, PROBLEM.y_train
+    given = {"batch": (x, y, None), "model": (None, None, NETWORK), "both": (x, y, NETWORK)}[traced]
+
+    @eqx.filter_jit
+    def program(given):
+        return make(*(known if one is None else one for one, known in zip(given, (x, y, NETWORK), strict=True)))
+
+    there, here = program(given), make(x, y, NETWORK)
+    assert jax.tree.structure(there) == jax.tree.structure(here)  # with all that is static in it
+    for one, other in zip(jax.tree.leaves(there), jax.tree.leaves(here), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-13)
+
+
+def test_inside_a_compiled_program_a_model_that_does_not_fit_is_refused():
+    with pytest.raises(ModelError, match=r"cannot be called on one training input of shape \(3,\)"):
+        jax.eval_shape(lambda x, y: System(Problem(x, y), NETWORK), np.zeros((4, 3)), np.zeros(4))
+    with pytest.raises(ModelError, match=r"output_dim=2"):
+        jax.eval_shape(lambda x, y: System(Problem(x, y), NETWORK), np.zeros((4, INPUT_DIM)), np.zeros((4, 2)))
+
+
+def test_another_batch_of_the_same_shapes_is_not_traced_again():
+    calls = []
+
+    class Counted(eqx.Module):
+        weight: jax.Array
+
+        def __call__(self, x):
+            calls.append(x.shape)
+            return self.weight @ x
+
+    for size in (3, 2, 3):
+        for scale in (1.0, 2.0):
+            problem = Problem(np.full((4, size), scale), np.ones(4))
+            System(problem, Counted(scale * jnp.ones((1, size))))
+    assert calls == [(3,), (3,), (2,), (2,)]  # whether it fits, and whether it has kinks
+
+    def bad(size):
+        with pytest.raises(ModelError, match="cannot be called"):
+            System(Problem(np.ones((4, 5)), np.ones(4)), Counted(jnp.ones((1, size))))
+
+    bad(3)
+    bad(3)
+
+
+def test_a_model_whose_leaves_have_no_hash_is_looked_at_each_time():
+    class Fixed(eqx.Module):
+        weight: jax.Array
+        seen: slice
+
+        def __call__(self, x):
+            return self.weight @ x[self.seen]
+
+    model = Fixed(jnp.ones((1, INPUT_DIM)), slice(None))
+    system = System(PROBLEM, model, "weight")
+    np.testing.assert_allclose(system.outputs(system.weights(model)), np.sum(PROBLEM.x_train, axis=1, keepdims=True))

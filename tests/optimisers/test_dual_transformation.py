@@ -2,6 +2,7 @@
 
 import functools
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -110,6 +111,101 @@ def test_the_users_loop_and_iterate_take_the_same_steps():
     along = gn.iterate(CASE.problem, CASE.model, GradientFlow(1.0), optimiser=chained, num_steps=3)
     np.testing.assert_allclose(flat(system.weights(along.model)), flat(weights), rtol=1e-10)
     assert float(along.data.train_loss[-1]) < float(along.data.train_loss[0])
+
+
+@functools.cache
+def looped(model):
+    """Adam on dual directions over batches, outside compiled programs and inside in three ways: weights and states."""
+    problem, network = CASE.problem, CASE.model
+    x, y = problem.x_train, problem.y_train
+    batches = jnp.array([[0, 1], [2, 3], [1, 3], [0, 2]])
+    chained = optax.chain(dual_gauss_newton(GAMMA, model, warm_start=(2, 3)), optax.adam(0.05))
+
+    def take(weights, state, system):
+        updates, state = chained.update(jax.grad(system.train_loss)(weights), state, weights, system=system)
+        return optax.apply_updates(weights, updates), state
+
+    def joined(x, y, network):
+        return gn.System(gn.Problem(x, y, loss=problem.loss), network)
+
+    start = gn.System(problem, network).weights(network)
+    begin = start, chained.init(start)
+    ends = {}
+
+    step = jax.jit(take, compiler_options=dense.QUICK)
+    weights, state = begin
+    for batch in batches:
+        weights, state = step(weights, state, joined(x[batch], y[batch], network))
+    ends["outside"] = weights, state
+
+    @functools.partial(jax.jit, compiler_options=dense.QUICK)
+    def sliced(weights, state, batch):
+        return take(weights, state, joined(x[batch], y[batch], network))
+
+    weights, state = begin
+    for batch in batches:
+        weights, state = sliced(weights, state, batch)
+    ends["jit"] = weights, state
+
+    @functools.partial(jax.jit, compiler_options=dense.QUICK)
+    def scanned(carry):
+        body = lambda carry, batch: (take(*carry, joined(x[batch], y[batch], network)), carry[1][0].success)  # noqa: E731
+        return jax.lax.scan(body, carry, batches)
+
+    ends["scan"], successes = scanned(begin)
+    assert successes.tolist() == [False, True, True, True]  # of the directions before each step
+
+    @eqx.filter_jit
+    def whole(network, state, x, y):
+        system = joined(x, y, network)
+        weights, state = take(system.weights(network), state, system)
+        return system.model(weights), state
+
+    moving, state = network, begin[1]
+    for batch in batches:
+        moving, state = whole(moving, state, x[batch], y[batch])
+    ends["model"] = gn.System(problem, network).weights(moving), state
+    return start, ends
+
+
+@pytest.mark.parametrize("way", ["jit", "scan", "model"])
+@pytest.mark.parametrize("model", ["quadratic", "exact"])
+def test_a_loop_over_batches_in_a_compiled_program_takes_the_same_steps(model, way):
+    start, ends = looped(model)
+    weights, state = ends["outside"]
+    assert np.abs(flat(weights) - flat(start)).max() > 0.1
+    np.testing.assert_allclose(flat(ends[way][0]), flat(weights), rtol=1e-12, atol=1e-14)
+    inner, other = state[0], ends[way][1][0]
+    assert jax.tree.structure(other) == jax.tree.structure(inner)
+    np.testing.assert_allclose(other.dual_variables, inner.dual_variables, rtol=1e-9, atol=1e-12)
+    assert bool(other.success)
+    assert 0 <= float(other.relative_duality_gap) < 1e-12
+
+
+def test_the_state_says_whether_the_direction_was_solved_for_and_what_may_be_missing():
+    system, weights = joined()
+    gaps = []
+    for options in ({"max_iterations": 0}, {"max_iterations": 3}, {"max_iterations": 5}, {"tol": 0.0}, {"tol": 1e-9}):
+        transformation, update = compiled(products="matrix_free", **options)
+        before = transformation.init(weights)
+        assert not bool(before.success)
+        assert np.isinf(before.relative_duality_gap)
+        state = update(weights, before, 1.0)[1]
+        assert state.success.dtype == bool
+        assert bool(state.success) == (options != {"tol": 0.0})  # a number of iterations is what was asked for
+        gaps.append(float(state.relative_duality_gap))
+        # The model's decrease from P(0) = L is P(0) - P(d) = most - gap.
+        pseudo = update(weights, before, 1.0)[0]
+        change = system.tangent(weights).jvp(jax.tree.map(jnp.negative, pseudo))
+        oracle = dense.dense_case(CASE)
+        hessian = dense.hessian_matrix(CASE.problem.loss, oracle.outputs, CASE.problem.y_train)
+        moved = np.asarray(change).reshape(-1)
+        value = oracle.gradient @ moved + moved @ hessian @ moved / 2 + flat(pseudo) @ flat(pseudo) / (2 * GAMMA)
+        gap = float(state.duality_gap)
+        expected = min(1.0, gap / (gap - value))  # the whole gradient step ends above P(0)
+        np.testing.assert_allclose(state.relative_duality_gap, expected, rtol=1e-6, atol=1e-14)
+    assert gaps[0] == 1 > gaps[1] > gaps[2] > 1e-7
+    assert max(gaps[3:]) < 1e-12
 
 
 def test_with_a_backtracking_line_search_behind_it():

@@ -161,3 +161,43 @@ def primal_gauss_newton(jac: np.ndarray, metric: np.ndarray, gradient: np.ndarra
 def image_projection(metric: np.ndarray) -> np.ndarray:
     """The orthogonal projection onto the image of a symmetric matrix."""
     return metric @ np.linalg.pinv(metric, rcond=1e-12, hermitian=True)
+
+
+def prox_linear_direction(
+    jac: np.ndarray, outputs: np.ndarray, gradient: Callable, hessian: Callable, gamma: float
+) -> np.ndarray:
+    """argmin_d L(f + J d) + ||d||^2/(2 gamma), (P,), in the coordinates of J's right singular vectors.
+
+    Newton's method with every matrix formed, gamma growing to its value in small factors; each step by a QR factorisation of
+    (H^(1/2) J; I/sqrt(gamma)), whose condition number is the root of the Hessian's, and refined once.
+
+    **Arguments:** `gradient`, `hessian`: of L as functions of outputs (N, C): (N, C) and (N, C, N, C).
+    """
+    left, sizes, right = np.linalg.svd(jac, full_matrices=False)
+    kept = sizes > 1e-13 * sizes[0]
+    jac, right = left[:, kept] * sizes[kept], right[kept]
+    d = np.zeros(jac.shape[1])
+    for strength in np.geomspace(min(1e-3, gamma), gamma, max(2, int(2 * np.log10(gamma * 1e3)))):
+
+        def slope(d: np.ndarray, strength: float = strength) -> np.ndarray:
+            changed = outputs + (jac @ d).reshape(outputs.shape)
+            return jac.T @ np.asarray(gradient(changed)).reshape(-1) + d / strength
+
+        for _ in range(200):
+            metric = np.asarray(hessian(outputs + (jac @ d).reshape(outputs.shape))).reshape(outputs.size, -1)
+            stacked = np.concatenate([symmetric_power(metric, 0.5) @ jac, np.eye(len(d)) / np.sqrt(strength)])
+            upper = np.linalg.qr(stacked, mode="r")
+            step = np.zeros_like(d)
+            for _ in range(2):
+                left_over = -slope(d) - stacked.T @ (stacked @ step)
+                step = step + np.linalg.solve(upper, np.linalg.solve(upper.T, left_over))
+            low, high = 0.0, 1.0
+            if step @ slope(d + step) > 1e-3 * abs(step @ slope(d)):
+                for _ in range(50):
+                    middle = (low + high) / 2
+                    low, high = (low, middle) if step @ slope(d + middle * step) > 0 else (middle, high)
+                step = low * step
+            d = d + step
+            if np.linalg.norm(step) <= 1e-13 * np.linalg.norm(d):
+                break
+    return right.T @ d

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from gnflow._core import DataError, PrecisionError
-from gnflow.losses import LogisticLoss, SoftmaxCrossEntropy, SquaredLoss
+from gnflow.losses import HuberLoss, LogisticLoss, SoftmaxCrossEntropy, SquaredLoss
 from gnflow.problems import Problem
 
 
@@ -158,3 +158,56 @@ def test_does_not_see_later_changes_of_the_users_array():
     before = np.array(problem.x_train)
     data["x_train"][:] = 7.0
     np.testing.assert_array_equal(problem.x_train, before)
+
+
+TRACED = [  # loss, targets of five samples
+    (SquaredLoss(), np.linspace(-1, 1, 5)),
+    (SquaredLoss(), np.linspace(-1, 1, 10, dtype=np.float32).reshape(5, 2)),
+    (HuberLoss(), np.linspace(-1, 1, 10).reshape(5, 2)),
+    (LogisticLoss(), np.array([0, 1, 1, 0, 1])),
+    (LogisticLoss(), np.array([True, False, False, True, True])),
+    (SoftmaxCrossEntropy(), np.eye(3)[[0, 2, 1, 1, 0]]),
+    (SoftmaxCrossEntropy(), np.eye(3, dtype=np.float32)[[0, 2, 1, 1, 0]] * 0.7 + 0.1),
+]
+
+
+@pytest.mark.parametrize(("loss", "y"), TRACED)
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int32])
+def test_inside_a_compiled_program_it_holds_the_same_numbers(loss, y, dtype):
+    x = (4 * arrays()["x_train"]).astype(dtype)
+    outside = Problem(x, y, x, y, loss=loss)
+    make = jax.jit(lambda x, y: Problem(x, y, x, y, loss=loss), compiler_options={"xla_backend_optimization_level": 0})
+    inside = make(jnp.asarray(x), jnp.asarray(y))
+    assert jax.tree.structure(inside) == jax.tree.structure(outside)
+    for there, here in zip(jax.tree.leaves(inside), jax.tree.leaves(outside), strict=True):
+        assert there.dtype == jnp.float64
+        np.testing.assert_array_equal(there, here)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "loss", "message"),
+    [
+        (np.zeros(3), np.zeros(3), SquaredLoss(), r"x_train has shape \(3,\).*x_train\[:, None\]"),
+        (np.zeros((3, 0)), np.zeros(3), SquaredLoss(), "samples without features"),
+        (np.zeros((3, 1)), np.zeros(4), SquaredLoss(), r"y_train has 4 rows .* but x_train has 3"),
+        (np.zeros((3, 1)), np.zeros((3, 1, 1)), SquaredLoss(), r"y_train has shape \(3, 1, 1\)"),
+        (np.zeros((3, 1), complex), np.zeros(3), SquaredLoss(), "x_train has dtype complex128, but numbers are needed"),
+        (np.zeros((3, 1)), np.zeros(3, complex), SquaredLoss(), "y_train has dtype complex128, but numbers are needed"),
+        (np.zeros((3, 1)), np.zeros(3, int), SquaredLoss(), "y_train has dtype int64, but SquaredLoss fits real"),
+        (np.zeros((3, 1)), np.zeros(3, int), SoftmaxCrossEntropy(), r"number of classes.*jax\.nn\.one_hot\(y_train, C"),
+        (np.zeros((3, 1)), np.zeros((3, 1)), SoftmaxCrossEntropy(), "at least two columns"),
+    ],
+)
+def test_inside_a_compiled_program_shapes_and_dtypes_are_checked(x, y, loss, message):
+    with pytest.raises(DataError, match=message):
+        jax.eval_shape(lambda x, y: Problem(x, y, loss=loss).y_train, x, y)
+
+
+def test_what_is_not_known_inside_a_compiled_program_is_not_checked():
+    """As the docstring says; the same numbers are refused outside."""
+    x, y = np.array([[1.0], [np.nan]]), np.array([0.0, 7.0])
+    with pytest.raises(DataError, match="must be finite"):
+        Problem(x, y, loss=LogisticLoss())
+    inside = jax.jit(lambda x, y: Problem(x, y, loss=LogisticLoss()))(x, y)
+    np.testing.assert_array_equal(inside.x_train, x)
+    np.testing.assert_array_equal(inside.y_train[:, 0], y)

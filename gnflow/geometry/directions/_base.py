@@ -25,7 +25,8 @@ class SolveDiagnostics(eqx.Module):
     Of some solves only, None for the others: `kept`: the number of modes that the direction is made of, where those at rounding
     are cut off: the velocity jumps where it changes; `truncated`: whether modes that the gradient has were left out, so that
     an update that is exact otherwise is not; `iterations`: how many an iterative solve took; `duality_gap`: primal minus dual
-    objective, an upper bound on how far the direction's model is from its minimum; `half_block_rank`,
+    objective, an upper bound on how far the direction's model is from its minimum; `relative_duality_gap`: the fraction of the
+    model's decrease that this is, from 0 to 1; `half_block_rank`,
     `half_block_residual`: rank and relative residual of the least-squares problem of each half-block of a reversible network,
     first to last.
     """
@@ -38,6 +39,7 @@ class SolveDiagnostics(eqx.Module):
     truncated: Bool[Array, ""] | None = None
     iterations: Int[Array, ""] | None = None
     duality_gap: Float[Array, ""] | None = None
+    relative_duality_gap: Float[Array, ""] | None = None
     half_block_rank: Int[Array, " half_blocks"] | None = None
     half_block_residual: Float[Array, " half_blocks"] | None = None
 

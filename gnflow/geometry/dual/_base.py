@@ -4,6 +4,7 @@ import abc
 from typing import Literal
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from ..._core import ConfigError, require_integer, require_number, tree_scale
@@ -34,6 +35,15 @@ class DualDirection(eqx.Module):
     def displacement(self, tangent: AbstractTangent) -> PyTree:
         """d, a tree like the weights, for the tangent that it was found with."""
         return tree_scale(-self.gamma, tangent.vjp(self.coefficients))
+
+
+def relative_gap(gap: Float[Array, ""], decrease: Float[Array, ""]) -> Float[Array, ""]:
+    """The duality gap over P(0) - D, the most that P could fall by: the fraction that may be missing, 1 where P(d) >= P(0).
+
+    **Arguments:** `gap`: P(d) - D(alpha) >= 0; `decrease`: P(0) - P(d).
+    """
+    most = jnp.maximum(gap + decrease, gap)
+    return jnp.where(gap == 0, 0.0, gap / jnp.where(most == 0, 1.0, most))
 
 
 class AbstractDirectionOracle(eqx.Module):

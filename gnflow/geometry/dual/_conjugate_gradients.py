@@ -1,6 +1,8 @@
 """(I + gamma H A) a = g by conjugate gradients, cut off anywhere: the iteration of truncated Gauss-Newton
 directions."""
 
+from typing import Literal
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -13,12 +15,14 @@ from ._products import GramProducts
 class Solution(eqx.Module):
     """Where the iterations ended.
 
-    **Attributes:** `whitened`: z (N, C) with a = g + R z; `residual`: b - M z (N, C); `scale`: ||b||; `iterations`.
+    **Attributes:** `whitened`: z (N, C) with a = g + R z; `residual`: b - M z (N, C); `scale`: ||b||; `slope`: -<d, J^T g>,
+    how fast the objective falls along d at first; `iterations`.
     """
 
     whitened: Float[Array, "samples outputs"]
     residual: Float[Array, "samples outputs"]
     scale: Float[Array, ""]
+    slope: Float[Array, ""]
     iterations: Int[Array, ""]
 
 
@@ -43,6 +47,7 @@ def conjugate_gradients(
     tol: Float[Array, ""] | float,
     max_iterations: int,
     initial: Float[Array, "samples outputs"] | None = None,
+    relative_to: Literal["right_side", "decrease"] = "right_side",
 ) -> Solution:
     """Minimise the primal objective over a in g + R (Krylov space), one product with A an iteration.
 
@@ -59,7 +64,10 @@ def conjugate_gradients(
     (lineax's conjugate gradients know the ordinary inner product only.)
 
     **Arguments:** `product`: with A; `factor`: R; `gradient`: g (N, C); `tol`: the residual to stop at, relative to
-    ||b||; `initial`: z to start from, if its residual is smaller than that of z = 0.
+    `relative_to`: "right_side" ||b||, or "decrease" the square root of the objective's slope along d, twice the decrease at the
+    end. ||residual||^2/2 being the duality gap, that bounds the fraction of the decrease that is missing; where gamma ||A|| is
+    large ||b|| is of its size and tells nothing of the other modes. `initial`: z to start from, if its residual is smaller than
+    that of z = 0.
     """
     pulled = product(gradient)
     right = -gamma * factor.transpose_product(pulled)
@@ -72,12 +80,13 @@ def conjugate_gradients(
         better = jnp.linalg.norm(other) < scale
         whitened, residual = jnp.where(better, finite, whitened), jnp.where(better, other, residual)
 
-    def descends(whitened: Array) -> Bool[Array, ""]:
-        """-<d, grad L> = gamma g^T A (g + R z) >= 0."""
-        return steepest - jnp.sum(right * whitened) >= 0
+    def slope(whitened: Array) -> Float[Array, ""]:
+        """-<d, grad L> = gamma g^T A (g + R z)."""
+        return steepest - jnp.sum(right * whitened)
 
     def goes_on(state: _State) -> Bool[Array, ""]:
-        unsolved = jnp.linalg.norm(state.residual) > tol * scale
+        size = scale if relative_to == "right_side" else jnp.sqrt(jnp.maximum(slope(state.whitened), 0.0))
+        unsolved = jnp.linalg.norm(state.residual) > tol * size
         return unsolved & (state.iterations < max_iterations) & ~state.stuck
 
     def iterate(state: _State) -> _State:
@@ -92,7 +101,7 @@ def conjugate_gradients(
         stuck = ~((curvature > 0) & (square > 0))
         step = jnp.where(stuck, 0.0, square / jnp.where(stuck, 1.0, curvature))
         whitened, residual = state.whitened + step * search, state.residual - step * mapped
-        down = descends(whitened)
+        down = slope(whitened) >= 0
         return _State(
             whitened=whitened,
             residual=residual,
@@ -108,10 +117,11 @@ def conjugate_gradients(
         )
 
     nothing, none, yet = jnp.zeros_like(right), jnp.zeros((), dtype=int), jnp.zeros((), dtype=bool)
-    down = descends(whitened)
+    down = slope(whitened) >= 0
     descending = jnp.where(down, whitened, 0.0), jnp.where(down, residual, right)
     first = _State(
         whitened, residual, nothing, nothing, square=jnp.ones(()), iterations=none, stuck=yet, descending=descending
     )
     last = jax.lax.while_loop(goes_on, iterate, first)
-    return Solution(*last.descending, scale, last.iterations)
+    whitened, residual = last.descending
+    return Solution(whitened, residual, scale, slope(whitened), last.iterations)

@@ -4,17 +4,15 @@ from typing import Literal
 
 import equinox as eqx
 import jax.numpy as jnp
-import jax.scipy.linalg as jsl
 from jaxtyping import Array, Float
 
-from ...losses import AbstractLoss, AbstractOutputFactor
-from .._spectrum import numerical_rank
+from ...losses import AbstractLoss
 from .._tangent import AbstractTangent
 from ..directions import SolveDiagnostics
-from ..directions._whitening import whitened_gram
-from ._base import AbstractDirectionOracle, DualDirection
-from ._conjugate_gradients import Solution, conjugate_gradients
-from ._products import GramProducts, gram_products
+from ._base import AbstractDirectionOracle, DualDirection, relative_gap
+from ._conjugate_gradients import conjugate_gradients
+from ._direct import direct_solution
+from ._products import gram_products
 
 # Where no number is given: more than a well-posed solve takes, so that an ill-posed one ends.
 _MOST_ITERATIONS = 1000
@@ -30,10 +28,10 @@ class QuadraticOracle(AbstractDirectionOracle):
     the system is solved directly, by Cholesky, to rounding whatever `tol`.
 
     **Diagnostics:** `damping` 1/gamma, the eps of `GaussNewtonFlow("hessian", Constant(eps))`; `relative_residual` of
-    the system for z; `duality_gap` = ||residual||^2/2, what the primal objective can still fall by at most;
-    `iterations` (None for a direct solve); `rank`: the pivots above the rank cut-off of a direct solve, else the
-    iterations. `success` is False where the iterations did not meet the tolerance although no number of them was
-    given, and where numbers are not finite.
+    the system for z; `duality_gap` = ||residual||^2/2, what the primal objective can still fall by at most, and
+    `relative_duality_gap`; `iterations` (None for a direct solve); `rank`: the pivots above the rank cut-off of a direct
+    solve, else the iterations. `success` is False where the iterations did not meet the tolerance although no number of
+    them was given, and where numbers are not finite.
     """
 
     max_iterations: int | None = eqx.field(static=True, default=None)
@@ -54,7 +52,7 @@ class QuadraticOracle(AbstractDirectionOracle):
         factor = loss.hessian_factor(tangent.outputs, targets)
         product = gram_products(tangent, self.products, self.max_iterations)
         if self.max_iterations is None and product.gram is not None:
-            solution, rank = _direct(product, factor, gradient, strength)
+            solution, rank = direct_solution(product, factor, gradient, strength)
             iterations = None
         else:
             start = None if initial is None else factor.whiten(initial / initial.shape[0] - gradient)
@@ -64,6 +62,8 @@ class QuadraticOracle(AbstractDirectionOracle):
         size = jnp.linalg.norm(solution.residual)
         nothing = solution.scale == 0
         residual = jnp.where(nothing, 0.0, size / jnp.where(nothing, 1.0, solution.scale))
+        # R^T J d = z + r, which makes of L(f) - P(d) what is known already.
+        decrease = (solution.slope - jnp.sum(solution.residual * (solution.whitened + solution.residual))) / 2
         success = jnp.isfinite(size)
         if self.max_iterations is None and iterations is not None:
             success = success & (size <= self.tol * solution.scale)
@@ -74,25 +74,7 @@ class QuadraticOracle(AbstractDirectionOracle):
             success=success,
             iterations=iterations,
             duality_gap=size**2 / 2,
+            relative_duality_gap=relative_gap(size**2 / 2, decrease),
         )
         coefficients = gradient + factor.product(solution.whitened)
         return DualDirection(coefficients * gradient.shape[0], tangent.outputs, strength, diagnostics)
-
-
-def _direct(
-    product: GramProducts,
-    factor: AbstractOutputFactor,
-    gradient: Float[Array, "samples outputs"],
-    gamma: Float[Array, ""],
-) -> tuple[Solution, Array]:
-    """z by a Cholesky factorisation of I + gamma R^T A R, and the number of its pivots that are no rounding."""
-    assert product.gram is not None
-    whitened = whitened_gram(product.gram, factor, gradient.shape[1])
-    matrix = jnp.eye(whitened.shape[0]) + gamma * whitened
-    right = -gamma * factor.transpose_product(product(gradient))
-    triangle = jnp.linalg.cholesky(matrix)
-    solved = jsl.cho_solve((triangle, True), right.reshape(-1))
-    residual = right - (matrix @ solved).reshape(right.shape)
-    rank = numerical_rank(jnp.nan_to_num(jnp.diagonal(triangle) ** 2, nan=0.0))
-    solution = Solution(solved.reshape(right.shape), residual, jnp.linalg.norm(right), jnp.zeros((), dtype=int))
-    return solution, rank

@@ -1,0 +1,35 @@
+"""(I + gamma H A) a = g by a Cholesky factorisation."""
+
+import jax.numpy as jnp
+import jax.scipy.linalg as jsl
+from jaxtyping import Array, Float, Int
+
+from ...losses import AbstractOutputFactor
+from .._spectrum import numerical_rank
+from ..directions._whitening import whitened_gram
+from ._conjugate_gradients import Solution
+from ._products import GramProducts
+
+
+def direct_solution(
+    product: GramProducts,
+    factor: AbstractOutputFactor,
+    gradient: Float[Array, "samples outputs"],
+    gamma: Float[Array, ""],
+) -> tuple[Solution, Int[Array, ""]]:
+    """z by a Cholesky factorisation of I + gamma R^T A R, and the number of its pivots that are no rounding.
+
+    **Arguments:** `product`: with the dense A; `factor`: R; `gradient`: g (N, C).
+    """
+    assert product.gram is not None
+    whitened = whitened_gram(product.gram, factor, gradient.shape[1])
+    matrix = jnp.eye(whitened.shape[0]) + gamma * whitened
+    pulled = product(gradient)
+    right = -gamma * factor.transpose_product(pulled)
+    triangle = jnp.linalg.cholesky(matrix)
+    solved = jsl.cho_solve((triangle, True), right.reshape(-1))
+    residual = right - (matrix @ solved).reshape(right.shape)
+    rank = numerical_rank(jnp.nan_to_num(jnp.diagonal(triangle) ** 2, nan=0.0))
+    whitened_solution = solved.reshape(right.shape)
+    slope = gamma * jnp.sum(gradient * pulled) - jnp.sum(right * whitened_solution)
+    return Solution(whitened_solution, residual, jnp.linalg.norm(right), slope, jnp.zeros((), dtype=int)), rank
