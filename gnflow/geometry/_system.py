@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, PyTree
 
-from .._core import ModelError, by_shape, in_batches, load_lapack, nearest_name, require_float64
+from .._core import ModelError, by_shape, in_batches, is_traced, load_lapack, nearest_name, require_float64
 from ..losses import AbstractLoss
 from ..models import has_kinks, trainable_mask, trainable_weights
 from ..problems import Problem
@@ -51,7 +51,7 @@ class System(eqx.Module):
         self.problem = problem
         self.trainable = (trainable,) if isinstance(trainable, str) else tuple(trainable)
         weights, self.structure = eqx.partition(model, _mask(model, self.trainable))
-        self.mobility = float(getattr(model, "mobility", 1.0))
+        self.mobility = _mobility(model)
         require_float64(weights, f"the weights of {type(model).__name__}, ")
         one = jax.ShapeDtypeStruct(problem.x_train.shape[1:], problem.x_train.dtype)
         _check_fit(problem, model, one)
@@ -119,6 +119,17 @@ def _mask(model: Any, names: tuple[str, ...]) -> PyTree:
 
 def _is_under(path: str, prefix: str) -> bool:
     return path == prefix or path.startswith((prefix + ".", prefix + "["))
+
+
+def _mobility(model: Any) -> float:
+    own = getattr(model, "mobility", 1.0)
+    if is_traced(own):
+        raise ModelError(
+            f"{type(model).__name__}.mobility is an array of the program that JAX traces; a flow's time unit is a "
+            "number that is known beforehand: make it a property that returns one, or a static field, "
+            "equinox.field(static=True)."
+        )
+    return float(own)
 
 
 @by_shape
