@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, PyTree
 
-from .._core import ModelError, in_batches, load_lapack, nearest_name, require_float64
+from .._core import ModelError, in_batches, is_traced, load_lapack, nearest_name, require_float64
 from ..losses import AbstractLoss
 from ..models import as_names, has_kinks, output_of, trainable_mask, trainable_weights
 from ..problems import Problem
@@ -52,7 +52,7 @@ class System(eqx.Module):
         names = as_names(trainable)
         self.trainable = (names,) if isinstance(names, str) else names
         weights, self.structure = eqx.partition(model, _mask(model, self.trainable))
-        self.mobility = float(getattr(model, "mobility", 1.0))
+        self.mobility = _mobility(model)
         require_float64(weights, f"the weights of {type(model).__name__}, ")
         one = jax.ShapeDtypeStruct(problem.x_train.shape[1:], problem.x_train.dtype)
         _check_fit(problem, model, one)
@@ -120,6 +120,17 @@ def _mask(model: Any, names: tuple[str, ...]) -> PyTree:
 
 def _is_under(path: str, prefix: str) -> bool:
     return path == prefix or path.startswith((prefix + ".", prefix + "["))
+
+
+def _mobility(model: Any) -> float:
+    own = getattr(model, "mobility", 1.0)
+    if is_traced(own):
+        raise ModelError(
+            f"{type(model).__name__}.mobility is an array of the program that JAX traces; a flow's time unit is a "
+            "number that is known beforehand: make it a property that returns one, or a static field, "
+            "equinox.field(static=True)."
+        )
+    return float(own)
 
 
 def _check_fit(problem: Problem, model: Any, x: jax.ShapeDtypeStruct) -> None:

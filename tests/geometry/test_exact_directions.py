@@ -11,6 +11,7 @@ from oracles.cases import LOSSES, targets_for
 
 from gnflow.geometry import AbstractTangent
 from gnflow.geometry.dual import ExactOracle, QuadraticOracle
+from gnflow.geometry.dual._conjugate_gradients import Solution
 from gnflow.geometry.dual._step_length import step_length
 
 SAMPLES, OUTPUTS, WEIGHTS = 8, 3, 40
@@ -158,6 +159,45 @@ def test_a_start_from_another_gamma_is_taken_where_it_is_better_than_none():
     assert int(bad.diagnostics.iterations) == int(cold.diagnostics.iterations)
     for found in (warm, bad):
         np.testing.assert_allclose(found.hessian_outputs, cold.hessian_outputs, rtol=1e-7)
+
+
+def test_a_solve_whose_steps_cannot_be_solved_for_says_so(monkeypatch):
+    """Two conjugate-gradient iterations a step, where the squares of 24 singular values span 1e10."""
+    monkeypatch.setattr("gnflow.geometry.dual._exact._INNER_ITERATIONS", (2, 0))
+    tangent, targets = drawn("squared", "ill-conditioned")
+    loss, gamma = LOSSES["squared"], 1e8
+    found = ExactOracle(products="matrix_free", tol=1e-3).solve(tangent, loss, targets, gamma)
+    d, right = np.asarray(found.displacement(tangent)), expected("squared", "ill-conditioned", gamma)
+    assert np.linalg.norm(d - right) > 0.1 * np.linalg.norm(right)
+    assert not bool(found.diagnostics.success)
+    gap = float(found.diagnostics.duality_gap)
+    values = [objective("squared", "ill-conditioned", gamma, one) for one in (right, d, 0 * d)]
+    assert values[0] < values[1] < values[2]
+    assert values[1] - values[0] <= gap
+    assert d @ tangent.vjp(loss.gradient(tangent.outputs, targets)) < 0
+
+
+def test_a_small_step_is_no_end_where_its_system_was_not_solved(monkeypatch):
+    """A start that is not the end, and steps of a solver that goes nowhere."""
+    tangent, targets = drawn("squared", "full rank")
+    start = solver("squared", "dense")(tangent, targets, 1e2, 1e-8).dual_variables / 1e2
+
+    def lazy(product, factor, gradient, gamma, tol, most, **options):
+        whitened = (1e-12 - 1) * factor.whiten(gradient)
+        along = gradient + factor.product(whitened)
+        residual = -gamma * factor.transpose_product(product(along)) - whitened
+        assert jnp.shape(along) == (SAMPLES, OUTPUTS)
+        return Solution(whitened, residual, jnp.ones(()), jnp.ones(()), jnp.ones((), dtype=int))
+
+    def solve():
+        oracle = ExactOracle(products="matrix_free")
+        return oracle.solve(tangent, LOSSES["squared"], targets, 1e4, start)
+
+    assert bool(solve().diagnostics.success)
+    monkeypatch.setattr("gnflow.geometry.dual._exact.conjugate_gradients", lazy)
+    found = solve()
+    assert not bool(found.diagnostics.success)
+    assert float(found.diagnostics.relative_duality_gap) > 1e-3
 
 
 def test_outputs_that_are_not_numbers_are_no_success():

@@ -203,6 +203,20 @@ def test_inside_a_compiled_program_a_model_that_does_not_fit_is_refused():
         jax.eval_shape(lambda x, y: System(Problem(x, y), NETWORK), np.zeros((4, INPUT_DIM)), np.zeros((4, 2)))
 
 
+def test_inside_a_compiled_program_a_mobility_that_is_traced_is_refused():
+    class Timed(eqx.Module):
+        weight: jax.Array
+        mobility: jax.Array
+
+        def __call__(self, x):
+            return self.weight @ x
+
+    model = Timed(jnp.ones((1, INPUT_DIM)), jnp.asarray(3.0))
+    assert System(PROBLEM, model).mobility == 3.0
+    with pytest.raises(ModelError, match=r"Timed\.mobility is an array of the program"):
+        jax.eval_shape(lambda model: System(PROBLEM, model), model)
+
+
 def test_another_batch_of_the_same_shapes_is_not_traced_again():
     calls = []
 
