@@ -6,6 +6,7 @@ from ._checks import (
     instance_field as instance_field,
     integer_field as integer_field,
     number_field as number_field,
+    recheck as recheck,
     require_bool as require_bool,
     require_instance as require_instance,
     require_integer as require_integer,

@@ -3,6 +3,7 @@
 A number inside a program that JAX traces has no value to check: it was checked outside, and passes.
 """
 
+import dataclasses
 import math
 import operator
 from collections.abc import Callable
@@ -136,6 +137,20 @@ def require_instance(error: type[GnflowError], what: str, value: Any, kind: type
     if isinstance(value, type) and issubclass(value, kind):
         raise error(f"{what} is the class {value.__name__}; expected an object of it: {value.__name__}(...).")
     raise error(f"{what} = {shown(value)}; expected {example}.")
+
+
+def recheck(instance: Any) -> None:
+    """Convert and check the fields of an Equinox module that was made without its constructor, as the constructor does.
+
+    **Raises:** what the constructor raises.
+    """
+    for field in dataclasses.fields(instance):
+        converter = field.metadata.get("converter")
+        if converter is not None:
+            object.__setattr__(instance, field.name, converter(getattr(instance, field.name)))
+    for ancestor in type(instance).__mro__:
+        if "__check_init__" in vars(ancestor):
+            vars(ancestor)["__check_init__"](instance)
 
 
 def shown(value: Any) -> str:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import AbstractArray, PyTree
 
+from ._checks import recheck
 from ._errors import GnflowError, RunFolderError
 
 _CLASS = "__class__"
@@ -131,8 +132,8 @@ def legible(encoded: Any, classes: Iterable[str]) -> Any:
         return encoded
     if _OPAQUE in encoded:
         return str(encoded.get(_TEXT, encoded[_OPAQUE]))
-    if _CLASS in encoded and encoded[_CLASS] not in classes:
-        return str(encoded[_CLASS])
+    if _CLASS in encoded and (encoded[_CLASS] not in classes or is_opaque(encoded)):
+        return short_name(encoded[_CLASS]) + "".join(f"({name})" for name in opaque_classes(encoded))
     return {key: legible(item, classes) for key, item in encoded.items()}
 
 
@@ -223,22 +224,15 @@ def _rebuild(
     # The constructor may draw random numbers; the fields are the object. What it checks of them is checked all the same.
     instance = object.__new__(cls)
     for key, value in values.items():
-        try:
-            converter = fields[key].metadata.get("converter")
-            value = value if converter is None else converter(value)
-        except GnflowError as error:
-            raise RunFolderError(f"the run file is damaged: {error}") from error
         if not (is_partial and value is None) and not _fits(value, hints.get(key, Any)):
             raise RunFolderError(
                 f"the run file is damaged: {short_name(name)}.{key} = {_short(value)}; expected {hints[key]}."
             )
         object.__setattr__(instance, key, value)
-    for ancestor in cls.__mro__:
-        if "__check_init__" in vars(ancestor):
-            try:
-                vars(ancestor)["__check_init__"](instance)
-            except GnflowError as error:
-                raise RunFolderError(f"the run file is damaged: {short_name(name)}: {error}") from error
+    try:
+        recheck(instance)
+    except GnflowError as error:
+        raise RunFolderError(f"the run file is damaged: {short_name(name)}: {error}") from error
     return instance
 
 

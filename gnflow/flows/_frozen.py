@@ -5,7 +5,7 @@ from jaxtyping import Array, Float, PyTree
 
 from .._core import ConfigError, ModelError, require_instance
 from ..geometry import SolveDiagnostics, System
-from ..models import as_names
+from ..models._trainable import as_names
 from ._base import AbstractFlow
 
 

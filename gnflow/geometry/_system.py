@@ -8,7 +8,9 @@ from jaxtyping import Array, Float, PyTree
 
 from .._core import ModelError, in_batches, is_traced, load_lapack, nearest_name, require_float64
 from ..losses import AbstractLoss
-from ..models import as_names, has_kinks, output_of, trainable_mask, trainable_weights
+from ..models import has_kinks, trainable_mask, trainable_weights
+from ..models._checks import output_of
+from ..models._trainable import as_names
 from ..problems import Problem
 from ._dispatch import make_tangent
 from ._tangent import AbstractTangent

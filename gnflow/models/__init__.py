@@ -13,18 +13,13 @@ from ._activations import (
     activation_names as activation_names,
     get_activation as get_activation,
 )
-from ._checks import output_of as output_of
 from ._kinks import has_kinks as has_kinks, kinked_activations as kinked_activations
 from ._linearised import Linearised as Linearised
 from ._mean_field import MeanFieldNetwork as MeanFieldNetwork
 from ._mlp import MLP as MLP, ScaledLinear as ScaledLinear
 from ._random_features import RandomFeatures as RandomFeatures
 from ._reversible import HalfBlock as HalfBlock, ReversibleMLP as ReversibleMLP
-from ._trainable import (
-    as_names as as_names,
-    trainable_mask as trainable_mask,
-    trainable_weights as trainable_weights,
-)
+from ._trainable import trainable_mask as trainable_mask, trainable_weights as trainable_weights
 
 model_kinds: dict[str, Callable[..., Any]] = {
     "mean_field": MeanFieldNetwork,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .._core import ConfigError, GnflowError
+from .._core import ConfigError, GnflowError, recheck
 from ..metrics import AbstractMetric
 from ..simulate import DEFAULT_RTOL, AbstractStopRule, Trajectory, argument_checks, simulate
 from ..solvers import solver_kinds
@@ -117,8 +117,6 @@ def check_parts(part: Any) -> None:
     """
     if not dataclasses.is_dataclass(part) or isinstance(part, type):
         return
-    for kind in type(part).__mro__:
-        if "__check_init__" in vars(kind):
-            vars(kind)["__check_init__"](part)
+    recheck(part)
     for field in dataclasses.fields(part):
         check_parts(getattr(part, field.name))

@@ -347,7 +347,7 @@ WRONG = [
         "flows.newton.damping=constant",
         r"flows\.newton\.damping: damping rule 'constant' needs the option 'value', a number",
     ),
-    ("flows.newton.damping.floor=-1", r"flows\.newton\.damping: floor = -1\.0"),
+    ("flows.newton.damping.floor=-1", r"flows\.newton\.damping: SmallestEigenvalue: floor = -1\.0"),
     (
         "flows.descent.mobility=[1]",
         r"flows\.descent\.mobility = \[1\] is an array; expected one of 'model', or a number",
@@ -386,7 +386,7 @@ WRONG = [
         r"stop\.loss_plateau: unknown option 'decade' of stop rule.*did you mean 'decades'",
     ),
     ("stop.test_loss={decades=true}", r"stop\.test_loss\.decades = True is a boolean; expected a number"),
-    ("stop.relative_loss=-1", r"stop\.relative_loss: RelativeLoss\(tolerance=-1\.0\)"),
+    ("stop.relative_loss=-1", r"stop\.relative_loss: RelativeLoss: tolerance = -1\.0"),
     ("stop=3", r"stop = 3; expected a table"),
     ("metrics=kernel_distance", r"metrics = 'kernel_distance' is a string; expected an array, each entry a metric"),
     ('metrics=["kernel_distance", "kernel_distance"]', r"metrics\[1\] = .* is named twice"),

@@ -137,7 +137,7 @@ def test_unknown_reference():
         (lambda x: x[:1], "no hidden_weight"),
         (MLP(3, 2, 1, key=jr.key(0)), "no hidden_weight"),
         (MeanFieldNetwork(2, 2, key=jr.key(0)), r"expected \(m, 3\)"),
-        (MeanFieldNetwork(3, 2, init_scale=0.0, key=jr.key(0)), "0 nonzero entries"),
+        (MeanFieldNetwork.from_arrays(jnp.zeros((2, 3)), None, jnp.zeros(2)), "0 nonzero entries"),
     ],
     ids=["none", "function", "mlp", "other inputs", "zero"],
 )

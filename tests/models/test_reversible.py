@@ -100,7 +100,7 @@ def test_presets_have_the_sizes_of_the_paper(name, shape):
         ({"bottleneck": 0}, "bottleneck = 0"),
         ({"num_blocks": 0}, "num_blocks = 0"),
         ({"output_dim": 7}, "output_dim = 7, but the 6 features"),
-        ({"linear_blocks": (3,)}, r"linear_blocks = \(3,\); expected a list of blocks, 0 to 2"),
+        ({"linear_blocks": (3,)}, r"linear_blocks\[0\] = 3; expected an integer of at least 0 and at most 2"),
         ({"init_scale": -1.0}, r"init_scale = -1\.0"),
         ({"activation": "rellu"}, "relu"),
     ],

@@ -67,13 +67,13 @@ def test_steps_are_those_of_the_formula(optimiser, expected):
         (lambda: SGD(float("inf")), "learning_rate = inf"),
         (lambda: SGD(0.1, momentum=1.0), r"momentum = 1\.0; expected a number of at least 0 and below 1"),
         (lambda: SGD(0.1, momentum=-0.1), r"momentum = -0\.1"),
-        (lambda: SGD(0.1, nesterov=True), r"nesterov = True with momentum = 0\.0; .* a momentum for it to act on"),
+        (lambda: SGD(0.1, nesterov=True), r"nesterov = True without momentum; give it a momentum"),
         (lambda: Adam(-1e-3), r"Adam: learning_rate = -0\.001"),
         (lambda: Adam(1e-3, beta1=1.0), r"beta1 = 1\.0"),
         (lambda: Adam(1e-3, beta2=-0.5), r"beta2 = -0\.5"),
         (lambda: Adam(1e-3, epsilon=0.0), r"epsilon = 0\.0"),
         (lambda: as_optimiser("adam"), "optimiser = 'adam'; expected an optimiser such as"),
-        (lambda: as_optimiser(Adam), "expected an optimiser such as"),
+        (lambda: as_optimiser(Adam), "the class Adam; expected an object of it"),
     ],
 )
 def test_bad_numbers_are_named(make, match):

@@ -277,7 +277,7 @@ def test_a_run_is_saved_and_loaded(tmp_path):
         assert read.data.identical(made.data)
         assert read.settings["batch_size"] == BATCH
         assert jr.wrap_key_data(read.settings["key"]) == jr.key(5)
-        assert isinstance(read.settings["optimiser"], type(optimiser))
+        assert isinstance(read.settings["optimiser"], Adam if name == "adam" else str)  # a note of what is Optax's
         if name == "adam":
             assert read.settings["optimiser"] == optimiser
 
@@ -293,11 +293,11 @@ def test_a_run_is_saved_and_loaded(tmp_path):
         ({"batch_size": 0}, "batch_size = 0"),
         ({"batch_size": 8}, "batch_size = 8, but there are 7 training samples"),
         ({"batch_size": None}, "key = 5 without batch_size"),
-        ({"key": None}, "key = None; batches are drawn at random"),
+        ({"key": None}, "key = None; expected a JAX key"),
         ({"key": -1}, "key = -1"),
         ({"key": 1.5}, "key = 1.5"),
-        ({"key": jnp.zeros(2)}, "so a JAX key is needed"),
-        ({"key": jr.split(jr.key(0))}, "so a JAX key is needed"),
+        ({"key": jnp.zeros(2)}, "expected a JAX key"),
+        ({"key": jr.split(jr.key(0))}, "one is needed"),
         ({"save_every": 0}, "save_every = 0"),
     ],
     ids=str,

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..._core import count_operations, look_up
+from ..._core import ConfigError, count_operations, shown
 from .._tangent import AbstractTangent
 
 _WAYS = ("auto", "matrix_free", "dense")
@@ -36,7 +36,8 @@ class GramProducts(eqx.Module):
 
 def check_products(products: Any) -> None:
     """**Raises:** `ConfigError` unless `products` is the name of a way to compute products with A."""
-    look_up(products, dict.fromkeys(_WAYS), "way of products with A,")
+    if not isinstance(products, str) or products not in _WAYS:
+        raise ConfigError(f"products = {shown(products)}; expected one of {', '.join(repr(way) for way in _WAYS)}.")
 
 
 def gram_products(
