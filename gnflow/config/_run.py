@@ -36,6 +36,18 @@ _TRAINABLE = UnionForm((TEXT, ListForm(TEXT, tuple)))
 
 SECTIONS = ("problem", "model", "flows", "integration", "stop", "metrics")
 _OF_FLOW = ("trainable", "integration", "stop")
+# Of what `RunSpec.to_dict` writes.
+_TYPES: dict[str, Any] = {
+    "variant": str,
+    "flow_name": str,
+    "seed": int,
+    "problem": Mapping,
+    "model": Mapping,
+    "flow": Mapping,
+    "integration": Mapping,
+    "stop": Mapping | None,
+    "metrics": list | tuple,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,12 +98,19 @@ class RunSpec:
     def from_dict(cls, table: Mapping[str, Any]) -> "RunSpec":
         """The run that `to_dict` wrote.
 
-        **Raises:** `ConfigError` if the table does not have a run's entries.
+        **Raises:** `ConfigError` if the table does not have a run's entries, each of its type.
         """
         names = [field.name for field in dataclasses.fields(cls)]
+        if not isinstance(table, Mapping):
+            raise ConfigError(f"a run is a table with the entries {', '.join(names)}, and not {str(table)[:60]!r}.")
         for key in (*table, *names):
             if key not in names or key not in table:
                 raise ConfigError(f"a run has the entries {', '.join(names)}, but {key!r} is not in both.")
+        for key, kind in _TYPES.items():
+            if not isinstance(table[key], kind) or isinstance(table[key], bool):
+                raise ConfigError(f"{key} = {str(table[key])[:60]!r} in the table of a run is of the wrong type.")
+        if not all(isinstance(metric, Mapping) for metric in table["metrics"]):
+            raise ConfigError("the metrics in the table of a run are tables, each with its kind.")
         return cls(**{**table, "metrics": tuple(table["metrics"])})
 
     @property

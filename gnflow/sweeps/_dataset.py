@@ -15,6 +15,7 @@ from ..simulate import Trajectory, load as load_run
 from ._cell import TARGETS, flow_times, target_name
 from ._specification import SweepSpec
 from ._store import SWEEP_FILE, SweepStore
+from ._versions import say_if_mixed, versions_in
 
 _TIMES = "flow_time"
 _BATCH = "batch"
@@ -49,11 +50,13 @@ def load_sweep(folder: str | os.PathLike[str]) -> xr.Dataset:
     """The data set of a sweep's folder.
 
     **Raises:** `RunFolderError` if the folder holds no sweep, or its configuration is damaged; a damaged cell is set aside,
-    named on the standard error output and marked "missing".
+    named on the standard error output and marked "missing". Cells of several versions of gnflow are said there, too.
     """
     store = SweepStore(folder)
     spec = store.read_specification()
-    return dataset_in(store, spec, store.finished(spec.hashes))
+    records = store.finished(spec.hashes)
+    say_if_mixed(versions_in(records.values()), store.folder)
+    return dataset_in(store, spec, records)
 
 
 def dataset_in(store: SweepStore, spec: SweepSpec, records: Mapping[str, Mapping[str, Any]]) -> xr.Dataset:
@@ -90,7 +93,7 @@ def dataset_of(
       1e-1 to 1e-8; inf where the run ended before, nan where it failed before or is missing.
 
     A measured variable that has the name of a coordinate is called "final_" and that name. The attributes are the sweep's
-    name and its configuration, JSON.
+    name, its configuration, JSON, and the versions of gnflow that computed its cells.
     """
     described = {} if described is None else described
     cells = [records.get(content_hash) for content_hash in spec.hashes]
@@ -121,7 +124,11 @@ def dataset_of(
     return xr.Dataset(
         variables,
         coords={**coords, "target": target},
-        attrs={"name": spec.name, "configuration": json.dumps(spec.to_dict())},
+        attrs={
+            "name": spec.name,
+            "configuration": json.dumps(spec.to_dict()),
+            "versions": ", ".join(versions_in(records.values())),
+        },
     )
 
 
