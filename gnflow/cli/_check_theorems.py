@@ -4,22 +4,23 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .._core import RunFolderError, aligned_columns, look_up
+from .._core import RunFolderError, aligned_columns, as_path, look_up
 from ..plots import save
 from ..simulate import RUN_FILE, Trajectory, load
 from ..theory import Certificates, theorem_kinds, verify
 from ._folder import RunFolder
 
 
-def check_theorems(folder: Path, theorems: Sequence[str], out: Path | None, full: bool, quiet: bool) -> int:
+def check_theorems(folder: str, theorems: Sequence[str], out: str | None, full: bool, quiet: bool) -> int:
     """Check theorems on the runs in `folder`, write the certificates and print the verdicts.
 
     **Arguments:** those of the command line. **Returns:** the exit code.
     """
     for name in theorems:
         look_up(name, {**theorem_kinds, "all": None}, "theorem")
-    runs = _runs(folder)
-    target = folder / "certificates" if out is None else out
+    place = as_path(folder, "the folder", RunFolderError)
+    target = place / "certificates" if out is None else as_path(out, "--out", RunFolderError)
+    runs = _runs(place)
     rows: list[tuple[str, ...]] = []
     violated = False
     for number, (label, trajectory) in enumerate(runs.items(), start=1):

@@ -7,7 +7,7 @@ from typing import Any
 
 import xarray as xr
 
-from .._core import ConfigError, RunFolderError
+from .._core import ConfigError, RunFolderError, as_path
 from ..plots import draw_figures, draw_sweep_figures, save, trajectory_figures
 from ..simulate import RUN_FILE, load
 from ..sweeps import SWEEP_FILE, load_curves, load_sweep
@@ -18,7 +18,7 @@ _PARTICLES = ("particle_hidden_weight", "particle_output_weight", "teacher_hidde
 
 
 def draw(
-    folder: Path,
+    folder: str,
     *,
     x: str | None,
     y: str | None,
@@ -31,10 +31,11 @@ def draw(
 
     **Arguments:** those of the command line. **Returns:** the exit code.
     """
-    figures = folder / "figures"
+    place = as_path(folder, "the folder", RunFolderError)
+    figures = place / "figures"
     try:
-        if (folder / SWEEP_FILE).is_file():
-            dataset = load_sweep(folder)
+        if (place / SWEEP_FILE).is_file():
+            dataset = load_sweep(place)
             written = draw_sweep_figures(
                 dataset,
                 figures,
@@ -43,11 +44,11 @@ def draw(
                 over=over,
                 variables=variables or None,
                 reference=reference,
-                curves=_curves(folder, dataset) if curves else None,
+                curves=_curves(place, dataset) if curves else None,
             )
         else:
-            _refuse_options(folder, x=x, y=y, over=over, variable=variables, reference=reference, curves=curves)
-            written = _draw_runs(folder, figures)
+            _refuse_options(place, x=x, y=y, over=over, variable=variables, reference=reference, curves=curves)
+            written = _draw_runs(place, figures)
     except OSError as error:
         if isinstance(error, RunFolderError):
             raise

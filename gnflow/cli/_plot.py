@@ -1,6 +1,5 @@
 """The verb `gnflow plot`."""
 
-from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -10,7 +9,7 @@ from ._start import start
 
 def plot(
     folder: tyro.conf.Positional[
-        Annotated[Path, tyro.conf.arg(metavar="DIR", help="The folder; its figures go into DIR/figures.")]
+        Annotated[str, tyro.conf.arg(metavar="DIR", help="The folder; its figures go into DIR/figures.")]
     ],
     x: Annotated[
         str | None, tyro.conf.arg(metavar="AXIS", help="Of a sweep: the horizontal axis of its figures.")

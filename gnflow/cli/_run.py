@@ -1,6 +1,5 @@
 """The verb `gnflow run`."""
 
-from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -12,7 +11,7 @@ from ._start import start
 def run(
     config: tyro.conf.Positional[
         Annotated[
-            Path | None,
+            str | None,
             tyro.conf.arg(
                 metavar="[CONFIG.toml]",
                 help_behavior_hint="",
@@ -22,7 +21,7 @@ def run(
         ]
     ] = None,
     out: Annotated[
-        Path | None,
+        str | None,
         tyro.conf.arg(
             metavar="DIR",
             help_behavior_hint="(default: gnflow-runs/NAME)",

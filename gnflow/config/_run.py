@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from ._integration import (
     check_stop,
     merge_integration,
 )
+from ._memory import require_memory
+from ._plain import shown
 
 _PROBLEM = ComponentForm(problem_kinds, "problem", supplied=("key",))
 # The sizes of a model's input and output are those of the problem unless the specification has them.
@@ -33,6 +36,8 @@ _FLOW = ComponentForm({kind: flow for kind, flow in flow_kinds.items() if flow i
 _METRIC = ComponentForm(metric_kinds, "metric")
 _METRICS = ListForm(_METRIC, tuple)
 _TRAINABLE = UnionForm((TEXT, ListForm(TEXT, tuple)))
+
+_LONGEST_NAME = 200  # bytes: file systems take 255, and figures are called after it
 
 SECTIONS = ("problem", "model", "flows", "integration", "stop", "metrics")
 _OF_FLOW = ("trainable", "integration", "stop")
@@ -95,7 +100,7 @@ class RunSpec:
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
     @classmethod
-    def from_dict(cls, table: Mapping[str, Any]) -> "RunSpec":
+    def from_dict(cls, table: Any) -> "RunSpec":
         """The run that `to_dict` wrote.
 
         **Raises:** `ConfigError` if the table does not have a run's entries, each of its type.
@@ -143,8 +148,10 @@ class RunSpec:
         **Raises:** `ConfigError`, naming the entry, where a constructor refuses its options or things do not fit
         together.
         """
+        require_memory(self.problem, self.model)
         key = jax.random.key(self.seed)
         problem = _PROBLEM.build(self.problem, "problem", key=stream(key, "problem"))
+        require_memory(self.problem, self.model, problem.input_dim, problem.num_outputs)
         model = _MODEL.build(
             self.model,
             "model",
@@ -215,7 +222,7 @@ def check_runs(
     for key in table:
         if key not in SECTIONS:
             known = (*SECTIONS, "name", "seeds", "variants")
-            raise ConfigError(f"unknown section {key!r}; {nearest_name(key, known)}")
+            raise ConfigError(f"unknown section {shown(key)}; {nearest_name(str(key)[:80], known)}")
     for key in ("problem", "model", "flows"):
         if key not in table:
             raise ConfigError(
@@ -272,7 +279,7 @@ def _check_metrics(named: Any) -> tuple[Mapping[str, Any], ...]:
     kinds = [json.dumps(metric, sort_keys=True) for metric in metrics]
     for index, kind in enumerate(kinds):
         if kind in kinds[:index]:
-            raise ConfigError(f"metrics[{index}] = {metrics[index]!r} is named twice.")
+            raise ConfigError(f"metrics[{index}] = {shown(metrics[index])} is named twice.")
     return metrics
 
 
@@ -290,9 +297,13 @@ def _check_one_flow(
 
 def check_name(name: str, path: str) -> str:
     """`name` if it can name a folder. **Raises:** `ConfigError` otherwise."""
+    if len(os.fsencode(name)) > _LONGEST_NAME:
+        raise ConfigError(
+            f"{path}: {shown(name)} names a folder, and has {len(os.fsencode(name))} bytes; expected at most {_LONGEST_NAME}."
+        )
     if not name or name.startswith(".") or any(not (char.isalnum() or char in "._=+-") for char in name):
         raise ConfigError(
-            f"{path}: {name!r} names a folder, so it may only hold letters, digits and . _ = + -, "
+            f"{path}: {shown(name)} names a folder, so it may only hold letters, digits and . _ = + -, "
             "and not begin with a dot."
         )
     return name
@@ -315,5 +326,5 @@ def _check_integration(common: Mapping[str, Any], own: Mapping[str, Any], path: 
 
 def _table(value: Any, path: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{path} = {value!r}; expected a table, [{path}].")
+        raise ConfigError(f"{path} = {shown(value)}; expected a table, [{path}].")
     return value

@@ -11,10 +11,10 @@ from typing import Any
 
 from .._core import ConfigError, GnflowError, compilation_cache_folder
 from ..config import RunSpec
+from ..config._machine import available_memory_gib, num_cores
 from ._cell import WORKER_DIED, CellOutcome, outcome_of_code, outcome_of_error
 from ._clusters import Cluster, local_cluster, require, slurm_cluster
 from ._engine import AbstractEngine, Wanted, every_cell, require_engine_options
-from ._machine import available_memory_gib, num_cores
 from ._memory import BASE_GIB
 from ._task import Task, tasks_of
 from ._worker import work

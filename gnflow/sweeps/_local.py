@@ -9,10 +9,10 @@ from multiprocessing.connection import wait
 
 from .._core import ConfigError, compilation_cache_folder, forget_compiled_programs
 from ..config import RunSpec
+from ..config._machine import available_memory_gib, num_cores
 from ._cell import WORKER_DIED, CellOutcome, carry_out, outcome_of_code
 from ._engine import AbstractEngine, Wanted, every_cell, require_engine_options
 from ._environment import worker_environment
-from ._machine import available_memory_gib, num_cores
 from ._memory import BASE_GIB
 from ._schedule import Schedule
 from ._task import Task, tasks_of

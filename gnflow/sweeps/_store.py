@@ -15,6 +15,7 @@ import xarray as xr
 from .._core import (
     ConfigError,
     RunFolderError,
+    as_path,
     cannot_write,
     draft_of,
     is_temporary,
@@ -67,7 +68,7 @@ class SweepStore:
     """
 
     def __init__(self, folder: str | os.PathLike[str]):
-        self.folder = Path(folder)
+        self.folder = as_path(folder, "the folder", RunFolderError)
         self.set_aside: list[str] = []
         self._index = Index(self.folder / _INDEX)
 

@@ -116,7 +116,7 @@ def _specification(spec: SweepSpec | Mapping[str, Any] | str | os.PathLike[str],
         if size is not None:
             raise ConfigError(f"size = {size!r} is given beside a SweepSpec; choose the size when it is made.")
         return spec
-    return SweepSpec.from_dict(spec, size) if isinstance(spec, Mapping) else read_sweep(Path(spec), size)
+    return SweepSpec.from_dict(spec, size) if isinstance(spec, Mapping) else read_sweep(spec, size)
 
 
 @contextlib.contextmanager

@@ -13,10 +13,11 @@ import pytest
 from sweeps.processes import by_seed, environment, is_running, tiny_sweep
 
 import gnflow as gn
-from gnflow.sweeps import LocalEngine, _machine, carry_out
+from gnflow.config import _machine
+from gnflow.config._machine import available_memory_gib, num_cores
+from gnflow.sweeps import LocalEngine, carry_out
 from gnflow.sweeps._cell import CellOutcome, read_cell
 from gnflow.sweeps._environment import worker_settings
-from gnflow.sweeps._machine import available_memory_gib, num_cores
 from gnflow.sweeps._memory import estimated_memory_gib
 from gnflow.sweeps._schedule import Schedule
 from gnflow.sweeps._task import Task, largest_first, program_of, tasks_of
