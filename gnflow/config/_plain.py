@@ -10,6 +10,7 @@ from .._core import ConfigError
 MOST_RUNS = 1_000_000  # that a file may state; each is a table in memory, and a file on the disk
 _DEEPEST = 32  # levels of tables and arrays; a specification has six
 _LONGEST_TEXT = 4096  # characters, of the longest path that file systems take
+_LONGEST_NAME = 300  # characters, of a dotted path
 _SHOWN = 80  # characters of a value in a message
 _INTEGERS = 2**63  # what 64 bits hold, of either sign
 
@@ -40,16 +41,18 @@ def require_plain(table: Any, path: str = "") -> None:
 
 
 def _entries(value: Any, at: str) -> Iterator[tuple[Any, str]]:
+    if len(value) > MOST_RUNS:
+        raise ConfigError(f"{_start(at)} has {len(value)} entries; expected at most {MOST_RUNS}. Take fewer values.")
     if not isinstance(value, Mapping):
         for index, item in enumerate(value):
             yield item, f"{at}[{index}]"
         return
     for key, item in value.items():
-        if not isinstance(key, str) or not key:
+        if not isinstance(key, str) or not key or not key.isprintable() or len(key) > _LONGEST_NAME:
             raise ConfigError(
-                f"{_start(at)} has an entry named {shown(key)}; expected a name of at least one character."
+                f"{_start(at) or 'the table'} has an entry named {shown(key)}; expected a name of 1 to {_LONGEST_NAME} "
+                "characters that can be printed."
             )
-        _require_text(key, f"a name in {_start(at)}")
         yield item, f"{at}.{key}" if at else key
 
 

@@ -50,9 +50,8 @@ class Specification:
         name = check_name(TEXT.check(table.get("name", name), "name"), "name")
         variants = _check_variants(table.get("variants", {}))
         flows = table.get("flows", {})
-        require_few_runs(
-            variants=len(variants), flows=len(flows) if isinstance(flows, Mapping) else 1, seeds=len(seeds)
-        )
+        num_flows = len(flows) if isinstance(flows, Mapping) else 1
+        require_few_runs(("variants", len(variants)), ("flows", num_flows), ("seeds", len(seeds)))
         runs: list[RunSpec] = []
         for variant, overrides in variants.items():
             try:
@@ -120,26 +119,24 @@ def _require_effect(overrides: Iterable[Override], specification: Specification)
 def check_seeds(seeds: Any) -> tuple[int, ...]:
     """The entry `seeds`. **Raises:** `ConfigError` unless it holds integers of at least 0, each once, at least one."""
     if isinstance(seeds, list | tuple):
-        require_few_runs(seeds=len(seeds))
+        require_few_runs(("seeds", len(seeds)))
     checked = tuple(_SEEDS.check(seeds, "seeds"))
     if not checked or len(set(checked)) < len(checked) or min(checked) < 0:
         raise ConfigError(f"seeds = {shown(seeds)}; expected at least one integer of at least 0, each once.")
     return checked
 
 
-def require_few_runs(**counts: int) -> None:
+def require_few_runs(*counts: tuple[str, int]) -> None:
     """Check how many runs there would be before they are made.
 
-    **Arguments:** `counts`: what is multiplied, by name.
+    **Arguments:** `counts`: what is multiplied, each with its name.
 
     **Raises:** `ConfigError` that states their number.
     """
-    number = math.prod(counts.values())
+    number = math.prod(count for _, count in counts)
     if number > MOST_RUNS:
-        factors = " x ".join(f"{count} {name}" for name, count in counts.items())
-        if len(counts) == 1:
-            factors = next(iter(counts))
-        raise ConfigError(f"{factors} = {number} runs; expected at most {MOST_RUNS}. Take fewer values of each.")
+        factors = " x ".join(f"{count} {name}" for name, count in counts) if len(counts) > 1 else counts[0][0]
+        raise ConfigError(f"{factors} = {number} runs; expected at most {MOST_RUNS}. Take fewer values.")
 
 
 def _check_variants(variants: Any) -> dict[str, list[Override]]:

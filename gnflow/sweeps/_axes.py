@@ -78,7 +78,7 @@ def read_axes(table: Any, flows: Mapping[str, Any]) -> tuple[Axis, ...]:
     if not isinstance(table, Mapping):
         raise ConfigError(f"axes = {shown(table)}; expected a table for each axis: [axes.NAME].")
     axes = tuple(_read_axis(str(name), entries, flows) for name, entries in table.items())
-    require_few_runs(**{axis.name: len(axis) for axis in axes}, flows=len(flows))
+    require_few_runs(*((axis.name, len(axis)) for axis in axes), ("flows", len(flows)))
     taken: dict[tuple[str, ...], str] = {}
     names: dict[str, str] = {axis.name: axis.name for axis in axes}
     for axis in axes:
@@ -172,7 +172,7 @@ def _spaced(at: str, form: str, given: Any) -> list[float | int]:
     if not ok or not isinstance(numbers[2], int) or numbers[2] < 1 or not all(map(math.isfinite, numbers)):
         raise ConfigError(f"{at} = {shown(given)}; expected [first, last, number of values], such as [0.01, 100, 9].")
     first, last, number = numbers
-    require_few_runs(**{at: number})
+    require_few_runs((at, number))
     if form == "logspace" and not (first > 0 and last > 0):
         raise ConfigError(f"{at} = {given!r}; logarithmic spacing needs positive ends; use linspace or values.")
     points = (np.geomspace if form == "logspace" else np.linspace)(first, last, number)

@@ -14,7 +14,7 @@ from .._core import ConfigError, GnflowError, as_path, nearest_name
 from ..config import RunSpec, read_toml
 from ..config._forms import TEXT
 from ..config._overrides import Override
-from ..config._plain import require_plain, shown
+from ..config._plain import MOST_RUNS, require_plain, shown
 from ..config._run import SECTIONS, check_name, check_runs
 from ..config._specification import absolute_path, absolute_paths, check_seeds, require_few_runs
 from ._axes import Axis, read_axes
@@ -23,7 +23,8 @@ from ._sizes import apply_size, override
 _OWN = ("name", "size", "seeds", "axes")
 _DATA_FILE = ("problem", "path")
 _NO_AXES = "base"
-_DEEPEST = 64  # levels, before the table is looked at
+_LONGEST_LABEL = 80  # characters of a coordinate
+_DEEPEST = 32  # levels, before the table is looked at
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +77,8 @@ class SweepSpec:
         seeds = check_seeds(table.get("seeds", [0]))
         axes = read_axes(table.get("axes", {}), table["flows"])
         common = {key: value for key, value in table.items() if key not in _OWN}
-        require_few_runs(**{axis.name: len(axis) for axis in axes}, flows=len(table["flows"]), seeds=len(seeds))
+        counts = ((axis.name, len(axis)) for axis in axes)
+        require_few_runs(*counts, ("flows", len(table["flows"])), ("seeds", len(seeds)))
         cells, hashes, grid = _expand(common, axes, seeds)
         for number, axis in enumerate(axes):
             if len(axis) > 1 and np.all(grid == grid.take([0], number)):
@@ -161,7 +163,9 @@ def _expand(
     grid: list[int] = []
     for positions in itertools.product(*(range(len(axis)) for axis in axes)):
         chosen = list(zip(axes, positions, strict=True))
-        variant = ",".join(f"{axis.name}={axis.coordinate[position]}" for axis, position in chosen) or _NO_AXES
+        variant = (
+            ",".join(f"{axis.name}={_in_words(axis.coordinate[position])}" for axis, position in chosen) or _NO_AXES
+        )
         try:
             table = common
             for axis, position in chosen:
@@ -182,7 +186,13 @@ def _expand(
     return tuple(cells), tuple(places), np.asarray(grid).reshape(shape)
 
 
-def _with(table: Mapping[str, Any], path: tuple[str, ...], value: Any, above: str = "") -> dict[str, Any]:
+def _in_words(coordinate: Any) -> str:
+    """A coordinate as a part of one line."""
+    text = str(coordinate)
+    return text if text.isprintable() and len(text) <= _LONGEST_LABEL else shown(coordinate)
+
+
+def _with(table: Any, path: tuple[str, ...], value: Any, above: str = "") -> dict[str, Any]:
     """`table` with one entry set; only the tables on its path are copied.
 
     **Raises:** `ConfigError` where the path leads through something that is no table.
@@ -224,7 +234,9 @@ def _absolute_files(files: list[Any], folder: Path) -> list[Any]:
 def _plain(value: Any, depth: int = 1) -> Any:
     """`value` with NumPy's numbers and arrays, and tuples, as TOML's. **Raises:** `ConfigError` for too many levels."""
     if depth > _DEEPEST:
-        raise ConfigError("the table of the sweep is nested too deep; write it flatter.")
+        raise ConfigError(f"the table of the sweep is nested more than {_DEEPEST} levels deep; write it flatter.")
+    if isinstance(value, Mapping | list | tuple) and len(value) > MOST_RUNS:
+        raise ConfigError(f"an entry of the sweep has {len(value)} values; expected at most {MOST_RUNS}.")
     if isinstance(value, Mapping):
         return {str(key): _plain(item, depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
