@@ -1,5 +1,6 @@
 """The command `gnflow`: find the verb, call it, turn errors into one clear line and an exit code."""
 
+import io
 import sys
 from collections.abc import Callable, Sequence
 
@@ -24,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     **Returns:** the exit code: 0, or 1 if a run or a cell failed, 2 for bad input, 130 after Ctrl-C.
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text
     if given == ["--version"]:
         print(f"gnflow {__version__}")
         return 0
