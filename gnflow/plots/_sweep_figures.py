@@ -1,5 +1,6 @@
 """All figures of a sweep."""
 
+import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -8,10 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from .._core import ConfigError, look_up
+from .._core import ConfigError, as_path, look_up
 from ..regimes import axis_scale, order_parameters
 from ._boundary_figure import boundary_figure
 from ._curves import curves_figure
+from ._drawable import with_drawable_axes
 from ._heat_map import heat_map_figure
 from ._particle_motion import HIDDEN, OUTPUT, particle_motion
 from ._particles import animate_particles, particle_stills_figure
@@ -35,6 +37,7 @@ _MOVEMENT = "kernel_distance"
 _NOT_AXES = ("seed", "target")
 _FLOW = "flow"
 _MOST_COLUMNS = 3
+_LONGEST_VALUE = 24  # characters, in the name of a file
 
 
 class _Axes(NamedTuple):
@@ -87,9 +90,9 @@ def draw_sweep_figures(
     wanted = [name for name in (_DRAWN if variables is None else variables) if name in known]
     if variables is None and "test_loss" in wanted:
         wanted = [name for name in wanted if name != "train_loss"]
-    parameters = _at_one_target(parameters)
+    parameters = with_drawable_axes(_at_one_target(parameters), [str(dim) for dim in parameters.dims])
     axes = _choose(parameters, x, y, over)
-    folder = Path(folder)
+    folder = as_path(folder, "folder", ConfigError)
     written: list[Path] = []
     for suffix, part in _parts(parameters, axes):
         written += _draw_maps(part, axes, wanted, folder, suffix)
@@ -207,4 +210,9 @@ def _at_one_target(dataset: xr.Dataset) -> xr.Dataset:
 
 
 def _file_text(value: Any) -> str:
-    return value_text(value).replace(" ", "_").replace("/", "_")
+    """A value in the name of a file: nothing but letters, digits and a few signs, not too long, and different for each."""
+    text = value_text(value).replace(" ", "_")
+    kept = "".join(char if char.isalnum() or char in "._=+-" else "_" for char in text)
+    if kept == text.replace("/", "_") and len(kept) <= _LONGEST_VALUE:
+        return kept
+    return f"{kept[:_LONGEST_VALUE]}~{hashlib.sha256(text.encode(errors='replace')).hexdigest()[:6]}"
