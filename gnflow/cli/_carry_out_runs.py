@@ -10,6 +10,7 @@ from .._core import ConfigError, GnflowError, RunFolderError, as_path
 from ..config import RunSpec, Specification, parse_assignment, read_specification
 from ..plots import draw_figures
 from ..simulate import RunInterrupted, Trajectory
+from ._failures import Failures
 from ._folder import RunFolder
 from ._table import Row, format_table
 
@@ -31,9 +32,10 @@ def carry_out_runs(config: str | None, out: str | None, overrides: Sequence[str]
     rows = _carry_out(specification, folder, quiet)
     print(format_table(rows))
     finished = folder.load(specification)
-    figures = draw_figures(specification, finished, folder.figures)
+    failures = Failures()
+    figures = draw_figures(specification, finished, folder.figures, failures.tell)
     print(f"\n{len(finished)} of {len(rows)} runs and {len(figures)} figures in {folder.path}")
-    return 1 if any(row.failed for row in rows) else 0
+    return 1 if failures.names or any(row.failed for row in rows) else 0
 
 
 def _carry_out(specification: Specification, folder: RunFolder, quiet: bool) -> list[Row]:

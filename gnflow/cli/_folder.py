@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from .._core import ConfigError, GnflowError, RunFolderError, cannot_write, draft_of, read_json, write_whole
 from ..config import RunSpec, Specification, read_specification, read_toml, to_toml
-from ..simulate import Trajectory, load
+from ..simulate import RunData, Trajectory, load, read_data
 from ._table import Row
 
 _CONFIG = "config.toml"
@@ -186,6 +186,18 @@ class RunFolder:
                     print(f"gnflow: {spec.label} is left out: {error}", file=sys.stderr)
         return found
 
+    def load_for_figures(self, specification: Specification) -> list[tuple[RunSpec, Trajectory | RunData]]:
+        """The finished runs as far as they can be read, in the specification's order; damaged ones are named on the standard
+        error output."""
+        found = []
+        for spec in specification.runs:
+            if self.holds(spec):
+                try:
+                    found.append((spec, read_for_figures(self._place(spec), spec.label)))
+                except GnflowError as error:
+                    print(f"gnflow: {spec.label} is left out: {error}", file=sys.stderr)
+        return found
+
     def write_summary(self, rows: Sequence[Row]) -> None:
         """summary.csv: one line for each run so far. **Raises:** `RunFolderError` if it cannot be written."""
         text = io.StringIO(newline="")
@@ -212,6 +224,19 @@ class RunFolder:
             return RunSpec.from_dict(read_json(_read_text(file), str(file)))
         except ConfigError as error:
             raise RunFolderError(f"{file} is damaged: {error}") from error
+
+
+def read_for_figures(folder: Path, label: str) -> Trajectory | RunData:
+    """A saved run, or without its model where that cannot be rebuilt, which the standard error output says.
+
+    **Raises:** `RunFolderError` if there is no run, or a damaged one.
+    """
+    try:
+        return load(folder)
+    except GnflowError as error:
+        data = read_data(folder)
+        print(f"gnflow: {label} is drawn without what needs its model: {error}", file=sys.stderr)
+        return data
 
 
 def _write_run(place: Path, spec: RunSpec, trajectory: Trajectory, data_digest: str) -> None:

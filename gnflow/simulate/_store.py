@@ -8,14 +8,27 @@ import shutil
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._core import Result, ResultCode, RunFolderError, decode, encode, is_opaque
+from .._core import (
+    Result,
+    ResultCode,
+    RunFolderError,
+    as_path,
+    decode,
+    encode,
+    is_opaque,
+    read_json,
+    require_plain_netcdf,
+)
+
+if TYPE_CHECKING:
+    import xarray
 
 RUN_FILE = "run.json"
 _DATA_FILE = "trajectory.nc"
@@ -157,3 +170,51 @@ def _filled(template: Any, arrays: dict[str, np.ndarray], name: str, source: Pat
             "pass a model of the same structure."
         )
     return eqx.combine(jax.tree.unflatten(tree, [jnp.asarray(leaf) for leaf in saved]), static)
+
+
+class RunData(NamedTuple):
+    """What a saved run measured and how it ended, without any of its objects.
+
+    **Attributes:** `data`: the data set; `result`; `stats`, `settings`: those that are numbers, text or truth values.
+    """
+
+    data: "xarray.Dataset"
+    result: Result
+    stats: dict[str, Any]
+    settings: dict[str, Any]
+
+
+def read_data(folder: str | os.PathLike[str]) -> RunData:
+    """What a saved run measured and how it ended; no class of a user's is needed for it.
+
+    **Raises:** `RunFolderError` if the folder holds no run, or a damaged one.
+    """
+    import h5py
+    import xarray as xr
+
+    source = as_path(folder, "the folder", RunFolderError)
+    if not (source / RUN_FILE).is_file():
+        raise RunFolderError(f"{source} holds no run: there is no {RUN_FILE} in it.")
+    try:
+        record = read_json((source / RUN_FILE).read_bytes(), str(source / RUN_FILE))
+        with h5py.File(source / _DATA_FILE) as file:
+            require_plain_netcdf(file, (source / _DATA_FILE).stat().st_size)
+        with xr.open_dataset(source / _DATA_FILE, engine="h5netcdf") as stored:
+            data = stored.load()
+        result = record["result"]
+        return RunData(
+            data,
+            Result(ResultCode(result["code"]), str(result["message"]), float(result["time"])),
+            _plain_entries(record["stats"]),
+            _plain_entries(record["settings"]),
+        )
+    except RunFolderError:
+        raise
+    except Exception as error:  # anybody may have written it
+        raise RunFolderError(f"the run in {source} is damaged: {type(error).__name__}: {error}.") from error
+
+
+def _plain_entries(table: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: value for name, value in table.items() if value is None or isinstance(value, bool | int | float | str)
+    }

@@ -271,3 +271,74 @@ class TestHostileFolders:
             file.write_text(json.dumps({**table, name: {"a": None} if table[name] is None else None}))
             assert run(tmp_path / "mine.toml", folder, "--resume") == 2
             assert capsys.readouterr().err.startswith("gnflow: error: ")
+
+
+class TestFigures:
+    @pytest.fixture
+    def drawing(self, monkeypatch):
+        """With figures, which the other tests here leave out."""
+        module = importlib.import_module("gnflow.cli._carry_out_runs")
+        monkeypatch.setattr(module, "draw_figures", importlib.import_module("gnflow.plots").draw_figures)
+
+    @pytest.mark.usefixtures("drawing")
+    def test_a_run_that_diverges_has_its_figures(self, tmp_path, capsys):
+        (tmp_path / "mine.toml").write_text(CONFIG)
+        steps = [*("--set", "integration.step_size=1e30"), *("--set", "integration.num_steps=20")]
+        assert run(tmp_path / "mine.toml", tmp_path / "out", *steps) == 1
+        captured = capsys.readouterr()
+        assert "non_finite" in captured.out
+        assert captured.err == ""
+        assert {path.name for path in (tmp_path / "out" / "figures").iterdir()} >= {"loss.png"}
+
+    @pytest.mark.parametrize("error", [OverflowError("big"), ValueError("a\nb"), OSError("no room"), MemoryError()])
+    def test_one_that_cannot_be_drawn_leaves_the_others(self, error, folder, monkeypatch, capsys):
+        def fails(*arguments):
+            raise error
+
+        monkeypatch.setattr(importlib.import_module("gnflow.plots._figures"), "loss_figure", fails)
+        assert main(["plot", str(folder)]) == 1
+        captured = capsys.readouterr()
+        *_, told = captured.err.splitlines()
+        assert told.startswith(f"gnflow: the figure loss cannot be drawn: {type(error).__name__}")
+        assert [Path(line).name for line in captured.out.splitlines()] == ["directions.png"]
+
+    def test_one_of_a_sweep_too(self, tmp_path, monkeypatch, capsys):
+        sweep = shutil.copytree(OLDER.parent / "sweep", tmp_path / "sweep")
+
+        def fails(*arguments, **options):
+            raise OverflowError("big")
+
+        monkeypatch.setattr(importlib.import_module("gnflow.plots._sweep_figures"), "heat_map_figure", fails)
+        assert main(["plot", str(sweep)]) == 1
+        captured = capsys.readouterr()
+        assert "gnflow: the figure map-test_loss cannot be drawn: OverflowError: big" in captured.err
+        assert "Traceback" not in captured.err
+        assert "lines.png" in captured.out
+
+    def test_figures_that_cannot_be_written(self, folder, capsys):
+        shutil.rmtree(folder / "figures", ignore_errors=True)
+        (folder / "figures").write_text("in the way")
+        assert main(["plot", str(folder)]) == 2
+        assert "gnflow: error: cannot write to" in capsys.readouterr().err
+
+    def test_a_run_of_a_users_model_is_drawn_from_its_data(self, tmp_path, capsys):
+        own = shutil.copytree(OLDER.parent / "users_model", tmp_path / "users_model")
+        assert main(["plot", str(own)]) == 0
+        captured = capsys.readouterr()
+        assert [Path(line).name for line in captured.out.splitlines()] == ["loss.png"]
+        assert "users_model is drawn without what needs its model" in captured.err
+        assert (own / "figures" / "loss.png").stat().st_size > 0
+
+    def test_folders_of_version_0_1_0_are_drawn(self, tmp_path, capsys):
+        for kind in ("runs", "own_model", "sweep"):
+            folder = shutil.copytree(OLDER.parent / kind, tmp_path / kind)
+            assert main(["plot", str(folder)]) == 0
+            assert len(capsys.readouterr().out.splitlines()) > 1
+
+    def test_a_run_that_is_damaged_is_left_out_of_a_folders(self, tmp_path, capsys):
+        folder = shutil.copytree(OLDER, tmp_path / "runs")
+        (folder / "runs" / "base" / "newton" / "seed-0" / "trajectory.nc").write_bytes(b"nothing")
+        assert main(["plot", str(folder)]) == 0
+        captured = capsys.readouterr()
+        assert "base/newton/seed-0 is left out" in captured.err
+        assert "loss.png" in captured.out

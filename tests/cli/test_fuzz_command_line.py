@@ -78,7 +78,7 @@ def place(tmp_path_factory):
             ("gnflow.cli._check_theorems", "verify"),
             ("gnflow.cli._draw", "draw_figures"),
             ("gnflow.cli._draw", "draw_sweep_figures"),
-            ("gnflow.cli._draw", "trajectory_figures"),
+            ("gnflow.cli._draw", "draw_run_figures"),
         ):
             patch.setattr(importlib.import_module(module), name, begin)
         yield place
