@@ -9,6 +9,7 @@ import tyro
 from .. import __version__
 from ._plot import plot
 from ._run import run
+from ._start import one_line
 from ._sweep import sweep
 from ._verify import verify
 
@@ -49,5 +50,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         if not isinstance(error, GnflowError):
             raise
-        print(f"gnflow: error: {error}", file=sys.stderr)
+        print(one_line(f"gnflow: error: {error}"), file=sys.stderr)
         return _BAD_INPUT

@@ -37,7 +37,8 @@ def plot(
 ) -> int:
     """Draw the figures of a folder anew: one that `gnflow run` or `gnflow sweep` wrote, or a run that a script saved.
 
-    The figures of a sweep have their data beside them as CSV. The exit code is 2 if the folder holds none of these.
+    The figures of a sweep have their data beside them as CSV. The exit code is 1 if a figure could not be drawn, and 2 if the
+    folder holds none of these.
     """
     start(f"drawing the figures of {folder}")
     from ._draw import draw

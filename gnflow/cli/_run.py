@@ -51,7 +51,7 @@ def run(
 ) -> int:
     """Carry out the runs that a TOML file states (variants x flows x seeds), print a table and draw figures.
 
-    The exit code is 1 if a run failed and 2 for bad input.
+    The exit code is 1 if a run failed or a figure could not be drawn, and 2 for bad input.
     """
     start(f"carrying out the runs of {config or 'the packaged quick start'}", quiet)
     from ._carry_out_runs import carry_out_runs

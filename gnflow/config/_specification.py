@@ -135,7 +135,11 @@ def require_few_runs(*counts: tuple[str, int]) -> None:
     """
     number = math.prod(count for _, count in counts)
     if number > MOST_RUNS:
-        factors = " x ".join(f"{count} {name}" for name, count in counts) if len(counts) > 1 else counts[0][0]
+        factors = (
+            " x ".join(f"{count} {name}" for name, count in counts)
+            if len(counts) > 1
+            else "".join(name for name, _ in counts)
+        )
         raise ConfigError(f"{factors} = {number} runs; expected at most {MOST_RUNS}. Take fewer values.")
 
 

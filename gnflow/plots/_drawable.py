@@ -53,7 +53,7 @@ def bounded_summary(summary: xr.Dataset) -> xr.Dataset:
     """A summary over seeds to be drawn: cells whose median is beyond 1e100 are in the state "infinite"."""
     numbers = {name: (summary[name].dims, bounded(summary[name].to_numpy())) for name in ("median", "lower", "upper")}
     state = summary["state"].where(np.isfinite(numbers["median"][1]) | (summary["state"] != "finite"), "infinite")
-    return summary.assign(**numbers, state=state)
+    return summary.assign({**numbers, "state": state})
 
 
 def with_drawable_axes(dataset: xr.Dataset, names: Iterable[str | None]) -> xr.Dataset:

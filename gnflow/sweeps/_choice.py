@@ -22,7 +22,8 @@ def make_engine(engine: str | AbstractEngine, **options: Any) -> AbstractEngine:
     """
     given = {name: option for name, option in options.items() if option is not None}
     require_engine_options(
-        *(given.get(name) for name in ("workers", "memory_gib")),
+        given.get("workers"),
+        given.get("memory_gib"),
         given.get("retries", 0),
         given.get("compilation_cache", True),
         threads=given.get("threads"),

@@ -30,7 +30,7 @@ class Index:
 
     def read(self) -> dict[str, dict[str, Any]]:
         """The lines, by content hash. What is not a whole line (a writer was killed), or not what gnflow writes into one, is
-        passed over: its cell is read again."""
+        passed over: its cell is read again. **Raises:** `RunFolderError` for a file that cannot be read."""
         lines = {}
         try:
             with self.file.open("rb") as content:
@@ -38,8 +38,10 @@ class Index:
                     line = _line(text)
                     if line is not None:
                         lines[line["hash"]] = line
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return {}
+        except OSError as error:
+            raise RunFolderError(f"{self.file} cannot be read: {error.strerror}.") from error
         return lines
 
     @contextmanager

@@ -107,6 +107,9 @@ class SweepStore:
         """
         if self.folder.exists() and not self.folder.is_dir():
             raise RunFolderError(f"{self.folder} is a file; choose a folder.")
+        above = next(place for place in (self.folder, *self.folder.absolute().parents) if place.exists())
+        if not above.is_dir():
+            raise RunFolderError(f"{self.folder} cannot be made, because {above} is a file; choose another folder.")
         if file.is_file():
             if file.read_bytes() == text.encode():
                 return True

@@ -246,3 +246,64 @@ class TestOlderFolders:
         again = gn.sweep(folder / "sweep.toml", folder, workers=1, check=True)
         assert not (again["result"] == "missing").any()
         assert len(gn.sweeps.load_curves(folder)["train_loss"].dims) == 4
+
+
+class TestPlaces:
+    def test_a_folder_within_a_file_is_refused_before_anything_is_computed(self, tmp_path):
+        (tmp_path / "note").write_text("mine")
+        with pytest.raises(gn.RunFolderError, match=r"cannot be made, because .*note is a file"):
+            gn.sweep(SPEC, tmp_path / "note" / "x", workers=1)
+
+    def test_an_index_that_cannot_be_read(self, full):
+        (full.folder / "index.jsonl").unlink()
+        (full.folder / "index.jsonl").mkdir()
+        with pytest.raises(gn.RunFolderError, match=r"index\.jsonl cannot be read"):
+            full.finished(SPEC.hashes)
+
+    def test_the_home_folder_is_meant_by_a_tilde(self, full, tmp_path, monkeypatch):
+        monkeypatch.setenv("HOME", str(tmp_path))
+        assert SweepStore("~/sweep").folder == full.folder
+        xr.testing.assert_identical(gn.load("~/sweep"), gn.load(full.folder))
+        assert gn.sweeps.load_curves("~/sweep")["train_loss"].dims[-1] == "save"
+        assert (gn.sweep(SPEC, "~/sweep", workers=1)["result"] == "num_steps_reached").all()
+
+    @pytest.mark.parametrize("name", ["", "a\0", "n" * 300])
+    def test_what_is_no_path(self, name):
+        for read in (SweepStore, gn.load, gn.sweeps.load_sweep, gn.sweeps.load_curves):
+            with pytest.raises(gn.RunFolderError):
+                read(name)
+
+
+class TestSweepFiles:
+    @pytest.mark.parametrize(
+        "content",
+        [
+            b"",
+            b"\xff\xfe",
+            b"a = " + b"[" * 5000,
+            b"a" + b".a" * 500 + b" = 1",
+            b"seeds = 3",
+            b"#" * 2**25,
+            b"x = 2020-01-01",
+        ],
+        ids=lambda content: repr(content[:8]),
+    )
+    def test_one_that_is_none_is_named(self, content, full):
+        (full.folder / "sweep.toml").write_bytes(content)
+        for read in (gn.load, gn.sweeps.load_curves, lambda folder: gn.sweep(SPEC, folder, workers=1)):
+            with pytest.raises(gn.RunFolderError, match=r"sweep\.toml cannot be read"):
+                read(full.folder)
+
+    def test_a_byte_order_mark_is_none_of_it(self, full):
+        file = full.folder / "sweep.toml"
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+        assert not (gn.load(full.folder)["result"] == "missing").any()
+
+    def test_an_axis_of_an_earlier_version_that_hides_what_is_measured_is_refused(self, full):
+        file = full.folder / "sweep.toml"
+        file.write_text(file.read_text().replace("[axes.tau0]", "[axes.test_loss]"))
+        with pytest.raises(gn.RunFolderError, match=r"'test_loss' cannot name a dimension.*test_loss_axis"):
+            gn.load(full.folder)
+        # Cells have no names: another name for the axis finds them again.
+        file.write_text(file.read_text().replace("[axes.test_loss]", "[axes.scale]"))
+        assert not (gn.load(full.folder)["result"] == "missing").any()
