@@ -7,12 +7,13 @@ from typing import Any
 
 import xarray as xr
 
-from .._core import ConfigError, RunFolderError, as_path, cannot_write, draft_of
-from ..plots import draw_figures, draw_run_figures, draw_sweep_figures
+from .._core import ConfigError, RunFolderError, as_path
+from ..plots import draw_figures, draw_sweep_figures
+from ..plots._figures import draw_run_figures
 from ..simulate import RUN_FILE
 from ..sweeps import SWEEP_FILE, load_curves, load_sweep
 from ._failures import Failures
-from ._folder import RunFolder, read_for_figures
+from ._folder import RunFolder, make_writable, read_for_figures
 
 _LOSSES = ("train_loss", "test_loss")
 _PARTICLES = ("particle_hidden_weight", "particle_output_weight", "teacher_hidden_weight")
@@ -39,7 +40,7 @@ def draw(
     failures = Failures()
     if (place / SWEEP_FILE).is_file():
         dataset = load_sweep(place)
-        _make(figures)
+        make_writable(figures)
         written = draw_sweep_figures(
             dataset,
             figures,
@@ -71,21 +72,12 @@ def _draw_runs(folder: Path, figures: Path, failures: Failures) -> list[Path]:
     if (folder / RUN_FILE).is_file():
         name = folder.resolve().name
         run = read_for_figures(folder, name)
-        _make(figures)
+        make_writable(figures)
         return draw_run_figures({name: [run]}, figures, on_failure=failures.tell)
     runs = RunFolder(folder)
     specification = runs.read_specification()
-    _make(figures)
+    make_writable(figures)
     return draw_figures(specification, runs.load_for_figures(specification), runs.figures, failures.tell)
-
-
-def _make(figures: Path) -> None:
-    """**Raises:** `RunFolderError` if the figures cannot be written."""
-    try:
-        figures.mkdir(parents=True, exist_ok=True)
-        draft_of(figures / "figure.png", b"").unlink()
-    except OSError as error:
-        raise cannot_write(figures, error) from error
 
 
 def _refuse_options(folder: Path, **options: Any) -> None:

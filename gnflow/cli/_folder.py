@@ -76,9 +76,8 @@ class RunFolder:
 
         **Raises:** `RunFolderError` if the folder cannot be written (full disk, read-only folder).
         """
+        make_writable(self.path)
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            draft_of(self.path / _CONFIG, bytes(_PROBE_BYTES)).unlink()
             if not self._holds_configuration(specification):
                 write_whole(self.path / _CONFIG, (_MARK + to_toml(specification.to_dict())).encode())
         except OSError as error:
@@ -224,6 +223,18 @@ class RunFolder:
             return RunSpec.from_dict(read_json(_read_text(file), str(file)))
         except ConfigError as error:
             raise RunFolderError(f"{file} is damaged: {error}") from error
+
+
+def make_writable(folder: Path) -> None:
+    """Make a folder, and try whether it can be written, before anything is computed for it.
+
+    **Raises:** `RunFolderError` if not (full disk, read-only folder).
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        draft_of(folder / "try", bytes(_PROBE_BYTES)).unlink()
+    except OSError as error:
+        raise cannot_write(folder, error) from error
 
 
 def read_for_figures(folder: Path, label: str) -> Trajectory | RunData:

@@ -7,7 +7,6 @@ from ._drawn import DrawnFigure as DrawnFigure
 from ._eigenvalues import eigenvalue_figure as eigenvalue_figure
 from ._figures import (
     draw_figures as draw_figures,
-    draw_run_figures as draw_run_figures,
     trajectory_figures as trajectory_figures,
 )
 from ._heat_map import heat_map_figure as heat_map_figure

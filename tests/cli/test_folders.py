@@ -342,3 +342,13 @@ class TestFigures:
         captured = capsys.readouterr()
         assert "base/newton/seed-0 is left out" in captured.err
         assert "loss.png" in captured.out
+
+
+class TestCertificates:
+    def test_a_folder_that_cannot_be_written_is_found_before_anything_is_checked(
+        self, folder, tmp_path, monkeypatch, capsys
+    ):
+        monkeypatch.setattr(importlib.import_module("gnflow.cli._check_theorems"), "verify", None)
+        (tmp_path / "note").write_text("mine")
+        assert main(["verify", str(folder), "--out", str(tmp_path / "note" / "x"), "--quiet"]) == 2
+        assert "cannot write to" in capsys.readouterr().err
