@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .._core import ConfigError, aligned_columns
+from .._core import ConfigError, aligned_columns, as_path
 from ..config import parse_assignment
 from ..sweeps import SweepSpec, SweepStore, read_sweep, sweep
 
@@ -27,8 +27,8 @@ _OWN = {
 
 
 def carry_out_sweep(
-    config: Path,
-    out: Path | None,
+    config: str,
+    out: str | None,
     *,
     size: str | None,
     overrides: Sequence[str],
@@ -44,8 +44,10 @@ def carry_out_sweep(
 
     **Arguments:** those of the command line. **Returns:** the exit code.
     """
-    spec = read_sweep(config, size, [parse_assignment(text) for text in overrides])
-    folder = out or Path("gnflow-sweeps") / spec.name
+    place = None if out is None else as_path(out, "--out", ConfigError)
+    source = as_path(config, "the configuration", ConfigError)
+    spec = read_sweep(source, size, [parse_assignment(text) for text in overrides])
+    folder = place or Path("gnflow-sweeps") / spec.name
     sweep(
         spec,
         folder,

@@ -4,29 +4,33 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .._core import RunFolderError, aligned_columns, look_up
+from .._core import RunFolderError, aligned_columns, as_path, cannot_write, look_up
 from ..plots import save
 from ..simulate import RUN_FILE, Trajectory, load
 from ..theory import Certificates, theorem_kinds, verify
-from ._folder import RunFolder
+from ._failures import Failures
+from ._folder import RunFolder, make_writable
 
 
-def check_theorems(folder: Path, theorems: Sequence[str], out: Path | None, full: bool, quiet: bool) -> int:
+def check_theorems(folder: str, theorems: Sequence[str], out: str | None, full: bool, quiet: bool) -> int:
     """Check theorems on the runs in `folder`, write the certificates and print the verdicts.
 
     **Arguments:** those of the command line. **Returns:** the exit code.
     """
     for name in theorems:
         look_up(name, {**theorem_kinds, "all": None}, "theorem")
-    runs = _runs(folder)
-    target = folder / "certificates" if out is None else out
+    place = as_path(folder, "the folder", RunFolderError)
+    target = place / "certificates" if out is None else as_path(out, "--out", RunFolderError)
+    runs = _runs(place)
+    make_writable(target)
     rows: list[tuple[str, ...]] = []
+    failures = Failures()
     violated = False
     for number, (label, trajectory) in enumerate(runs.items(), start=1):
         if not quiet:
             print(f"[{number}/{len(runs)}] {label}", file=sys.stderr)
         certificates = verify(trajectory, "all") if "all" in theorems else verify(trajectory, list(theorems) or None)
-        _write(certificates, target / label)
+        _write(certificates, target / label, failures)
         rows += [(label, c.theorem, str(c.verdict), c.reason) for c in certificates]
         violated = violated or bool(certificates.violated)
         if full:
@@ -34,7 +38,7 @@ def check_theorems(folder: Path, theorems: Sequence[str], out: Path | None, full
     heading, *lines = aligned_columns([("run", "theorem", "verdict", "because"), *rows])
     print("\n".join([heading, "-" * max(map(len, lines)), *lines]))
     print(f"\ncertificates of {len(runs)} runs in {target}")
-    return 1 if violated else 0
+    return 1 if violated or failures.names else 0
 
 
 def _runs(folder: Path) -> dict[str, Trajectory]:
@@ -50,14 +54,18 @@ def _runs(folder: Path) -> dict[str, Trajectory]:
     return finished
 
 
-def _write(certificates: Certificates, folder: Path) -> None:
+def _write(certificates: Certificates, folder: Path, failures: Failures) -> None:
     """certificates.json, certificates.md, and a figure of each certificate that has curves."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "certificates.json").write_text(certificates.to_json() + "\n", encoding="utf-8")
         (folder / "certificates.md").write_text(certificates.to_markdown(), encoding="utf-8")
-        for certificate in certificates:
-            if certificate.curves:
-                save(certificate.plot(), folder / f"{certificate.theorem.replace(' ', '-')}.png")
     except OSError as error:
-        raise RunFolderError(f"cannot write to {folder}: {error.strerror}.") from error
+        raise cannot_write(folder, error) from error
+    for certificate in certificates:
+        if certificate.curves:
+            name = certificate.theorem.replace(" ", "-")
+            try:
+                save(certificate.plot(), folder / f"{name}.png")
+            except Exception as error:  # the verdicts are worth more than their figures
+                failures.tell(name, error)

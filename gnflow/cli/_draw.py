@@ -7,18 +7,20 @@ from typing import Any
 
 import xarray as xr
 
-from .._core import ConfigError, RunFolderError
-from ..plots import draw_figures, draw_sweep_figures, save, trajectory_figures
-from ..simulate import RUN_FILE, load
+from .._core import ConfigError, RunFolderError, as_path
+from ..plots import draw_figures, draw_sweep_figures
+from ..plots._figures import draw_run_figures
+from ..simulate import RUN_FILE
 from ..sweeps import SWEEP_FILE, load_curves, load_sweep
-from ._folder import RunFolder
+from ._failures import Failures
+from ._folder import RunFolder, make_writable, read_for_figures
 
 _LOSSES = ("train_loss", "test_loss")
 _PARTICLES = ("particle_hidden_weight", "particle_output_weight", "teacher_hidden_weight")
 
 
 def draw(
-    folder: Path,
+    folder: str,
     *,
     x: str | None,
     y: str | None,
@@ -29,32 +31,33 @@ def draw(
 ) -> int:
     """Draw the figures of `folder` and print where they are.
 
-    **Arguments:** those of the command line. **Returns:** the exit code.
+    A figure that cannot be drawn is named on the standard error output, and the others are drawn.
+
+    **Arguments:** those of the command line. **Returns:** the exit code, 1 if a figure could not be drawn.
     """
-    figures = folder / "figures"
-    try:
-        if (folder / SWEEP_FILE).is_file():
-            dataset = load_sweep(folder)
-            written = draw_sweep_figures(
-                dataset,
-                figures,
-                x=x,
-                y=y,
-                over=over,
-                variables=variables or None,
-                reference=reference,
-                curves=_curves(folder, dataset) if curves else None,
-            )
-        else:
-            _refuse_options(folder, x=x, y=y, over=over, variable=variables, reference=reference, curves=curves)
-            written = _draw_runs(folder, figures)
-    except OSError as error:
-        if isinstance(error, RunFolderError):
-            raise
-        raise RunFolderError(f"the figures cannot be written to {figures}: {error}.") from error
+    place = as_path(folder, "the folder", RunFolderError)
+    figures = place / "figures"
+    failures = Failures()
+    if (place / SWEEP_FILE).is_file():
+        dataset = load_sweep(place)
+        make_writable(figures)
+        written = draw_sweep_figures(
+            dataset,
+            figures,
+            x=x,
+            y=y,
+            over=over,
+            variables=variables or None,
+            reference=reference,
+            curves=_curves(place, dataset) if curves else None,
+            on_failure=failures.tell,
+        )
+    else:
+        _refuse_options(place, x=x, y=y, over=over, variable=variables, reference=reference, curves=curves)
+        written = _draw_runs(place, figures, failures)
     for path in written:
         print(path)
-    return 0
+    return 1 if failures.names else 0
 
 
 def _curves(folder: Path, dataset: xr.Dataset) -> xr.Dataset:
@@ -65,13 +68,16 @@ def _curves(folder: Path, dataset: xr.Dataset) -> xr.Dataset:
     return load_curves(folder, losses, optional=_PARTICLES if "particles" in names else ())
 
 
-def _draw_runs(folder: Path, figures: Path) -> list[Path]:
+def _draw_runs(folder: Path, figures: Path, failures: Failures) -> list[Path]:
     if (folder / RUN_FILE).is_file():
-        drawn = trajectory_figures({folder.resolve().name: [load(folder)]})
-        return [save(figure, figures / f"{name}.png") for name, figure in drawn.items()]
+        name = folder.resolve().name
+        run = read_for_figures(folder, name)
+        make_writable(figures)
+        return draw_run_figures({name: [run]}, figures, on_failure=failures.tell)
     runs = RunFolder(folder)
     specification = runs.read_specification()
-    return draw_figures(specification, runs.load(specification), runs.figures)
+    make_writable(figures)
+    return draw_figures(specification, runs.load_for_figures(specification), runs.figures, failures.tell)
 
 
 def _refuse_options(folder: Path, **options: Any) -> None:

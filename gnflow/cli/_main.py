@@ -1,5 +1,6 @@
 """The command `gnflow`: find the verb, call it, turn errors into one clear line and an exit code."""
 
+import io
 import sys
 from collections.abc import Callable, Sequence
 
@@ -8,6 +9,7 @@ import tyro
 from .. import __version__
 from ._plot import plot
 from ._run import run
+from ._start import one_line
 from ._sweep import sweep
 from ._verify import verify
 
@@ -24,6 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     **Returns:** the exit code: 0, or 1 if a run or a cell failed, 2 for bad input, 130 after Ctrl-C.
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text
     if given == ["--version"]:
         print(f"gnflow {__version__}")
         return 0
@@ -46,5 +50,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         if not isinstance(error, GnflowError):
             raise
-        print(f"gnflow: error: {error}", file=sys.stderr)
+        print(one_line(f"gnflow: error: {error}"), file=sys.stderr)
         return _BAD_INPUT

@@ -1,6 +1,5 @@
 """The verb `gnflow plot`."""
 
-from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -10,7 +9,7 @@ from ._start import start
 
 def plot(
     folder: tyro.conf.Positional[
-        Annotated[Path, tyro.conf.arg(metavar="DIR", help="The folder; its figures go into DIR/figures.")]
+        Annotated[str, tyro.conf.arg(metavar="DIR", help="The folder; its figures go into DIR/figures.")]
     ],
     x: Annotated[
         str | None, tyro.conf.arg(metavar="AXIS", help="Of a sweep: the horizontal axis of its figures.")
@@ -38,7 +37,8 @@ def plot(
 ) -> int:
     """Draw the figures of a folder anew: one that `gnflow run` or `gnflow sweep` wrote, or a run that a script saved.
 
-    The figures of a sweep have their data beside them as CSV. The exit code is 2 if the folder holds none of these.
+    The figures of a sweep have their data beside them as CSV. The exit code is 1 if a figure could not be drawn, and 2 if the
+    folder holds none of these.
     """
     start(f"drawing the figures of {folder}")
     from ._draw import draw

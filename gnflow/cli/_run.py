@@ -1,6 +1,5 @@
 """The verb `gnflow run`."""
 
-from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -12,7 +11,7 @@ from ._start import start
 def run(
     config: tyro.conf.Positional[
         Annotated[
-            Path | None,
+            str | None,
             tyro.conf.arg(
                 metavar="[CONFIG.toml]",
                 help_behavior_hint="",
@@ -22,7 +21,7 @@ def run(
         ]
     ] = None,
     out: Annotated[
-        Path | None,
+        str | None,
         tyro.conf.arg(
             metavar="DIR",
             help_behavior_hint="(default: gnflow-runs/NAME)",
@@ -52,7 +51,7 @@ def run(
 ) -> int:
     """Carry out the runs that a TOML file states (variants x flows x seeds), print a table and draw figures.
 
-    The exit code is 1 if a run failed and 2 for bad input.
+    The exit code is 1 if a run failed or a figure could not be drawn, and 2 for bad input.
     """
     start(f"carrying out the runs of {config or 'the packaged quick start'}", quiet)
     from ._carry_out_runs import carry_out_runs

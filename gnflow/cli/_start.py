@@ -15,7 +15,7 @@ def start(doing: str, quiet: bool = False) -> None:
     **Arguments:** `doing`: what, as a phrase; `quiet`: say nothing.
     """
     if not quiet:
-        print(f"gnflow: {doing}", file=sys.stderr, flush=True)
+        print(one_line(f"gnflow: {doing}"), file=sys.stderr, flush=True)
     import jax
 
     # Before any array is made: everything is computed in double precision.
@@ -25,3 +25,8 @@ def start(doing: str, quiet: bool = False) -> None:
 
     if os.environ.get(_CACHE) != "off":
         compilation_cache()
+
+
+def one_line(text: str) -> str:
+    """`text` with line breaks and other characters that cannot be printed (of names of files) written as Python does."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

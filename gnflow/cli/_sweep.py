@@ -1,6 +1,5 @@
 """The verb `gnflow sweep`."""
 
-from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -11,10 +10,10 @@ from ._start import start
 
 def sweep(
     config: tyro.conf.Positional[
-        Annotated[Path, tyro.conf.arg(metavar="CONFIG.toml", help="The file that states the sweep.")]
+        Annotated[str, tyro.conf.arg(metavar="CONFIG.toml", help="The file that states the sweep.")]
     ],
     out: Annotated[
-        Path | None,
+        str | None,
         tyro.conf.arg(
             metavar="DIR",
             help_behavior_hint="(default: gnflow-sweeps/NAME)",

@@ -7,30 +7,32 @@ from typing import Any
 from ..config import RunSpec
 from ..simulate import Trajectory
 
+_EXACT = "exact"
+_WIDTH = 80  # characters of a line; summary.csv has no such bound, and everything in full precision
+_SHORTEST_FLOW = 9  # characters that the name of a flow has at the least, where it must be cut
+# In two lines each. Losses and times have the digits that the progress bar shows.
 _HEADINGS = {
-    "variant": "variant",
-    "flow": "flow",
-    "seed": "seed",
-    "result": "result",
-    "num_steps": "steps",
-    "flow_time": "flow time",
-    "train_loss": "train loss",
-    "test_loss": "test loss",
-    "kernel_distance": "kernel distance",
-    "direction": "last direction",
-    "compile_seconds": "compile [s]",
-    "run_seconds": "run [s]",
+    "variant": ("", "variant"),
+    "flow": ("", "flow"),
+    "seed": ("", "seed"),
+    "result": ("", "result"),
+    "num_steps": ("", "steps"),
+    "flow_time": ("flow", "time"),
+    "train_loss": ("train", "loss"),
+    "test_loss": ("test", "loss"),
+    "kernel_distance": ("kernel", "dist."),
+    "run_seconds": ("run", "[s]"),
 }
 _FORMATS = {
-    "flow_time": ".4g",
-    "train_loss": ".3e",
-    "test_loss": ".3e",
-    "kernel_distance": ".3g",
-    "compile_seconds": ".1f",
+    "flow_time": ".3g",
+    "train_loss": ".2e",
+    "test_loss": ".2e",
+    "kernel_distance": ".2g",
     "run_seconds": ".1f",
 }
-_TEXTS = ("variant", "flow", "result", "direction")
-_ONLY_WHERE_KNOWN = ("direction",)
+_TEXTS = ("variant", "flow", "result")
+_OFTEN_THE_SAME = ("variant", "seed", "result")
+_OF_GROUPS = ("variant", "seed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +99,11 @@ class Row:
         )
 
     @property
+    def label(self) -> str:
+        """variant/flow/seed-k."""
+        return f"{self.variant}/{self.flow}/seed-{self.seed}"
+
+    @property
     def run_seconds(self) -> float | None:
         """Wall time without compiling; all of it where that is not known."""
         return None if self.wall_seconds is None else self.wall_seconds - (self.compile_seconds or 0.0)
@@ -112,32 +119,73 @@ class Row:
 
 
 def format_table(rows: Sequence[Row]) -> str:
-    """The rows as aligned text, with the messages of failed runs below."""
-    columns = {
-        name: [heading, *(_cell(row, name) for row in rows)]
-        for name, heading in _HEADINGS.items()
-        if name not in _ONLY_WHERE_KNOWN or any(getattr(row, name) is not None for row in rows)
-    }
-    widths = {name: max(len(cell) for cell in cells) for name, cells in columns.items()}
+    """The rows as aligned text of at most 80 columns, with the messages of failed runs and what else there is to say below.
+
+    Where there is no room for all columns, those that are the same in every row stand in a line above; if that is not enough,
+    rows of one variant and seed stand together under a line that names them.
+    """
+    lines = _fitting(rows)
+    notes = [f"{row.label} failed: {row.message}" for row in rows if row.failed]
+    notes += [f"{row.label}: last direction {row.direction}" for row in rows if row.direction not in (None, _EXACT)]
+    exact = sum(row.direction == _EXACT for row in rows)
+    notes += [f"last direction exact in {exact} of {len(rows)} runs"] if exact else []
+    compiling = sum(row.compile_seconds or 0.0 for row in rows)
+    notes += [f"compiling took {compiling:.1f} s more"] if compiling else []
+    return "\n".join([*lines, *([""] if notes else []), *notes])
+
+
+def _fitting(rows: Sequence[Row]) -> list[str]:
+    columns = list(_HEADINGS)
+    lines = _aligned(rows, columns)
+    if _width(lines) <= _WIDTH or not rows:
+        return lines
+    same = [name for name in _OFTEN_THE_SAME if len({getattr(row, name) for row in rows}) == 1]
+    columns = [name for name in columns if name not in same]
+    above = [", ".join(f"{name} {getattr(rows[0], name)}" for name in same)] if same else []
+    lines = _aligned(rows, columns)
+    if _width(lines) <= _WIDTH:
+        return above + lines
+    groups = [name for name in _OF_GROUPS if name in columns]
+    columns = [name for name in columns if name not in groups]
+    others = _width(_aligned(rows, [name for name in columns if name != "flow"], " "))
+    first, second, rule, *lines = _aligned(rows, columns, " ", max(_SHORTEST_FLOW, _WIDTH - others - 1))
+    grouped: list[str] = []
+    for index, row in enumerate(rows):
+        named = [getattr(row, name) for name in groups]
+        if groups and (index == 0 or named != [getattr(rows[index - 1], name) for name in groups]):
+            grouped.append(", ".join(f"{name} {value}" for name, value in zip(groups, named, strict=True)))
+        grouped.append(lines[index])
+    return [*above, first, second, rule, *grouped]
+
+
+def _aligned(rows: Sequence[Row], names: Sequence[str], between: str = "  ", longest: int | None = None) -> list[str]:
+    """Two lines of headings, a rule, and a line for each row."""
+    columns = {name: [*_HEADINGS[name], *(_cell(row, name, longest) for row in rows)] for name in names}
+    widths = {name: max(map(len, cells)) for name, cells in columns.items()}
     lines = [
-        "  ".join(
+        between.join(
             cells[line].ljust(widths[name]) if name in _TEXTS else cells[line].rjust(widths[name])
             for name, cells in columns.items()
         ).rstrip()
-        for line in range(len(rows) + 1)
+        for line in range(len(rows) + 2)
     ]
-    lines.insert(1, "  ".join("-" * width for width in widths.values()))
-    failures = [f"{row.variant}/{row.flow}/seed-{row.seed} failed: {row.message}" for row in rows if row.failed]
-    return "\n".join([*lines, *([""] if failures else []), *failures])
+    return [*lines[:2], between.join("-" * width for width in widths.values()), *lines[2:]]
 
 
-def _cell(row: Row, name: str) -> str:
+def _width(lines: Sequence[str]) -> int:
+    return max(map(len, lines))
+
+
+def _cell(row: Row, name: str, longest: int | None) -> str:
     value = getattr(row, name)
-    return "-" if value is None else format(value, _FORMATS.get(name, ""))
+    text = "-" if value is None else format(value, _FORMATS.get(name, ""))
+    if name != "flow" or longest is None or len(text) <= longest:
+        return text
+    return f"{text[: longest // 2]}~{text[len(text) - longest // 2 :]}"
 
 
 def _direction(stats: Mapping[str, Any]) -> str | None:
     """Whether the last direction was exact, of a flow that claims to be."""
     if "final_truncated" not in stats:
         return None
-    return f"truncated, residual {stats['final_relative_residual']:.1e}" if stats["final_truncated"] else "exact"
+    return f"truncated, residual {stats['final_relative_residual']:.1e}" if stats["final_truncated"] else _EXACT

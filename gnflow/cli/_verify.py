@@ -1,6 +1,5 @@
 """The verb `gnflow verify`."""
 
-from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -12,7 +11,7 @@ from ._start import start
 def verify(
     folder: tyro.conf.Positional[
         Annotated[
-            Path,
+            str,
             tyro.conf.arg(
                 metavar="RUN_DIR", help="A folder that `gnflow run` wrote, or a single run that a script saved."
             ),
@@ -30,7 +29,7 @@ def verify(
         ]
     ] = (),
     out: Annotated[
-        Path | None,
+        str | None,
         tyro.conf.arg(
             metavar="DIR",
             help_behavior_hint="(default: RUN_DIR/certificates)",

@@ -7,6 +7,7 @@ import abc
 import contextlib
 import dataclasses
 import inspect
+import math
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,7 +26,9 @@ from ..geometry.directions import (
 )
 from ..losses import AbstractLoss, loss_kinds
 from ..optimisers import AbstractOptimiser, optimiser_kinds
+from ._plain import require_plain, shown
 
+_LONGEST_REASON = 300  # characters of somebody else's message
 _NAMES_OF_TYPES = {
     bool: "a boolean",
     int: "an integer",
@@ -52,8 +55,12 @@ class Form(abc.ABC):
         """
         if not self.accepts(value):
             kind = _NAMES_OF_TYPES.get(type(value), f"a {type(value).__name__}")
-            raise ConfigError(f"{path} = {value!r} is {kind}; expected {self.expected}.")
+            raise ConfigError(f"{path} = {shown(value)} is {kind}; expected {self.expected}.{self.hint(value)}")
         return value
+
+    def hint(self, value: Any) -> str:
+        """What to write instead of a `value` of another type, where that can be told: a sentence after a space."""
+        return ""
 
     def build(self, value: Any, path: str) -> Any:
         """The object that a checked `value` stands for."""
@@ -73,8 +80,20 @@ class PlainForm(Form):
         return isinstance(value, self.types) and (bool in self.types or not isinstance(value, bool))
 
     def check(self, value: Any, path: str) -> Any:
-        """The value, converted: 1 for a number is 1.0, so that both give the same content hash."""
-        return self.convert(super().check(value, path))
+        """The value, converted: 1 for a number is 1.0, so that both give the same content hash.
+
+        **Raises:** `ConfigError`, for numbers that are not finite as well.
+        """
+        require_plain(value, path)  # of a script, which may give what no file can
+        if isinstance(super().check(value, path), float) and not math.isfinite(value):
+            raise ConfigError(f"{path} = {value!r}; expected a finite number.")
+        return self.convert(value)
+
+    def hint(self, value: Any) -> str:
+        """A number without a fraction, where an integer is expected, can be written as one."""
+        if int not in self.types or float in self.types or not isinstance(value, float) or not value.is_integer():
+            return ""
+        return f" Write {int(value)}." if abs(value) < 2**63 else " It is larger than any integer that 64 bits hold."
 
 
 BOOLEAN = PlainForm((bool,), "true or false", bool)
@@ -103,7 +122,7 @@ class NameForm(Form):
         """The name. **Raises:** `ConfigError` with the nearest valid one."""
         name = super().check(value, path)
         if name not in self.known:
-            raise ConfigError(f"{path}: unknown {self.what} {name!r}; {nearest_name(name, self.known)}")
+            raise ConfigError(f"{path}: unknown {self.what} {shown(name)}; {nearest_name(name[:80], self.known)}")
         return name
 
     def build(self, value: Any, path: str) -> Any:
@@ -215,7 +234,9 @@ class Options:
         checked = {}
         for key, option in options.items():
             if key not in forms:
-                raise ConfigError(f"{path}: unknown option {key!r} of {what}; {nearest_name(key, (*forms, *also))}")
+                raise ConfigError(
+                    f"{path}: unknown option {shown(key)} of {what}; {nearest_name(str(key)[:80], (*forms, *also))}"
+                )
             checked[key] = forms[key].check(option, f"{path}.{key}")
         parameters = inspect.signature(self.factory).parameters
         for name, form in forms.items():
@@ -278,14 +299,26 @@ class ComponentForm(Form):
 
 @contextlib.contextmanager
 def at(path: str) -> Iterator[None]:
-    """Say of an error of gnflow raised within that it comes from the entry `path` of the specification.
+    """Say of an error raised within that it comes from the entry `path` of the specification.
 
-    **Raises:** `ConfigError` in place of any `GnflowError`.
+    **Raises:** `ConfigError` in place of any `Exception`.
     """
     try:
         yield
     except GnflowError as error:
         raise ConfigError(f"{path}: {error}") from error
+    except MemoryError as error:
+        raise ConfigError(f"{path} asks for more memory than there is; make it smaller.") from error
+    except Exception as error:  # of NumPy, JAX or a constructor that does not check: the entry is to blame all the same
+        raise ConfigError(
+            f"{path} cannot be made of these options ({type(error).__name__}: {shown_error(error)})."
+        ) from error
+
+
+def shown_error(error: BaseException) -> str:
+    """The message of somebody else's error as a part of one line."""
+    text = " ".join(str(error).split()).rstrip(".")
+    return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}..."
 
 
 # The abstract classes whose objects a specification can name, wherever an annotation asks for one.

@@ -7,6 +7,7 @@ from .._core import ConfigError, nearest_name
 from ..simulate import error_norm_kinds, iterate, simulate, stop_kinds
 from ..solvers import solver_kinds
 from ._forms import INTEGER, NUMBER, Form, ListForm, NameForm, Options, at
+from ._plain import shown
 
 METHODS: dict[str, Callable[..., Any]] = {"simulate": simulate, "iterate": iterate}
 
@@ -86,7 +87,7 @@ def check_stop(table: Mapping[str, Any], path: str) -> dict[str, Any]:
     checked = {}
     for kind, value in table.items():
         if kind not in _RULES:
-            raise ConfigError(f"{path}: unknown stop rule {kind!r}; {nearest_name(kind, _RULES)}")
+            raise ConfigError(f"{path}: unknown stop rule {shown(kind)}; {nearest_name(str(kind)[:80], _RULES)}")
         if isinstance(value, Mapping):
             checked[kind] = Options(_RULES[kind]).check(value, f"{path}.{kind}", f"stop rule {kind!r}")
         else:

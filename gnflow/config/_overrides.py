@@ -1,13 +1,16 @@
 """Change one entry of a specification by its dotted path: `--set model.width=200`, or the lines of a variant."""
 
 import copy
-import tomllib
+import datetime
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .._core import ConfigError
+from ._plain import require_plain, shown
+from ._toml import NotTomlError, parse_toml
 
 Override = tuple[tuple[str, ...], Any]
+_MOST_PARTS = 16
 _EXPECTED = {"--set": "path.to.key=value, such as model.width=200"}
 
 
@@ -23,13 +26,17 @@ def parse_assignment(text: str, flag: str = "--set") -> Override:
     """
     path, equals, value = text.partition("=")
     if not equals or not path.strip():
-        raise ConfigError(f"{flag} {text!r}; expected {_EXPECTED.get(flag, 'key=value')}.")
+        raise ConfigError(f"{flag} {shown(text)}; expected {_EXPECTED.get(flag, 'key=value')}.")
+    where, what = parse_path(path), value.strip()
     try:
-        parsed = tomllib.loads(f"value = {value}")
-    except tomllib.TOMLDecodeError:
-        return parse_path(path), value.strip()
-    # More than one key means that the text went on past the value.
-    return parse_path(path), parsed["value"] if parsed.keys() == {"value"} else value.strip()
+        parsed = parse_toml(f"value = {value}")
+    except NotTomlError:
+        parsed = {}
+    # More than one key means that the text went on past the value. Dates and times no entry takes: they are meant as text.
+    if parsed.keys() == {"value"} and not isinstance(parsed["value"], datetime.date | datetime.time):
+        what = parsed["value"]
+    require_plain(what, f"{flag} {shown(path.strip())[1:-1]}")
+    return where, what
 
 
 def parse_path(path: str) -> tuple[str, ...]:
@@ -38,13 +45,15 @@ def parse_path(path: str) -> tuple[str, ...]:
     **Raises:** `ConfigError` if it is none.
     """
     try:
-        table = tomllib.loads(f"{path} = 0")
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path!r} is not a dotted key such as model.width.") from error
-    parts = []
-    while isinstance(table, dict):
-        ((part, table),) = table.items()
-        parts.append(part)
+        table: Any = parse_toml(f"{path} = 0")
+        parts = []
+        while isinstance(table, dict):
+            ((part, table),) = table.items()  # a text of several lines may state several
+            parts.append(part)
+    except (NotTomlError, ValueError) as error:
+        raise ConfigError(f"{shown(path)} is not a dotted key such as model.width.") from error
+    if len(parts) > _MOST_PARTS or not all(parts):
+        raise ConfigError(f"{shown(path)} is not a dotted key of at most {_MOST_PARTS} names, none of them empty.")
     return tuple(parts)
 
 
@@ -75,7 +84,7 @@ def apply_overrides(table: Mapping[str, Any], overrides: Iterable[Override]) -> 
             inner = inner.setdefault(part, {})
             if not isinstance(inner, dict):
                 raise ConfigError(
-                    f"cannot set {'.'.join(path)}: {'.'.join(path[: depth + 1])} is {inner!r}, which is not a table."
+                    f"cannot set {'.'.join(path)}: {'.'.join(path[: depth + 1])} is {shown(inner)}, which is not a table."
                 )
         inner[path[-1]] = value
     return changed

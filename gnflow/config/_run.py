@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from ._integration import (
     check_stop,
     merge_integration,
 )
+from ._plain import shown
 
 _PROBLEM = ComponentForm(problem_kinds, "problem", supplied=("key",))
 # The sizes of a model's input and output are those of the problem unless the specification has them.
@@ -34,8 +36,22 @@ _METRIC = ComponentForm(metric_kinds, "metric")
 _METRICS = ListForm(_METRIC, tuple)
 _TRAINABLE = UnionForm((TEXT, ListForm(TEXT, tuple)))
 
+_LONGEST_NAME = 200  # bytes: file systems take 255, and figures are called after it
+
 SECTIONS = ("problem", "model", "flows", "integration", "stop", "metrics")
 _OF_FLOW = ("trainable", "integration", "stop")
+# Of what `RunSpec.to_dict` writes.
+_TYPES: dict[str, Any] = {
+    "variant": str,
+    "flow_name": str,
+    "seed": int,
+    "problem": Mapping,
+    "model": Mapping,
+    "flow": Mapping,
+    "integration": Mapping,
+    "stop": Mapping | None,
+    "metrics": list | tuple,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,15 +99,22 @@ class RunSpec:
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
     @classmethod
-    def from_dict(cls, table: Mapping[str, Any]) -> "RunSpec":
+    def from_dict(cls, table: Any) -> "RunSpec":
         """The run that `to_dict` wrote.
 
-        **Raises:** `ConfigError` if the table does not have a run's entries.
+        **Raises:** `ConfigError` if the table does not have a run's entries, each of its type.
         """
         names = [field.name for field in dataclasses.fields(cls)]
+        if not isinstance(table, Mapping):
+            raise ConfigError(f"a run is a table with the entries {', '.join(names)}, and not {str(table)[:60]!r}.")
         for key in (*table, *names):
             if key not in names or key not in table:
                 raise ConfigError(f"a run has the entries {', '.join(names)}, but {key!r} is not in both.")
+        for key, kind in _TYPES.items():
+            if not isinstance(table[key], kind) or isinstance(table[key], bool):
+                raise ConfigError(f"{key} = {str(table[key])[:60]!r} in the table of a run is of the wrong type.")
+        if not all(isinstance(metric, Mapping) for metric in table["metrics"]):
+            raise ConfigError("the metrics in the table of a run are tables, each with its kind.")
         return cls(**{**table, "metrics": tuple(table["metrics"])})
 
     @property
@@ -196,7 +219,7 @@ def check_runs(
     for key in table:
         if key not in SECTIONS:
             known = (*SECTIONS, "name", "seeds", "variants")
-            raise ConfigError(f"unknown section {key!r}; {nearest_name(key, known)}")
+            raise ConfigError(f"unknown section {shown(key)}; {nearest_name(str(key)[:80], known)}")
     for key in ("problem", "model", "flows"):
         if key not in table:
             raise ConfigError(
@@ -253,7 +276,7 @@ def _check_metrics(named: Any) -> tuple[Mapping[str, Any], ...]:
     kinds = [json.dumps(metric, sort_keys=True) for metric in metrics]
     for index, kind in enumerate(kinds):
         if kind in kinds[:index]:
-            raise ConfigError(f"metrics[{index}] = {metrics[index]!r} is named twice.")
+            raise ConfigError(f"metrics[{index}] = {shown(metrics[index])} is named twice.")
     return metrics
 
 
@@ -271,9 +294,13 @@ def _check_one_flow(
 
 def check_name(name: str, path: str) -> str:
     """`name` if it can name a folder. **Raises:** `ConfigError` otherwise."""
+    if len(os.fsencode(name)) > _LONGEST_NAME:
+        raise ConfigError(
+            f"{path}: {shown(name)} names a folder, and has {len(os.fsencode(name))} bytes; expected at most {_LONGEST_NAME}."
+        )
     if not name or name.startswith(".") or any(not (char.isalnum() or char in "._=+-") for char in name):
         raise ConfigError(
-            f"{path}: {name!r} names a folder, so it may only hold letters, digits and . _ = + -, "
+            f"{path}: {shown(name)} names a folder, so it may only hold letters, digits and . _ = + -, "
             "and not begin with a dot."
         )
     return name
@@ -296,5 +323,5 @@ def _check_integration(common: Mapping[str, Any], own: Mapping[str, Any], path: 
 
 def _table(value: Any, path: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{path} = {value!r}; expected a table, [{path}].")
+        raise ConfigError(f"{path} = {shown(value)}; expected a table, [{path}].")
     return value

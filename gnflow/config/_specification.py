@@ -1,13 +1,16 @@
 """A specification: the TOML file that states a set of runs."""
 
 import dataclasses
+import math
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .._core import ConfigError
+from .._core import ConfigError, as_path
 from ._forms import INTEGER, TEXT, ListForm
 from ._overrides import Override, apply_overrides, flatten_overrides
+from ._plain import MOST_RUNS, require_plain, shown
 from ._run import RunSpec, check_name, check_runs
 from ._toml import read_toml
 
@@ -41,10 +44,14 @@ class Specification:
         **Raises:** `ConfigError` that names the entry, its value and what was expected, for the first thing that is
         wrong.
         """
+        require_plain(table)
         common = {key: value for key, value in table.items() if key not in ("name", "seeds", "variants")}
         seeds = check_seeds(table.get("seeds", [0]))
         name = check_name(TEXT.check(table.get("name", name), "name"), "name")
         variants = _check_variants(table.get("variants", {}))
+        flows = table.get("flows", {})
+        num_flows = len(flows) if isinstance(flows, Mapping) else 1
+        require_few_runs(("variants", len(variants)), ("flows", num_flows), ("seeds", len(seeds)))
         runs: list[RunSpec] = []
         for variant, overrides in variants.items():
             try:
@@ -76,7 +83,7 @@ class Specification:
                     ) from error
 
 
-def read_specification(path: str | Path, overrides: Iterable[Override] = ()) -> Specification:
+def read_specification(path: str | os.PathLike[str], overrides: Iterable[Override] = ()) -> Specification:
     """The specification in a TOML file, with `overrides` applied to it.
 
     Paths of data files in the file are relative to its folder, those in overrides to the working directory; the
@@ -84,7 +91,7 @@ def read_specification(path: str | Path, overrides: Iterable[Override] = ()) -> 
 
     **Raises:** `ConfigError`, naming the file, for a file that cannot be read or whatever is wrong in it.
     """
-    path = Path(path)
+    path = as_path(path, "the configuration", ConfigError)
     table = read_toml(path)
     try:
         table = absolute_paths(table, path.parent)
@@ -111,15 +118,34 @@ def _require_effect(overrides: Iterable[Override], specification: Specification)
 
 def check_seeds(seeds: Any) -> tuple[int, ...]:
     """The entry `seeds`. **Raises:** `ConfigError` unless it holds integers of at least 0, each once, at least one."""
+    if isinstance(seeds, list | tuple):
+        require_few_runs(("seeds", len(seeds)))
     checked = tuple(_SEEDS.check(seeds, "seeds"))
     if not checked or len(set(checked)) < len(checked) or min(checked) < 0:
-        raise ConfigError(f"seeds = {seeds!r}; expected at least one integer of at least 0, each once.")
+        raise ConfigError(f"seeds = {shown(seeds)}; expected at least one integer of at least 0, each once.")
     return checked
+
+
+def require_few_runs(*counts: tuple[str, int]) -> None:
+    """Check how many runs there would be before they are made.
+
+    **Arguments:** `counts`: what is multiplied, each with its name.
+
+    **Raises:** `ConfigError` that states their number.
+    """
+    number = math.prod(count for _, count in counts)
+    if number > MOST_RUNS:
+        factors = (
+            " x ".join(f"{count} {name}" for name, count in counts)
+            if len(counts) > 1
+            else "".join(name for name, _ in counts)
+        )
+        raise ConfigError(f"{factors} = {number} runs; expected at most {MOST_RUNS}. Take fewer values.")
 
 
 def _check_variants(variants: Any) -> dict[str, list[Override]]:
     if not isinstance(variants, Mapping) or not all(isinstance(changes, Mapping) for changes in variants.values()):
-        raise ConfigError(f"variants = {variants!r}; expected a table for each: [variants.NAME].")
+        raise ConfigError(f"variants = {shown(variants)}; expected a table for each: [variants.NAME].")
     if not variants:
         return {_ONLY_VARIANT: []}
     flat = {check_name(name, "variants"): flatten_overrides(changes) for name, changes in variants.items()}
@@ -131,7 +157,10 @@ def _check_variants(variants: Any) -> dict[str, list[Override]]:
 
 
 def absolute_paths(table: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """`table` with the path of `problem` (a data file or their folder), in itself and in its variants, absolute."""
+    """`table` with the path of `problem` (a data file or their folder), in itself and in its variants, absolute.
+
+    **Raises:** `ConfigError` for what is no path.
+    """
     changed = dict(table)
     variants = table.get("variants")
     if isinstance(variants, dict):
@@ -140,8 +169,16 @@ def absolute_paths(table: dict[str, Any], folder: Path) -> dict[str, Any]:
             for name, changes in variants.items()
         }
     if isinstance(table.get("problem.path"), str):
-        changed["problem.path"] = str((folder / table["problem.path"]).resolve())
+        changed["problem.path"] = absolute_path(table["problem.path"], folder, "problem.path")
     problem = table.get("problem")
     if isinstance(problem, dict) and isinstance(problem.get("path"), str):
-        changed["problem"] = {**problem, "path": str((folder / problem["path"]).resolve())}
+        changed["problem"] = {**problem, "path": absolute_path(problem["path"], folder, "problem.path")}
     return changed
+
+
+def absolute_path(text: str, folder: Path, what: str) -> str:
+    """A path in a configuration that lies in `folder`, absolute; ~ is the home folder. **Raises:** `ConfigError`."""
+    try:
+        return str((folder / as_path(text, what, ConfigError)).resolve())
+    except (OSError, RuntimeError) as error:  # links that lead in a circle
+        raise ConfigError(f"{what} = {text!r} leads nowhere: {error}.") from error

@@ -1,33 +1,62 @@
 """Read and write TOML; messages name the file and the place."""
 
 import json
+import os
 import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .._core import ConfigError
+from .._core import ConfigError, as_path
+from ._plain import require_plain
 
+_LARGEST_FILE = 2**24  # bytes
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
-def read_toml(path: str | Path) -> dict[str, Any]:
-    """The table a TOML file holds.
+def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The table a TOML file holds, with or without a byte-order mark.
 
-    **Raises:** `ConfigError` if the file is missing, not UTF-8 text or not TOML (with line and column).
+    **Raises:** `ConfigError` if the file is missing, larger than 16 MiB, not UTF-8 text, not TOML (with line and column), or
+    holds what no specification can mean (`require_plain`).
     """
-    path = Path(path)
+    file = as_path(path, "the file", ConfigError)
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}.") from error
+        with file.open("rb") as stream:
+            content = stream.read(_LARGEST_FILE + 1)
+        if len(content) > _LARGEST_FILE:
+            raise ConfigError(
+                f"{file} is larger than {_LARGEST_FILE} bytes, which no configuration is; name another file."
+            )
+        table = parse_toml(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}).") from error
+        raise ConfigError(f"{file} is not UTF-8 text ({error.reason} at byte {error.start}).") from error
+    except NotTomlError as error:
+        raise ConfigError(f"{file} is not valid TOML: {error}.") from error
     except FileNotFoundError as error:
-        raise ConfigError(f"there is no file {str(path)!r} (looked in {Path.cwd()}).") from error
+        raise ConfigError(f"there is no file {str(file)!r} (looked in {Path.cwd()}).") from error
     except OSError as error:
-        raise ConfigError(f"cannot read {str(path)!r}: {error.strerror}.") from error
+        raise ConfigError(f"cannot read {str(file)!r}: {error.strerror}.") from error
+    try:
+        require_plain(table)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from error
+    return table
+
+
+class NotTomlError(Exception):
+    """Text that is no TOML; the message says why and where."""
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """The table that a text states. **Raises:** `NotTomlError`."""
+    try:
+        return tomllib.loads(text)
+    except RecursionError as error:
+        raise NotTomlError("its arrays or tables are nested too deep") from error
+    except ValueError as error:  # also of integers with thousands of digits, which Python refuses
+        raise NotTomlError(str(error).rstrip(".")) from error
 
 
 def to_toml(table: Mapping[str, Any]) -> str:

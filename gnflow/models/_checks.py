@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from .._core import ModelError, PrecisionError, by_shape, require_memory, require_number, shown
+from .._core import ModelError, PrecisionError, by_shape, require_integer, require_memory, require_number, shown
 
+_MOST_LAYERS = 10_000
 _IS_FUNCTION = (
     "write an equinox.Module whose fields are its weights and whose __call__(self, x) takes one input (d,), such as "
     "eqx.nn.MLP(d, C, width, depth, key=key)"
@@ -24,6 +25,12 @@ def require_init_scale(scale: Any) -> float:
     """`scale` as a standard deviation of weights at the start. **Raises:** `ModelError` unless it is positive."""
     remedy = "With 0 all units are equal and stay so: take a small one such as 1e-3."
     return require_number(ModelError, "init_scale", scale, above=0.0, remedy=remedy)
+
+
+def require_depth(**depths: int) -> None:
+    """Check that a network has no more layers than can be compiled. **Raises:** `ModelError`."""
+    for name, depth in depths.items():
+        require_integer(ModelError, name, depth, most=_MOST_LAYERS, remedy="Each layer is a part of the program.")
 
 
 def require_room(model: str, num_weights: int) -> None:

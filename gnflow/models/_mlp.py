@@ -16,7 +16,7 @@ from .._core import (
     stream,
 )
 from ._activations import Activation, get_activation
-from ._checks import require_init_scale, require_room
+from ._checks import require_depth, require_init_scale, require_room
 
 _PARAMETRISATIONS = ("ntk", "mean_field")
 
@@ -78,6 +78,7 @@ class MLP(eqx.Module):
         input_dim, width, depth, output_dim = require_positive_int(
             ModelError, input_dim=input_dim, width=width, depth=depth, output_dim=output_dim
         )
+        require_depth(depth=depth)
         init_scale = require_init_scale(init_scale)
         (bias,) = require_bool(ModelError, bias=bias)
         look_up(parametrisation, dict.fromkeys(_PARAMETRISATIONS), "parametrisation", ModelError)

@@ -23,7 +23,7 @@ from .._core import (
     stream,
 )
 from ._activations import Activation, get_activation
-from ._checks import require_room
+from ._checks import require_depth, require_room
 
 _ORTHONORMAL = 1e-8  # what u^T u may differ from the identity by, in an entry
 
@@ -113,6 +113,7 @@ class ReversibleMLP(eqx.Module):
         width, bottleneck, num_blocks, output_dim = require_positive_int(
             ModelError, width=width, bottleneck=bottleneck, num_blocks=num_blocks, output_dim=output_dim
         )
+        require_depth(num_blocks=num_blocks)
         remedy = "Half-blocks of no features could not learn."
         frozen_scale = require_number(ModelError, "frozen_scale", frozen_scale, above=0.0, remedy=remedy)
         (init_scale,) = require_non_negative(ModelError, init_scale=init_scale)

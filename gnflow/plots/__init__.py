@@ -5,7 +5,10 @@ from ._curves import curves_figure as curves_figure
 from ._directions import directions_figure as directions_figure
 from ._drawn import DrawnFigure as DrawnFigure
 from ._eigenvalues import eigenvalue_figure as eigenvalue_figure
-from ._figures import draw_figures as draw_figures, trajectory_figures as trajectory_figures
+from ._figures import (
+    draw_figures as draw_figures,
+    trajectory_figures as trajectory_figures,
+)
 from ._heat_map import heat_map_figure as heat_map_figure
 from ._loss import loss_figure as loss_figure
 from ._movement import movement_figure as movement_figure

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 
 from ..regimes import boundary
 from ._boundary_lines import LINESTYLES, require_thresholds
+from ._drawable import bounded_variable, with_drawable_axes
 from ._drawn import DrawnFigure
 from ._panels import require_axes
 from ._placing import Placing, value_text
@@ -45,8 +46,9 @@ def boundary_figure(
     """
     require_thresholds(thresholds)
     require_axes(dataset, variable, along, x, lines)
+    dataset = with_drawable_axes(dataset, (along, x, lines))
     single = [dim for dim in dataset[variable].dims if dim not in (along, x, lines, "seed")]
-    data = dataset.isel(dict.fromkeys(single, 0), drop=True)
+    data = bounded_variable(dataset.isel(dict.fromkeys(single, 0), drop=True), variable)
     found = [boundary(data, variable, threshold, along=along, interval=interval) for threshold in thresholds]
     table = xr.concat(found, dim="threshold", combine_attrs="drop_conflicts").assign_coords(threshold=list(thresholds))
     across, height = Placing.of(data, x), Placing.of(data, along)

@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from .._core import ConfigError
-from ..regimes import boundary, summarise_seeds
+from ..regimes import boundary
+from ._drawable import bounded_variable, summary_of
 from ._placing import Placing
 
 LINESTYLES = ((0, (3, 1.5)), "-", (0, (1, 1)), "-.")
@@ -39,6 +40,7 @@ def draw_boundary(
     **Returns:** the vertices drawn, along "vertex": `x`, `y`, `threshold`, `of` ("median", or the seed) and `line`, the
     number of the connected line they belong to.
     """
+    data = bounded_variable(data, variable)
     rows: list[tuple[float, float, float, str, int]] = []
     for threshold, style in zip(thresholds, LINESTYLES, strict=False):
         if y.scale == "category":
@@ -94,10 +96,10 @@ _Line = tuple[str, tuple[np.ndarray, np.ndarray]]
 
 
 def _contours(data: xr.Dataset, variable: str, threshold: float, x: Placing, y: Placing) -> list[_Line]:
-    fields = {_MEDIAN: summarise_seeds(data, variable)["median"]}
+    fields = {_MEDIAN: summary_of(data, variable)["median"]}
     if data[variable].sizes.get("seed", 1) > 1:
         for index, seed in enumerate(data["seed"].to_numpy().tolist()):
-            fields |= {str(seed): summarise_seeds(data.isel(seed=[index]), variable)["median"]}
+            fields |= {str(seed): summary_of(data.isel(seed=[index]), variable)["median"]}
     drawn: list[_Line] = []
     # Thin lines first: the median lies above them.
     for name, field in reversed(fields.items()):

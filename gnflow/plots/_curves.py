@@ -7,6 +7,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from ._colours import log_range
+from ._drawable import bounded, drawable, with_drawable_axes
 from ._drawn import DrawnFigure
 from ._panels import label_rows, panel_figure, panels_of, require_axes, with_panel
 from ._placing import value_text
@@ -34,11 +35,11 @@ def curves_figure(curves: xr.Dataset, variable: str, *, lines: str = "flow", ove
 
     **Raises:** `ConfigError` for axes or variables that the data set has not, or if the variable varies along another axis.
     """
-    flat = curves[[_TIME, variable]] if variable in curves else curves
+    flat = with_drawable_axes(curves[[_TIME, variable]] if variable in curves else curves, (lines, over))
     require_axes(flat, variable, lines, over, "save")
     panels = panels_of(flat, over, (lines, "save"))
     figure, axes, (_, columns) = panel_figure(panels, _PANEL_HEIGHTS[min(len(panels), 3) - 1], _MARGIN)
-    logarithmic = log_range(variable, flat[variable].to_numpy()) is not None
+    logarithmic = log_range(variable, bounded(flat[variable].to_numpy())) is not None
     names = [value_text(value) for value in flat[lines].to_numpy().tolist()]
     runs, medians = [], []
     for own, panel in zip(axes, panels, strict=True):
@@ -65,7 +66,8 @@ def _draw(axes: Axes, data: xr.Dataset, variable: str, index: int, logarithmic: 
     style = look(index)
     runs = []
     for time, values in zip(data[_TIME].to_numpy(), data[variable].to_numpy(), strict=True):
-        kept = np.isfinite(time) & (time > 0) & np.isfinite(values) & ((values > 0) | (not logarithmic))
+        time, values = drawable(time, "log"), drawable(values, "log" if logarithmic else "linear")
+        kept = np.isfinite(time) & np.isfinite(values)
         if not np.any(kept):
             continue
         runs.append((time[kept], values[kept]))
@@ -74,7 +76,7 @@ def _draw(axes: Axes, data: xr.Dataset, variable: str, index: int, logarithmic: 
     common = _at_common_times(runs, logarithmic)
     if len(runs) > 1:
         axes.fill_between(common["time"], common["lower"], common["upper"], color=style.color, alpha=_BAND, linewidth=0)
-    if data.sizes["seed"] > 1:
+    if data.sizes["seed"] > 1 and np.any(np.isfinite(common["median"])):
         axes.plot(common["time"], common["median"], color=style.color, marker=style.marker, markevery=0.24)
     return common
 

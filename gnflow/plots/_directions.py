@@ -33,7 +33,7 @@ def directions_figure(models: Mapping[str, Any], teacher: Any = None) -> Figure 
     drawn = {name: _particles(model) for name, model in models.items() if _has_particles(model)}
     if not drawn:
         return None
-    units = _unit(np.asarray(teacher.hidden_weight)) if teacher is not None and _has_particles(teacher) else None
+    units = _unit(_particles(teacher)[0]) if teacher is not None and _has_particles(teacher) else None
     plane = _plane(units if units is not None and len(units) > 1 else list(drawn.values())[-1][0])
     columns = min(2, len(drawn))
     rows = math.ceil(len(drawn) / columns)
@@ -54,7 +54,7 @@ def directions_figure(models: Mapping[str, Any], teacher: Any = None) -> Figure 
 
 def _has_particles(model: Any) -> bool:
     shapes: list[tuple[int, ...]] = [np.shape(getattr(model, name, ())) for name in ("hidden_weight", "output_weight")]
-    if not all(len(shape) == 2 for shape in shapes) or shapes[0][1] < 2:
+    if not all(len(shape) == 2 for shape in shapes) or shapes[0][0] < 1 or shapes[0][1] < 2:
         return False
     # A run that diverged has nothing to point with.
     return all(np.all(np.isfinite(weight)) for weight in (model.hidden_weight, model.output_weight))

@@ -6,6 +6,7 @@ from pathlib import Path
 import xarray as xr
 from matplotlib.figure import Figure
 
+from .._core import ConfigError, as_path
 from ._style import save
 
 
@@ -24,7 +25,7 @@ class DrawnFigure:
 
         **Returns:** the files.
         """
-        path = Path(path)
+        path = as_path(path, "path", ConfigError)
         return [save(self.figure, path), *save_tables(self.tables, path)]
 
 

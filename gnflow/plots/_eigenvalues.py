@@ -2,13 +2,14 @@
 
 from matplotlib.figure import Figure
 
+from ._drawable import left_out_handle
 from ._style import (
     Runs,
     axis_label,
     draw_lines,
     first_with,
     flow_handles,
-    legend,
+    legend_above,
     line_handle,
     new_figure,
     styled,
@@ -33,12 +34,12 @@ def eigenvalue_figure(runs: Runs) -> Figure | None:
     panel = axes[0]
     panel.set_xscale("log")
     panel.set_yscale("log")
-    for name, linestyle, _ in present:
-        draw_lines(panel, runs, name, linestyle)
+    left_out = [draw_lines(panel, runs, name, linestyle) for name, linestyle, _ in present]
     described = first_with(runs, present[0][0])
     assert described is not None
     units = axis_label(described).partition(" [")[2]
     panel.set_ylabel("eigenvalue of the NTK" + (f"\n[{units}" if units else ""))
     panel.set_xlabel(time_label(runs))
-    legend(figure, flow_handles(list(runs)), [line_handle(style, label) for _, style, label in present])
+    lines = [line_handle(style, label) for _, style, label in present]
+    legend_above(figure, flow_handles(list(runs)), lines, [left_out_handle()] if any(left_out) else [])
     return figure

@@ -7,9 +7,10 @@ import numpy as np
 import xarray as xr
 from matplotlib.colors import LogNorm
 
-from ..regimes import axis_scale, summarise_seeds
+from ..regimes import axis_scale
 from ._boundary_lines import boundary_handles, draw_boundary, require_thresholds
 from ._colours import colour_scale, log_ticks
+from ._drawable import bounded_summary, summary_of, with_drawable_axes
 from ._drawn import DrawnFigure
 from ._marks import mark_cells, mark_handles, meaning_of_undefined
 from ._panels import label_rows, panel_figure, panel_width, panels_of, require_axes, with_panel
@@ -52,17 +53,20 @@ def heat_map_figure(
     """
     require_axes(dataset, variable, x, y, over)
     require_thresholds(thresholds)
+    dataset = with_drawable_axes(dataset, (x, y, over))
     panels = panels_of(dataset, over, (x, y))
     across, up = Placing.of(dataset, x), Placing.of(dataset, y)
-    summaries = [_ordered(summarise_seeds(panel.data, variable), across, up) for panel in panels]
+    summaries = [_ordered(summary_of(panel.data, variable), across, up) for panel in panels]
     bounded = boundary_variable in dataset and {x, y} <= set(dataset[boundary_variable].dims)
     bounded = bounded and across.scale != "category" and across.values.size > 1
     row_height = _ROW_HEIGHT * up.values.size + 0.25 if up.scale == "category" else 0.0
     figure, axes, (_, columns) = panel_figure(panels, row_height or (2.1, 1.5, 1.3)[min(len(panels), 3) - 1], _MARGIN)
-    scale = colour_scale(variable, np.concatenate([part["median"].to_numpy().ravel() for part in summaries]))
+    drawn = [bounded_summary(part) for part in summaries]
+    medians = np.concatenate([part["median"].to_numpy().ravel() for part in drawn])
+    scale = colour_scale(variable, medians)
     marks, vertices = [], []
     mesh = None
-    for own, panel, summary in zip(axes, panels, summaries, strict=True):
+    for own, panel, summary in zip(axes, panels, drawn, strict=True):
         median = np.ma.masked_invalid(summary["median"].to_numpy())
         if isinstance(scale.norm, LogNorm):
             # A zero has no place on the scale, and would be left blank.
@@ -76,7 +80,6 @@ def heat_map_figure(
         up.apply(own, "y", row_height or 1.0)
     assert mesh is not None
     described = dataset[variable]
-    medians = np.concatenate([part["median"].to_numpy().ravel() for part in summaries])
     below = bool(np.any(medians[np.isfinite(medians)] < scale.low))
     extend = "min" if below else "neither"
     bar = figure.colorbar(mesh, ax=axes, location="top", aspect=35, pad=0.03 if over else 0.06, extend=extend)

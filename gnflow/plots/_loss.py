@@ -2,12 +2,13 @@
 
 from matplotlib.figure import Figure
 
+from ._drawable import left_out_handle
 from ._style import (
     Runs,
     draw_lines,
     first_with,
     flow_handles,
-    legend,
+    legend_above,
     line_handle,
     new_figure,
     relative_time,
@@ -34,11 +35,13 @@ def loss_figure(runs: Runs) -> Figure:
         panel.set_yscale("log")
         panel.set_ylabel("loss")
     present = [line for line in _LINES if first_with(runs, line[0]) is not None]
+    left_out = False
     for name, linestyle, _ in present:
-        draw_lines(upper, runs, name, linestyle)
+        left_out = draw_lines(upper, runs, name, linestyle) or left_out
         draw_lines(lower, runs, name, linestyle, relative_time)
     upper.set_xlabel(time_label(runs))
     lower.set_xlabel("time, relative to the end of the run")
     lower.set_xlim(-0.02, 1.02)
-    legend(figure, flow_handles(list(runs)), [line_handle(style, label) for _, style, label in present])
+    lines = [line_handle(style, label) for _, style, label in present]
+    legend_above(figure, flow_handles(list(runs)), lines, [left_out_handle()] if left_out else [])
     return figure

@@ -4,13 +4,14 @@ import textwrap
 
 from matplotlib.figure import Figure
 
+from ._drawable import left_out_handle
 from ._style import (
     Runs,
     axis_label,
     draw_lines,
     first_with,
     flow_handles,
-    legend,
+    legend_above,
     new_figure,
     styled,
     time_label,
@@ -31,10 +32,11 @@ def movement_figure(runs: Runs) -> Figure | None:
     if not present:
         return None
     figure, axes = new_figure(len(present), 1, height=0.7 + 1.5 * len(present), sharex=True)
+    left_out = False
     for panel, (name, variable) in zip(axes, present.items(), strict=True):
         panel.set_xscale("log")
-        draw_lines(panel, runs, name)
+        left_out = draw_lines(panel, runs, name) or left_out
         panel.set_ylabel(textwrap.fill(axis_label(variable), 22))
     axes[-1].set_xlabel(time_label(runs))
-    legend(figure, flow_handles(list(runs)))
+    legend_above(figure, flow_handles(list(runs)), [left_out_handle()] if left_out else [])
     return figure

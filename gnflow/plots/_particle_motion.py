@@ -4,6 +4,7 @@ import numpy as np
 import xarray as xr
 
 from .._core import ConfigError, look_up
+from ._drawable import bounded
 
 HIDDEN = "particle_hidden_weight"
 OUTPUT = "particle_output_weight"
@@ -88,8 +89,8 @@ def _runs(curves: xr.Dataset) -> dict[str, dict[str, np.ndarray]]:
             np.isfinite(time)
             & np.isfinite(loss)
             & (loss > 0)
-            & np.isfinite(hidden).all((1, 2))
-            & np.isfinite(output).all((1, 2))
+            & np.isfinite(bounded(hidden)).all((1, 2))
+            & np.isfinite(bounded(output)).all((1, 2))
         )
         if np.count_nonzero(rows) > 1:
             runs[str(name)] = {"time": time[rows], "loss": loss[rows], "hidden": hidden[rows], "output": output[rows]}

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
 
-from .._core import ConfigError
+from .._core import ConfigError, as_path
 from ._drawn import DrawnFigure, save_tables
 from ._particle_motion import clock_words
 from ._style import COLOURS, legend, new_figure, styled, title
@@ -98,7 +98,7 @@ def animate_particles(motion: xr.Dataset, path: str | Path, frames_per_second: i
 
     **Raises:** `ConfigError` for another name.
     """
-    path = Path(path)
+    path = as_path(path, "path", ConfigError)
     if path.suffix != ".gif":
         raise ConfigError(f"path = {str(path)!r}; an animation is a GIF, so expected a name that ends in .gif.")
     figure, panels = _animated(motion)

@@ -135,4 +135,4 @@ def _edges(centres: np.ndarray) -> np.ndarray:
 
 
 def _is_power_of_ten(value: float) -> bool:
-    return value > 0 and math.isclose(math.log10(value), round(math.log10(value)), abs_tol=1e-9)
+    return bool(value > 0 and math.isclose(math.log10(value), round(math.log10(value)), abs_tol=1e-9))

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ..regimes import label_regimes
-from ._style import axis_label, flow_handles, legend, look, new_figure, styled, title
+from ._drawable import are_apart, drawable
+from ._style import axis_label, flow_handles, legend_above, look, new_figure, styled, title
 
 _KERNEL_DISTANCE = "kernel_distance"
 _PANELS = ("test_loss", "train_loss", _KERNEL_DISTANCE, "direction_distance_to_initial")
@@ -32,16 +33,20 @@ def regime_figure(ends: Ends, positions: Mapping[str, float] | None = None, labe
     `attrs["converged"]` (default True); `positions`: the value of the setting for each variant, or None to space the
     variants evenly; `label`: what the setting is.
 
-    **Returns:** None if there are fewer than two variants.
+    **Returns:** None if there are fewer than two variants, or none has any of these quantities.
     """
     variants = list(dict.fromkeys(variant for flow in ends.values() for variant in flow))
     if len(variants) < 2:
         return None
+    if positions is not None and not are_apart(np.asarray(list(positions.values()), dtype=float)):
+        positions = None
     where = {name: float(index) for index, name in enumerate(variants)} if positions is None else dict(positions)
     variants.sort(key=lambda name: where[name])
     present = [name for name in _PANELS if _description(ends, name) is not None]
     if "test_loss" in present:
         present.remove("train_loss")
+    if not present:
+        return None
     figure, axes = new_figure(len(present), 1, height=0.9 + 1.45 * len(present), sharex=True)
     logarithmic = positions is not None and min(where.values()) > 0 and max(where.values()) >= 5 * min(where.values())
     for panel, name in zip(axes, present, strict=True):
@@ -65,7 +70,7 @@ def regime_figure(ends: Ends, positions: Mapping[str, float] | None = None, labe
         handles.append(
             Line2D([], [], color="0.35", marker="o", markerfacecolor="white", linestyle="", label="stop rule not met")
         )
-    legend(figure, handles, columns=2 if len(handles) > len(ends) else 3)
+    legend_above(figure, handles, columns=2 if len(handles) > len(ends) else 3)
     return figure
 
 
@@ -79,8 +84,12 @@ def _description(ends: Ends, name: str) -> xr.DataArray | None:
 
 
 def _last(runs: Sequence[xr.Dataset], name: str) -> np.ndarray:
-    """The last value of each run that has a finite one; a run that diverged has no end to compare."""
-    values = np.asarray([float(data[name].to_numpy()[-1]) for data in runs if name in data])
+    """The last value of each run that has a finite one; a run that diverged has no end to compare.
+
+    On a logarithmic axis that is a positive one.
+    """
+    values = np.asarray([float(data[name].to_numpy()[-1]) for data in runs if name in data and data[name].size])
+    values = drawable(values, "log" if name in _LOGARITHMIC else "linear")
     return values[np.isfinite(values)]
 
 

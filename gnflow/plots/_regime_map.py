@@ -5,6 +5,7 @@ import xarray as xr
 from matplotlib.patches import Patch, Rectangle
 
 from ..regimes import label_regimes, regime_counts, regime_names
+from ._drawable import with_drawable_axes
 from ._drawn import DrawnFigure
 from ._marks import add_mark, mark_handles, state_mark
 from ._panels import label_rows, panel_figure, panel_width, panels_of, require_axes, with_panel
@@ -41,6 +42,7 @@ def regime_map_figure(
     **Raises:** `ConfigError` for axes or variables that the data set has not, or if the variable varies along another axis.
     """
     require_axes(dataset, variable, x, y, over)
+    dataset = with_drawable_axes(dataset, (x, y, over))
     panels = panels_of(dataset, over, (x, y))
     across, up = Placing.of(dataset, x), Placing.of(dataset, y)
     row_height = _ROW_HEIGHT * up.values.size + 0.25 if up.scale == "category" else 0.0

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from ..regimes import summarise_seeds
 from ._colours import log_range, log_ticks
+from ._drawable import bounded_summary, summary_of, with_drawable_axes
 from ._drawn import DrawnFigure
 from ._marks import meaning_of_undefined
 from ._panels import Panel, grid_of, label_rows, panel_width, panels_of, require_axes, with_panel
@@ -59,6 +59,7 @@ def seed_band_figure(
     variables = [variables] if isinstance(variables, str) else list(variables)
     for variable in variables:
         require_axes(dataset, variable, x, lines, over)
+    dataset = with_drawable_axes(dataset, (x, lines, over))
     panels = panels_of(dataset, over, (x, lines))
     placing = Placing.of(dataset, x)
     rows, columns = (len(variables), len(panels)) if len(variables) > 1 else grid_of(len(panels))
@@ -69,9 +70,10 @@ def seed_band_figure(
     tables, absent, some = {}, {}, {}
     for row, variable in enumerate(variables):
         parts = [_summary(panel, variable, x, lines, placing, interval) for panel in panels]
-        drawn = [part[name].to_numpy().ravel() for part in parts for name in ("median", "lower", "upper")]
+        shown = [bounded_summary(part) for part in parts]
+        drawn = [part[name].to_numpy().ravel() for part in shown for name in ("median", "lower", "upper")]
         ends = log_range(variable, np.concatenate(drawn))
-        for own, panel, part in zip(axes[row * columns :], panels, parts, strict=False):
+        for own, panel, part in zip(axes[row * columns :], panels, shown, strict=False):
             if ends is not None:
                 own.set_yscale("log")
             for index in range(part.sizes[lines]):
@@ -102,7 +104,7 @@ def seed_band_figure(
 
 
 def _summary(panel: Panel, variable: str, x: str, lines: str, placing: Placing, interval: float) -> xr.Dataset:
-    summary = summarise_seeds(panel.data, variable, interval)
+    summary = summary_of(panel.data, variable, interval)
     return (summary if placing.scale == "category" else summary.sortby(x)).transpose(lines, x, ...)
 
 

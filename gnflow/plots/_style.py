@@ -12,9 +12,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from .._core import ConfigError, as_path
+from ._drawable import are_beyond, bounded, drawable
+
 COLUMN_WIDTH = 3.4  # inches, the column of most two-column journals
 _CHARACTERS_IN_A_ROW = 66  # of the legend, in a column
 _CHARACTERS_OF_A_LINE = 6  # the room its line and the gap take
+_ROWS_WITH_ROOM = 5  # of a legend, for which figures have the height
 _HEIGHT_OF_A_LEGEND_ROW = 0.148  # inches
 RESOLUTION = 220  # dots per inch
 
@@ -90,6 +94,13 @@ def legend(figure: Figure, *groups: Sequence[Artist], columns: int = 3) -> int:
     return len(rows)
 
 
+def legend_above(figure: Figure, *groups: Sequence[Artist], columns: int = 3) -> None:
+    """As `legend`; the figure grows for a long one, which would leave the axes no height."""
+    rows = legend(figure, *groups, columns=columns)
+    if rows > _ROWS_WITH_ROOM:
+        figure.set_figheight(figure.get_figheight() + (rows - _ROWS_WITH_ROOM) * _HEIGHT_OF_A_LEGEND_ROW)
+
+
 def legend_on_top(figure: Figure, *groups: Sequence[Artist], columns: int = 2) -> None:
     """A legend for which the figure grows, so that the axes keep their height however long it is."""
     filled = [group for group in groups if group]
@@ -117,8 +128,8 @@ def line_handle(linestyle: Any, label: str) -> Line2D:
 
 
 def save(figure: Figure, path: str | Path) -> Path:
-    """Write the figure as PNG; folders are made. **Returns:** the path."""
-    path = Path(path)
+    """Write the figure as PNG; folders are made. **Returns:** the path. **Raises:** `ConfigError` for what is no path."""
+    path = as_path(path, "path", ConfigError)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=RESOLUTION)
     return path
@@ -148,8 +159,9 @@ def time_label(runs: Runs) -> str:
 
 def relative_time(data: xr.Dataset) -> np.ndarray:
     """Flow time over the flow time at the end of the run."""
-    time = flow_time(data)
-    return time / (time[-1] if time[-1] > 0 else 1.0)
+    time = bounded(flow_time(data))
+    end = time[-1] if time.size and 0 < time[-1] < np.inf else 1.0
+    return time / end
 
 
 def axis_label(variable: xr.DataArray) -> str:
@@ -167,18 +179,23 @@ def first_with(runs: Runs, name: str) -> xr.DataArray | None:
 
 def draw_lines(
     axes: Axes, runs: Runs, name: str, linestyle: Any = "-", time_of: Callable[[xr.Dataset], np.ndarray] = flow_time
-) -> None:
+) -> bool:
     """`name` against flow time for every run that has it; seeds of one flow share its look.
 
-    On a logarithmic axis (set it before) what is zero or less leaves a gap: the state at time 0, a loss of exactly 0.
+    On a logarithmic axis (set it before) what is zero or less leaves a gap: the state at time 0, a loss of exactly 0. So does,
+    on any, what is no number, infinite or beyond 1e100.
 
     **Arguments:** `time_of`: the times to draw a run at.
+
+    **Returns:** whether anything of the latter kind was left out.
     """
+    left_out = False
     for index, several in enumerate(runs.values()):
         drawn = [data for data in datasets_of(several) if name in data]
         for data in drawn:
-            time = _visible(time_of(data), axes.get_xscale())
-            values = _visible(data[name].to_numpy(), axes.get_yscale())
+            time = drawable(time_of(data), axes.get_xscale())
+            values = drawable(data[name].to_numpy(), axes.get_yscale())
+            left_out = left_out or are_beyond(time_of(data)) or are_beyond(data[name].to_numpy())
             if not np.any(np.isfinite(time) & np.isfinite(values)):
                 continue
             axes.plot(
@@ -190,11 +207,7 @@ def draw_lines(
                 markevery=0.18,
                 alpha=1.0 if len(drawn) == 1 else 0.6,
             )
-
-
-def _visible(values: np.ndarray, scale: str) -> np.ndarray:
-    values = np.asarray(values, dtype=float)
-    return np.where(np.isfinite(values) & ((values > 0) | (scale != "log")), values, np.nan)
+    return left_out
 
 
 FLOW_TIME_LABEL = "flow time (in each flow's own unit)"

@@ -1,17 +1,22 @@
 """All figures of a sweep."""
 
+import hashlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
 
-from .._core import ConfigError, look_up
+from .._core import ConfigError, as_path, look_up
 from ..regimes import axis_scale, order_parameters
+from ._attempts import OnFailure, attempt
 from ._boundary_figure import boundary_figure
 from ._curves import curves_figure
+from ._drawable import with_drawable_axes
+from ._drawn import DrawnFigure
 from ._heat_map import heat_map_figure
 from ._particle_motion import HIDDEN, OUTPUT, particle_motion
 from ._particles import animate_particles, particle_stills_figure
@@ -35,6 +40,7 @@ _MOVEMENT = "kernel_distance"
 _NOT_AXES = ("seed", "target")
 _FLOW = "flow"
 _MOST_COLUMNS = 3
+_LONGEST_VALUE = 24  # characters, in the name of a file
 
 
 class _Axes(NamedTuple):
@@ -53,6 +59,7 @@ def draw_sweep_figures(
     variables: Sequence[str] | None = None,
     reference: str | None = None,
     curves: xr.Dataset | None = None,
+    on_failure: OnFailure | None = None,
 ) -> list[Path]:
     """Draw what the data set of a sweep allows, each figure with its data beside it as CSV.
 
@@ -75,6 +82,8 @@ def draw_sweep_figures(
     - `variables`: what to draw, of the data set or its `order_parameters`; by default the order parameters that it has.
     - `reference`: the flow that test losses are compared with, the first by default.
     - `curves`: as `gnflow.sweeps.load_curves` gives them.
+    - `on_failure`: called for each figure that cannot be drawn, with its name and the exception; the others are drawn all the
+      same. Without it the exception is raised.
 
     **Returns:** the files written.
 
@@ -87,15 +96,15 @@ def draw_sweep_figures(
     wanted = [name for name in (_DRAWN if variables is None else variables) if name in known]
     if variables is None and "test_loss" in wanted:
         wanted = [name for name in wanted if name != "train_loss"]
-    parameters = _at_one_target(parameters)
+    parameters = with_drawable_axes(_at_one_target(parameters), [str(dim) for dim in parameters.dims])
     axes = _choose(parameters, x, y, over)
-    folder = Path(folder)
+    folder = as_path(folder, "folder", ConfigError)
     written: list[Path] = []
     for suffix, part in _parts(parameters, axes):
-        written += _draw_maps(part, axes, wanted, folder, suffix)
-    written += _draw_lines(parameters, axes, wanted, variables is None, folder)
+        written += _draw_maps(part, axes, wanted, _Target(folder, suffix, on_failure))
+    written += _draw_lines(parameters, axes, wanted, variables is None, _Target(folder, "", on_failure))
     if curves is not None:
-        written += _draw_curves(curves, axes.x, folder)
+        written += _draw_curves(curves, axes.x, _Target(folder, "", on_failure))
     return written
 
 
@@ -130,58 +139,75 @@ def _parts(dataset: xr.Dataset, axes: Sequence[str | None]) -> Iterator[tuple[st
         yield "".join(f"-{dim}={_file_text(value)}" for dim, value in values.items()), dataset.isel(position, drop=True)
 
 
-def _draw_maps(part: xr.Dataset, axes: _Axes, wanted: Sequence[str], folder: Path, suffix: str) -> list[Path]:
+class _Target(NamedTuple):
+    """Where figures go, what their names end in, and who is told of those that cannot be drawn."""
+
+    folder: Path
+    suffix: str
+    on_failure: OnFailure | None
+
+    def put(self, name: str, make: Callable[[], DrawnFigure]) -> list[Path]:
+        """Make a figure and write it, with its tables."""
+        whole = f"{name}{self.suffix}"
+        return attempt(whole, lambda: make().save(self.folder / f"{whole}.png"), self.on_failure)
+
+
+def _draw_maps(part: xr.Dataset, axes: _Axes, wanted: Sequence[str], target: _Target) -> list[Path]:
     x, y, over = axes
     if x is None or y is None:
         return []
     written: list[Path] = []
     for name in wanted:
         if {x, y} <= set(part[name].dims):
-            written += heat_map_figure(part, name, x=x, y=y, over=over).save(folder / f"map-{name}{suffix}.png")
+            written += target.put(f"map-{name}", partial(heat_map_figure, part, name, x=x, y=y, over=over))
     if _MOVEMENT in part:
-        written += regime_map_figure(part, x=x, y=y, over=over).save(folder / f"regimes{suffix}.png")
+        written += target.put("regimes", partial(regime_map_figure, part, x=x, y=y, over=over))
         numeric = all(axis_scale(part[name].to_numpy()) != "category" and part.sizes[name] > 1 for name in (x, y))
         lines = _FLOW if over is None and _FLOW in part[_MOVEMENT].dims else over
         if numeric and lines is not None:
-            figure = boundary_figure(part, along=x, x=y, lines=lines)
-            written += figure.save(folder / f"boundary{suffix}.png")
+            written += target.put("boundary", partial(boundary_figure, part, along=x, x=y, lines=lines))
     return written
 
 
-def _draw_lines(dataset: xr.Dataset, axes: _Axes, wanted: Sequence[str], main_only: bool, folder: Path) -> list[Path]:
+def _draw_lines(
+    dataset: xr.Dataset, axes: _Axes, wanted: Sequence[str], main_only: bool, target: _Target
+) -> list[Path]:
     if axes.x is None or axes.x == _FLOW or _FLOW not in dataset.dims:
         return []
     panels = next((name for name in (axes.y, axes.over) if name not in (None, _FLOW)), None)
     together = [name for name in wanted if not main_only or name in _LINES_TOGETHER]
     written: list[Path] = []
     for suffix, part in _parts(dataset, (axes.x, panels, _FLOW)):
+        own = target._replace(suffix=suffix)
         if panels is None or part.sizes[panels] <= _MOST_COLUMNS:
             if together:
-                figure = seed_band_figure(part, together, x=axes.x, over=panels)
-                written += figure.save(folder / f"lines{suffix}.png")
+                written += own.put("lines", partial(seed_band_figure, part, together, x=axes.x, over=panels))
             continue
         for name in together:
-            figure = seed_band_figure(part, name, x=axes.x, over=panels)
-            written += figure.save(folder / f"lines-{name}{suffix}.png")
+            written += own.put(f"lines-{name}", partial(seed_band_figure, part, name, x=axes.x, over=panels))
     return written
 
 
-def _draw_curves(curves: xr.Dataset, x: str | None, folder: Path) -> list[Path]:
+def _draw_curves(curves: xr.Dataset, x: str | None, target: _Target) -> list[Path]:
     written: list[Path] = []
     panels = None if x == _FLOW else x
     for suffix, part in _parts(curves, (panels, _FLOW)):
         for name in ("train_loss", "test_loss"):
             if name in part:
-                figure = curves_figure(part, name, over=panels)
-                written += figure.save(folder / f"curves-{name}{suffix}.png")
+                own = target._replace(suffix=suffix)
+                written += own.put(f"curves-{name}", partial(curves_figure, part, name, over=panels))
     if HIDDEN in curves and OUTPUT in curves:
         for suffix, part in _parts(_extremes(curves, panels), (_FLOW,)):
-            if not np.isfinite(part[HIDDEN].to_numpy()).any():
-                continue
-            motion = particle_motion(part)
-            written += animate_particles(motion, folder / f"particles{suffix}.gif")
-            written += particle_stills_figure(motion).save(folder / f"particles-stills{suffix}.png")
+            if np.isfinite(part[HIDDEN].to_numpy()).any():
+                draw = partial(_draw_particles, part, target.folder, suffix)
+                written += attempt(f"particles{suffix}", draw, target.on_failure)
     return written
+
+
+def _draw_particles(part: xr.Dataset, folder: Path, suffix: str) -> list[Path]:
+    motion = particle_motion(part)
+    written = animate_particles(motion, folder / f"particles{suffix}.gif")
+    return written + particle_stills_figure(motion).save(folder / f"particles-stills{suffix}.png")
 
 
 def _extremes(curves: xr.Dataset, x: str | None) -> xr.Dataset:
@@ -207,4 +233,9 @@ def _at_one_target(dataset: xr.Dataset) -> xr.Dataset:
 
 
 def _file_text(value: Any) -> str:
-    return value_text(value).replace(" ", "_").replace("/", "_")
+    """A value in the name of a file: nothing but letters, digits and a few signs, not too long, and different for each."""
+    text = value_text(value).replace(" ", "_")
+    kept = "".join(char if char.isalnum() or char in "._=+-" else "_" for char in text)
+    if kept == text.replace("/", "_") and len(kept) <= _LONGEST_VALUE:
+        return kept
+    return f"{kept[:_LONGEST_VALUE]}~{hashlib.sha256(text.encode(errors='replace')).hexdigest()[:6]}"

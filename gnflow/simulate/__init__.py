@@ -12,7 +12,13 @@ from ._arguments import (
 from ._controller import error_norm_kinds as error_norm_kinds
 from ._iterate import iterate as iterate
 from ._simulate import simulate as simulate, simulate_once as simulate_once
-from ._store import RUN_FILE as RUN_FILE, read_data as read_data, read_run, versions as versions
+from ._store import (
+    RUN_FILE as RUN_FILE,
+    RunData as RunData,
+    read_data as read_data,
+    read_run,
+    versions as versions,
+)
 from ._trajectory import RunInterrupted as RunInterrupted, SimulationError as SimulationError, Trajectory as Trajectory
 from .stop import (
     AbstractStopRule as AbstractStopRule,

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -63,6 +63,18 @@ _PACKAGES = (
     "scipy",
     "xarray",
 )
+
+
+class RunData(NamedTuple):
+    """What a saved run measured and how it ended, without problem, model and flow.
+
+    **Attributes:** `data`: the data set; `result`; `stats`; `settings`: text stands for what cannot be rebuilt.
+    """
+
+    data: "xarray.Dataset"
+    result: Result
+    stats: dict[str, Any]
+    settings: dict[str, Any]
 
 
 def write_run(folder: str | os.PathLike[str], parts: dict[str, Any]) -> Path:
@@ -168,8 +180,8 @@ def read_run(folder: str | os.PathLike[str], given: dict[str, Any]) -> dict[str,
     return parts
 
 
-def read_data(folder: str | os.PathLike[str]) -> tuple["xarray.Dataset", Result, dict[str, Any], dict[str, Any]]:
-    """What was measured along a saved run, how it ended, its stats and its settings; the model is not looked at.
+def read_data(folder: str | os.PathLike[str]) -> RunData:
+    """What a saved run measured and how it ended; no class of a user's is needed for it.
 
     **Raises:** `RunFolderError` if the folder holds no run, or a damaged one.
     """
@@ -180,7 +192,7 @@ def read_data(folder: str | os.PathLike[str]) -> tuple["xarray.Dataset", Result,
         raise RunFolderError(_in_a_line(f"{source}: {error}")) from error
     except _OF_DAMAGE as error:
         raise RunFolderError(_in_a_line(f"the run in {source} is damaged: {type(error).__name__}: {error}.")) from error
-    return parts["data"], parts["result"], parts["stats"], parts["settings"]
+    return RunData(**parts)
 
 
 def versions() -> dict[str, str]:

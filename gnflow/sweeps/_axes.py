@@ -9,15 +9,28 @@ import numpy as np
 
 from .._core import ConfigError, nearest_name
 from ..config._overrides import Override, flatten_overrides, parse_path
+from ..config._plain import shown
+from ..config._specification import require_few_runs
 
 FORMS = ("values", "logspace", "linspace")
 _ENTRIES = (*FORMS, "path", "label", "labels", "units")
 _COMMON = ("name", "size", "sizes", "seeds", "axes", "variants")
-# Names that the data set and the tables of figures have for themselves, as dimensions or variables.
-RESERVED = (
+# Names that the data set and the tables of figures have for themselves, as dimensions or variables: ...
+_OF_DATA_SETS = (
     *("flow", "seed", "target", "save", "batch", "regime", "threshold"),
     *("result", "failed", "message", "cell", "flow_time", "num_steps", "wall_seconds", "time_to_target"),
+    *("median", "lower", "upper", "state", "num_values", "num_failed", "num_missing", "num_undefined"),
 )
+# ... and those that are measured, and looked for under these names. Of others (`damping`) there can be both.
+_MEASURED = (
+    *("train_loss", "test_loss", "refit_train_loss", "refit_test_loss", "train_accuracy", "test_accuracy"),
+    *("kernel_distance", "kernel_distance_estimate", "relative_ntk_change", "linearisation_error", "path_length"),
+    *("relative_weight_movement", "relative_weight_movement_hidden", "feature_cka_train", "feature_cka_test"),
+    *("direction_distance_to_initial", "direction_distance_to_teacher", "test_loss_ratio", "hidden_learning_gain"),
+    *("particle_hidden_weight", "particle_output_weight", "teacher_hidden_weight"),
+)
+RESERVED = (*_OF_DATA_SETS, *_MEASURED)
+_LONGEST_NAME = 100  # characters; figures are called after it
 _DIGITS = 12  # of a generated value: 0.1 from a logspace is the 0.1 a person writes
 
 
@@ -63,8 +76,9 @@ def read_axes(table: Any, flows: Mapping[str, Any]) -> tuple[Axis, ...]:
     is wrong; also where two axes, or two entries of one, set the same entry of the configuration.
     """
     if not isinstance(table, Mapping):
-        raise ConfigError(f"axes = {table!r}; expected a table for each axis: [axes.NAME].")
+        raise ConfigError(f"axes = {shown(table)}; expected a table for each axis: [axes.NAME].")
     axes = tuple(_read_axis(str(name), entries, flows) for name, entries in table.items())
+    require_few_runs(*((axis.name, len(axis)) for axis in axes), ("flows", len(flows)))
     taken: dict[tuple[str, ...], str] = {}
     names: dict[str, str] = {axis.name: axis.name for axis in axes}
     for axis in axes:
@@ -87,15 +101,20 @@ def read_axes(table: Any, flows: Mapping[str, Any]) -> tuple[Axis, ...]:
 
 def _read_axis(name: str, entries: Any, flows: Mapping[str, Any]) -> Axis:
     at = f"axes.{name}"
-    if not name.isidentifier() or name in RESERVED:
+    if name in RESERVED:
+        what = "is measured along the runs" if name in _MEASURED else "is the data set's own name for something else"
         raise ConfigError(
-            f"{at}: {name!r} cannot name a dimension; expected letters, digits and _, and none of {', '.join(RESERVED)}."
+            f"{at}: {name!r} cannot name a dimension, because it {what}; choose another name, such as {name}_axis."
+        )
+    if not name.isidentifier() or len(name) > _LONGEST_NAME:
+        raise ConfigError(
+            f"{at[:100]}: {shown(name)} cannot name a dimension; expected at most {_LONGEST_NAME} letters, digits and _."
         )
     if not isinstance(entries, Mapping):
-        raise ConfigError(f"{at} = {entries!r}; expected a table with values (or logspace, linspace) and a path.")
+        raise ConfigError(f"{at} = {shown(entries)}; expected a table with values (or logspace, linspace) and a path.")
     for key in entries:
         if key not in _ENTRIES:
-            raise ConfigError(f"{at}: unknown entry {key!r}; {nearest_name(str(key), _ENTRIES)}")
+            raise ConfigError(f"{at}: unknown entry {shown(key)}; {nearest_name(str(key)[:80], _ENTRIES)}")
     given = [form for form in FORMS if form in entries]
     if len(given) != 1:
         raise ConfigError(f"{at} has {' and '.join(given) or 'no values'}; expected exactly one of {', '.join(FORMS)}.")
@@ -137,12 +156,12 @@ def _columns(at: str, form: str, entries: Mapping[str, Any]) -> dict[tuple[str, 
     else:
         if not isinstance(entries.get("path"), str):
             raise ConfigError(
-                f'{at}.path = {entries.get("path")!r}; expected a dotted path, such as "model.init_scale".'
+                f'{at}.path = {shown(entries.get("path"))}; expected a dotted path, such as "model.init_scale".'
             )
         columns = {parse_path(entries["path"]): given if form == "values" else _spaced(f"{at}.{form}", form, given)}
     for path, column in columns.items():
         if not isinstance(column, list | tuple):
-            raise ConfigError(f"{at}: the values of {'.'.join(path)} are {column!r}; expected an array.")
+            raise ConfigError(f"{at}: the values of {'.'.join(path)} are {shown(column)}; expected an array.")
     return {path: list(column) for path, column in columns.items()}
 
 
@@ -151,8 +170,9 @@ def _spaced(at: str, form: str, given: Any) -> list[float | int]:
     numbers = list(given) if isinstance(given, list | tuple) else []
     ok = len(numbers) == 3 and all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers)
     if not ok or not isinstance(numbers[2], int) or numbers[2] < 1 or not all(map(math.isfinite, numbers)):
-        raise ConfigError(f"{at} = {given!r}; expected [first, last, number of values], such as [0.01, 100, 9].")
+        raise ConfigError(f"{at} = {shown(given)}; expected [first, last, number of values], such as [0.01, 100, 9].")
     first, last, number = numbers
+    require_few_runs((at, number))
     if form == "logspace" and not (first > 0 and last > 0):
         raise ConfigError(f"{at} = {given!r}; logarithmic spacing needs positive ends; use linspace or values.")
     points = (np.geomspace if form == "logspace" else np.linspace)(first, last, number)
@@ -184,11 +204,11 @@ def _coordinate(at: str, labels: Any, values: list[Any]) -> tuple[Any, ...]:
     chosen = values if labels is None else labels
     what = "values" if labels is None else "labels"
     if not isinstance(chosen, list | tuple) or len(chosen) != len(values) or not _is_plain(list(chosen)):
-        raise ConfigError(f"{at}.labels = {labels!r}; expected an array of {len(values)} texts or numbers.")
+        raise ConfigError(f"{at}.labels = {shown(labels)}; expected an array of {len(values)} texts or numbers.")
     if any(isinstance(value, float) and not math.isfinite(value) for value in chosen):
-        raise ConfigError(f"{at}.{what} = {list(chosen)!r}; expected finite numbers.")
+        raise ConfigError(f"{at}.{what} = {shown(list(chosen))}; expected finite numbers.")
     if len(set(chosen)) < len(chosen):
-        raise ConfigError(f"{at}.{what} = {list(chosen)!r}; expected each once.")
+        raise ConfigError(f"{at}.{what} = {shown(list(chosen))}; expected each once.")
     return tuple(chosen)
 
 
@@ -199,10 +219,10 @@ def _is_plain(values: list[Any]) -> bool:
 
 
 def _short_names(paths: tuple[tuple[str, ...], ...]) -> list[str]:
-    """For each path its last part, with as many parts before it as tell it from the others."""
+    """For each path its last part, with as many parts before it as tell it from the others and from what is measured."""
     for depth in range(1, max(map(len, paths)) + 1):
         names = ["_".join(path[-depth:]) for path in paths]
-        if len(set(names)) == len(names):
+        if len(set(names)) == len(names) and not set(names) & set(RESERVED):
             return names
     return ["_".join(path) for path in paths]
 
@@ -210,5 +230,5 @@ def _short_names(paths: tuple[tuple[str, ...], ...]) -> list[str]:
 def _text(at: str, entries: Mapping[str, Any], key: str, default: str) -> str:
     value = entries.get(key, default)
     if not isinstance(value, str):
-        raise ConfigError(f"{at}.{key} = {value!r}; expected text.")
+        raise ConfigError(f"{at}.{key} = {shown(value)}; expected text.")
     return value

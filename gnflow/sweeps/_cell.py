@@ -13,21 +13,16 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from .._core import ConfigError, ResultCode, RunFolderError
+from .._core import ResultCode, RunFolderError, read_json
 from ..config import RunSpec
 from ..simulate import Trajectory, versions
 from ._netcdf import from_netcdf, to_netcdf
+from ._record import require_record
 
 CELL_FORMAT = 1
 ERROR = "error"  # the code of a cell whose run raised an error
 WORKER_DIED = "worker_died"  # the code of a cell whose process did not come back
 TARGETS = tuple(10.0**-k for k in range(1, 9))  # relative training losses whose times are kept
-RECORD_KEYS = frozenset(
-    {
-        *("hash", "code", "message", "failed", "time", "wall_seconds", "num_steps"),
-        *("finals", "targets", "gnflow", "size", "sha256"),
-    }
-)
 _TARGET_SLACK = 1e-3  # a run that stops at a target ends within the accuracy of the root search, on either side of it
 _LONGEST_TEXT = 20_000  # characters of a message or traceback; HDF5 holds up to 64 KiB in an attribute
 
@@ -101,23 +96,47 @@ def read_cell(payload: bytes, content_hash: str) -> tuple[xr.Dataset, dict[str, 
         data = from_netcdf(payload)
     except MemoryError:
         raise  # which says nothing about the file
+    except RunFolderError:
+        raise
     except Exception as error:  # whatever HDF5 makes of bytes that are not its own
         raise RunFolderError(f"it cannot be read as netCDF ({type(error).__name__}: {error})") from error
-    attrs = data.attrs
-    if attrs.get("gnflow_cell_format") != CELL_FORMAT:
-        raise RunFolderError(f"it is no cell of format {CELL_FORMAT}")
     try:
-        kept = attrs["content_hash"]
-        spec = RunSpec.from_dict(json.loads(attrs["specification"]))
-        hashes = {content_hash, kept, spec.content_hash(attrs.get("data_digest", ""))}
-        intact = attrs["digest"] == _digest(data)
-    except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
+        return data, _checked_record(data, payload, content_hash)
+    except (MemoryError, RunFolderError):
+        raise
+    except Exception as error:  # anybody may have written it, and left out or put in anything
         raise RunFolderError(f"it is damaged ({type(error).__name__}: {error})") from error
-    if len(hashes) > 1:
-        raise RunFolderError(f"it holds the cell {kept}")
-    if not intact:
+
+
+def _checked_record(data: xr.Dataset, payload: bytes, content_hash: str) -> dict[str, Any]:
+    """The record of a cell's file. **Raises:** as `read_cell`, and anything where attributes are not what gnflow writes."""
+    attrs = data.attrs
+    if not _is(attrs.get("gnflow_cell_format"), CELL_FORMAT):
+        raise RunFolderError(f"it is no cell of format {CELL_FORMAT}")
+    kept = attrs["content_hash"]
+    spec = RunSpec.from_dict(read_json(attrs["specification"], "its specification"))
+    for other in (kept, spec.content_hash(attrs.get("data_digest", ""))):
+        if not _is(other, content_hash):
+            raise RunFolderError(f"it holds the cell {str(kept)[:40]}")
+    if not _is(attrs["digest"], _digest(data)):
         raise RunFolderError("its content is not what was written")
-    return data, _record(data, payload)
+    _require_series(data)
+    return require_record(_record(data, payload))
+
+
+def _is(value: Any, expected: int | str) -> bool:
+    """Equality, also where `value` is an array."""
+    return isinstance(value, int | str) and value == expected
+
+
+def _require_series(data: xr.Dataset) -> None:
+    """**Raises:** `RunFolderError` unless there is nothing measured, or losses and times along the run with more beside."""
+    if not data.variables:
+        return
+    if "train_loss" not in data or data["train_loss"].ndim != 1 or not data["train_loss"].size:
+        raise RunFolderError("it has no training losses along a run")
+    if not {"time", "flow_time"} & set(data.variables) or flow_times(data).dims != data["train_loss"].dims:
+        raise RunFolderError("its training losses have no times")
 
 
 def _outcome(
@@ -162,7 +181,7 @@ def has_failed(code: str) -> bool:
 
 def _record(data: xr.Dataset, payload: bytes) -> dict[str, Any]:
     attrs = data.attrs
-    stats = json.loads(attrs.get("stats", "{}"))
+    stats = read_json(attrs.get("stats", "{}"), "its stats")
     return {
         "hash": attrs["content_hash"],
         "code": attrs["result_code"],
@@ -173,7 +192,7 @@ def _record(data: xr.Dataset, payload: bytes) -> dict[str, Any]:
         "num_steps": stats.get("num_steps"),
         "finals": {name: _number(values[-1]) for name, values in _series(data).items()},
         "targets": _time_to_targets(data) if data.sizes else {},
-        "gnflow": json.loads(attrs["versions"])["gnflow"],
+        "gnflow": read_json(attrs["versions"], "its versions")["gnflow"],
         "size": len(payload),
         "sha256": hashlib.sha256(payload).hexdigest(),
     }

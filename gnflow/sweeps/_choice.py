@@ -4,8 +4,9 @@ import inspect
 from typing import Any
 
 from .._core import ConfigError
+from ..config._plain import shown
 from ._dask import DaskEngine
-from ._engine import AbstractEngine
+from ._engine import AbstractEngine, require_engine_options
 from ._local import LocalEngine
 
 _NAMES = ("local", "dask", "slurm")
@@ -20,6 +21,13 @@ def make_engine(engine: str | AbstractEngine, **options: Any) -> AbstractEngine:
     **Raises:** `ConfigError` for anything else, and for options that the engine does not have.
     """
     given = {name: option for name, option in options.items() if option is not None}
+    require_engine_options(
+        given.get("workers"),
+        given.get("memory_gib"),
+        given.get("retries", 0),
+        given.get("compilation_cache", True),
+        threads=given.get("threads"),
+    )
     if isinstance(engine, AbstractEngine):
         if given:
             raise ConfigError(f"{next(iter(given))} is given beside an engine; state it when the engine is made.")
@@ -39,6 +47,6 @@ def make_engine(engine: str | AbstractEngine, **options: Any) -> AbstractEngine:
     if isinstance(engine, str) and "://" in engine:
         return DaskEngine(engine, **given)
     raise ConfigError(
-        f"engine = {engine!r}; expected one of {', '.join(_NAMES)}, the address of a Dask scheduler (tcp://host:port), or an "
-        "engine such as gnflow.sweeps.LocalEngine()."
+        f"engine = {shown(engine)}; expected one of {', '.join(_NAMES)}, the address of a Dask scheduler (tcp://host:port), or "
+        "an engine such as gnflow.sweeps.LocalEngine()."
     )

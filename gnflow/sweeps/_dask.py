@@ -65,7 +65,7 @@ class DaskEngine(AbstractEngine):
             raise ConfigError(
                 f"cluster = {cluster!r}; expected 'local', 'slurm' or the address of a Dask scheduler (tcp://host:port)."
             )
-        require_engine_options(workers, memory_gib, retries, threads=threads)
+        cache = require_engine_options(workers, memory_gib, retries, compilation_cache, threads=threads)
         if cluster not in _CLUSTERS:
             for name, value in {"workers": workers, "threads": threads, "memory_gib": memory_gib, **options}.items():
                 if value is not None:
@@ -74,7 +74,7 @@ class DaskEngine(AbstractEngine):
         self._workers = workers
         self._threads = threads
         self._memory_gib = memory_gib
-        self._compilation_cache = compilation_cache
+        self._compilation_cache = cache
         self._retries = retries
         self._options = options
 

@@ -3,18 +3,18 @@
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from .._core import ConfigError, RunFolderError, nearest_name
+from .._core import ConfigError, RunFolderError, as_path, nearest_name
 from ..simulate import Trajectory, load as load_run
 from ._cell import TARGETS, flow_times, target_name
 from ._specification import SweepSpec
 from ._store import SWEEP_FILE, SweepStore
+from ._versions import say_if_mixed, versions_in
 
 _TIMES = "flow_time"
 _BATCH = "batch"
@@ -40,7 +40,7 @@ def load(
 
     **Raises:** `RunFolderError` if there is neither, or a damaged one.
     """
-    if (Path(folder) / SWEEP_FILE).is_file():
+    if (as_path(folder, "the folder", RunFolderError) / SWEEP_FILE).is_file():
         return load_sweep(folder)
     return load_run(folder, problem=problem, model=model, flow=flow)
 
@@ -49,11 +49,13 @@ def load_sweep(folder: str | os.PathLike[str]) -> xr.Dataset:
     """The data set of a sweep's folder.
 
     **Raises:** `RunFolderError` if the folder holds no sweep, or its configuration is damaged; a damaged cell is set aside,
-    named on the standard error output and marked "missing".
+    named on the standard error output and marked "missing". Cells of several versions of gnflow are said there, too.
     """
     store = SweepStore(folder)
     spec = store.read_specification()
-    return dataset_in(store, spec, store.finished(spec.hashes))
+    records = store.finished(spec.hashes)
+    say_if_mixed(versions_in(records.values()), store.folder)
+    return dataset_in(store, spec, records)
 
 
 def dataset_in(store: SweepStore, spec: SweepSpec, records: Mapping[str, Mapping[str, Any]]) -> xr.Dataset:
@@ -90,7 +92,7 @@ def dataset_of(
       1e-1 to 1e-8; inf where the run ended before, nan where it failed before or is missing.
 
     A measured variable that has the name of a coordinate is called "final_" and that name. The attributes are the sweep's
-    name and its configuration, JSON.
+    name, its configuration, JSON, and the versions of gnflow that computed its cells.
     """
     described = {} if described is None else described
     cells = [records.get(content_hash) for content_hash in spec.hashes]
@@ -121,7 +123,11 @@ def dataset_of(
     return xr.Dataset(
         variables,
         coords={**coords, "target": target},
-        attrs={"name": spec.name, "configuration": json.dumps(spec.to_dict())},
+        attrs={
+            "name": spec.name,
+            "configuration": json.dumps(spec.to_dict()),
+            "versions": ", ".join(versions_in(records.values())),
+        },
     )
 
 
@@ -136,7 +142,8 @@ def load_curves(
 
     Each run has times of its own: `flow_time` holds them, and "save" counts them; shorter runs are filled with nan at the
     end. What was recorded of each batch of a run in steps is over "batch" instead. Failed runs have what they got to; missing
-    ones are nan.
+    ones are nan. A measured variable that has the name of a coordinate (`damping`, of an axis called so) is called "measured_"
+    and that name.
 
     **Arguments:** `folder`; `variables`: which; those that depend on more than time keep their further dimensions;
     `optional`: further variables, left out where no run has them; `positions`: values of the axes, of flow or seed, to read
@@ -167,6 +174,12 @@ def load_curves(
         runs[int(place)] = {name: data[name].variable for name in wanted if name in data.data_vars} | {
             _TIMES: flow_times(data).variable
         }
+        for name, array in runs[int(place)].items():
+            if not array.dims or set(array.dims[1:]) & set(places.dims):
+                raise ConfigError(
+                    f"{name!r} of the cell {spec.hashes[place]} is over {array.dims}, and cannot be put beside the axes "
+                    f"{places.dims}; read that cell alone, with SweepStore(folder).read(...)."
+                )
     for name in required:
         if runs and name not in seen:
             raise ConfigError(f"no run of the sweep in {folder} has {name!r}; {nearest_name(name, seen)}")
@@ -174,7 +187,15 @@ def load_curves(
     for array in (array for run in runs.values() for array in run.values()):
         lengths[_along(array)] = max(lengths[_along(array)], len(array))
     curves = {name: _padded(name, places, runs, lengths) for name in (_TIMES, *wanted)}
-    return xr.Dataset({name: array for name, array in curves.items() if array is not None}, coords=places.coords)
+    return xr.Dataset(
+        {_beside(name, places.coords): array for name, array in curves.items() if array is not None},
+        coords=places.coords,
+    )
+
+
+def _beside(name: str, coords: Collection[Any]) -> str:
+    """What a measured variable is called beside coordinates."""
+    return f"measured_{name}" if name in coords else name
 
 
 def _along(array: xr.Variable) -> str:

@@ -2,10 +2,15 @@
 
 import abc
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
-from .._core import ConfigError, require_positive_int
+from .._core import ConfigError, as_path, require_number, require_positive_int
 from ..config import RunSpec
+from ..config._plain import shown
 from ._cell import CellOutcome
+
+_MOST = 100_000  # workers, threads or attempts
 
 Wanted = Callable[[RunSpec], bool]
 
@@ -15,17 +20,27 @@ def every_cell(cell: RunSpec) -> bool:
     return True
 
 
-def require_engine_options(workers: int | None, memory_gib: float | None, retries: int, **others: int | None) -> None:
+def require_engine_options(
+    workers: Any, memory_gib: Any, retries: Any, compilation_cache: Any, **others: Any
+) -> bool | Path:
     """Check what engines have in common; None is for a default, and `others` are positive integers.
 
-    **Raises:** `ConfigError` for a number out of range.
+    **Returns:** the setting of the cache of compiled programs, a folder as a path.
+
+    **Raises:** `ConfigError` for a number out of range, and for anything of another type.
     """
     given = {name: number for name, number in {"workers": workers, **others}.items() if number is not None}
     require_positive_int(ConfigError, **given)
-    if memory_gib is not None and not memory_gib > 0:
-        raise ConfigError(f"memory_gib = {memory_gib!r}; expected a positive number of GiB, or None.")
-    if not isinstance(retries, int) or retries < 0:
-        raise ConfigError(f"retries = {retries!r}; expected an integer of at least 0.")
+    for name, number in given.items():
+        if number > _MOST:
+            raise ConfigError(f"{name} = {shown(number)}; expected at most {_MOST}.")
+    if memory_gib is not None:
+        require_number(ConfigError, "memory_gib", memory_gib, above=0.0, remedy="It is in GiB.")
+    if not isinstance(retries, int) or isinstance(retries, bool) or not 0 <= retries <= _MOST:
+        raise ConfigError(f"retries = {shown(retries)}; expected an integer of at least 0, and at most {_MOST}.")
+    if isinstance(compilation_cache, bool):
+        return compilation_cache
+    return as_path(compilation_cache, "compilation_cache", ConfigError)
 
 
 class AbstractEngine(abc.ABC):

@@ -5,14 +5,17 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from ._cell import RECORD_KEYS
+from .._core import RunFolderError, read_json
+from ._record import is_record
 
 try:
     import fcntl
 except ImportError:  # no such locks on Windows; appended lines stay whole there all the same
     fcntl = None
+
+_LONGEST_LINE = 2**20  # bytes; messages are cut at a few thousand characters
 
 
 class Index:
@@ -26,19 +29,19 @@ class Index:
         self.file = file
 
     def read(self) -> dict[str, dict[str, Any]]:
-        """The lines, by content hash. What is not a whole line (a writer was killed) is passed over."""
-        try:
-            content = self.file.read_bytes()
-        except FileNotFoundError:
-            return {}
+        """The lines, by content hash. What is not a whole line (a writer was killed), or not what gnflow writes into one, is
+        passed over: its cell is read again. **Raises:** `RunFolderError` for a file that cannot be read."""
         lines = {}
-        for text in content.split(b"\n"):
-            try:
-                line = json.loads(text)
-            except ValueError:
-                continue
-            if isinstance(line, dict) and line.keys() >= RECORD_KEYS and isinstance(line["hash"], str):
-                lines[line["hash"]] = line
+        try:
+            with self.file.open("rb") as content:
+                for text in _short_lines(content):
+                    line = _line(text)
+                    if line is not None:
+                        lines[line["hash"]] = line
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        except OSError as error:
+            raise RunFolderError(f"{self.file} cannot be read: {error.strerror}.") from error
         return lines
 
     @contextmanager
@@ -76,3 +79,21 @@ class Lines:
         except OSError:
             os.ftruncate(self.descriptor, size)
             raise
+
+
+def _short_lines(content: IO[bytes]) -> Iterator[bytes]:
+    """The lines that are not too long to be gnflow's."""
+    is_rest = False
+    while text := content.readline(_LONGEST_LINE):
+        is_whole = text.endswith(b"\n")
+        if not is_rest and (is_whole or len(text) < _LONGEST_LINE):
+            yield text
+        is_rest = not is_whole
+
+
+def _line(text: bytes) -> dict[str, Any] | None:
+    try:
+        line = read_json(text, "the line")
+    except RunFolderError:
+        return None
+    return line if is_record(line) else None

@@ -57,10 +57,9 @@ class LocalEngine(AbstractEngine):
         compilation_cache: bool | str | os.PathLike[str] = True,
         retries: int = 2,
     ):
-        require_engine_options(workers, memory_gib, retries)
+        self._compilation_cache = require_engine_options(workers, memory_gib, retries, compilation_cache)
         self._workers = workers
         self._memory_gib = memory_gib
-        self._compilation_cache = compilation_cache
         self._retries = retries
 
     @property

@@ -5,14 +5,18 @@ writers and readers take 20 times as long, which is more than a small cell takes
 """
 
 import io
+import math
 from typing import Any
 
 import h5py
 import numpy as np
 import xarray as xr
 
+from .._core import RunFolderError, require_plain_netcdf
+
 _NO_VARIABLE = "This is a netCDF dimension but not a netCDF variable.{:10d}"
 _OF_THE_FORMAT = ("CLASS", "NAME", "REFERENCE_LIST", "DIMENSION_LIST", "dtype")
+_LARGEST_TEXT_ARRAY = 64  # entries, as many as a variable has dimensions: each may refer to the same long text
 _COORDINATES = "coordinates"  # the attribute in which the format names coordinates that are no index
 
 
@@ -38,15 +42,22 @@ def to_netcdf(data: xr.Dataset) -> bytes:
 
 
 def from_netcdf(content: bytes) -> xr.Dataset:
-    """The data set that `to_netcdf` wrote. **Raises:** what HDF5 does for bytes that are not such a file."""
+    """The data set that `to_netcdf` wrote.
+
+    **Raises:** `RunFolderError` for a file that refers to others, or says that it holds far more than it has bytes; what HDF5
+    does for bytes that are not such a file.
+    """
     with h5py.File(io.BytesIO(content), "r") as file:
-        attrs = {name: _plain(value) for name, value in file.attrs.items()}
+        require_plain_netcdf(file, len(content))
+        attrs = _attributes(file)
         others = str(attrs.pop(_COORDINATES, "")).split()
         variables = {}
         for name, stored in file.items():
-            own = {key: _plain(value) for key, value in stored.attrs.items()}
-            if own.get("NAME", "").startswith(_NO_VARIABLE[:40]):
+            own = _attributes(stored)
+            if str(own.get("NAME", "")).startswith(_NO_VARIABLE[:40]):
                 continue
+            if stored.dtype.kind not in "bif":
+                raise RunFolderError(f"its variable {name!r} is of type {stored.dtype}, and gnflow's are numbers")
             # An index is a dimension of its own; another variable refers to the dimensions it is over.
             dims = [str(file[part[0]].name).lstrip("/") for part in own.get("DIMENSION_LIST", ())]
             dims = [name] if own.get("CLASS") == "DIMENSION_SCALE" else dims
@@ -54,6 +65,21 @@ def from_netcdf(content: bytes) -> xr.Dataset:
             kept = {key: value for key, value in own.items() if key not in _OF_THE_FORMAT}
             variables[name] = xr.Variable(dims, values, kept)
     return xr.Dataset(variables, attrs=attrs).set_coords(others)
+
+
+def _attributes(thing: h5py.File | h5py.Dataset) -> dict[str, Any]:
+    """Attributes as Python has them. **Raises:** `RunFolderError` for long arrays of text, which take more than the file."""
+    found = {}
+    for name in thing.attrs:
+        if name == "REFERENCE_LIST":
+            continue  # the way back from a dimension to its variables
+        described = thing.attrs.get_id(name)
+        if described.dtype.kind == "O" and math.prod(described.shape) > _LARGEST_TEXT_ARRAY:
+            raise RunFolderError(
+                f"its attribute {name!r} is an array of {described.shape} texts, which gnflow does not write"
+            )
+        found[name] = _plain(thing.attrs[name])
+    return found
 
 
 def _write(file: h5py.File, name: str, variable: xr.Variable) -> h5py.Dataset:

@@ -5,6 +5,7 @@ from typing import Any
 
 from .._core import ConfigError, look_up
 from ..config._overrides import Override, apply_overrides, parse_path
+from ..config._plain import shown
 from ._axes import FORMS
 
 
@@ -17,7 +18,7 @@ def apply_size(table: Mapping[str, Any], size: str | None) -> dict[str, Any]:
     """
     sizes = table.get("sizes", {})
     if not isinstance(sizes, Mapping) or not all(isinstance(changes, Mapping) for changes in sizes.values()):
-        raise ConfigError(f"sizes = {sizes!r}; expected a table for each: [sizes.NAME].")
+        raise ConfigError(f"sizes = {shown(sizes)}; expected a table for each: [sizes.NAME].")
     rest = {key: value for key, value in table.items() if key != "sizes"}
     if size is None and not sizes:
         return rest  # an entry `size` then only says which size the table was made from
@@ -25,7 +26,7 @@ def apply_size(table: Mapping[str, Any], size: str | None) -> dict[str, Any]:
     if size is None:
         return rest
     if not sizes:
-        raise ConfigError(f"size = {size!r}, but the sweep has no [sizes]; leave it out or state [sizes.{size}].")
+        raise ConfigError(f"size = {shown(size)}, but the sweep has no [sizes]; leave it out or state [sizes.{size}].")
     overrides = _flatten((), look_up(size, sizes, "size"))
     for path, _ in overrides:
         if path[0] in ("size", "sizes"):

@@ -3,24 +3,28 @@
 import dataclasses
 import itertools
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .._core import ConfigError, GnflowError, nearest_name
+from .._core import ConfigError, GnflowError, as_path, nearest_name
 from ..config import RunSpec, read_toml
 from ..config._forms import TEXT
 from ..config._overrides import Override
+from ..config._plain import MOST_RUNS, require_plain, shown
 from ..config._run import SECTIONS, check_name, check_runs
-from ..config._specification import absolute_paths, check_seeds
+from ..config._specification import absolute_path, absolute_paths, check_seeds, require_few_runs
 from ._axes import Axis, read_axes
 from ._sizes import apply_size, override
 
 _OWN = ("name", "size", "seeds", "axes")
 _DATA_FILE = ("problem", "path")
 _NO_AXES = "base"
+_LONGEST_LABEL = 80  # characters of a coordinate
+_DEEPEST = 32  # levels, before the table is looked at
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,18 +61,24 @@ class SweepSpec:
         **Raises:** `ConfigError` that names the entry, its value and what was expected, for the first thing that is wrong;
         where it is wrong only at a position of the grid, the message says which.
         """
-        table = apply_size(_plain(table), size)
+        table = _plain(table)
+        require_plain(table)
+        table = apply_size(table, size)
         if "variants" in table:
             raise ConfigError("a sweep has no variants; state what varies as [axes.NAME].")
         for key in table:
             if key not in (*SECTIONS, *_OWN):
-                raise ConfigError(f"unknown section {key!r}; {nearest_name(key, (*SECTIONS, *_OWN, 'sizes'))}")
+                raise ConfigError(
+                    f"unknown section {shown(key)}; {nearest_name(key[:80], (*SECTIONS, *_OWN, 'sizes'))}"
+                )
         if not isinstance(table.get("flows"), Mapping):
             raise ConfigError("there is no [flows.NAME] section; a sweep needs at least one flow.")
         name = check_name(TEXT.check(table.get("name", name), "name"), "name")
         seeds = check_seeds(table.get("seeds", [0]))
         axes = read_axes(table.get("axes", {}), table["flows"])
         common = {key: value for key, value in table.items() if key not in _OWN}
+        counts = ((axis.name, len(axis)) for axis in axes)
+        require_few_runs(*counts, ("flows", len(table["flows"])), ("seeds", len(seeds)))
         cells, hashes, grid = _expand(common, axes, seeds)
         for number, axis in enumerate(axes):
             if len(axis) > 1 and np.all(grid == grid.take([0], number)):
@@ -120,7 +130,7 @@ class SweepSpec:
                 raise ConfigError(f"in the cell {cell.label}: {error}") from error
 
 
-def read_sweep(path: str | Path, size: str | None = None, overrides: Iterable[Override] = ()) -> SweepSpec:
+def read_sweep(path: str | os.PathLike[str], size: str | None = None, overrides: Iterable[Override] = ()) -> SweepSpec:
     """The sweep that a TOML file states.
 
     Paths of data files in the file are relative to its folder, those in overrides to the working directory; the sweep keeps
@@ -131,7 +141,7 @@ def read_sweep(path: str | Path, size: str | None = None, overrides: Iterable[Ov
 
     **Raises:** `ConfigError`, naming the file, for a file that cannot be read or whatever is wrong in it.
     """
-    path = Path(path)
+    path = as_path(path, "the configuration", ConfigError)
     table = read_toml(path)
     try:
         overrides = list(overrides)
@@ -153,7 +163,9 @@ def _expand(
     grid: list[int] = []
     for positions in itertools.product(*(range(len(axis)) for axis in axes)):
         chosen = list(zip(axes, positions, strict=True))
-        variant = ",".join(f"{axis.name}={axis.coordinate[position]}" for axis, position in chosen) or _NO_AXES
+        variant = (
+            ",".join(f"{axis.name}={_in_words(axis.coordinate[position])}" for axis, position in chosen) or _NO_AXES
+        )
         try:
             table = common
             for axis, position in chosen:
@@ -174,13 +186,19 @@ def _expand(
     return tuple(cells), tuple(places), np.asarray(grid).reshape(shape)
 
 
-def _with(table: Mapping[str, Any], path: tuple[str, ...], value: Any, above: str = "") -> dict[str, Any]:
+def _in_words(coordinate: Any) -> str:
+    """A coordinate as a part of one line."""
+    text = str(coordinate)
+    return text if text.isprintable() and len(text) <= _LONGEST_LABEL else shown(coordinate)
+
+
+def _with(table: Any, path: tuple[str, ...], value: Any, above: str = "") -> dict[str, Any]:
     """`table` with one entry set; only the tables on its path are copied.
 
     **Raises:** `ConfigError` where the path leads through something that is no table.
     """
     if not isinstance(table, Mapping):
-        raise ConfigError(f"cannot set {above}.{'.'.join(path)}: {above} is {table!r}, which is not a table.")
+        raise ConfigError(f"cannot set {above}.{'.'.join(path)}: {above} is {shown(table)}, which is not a table.")
     if len(path) == 1:
         return {**table, path[0]: value}
     here = f"{above}.{path[0]}" if above else path[0]
@@ -209,15 +227,20 @@ def _absolute_axis(entries: Any, folder: Path) -> Any:
 
 
 def _absolute_files(files: list[Any], folder: Path) -> list[Any]:
-    return [str((folder / file).resolve()) if isinstance(file, str) else file for file in files]
+    what = ".".join(_DATA_FILE)
+    return [absolute_path(file, folder, what) if isinstance(file, str) else file for file in files]
 
 
-def _plain(value: Any) -> Any:
-    """`value` with NumPy's numbers and arrays, and tuples, as TOML's."""
+def _plain(value: Any, depth: int = 1) -> Any:
+    """`value` with NumPy's numbers and arrays, and tuples, as TOML's. **Raises:** `ConfigError` for too many levels."""
+    if depth > _DEEPEST:
+        raise ConfigError(f"the table of the sweep is nested more than {_DEEPEST} levels deep; write it flatter.")
+    if isinstance(value, Mapping | list | tuple) and len(value) > MOST_RUNS:
+        raise ConfigError(f"an entry of the sweep has {len(value)} values; expected at most {MOST_RUNS}.")
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _plain(item, depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_plain(item, depth + 1) for item in value]
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     return value

@@ -15,6 +15,7 @@ import xarray as xr
 from .._core import (
     ConfigError,
     RunFolderError,
+    as_path,
     cannot_write,
     draft_of,
     is_temporary,
@@ -32,6 +33,7 @@ _CELLS = "cells"
 _INDEX = "index.jsonl"
 _SET_ASIDE = "set_aside"
 _KNOWN = (SWEEP_FILE, _CELLS, _INDEX, _SET_ASIDE)
+_LARGEST_CELL = 2**32  # bytes; a file may be larger than the memory of who reads it, and hold nothing
 _PROBE_BYTES = 65536  # as much as a cell's file may have; a full disk has not even that
 # Errors that say nothing about the file: too many open files, no memory, a network file system that lost track.
 _PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE)
@@ -66,7 +68,7 @@ class SweepStore:
     """
 
     def __init__(self, folder: str | os.PathLike[str]):
-        self.folder = Path(folder)
+        self.folder = as_path(folder, "the folder", RunFolderError)
         self.set_aside: list[str] = []
         self._index = Index(self.folder / _INDEX)
 
@@ -105,6 +107,9 @@ class SweepStore:
         """
         if self.folder.exists() and not self.folder.is_dir():
             raise RunFolderError(f"{self.folder} is a file; choose a folder.")
+        above = next(place for place in (self.folder, *self.folder.absolute().parents) if place.exists())
+        if not above.is_dir():
+            raise RunFolderError(f"{self.folder} cannot be made, because {above} is a file; choose another folder.")
         if file.is_file():
             if file.read_bytes() == text.encode():
                 return True
@@ -195,12 +200,14 @@ class SweepStore:
         or set aside, so that its cell counts as missing. Files of other sweeps' cells are left alone; what else is found
         among the cells is set aside, and what killed writers left is removed.
 
-        **Arguments:** `cells`: content hashes; `check`: read every file and compare its checksum.
+        **Arguments:** `cells`: content hashes; `check`: read every file, and compare its checksum and its line in the index;
+        how many lines were wrong is printed on the standard error output, and the files hold.
         """
         found = self._list()
         lines = self._index.read()
         records: dict[str, dict[str, Any]] = {}
         again: dict[str, tuple[_Found, dict[str, Any]]] = {}
+        wrong: list[str] = []
         for content_hash in cells:
             file = found.get(content_hash)
             if file is None:
@@ -210,12 +217,19 @@ class SweepStore:
                 assert line is not None
                 records[content_hash] = line
                 continue
-            record = self._examine(file, content_hash, line)
+            record = self._examine(file, content_hash, None if check else line)
             if record is not None:
                 records[content_hash] = record
                 if not file.fits(line) or record != line:
                     again[content_hash] = (file, record)
+                    wrong += [content_hash] if file.fits(line) else []
         self._enter(again)
+        if wrong:
+            print(
+                f"gnflow: {self.folder / _INDEX} said otherwise of {len(wrong)} cells (such as {wrong[0]}) than their files; "
+                "the files hold.",
+                file=sys.stderr,
+            )
         return records
 
     def _make_folder_of(self, place: Path) -> None:
@@ -225,7 +239,13 @@ class SweepStore:
                 sync_folder(above)
 
     def _examine(self, file: _Found, content_hash: str, line: dict[str, Any] | None) -> dict[str, Any] | None:
-        """The record of a file that the index does not vouch for, or None if it is set aside."""
+        """The record of a file that the index does not vouch for, or None if it is set aside.
+
+        **Arguments:** `line`: of the index, to be believed if the file has its checksum.
+        """
+        if file.size > _LARGEST_CELL:
+            self._put_aside(file.path, f"it has {file.size} bytes, more than a cell of a sweep", file.mtime_ns)
+            return None
         try:
             payload = file.path.read_bytes()
             if line is not None and line.get("sha256") == hashlib.sha256(payload).hexdigest():

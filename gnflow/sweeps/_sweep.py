@@ -11,6 +11,7 @@ import xarray as xr
 
 from .._core import ConfigError
 from ..config import RunSpec
+from ..simulate import versions
 from ._cell import ERROR, WORKER_DIED
 from ._choice import make_engine
 from ._dataset import dataset_in
@@ -19,6 +20,7 @@ from ._progress import SweepProgress
 from ._specification import SweepSpec, read_sweep
 from ._store import SWEEP_FILE, SweepStore
 from ._task import largest_first
+from ._versions import say_if_mixed, versions_in
 
 try:
     import fcntl
@@ -73,12 +75,13 @@ def sweep(
         for content_hash, cell in zip(spec.hashes, spec.cells, strict=True)
         if content_hash not in finished or content_hash in again
     }
+    kept = [record for key, record in finished.items() if key not in again]
+    say_if_mixed([*versions_in(kept), *([versions()["gnflow"]] if pending else [])], store.folder)
     if pending:
         spec.check(pending.values())
     store.begin(spec)
     if pending:
         store.require_writable()
-        kept = [record for key, record in finished.items() if key not in again]
         if progress:
             print(f"{len(pending)} of {len(spec.cells)} cells to compute, with {carrier.describe()}", file=sys.stderr)
         bar = SweepProgress(len(spec.cells), len(kept), sum(record["failed"] for record in kept), progress)
@@ -113,7 +116,7 @@ def _specification(spec: SweepSpec | Mapping[str, Any] | str | os.PathLike[str],
         if size is not None:
             raise ConfigError(f"size = {size!r} is given beside a SweepSpec; choose the size when it is made.")
         return spec
-    return SweepSpec.from_dict(spec, size) if isinstance(spec, Mapping) else read_sweep(Path(spec), size)
+    return SweepSpec.from_dict(spec, size) if isinstance(spec, Mapping) else read_sweep(spec, size)
 
 
 @contextlib.contextmanager

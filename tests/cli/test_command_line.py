@@ -190,35 +190,15 @@ class TestTable:
         assert run(config, tmp_path / "out", "--set", "metrics=[]") == 0
         captured = capsys.readouterr()
         assert captured.err == ""
-        heading, rule, *rows = captured.out.splitlines()[:6]
-        assert heading.split() == (
-            [
-                "variant",
-                "flow",
-                "seed",
-                "result",
-                "steps",
-                "flow",
-                "time",
-                "train",
-                "loss",
-                "test",
-                "loss",
-                "kernel",
-                "distance",
-                "compile",
-                "[s]",
-                "run",
-                "[s]",
-            ]
-        )
-        assert all(len(row) == len(rule) for row in rows)
-        assert [row.split()[:4] for row in rows] == [
-            [variant, flow, "0", "num_steps_reached"]
-            for variant in ("small", "large")
-            for flow in ("descent", "newton")
+        above, heading, names, rule, *rows = captured.out.splitlines()[:8]
+        assert above == "seed 0, result num_steps_reached"
+        assert heading.split() == ["flow", "train", "test", "kernel", "run"]
+        assert names.split() == ["variant", "flow", "steps", "time", "loss", "loss", "dist.", "[s]"]
+        assert all(len(row) == len(rule) <= 80 for row in rows)
+        assert [row.split()[:2] for row in rows] == [
+            [variant, flow] for variant in ("small", "large") for flow in ("descent", "newton")
         ]
-        assert all(row.split()[8] == "-" for row in rows)  # no kernel distance was measured
+        assert all(row.split()[6] == "-" for row in rows)  # no kernel distance was measured
 
     def test_the_steps_of_an_optimiser_are_no_flow_time(self, config):
         adam = {"method": "iterate", "optimiser": {"kind": "adam", "learning_rate": 0.1}, "num_steps": 2}
@@ -234,7 +214,7 @@ class TestTable:
         assert main(arguments) == 0
         captured = capsys.readouterr()
         assert "[1/2] small/descent/seed-0: running" in captured.err
-        assert "[" not in captured.out.splitlines()[2]
+        assert not any(text in captured.out for text in ("running", "|", "it/s"))
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -410,7 +390,7 @@ class TestQuickStart:
         folder = tmp_path / "gnflow-runs" / "quick_start"
         assert (folder / "figures" / "regimes.png").stat().st_size > 0
         assert len(list((folder / "figures").iterdir())) == 13
-        assert capsys.readouterr().out.count(result) == 9
+        assert f"seed 0, result {result}" in capsys.readouterr().out
 
 
 def test_python_m_gnflow_turns_double_precision_on(config, tmp_path):

@@ -1,10 +1,94 @@
-"""The table of `gnflow run`: what it says about directions that are, or are not, exact."""
+"""The table of `gnflow run`: narrow enough for a terminal, and what it says about directions that are, or are not, exact."""
+
+import itertools
+
+import pytest
 
 from gnflow.cli._table import Row, _direction, format_table
 
 
-def row(**changes):
-    return Row("base", "flow", 0, "num_steps_reached", failed=False, num_steps=1, train_loss=0.5, **changes)
+def row(variant="base", flow="flow", seed=0, result="num_steps_reached", **changes):
+    given = {"failed": False, "num_steps": 1, "train_loss": 0.5, **changes}
+    return Row(variant, flow, seed, result, **given)
+
+
+def full(**changes):
+    """A row with something in every column, as wide as numbers come."""
+    numbers = {
+        "num_steps": 16384,
+        "flow_time": 1.2345e-5,
+        "train_loss": 1.2345e-8,
+        "test_loss": 2.3456e-3,
+        "kernel_distance": 8.2345e-5,
+        "wall_seconds": 1234.5,
+        "compile_seconds": 34.5,
+    }
+    return row(**{**numbers, **changes})
+
+
+def widest(text):
+    return max(map(len, text.splitlines()))
+
+
+def test_a_small_table_has_every_column():
+    heading, names, rule, line = format_table([row()]).splitlines()
+    assert heading.split() == ["flow", "train", "test", "kernel", "run"]
+    assert names.split() == ["variant", "flow", "seed", "result", "steps", "time", "loss", "loss", "dist.", "[s]"]
+    assert line.split() == ["base", "flow", "0", "num_steps_reached", "1", "-", "5.00e-01", "-", "-", "-"]
+    assert len(rule) == len(names)
+
+
+def test_what_is_the_same_in_every_row_stands_above_where_there_is_no_room():
+    rows = [
+        full(variant=f"tau0={tau}", flow=flow) for tau in (0.1, 10) for flow in ("gradient_flow", "random_features")
+    ]
+    above, heading, names, rule, first, *_ = format_table(rows).splitlines()
+    assert above == "seed 0, result num_steps_reached"
+    assert names.split()[:2] == ["variant", "flow"]
+    assert "seed" not in names
+    assert first.split()[:2] == ["tau0=0.1", "gradient_flow"]
+    assert widest(format_table(rows)) <= 80
+    assert len(heading) <= len(names) == len(rule)
+
+
+def test_rows_stand_together_where_that_is_not_enough():
+    rows = [
+        full(variant=variant, flow=flow, seed=seed, result=result)
+        for (variant, seed), (flow, result) in itertools.product(
+            itertools.product(("initialisation_scale=0.1", "b"), (0, 1)),
+            (("random_features", "stop_rule_met_at_start"), ("gauss_newton", "stationary")),
+        )
+    ]
+    text = format_table(rows)
+    assert "variant initialisation_scale=0.1, seed 1" in text.splitlines()
+    assert text.count("variant b, seed 0") == 1
+    assert text.count("rand~ures") == 4  # beside the longest of all result codes
+    assert widest(text) <= 80
+
+
+@pytest.mark.parametrize("name", ["n" * 200, "a" * 40])
+def test_long_names_of_flows_are_cut(name):
+    text = format_table([full(flow=name, result="time_reached"), full(flow="b", result="stationary")])
+    assert widest(text) <= 80
+    assert f"{name[:7]}" in text
+    assert f"~{name[-7:]}" in text
+    assert name not in text
+
+
+def test_the_numbers_are_those_of_the_progress_bar():
+    assert all(text in format_table([full()]) for text in (" 1.23e-05 ", " 1.23e-08 ", " 16384 "))
+
+
+def test_compiling_is_told_below():
+    text = format_table([full(), full(seed=1)])
+    assert "compiling took 69.0 s more" in text.splitlines()
+    assert " 1200.0" in text
+    assert "compiling" not in format_table([row()])
+
+
+def test_failures_are_told_below():
+    text = format_table([row(failed=True, message="the loss is not finite"), row(seed=1)])
+    assert "base/flow/seed-0 failed: the loss is not finite" in text.splitlines()
 
 
 def test_a_truncated_direction_is_never_called_exact():
@@ -13,8 +97,8 @@ def test_a_truncated_direction_is_never_called_exact():
     assert _direction({"final_relative_residual": 1e-15}) is None
 
 
-def test_the_column_is_there_where_a_flow_claims_to_be_exact():
+def test_directions_are_told_where_a_flow_claims_to_be_exact():
     assert "last direction" not in format_table([row()])
-    both = format_table([row(direction="exact"), row()]).splitlines()
-    assert both[0].index("last direction") == both[2].index("exact")
-    assert "  -" in both[3]
+    text = format_table([row(direction="exact"), row(seed=1), row(seed=2, direction="truncated, residual 5.2e-01")])
+    assert "last direction exact in 1 of 3 runs" in text.splitlines()
+    assert "base/flow/seed-2: last direction truncated, residual 5.2e-01" in text.splitlines()

@@ -73,6 +73,12 @@ class TestZipped:
         axis = only(values={"flows.descent.mobility": [1, 2], "flows.newton.mobility": [3, 4]}, labels=["a", "b"])
         assert list(axis.coordinates()) == ["axis", "descent_mobility", "newton_mobility"]
 
+    def test_what_would_be_called_as_something_measured_is_called_by_more_of_its_path(self):
+        axis = only(
+            values={"stop.relative_loss": [1e-1, 1e-2], "stop.test_loss": [3, 4], "flows.newton.median": [1, 2]}
+        )
+        assert list(axis.coordinates()) == ["axis", "stop_test_loss", "newton_median"]
+
 
 REFUSED = [
     ({"a": 3}, r"axes\.a = 3; expected a table"),
@@ -110,6 +116,26 @@ REFUSED = [
     (
         {"a": {"path": "flows.newton", "values": ["gradient"]}, "b": {"path": "flows.newton.mobility", "values": [1]}},
         r"which of them holds would depend on their order",
+    ),
+    *(
+        ({name: {"path": "model.width", "values": [1]}}, rf"'{name}' cannot name a dimension.*{name}_axis")
+        for name in (
+            "test_loss",
+            "train_loss",
+            "kernel_distance",
+            "test_loss_ratio",
+            "result",
+            "seed",
+            "flow_time",
+            "median",
+        )
+    ),
+    ({"a" * 300: {"path": "model.width", "values": [1]}}, r"cannot name a dimension; expected at most 100 letters"),
+    ({"a": {"path": "model.width", "logspace": [1, 10, 100_000_000]}}, r"axes\.a\.logspace = 100000000 runs"),
+    ({"a": {"path": "model.width", "linspace": [1, 10, 10**7]}}, r"10000000 runs; expected at most 1000000"),
+    (
+        {name: {"path": f"model.{name}", "linspace": [1, 2, 1001]} for name in ("a", "b")},
+        r"1001 a x 1001 b x 2 flows = 2004002 runs; expected at most",
     ),
     (
         {"a": {"path": "model.width", "values": [1]}, "b": {"values": {"problem.n_train": [1], "x.a": [2]}}},

@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 import xarray as xr
-from grids import TABLE, outcome_like, table_with
+from grids import TABLE, outcome_like, table_with, with_axes
 
 import gnflow as gn
 from gnflow import ConfigError, ResultCode, RunFolderError
@@ -85,12 +85,12 @@ class TestDataset:
         assert np.all(dataset_of(SPEC, records)["ntk_largest_eigenvalue"] == math.inf)
 
     def test_a_variable_with_the_name_of_a_coordinate_is_renamed(self, records):
-        axes = {"train_loss": {"path": "model.width", "values": [3, 4]}}
+        axes = {"ntk_largest_eigenvalue": {"path": "model.width", "values": [3, 4]}}
         spec = SweepSpec.from_dict(table_with(axes=axes))
         made = {key: next(iter(records.values())) for key in spec.hashes}
         data = dataset_of(spec, made)
-        assert data["train_loss"].to_numpy().tolist() == [3, 4]
-        assert data["final_train_loss"].dims == ("train_loss", "flow", "seed")
+        assert data["ntk_largest_eigenvalue"].to_numpy().tolist() == [3, 4]
+        assert data["final_ntk_largest_eigenvalue"].dims == ("ntk_largest_eigenvalue", "flow", "seed")
 
     def test_it_can_be_written_and_read(self, records, tmp_path):
         data = dataset_of(SPEC, records)
@@ -222,6 +222,25 @@ class TestLoading:
 
 
 class TestCurves:
+    def test_a_variable_with_the_name_of_a_coordinate_is_renamed(self, tmp_path, trajectory):
+        spec = with_axes(ntk_spectrum={"path": "model.width", "values": [3, 4]})
+        store = SweepStore(tmp_path / "sweep")
+        store.begin(spec)
+        for cell in spec.cells:
+            store.put(outcome_like(cell, trajectory))
+        curves = load_curves(store.folder, ["ntk_spectrum"])
+        assert curves["ntk_spectrum"].to_numpy().tolist() == [3, 4]
+        assert curves["measured_ntk_spectrum"].dims[:4] == ("ntk_spectrum", "flow", "seed", "save")
+
+    def test_a_further_dimension_with_the_name_of_an_axis_is_refused(self, tmp_path, trajectory):
+        further = str(trajectory.data["ntk_spectrum"].dims[1])
+        spec = with_axes(**{further: {"path": "model.width", "values": [3, 4]}})
+        store = SweepStore(tmp_path / "sweep")
+        store.begin(spec)
+        store.put(outcome_like(spec.cells[0], trajectory))
+        with pytest.raises(ConfigError, match="cannot be put beside the axes"):
+            load_curves(store.folder, ["ntk_spectrum"])
+
     def test_curves_are_the_runs_padded_at_the_end(self, folder, trajectory):
         curves = load_curves(folder, ["train_loss", "ntk_spectrum"])
         assert curves["train_loss"].dims == (*SPEC.dims, "save")

@@ -1,0 +1,60 @@
+"""The record of a cell: what a line of the index holds, whoever wrote it."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .._core import RunFolderError
+
+_NOT_FINITE = ("nan", "inf", "-inf")  # JSON has no such numbers
+_LARGEST_INTEGER = 2**63
+
+
+def is_number(value: Any) -> bool:
+    """Whether a record may hold it for a number: a finite one, or the text of one that is not."""
+    if isinstance(value, str):
+        return value in _NOT_FINITE
+    if isinstance(value, int):
+        return not isinstance(value, bool) and abs(value) < _LARGEST_INTEGER
+    return isinstance(value, float) and math.isfinite(value)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _LARGEST_INTEGER
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(k, str) and is_number(v) for k, v in value.items())
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+_FIELDS: dict[str, Callable[[Any], bool]] = {
+    "hash": _is_text,
+    "code": _is_text,
+    "message": _is_text,
+    "failed": lambda value: isinstance(value, bool),
+    "time": is_number,
+    "wall_seconds": is_number,
+    "num_steps": lambda value: value is None or _is_count(value),
+    "finals": _are_numbers,
+    "targets": _are_numbers,
+    "gnflow": _is_text,
+    "size": _is_count,
+    "sha256": _is_text,
+}
+
+
+def is_record(value: Any) -> bool:
+    """Whether this is a cell's record, every field of its type; there may be further ones."""
+    return isinstance(value, dict) and all(name in value and fits(value[name]) for name, fits in _FIELDS.items())
+
+
+def require_record(value: dict[str, Any]) -> dict[str, Any]:
+    """`value`, if it is a record. **Raises:** `RunFolderError` that names the first field that is not what it should be."""
+    for name, fits in _FIELDS.items():
+        if not fits(value[name]):
+            raise RunFolderError(f"its {name} is {str(value[name])[:60]!r}, which no run gives")
+    return value
