@@ -7,6 +7,7 @@ import jax
 from jax.experimental.compilation_cache import compilation_cache as jax_cache
 
 from ._errors import ConfigError
+from ._paths import as_path
 
 SHORTEST_COMPILATION = 0.2  # seconds; JAX keeps what took longer
 
@@ -50,7 +51,7 @@ def compilation_cache_folder(setting: bool | str | os.PathLike[str], argument: s
         return None
     user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     usual = os.environ.get("JAX_COMPILATION_CACHE_DIR") or user / "gnflow" / "compiled"
-    folder = Path(usual if setting is True else setting).absolute()
+    folder = Path(usual).absolute() if setting is True else as_path(setting, argument, ConfigError).absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

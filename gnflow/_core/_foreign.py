@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _LARGEST_JSON = 2**26  # bytes; a record of a run has some thousands
 _SMALL = 2**20  # bytes that any file may ask for
+_LARGEST_TEXTS = 2**30  # bytes
+_OF_DIMENSIONS = ("DIMENSION_LIST", "REFERENCE_LIST")  # references, in files of netCDF-4
 _LARGEST_EXPANSION = 16  # of a netCDF file: more than compression makes of losses
 
 
@@ -78,7 +80,9 @@ def require_plain_netcdf(file: "h5py.File", size: int) -> None:
     **Raises:** `RunFolderError`.
     """
     total = 0
+    _require_short_texts(file, "", size)
     for name, dataset in _datasets(file):
+        _require_short_texts(dataset, name, size)
         if dataset.external or dataset.is_virtual:
             raise RunFolderError(f"its variable {name!r} refers to other files, which are not read.")
         # A dimension without values is stored as a data set that is never read.
@@ -86,6 +90,20 @@ def require_plain_netcdf(file: "h5py.File", size: int) -> None:
         total += dataset.size * dataset.dtype.itemsize if is_read else 0
     if total > _LARGEST_EXPANSION * size + _SMALL:
         raise RunFolderError(f"it has {size} bytes and says that it holds {total}, which gnflow's files do not.")
+
+
+def _require_short_texts(thing: Any, name: str, size: int) -> None:
+    """Check texts, of which many may refer to one that is long. **Raises:** `RunFolderError`."""
+    counts = {
+        f"attribute {key!r}": math.prod(thing.attrs.get_id(key).shape or ())
+        for key in thing.attrs
+        if key not in _OF_DIMENSIONS and thing.attrs.get_id(key).dtype.kind == "O"
+    }
+    if name and thing.dtype.kind == "O":
+        counts[f"variable {name!r}"] = thing.size
+    for what, count in counts.items():
+        if count > 1 and count * size > _LARGEST_TEXTS:
+            raise RunFolderError(f"its {what} has {count} texts, which may take more memory than gnflow's files do.")
 
 
 def _is_bare_dimension(dataset: "h5py.Dataset") -> bool:

@@ -137,7 +137,7 @@ class RunFolder:
         try:
             shutil.rmtree(place, ignore_errors=True)
             place.parent.mkdir(parents=True, exist_ok=True)
-            trajectory.save(place)
+            trajectory.save(place, keep_elsewhere=False)
         except OSError as error:
             self._keep_elsewhere(place, error, trajectory.save)
         return place
@@ -255,7 +255,7 @@ def _write_run(place: Path, spec: RunSpec, trajectory: Trajectory, data_digest: 
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}-") as scratch:
         draft = Path(scratch) / place.name
-        trajectory.save(draft)
+        trajectory.save(draft, keep_elsewhere=False)
         (draft / _SPECIFICATION).write_text(json.dumps(spec.to_dict(), indent=1) + "\n", encoding="utf-8")
         if data_digest:
             (draft / _DATA).write_text(data_digest + "\n", encoding="utf-8")

@@ -77,13 +77,11 @@ class RunData(NamedTuple):
     settings: dict[str, Any]
 
 
-def write_run(folder: str | os.PathLike[str], parts: dict[str, Any]) -> Path:
+def write_run(folder: str | os.PathLike[str], parts: dict[str, Any], keep_elsewhere: bool = True) -> None:
     """Write the parts of a trajectory. The folder is made under another name and renamed when it is complete.
 
-    **Returns:** the folder, with ~ expanded.
-
-    **Raises:** `RunFolderError` if `folder` exists and is not empty; and if it cannot be written, when the run is kept in
-    another folder, which the message names.
+    **Raises:** `RunFolderError` if `folder` exists and is not empty; and if it cannot be written: with `keep_elsewhere` the run
+    is then kept in another folder, which the message names.
     """
     target = as_path(folder, "folder", RunFolderError)
     refuse_existing(target)
@@ -91,8 +89,8 @@ def write_run(folder: str | os.PathLike[str], parts: dict[str, Any]) -> Path:
         _write(target, parts)
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
-        raise RunFolderError(f"the run cannot be written to {target}: {reason}. {_rescue(parts)}") from error
-    return target
+        kept = f" {_rescue(parts)}" if keep_elsewhere else ""
+        raise RunFolderError(f"the run cannot be written to {target}: {reason}.{kept}") from error
 
 
 def _rescue(parts: dict[str, Any]) -> str:

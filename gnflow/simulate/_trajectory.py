@@ -45,16 +45,19 @@ class Trajectory:
     stats: dict[str, Any]
     settings: dict[str, Any]
 
-    def save(self, folder: str | os.PathLike[str]) -> None:
+    def save(self, folder: str | os.PathLike[str], *, keep_elsewhere: bool = True) -> None:
         """Write the run as a folder: run.json, trajectory.nc, arrays.npz. Read it back with `gnflow.load(folder)`.
 
         The folder appears whole or not at all; a leading ~ is the home folder. Attributes of `data` that netCDF has no type for
         (None, booleans, lists, dictionaries, paths) are kept as JSON text.
 
+        **Arguments:** `keep_elsewhere`: whether a run that cannot be written is kept in another folder.
+
         **Raises:** `RunFolderError` if `folder` exists and is not empty: a run is never overwritten; and if it cannot be
-        written (a full disk, a read-only folder): then the run is kept in another folder, which the message names.
+        written (a full disk, a read-only folder): the message names the folder in which it is kept instead.
         """
-        write_run(folder, {field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
+        parts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        write_run(folder, parts, keep_elsewhere)
 
 
 class SimulationError(GnflowError, RuntimeError):

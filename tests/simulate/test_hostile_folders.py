@@ -186,6 +186,14 @@ class TestData:
         self.edit(folder, view)
         refused(folder, "refers to other files, which are not read")
 
+    def test_many_texts_that_are_one(self, folder):
+        def repeat(file):
+            kind = h5py.string_dtype()
+            file.create_dataset("texts", shape=(10**6,), dtype=kind, fillvalue="x" * 2000, chunks=(10**6,))
+
+        self.edit(folder, repeat)
+        refused(folder, "texts, which may take more memory")
+
     @pytest.mark.parametrize(
         "change",
         [
