@@ -23,6 +23,7 @@ _ARRAY = "__array__"
 _TUPLE = "__tuple__"
 _OPAQUE = "__opaque__"
 _TEXT = "repr"
+_FIELDS = "fields"
 
 
 def class_name(cls: type) -> str:
@@ -42,11 +43,11 @@ def known_classes(base: type) -> dict[str, type]:
     return found
 
 
-def encode(value: Any, arrays: dict[str, np.ndarray], name: str) -> Any:
+def encode(value: Any, arrays: dict[str, np.ndarray], name: str, with_fields: bool = False) -> Any:
     """Make `value` a tree that JSON can hold, moving its arrays into `arrays` under names that begin with `name`.
 
     Objects that are neither gnflow's nor plain data (a user's Equinox module, a function) become a note of their type;
-    `decode` then asks for them.
+    `decode` then asks for them. `with_fields` adds the fields of those that have some, for `first_difference`.
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -54,19 +55,25 @@ def encode(value: Any, arrays: dict[str, np.ndarray], name: str) -> Any:
         arrays[name] = np.asarray(value)
         return {_ARRAY: name}
     if isinstance(value, tuple):
-        return {_TUPLE: [encode(item, arrays, f"{name}.{i}") for i, item in enumerate(value)]}
+        return {_TUPLE: [encode(item, arrays, f"{name}.{i}", with_fields) for i, item in enumerate(value)]}
     if isinstance(value, list):
-        return [encode(item, arrays, f"{name}.{i}") for i, item in enumerate(value)]
+        return [encode(item, arrays, f"{name}.{i}", with_fields) for i, item in enumerate(value)]
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-        return {key: encode(item, arrays, f"{name}.{key}") for key, item in value.items()}
+        return {key: encode(item, arrays, f"{name}.{key}", with_fields) for key, item in value.items()}
     cls = type(value)
     if dataclasses.is_dataclass(value) and _is_own(cls):
         fields = {
-            field.name: encode(getattr(value, field.name), arrays, f"{name}.{field.name}")
+            field.name: encode(getattr(value, field.name), arrays, f"{name}.{field.name}", with_fields)
             for field in dataclasses.fields(value)
         }
         return {_CLASS: class_name(cls), **fields}
-    return {_OPAQUE: class_name(cls), _TEXT: _text(value)[:200]}
+    note: dict[str, Any] = {_OPAQUE: class_name(cls), _TEXT: _text(value)[:200]}
+    if with_fields and dataclasses.is_dataclass(value) and not isinstance(value, type):
+        note[_FIELDS] = {
+            field.name: encode(getattr(value, field.name, None), arrays, f"{name}.{field.name}", True)
+            for field in dataclasses.fields(value)
+        }
+    return note
 
 
 def decode(
@@ -150,7 +157,10 @@ def first_difference(
             same = left is not None and right is not None and left.dtype == right.dtype and np.array_equal(left, right)
             return None if same else at
         if _OPAQUE in encoded and _OPAQUE in other:
-            return None if short_name(encoded[_OPAQUE]) == short_name(other[_OPAQUE]) else at
+            if short_name(encoded[_OPAQUE]) != short_name(other[_OPAQUE]):
+                return at
+            known = encoded.get(_FIELDS), other.get(_FIELDS)  # not in folders of version 0.1.0
+            return None if None in known else first_difference(*known, arrays, others, at)
         if encoded.keys() != other.keys() or encoded.get(_CLASS) != other.get(_CLASS):
             return at
         pairs = [(encoded[key], other[key], at if key == _TUPLE else f"{at}.{key}") for key in encoded]
@@ -162,8 +172,8 @@ def first_difference(
 
 
 def short_name(name: Any) -> str:
-    """The part of a `class_name` behind the module: a class may move from a script to a module of its own."""
-    return str(name).rpartition(":")[2]
+    """The last part of a `class_name`: a class may move from a function or a script to a module of its own."""
+    return str(name).rpartition(":")[2].rpartition(".")[2]
 
 
 def _is_own(cls: type) -> bool:

@@ -30,10 +30,11 @@ def carry_out_runs(config: str | None, out: str | None, overrides: Sequence[str]
     specification.check()
     folder.begin(specification)
     rows = _carry_out(specification, folder, quiet)
-    print(format_table(rows))
     finished = folder.load(specification)
     failures = Failures()
     figures = draw_figures(specification, finished, folder.figures, failures.tell)
+    # Last, for whoever reads it may have gone.
+    print(format_table(rows))
     print(f"\n{len(finished)} of {len(rows)} runs and {len(figures)} figures in {folder.path}")
     return 1 if failures.names or any(row.failed for row in rows) else 0
 

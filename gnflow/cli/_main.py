@@ -1,6 +1,8 @@
 """The command `gnflow`: find the verb, call it, turn errors into one clear line and an exit code."""
 
+import contextlib
 import io
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -28,6 +30,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else list(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text
+    try:
+        code = _carry_out(given)
+        sys.stdout.flush()
+        return code
+    except OSError as error:
+        # Of the verbs' own only what concerns the output comes here: it was closed, or the disk is full.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would say it again at its end
+        print(f"gnflow: the output cannot be written: {error.strerror or error}.", file=sys.stderr)
+        return 1
+
+
+def _carry_out(given: list[str]) -> int:
+    """What the arguments ask for. **Returns:** the exit code."""
     if given == ["--version"]:
         print(f"gnflow {__version__}")
         return 0

@@ -13,7 +13,7 @@ METHODS: dict[str, Callable[..., Any]] = {"simulate": simulate, "iterate": itera
 
 _RULES: Mapping[str, Callable[..., Any]] = dict(stop_kinds)
 _METHOD = NameForm({name: name for name in METHODS}, "method")
-_HIDDEN = ("problem", "model", "flow", "stop", "metrics", "progress", "throw")
+_HIDDEN = ("problem", "model", "flow", "stop", "metrics", "progress", "throw", "checkpoint")
 
 
 def _names(known: Mapping[str, Any], what: str, *more: str) -> NameForm:

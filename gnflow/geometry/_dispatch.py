@@ -16,32 +16,42 @@ from ._two_layer import TwoLayerTangent, random_feature_weights
 from ._wrapped import WrappedTangent
 
 
-@functools.singledispatch
 def make_tangent(structure: Any, weights: PyTree, x: Float[Array, "samples ..."]) -> AbstractTangent:
     """The tangent at `weights` on the inputs `x` of the model whose untrained rest is `structure`.
 
-    Chosen by the model's class; a class without a closed form gets the generic one. To add a closed form, register a
-    function of these arguments for the class here.
+    Chosen by the model's class; a class without a closed form gets the generic one, and so does a class of the user's that
+    inherits from one of gnflow's: it may compute something else. To add a closed form, register a function of these
+    arguments for the class here.
     """
+    make = _closed_forms.dispatch(type(structure)) if type(structure) in _closed_forms.registry else _generic
+    return make(structure, weights, x)
+
+
+def _generic(structure: Any, weights: PyTree, x: Float[Array, "samples ..."]) -> AbstractTangent:
     return GenericTangent(weights, structure, x)
 
 
-@make_tangent.register
+@functools.singledispatch
+def _closed_forms(structure: Any, weights: PyTree, x: Float[Array, "samples ..."]) -> AbstractTangent:
+    raise NotImplementedError
+
+
+@_closed_forms.register
 def _(structure: MeanFieldNetwork, weights: PyTree, x: Array) -> AbstractTangent:
     return TwoLayerTangent(weights, structure, x)
 
 
-@make_tangent.register
+@_closed_forms.register
 def _(structure: MLP, weights: PyTree, x: Array) -> AbstractTangent:
     return DeepTangent(weights, structure, x)
 
 
-@make_tangent.register
+@_closed_forms.register
 def _(structure: ReversibleMLP, weights: PyTree, x: Array) -> AbstractTangent:
     return ReversibleTangent(weights, structure, x)
 
 
-@make_tangent.register
+@_closed_forms.register
 def _(structure: RandomFeatures, weights: PyTree, x: Array) -> AbstractTangent:
     model: RandomFeatures = eqx.combine(weights, structure)
     network_weights = random_feature_weights(model.output_weight, model.features)
@@ -49,7 +59,7 @@ def _(structure: RandomFeatures, weights: PyTree, x: Array) -> AbstractTangent:
     return WrappedTangent(inner.outputs, inner, weights, network_weights)
 
 
-@make_tangent.register
+@_closed_forms.register
 def _(structure: Linearised, weights: PyTree, x: Array) -> AbstractTangent:
     model: Linearised = eqx.combine(weights, structure)
     start, base_structure = trainable_weights(model.base)

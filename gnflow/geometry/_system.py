@@ -1,16 +1,17 @@
 """A problem joined with a model's structure: everything a flow needs beside the weights."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
 import jax
 from jaxtyping import Array, Float, PyTree
 
-from .._core import ModelError, in_batches, is_traced, load_lapack, nearest_name, require_float64
+from .._core import ModelError, in_batches, is_traced, load_lapack, nearest_name, require_float64, require_number, shown
 from ..losses import AbstractLoss
-from ..models import has_kinks, trainable_mask, trainable_weights
-from ..models._checks import output_of
-from ..models._trainable import as_names
+from ..models import has_kinks, trainable_mask
+from ..models._checks import output_of, require_weights
+from ..models._trainable import as_names, require_something
 from ..problems import Problem
 from ._dispatch import make_tangent
 from ._tangent import AbstractTangent
@@ -54,6 +55,7 @@ class System(eqx.Module):
         names = as_names(trainable)
         self.trainable = (names,) if isinstance(names, str) else names
         weights, self.structure = eqx.partition(model, _mask(model, self.trainable))
+        require_weights(model, weights)
         self.mobility = _mobility(model)
         require_float64(weights, f"the weights of {type(model).__name__}, ")
         one = jax.ShapeDtypeStruct(problem.x_train.shape[1:], problem.x_train.dtype)
@@ -101,13 +103,13 @@ class System(eqx.Module):
 
 def _mask(model: Any, names: tuple[str, ...]) -> PyTree:
     """Booleans like `model`: True where a leaf is trainable and named."""
-    trainable_weights(model)  # refuses what is no model, and one with nothing to train
     mask = trainable_mask(model)
+    require_something(model, mask)
     if names == ("all",):
         return mask
     if not names:
         raise ModelError(f'trainable names no weights of {type(model).__name__}; name one, or say "all".')
-    groups = getattr(model, "weight_groups", {})
+    groups = _groups(model)
     prefixes = [prefix for name in names for prefix in groups.get(name, (name,))]
     flat, tree = jax.tree_util.tree_flatten_with_path(mask)
     paths = [jax.tree_util.keystr(path).removeprefix(".") for path, _ in flat]
@@ -118,6 +120,19 @@ def _mask(model: Any, names: tuple[str, ...]) -> PyTree:
         if not any(_is_under(path, prefix) for path in known for prefix in own):
             raise ModelError(f"{type(model).__name__} has no weights called {name!r}; {nearest_name(name, known)}")
     return jax.tree.unflatten(tree, [trained and named for (_, trained), named in zip(flat, chosen, strict=True)])
+
+
+def _groups(model: Any) -> dict[str, tuple[str, ...]]:
+    """The names that a model has for its layers, each with paths of leaves. **Raises:** `ModelError` for other things."""
+    own = getattr(model, "weight_groups", {})
+    expected = "expected a dictionary of names, each with the paths of its leaves: {'output': ('weight', 'bias')}"
+    if not isinstance(own, Mapping) or not all(isinstance(name, str) for name in own):
+        raise ModelError(f"{type(model).__name__}.weight_groups = {shown(own)}; {expected}.")
+    groups = {name: (paths,) if isinstance(paths, str) else paths for name, paths in own.items()}
+    for name, paths in groups.items():
+        if not isinstance(paths, tuple | list) or not all(isinstance(path, str) for path in paths):
+            raise ModelError(f"{type(model).__name__}.weight_groups[{name!r}] = {shown(paths)}; {expected}.")
+    return {name: tuple(paths) for name, paths in groups.items()}
 
 
 def _is_under(path: str, prefix: str) -> bool:
@@ -132,7 +147,7 @@ def _mobility(model: Any) -> float:
             "number that is known beforehand: make it a property that returns one, or a static field, "
             "equinox.field(static=True)."
         )
-    return float(own)
+    return require_number(ModelError, f"{type(model).__name__}.mobility", own, above=0.0)
 
 
 def _check_fit(problem: Problem, model: Any, x: jax.ShapeDtypeStruct) -> None:

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+from typing import ClassVar
 
 import equinox as eqx
 from jaxtyping import Array, Float, PyTree
@@ -25,7 +26,12 @@ class Variable:
 
 
 class AbstractMetric(eqx.Module):
-    """Quantities evaluated at the saved times of a run (`simulate`) or at its steps (`iterate`)."""
+    """Quantities evaluated at the saved times of a run (`simulate`) or at its steps (`iterate`).
+
+    **Attributes:** `may_omit`: whether `evaluate` may leave out variables that are declared, by what the flow does.
+    """
+
+    may_omit: ClassVar[bool] = False
 
     @abc.abstractmethod
     def variables(self, system: System) -> tuple[Variable, ...]:

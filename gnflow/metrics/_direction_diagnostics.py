@@ -1,6 +1,7 @@
 """How well the flow's direction was solved for."""
 
 import dataclasses
+from typing import ClassVar
 
 from jaxtyping import Array, Float, PyTree
 
@@ -21,6 +22,8 @@ class DirectionDiagnostics(AbstractMetric):
     `simulate` each saved time costs one more solve, so there they are recorded where this metric is asked for, and for the
     end of the run in `trajectory.stats`.
     """
+
+    may_omit: ClassVar[bool] = True
 
     def variables(self, system: System) -> tuple[Variable, ...]:
         """All that a solve may have; `evaluate` gives those that the flow's solve has."""

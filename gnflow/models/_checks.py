@@ -94,7 +94,8 @@ def output_of(model: Any, x: Any) -> jax.ShapeDtypeStruct:
         output = _one_output(model, x)
     except Exception as error:
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if _is_random_or_joint(error):
+        has_state = any(_is_state(leaf) for leaf in jax.tree.leaves(model, is_leaf=_is_state))
+        if has_state or _is_random_or_joint(error):
             raise ModelError(f"{name} cannot be called on one input: {text} {_DETERMINISTIC}") from error
         raise ModelError(
             f"{name} cannot be called on one training input of shape {x.shape}: {text}. A model maps one input to (C,) outputs "
@@ -113,6 +114,10 @@ def output_of(model: Any, x: Any) -> jax.ShapeDtypeStruct:
             f"{name} returns outputs of dtype {output.dtype}, but float64 is needed; remove the conversion inside the model."
         )
     return output
+
+
+def _is_state(leaf: Any) -> bool:
+    return isinstance(leaf, eqx.nn.State | eqx.nn.StateIndex)
 
 
 def _is_random_or_joint(error: Exception) -> bool:

@@ -81,6 +81,10 @@ class MeanFieldNetwork(eqx.Module):
         self.output_scale = output_scale
         self.output_exponent = output_exponent
 
+    def __check_init__(self):
+        require_number(ModelError, "output_scale", self.output_scale, above=0.0)
+        require_number(ModelError, "output_exponent", self.output_exponent, least=0.0, most=4.0)
+
     @classmethod
     def from_arrays(
         cls,

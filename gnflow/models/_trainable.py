@@ -5,6 +5,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import numpy as np
 from jaxtyping import PyTree
 
 from .._core import ModelError, shown
@@ -17,9 +18,9 @@ def trainable_mask(model: Any) -> PyTree:
     What the model's own `trainable_mask()` says; of a model that has none all floating-point arrays but running statistics
     (`eqx.nn.State`, `eqx.nn.StateIndex`), which are no weights.
     """
-    own = getattr(model, "trainable_mask", None)
-    if own is not None and not isinstance(model, type):
-        return own()
+    require_module(model)
+    if getattr(model, "trainable_mask", None) is not None:
+        return _own_mask(model)
     return jax.tree.map(
         lambda leaf: jax.tree.map(lambda _: False, leaf) if _is_state(leaf) else eqx.is_inexact_array(leaf),
         model,
@@ -33,15 +34,39 @@ def trainable_weights(model: Any) -> tuple[PyTree, PyTree]:
     **Raises:** `ModelError` if `model` is no Equinox module, nothing is trained, weights are complex, or one array is in two
     places.
     """
-    require_module(model)
-    weights, structure = eqx.partition(model, trainable_mask(model))
-    if not jax.tree.leaves(weights):
+    mask = trainable_mask(model)
+    require_something(model, mask)
+    weights, structure = eqx.partition(model, mask)
+    require_weights(model, weights)
+    return weights, structure
+
+
+def require_something(model: Any, mask: PyTree) -> None:
+    """**Raises:** `ModelError` if `mask` trains nothing of `model`."""
+    if not any(jax.tree.leaves(mask)):
         raise ModelError(
             f"{type(model).__name__} has no trainable weights: none of its leaves is a floating-point array. "
             "Was it built with integer arrays, or passed to eqx.partition before?"
         )
-    require_weights(model, weights)
-    return weights, structure
+
+
+def _own_mask(model: Any) -> PyTree:
+    """What the model's `trainable_mask()` says. **Raises:** `ModelError` unless it is a tree of booleans like the model."""
+    name = type(model).__name__
+    expected = (
+        "expected a tree like the model with True for each floating-point array that is trained, and False elsewhere"
+    )
+    try:
+        mask = model.trainable_mask()
+    except Exception as error:
+        raise ModelError(f"{name}.trainable_mask() raises {type(error).__name__}: {error}; {expected}.") from error
+    leaves = jax.tree.leaves(mask)
+    if not all(isinstance(leaf, bool | np.bool_) for leaf in leaves) or len(leaves) != len(jax.tree.leaves(model)):
+        raise ModelError(f"{name}.trainable_mask() gives {shown(mask)}; {expected}.")
+    for trained, leaf in zip(leaves, jax.tree.leaves(model), strict=True):
+        if trained and not eqx.is_inexact_array(leaf):
+            raise ModelError(f"{name}.trainable_mask() is True for {shown(leaf)}; {expected}.")
+    return mask
 
 
 def as_names(trainable: Any) -> str | tuple[str, ...]:

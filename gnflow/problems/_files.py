@@ -8,13 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from .._core import DataError, as_path, nearest_name, require_float64, require_memory
+from .._core import DataError, as_path, nearest_name, require_float64, require_memory, shown
 from ..losses import AbstractLoss, SoftmaxCrossEntropy, get_loss
 from ._problem import Problem
 from ._split import split
 
 _MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
 _TEXT_KINDS = "US"
+# What somebody may have meant for a number or a date: 1_0, 1,5, 2020-01-01, digits of other scripts.
+_ODD_NUMBER = re.compile(r"[+-]?\d[\d_,.:/ T-]*")
+_WHOLE = re.compile(r"[+-]?\d{1,400}", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity)", re.ASCII | re.IGNORECASE)
 
 
@@ -154,6 +157,12 @@ def _read_csv(
     x = np.array([[_number(row[c], header[c], n, lines[n], path) for c in inputs] for n, row in enumerate(rows)])
     labels = [_present(row[targets[0]], header[targets[0]], n, lines[n], path) for n, row in enumerate(rows)]
     if len(targets) == 1 and not any(_is_number(label) for label in labels):
+        for n, label in enumerate(labels):
+            if _ODD_NUMBER.fullmatch(label):
+                raise DataError(
+                    f"{label!r} in row {n}, column {header[targets[0]]!r} of {path} (line {lines[n]}) is neither a number in "
+                    "plain digits, such as 1.5, nor the name of a class; write it as one of these."
+                )
         return {"x_train": x, "y_train": np.array(labels)}
     y = np.array([[_number(row[c], header[c], n, lines[n], path) for c in targets] for n, row in enumerate(rows)])
     if len(targets) == 1:
@@ -172,7 +181,7 @@ def _read_table(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, skipinitialspace=True)
             for row in reader:
-                if any(cell.strip() for cell in row):
+                if len(row) > 1 or any(cell.strip() for cell in row):
                     rows.append([cell.strip() for cell in row])
                     lines.append(reader.line_num)
     except (UnicodeDecodeError, csv.Error) as error:
@@ -194,6 +203,8 @@ def _read_table(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
 
 
 def _columns(names: str | list[str] | tuple[str, ...], header: list[str], path: Path) -> list[int]:
+    if not isinstance(names, str | list | tuple):
+        raise DataError(f"columns = {shown(names)}; expected the name of a column of {path}, or several in a list.")
     names = [names] if isinstance(names, str) else list(names)
     for name in names:
         if names.count(name) > 1:
@@ -219,7 +230,17 @@ def _number(cell: str, column: str, row: int, line: int, path: Path) -> float:
             f"{cell!r} in row {row}, column {column!r} of {path} (line {line}) is not a finite number. Encode "
             "categories as numbers, or leave the column out with features=..."
         )
+    if float(cell) != _exactly(cell):
+        raise DataError(
+            f"{cell!r} in row {row}, column {column!r} of {path} (line {line}) is a whole number that float64 cannot hold "
+            "exactly; rescale the column, or write it as a decimal number."
+        )
     return float(cell)
+
+
+def _exactly(cell: str) -> float | int:
+    """A whole number as it is written, any other as float64 reads it."""
+    return int(cell) if _WHOLE.fullmatch(cell) else float(cell)
 
 
 def _is_number(cell: str) -> bool:

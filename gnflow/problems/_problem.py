@@ -9,8 +9,10 @@ from jaxtyping import Array, Float64
 from .._core import ConfigError, DataError, require_float64, shown
 from ..losses import AbstractLoss, SquaredLoss, get_loss
 from ._checks import input_matrix, target_array
+from ._tables import require_same_columns, require_same_rows
 
 _SQUARED_LOSS = SquaredLoss()
+_DERIVATIVES = ("gradient", "hessian_product", "hessian_pinv_product", "hessian_factor")
 
 
 class Problem(eqx.Module):
@@ -71,6 +73,9 @@ class Problem(eqx.Module):
             given, missing = ("y_test", "x_test") if x_test is None else ("x_test", "y_test")
             raise DataError(f"{given} is given without {missing}; give both, or neither for no test data.")
 
+        require_same_columns(x_train, x_test)
+        require_same_rows(x_train, y_train, ("x_train", "y_train"))
+        require_same_rows(x_test, y_test, ("x_test", "y_test"))
         x_train = input_matrix(x_train, "x_train")
         y_train = target_array(y_train, "y_train", x_train, "x_train")
         if x_test is not None:
@@ -88,6 +93,20 @@ class Problem(eqx.Module):
         self.loss = loss
         self.teacher = teacher
         self.name = name
+
+    def __check_init__(self):
+        # For one that is read from a file; the constructor has said all of it before, in the user's terms.
+        pairs = ((self.x_train, self.y_train), (self.x_test, self.y_test))
+        if any((x is None) != (y is None) for x, y in pairs) or self.x_train is None:
+            raise DataError("a problem has inputs and targets, and both or neither for testing.")
+        known = [(x, y) for x, y in pairs if x is not None and y is not None]
+        if any(x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or 0 in (*x.shape, *y.shape) for x, y in known):
+            shapes = [(x.shape, y.shape) for x, y in known]
+            raise DataError(f"inputs and targets have the shapes {shapes}; expected (N, d) and (N, C).")
+        if len({(x.shape[1], y.shape[1]) for x, y in known}) > 1:
+            raise DataError("training and test data have different numbers of columns.")
+        if self.teacher is not None and not callable(self.teacher):
+            raise DataError(f"teacher = {shown(self.teacher)} is no model.")
 
     @property
     def num_train(self) -> int:
@@ -107,6 +126,7 @@ class Problem(eqx.Module):
 
 def _require_loss(loss: Any) -> None:
     if isinstance(loss, AbstractLoss):
+        _require_whole(type(loss))
         return
     if isinstance(loss, type) and issubclass(loss, AbstractLoss):
         raise DataError(f"loss is the class {loss.__name__}, but an object of it is needed: write {loss.__name__}().")
@@ -120,3 +140,18 @@ def _require_loss(loss: Any) -> None:
         f"loss is an object of {type(loss).__name__}, but a gnflow.losses.AbstractLoss is needed, such as "
         "gnflow.losses.SquaredLoss()."
     )
+
+
+def _require_whole(cls: type[AbstractLoss]) -> None:
+    """Check that a loss which inherits from one of gnflow's does not mix two: another value needs its own derivatives.
+
+    **Raises:** `DataError`.
+    """
+    homes = {name: next(kind for kind in cls.__mro__ if name in vars(kind)) for name in ("value", *_DERIVATIVES)}
+    place = cls.__mro__.index(homes["value"])
+    older = [name for name in _DERIVATIVES if cls.__mro__.index(homes[name]) > place]
+    if older and not homes["value"].__module__.startswith("gnflow."):
+        raise DataError(
+            f"{cls.__name__} has a value of its own and the {', '.join(older)} of {homes[older[0]].__name__}, which are of "
+            "another loss; write these too."
+        )

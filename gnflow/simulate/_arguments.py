@@ -16,6 +16,7 @@ from .stop import RelativeLoss, stop_rules
 
 DEFAULT_STOP = RelativeLoss(1e-8)
 _LEAST_RTOL = 1e-14
+_SHORTEST = 1e-300  # flow time: numbers below lose their digits
 _ROUNDING = 1e-12  # relative, of times that are sums of many
 DEFAULT_ATOL = 1e-13
 DEFAULT_MAX_STEPS = 16384
@@ -52,7 +53,7 @@ def check_simulate(
     if t1 is None and not stop_rules(stop):
         raise ConfigError("neither t1 nor a stop rule is given, so the run would have no end; give one of them.")
     if t1 is not None:
-        require_number(ConfigError, "t1", t1, above=0.0, remedy="It is a flow time; the run begins at 0.")
+        require_number(ConfigError, "t1", t1, least=_SHORTEST, remedy="It is a flow time; the run begins at 0.")
     if rtol is not None:
         remedy = f"Below {_LEAST_RTOL:g} errors are rounding; None takes the default."
         require_number(ConfigError, "rtol", rtol, above=_LEAST_RTOL, below=1.0, remedy=remedy)
@@ -120,7 +121,7 @@ def times_to_save(saveat: Any, t1: float | None) -> np.ndarray:
     **Raises:** `ConfigError` unless they are numbers, ascending, finite, at least 0 and at most `t1`.
     """
     try:
-        given = np.atleast_1d(np.asarray(saveat))
+        given = np.atleast_1d(np.asarray(saveat) if not np.ma.is_masked(saveat) else np.zeros(0))
         times = given.astype(float) if given.dtype.kind in "iuf" else np.zeros(0)
     except (TypeError, ValueError, OverflowError):
         times = np.zeros(0)

@@ -1,33 +1,48 @@
 """Attributes of a data set that netCDF has no type for, kept as JSON text."""
 
 import json
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._core import RunFolderError, read_json
+from .._core import RunFolderError, read_json, shown
 
 if TYPE_CHECKING:
     import xarray
 
 _LIST = "gnflow_json_attributes"  # the attribute that names those kept as JSON
+_PREFIX = "gnflow_json_"
+_OF_FORMAT = ("CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "dtype", "coordinates", "grid_mapping", "calendar")
+_OF_VALUES = (
+    "scale_factor",
+    "add_offset",
+    "missing_value",
+    "valid_range",
+    "valid_min",
+    "valid_max",
+    "_Unsigned",
+    "_FillValue",
+)
+_RESERVED = (*_OF_FORMAT, *_OF_VALUES)
 
 
 def storable(data: "xarray.Dataset") -> "xarray.Dataset":
     """`data` with attributes that netCDF can hold: numbers and text as they are, None, booleans, lists, dictionaries, paths
-    and the like as JSON text.
+    and the like as JSON text under a name of their own; and with values stored as they are, whatever their encoding says.
 
     `restored` makes them what they were; but tuples become lists, and what JSON does not know becomes its text.
     """
-    data = data.copy()
+    data = data.copy().drop_encoding()
     kept: list[list[str]] = []
     for variable, attrs in _attributes(data):
         for name, value in list(attrs.items()):
-            if not isinstance(name, str) or not _is_plain(value):
+            if not _is_name(name) or not _is_plain(value):
                 del attrs[name]
-                attrs[str(name)] = json.dumps(value, default=_as_json)
-                kept.append([variable, str(name)])
+                stored = f"{_PREFIX}{len(kept)}"
+                attrs[stored] = _json(value)
+                kept.append([variable, stored, str(name)])
     if kept:
         data.attrs[_LIST] = json.dumps(kept)
     return data
@@ -40,9 +55,9 @@ def restored(data: "xarray.Dataset") -> "xarray.Dataset":
         return data
     attributes = dict(_attributes(data))
     try:
-        for variable, name in read_json(kept, "the list of attributes"):
-            attributes[variable][name] = read_json(attributes[variable][name], f"the attribute {name!r}")
-    except (ValueError, KeyError, TypeError) as error:
+        for variable, stored, name in read_json(kept, "the list of attributes"):
+            attributes[variable][name] = read_json(attributes[variable].pop(stored), f"the attribute {name!r}")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunFolderError(f"its attributes are damaged ({type(error).__name__}: {error}).") from error
     return data
 
@@ -54,19 +69,31 @@ def _attributes(data: "xarray.Dataset") -> Iterator[tuple[str, dict[Any, Any]]]:
         yield str(name), data[name].attrs
 
 
+def _is_name(name: Any) -> bool:
+    """Whether an attribute may be called so: names that netCDF and xarray read as their own are kept aside."""
+    return isinstance(name, str) and name.isidentifier() and name not in _RESERVED and not name.startswith("gnflow_")
+
+
 def _is_plain(value: Any) -> bool:
-    if isinstance(value, str):
-        return "\0" not in value  # at which HDF5's text ends
+    if type(value) is str:
+        return (
+            "\0" not in value and value.encode(errors="replace").decode() == value
+        )  # HDF5's text is UTF-8 and ends at NUL
     if isinstance(value, np.ndarray):
         return value.dtype.kind in "iuf" and value.size > 0
-    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool) and _fits(value)
-
-
-def _fits(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        return False
     return not isinstance(value, int) or -(2**63) <= value < 2**63
+
+
+def _json(value: Any) -> str:
+    try:
+        return json.dumps(value, default=_as_json)
+    except (TypeError, ValueError, RecursionError):  # keys that are no text, rings
+        return json.dumps(shown(value))
 
 
 def _as_json(value: Any) -> Any:
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
-    return str(value)
+    return str(value) if isinstance(value, os.PathLike) else shown(value)

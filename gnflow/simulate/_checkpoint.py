@@ -6,6 +6,7 @@ import io
 import json
 import os
 import time
+import types
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,8 @@ from .._core import RunFolderError, as_path, cannot_write, read_arrays, read_jso
 _SECONDS = 60.0
 _IDENTITY_FILE = "run.json"
 _HEADER = "header"
+# Whose code does not change within a version.
+_LIBRARIES = ("gnflow", "equinox", "jax", "diffrax", "optax", "lineax", "builtins", "abc", "typing")
 
 
 class Kept(NamedTuple):
@@ -97,9 +100,10 @@ class Checkpoint:
 
 
 def identity_of(**parts: Any) -> dict[str, str]:
-    """A digest of each part of a run: of its numbers, its arrays and the names of its classes and functions.
+    """A digest of each part of a run: of its numbers, its arrays and its classes and functions.
 
-    Of objects that are no dataclasses (Equinox modules are) the name of the class is all that is seen.
+    Of functions and classes of the user's the code counts too; of other objects that are no dataclasses (Equinox modules are)
+    the name of the class is all that is seen.
     """
     return {name: _digest(part) for name, part in parts.items()}
 
@@ -150,8 +154,45 @@ def _described(value: Any, arrays: list[np.ndarray]) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = [field.name for field in dataclasses.fields(value)]
         given = {name: _described(getattr(value, name, None), arrays) for name in fields}
-        return {"class": _name(type(value)), **given}
+        return {"class": _name(type(value)), **_code_of_class(type(value), arrays), **given}
+    if isinstance(value, types.FunctionType):
+        return {"function": _name(value), **_code(value, arrays)}
     return _name(value if hasattr(value, "__qualname__") else type(value))
+
+
+def _code_of_class(cls: type, arrays: list[np.ndarray]) -> dict[str, Any]:
+    """The code of the methods of a user's class, and of those of the user's that it inherits from."""
+    own = [kind for kind in cls.__mro__ if kind.__module__.split(".")[0] not in _LIBRARIES]
+    methods = {
+        f"{kind.__qualname__}.{name}": method
+        for kind in own
+        for name, method in vars(kind).items()
+        if isinstance(method, types.FunctionType) and method.__module__ == kind.__module__
+    }
+    return {"code": {name: _code(method, arrays) for name, method in sorted(methods.items())}} if methods else {}
+
+
+def _code(function: types.FunctionType, arrays: list[np.ndarray]) -> dict[str, Any]:
+    """What a function does, as far as its own code and the numbers that it has taken along tell."""
+    return {
+        "code": _code_text(function.__code__),
+        "defaults": _described(function.__defaults__, arrays),
+        "taken along": [_described_number(cell) for cell in function.__closure__ or ()],
+    }
+
+
+def _code_text(code: types.CodeType) -> list[Any]:
+    constants = [_code_text(one) if isinstance(one, types.CodeType) else repr(one) for one in code.co_consts]
+    return [hashlib.sha256(code.co_code).hexdigest(), list(code.co_names), constants]
+
+
+def _described_number(cell: Any) -> Any:
+    """A number or text of a closure; of other things the type, for they may hold the function itself."""
+    try:
+        value = cell.cell_contents
+    except ValueError:  # not yet set
+        return None
+    return value if value is None or isinstance(value, bool | int | float | str) else _name(type(value))
 
 
 def _name(thing: Any) -> str:

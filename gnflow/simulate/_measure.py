@@ -16,6 +16,7 @@ from ..metrics import AbstractIntegralMetric, AbstractMetric, Variable
 # By variable; NumPy's once they have left the device.
 Values = dict[str, Array | np.ndarray | np.floating]
 
+_RESERVED = {"time", "step", "flow_time", "batch", "epoch"}
 _LOSSES = (
     Variable("train_loss", "training loss", "1", "docs/theory.md, Objects"),
     Variable("test_loss", "test loss", "1", "docs/theory.md, Objects"),
@@ -77,7 +78,7 @@ class Measurement(eqx.Module):
         if snapshot.system.problem.x_test is not None:
             values["test_loss"] = snapshot.test_loss
         for metric, memory in zip(self.metrics, memories, strict=True):
-            values.update(metric.evaluate(snapshot, memory))
+            values.update(_declared(metric, metric.evaluate(snapshot, memory), snapshot.system))
         # One dtype: rows that a run does not reach are filled with inf, which integers do not have.
         return {name: jnp.asarray(value, dtype=jnp.float64) for name, value in values.items()}
 
@@ -90,6 +91,11 @@ class Measurement(eqx.Module):
         listed = [*_LOSSES, *(v for metric in self.metrics for v in metric.variables(system))]
         names = [variable.name for variable in listed]
         twice = {name for name in names if names.count(name) > 1}
+        reserved = sorted(set(names) & _RESERVED)
+        if reserved:
+            raise ConfigError(
+                f"a metric calls a variable {reserved[0]!r}, which is the data set's own name; choose another."
+            )
         if twice:
             raise ConfigError(f"the variables {sorted(twice)} are given by two metrics; name each metric once.")
         return {variable.name: variable for variable in listed}
@@ -112,6 +118,22 @@ class Measurement(eqx.Module):
 
         rests = self.flow.dynamics.rests_with_gradient
         return Snapshot(time, weights, system, velocity, integrals, rests, tangent)
+
+
+def _declared(metric: AbstractMetric, values: Any, system: System) -> Values:
+    """What a metric gives, if it is what it has declared. **Raises:** `ConfigError`, when a run's first program is traced."""
+    names = [variable.name for variable in metric.variables(system)]
+    if not isinstance(values, dict) or set(values) - set(names) or (set(names) - set(values) and not metric.may_omit):
+        given = sorted(map(str, values)) if isinstance(values, dict) else shown(values)
+        raise ConfigError(
+            f"{type(metric).__name__}.evaluate gives {given}; expected a dictionary with the variables that it "
+            f"declares, {names}."
+        )
+    for name, value in values.items():
+        kind = value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype
+        if not any(jnp.issubdtype(kind, real) for real in (jnp.floating, jnp.integer, jnp.bool_)):
+            raise ConfigError(f"{type(metric).__name__} gives {name!r} as {kind}; expected real numbers.")
+    return values
 
 
 def as_metrics(metrics: Any) -> tuple[AbstractMetric, ...]:

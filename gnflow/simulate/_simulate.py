@@ -9,11 +9,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from .._core import CompileClock, ConfigError, Result, ResultCode, require_bool, require_instance
+from .._core import CompileClock, ConfigError, GnflowError, Result, ResultCode, require_bool, require_instance, shown
 from ..flows import AbstractFlow
 from ..geometry import System
 from ..problems import Problem
@@ -91,7 +93,7 @@ def simulate(
     - `checkpoint`: a folder in which a long run keeps where it stands, once a minute and where it ends or is interrupted. Told
       the same run once more, another process goes on from there, to the same result; of a run that had ended there is nothing
       left to integrate. It is made where there is none, and nothing in it is ever removed. Of functions and classes of your own
-      it sees the names, the numbers and the arrays: name another folder when you change their code.
+      it sees names, numbers, arrays and code, but not the code of what these call: name another folder when you change that.
     - `progress`: show a bar in decades of loss. `throw`: raise `SimulationError` on failure instead of returning the run so
       far with its result code.
 
@@ -306,7 +308,31 @@ def join(problem: Problem, model: Any, flow: AbstractFlow) -> tuple[System, Any]
     """
     require_instance(ConfigError, "flow", flow, AbstractFlow, "a flow such as gnflow.flows.GradientFlow()")
     system = flow.system(problem, model)
-    return system, system.weights(model)
+    weights = system.weights(model)
+    if not type(flow.dynamics).__module__.startswith("gnflow."):
+        _check_velocity(flow, system, weights)
+    return system, weights
+
+
+def _check_velocity(flow: AbstractFlow, system: System, weights: Any) -> None:
+    """Check that a flow of the user's gives velocities like the weights. **Raises:** `ConfigError`."""
+    name = type(flow.dynamics).__name__
+    try:
+        velocity = eqx.filter_eval_shape(flow.velocity, jnp.zeros(()), weights, system)
+    except GnflowError:
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())[:300]
+        raise ConfigError(
+            f"the velocity of {name} cannot be traced by JAX ({type(error).__name__}: {said}); expected a tree like the "
+            "weights."
+        ) from error
+    expected = jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), weights)
+    found = jax.tree.map(lambda leaf: (getattr(leaf, "shape", ()), str(getattr(leaf, "dtype", "?"))), velocity)
+    if not eqx.tree_equal(found, expected):
+        raise ConfigError(
+            f"the velocity of {name} has {shown(found)}; expected a tree like the weights, {shown(expected)}."
+        )
 
 
 def _save_times(saveat: Any, t1: float | None, time_scale: float) -> tuple[np.ndarray, float]:

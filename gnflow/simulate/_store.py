@@ -85,11 +85,14 @@ def write_run(folder: str | os.PathLike[str], parts: dict[str, Any], keep_elsewh
     """
     target = as_path(folder, "folder", RunFolderError)
     refuse_existing(target)
+    target = target.resolve() if target.is_symlink() else target  # a link to an empty folder is one
     try:
         _write(target, parts)
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         kept = f" {_rescue(parts)}" if keep_elsewhere else ""
+        if not isinstance(error, OSError) or isinstance(error, RunFolderError):
+            kept = " A file cannot hold a part of it: take that out of trajectory.data."
         raise RunFolderError(f"the run cannot be written to {target}: {reason}.{kept}") from error
 
 
@@ -116,7 +119,7 @@ def _write(target: Path, parts: dict[str, Any]) -> None:
         "result": {"code": str(parts["result"].code), "message": parts["result"].message, "time": parts["result"].time},
         "stats": encode(parts["stats"], arrays, "stats"),
         "settings": encode(parts["settings"], arrays, "settings"),
-        "objects": {name: encode(parts[name], arrays, name) for name in _OBJECTS},
+        "objects": {name: encode(parts[name], arrays, name, name not in _MODELS) for name in _OBJECTS},
         "versions": versions(),
     }
     leaves = {
@@ -131,6 +134,9 @@ def _write(target: Path, parts: dict[str, Any]) -> None:
         (draft / RUN_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         np.savez(draft / _ARRAYS_FILE, allow_pickle=False, **arrays)
         storable(parts["data"]).to_netcdf(draft / _DATA_FILE, engine="h5netcdf")
+        # What can be written and not read, such as a variable of complex numbers, is told now.
+        _read_dataset(draft / _DATA_FILE)
+        read_arrays(draft / _ARRAYS_FILE)
         if target.exists():
             target.rmdir()  # empty: checked before
         shutil.move(draft, target)
@@ -164,6 +170,7 @@ def read_run(folder: str | os.PathLike[str], given: dict[str, Any]) -> dict[str,
             template = given.get("model" if name in _MODELS else name)
             if template is None or not is_opaque(stored):
                 parts[name] = decode(stored, arrays, classes, written_with)
+                _require_kind(name, template, parts[name])
             elif name in _MODELS:
                 described = record.get(_LEAVES, {}).get(name)
                 parts[name] = filled(template, described, opaque_classes(stored)[0], arrays, name)
@@ -262,7 +269,7 @@ def _read_dataset(file: Path) -> "xarray.Dataset":
     try:
         with h5py.File(file, "r") as content:
             require_plain_netcdf(content, file.stat().st_size)
-        with xr.open_dataset(file, engine="h5netcdf", decode_times=False) as opened:
+        with xr.open_dataset(file, engine="h5netcdf") as opened:
             data = opened.load()
         data = restored(data)
     except RunFolderError as error:
@@ -274,7 +281,20 @@ def _read_dataset(file: Path) -> "xarray.Dataset":
         raise RunFolderError(f"{file.name} is damaged: it has no train_loss over time or step.")
     if losses.size == 0 or losses.dims[0] not in data.coords:
         raise RunFolderError(f"{file.name} is damaged: its train_loss has no values or no times.")
+    times = data[losses.dims[0]].to_numpy()
+    if times.dtype.kind not in "if" or not np.all(np.isfinite(times)) or np.any(np.diff(times) <= 0):
+        raise RunFolderError(f"{file.name} is damaged: its times do not ascend.")
     return data
+
+
+def _require_kind(name: str, template: Any, made: Any) -> None:
+    """Check that what was given for an object of gnflow's, which needs none, is at least of its class. **Raises:**
+    `RunFolderError`."""
+    if template is not None and type(template) is not type(made):
+        raise RunFolderError(
+            f"the {name.replace('_', ' ')} of the run is a {type(made).__name__} of gnflow's own, and the one given is a "
+            f"{type(template).__name__}; leave it out: gnflow rebuilds its own classes."
+        )
 
 
 def _require_same(name: str, template: Any, stored: Any, arrays: Mapping[str, np.ndarray]) -> None:
@@ -286,7 +306,7 @@ def _require_same(name: str, template: Any, stored: Any, arrays: Mapping[str, np
     if not isinstance(template, kind):
         raise RunFolderError(f"{name} = {template!r:.60}; expected a {kind.__name__}, the one that the run had.")
     own: dict[str, np.ndarray] = {}
-    place = first_difference(stored, encode(template, own, name), arrays, own, name)
+    place = first_difference(stored, encode(template, own, name, True), arrays, own, name)
     if place is not None:
         raise RunFolderError(f"the {name} given is not the one saved: they differ in {place}; pass the same one.")
 
@@ -298,13 +318,17 @@ def _require_fit(parts: dict[str, Any], was_given: list[str]) -> None:
     problem, flow, losses = parts["problem"], parts["flow"], parts["data"]["train_loss"].to_numpy()
     if not isinstance(problem, Problem) or not isinstance(flow, AbstractFlow):
         raise RunFolderError("the run file holds no problem or no flow; it is damaged.")
+    numbers = {name: getattr(problem, name) for name in ("x_train", "y_train", "x_test", "y_test")}
+    for name, array in numbers.items():
+        if array is not None and not bool(jnp.all(jnp.isfinite(array))):
+            raise RunFolderError(f"the problem's {name} holds numbers that are not finite; it is damaged.")
     for name, recorded in (("initial_model", losses[0]), ("model", losses[-1])):
         model = parts[name]
         try:
             system = flow.system(problem, model)
         except GnflowError as error:
             raise RunFolderError(f"the run is damaged, or its model is another one: {error}") from error
-        if name not in was_given or parts["result"].failed:
+        if name not in was_given or (name == "model" and parts["result"].failed):
             continue  # the last state of a failed run may be behind the last one that was measured
         loss = float(system.train_loss(system.weights(model)))
         if not jnp.isclose(loss, recorded, rtol=_LOSS_TOLERANCE, atol=_LOSS_TOLERANCE * abs(losses[0])):

@@ -93,13 +93,15 @@ def _what(path: str, array: np.ndarray) -> str:
 
 def _plain(leaf: Any) -> np.ndarray:
     """The leaf as a file can hold it: of a random key its data."""
-    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+    array = np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+    # NumPy's files do not know bfloat16 and its like: their bits.
+    return array.view(f"u{array.dtype.itemsize}") if array.dtype.kind == "V" else array
 
 
 def _like(leaf: Any, array: np.ndarray) -> Any:
     if _is_key(leaf):
         return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(leaf))
-    return jnp.asarray(array)
+    return jnp.asarray(array.view(leaf.dtype) if np.dtype(leaf.dtype).kind == "V" else array)
 
 
 def _is_key(leaf: Any) -> bool:

@@ -133,6 +133,12 @@ def _read_axis(name: str, entries: Any, flows: Mapping[str, Any]) -> Axis:
         for path, inner in zip(paths, _short_names(paths), strict=True)
         if inner != name and (path != paths[0] or "labels" in entries) and _is_plain(columns[path])
     }
+    for path, inner in zip(paths[1:], _short_names(paths)[1:], strict=True):
+        if inner == name:
+            raise ConfigError(
+                f"{at} is named like its entry {'.'.join(path)}, whose values would be nowhere in the data set: put that "
+                "entry first, or choose another name."
+            )
     if len(paths) == 1:
         beside = {}  # labels name the values of the one entry, and say all there is to say
     return Axis(

@@ -13,15 +13,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from .._core import ResultCode, RunFolderError, read_json
+from .._core import RunFolderError, read_json
 from ..config import RunSpec
 from ..simulate import Trajectory, versions
 from ._netcdf import from_netcdf, to_netcdf
-from ._record import require_record
+from ._record import ERROR as ERROR, WORKER_DIED as WORKER_DIED, has_failed as has_failed, require_record
 
 CELL_FORMAT = 1
-ERROR = "error"  # the code of a cell whose run raised an error
-WORKER_DIED = "worker_died"  # the code of a cell whose process did not come back
 TARGETS = tuple(10.0**-k for k in range(1, 9))  # relative training losses whose times are kept
 _TARGET_SLACK = 1e-3  # a run that stops at a target ends within the accuracy of the root search, on either side of it
 _LONGEST_TEXT = 20_000  # characters of a message or traceback; HDF5 holds up to 64 KiB in an attribute
@@ -172,11 +170,6 @@ def _outcome(
 @functools.cache
 def _versions() -> str:
     return json.dumps(versions())
-
-
-def has_failed(code: str) -> bool:
-    """Whether a cell that ended with `code` gave no answer: a failed run, an error, a dead worker."""
-    return code not in {str(known) for known in ResultCode} or ResultCode(code).failed
 
 
 def _record(data: xr.Dataset, payload: bytes) -> dict[str, Any]:

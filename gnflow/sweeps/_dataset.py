@@ -36,11 +36,16 @@ def load(
     the sweep goes on (docs/sweeps.md); one that `Trajectory.save` wrote gives the `Trajectory`.
 
     **Arguments:** `folder`; `problem`, `model`, `flow`: for a run that used a class of the user's own, as in
-    `gnflow.simulate.load`; of no meaning for a sweep.
+    `gnflow.simulate.load`; refused for a sweep.
 
     **Raises:** `RunFolderError` if there is neither, or a damaged one.
     """
     if (as_path(folder, "the folder", RunFolderError) / SWEEP_FILE).is_file():
+        given = [name for name, part in (("problem", problem), ("model", model), ("flow", flow)) if part is not None]
+        if given:
+            raise RunFolderError(
+                f"{folder} holds a sweep, whose data set needs no {' and no '.join(given)}; leave it out."
+            )
         return load_sweep(folder)
     return load_run(folder, problem=problem, model=model, flow=flow)
 

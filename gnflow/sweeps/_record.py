@@ -4,10 +4,13 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .._core import RunFolderError
+from .._core import ResultCode, RunFolderError
 
 _NOT_FINITE = ("nan", "inf", "-inf")  # JSON has no such numbers
 _LARGEST_INTEGER = 2**63
+ERROR = "error"  # the code of a cell whose run raised an error
+WORKER_DIED = "worker_died"  # the code of a cell whose process did not come back
+_CODES = {*(str(code) for code in ResultCode), ERROR, WORKER_DIED}
 
 
 def is_number(value: Any) -> bool:
@@ -31,9 +34,13 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
+def _is_code(value: Any) -> bool:
+    return isinstance(value, str) and value in _CODES
+
+
 _FIELDS: dict[str, Callable[[Any], bool]] = {
     "hash": _is_text,
-    "code": _is_text,
+    "code": _is_code,
     "message": _is_text,
     "failed": lambda value: isinstance(value, bool),
     "time": is_number,
@@ -49,7 +56,13 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
 
 def is_record(value: Any) -> bool:
     """Whether this is a cell's record, every field of its type; there may be further ones."""
-    return isinstance(value, dict) and all(name in value and fits(value[name]) for name, fits in _FIELDS.items())
+    typed = isinstance(value, dict) and all(name in value and fits(value[name]) for name, fits in _FIELDS.items())
+    return typed and value["failed"] == has_failed(value["code"]) and (value["failed"] or bool(value["finals"]))
+
+
+def has_failed(code: str) -> bool:
+    """Whether a cell that ended with `code` gave no answer: a failed run, an error, a dead worker."""
+    return code not in {str(known) for known in ResultCode} or ResultCode(code).failed
 
 
 def require_record(value: dict[str, Any]) -> dict[str, Any]:
