@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from .._core import DataError, require_memory
+from .._core import DataError, require_memory, shown
 
 _REMEDY = "Encode text, dates and categories as numbers, and drop or fill missing values."
 
@@ -121,6 +121,6 @@ def _require_exact(entries: np.ndarray, what: str) -> None:
             is_exact = False
         if not is_exact:
             raise DataError(
-                f"{what} holds {entry} in row {index}, which float64 cannot hold exactly; rescale the data or round it with "
+                f"{what} holds {shown(entry)} in row {index}, which float64 cannot hold exactly; rescale the data or round it with "
                 "float(...)."
             )
