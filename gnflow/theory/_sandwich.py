@@ -5,7 +5,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..flows import GradientFlow
 from ._base import AbstractTheorem, Conclusion, Hypotheses
 from ._certificate import Curves
 from ._check import Check
@@ -41,7 +40,8 @@ class Sandwich(AbstractTheorem):
         checks = [
             Check.fact("the run is a flow in continuous time", evidence.is_continuous),
             Check.fact(
-                "the flow is gradient, Gauss-Newton, spectral or dual (quadratic model)", has_band(evidence.flow)
+                "the flow has a gain that increases (gradient, Gauss-Newton, spectral, dual with the quadratic model)",
+                has_band(evidence.flow, evidence.system),
             ),
         ]
         loss, count = evidence.system.loss, evidence.system.problem.num_train
@@ -107,14 +107,14 @@ def _pointwise(data: dict[str, np.ndarray], places: list[str]) -> list[Claim]:
 
 
 def _solve_error(evidence: Evidence, data: dict[str, np.ndarray]) -> np.ndarray:
-    """By how much the solves for the direction may change the rate, (k,); 0 for gradient flow, which does not solve.
+    """By how much the solves for the direction may change the rate, (k,); 0 for a flow that does not solve.
 
     A backward stable solver solves with A + E, ||E|| <= e: relative error e/(sigma_min + eps - e). A residual of relative norm
     p, which iterative solvers leave, moves g^T A K g by at most p kappa_high ||g||^2, the rate by p rho_high, that of a dual
     direction by 1 + gamma lambda_H sigma_max times as much. eps is that of H A; for H <= 1, as the metrics of gnflow are, that
     of A is no smaller.
     """
-    if isinstance(evidence.flow, GradientFlow):
+    if "final_relative_residual" not in evidence.flow_run.stats:
         return np.zeros(len(data["rate"]))
     error = data["eigenvalue_error"]
     relative = error / np.maximum(data["smallest"] + data["damping"] - error, np.finfo(float).tiny)

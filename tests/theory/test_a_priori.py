@@ -20,7 +20,7 @@ from gnflow.geometry.directions import ConjugateGradients
 from gnflow.metrics import PathLength
 from gnflow.models import RandomFeatures
 from gnflow.theory import Evidence, Verdict
-from gnflow.theory._a_priori import APriori, damping_ratio
+from gnflow.theory._a_priori import APriori
 from gnflow.theory._reruns import Rerun
 
 
@@ -254,7 +254,7 @@ def test_damping_stays_below_its_ratio(sigma):
     rules += [Exponential(0.1, 1.0, 0.4)]
     rng = np.random.default_rng(0)
     for rule in rules:
-        ratio = damping_ratio(rule, sigma)
+        ratio = rule.largest_ratio(sigma)
         found = [
             float(rule(jnp.asarray(time), jnp.asarray(value))) / value
             for time, value in zip(
@@ -262,4 +262,4 @@ def test_damping_stays_below_its_ratio(sigma):
             )
         ]
         assert max(found) == pytest.approx(ratio, rel=1e-12)
-    assert damping_ratio(Schedule(lambda t: t), sigma) == np.inf
+    assert Schedule(lambda t: t).largest_ratio(sigma) == np.inf
