@@ -73,6 +73,11 @@ class AbstractFlow(eqx.Module):
         """Whether the direction is solved for up to a residual that is larger than rounding."""
         return False
 
+    @property
+    def allowed_residual(self) -> float:
+        """The relative residual that the direction's solve may leave beside rounding; 0 for a flow that does not say."""
+        return 0.0
+
     def residual_amplification(self, largest_eigenvalue: Float[Array, ""]) -> Float[Array, ""] | float:
         """By how much more than its norm the relative residual of the direction's solve may change the rate of the loss, where
         `largest_eigenvalue` is that of H A. 1 unless the right-hand side that it is relative to is not the gradient."""

@@ -12,6 +12,8 @@ from ..geometry import AbstractOutputMetric, IdentityMetric
 from ..geometry.damping import AbstractDamping, Constant
 from ..geometry.directions import kept_modes
 
+_TINY = float(jnp.finfo(jnp.float64).tiny)
+
 
 class AbstractGain(eqx.Module):
     """k of a flow w' = -J^T R k(B) h, where B = R^T A R is the Gram matrix in the output metric H = R R^T, and g = R h.
@@ -20,8 +22,9 @@ class AbstractGain(eqx.Module):
     eps. A flow that has a gain (`AbstractFlow.gain`) gets its certificates from it: nobody asks what class it is.
 
     **Attributes:** `metric`: H; `damping`: the rule for eps, on which k may depend; `is_truncated`: whether modes with
-    lam + eps at the rounding of B are left out; `is_increasing`: whether lam k(lam) does not decrease in lam, so that bounds
-    of A's eigenvalues bound the rates of decay. False, which is always safe, for a gain that does not say.
+    lam + eps at the rounding of B are left out; `is_increasing`: whether lam k(lam) does not decrease in
+    lam, with eps fixed or in proportion to lam, so that bounds of A's eigenvalues bound the rates of decay. False, which is
+    always safe, for a gain that does not say.
     """
 
     is_truncated: ClassVar[bool] = True
@@ -51,9 +54,10 @@ class AbstractGain(eqx.Module):
         return math.inf
 
     def __call__(self, eigenvalues: Float[Array, " size"], damping: Float[Array, ""] | float) -> Float[Array, " size"]:
-        """k of all eigenvalues of one matrix B, ascending; 0 for modes that are left out; nan for a damping that is nan."""
+        """k of all eigenvalues of one matrix B, ascending, at 0 its limit; 0 for modes that are left out; nan for a damping
+        that is nan."""
         kept = kept_modes(eigenvalues, jnp.asarray(damping)) if self.is_truncated else jnp.asarray(True)
-        values = self.value(jnp.where(kept, jnp.maximum(eigenvalues, 0.0), 1.0), damping)
+        values = self.value(jnp.where(kept, jnp.maximum(eigenvalues, _TINY), 1.0), damping)
         return jnp.where(kept, values, jnp.where(jnp.isnan(damping), jnp.nan, 0.0))
 
     def rate(self, eigenvalues: Float[Array, "..."], damping: Float[Array, ""] | float) -> Float[Array, "..."]:

@@ -78,6 +78,11 @@ class GaussNewtonFlow(AbstractLinearisedFlow):
         """Unless the direction solver factorises."""
         return not self.solver.is_direct
 
+    @property
+    def allowed_residual(self) -> float:
+        """The direction solver's."""
+        return self.solver.allowed_residual
+
     def gain(self, system: System) -> InverseGain:
         """k = 1/(lam + eps), in the output metric."""
         return InverseGain(metric=self.metric, damping=self.damping)

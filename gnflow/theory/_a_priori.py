@@ -70,7 +70,7 @@ class APriori(AbstractTheorem):
         ]
         if gain is not None:
             constant = gain.metric.is_constant(loss) and _metric_scale(evidence, gain) is not None
-            checks.append(Check.fact("the metric H is constant, h I", constant, remark=type(gain.metric).__name__))
+            checks.append(Check.fact("the metric H is constant", constant, remark=type(gain.metric).__name__))
         constants = {"mu": convexity, "lambda": smoothness}
         if not all(check.met for check in checks):
             return Hypotheses(tuple(checks), constants)

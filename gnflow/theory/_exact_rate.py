@@ -26,7 +26,6 @@ from ._integration_error import (
 from ._invertible import invertibility
 from ._rate import RateFit, fit_rate, rate_error
 from ._reversible_rate import block_error, exact_blocks
-from ._solve_accuracy import largest_residual
 
 # What agreement must be known to: of the rate; of the logarithm that the loss has fallen by; of the last outputs. A run at the
 # default tolerance is known to about that.
@@ -176,7 +175,7 @@ def _no_damping(evidence: Evidence) -> Check:
     always = damping.is_zero
     largest = 0.0
     if not always:
-        largest = float(evidence.trajectory.stats["final_damping"])
+        largest = float(evidence.trajectory.stats.get("final_damping", 0.0))
         if largest == 0 and evidence.reference is not None:
             largest = float(evidence.reference.data.band_damping.max())
     remark = type(damping).__name__ + ("" if always else ", largest at the measured times")
@@ -199,13 +198,12 @@ def _solve_error(evidence: Evidence, times: np.ndarray) -> tuple[np.ndarray, np.
 def _eigenvalue_error(evidence: Evidence) -> np.ndarray:
     """The relative error of a direction from A a = g/c, at the measured times, (k,).
 
-    A backward stable solver solves with A + E, ||E|| <= e: relative error e/(sigma_min - e). To this the largest residual
-    of an iterative solver is added, and that of the last solve of another.
+    A backward stable solver solves with A + E, ||E|| <= e: relative error e/(sigma_min - e). To this the residual of the
+    last solve is added, or what an iterative solver is allowed to leave.
     """
     data = evidence.flow_run.data
     smallest, error = data.band_smallest.to_numpy(), data.band_eigenvalue_error.to_numpy()
-    last = evidence.flow_run.stats["final_relative_residual"]
-    residual = max(last, largest_residual(evidence))
+    residual = max(evidence.flow_run.stats.get("final_relative_residual", 0.0), evidence.flow.allowed_residual)
     return error / (smallest - error) + residual
 
 

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, PyTree
 from .._core import ConfigError
 from ..flows import AbstractFlow
 from ..geometry import Snapshot, System, rank_cutoff
+from ..geometry.directions._whitening import whitened_gram
 from ..losses import AbstractOutputFactor
 from ..metrics import AbstractMetric, Variable
 
@@ -52,10 +53,19 @@ class RateBand(AbstractMetric):
         error = rank_cutoff(eigenvalues)
         smallest, largest = jnp.maximum(eigenvalues[0], 0.0), eigenvalues[-1]
         solve = snapshot.diagnostics
-        damping, residual = (jnp.zeros(()),) * 2 if solve is None else (solve.damping, solve.relative_residual)
         gain = self.flow.gain(system)
         assert gain is not None
-        metric = block_bounds(gain.metric.factor(system.loss, tangent.outputs, targets), tangent.outputs.shape)
+        factor = gain.metric.factor(system.loss, tangent.outputs, targets)
+        metric = block_bounds(factor, tangent.outputs.shape)
+        if solve is not None:
+            damping, residual = solve.damping, solve.relative_residual
+        else:
+            # A flow that does not say what it solved with: by the rule of its law.
+            whitened = snapshot.gram
+            if gain.damping.needs_largest_eigenvalue:
+                whitened = whitened_gram(snapshot.gram, factor, tangent.outputs.shape[1])
+            damping = gain.damping(snapshot.time, smallest, jnp.maximum(jnp.linalg.eigvalsh(whitened)[-1], 0.0))
+            residual = jnp.zeros(())
         convexity = system.loss.strong_convexity(system.problem.num_train)
         smoothness = system.loss.smoothness(system.problem.num_train)
 

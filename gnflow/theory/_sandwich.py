@@ -107,14 +107,14 @@ def _pointwise(data: dict[str, np.ndarray], places: list[str]) -> list[Claim]:
 
 
 def _solve_error(evidence: Evidence, data: dict[str, np.ndarray]) -> np.ndarray:
-    """By how much the solves for the direction may change the rate, (k,); 0 for a flow that does not solve.
+    """By how much the solves for the direction may change the rate, (k,); 0 for gradient flow, which does not solve.
 
     A backward stable solver solves with A + E, ||E|| <= e: relative error e/(sigma_min + eps - e). A residual of relative norm
     p, which iterative solvers leave, moves g^T A K g by at most p kappa_high ||g||^2, the rate by p rho_high, that of a dual
     direction by 1 + gamma lambda_H sigma_max times as much. eps is that of H A; for H <= 1, as the metrics of gnflow are, that
     of A is no smaller.
     """
-    if "final_relative_residual" not in evidence.flow_run.stats:
+    if evidence.gain is not None and evidence.gain.constant is not None:
         return np.zeros(len(data["rate"]))
     error = data["eigenvalue_error"]
     relative = error / np.maximum(data["smallest"] + data["damping"] - error, np.finfo(float).tiny)

@@ -70,6 +70,11 @@ class AbstractDirectionSolver(eqx.Module):
     is_differentiable: ClassVar[bool] = False
     is_direct: ClassVar[bool] = False
 
+    @property
+    def allowed_residual(self) -> float:
+        """The relative residual that a solve may leave beside rounding; 0 for a solver that does not say."""
+        return 0.0
+
     def never_ascends(self, sees_gradient: bool) -> bool:
         """Whether its direction, as far as it is computed, is one of descent wherever that of the exact solve is.
 
