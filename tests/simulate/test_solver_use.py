@@ -229,6 +229,7 @@ def test_no_accepted_step_of_a_gradient_flow_raises_the_loss(monkeypatch):
     trajectory = flow_down(Axes(scales=(1.0, 30.0)), solver=Blind(), t1=2.0, stop=None, rtol=1e-3, progress=True)
     assert trajectory.result.code == gn.ResultCode.TIME_REACHED
     assert trajectory.stats["num_rejected_steps"] > 10
+    assert losses.pop() == trajectory.data.train_loss[-1]  # at the end the bar is told of the run's own end
     assert len(losses) == trajectory.stats["num_steps"]
     residuals = np.sqrt([Axes().loss(0.0), *losses])
     assert np.all(residuals[1:] < (1 + 1e-3) * residuals[:-1])
