@@ -10,6 +10,12 @@ from ._base import (
 )
 from ._dual_gauss_newton import DualGaussNewtonFlow as DualGaussNewtonFlow
 from ._frozen import Frozen as Frozen
+from ._gain import (
+    AbstractGain as AbstractGain,
+    ConstantGain as ConstantGain,
+    InverseGain as InverseGain,
+    PowerGain as PowerGain,
+)
 from ._gauss_newton import GaussNewtonFlow as GaussNewtonFlow
 from ._gradient import GradientFlow as GradientFlow
 from ._reversible_gauss_newton import ReversibleGaussNewtonFlow as ReversibleGaussNewtonFlow

@@ -11,6 +11,7 @@ from .._core import instance_field, tree_scale
 from ..geometry import AbstractTangent, Decomposition, Direction, Linearisation, SolveDiagnostics, System
 from ..geometry.damping import AbstractDamping
 from ..problems import Problem
+from ._gain import AbstractGain
 
 
 class AbstractFlow(eqx.Module):
@@ -51,6 +52,36 @@ class AbstractFlow(eqx.Module):
         so beside the largest, and the stabilised solver may take the flow. Also that a velocity is cheap: it decomposes no
         matrix. False, which is always safe, for a flow that does not say."""
         return False
+
+    def is_smooth(self, system: System) -> bool | None:
+        """Whether the velocity is infinitely differentiable in the weights and in time, for a smooth model and loss; None for a
+        flow that does not say."""
+        return None
+
+    def gain(self, system: System) -> AbstractGain | None:
+        """The flow's law as a function of the eigenvalues of the Gram matrix, w' = -J^T K g; None for a flow that has none."""
+        return None
+
+    @property
+    def reported_rate(self) -> float | None:
+        """k, where f' = -k (f - y) for the squared loss, up to the `relative_residual` that the flow reports; None for a flow
+        that promises no such thing."""
+        return None
+
+    @property
+    def solves_iteratively(self) -> bool:
+        """Whether the direction is solved for up to a residual that is larger than rounding."""
+        return False
+
+    @property
+    def allowed_residual(self) -> float:
+        """The relative residual that the direction's solve may leave beside rounding; 0 for a flow that does not say."""
+        return 0.0
+
+    def residual_amplification(self, largest_eigenvalue: Float[Array, ""]) -> Float[Array, ""] | float:
+        """By how much more than its norm the relative residual of the direction's solve may change the rate of the loss, where
+        `largest_eigenvalue` is that of H A. 1 unless the right-hand side that it is relative to is not the gradient."""
+        return 1.0
 
     @abc.abstractmethod
     def velocity_and_diagnostics(

@@ -6,9 +6,19 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._core import integer_field, look_up, number_field
-from ..geometry import AbstractTangent, Decomposition, Direction, Linearisation, System, linearise_with_hessian
+from ..geometry import (
+    AbstractTangent,
+    Decomposition,
+    Direction,
+    HessianMetric,
+    Linearisation,
+    System,
+    linearise_with_hessian,
+)
+from ..geometry.damping import Constant
 from ..geometry.dual import AbstractDirectionOracle, DualDirection, direction_oracle_kinds
 from ._base import AbstractLinearisedFlow
+from ._gain import InverseGain
 
 _LIMITS = "Its limits are flows of their own: GradientFlow for 0, GaussNewtonFlow('hessian') for infinity."
 
@@ -57,6 +67,21 @@ class DualGaussNewtonFlow(AbstractLinearisedFlow):
         """For models without kinks, with either model of the loss and any number of iterations: every d is a direction of
         descent (docs/dual.md)."""
         return system.has_kinks is False
+
+    @property
+    def solves_iteratively(self) -> bool:
+        """True; but where the oracle finds a factorisation cheaper, it leaves next to no residual."""
+        return True
+
+    def residual_amplification(self, largest_eigenvalue: Float[Array, ""]) -> Float[Array, ""] | float:
+        """1 + gamma ||H A||: the right-hand side is large for a large gamma (docs/theorems/sandwich.md)."""
+        return 1 + self.gamma * largest_eigenvalue
+
+    def gain(self, system: System) -> InverseGain | None:
+        """k = (1 + 1/gamma)/(lam + 1/gamma), in the Hessian metric; None for the exact model, which is no function of B."""
+        if self.model != "quadratic":
+            return None
+        return InverseGain(metric=HessianMetric(), damping=Constant(1 / self.gamma), mobility=1 + 1 / self.gamma)
 
     def direction(self, time: Float[Array, ""], tangent: AbstractTangent, system: System) -> Direction:
         """a = (1 + gamma) alpha/N with the dual variables alpha of d = -(gamma/N) J^T alpha."""

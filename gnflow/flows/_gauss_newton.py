@@ -21,9 +21,10 @@ from ..geometry import (
     linearise_with_singular_metric,
 )
 from ..geometry.damping import AbstractDamping, SmallestEigenvalue
-from ..geometry.directions import AbstractDirectionSolver, TruncatedEigh, truncated_power
+from ..geometry.directions import AbstractDirectionSolver, TruncatedEigh
 from ..losses import AbstractOutputFactor, ScaledIdentity
 from ._base import AbstractLinearisedFlow, damping_field
+from ._gain import InverseGain
 
 
 class GaussNewtonFlow(AbstractLinearisedFlow):
@@ -68,6 +69,24 @@ class GaussNewtonFlow(AbstractLinearisedFlow):
         """Where the metric or the damping may jump."""
         return self.damping.has_jumps or self.metric.has_jumps(system.loss)
 
+    def is_smooth(self, system: System) -> bool | None:
+        """Where the damping is."""
+        return self.damping.is_smooth
+
+    @property
+    def solves_iteratively(self) -> bool:
+        """Unless the direction solver factorises."""
+        return not self.solver.is_direct
+
+    @property
+    def allowed_residual(self) -> float:
+        """The direction solver's."""
+        return self.solver.allowed_residual
+
+    def gain(self, system: System) -> InverseGain:
+        """k = 1/(lam + eps), in the output metric."""
+        return InverseGain(metric=self.metric, damping=self.damping)
+
     def is_differentiable(self, system: System) -> bool:
         """For models without kinks, with a positive damping rule and a solver of which JAX finds the derivative. Without
         damping the velocity jumps where a mode comes below the rank cut-off."""
@@ -91,7 +110,7 @@ class GaussNewtonFlow(AbstractLinearisedFlow):
             tangent, factor, whitened_gradient, self.damping, time, decomposition, unseen_gradient
         )
         assert direction.diagnostics is not None
-        gains = truncated_power(modes.eigenvalues, direction.diagnostics.damping, 1.0)
+        gains = self.gain(system)(modes.eigenvalues, direction.diagnostics.damping)
         hessian_factor = system.loss.hessian_factor(tangent.outputs, system.problem.y_train)
         if self.metric.is_hessian(system.loss):
             return linearise_with_hessian(tangent, direction, modes, gains, factor)

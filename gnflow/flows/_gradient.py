@@ -3,12 +3,12 @@
 from typing import Any, ClassVar, Literal
 
 import equinox as eqx
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._core import ConfigError, require_number
 from ..geometry import AbstractTangent, Decomposition, Direction, Linearisation, System, linearise_with_hessian
 from ._base import AbstractLinearisedFlow
+from ._gain import ConstantGain
 
 
 def _as_mobility(value: Any) -> Any:
@@ -40,6 +40,14 @@ class GradientFlow(AbstractLinearisedFlow):
         """True: the Jacobian is -m times the Hessian of L."""
         return True
 
+    def is_smooth(self, system: System) -> bool | None:
+        """True."""
+        return True
+
+    def gain(self, system: System) -> ConstantGain:
+        """k = m."""
+        return ConstantGain(mobility=self.effective_mobility(system))
+
     def is_differentiable(self, system: System) -> bool:
         """For models without kinks."""
         return system.has_kinks is False
@@ -55,7 +63,7 @@ class GradientFlow(AbstractLinearisedFlow):
         """W = -m J^T H_L J: with H_L = R R^T, the modes of R^T A R decay at the rates m lam."""
         factor = system.loss.hessian_factor(tangent.outputs, system.problem.y_train)
         modes = decomposition.modes(tangent, factor)
-        gains = jnp.full_like(modes.eigenvalues, self.effective_mobility(system))
+        gains = self.gain(system)(modes.eigenvalues, 0.0)
         return linearise_with_hessian(tangent, self.direction(time, tangent, system), modes, gains, factor)
 
     def effective_mobility(self, system: System) -> float | Array:

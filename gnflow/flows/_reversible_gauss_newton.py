@@ -46,6 +46,11 @@ class ReversibleGaussNewtonFlow(AbstractFlow):
     def __check_init__(self):
         look_up(self.metric, dict.fromkeys(_METRICS), "metric")
 
+    @property
+    def reported_rate(self) -> float | None:
+        """1, with either metric: the squared loss has N grad L = H^+ grad L = f - y."""
+        return 1.0
+
     def system(self, problem: Problem, model: Any) -> System:
         """The problem joined with the reversible network. **Raises:** `ModelError` for another model."""
         _require_reversible(model)

@@ -23,11 +23,11 @@ from ..geometry.directions import (
     dense_modes,
     kept_modes,
     relative_residual,
-    truncated_power,
     truncated_power_product,
 )
 from ..losses import ScaledIdentity
 from ._base import AbstractLinearisedFlow, damping_field
+from ._gain import PowerGain
 
 _IDENTITY = ScaledIdentity(1.0)
 
@@ -60,6 +60,14 @@ class SpectralFlow(AbstractLinearisedFlow):
         """Where the damping may jump."""
         return self.damping.has_jumps
 
+    def is_smooth(self, system: System) -> bool | None:
+        """Where the damping is."""
+        return self.damping.is_smooth
+
+    def gain(self, system: System) -> PowerGain:
+        """k = (lam + eps)^-power."""
+        return PowerGain(power=self.power, damping=self.damping)
+
     def is_differentiable(self, system: System) -> bool:
         """For models without kinks, as long as the rank stays."""
         return system.has_kinks is False
@@ -91,7 +99,7 @@ class SpectralFlow(AbstractLinearisedFlow):
         eigenvalues, eigenvectors = modes.eigenvalues, modes.eigenvectors
         shift = self.damping(time, jnp.maximum(eigenvalues[0], 0.0), jnp.maximum(eigenvalues[-1], 0.0))
         kept = kept_modes(eigenvalues, shift)
-        gains = truncated_power(eigenvalues, shift, self.power)
+        gains = self.gain(system)(eigenvalues, shift)
         amplitudes = eigenvectors.T @ gradient.reshape(-1)
         assert modes.matrix is not None
         coefficients = truncated_power_product(

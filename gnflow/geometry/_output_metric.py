@@ -23,6 +23,10 @@ class AbstractOutputMetric(eqx.Module):
         """Whether H is the Hessian of `loss` at all outputs."""
         return False
 
+    def is_constant(self, loss: AbstractLoss) -> bool:
+        """Whether H is the same at all outputs. False, which is always safe, for a metric that does not say."""
+        return False
+
     def sees_gradient(self, loss: AbstractLoss) -> bool:
         """Whether the gradient of `loss` (and every column of its Hessian) is in the image of H at all outputs and targets.
 
@@ -37,6 +41,10 @@ class AbstractOutputMetric(eqx.Module):
 
 class IdentityMetric(AbstractOutputMetric):
     """H = I, the choice of [A]'s experiments: with the squared loss the flow's rate is 1/N."""
+
+    def is_constant(self, loss: AbstractLoss) -> bool:
+        """True."""
+        return True
 
     def factor(
         self, loss: AbstractLoss, outputs: Float[Array, "samples outputs"], targets: Float[Array, "samples outputs"]
@@ -55,6 +63,10 @@ class IdentityMetric(AbstractOutputMetric):
 
 class HessianMetric(AbstractOutputMetric):
     """H = the Hessian of the loss: generalised Gauss-Newton; squared loss: I/N, so that the flow's rate is 1."""
+
+    def is_constant(self, loss: AbstractLoss) -> bool:
+        """Where the loss is quadratic."""
+        return loss.has_constant_hessian
 
     def factor(
         self, loss: AbstractLoss, outputs: Float[Array, "samples outputs"], targets: Float[Array, "samples outputs"]
@@ -77,6 +89,10 @@ class HessianMetric(AbstractOutputMetric):
 
 class FisherMetric(AbstractOutputMetric):
     """H = the Fisher information of the output distribution: natural gradient (Amari 1998)."""
+
+    def is_constant(self, loss: AbstractLoss) -> bool:
+        """Where it is the Hessian of a quadratic loss."""
+        return loss.fisher_is_hessian and loss.has_constant_hessian
 
     def factor(
         self, loss: AbstractLoss, outputs: Float[Array, "samples outputs"], targets: Float[Array, "samples outputs"]

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import equinox as eqx
 from jaxtyping import Array, Bool, Float
 
+from .._core import DataError
 from ._factors import AbstractOutputFactor
 
 
@@ -19,13 +20,25 @@ class AbstractLoss(eqx.Module):
     is for exponential families in their natural parameters; `gradient_in_hessian_image`: whether g is in the image of the
     Hessian at all outputs and targets, so that a Gauss-Newton direction in its metric needs no more than the Hessian sees;
     `is_smooth`: whether l is infinitely differentiable in f, None where the class does not say; `has_constant_hessian`: whether
-    the Hessian is the same at all outputs.
+    the Hessian is the same at all outputs; `is_squared_distance`: whether L = ||f - y||^2/(2N), so that N g = f - y;
+    `takes_labels`: whether whole numbers as targets are class labels; `prediction`: how an output is read as a class, a word or
+    two, "" for a loss of numbers (`correct`).
     """
 
     fisher_is_hessian: ClassVar[bool]
     gradient_in_hessian_image: ClassVar[bool] = False
     is_smooth: ClassVar[bool | None] = None
     has_constant_hessian: ClassVar[bool] = False
+    is_squared_distance: ClassVar[bool] = False
+    takes_labels: ClassVar[bool] = False
+    prediction: ClassVar[str] = ""
+
+    def correct(self, f: Float[Array, "N C"], y: Float[Array, "N C"]) -> Bool[Array, "..."]:
+        """Whether the class that the outputs stand for is that of the targets: for each sample, or for each label of it.
+
+        **Raises:** `DataError` for a loss whose targets are no classes.
+        """
+        raise DataError(f"{type(self).__name__} has no classes; take SoftmaxCrossEntropy or LogisticLoss for them.")
 
     @abc.abstractmethod
     def canonical_targets(

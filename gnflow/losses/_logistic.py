@@ -29,6 +29,11 @@ class LogisticLoss(AbstractLoss):
     fisher_is_hessian: ClassVar[bool] = True
     gradient_in_hessian_image: ClassVar[bool] = True
     is_smooth: ClassVar[bool | None] = True
+    prediction: ClassVar[str] = "sign of the outputs"
+
+    def correct(self, f: Float[Array, "N C"], y: Float[Array, "N C"]) -> Bool[Array, "..."]:
+        """(N, C): whether an output is positive exactly where its target is above 1/2."""
+        return (f > 0) == (y > 0.5)
 
     def canonical_targets(
         self, y_train: Any, y_test: Any = None

@@ -41,6 +41,12 @@ class SoftmaxCrossEntropy(AbstractLoss):
     fisher_is_hessian: ClassVar[bool] = True
     gradient_in_hessian_image: ClassVar[bool] = True
     is_smooth: ClassVar[bool | None] = True
+    takes_labels: ClassVar[bool] = True
+    prediction: ClassVar[str] = "argmax of the outputs"
+
+    def correct(self, f: Float[Array, "N C"], y: Float[Array, "N C"]) -> Bool[Array, "..."]:
+        """(N,): whether the class of the largest output is that of the largest target; of several the first."""
+        return jnp.argmax(f, axis=1) == jnp.argmax(y, axis=1)
 
     def canonical_targets(
         self, y_train: Any, y_test: Any = None

@@ -23,6 +23,7 @@ class SquaredLoss(AbstractLoss):
     gradient_in_hessian_image: ClassVar[bool] = True
     is_smooth: ClassVar[bool | None] = True
     has_constant_hessian: ClassVar[bool] = True
+    is_squared_distance: ClassVar[bool] = True
 
     def canonical_targets(
         self, y_train: Any, y_test: Any = None

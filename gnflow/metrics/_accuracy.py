@@ -1,11 +1,10 @@
 """The share of samples that are classified correctly."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from .._core import DataError
 from ..geometry import Snapshot, System
-from ..losses import LogisticLoss, SoftmaxCrossEntropy
 from ._base import AbstractMetric, Variable
 
 
@@ -24,32 +23,22 @@ class Accuracy(AbstractMetric):
         **Raises:** `DataError` for a loss whose targets are not classes.
         """
         loss = system.loss
-        if not isinstance(loss, SoftmaxCrossEntropy | LogisticLoss):
+        if not loss.prediction:
             raise DataError(
                 f"Accuracy needs classes, but the loss is {type(loss).__name__}; expected SoftmaxCrossEntropy or "
                 "LogisticLoss. Leave Accuracy out, or state the problem as a classification."
             )
         names = ("train",) if system.problem.x_test is None else ("train", "test")
-        reference = "argmax of the outputs" if isinstance(loss, SoftmaxCrossEntropy) else "sign of the outputs"
-        return tuple(Variable(f"{name}_accuracy", f"{name} accuracy", "1", reference) for name in names)
+        return tuple(Variable(f"{name}_accuracy", f"{name} accuracy", "1", loss.prediction) for name in names)
 
     def evaluate(self, snapshot: Snapshot, memory: PyTree) -> dict[str, Float[Array, "..."]]:
         """The accuracies at this state."""
         problem = snapshot.system.problem
-        accuracy = _class_accuracy if isinstance(problem.loss, SoftmaxCrossEntropy) else _label_accuracy
-        shares = {"train_accuracy": accuracy(snapshot.train_outputs, problem.y_train)}
+        shares = {"train_accuracy": _share(problem.loss.correct(snapshot.train_outputs, problem.y_train))}
         if problem.y_test is not None:
-            shares["test_accuracy"] = accuracy(snapshot.test_outputs, problem.y_test)
+            shares["test_accuracy"] = _share(problem.loss.correct(snapshot.test_outputs, problem.y_test))
         return shares
 
 
-def _class_accuracy(
-    outputs: Float[Array, "samples outputs"], targets: Float[Array, "samples outputs"]
-) -> Float[Array, ""]:
-    return jnp.mean(jnp.argmax(outputs, axis=1) == jnp.argmax(targets, axis=1), dtype=jnp.float64)
-
-
-def _label_accuracy(
-    outputs: Float[Array, "samples outputs"], targets: Float[Array, "samples outputs"]
-) -> Float[Array, ""]:
-    return jnp.mean((outputs > 0) == (targets > 0.5), dtype=jnp.float64)
+def _share(correct: Bool[Array, "..."]) -> Float[Array, ""]:
+    return jnp.mean(correct, dtype=jnp.float64)

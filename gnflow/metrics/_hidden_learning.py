@@ -5,7 +5,6 @@ from jaxtyping import Array, Float, PyTree
 
 from .._core import DataError, in_batches
 from ..geometry import Snapshot, System
-from ..losses import SquaredLoss
 from ._base import AbstractMetric, Variable
 from ._hidden_layer import hidden_features, require_hidden_features
 
@@ -33,7 +32,7 @@ class HiddenLearning(AbstractMetric):
         **Raises:** `DataError` unless the loss is the squared loss, `ModelError` for a model without `hidden_features`.
         """
         loss = system.loss
-        if not isinstance(loss, SquaredLoss):
+        if not loss.is_squared_distance:
             raise DataError(
                 f"HiddenLearning refits by least squares, but the loss is {type(loss).__name__}; expected SquaredLoss. "
                 "Leave HiddenLearning out, or state the problem as a regression."

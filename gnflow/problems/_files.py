@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .._core import DataError, as_path, nearest_name, require_float64, require_memory, shown
-from ..losses import AbstractLoss, SoftmaxCrossEntropy, get_loss
+from ..losses import AbstractLoss, get_loss
 from ._problem import Problem
 from ._split import split
 
@@ -65,7 +65,7 @@ def from_file(
         raise DataError(f"there is no file {str(path)!r} (looked in {Path.cwd()}).")
     suffix = path.suffix.lower()
     if suffix == ".csv":
-        arrays = _read_csv(path, target, features, whole_numbers_are_labels=isinstance(loss, SoftmaxCrossEntropy))
+        arrays = _read_csv(path, target, features, whole_numbers_are_labels=loss.takes_labels)
     elif suffix == ".npz":
         if target is not None or features is not None:
             raise DataError(

@@ -4,13 +4,12 @@ import dataclasses
 import math
 from typing import ClassVar
 
+import jax.numpy as jnp
 import numpy as np
 
 from .._core import tree_norm, tree_subtract
-from ..flows import GaussNewtonFlow, GradientFlow
-from ..geometry import FisherMetric, HessianMetric, IdentityMetric
-from ..geometry.damping import AbstractDamping, Constant, Exponential, SmallestEigenvalue
-from ..losses import AbstractLoss, ScaledIdentity, SquaredLoss
+from ..flows import AbstractGain
+from ..losses import ScaledIdentity
 from ._base import AbstractTheorem, Conclusion, Hypotheses
 from ._certificate import Curves
 from ._check import Check
@@ -22,7 +21,7 @@ from ._feature_gram import GramSpectrum, start_spectrum
 from ._integration_error import num_steps, weight_step_error
 from ._lipschitz import LipschitzBound, consistent_radius
 from ._reruns import matching
-from ._solve_accuracy import solve_accuracy, solves_iteratively
+from ._solve_accuracy import solve_accuracy
 
 _EPSILON = float(np.finfo(np.float64).eps)
 _LARGEST = float(np.finfo(np.float64).max)  # a threshold for "finite": inf - inf would be undecided
@@ -58,18 +57,20 @@ class APriori(AbstractTheorem):
 
     def hypotheses(self, evidence: Evidence) -> Hypotheses:
         """Strong convexity, an invertible Gram matrix, a constant metric, bounded damping, a smooth Jacobian, a small loss."""
-        flow, system = evidence.flow, evidence.system
+        gain, system = evidence.gain, evidence.system
         loss, count = system.loss, system.problem.num_train
         convexity, smoothness = loss.strong_convexity(count), loss.smoothness(count)
         checks = [
             Check.fact("the run is a flow in continuous time", evidence.is_continuous),
-            Check.fact("the flow is gradient or Gauss-Newton", isinstance(flow, GradientFlow | GaussNewtonFlow)),
+            Check.fact(
+                "the flow has a gain that increases (gradient, Gauss-Newton, spectral, dual with the quadratic model)",
+                gain is not None and gain.is_increasing,
+            ),
             Check("mu > 0 (strong convexity)", convexity, ">", 0.0, remark=type(loss).__name__),
         ]
-        if isinstance(flow, GaussNewtonFlow):
-            checks.append(
-                Check.fact("the metric H is constant", _is_constant(flow, loss), remark=type(flow.metric).__name__)
-            )
+        if gain is not None:
+            constant = gain.metric.is_constant(loss) and _metric_scale(evidence, gain) is not None
+            checks.append(Check.fact("the metric H is constant", constant, remark=type(gain.metric).__name__))
         constants = {"mu": convexity, "lambda": smoothness}
         if not all(check.met for check in checks):
             return Hypotheses(tuple(checks), constants)
@@ -158,57 +159,36 @@ def path_bound(regime: Regime, smoothness: float, excess: float) -> float:
     return regime.speed * math.sqrt(2 * smoothness * excess) * 2 / regime.rate if regime.rate > 0 else math.inf
 
 
-def damping_ratio(damping: AbstractDamping, smallest: float) -> float:
-    """The least known a with eps <= a sigma_min where sigma_min >= `smallest` > 0; inf where no bound of eps is known.
-
-    **Arguments:** `damping`: the rule; `smallest`: in the unit of A.
-    """
-    if isinstance(damping, SmallestEigenvalue):
-        return max(damping.factor, damping.floor / smallest)
-    if isinstance(damping, Constant):
-        return damping.value / smallest
-    if isinstance(damping, Exponential):  # decreasing to its floor
-        return max(damping.start, damping.floor) / smallest
-    return math.inf
-
-
 def _regime(evidence: Evidence, spectrum: GramSpectrum, lipschitz: LipschitzBound, radius: float) -> Regime:
     """Rate and speed on the ball of `radius`, on which J moves by at most K radius."""
-    system, flow = evidence.system, evidence.flow
+    system = evidence.system
     convexity = system.loss.strong_convexity(system.problem.num_train)
     moved = 0.0 if lipschitz.value == 0 else lipschitz.value * radius
     least = math.sqrt(spectrum.smallest - spectrum.error) - moved
-    if isinstance(flow, GradientFlow):
-        mobility = float(flow.effective_mobility(system))
-        largest = math.sqrt(spectrum.largest + spectrum.error) + moved
-        return Regime(least, 2 * convexity * mobility * least**2, mobility * largest, 0.0)
-    assert isinstance(flow, GaussNewtonFlow)
-    scale = _metric_scale(evidence)
-    ratio = damping_ratio(flow.damping, least**2)
-    return Regime(least, 2 * convexity / (scale + ratio), 1 / (scale * least), ratio)
+    gain = evidence.gain
+    assert gain is not None
+    scale = _metric_scale(evidence, gain)
+    assert scale is not None
+    ratio = gain.damping.largest_ratio(least**2)
+    if not math.isfinite(ratio):
+        return Regime(least, 0.0, math.inf, ratio)
+    slowest, _ = gain.bounds(jnp.asarray(least**2), jnp.asarray(least**2), ratio * least**2, (scale, scale))
+    largest = math.sqrt(spectrum.largest + spectrum.error) + moved
+    return Regime(least, 2 * convexity * float(slowest), gain.speed(least, largest, scale), ratio)
 
 
-def _metric_scale(evidence: Evidence) -> float:
-    """h where H = h I; so mu_H = lambda_H = h."""
-    flow, system = evidence.flow, evidence.system
-    assert isinstance(flow, GaussNewtonFlow)
-    targets = system.problem.y_train
-    factor = flow.metric.factor(system.loss, targets, targets)  # the same at all outputs
-    assert isinstance(factor, ScaledIdentity)
-    return float(factor.scale)
-
-
-def _is_constant(flow: GaussNewtonFlow, loss: AbstractLoss) -> bool:
-    """Whether H is known to be the same multiple of the identity at all outputs."""
-    if isinstance(flow.metric, IdentityMetric):
-        return True
-    return isinstance(loss, SquaredLoss) and isinstance(flow.metric, HessianMetric | FisherMetric)
+def _metric_scale(evidence: Evidence, gain: AbstractGain) -> float | None:
+    """h where H = h I, the same at all outputs; so mu_H = lambda_H = h. None for another metric."""
+    targets = evidence.system.problem.y_train
+    factor = gain.metric.factor(evidence.system.loss, targets, targets)
+    return float(factor.scale) if isinstance(factor, ScaledIdentity) else None
 
 
 def _flow_checks(evidence: Evidence, spectrum: GramSpectrum, regime: Regime, start: float) -> list[Check]:
     """What is asked of the flow itself: damping below a sigma_min, and a direction that reaches every mode."""
-    flow = evidence.flow
-    if not isinstance(flow, GaussNewtonFlow):
+    gain = evidence.gain
+    assert gain is not None
+    if not gain.is_truncated:
         return [Check("m > 0 (mobility)", regime.rate, ">", 0.0, remark="the rate 2 mu m sigma_min is positive")]
     checks = [
         Check(
@@ -216,10 +196,10 @@ def _flow_checks(evidence: Evidence, spectrum: GramSpectrum, regime: Regime, sta
             regime.ratio,
             "<=",
             _LARGEST,
-            remark=f"{type(flow.damping).__name__}, sigma_min >= {regime.singular_value**2:.4g} there",
+            remark=f"{type(gain.damping).__name__}, sigma_min >= {regime.singular_value**2:.4g} there",
         )
     ]
-    if not solves_iteratively(flow):
+    if not evidence.flow.solves_iteratively:
         # All modes are kept as long as the smallest is above the rank cut-off of the largest.
         largest = math.sqrt(spectrum.largest + spectrum.error) + start - regime.singular_value
         cutoff = evidence.system.problem.y_train.size * _EPSILON * largest**2

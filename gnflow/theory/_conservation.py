@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from .._core import tree_size
-from ..flows import AbstractFlow, AbstractOutputFlow, DualGaussNewtonFlow
+from ..flows import AbstractFlow, AbstractOutputFlow
 from ..models import MLP, MeanFieldNetwork
 from ._base import AbstractTheorem, Conclusion, Hypotheses
 from ._check import Check
@@ -63,10 +63,9 @@ class Conservation(AbstractTheorem):
         ]
         if all(check.met for check in checks):
             # Of other flows nothing is known that says how errors of integration go on.
-            kind = f"{type(flow).__name__}{' of this model' if isinstance(flow, DualGaussNewtonFlow) else ''}"
-            name = "it is known how errors of integration go on"
-            checks.append(Check.fact(name, has_band(flow), "" if has_band(flow) else f"not for a {kind}"))
-            if has_band(flow):
+            name, known = "it is known how errors of integration go on", has_band(flow, evidence.system)
+            checks.append(Check.fact(name, known, "" if known else f"not for {flow!r}, which has no gain"))
+            if known:
                 checks.append(evidence.repeated())
         return Hypotheses(tuple(checks), {"number of weights": float(every)})
 

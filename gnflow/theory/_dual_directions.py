@@ -15,7 +15,6 @@ from ..flows import DualGaussNewtonFlow, GaussNewtonFlow
 from ..geometry import System
 from ..geometry.damping import Constant
 from ..geometry.dual import QuadraticOracle
-from ..losses import SquaredLoss
 from ._base import AbstractTheorem, Conclusion, Hypotheses
 from ._check import Check
 from ._claim import Claim, worst_claim
@@ -73,7 +72,7 @@ class DualDirections(AbstractTheorem):
         claims = [_descent(found), _gap(sequences)]
         if flow.model == "quadratic":
             claims += [_zero_iterations(sequences), _decrease(sequences)]
-            if isinstance(system.loss, SquaredLoss) and system.problem.y_train.size <= _MOST_OUTPUTS:
+            if system.loss.is_squared_distance and system.problem.y_train.size <= _MOST_OUTPUTS:
                 claims.append(_damped_gauss_newton(flow, system, ends, sequences))
         elif flow.max_iterations is None:
             claims.append(_progress_of_the_loss(sequences))

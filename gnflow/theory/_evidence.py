@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from .._core import ConfigError, GnflowError
-from ..flows import AbstractFlow, ReversibleGaussNewtonFlow
+from ..flows import AbstractFlow, AbstractGain
 from ..geometry import System
 from ..metrics import AbstractMetric, DirectionDiagnostics, PathLength
 from ..simulate import Trajectory
@@ -77,6 +77,11 @@ class Evidence:
         return self.trajectory.flow.dynamics
 
     @property
+    def gain(self) -> AbstractGain | None:
+        """The flow's law on the eigenvalues of the Gram matrix, where it has one."""
+        return self.flow.gain(self.system)
+
+    @property
     def never_ascends(self) -> bool:
         """Whether the loss cannot rise along the flow."""
         return self.flow.never_ascends(self.system)
@@ -135,8 +140,8 @@ class Evidence:
         return self._refer(reference_times(self.recorded_times, replicated), self._metrics())
 
     def _metrics(self) -> tuple[AbstractMetric, ...]:
-        metrics: list[AbstractMetric] = [RateBand(self.flow)] if has_band(self.flow) else []
-        if isinstance(self.flow, ReversibleGaussNewtonFlow):
+        metrics: list[AbstractMetric] = [RateBand(self.flow)] if has_band(self.flow, self.system) else []
+        if self.flow.reported_rate is not None:
             metrics.append(DirectionDiagnostics())
         if "path_length" in self.trajectory.data:
             metrics.append(PathLength())

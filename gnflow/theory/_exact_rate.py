@@ -8,10 +8,7 @@ import jax
 import numpy as np
 
 from .._core import tree_size
-from ..flows import AbstractFlow, DualGaussNewtonFlow, GaussNewtonFlow, ReversibleGaussNewtonFlow, SpectralFlow
-from ..geometry.damping import AbstractDamping, Constant, Exponential, LargestEigenvalue, SmallestEigenvalue
-from ..geometry.directions import ConjugateGradients
-from ..losses import ScaledIdentity, SquaredLoss
+from ..losses import ScaledIdentity
 from ._base import AbstractTheorem, Conclusion, Hypotheses
 from ._certificate import Curves
 from ._check import Check
@@ -59,11 +56,11 @@ class ExactRate(AbstractTheorem):
 
     def hypotheses(self, evidence: Evidence) -> Hypotheses:
         """Flow and loss, and what makes the flow's direction exact at every measured time."""
-        loss, direction = evidence.system.loss, _direction_of(evidence.flow)
+        loss, direction = evidence.system.loss, _direction_of(evidence)
         checks = (
             Check.fact("the run is a flow in continuous time", evidence.is_continuous),
-            Check.fact("the flow is Gauss-Newton (or spectral of power 1, or reversible)", direction is not None),
-            Check.fact("the loss is the squared loss", isinstance(loss, SquaredLoss), remark=type(loss).__name__),
+            Check.fact("the flow inverts A (Gauss-Newton, spectral of power 1, reversible)", direction is not None),
+            Check.fact("the loss is the squared loss", loss.is_squared_distance, remark=type(loss).__name__),
         )
         if direction is None or not all(check.met for check in checks):
             return Hypotheses(checks)
@@ -118,11 +115,11 @@ class _Direction:
     error: Callable[[Evidence], np.ndarray]
 
 
-def _direction_of(flow: AbstractFlow) -> _Direction | None:
+def _direction_of(evidence: Evidence) -> _Direction | None:
     """Of a flow that may follow the line; None for others."""
-    if isinstance(flow, ReversibleGaussNewtonFlow):
+    if evidence.flow.reported_rate is not None:
         return _Direction(exact_blocks, block_error)
-    if isinstance(flow, GaussNewtonFlow) or (isinstance(flow, SpectralFlow) and flow.power == 1):
+    if evidence.gain is not None and evidence.gain.inverts:
         return _Direction(_invertible_kernel, _eigenvalue_error)
     return None
 
@@ -160,41 +157,29 @@ def metric_scale(evidence: Evidence) -> tuple[float | None, bool]:
 
     For flows with the squared loss, whose Hessian is I/N. A metric of the user's is compared at the first and last outputs.
     """
-    flow, system = evidence.flow, evidence.system
-    if isinstance(flow, DualGaussNewtonFlow):
-        return 1 / system.problem.num_train, True
-    if not isinstance(flow, GaussNewtonFlow):
-        return 1.0, True
+    gain, system = evidence.gain, evidence.system
+    assert gain is not None
     factors = [
-        flow.metric.factor(system.loss, system.outputs(weights), system.problem.y_train)
+        gain.metric.factor(system.loss, system.outputs(weights), system.problem.y_train)
         for weights in (evidence.start, evidence.end)
     ]
     scales = [float(factor.scale) for factor in factors if isinstance(factor, ScaledIdentity)]
     if len(scales) < len(factors) or scales[0] != scales[1]:
         return None, True
-    return scales[0], type(flow.metric).__module__.startswith("gnflow.")
+    return scales[0], type(gain.metric).__module__.startswith("gnflow.")
 
 
 def _no_damping(evidence: Evidence) -> Check:
-    flow = evidence.flow
-    assert isinstance(flow, GaussNewtonFlow | SpectralFlow)
-    always = _never_damps(flow.damping)
+    assert evidence.gain is not None
+    damping = evidence.gain.damping
+    always = damping.is_zero
     largest = 0.0
     if not always:
-        largest = float(evidence.trajectory.stats["final_damping"])
+        largest = float(evidence.trajectory.stats.get("final_damping", 0.0))
         if largest == 0 and evidence.reference is not None:
             largest = float(evidence.reference.data.band_damping.max())
-    remark = type(flow.damping).__name__ + ("" if always else ", largest at the measured times")
+    remark = type(damping).__name__ + ("" if always else ", largest at the measured times")
     return Check("eps = 0", largest, "<=", 0.0, rigorous=always or largest > 0, remark=remark)
-
-
-def _never_damps(rule: AbstractDamping) -> bool:
-    """Whether the rule gives 0 whatever the time and the spectrum."""
-    if isinstance(rule, Constant):
-        return rule.value == 0
-    if isinstance(rule, SmallestEigenvalue | LargestEigenvalue):
-        return rule.factor == 0 and rule.floor == 0
-    return isinstance(rule, Exponential) and rule.start == 0 and rule.floor == 0
 
 
 def _residual_norms(evidence: Evidence) -> np.ndarray:
@@ -204,7 +189,7 @@ def _residual_norms(evidence: Evidence) -> np.ndarray:
 
 def _solve_error(evidence: Evidence, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The integral of the relative error of f' = -k (f - y) that the solves for the direction make, and at worst, (k,)."""
-    direction = _direction_of(evidence.flow)
+    direction = _direction_of(evidence)
     assert direction is not None
     integral, sparse, at_worst = cumulative_integral(times, direction.error(evidence))
     return integral + sparse, integral + at_worst
@@ -214,14 +199,11 @@ def _eigenvalue_error(evidence: Evidence) -> np.ndarray:
     """The relative error of a direction from A a = g/c, at the measured times, (k,).
 
     A backward stable solver solves with A + E, ||E|| <= e: relative error e/(sigma_min - e). To this the residual of the
-    last solve is added, and of conjugate gradients the residual that they were allowed to leave.
+    last solve is added, or what an iterative solver is allowed to leave.
     """
     data = evidence.flow_run.data
     smallest, error = data.band_smallest.to_numpy(), data.band_eigenvalue_error.to_numpy()
-    residual = evidence.flow_run.stats["final_relative_residual"]
-    solver = evidence.flow.solver if isinstance(evidence.flow, GaussNewtonFlow) else None
-    if isinstance(solver, ConjugateGradients):  # its tolerance is that of an entry
-        residual = max(residual, solver.rtol * evidence.system.problem.y_train.size**0.5)
+    residual = max(evidence.flow_run.stats.get("final_relative_residual", 0.0), evidence.flow.allowed_residual)
     return error / (smallest - error) + residual
 
 

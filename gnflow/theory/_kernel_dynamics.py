@@ -10,10 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._core import tree_norm, tree_subtract
-from ..flows import AbstractFlow, DualGaussNewtonFlow, GaussNewtonFlow, GradientFlow, SpectralFlow
+from ..flows import AbstractGain
 from ..geometry import System
-from ..geometry.damping import Constant, SmallestEigenvalue
-from ..losses import SquaredLoss
+from ..geometry.damping import AbstractDamping
 from ._base import AbstractTheorem, Conclusion, Hypotheses
 from ._certificate import Curves
 from ._check import Check
@@ -30,7 +29,6 @@ from ._integration_error import (
     weight_step_error,
 )
 from ._linear_model import is_linear
-from ._rate_band import has_band
 from ._solve_accuracy import largest_residual, solve_accuracy
 
 _ROUNDING = 100 * np.finfo(float).eps
@@ -62,9 +60,10 @@ class KernelDynamics(AbstractTheorem):
         checks = [
             Check.fact("the run is a flow in continuous time", evidence.is_continuous),
             Check.fact(
-                "the flow is gradient, Gauss-Newton, spectral or dual (quadratic model)", has_band(evidence.flow)
+                "the flow has a gain (gradient, Gauss-Newton, spectral, dual with the quadratic model)",
+                evidence.gain is not None,
             ),
-            Check.fact("the loss is the squared loss", isinstance(loss, SquaredLoss), remark=type(loss).__name__),
+            Check.fact("the loss is the squared loss", loss.is_squared_distance, remark=type(loss).__name__),
         ]
         if not all(check.met for check in checks):
             return Hypotheses(tuple(checks))
@@ -77,8 +76,9 @@ class KernelDynamics(AbstractTheorem):
         if not all(check.met for check in checks):
             return Hypotheses(tuple(checks))
         checks.append(evidence.repeated())
-        if checks[-1].met and isinstance(evidence.flow, GaussNewtonFlow | SpectralFlow):
-            checks.append(_constant_damping(evidence, evidence.flow))
+        gain = evidence.gain
+        if checks[-1].met and gain is not None and not gain.damping.is_zero:
+            checks.append(_constant_damping(evidence, gain.damping))
         return Hypotheses(tuple(checks))
 
     def conclusion(self, evidence: Evidence, hypotheses: Hypotheses) -> Conclusion:
@@ -115,25 +115,25 @@ class KernelDynamics(AbstractTheorem):
 
 @dataclasses.dataclass(frozen=True)
 class _Law:
-    """rho(lam) = m lam (c lam + eps)^-s / N: s = 0 for gradient flow, 1 for Gauss-Newton and the dual flow.
+    """rho(lam) = lam k(c lam; eps)/N with the flow's gain k.
 
-    **Attributes:** `damping_error`: of eps.
+    **Attributes:** `scale`: c of H = c I; `damping_error`: of eps.
     """
 
     num_train: int
-    power: float
-    mobility: float = 1.0
+    gain: AbstractGain
     scale: float = 1.0
     damping: float = 0.0
     damping_error: float = 0.0
 
     def rates(self, lam: np.ndarray, change: float, cutoff: float) -> np.ndarray:
         """rho with eps + `change`; modes that the flow does not keep, c lam + eps <= c cutoff, do not move."""
-        if self.power == 0:  # gradient flow, which leaves out none
-            return self.mobility * lam / self.num_train
-        shifted = self.scale * lam + max(self.damping + change, 0.0)
-        kept = shifted > self.scale * cutoff
-        return self.mobility * np.where(kept, lam * np.where(kept, shifted, 1.0) ** -self.power, 0.0) / self.num_train
+        damping = max(self.damping + change, 0.0)
+        kept = np.ones(lam.shape, dtype=bool)
+        if self.gain.is_truncated:
+            kept = self.scale * lam + damping > self.scale * cutoff
+        values = np.asarray(self.gain.value(jnp.asarray(self.scale * np.where(kept, lam, 1.0)), damping))
+        return np.where(kept, lam * values, 0.0) / self.num_train
 
 
 class _Kernel:
@@ -155,16 +155,12 @@ class _Kernel:
     @classmethod
     def of(cls, evidence: Evidence) -> "_Kernel":
         """The kernel of a run at its start."""
-        system, flow = evidence.system, evidence.flow
+        system = evidence.system
         scale, _ = metric_scale(evidence)
         assert scale is not None
         damping, damping_error = _recorded_damping(evidence)
-        if isinstance(flow, GradientFlow):
-            law = _Law(system.problem.num_train, 0.0, float(flow.effective_mobility(system)))
-        else:
-            power = flow.power if isinstance(flow, SpectralFlow) else 1.0
-            mobility = 1 + 1 / flow.gamma if isinstance(flow, DualGaussNewtonFlow) else 1.0
-            law = _Law(system.problem.num_train, power, mobility, scale, damping, damping_error)
+        assert evidence.gain is not None
+        law = _Law(system.problem.num_train, evidence.gain, scale, damping, damping_error)
         gram, outputs = _gram_and_outputs(system, evidence.start)
         return cls(gram, (outputs - np.asarray(system.problem.y_train)).reshape(-1), law)
 
@@ -272,27 +268,28 @@ def _linearity(evidence: Evidence) -> Check:
 
 def _recorded_damping(evidence: Evidence) -> tuple[float, float]:
     """eps at the start, and how far it is from that at any measured time."""
-    if isinstance(evidence.flow, GradientFlow):
+    if evidence.gain is None or evidence.gain.damping.is_zero:
         return 0.0, 0.0
     damping = evidence.flow_run.data["band_damping"].to_numpy()
     return float(damping[0]), float(np.max(np.abs(damping - damping[0])))
 
 
-def _constant_damping(evidence: Evidence, flow: AbstractFlow) -> Check:
-    """eps may change by rounding (a rule that reads sigma_min, of a matrix that does not move), and by nothing else."""
-    assert isinstance(flow, GaussNewtonFlow | SpectralFlow)
+def _constant_damping(evidence: Evidence, rule: AbstractDamping) -> Check:
+    """eps may change by rounding (a rule that reads the spectrum, of a matrix that does not move), and by nothing else."""
     damping, change = _recorded_damping(evidence)
-    factor = flow.damping.factor if isinstance(flow.damping, SmallestEigenvalue) else 0.0
     gram, _ = _gram_and_outputs(evidence.system, evidence.start)
-    # The largest eigenvalue is at most the trace.
-    rounding = _ROUNDING * (damping + factor * gram.shape[0] * float(np.trace(gram)))
+    # The largest eigenvalue is at most the trace; every eigenvalue is known to its rounding.
+    largest = gram.shape[0] * float(np.trace(gram))
+    start = jnp.zeros(())
+    sensitive = float(rule(start, jnp.asarray(largest), jnp.asarray(largest)) - rule(start, start, start))
+    rounding = _ROUNDING * (damping + abs(sensitive))
     return Check(
         "eps is constant along the run",
         change,
         "<=",
         rounding,
-        rigorous=isinstance(flow.damping, Constant | SmallestEigenvalue),
-        remark=f"{type(flow.damping).__name__}: largest change at the measured times",
+        rigorous=not rule.depends_on_time,
+        remark=f"{type(rule).__name__}: largest change at the measured times",
     )
 
 

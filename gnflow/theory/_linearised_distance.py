@@ -6,9 +6,8 @@ from typing import ClassVar
 import jax.numpy as jnp
 import numpy as np
 
-from ..flows import AbstractFlow, GradientFlow
-from ..geometry.damping import Constant, SmallestEigenvalue
-from ..losses import SquaredLoss
+from ..flows import AbstractFlow
+from ..geometry import System
 from ..simulate import Trajectory
 from ._base import AbstractTheorem, Conclusion, Hypotheses
 from ._certificate import Curves
@@ -27,9 +26,10 @@ _BY_KERNEL, _BY_MODE = "by the kernel's movement", "mode by mode"
 _EPSILON = float(np.finfo(float).eps)
 
 
-def _keeps_time_out(flow: AbstractFlow) -> bool:
+def _keeps_time_out(flow: AbstractFlow, system: System) -> bool:
     """Whether the gain is a function of the Gram matrix alone, so that the linearised run has a closed form."""
-    return isinstance(flow, GradientFlow) or isinstance(getattr(flow, "damping", None), Constant | SmallestEigenvalue)
+    gain = flow.gain(system)
+    return gain is not None and not gain.damping.depends_on_time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,14 +55,14 @@ class LinearisedDistance(AbstractTheorem):
             Check.fact("the run is a flow in continuous time", evidence.is_continuous),
             Check.fact(
                 "the loss is the squared loss",
-                isinstance(evidence.system.loss, SquaredLoss),
+                evidence.system.loss.is_squared_distance,
                 type(evidence.system.loss).__name__,
             ),
             Check.fact(
                 "the flow is gradient, spectral, or Gauss-Newton with H = h I and a direct solver",
-                has_gain(flow, evidence.system) or not isinstance(evidence.system.loss, SquaredLoss),
+                has_gain(flow, evidence.system) or not evidence.system.loss.is_squared_distance,
             ),
-            Check.fact("the damping does not depend on time", _keeps_time_out(flow)),
+            Check.fact("the damping does not depend on time", _keeps_time_out(flow, evidence.system)),
         ]
         if all(check.met for check in checks):
             checks.append(continuity(evidence))

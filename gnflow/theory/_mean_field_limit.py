@@ -12,7 +12,6 @@ import jax.random as jr
 import numpy as np
 
 from .._core import ConfigError, require_non_negative, require_positive_int, stream
-from ..flows import GradientFlow
 from ..models import MeanFieldNetwork
 from ..simulate import simulate_once
 from ._base import AbstractTheorem, Conclusion, Hypotheses
@@ -28,6 +27,25 @@ _MOST_INPUTS = 64
 _LOOSER = 10.0
 # Half-widths of the intervals at which -1/2 is told from -1/4 and from -1, and -1 from -1/2 and from -3/2.
 _FLUCTUATION_RESOLUTION, _BIAS_RESOLUTION = 0.2, 0.4
+
+
+def _takes_own_mobility(evidence: Evidence, model: Any) -> bool:
+    """Whether the flow's mobility is the model's own at every width: for these particles, and for each of them twice."""
+    twice = MeanFieldNetwork.from_arrays(
+        np.repeat(model.hidden_weight, 2, axis=0),
+        None if model.hidden_bias is None else np.repeat(model.hidden_bias, 2),
+        np.repeat(model.output_weight, 2, axis=0),
+        model.activation,
+        model.output_scale,
+        model.output_exponent,
+    )
+    flow, problem = evidence.trajectory.flow, evidence.trajectory.problem
+    for network in (model, twice):
+        system = flow.system(problem, network)
+        gain = flow.dynamics.gain(system)
+        if gain is None or gain.constant != system.mobility:
+            return False
+    return True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +119,7 @@ class MeanFieldLimit(AbstractTheorem):
     def hypotheses(self, evidence: Evidence) -> Hypotheses:
         """Mean-field scaling, the particle metric, a smooth velocity; the i.i.d. start is the certificate's own doing."""
         trajectory = evidence.trajectory
-        model, flow = trajectory.initial_model, evidence.flow
+        model = trajectory.initial_model
         checks = [
             Check.fact("the run is a flow in continuous time", evidence.is_continuous),
             Check.fact(
@@ -111,12 +129,14 @@ class MeanFieldLimit(AbstractTheorem):
         ]
         if isinstance(model, MeanFieldNetwork):
             checks.append(Check("output exponent (f = alpha/M^s sum)", model.output_exponent, "==", 1.0))
-        remark = "for Gauss-Newton nothing is proved here" if not isinstance(flow, GradientFlow) else ""
+        gain = evidence.gain
+        mobility = None if gain is None else gain.constant
+        remark = "for other flows nothing is proved here" if mobility is None else ""
         checks += [
-            Check.fact("the flow is gradient flow", isinstance(flow, GradientFlow), remark),
+            Check.fact("the flow is gradient flow", mobility is not None, remark),
             Check.fact(
                 "the mobility is M, the particle metric's",
-                isinstance(flow, GradientFlow) and flow.mobility == "model",
+                mobility is not None and isinstance(model, MeanFieldNetwork) and _takes_own_mobility(evidence, model),
                 'mobility="model"',
             ),
             smoothness_check(trajectory.problem, model, trajectory.flow),

@@ -5,10 +5,9 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from .._core import ConfigError
-from ..flows import AbstractFlow, GaussNewtonFlow, GradientFlow, SpectralFlow
+from ..flows import AbstractFlow
 from ..geometry import Snapshot, System
-from ..geometry.directions import Cholesky, TruncatedEigh, kept_modes, truncated_power
-from ..losses import ScaledIdentity, SquaredLoss
+from ..losses import ScaledIdentity
 from ..metrics import AbstractMetric, Variable
 from ..simulate import Trajectory
 from ._evidence import Evidence
@@ -48,11 +47,7 @@ class GainMovement(AbstractMetric):
         vectors, start = memory
         system = snapshot.system
         residual = (snapshot.train_outputs - system.problem.y_train).reshape(-1)
-        if isinstance(self.flow, GradientFlow):
-            matrix = self.flow.effective_mobility(system) * snapshot.gram
-        else:
-            matrix = gain(self.flow, system, snapshot.gram, snapshot.time)[2]
-        change = matrix - start
+        change = gain(self.flow, system, snapshot.gram, snapshot.time)[2] - start
         # At the start itself two compilations of one matrix may round differently.
         change = jnp.where(snapshot.time > 0, change, 0.0)
         return {
@@ -147,15 +142,13 @@ def measured_times(evidence: Evidence) -> np.ndarray:
 
 
 def has_gain(flow: AbstractFlow, system: System) -> bool:
-    """Whether f' = -(1/N) B (f - y) with a B that `gain` knows: squared loss, and gradient, spectral or Gauss-Newton flow whose
-    direction is solved for exactly."""
-    if not isinstance(system.loss, SquaredLoss):
+    """Whether f' = -(1/N) B (f - y) with a B that `gain` knows: squared loss, a flow with a gain in a metric that is a multiple
+    of the identity, and directions that are solved for exactly."""
+    law = flow.gain(system)
+    if law is None or flow.solves_iteratively or not system.loss.is_squared_distance:
         return False
-    if isinstance(flow, GaussNewtonFlow):
-        targets = system.problem.y_train
-        factor = flow.metric.factor(system.loss, targets, targets)
-        return isinstance(factor, ScaledIdentity) and isinstance(flow.solver, TruncatedEigh | Cholesky)
-    return isinstance(flow, GradientFlow | SpectralFlow)
+    targets = system.problem.y_train
+    return isinstance(law.metric.factor(system.loss, targets, targets), ScaledIdentity)
 
 
 def gain(
@@ -163,25 +156,15 @@ def gain(
 ) -> tuple[Float[Array, " rows"], Float[Array, "rows rows"], Float[Array, "rows rows"]]:
     """b, Q and B = Q diag(b) Q^T = beta(A): the gain of f' = -(1/N) B (f - y), for A = Q diag(lam) Q^T.
 
-    beta(lam) = m lam for gradient flow, lam (lam + eps)^-s for spectral flow, lam/(h lam + eps) for Gauss-Newton flow with
-    H = h I; 0 on modes that the flow leaves out.
+    beta(lam) = lam k(h lam) with the flow's gain k and H = h I; 0 on modes that the flow leaves out.
     """
+    law = flow.gain(system)
+    assert law is not None
+    targets = system.problem.y_train
+    factor = law.metric.factor(system.loss, targets, targets)
+    assert isinstance(factor, ScaledIdentity)
     eigenvalues, vectors = jnp.linalg.eigh(gram)
-    eigenvalues_or_zero = jnp.maximum(eigenvalues, 0.0)
-    smallest, largest = eigenvalues_or_zero[0], eigenvalues_or_zero[-1]
-    if isinstance(flow, GradientFlow):
-        mobility = flow.effective_mobility(system)
-        return mobility * eigenvalues, vectors, mobility * gram
-    if isinstance(flow, SpectralFlow):
-        shift = flow.damping(time, smallest, largest)
-        kept = kept_modes(eigenvalues, shift)
-        shifted = jnp.where(kept, eigenvalues_or_zero + shift, 1.0)
-        gains = jnp.where(kept, eigenvalues_or_zero * shifted**-flow.power, 0.0)
-    else:
-        assert isinstance(flow, GaussNewtonFlow)
-        targets = system.problem.y_train
-        factor = flow.metric.factor(system.loss, targets, targets)
-        assert isinstance(factor, ScaledIdentity)
-        shift = flow.damping(time, smallest, factor.scale * largest)
-        gains = eigenvalues_or_zero * truncated_power(factor.scale * eigenvalues, shift, 1.0)
+    positive = jnp.maximum(eigenvalues, 0.0)
+    shift = law.damping(time, positive[0], factor.scale * positive[-1])
+    gains = positive * law(factor.scale * eigenvalues, shift)
     return gains, vectors, (vectors * gains[None, :]) @ vectors.T

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from .._core import ConfigError
-from ..flows import AbstractFlow, DualGaussNewtonFlow, GaussNewtonFlow, GradientFlow, SpectralFlow
+from ..flows import AbstractFlow
 from ..geometry import Snapshot, System, rank_cutoff
+from ..geometry.directions._whitening import whitened_gram
 from ..losses import AbstractOutputFactor
 from ..metrics import AbstractMetric, Variable
 
@@ -25,8 +26,8 @@ class RateBand(AbstractMetric):
     flow: AbstractFlow
 
     def variables(self, system: System) -> tuple[Variable, ...]:
-        """Ten numbers; defined for gradient, Gauss-Newton, spectral and dual Gauss-Newton flow (of the quadratic model)."""
-        if not has_band(self.flow):
+        """Ten numbers; defined for a flow with an increasing gain (`gnflow.flows.AbstractGain`)."""
+        if not has_band(self.flow, system):
             raise ConfigError(f"no band of rates is known for the flow {self.flow!r}.")
         rate, eigenvalue = "1/flow time", "outputs^2/weights^2"
         return tuple(
@@ -52,13 +53,24 @@ class RateBand(AbstractMetric):
         error = rank_cutoff(eigenvalues)
         smallest, largest = jnp.maximum(eigenvalues[0], 0.0), eigenvalues[-1]
         solve = snapshot.diagnostics
-        damping, residual = (jnp.zeros(()),) * 2 if solve is None else (solve.damping, solve.relative_residual)
-        metric = _metric_bounds(self.flow, system, tangent.outputs)
+        gain = self.flow.gain(system)
+        assert gain is not None
+        factor = gain.metric.factor(system.loss, tangent.outputs, targets)
+        metric = block_bounds(factor, tangent.outputs.shape)
+        if solve is not None:
+            damping, residual = solve.damping, solve.relative_residual
+        else:
+            # A flow that does not say what it solved with: by the rule of its law.
+            whitened = snapshot.gram
+            if gain.damping.needs_largest_eigenvalue:
+                whitened = whitened_gram(snapshot.gram, factor, tangent.outputs.shape[1])
+            damping = gain.damping(snapshot.time, smallest, jnp.maximum(jnp.linalg.eigvalsh(whitened)[-1], 0.0))
+            residual = jnp.zeros(())
         convexity = system.loss.strong_convexity(system.problem.num_train)
         smoothness = system.loss.smoothness(system.problem.num_train)
 
         def bounds(low_eigenvalue: Array, high_eigenvalue: Array) -> tuple[Array, Array]:
-            low, high = gain_bounds(self.flow, system, low_eigenvalue, high_eigenvalue, damping, metric)
+            low, high = gain.bounds(low_eigenvalue, high_eigenvalue, damping, metric)
             return 2 * convexity * low, 2 * smoothness * high
 
         low, high = bounds(smallest, largest)
@@ -76,68 +88,14 @@ class RateBand(AbstractMetric):
             "band_largest": largest,
             "band_eigenvalue_error": error,
             "band_damping": damping,
-            "band_residual": residual * _amplification(self.flow, metric[1] * largest),
+            "band_residual": residual * self.flow.residual_amplification(metric[1] * largest),
         }
 
 
-def has_band(flow: AbstractFlow) -> bool:
-    """Whether `gain_bounds` knows the flow."""
-    if isinstance(flow, DualGaussNewtonFlow):
-        return flow.model == "quadratic"
-    return isinstance(flow, GradientFlow | GaussNewtonFlow | SpectralFlow)
-
-
-def gain_bounds(
-    flow: AbstractFlow,
-    system: System,
-    smallest: Float[Array, ""],
-    largest: Float[Array, ""],
-    damping: Float[Array, ""],
-    metric: tuple[Float[Array, ""], Float[Array, ""]],
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """kappa_low, kappa_high: bounds of the eigenvalues of A K where those of A lie between `smallest` and `largest`.
-
-    **Arguments:** `damping`: eps; `metric`: mu_H and lambda_H, the extreme eigenvalues of the output metric.
-    """
-    if isinstance(flow, GradientFlow):
-        mobility = flow.effective_mobility(system)
-        return mobility * smallest, mobility * largest
-    if isinstance(flow, SpectralFlow):
-        return _spectral_gain(smallest, damping, flow.power), _spectral_gain(largest, damping, flow.power)
-    unit = 1 + 1 / flow.gamma if isinstance(flow, DualGaussNewtonFlow) else 1.0
-    return unit * _damped(smallest, damping, metric[1]), unit * _damped(largest, damping, metric[0])
-
-
-def _amplification(flow: AbstractFlow, largest: Array) -> Array | float:
-    """By how much more than its norm the residual of the solve may enter the rate; `largest`: eigenvalue of H A.
-
-    That of a dual direction is relative to a right-hand side that is large for a large gamma (docs/theorems/sandwich.md).
-    """
-    return 1 + flow.gamma * largest if isinstance(flow, DualGaussNewtonFlow) else 1.0
-
-
-def _spectral_gain(eigenvalue: Array, damping: Array, power: float | Array) -> Array:
-    """lam (lam + eps)^-s, increasing in lam."""
-    shifted = eigenvalue + damping
-    return jnp.where(shifted > 0, eigenvalue * jnp.where(shifted > 0, shifted, 1.0) ** -power, 0.0)
-
-
-def _damped(eigenvalue: Array, damping: Array, metric: Array) -> Array:
-    """1/(h + eps/lam), 0 at lam = 0, infinite where h = 0 without damping."""
-    denominator = metric * eigenvalue + damping
-    return jnp.where(eigenvalue > 0, eigenvalue / denominator, 0.0)
-
-
-def _metric_bounds(flow: AbstractFlow, system: System, outputs: Array) -> tuple[Array, Array]:
-    """mu_H and lambda_H of a Gauss-Newton flow's metric at these outputs; 1 and 1 for flows without one."""
-    targets = system.problem.y_train
-    if isinstance(flow, DualGaussNewtonFlow):
-        factor = system.loss.hessian_factor(outputs, targets)
-    elif isinstance(flow, GaussNewtonFlow):
-        factor = flow.metric.factor(system.loss, outputs, targets)
-    else:
-        return jnp.ones(()), jnp.ones(())
-    return block_bounds(factor, outputs.shape)
+def has_band(flow: AbstractFlow, system: System) -> bool:
+    """Whether bounds of A's eigenvalues bound the rates of the flow."""
+    gain = flow.gain(system)
+    return gain is not None and gain.is_increasing
 
 
 def block_bounds(factor: AbstractOutputFactor, shape: tuple[int, ...]) -> tuple[Float[Array, ""], Float[Array, ""]]:

@@ -7,17 +7,15 @@ from ._base import Hypotheses
 from ._check import Check
 from ._evidence import Evidence
 
-# f' = -e with e = N grad L for the identity metric, e = H^+ grad L for the Hessian. The squared loss has grad L = (f - y)/N and
-# H = I/N: e = f - y either way.
-_RATE = 1.0
-
 
 def exact_blocks(evidence: Evidence) -> Hypotheses:
     """The direction misses nothing of what it is asked for at any measured time, and then k = 1 per unit of flow time.
 
     Of the squared loss, with either metric of `ReversibleGaussNewtonFlow`; docs/theorems/exact_rates.md, Theorem E'.
     """
-    constants = {"k": _RATE, "rate of the loss 2 k": 2 * _RATE}
+    rate = evidence.flow.reported_rate
+    assert rate is not None
+    constants = {"k": rate, "rate of the loss 2 k": 2 * rate}
     checks = [evidence.repeated()]
     if not checks[0].met:
         return Hypotheses(tuple(checks), constants)

@@ -5,7 +5,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..flows import GradientFlow
 from ._base import AbstractTheorem, Conclusion, Hypotheses
 from ._certificate import Curves
 from ._check import Check
@@ -41,7 +40,8 @@ class Sandwich(AbstractTheorem):
         checks = [
             Check.fact("the run is a flow in continuous time", evidence.is_continuous),
             Check.fact(
-                "the flow is gradient, Gauss-Newton, spectral or dual (quadratic model)", has_band(evidence.flow)
+                "the flow has a gain that increases (gradient, Gauss-Newton, spectral, dual with the quadratic model)",
+                has_band(evidence.flow, evidence.system),
             ),
         ]
         loss, count = evidence.system.loss, evidence.system.problem.num_train
@@ -114,7 +114,7 @@ def _solve_error(evidence: Evidence, data: dict[str, np.ndarray]) -> np.ndarray:
     direction by 1 + gamma lambda_H sigma_max times as much. eps is that of H A; for H <= 1, as the metrics of gnflow are, that
     of A is no smaller.
     """
-    if isinstance(evidence.flow, GradientFlow):
+    if evidence.gain is not None and evidence.gain.constant is not None:
         return np.zeros(len(data["rate"]))
     error = data["eigenvalue_error"]
     relative = error / np.maximum(data["smallest"] + data["damping"] - error, np.finfo(float).tiny)

@@ -2,8 +2,9 @@
 
 import math
 
-from ..flows import AbstractFlow, DualGaussNewtonFlow, GaussNewtonFlow
-from ..geometry.directions import Cholesky, TruncatedEigh
+import jax.numpy as jnp
+
+from ..flows import AbstractFlow
 from ._check import Check
 from ._evidence import Evidence
 
@@ -11,23 +12,15 @@ from ._evidence import Evidence
 _LARGEST_RESIDUAL = 1e-6
 
 
-def solves_iteratively(flow: AbstractFlow) -> bool:
-    """Whether the flow's direction comes from a solver that stops at a residual, and not from a factorisation."""
-    if isinstance(flow, DualGaussNewtonFlow):
-        return True  # but where its oracle finds a factorisation cheaper, which leaves next to no residual
-    return isinstance(flow, GaussNewtonFlow) and not isinstance(flow.solver, TruncatedEigh | Cholesky)
-
-
 def largest_residual(evidence: Evidence) -> float:
     """Of the solves for the direction, relative, at the times of the reference and where it was recorded.
 
-    Of a dual direction it is what the residual may change of the rate (docs/theorems/sandwich.md), of the reference alone. 0
-    for direct solvers; nan where neither is there.
+    Where it may change more of the rate than its own size (`AbstractFlow.residual_amplification`) it is that, of the reference
+    alone. 0 for direct solvers; nan where neither is there.
     """
-    if not solves_iteratively(evidence.flow):
+    if not evidence.flow.solves_iteratively:
         return 0.0
-    is_dual = isinstance(evidence.flow, DualGaussNewtonFlow)
-    found = [] if is_dual else [evidence.trajectory.data.get("relative_residual")]
+    found = [] if _is_amplified(evidence.flow) else [evidence.trajectory.data.get("relative_residual")]
     if evidence.is_continuous and evidence.reference is not None:
         found.append(evidence.reference.data.get("band_residual"))
     return max((float(residuals.max()) for residuals in found if residuals is not None), default=math.nan)
@@ -35,11 +28,15 @@ def largest_residual(evidence: Evidence) -> float:
 
 def solve_accuracy(evidence: Evidence) -> list[Check]:
     """For iterative solvers the check that they solved for Gauss-Newton's direction; nothing for others."""
-    if not solves_iteratively(evidence.flow):
+    if not evidence.flow.solves_iteratively:
         return []
     name = "the direction is Gauss-Newton's (relative residual of the solve)"
     residual = largest_residual(evidence)
     remark = "at the measured times"
-    if isinstance(evidence.flow, DualGaussNewtonFlow):
+    if _is_amplified(evidence.flow):
         remark += ', times 1 + gamma ||H A||; a smaller tol or products="dense" lowers it'
     return [Check(name, residual, "<=", _LARGEST_RESIDUAL, rigorous=False, remark=remark)]
+
+
+def _is_amplified(flow: AbstractFlow) -> bool:
+    return float(flow.residual_amplification(jnp.ones(()))) != 1.0

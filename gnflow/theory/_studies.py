@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..flows import AbstractFlow, GaussNewtonFlow, GradientFlow, SpectralFlow
-from ..geometry.damping import Constant
+from ..flows import AbstractFlow
 from ..models import has_kinks, kinked_activations
 from ..problems import Problem
 from ._check import Check
@@ -34,10 +33,11 @@ def smoothness_check(problem: Problem, model: Any, flow: AbstractFlow, promised:
         return Check.fact(name, False, f"the Hessian of {loss} jumps")
     if kinked:
         return Check.fact(name, False, f"the activation {kinked_activations(model)[0]} has a kink")
-    known_flow = isinstance(flow.dynamics, GradientFlow | GaussNewtonFlow | SpectralFlow)
+    smooth = flow.dynamics.is_smooth(system)
+    known_flow = smooth is not None
     if kinked is False and known_flow and problem.loss.is_smooth:
         remark = "model, loss and flow"
-        switches = not _never_switches(flow.dynamics)
+        switches = not smooth
         if switches:
             remark += "; where the damping does not switch"
         return Check(name, 1.0, "==", 1.0, rigorous=not switches, remark=remark)
@@ -45,11 +45,6 @@ def smoothness_check(problem: Problem, model: Any, flow: AbstractFlow, promised:
     if promised is None:
         return Check(name, float("nan"), "==", 1.0, remark=f"not known of {unknown}; pass smooth=True if it is")
     return Check(name, float(promised), "==", 1.0, rigorous=False, remark=f"on the caller's word for {unknown}")
-
-
-def _never_switches(flow: AbstractFlow) -> bool:
-    """Whether the flow has no damping rule with a maximum or a schedule, which may have kinks."""
-    return isinstance(flow, GradientFlow) or isinstance(getattr(flow, "damping", None), Constant)
 
 
 @dataclasses.dataclass(frozen=True)

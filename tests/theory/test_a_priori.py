@@ -14,13 +14,13 @@ from jax.flatten_util import ravel_pytree
 from theory.runs import as_if, failing_record, run, slowed, tampered
 
 import gnflow as gn
-from gnflow.flows import Frozen, GaussNewtonFlow, GradientFlow, SpectralFlow
+from gnflow.flows import DualGaussNewtonFlow, Frozen, GaussNewtonFlow, GradientFlow, SpectralFlow
 from gnflow.geometry.damping import Constant, Exponential, Schedule, SmallestEigenvalue
 from gnflow.geometry.directions import ConjugateGradients
 from gnflow.metrics import PathLength
 from gnflow.models import RandomFeatures
 from gnflow.theory import Evidence, Verdict
-from gnflow.theory._a_priori import APriori, damping_ratio
+from gnflow.theory._a_priori import APriori
 from gnflow.theory._reruns import Rerun
 
 
@@ -177,7 +177,7 @@ def test_at_ordinary_sizes_the_loss_is_too_large():
 RELU = mean_field(width=16, activation="relu")
 REFUSED = {
     "mu > 0": (GradientFlow(), {"problem": make_problem(loss=gn.losses.HuberLoss()), "model": mean_field()}),
-    "the flow is gradient or Gauss-Newton": (SpectralFlow(0.5, Constant(1e-4)), lazy()),
+    "the flow has a gain that increases": (DualGaussNewtonFlow(1.0, "exact"), lazy()),
     "K < inf": (GradientFlow(), lazy(model=RELU)),
     "eps <= a sigma_min": (GaussNewtonFlow("identity", Schedule(lambda t: 1.0 + t)), lazy()),
     "m > 0": (GradientFlow(0.0), lazy()),
@@ -189,6 +189,20 @@ def test_hypotheses_that_fail_are_named(name):
     flow, parts = REFUSED[name]
     found = hypotheses(flow, **parts)
     assert unmet(found)[0].startswith(name)
+
+
+def test_the_spectral_family_is_covered():
+    """Between gradient flow and Gauss-Newton flow, with the rates of both at its ends."""
+    found = {power: hypotheses(SpectralFlow(power, Constant(1e-9)), **lazy()) for power in (0.0, 0.5, 1.0)}
+    assert not any(map(unmet, found.values()))
+    rates = {power: numbers.constants["r"] for power, numbers in found.items()}
+    gradient, newton = (
+        hypotheses(flow, **lazy()).constants["r"]
+        for flow in (GradientFlow(1.0), GaussNewtonFlow("identity", Constant(1e-9)))
+    )
+    assert rates[0.0] == pytest.approx(gradient, rel=1e-6)
+    assert rates[1.0] == pytest.approx(newton, rel=1e-6)
+    assert rates[0.5] == pytest.approx((gradient * newton) ** 0.5, rel=1e-6)
 
 
 def test_steps_are_no_flow():
@@ -254,7 +268,7 @@ def test_damping_stays_below_its_ratio(sigma):
     rules += [Exponential(0.1, 1.0, 0.4)]
     rng = np.random.default_rng(0)
     for rule in rules:
-        ratio = damping_ratio(rule, sigma)
+        ratio = rule.largest_ratio(sigma)
         found = [
             float(rule(jnp.asarray(time), jnp.asarray(value))) / value
             for time, value in zip(
@@ -262,4 +276,4 @@ def test_damping_stays_below_its_ratio(sigma):
             )
         ]
         assert max(found) == pytest.approx(ratio, rel=1e-12)
-    assert damping_ratio(Schedule(lambda t: t), sigma) == np.inf
+    assert Schedule(lambda t: t).largest_ratio(sigma) == np.inf

@@ -106,7 +106,7 @@ REFUSED = {
     "silu": ({"initial_model": mean_field()}, "positively homogeneous"),
     "random features": ({"initial_model": RandomFeatures.of(mean_field())}, "two-layer network"),
     "frozen": ({"flow": Frozen(GradientFlow(), "hidden")}, "all weights move"),
-    "another flow": ({"flow": Drift()}, "not for a Drift"),
+    "another flow": ({"flow": Drift()}, "not for Drift(), which has no gain"),
 }
 
 

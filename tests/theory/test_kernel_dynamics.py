@@ -12,7 +12,16 @@ from facts.recording import jacobian, make_problem, mean_field, mlp
 from theory.runs import as_if, failing, run, slowed
 
 import gnflow as gn
-from gnflow.flows import Frozen, GaussNewtonFlow, GradientFlow, SpectralFlow
+from gnflow.flows import (
+    ConstantGain,
+    Frozen,
+    GaussNewtonFlow,
+    GradientFlow,
+    InverseGain,
+    PowerGain,
+    SpectralFlow,
+)
+from gnflow.geometry import IdentityMetric
 from gnflow.geometry.damping import Constant, Exponential, SmallestEigenvalue
 from gnflow.models import Linearised, RandomFeatures
 from gnflow.theory import Evidence, Verdict, verify
@@ -51,13 +60,20 @@ def test_linear_models_follow_the_closed_form(case):
     assert max(claim.tolerance for claim in certificate.claims) < 2e-3
 
 
+def inverse(mobility=1.0):
+    """mobility/(lam + eps); the damping is the law's own."""
+    return InverseGain(metric=IdentityMetric(), damping=Constant(0.0), mobility=mobility)
+
+
 def test_the_rates_of_every_law():
     """m lam (c lam + eps)^-s / N; nothing for a mode below the cut-off, but in gradient flow."""
     lam = np.array([0.5, 2.0])
-    np.testing.assert_allclose(_Law(4, 0.0, mobility=3.0).rates(lam, 0.0, 9.0), 3 * lam / 4)
-    damped = _Law(4, 1.0, mobility=3.0, scale=2.0, damping=0.1)
+    np.testing.assert_allclose(_Law(4, ConstantGain(mobility=3.0)).rates(lam, 0.0, 9.0), 3 * lam / 4)
+    damped = _Law(4, inverse(3.0), scale=2.0, damping=0.1)
     np.testing.assert_allclose(damped.rates(lam, 0.2, 0.0), 3 * lam / (2 * lam + 0.3) / 4)
-    np.testing.assert_allclose(_Law(4, 0.5).rates(lam, 0.0, 1.0), [0.0, 2**0.5 / 4])
+    np.testing.assert_allclose(
+        _Law(4, PowerGain(power=0.5, damping=Constant(0.0))).rates(lam, 0.0, 1.0), [0.0, 2**0.5 / 4]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -197,10 +213,10 @@ def test_a_repeated_sample_with_two_targets_does_not_reach_them():
 
 
 LAWS = {
-    "gradient": _Law(6, 0.0, 3.0),
-    "undamped": _Law(6, 1.0),
-    "damped": _Law(6, 1.0, 1.0, 0.5, 0.01),
-    "spectral": _Law(6, 0.5),
+    "gradient": _Law(6, ConstantGain(mobility=3.0)),
+    "undamped": _Law(6, inverse()),
+    "damped": _Law(6, inverse(), 0.5, 0.01),
+    "spectral": _Law(6, PowerGain(power=0.5, damping=Constant(0.0))),
 }
 
 

@@ -18,6 +18,8 @@ class Constant(AbstractDamping):
 
     needs_smallest_eigenvalue: ClassVar[bool] = False
     has_jumps: ClassVar[bool] = False
+    depends_on_time: ClassVar[bool] = False
+    is_smooth: ClassVar[bool] = True
 
     value: float = number_field("Constant: value", least=0.0)
 
@@ -25,6 +27,15 @@ class Constant(AbstractDamping):
     def is_positive(self) -> bool:
         """Whether the value is."""
         return bool(self.value > 0)
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether the value is."""
+        return bool(self.value == 0)
+
+    def largest_ratio(self, smallest_eigenvalue: float) -> float:
+        """value/sigma."""
+        return float(self.value) / smallest_eigenvalue
 
     def __call__(
         self,

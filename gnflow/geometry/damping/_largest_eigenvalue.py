@@ -29,6 +29,7 @@ class LargestEigenvalue(AbstractDamping):
     needs_smallest_eigenvalue: ClassVar[bool] = False
     needs_largest_eigenvalue: ClassVar[bool] = True
     has_jumps: ClassVar[bool] = False
+    depends_on_time: ClassVar[bool] = False
 
     factor: float = number_field("LargestEigenvalue: factor", default=1e-4, least=0.0)
     floor: float = number_field("LargestEigenvalue: floor", default=0.0, least=0.0)
@@ -37,6 +38,11 @@ class LargestEigenvalue(AbstractDamping):
     def is_positive(self) -> bool:
         """Whether the floor is: sigma_max may underflow to 0."""
         return bool(self.floor > 0)
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether factor and floor are."""
+        return bool(self.factor == 0 and self.floor == 0)
 
     def __call__(
         self,

@@ -32,6 +32,15 @@ class Exponential(AbstractDamping):
         """Whether the floor is: without one eps underflows to 0 in the end."""
         return bool(self.floor > 0)
 
+    @property
+    def is_zero(self) -> bool:
+        """Whether start and floor are."""
+        return bool(self.start == 0 and self.floor == 0)
+
+    def largest_ratio(self, smallest_eigenvalue: float) -> float:
+        """max(start, floor)/sigma: it falls to the floor."""
+        return max(float(self.start), float(self.floor)) / smallest_eigenvalue
+
     def __call__(
         self,
         time: Float[Array, ""],

@@ -21,6 +21,7 @@ class SmallestEigenvalue(AbstractDamping):
 
     needs_smallest_eigenvalue: ClassVar[bool] = True
     has_jumps: ClassVar[bool] = False
+    depends_on_time: ClassVar[bool] = False
 
     factor: float = number_field("SmallestEigenvalue: factor", default=1.0, least=0.0)
     floor: float = number_field("SmallestEigenvalue: floor", default=0.0, least=0.0)
@@ -29,6 +30,15 @@ class SmallestEigenvalue(AbstractDamping):
     def is_positive(self) -> bool:
         """Whether the floor is: sigma_min may be 0."""
         return bool(self.floor > 0)
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether factor and floor are."""
+        return bool(self.factor == 0 and self.floor == 0)
+
+    def largest_ratio(self, smallest_eigenvalue: float) -> float:
+        """max(factor, floor/sigma)."""
+        return max(float(self.factor), float(self.floor) / smallest_eigenvalue)
 
     def __call__(
         self,

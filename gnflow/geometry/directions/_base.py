@@ -63,10 +63,17 @@ class AbstractDirectionSolver(eqx.Module):
     (docs/theory.md, Singular metrics).
 
     **Attributes:** `is_differentiable`: whether the coefficients have a derivative in the weights that JAX finds, whatever the
-    rank of A.
+    rank of A; `is_direct`: whether they come from a factorisation of the whole matrix, so that the residual is rounding. False,
+    which is always safe, for a solver that does not say.
     """
 
     is_differentiable: ClassVar[bool] = False
+    is_direct: ClassVar[bool] = False
+
+    @property
+    def allowed_residual(self) -> float:
+        """The relative residual that a solve may leave beside rounding; 0 for a solver that does not say."""
+        return 0.0
 
     def never_ascends(self, sees_gradient: bool) -> bool:
         """Whether its direction, as far as it is computed, is one of descent wherever that of the exact solve is.

@@ -26,6 +26,7 @@ class Cholesky(AbstractDirectionSolver):
     """
 
     is_differentiable: ClassVar[bool] = True
+    is_direct: ClassVar[bool] = True
 
     def never_ascends(self, sees_gradient: bool) -> bool:
         """True: the solve is exact, or it says that it broke down."""

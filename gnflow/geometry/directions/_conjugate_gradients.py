@@ -40,6 +40,11 @@ class ConjugateGradients(AbstractDirectionSolver):
         default=None,
     )
 
+    @property
+    def allowed_residual(self) -> float:
+        """`rtol`."""
+        return float(self.rtol)
+
     def never_ascends(self, sees_gradient: bool) -> bool:
         """Where all of g is in the image of H every iterate is one of descent (docs/theory.md, exact fact 5), and with them
         their means; those of a preconditioned iteration need not be."""

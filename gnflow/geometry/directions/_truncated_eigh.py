@@ -25,6 +25,7 @@ class TruncatedEigh(AbstractDirectionSolver):
     """
 
     is_differentiable: ClassVar[bool] = True
+    is_direct: ClassVar[bool] = True
 
     def never_ascends(self, sees_gradient: bool) -> bool:
         """True: each mode by itself descends, so that those left out change nothing of that."""
