@@ -121,6 +121,6 @@ def _require_exact(entries: np.ndarray, what: str) -> None:
             is_exact = False
         if not is_exact:
             raise DataError(
-                f"{what} holds {shown(entry)} in row {index}, which float64 cannot hold exactly; rescale the data or "
+                f"{what} holds {shown(exact)} in row {index}, which float64 cannot hold exactly; rescale the data or "
                 "round it with float(...)."
             )

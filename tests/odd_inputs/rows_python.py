@@ -3,6 +3,10 @@
 Not collected by itself: `test_python_face.py` runs it in a process without beartype, which would refuse them first.
 """
 
+import fractions
+import tempfile
+from pathlib import Path
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -88,7 +92,86 @@ def table(**columns):
     return gn.Problem(pd.DataFrame(columns), [1.0, 2.0])
 
 
+class Mobile(eqx.Module):
+    """A model with a mobility, names and a mask of its own."""
+
+    w: jax.Array
+    mobility: object = eqx.field(static=True, default=1.0)
+    groups: tuple = eqx.field(static=True, default=())
+    mask: object = eqx.field(static=True, default=None)
+
+    @property
+    def weight_groups(self):
+        return dict(self.groups) if isinstance(self.groups, tuple) else self.groups
+
+    def trainable_mask(self):
+        return jax.tree.map(lambda _: True, self) if self.mask is None else self.mask(self)
+
+    def __call__(self, x):
+        return jnp.sum(self.w * x)
+
+
+class OwnFlow(gn.flows.AbstractFlow):
+    """Gradient flow, changed."""
+
+    change: object = eqx.field(static=True)
+
+    def velocity_and_diagnostics(self, time, weights, system):
+        return self.change(FLOW.velocity(time, weights, system)), None
+
+
+class OwnMetric(gn.metrics.AbstractMetric):
+    """A metric that gives something."""
+
+    name: str = eqx.field(static=True)
+    give: object = eqx.field(static=True)
+
+    def variables(self, system):
+        return (gn.metrics.Variable(self.name, self.name, "1", "here"),)
+
+    def evaluate(self, snapshot, memory):
+        return self.give(snapshot)
+
+
+class OwnLoss(gn.losses.SquaredLoss):
+    """Another value, with the derivatives of the squared loss."""
+
+    def value(self, f, y):
+        return jnp.sum(jnp.abs(f - y))
+
+
+def csv(text, **options):
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "data.csv"
+        file.write_text(text, encoding="utf-8")
+        return gn.problems.from_file(file, **{"target": "y", "loss": gn.losses.SoftmaxCrossEntropy(), **options})
+
+
+FRAME = pd.DataFrame(X, columns=["a", "b"])
+TREE = "expected a tree like the weights"
+
 REFUSED = {
+    "test columns in another order": (lambda: gn.Problem(FRAME, Y, FRAME[["b", "a"]], Y), gn.DataError, r"\['a', 'b'\] and x_test \['b', 'a'\]"),
+    "rows of other names": (lambda: gn.Problem(FRAME, pd.Series(Y, index=range(1, 7))), gn.DataError, "other names or another order"),
+    "masked rows in a list": (lambda: gn.Problem([np.ma.array([1.0, 2.0], mask=[0, 1])], [1.0]), gn.DataError, "masked"),
+    "2^53 + 1 beside floats": (lambda: table(i=[2**53 + 1, 2], f=[0.5, 1.0]), gn.DataError, "column 'i' .* 9007199254740993"),
+    "2^53 + 1 in a list": (lambda: gn.Problem([[2**53 + 1, 0.5]], [1.0]), gn.DataError, "9007199254740993"),
+    "a third": (lambda: gn.Problem([[fractions.Fraction(1, 3)]], [1.0]), gn.DataError, "cannot hold exactly"),
+    "an empty row of a file": (lambda: csv("a,b,y\n1,2,u\n,,\n4,5,v\n"), gn.DataError, "row 1, column 'a' .* is missing"),
+    "labels that look like numbers": (lambda: csv("a,y\n1,1_0\n2,2_0\n"), gn.DataError, "'1_0' in row 0, column 'y'"),
+    "labels that are dates": (lambda: csv("a,y\n1,2020-01-01\n2,2021-01-01\n"), gn.DataError, "'2020-01-01' in row 0"),
+    "2^53 + 1 in a file": (lambda: csv("a,y\n9007199254740993,u\n"), gn.DataError, "cannot hold exactly"),
+    "a set of columns": (lambda: csv("a,y\n1,u\n", target={"y"}), gn.DataError, "several in a list"),
+    "features 5": (lambda: csv("a,y\n1,u\n", features=5), gn.DataError, "columns = 5"),
+    **{f"mobility {m} of a model": (lambda m=m: gn.System(PROBLEM, Mobile(jnp.ones(2), m)), gn.ModelError, "Mobile.mobility = .*above 0") for m in (-1.0, 0.0, True, None, "a", float("nan"))},
+    "groups that are a list": (lambda: gn.System(PROBLEM, Mobile(jnp.ones(2), groups=frozenset("a")), "w"), gn.ModelError, "weight_groups"),
+    "a group of None": (lambda: gn.System(PROBLEM, Mobile(jnp.ones(2), groups=(("output", None),)), "output"), gn.ModelError, r"weight_groups\['output'\] = None"),
+    **{f"mask {n}": (lambda m=m: gn.System(PROBLEM, Mobile(jnp.ones(2), mask=m)), gn.ModelError, r"trainable_mask\(\)") for n, m in enumerate((lambda s: 1, lambda s: [True, True], lambda s: 1 / 0, lambda s: jax.tree.map(lambda _: 1, s)))},
+    **{f"velocity {n}": (lambda c=c: simulate(flow=OwnFlow(c)), gn.ConfigError, TREE) for n, c in enumerate((lambda v: None, lambda v: [1.0], lambda v: jax.tree.map(lambda a: 1j * a, v), lambda v: jax.tree.map(lambda a: a.astype("float32"), v), lambda v: jax.tree.map(lambda a: a[:1], v), lambda v: 1 / 0))},
+    "a loss of two halves": (lambda: gn.Problem(X, Y, loss=OwnLoss()), gn.DataError, "OwnLoss has a value of its own and the gradient"),
+    "a metric called flow_time": (lambda: simulate(metrics=(OwnMetric("flow_time", lambda s: {}),)), gn.ConfigError, "the data set's own name"),
+    **{f"a metric that gives {n}": (lambda g=g: simulate(metrics=(OwnMetric("m", g),)), gn.ConfigError, "OwnMetric") for n, g in enumerate((lambda s: None, lambda s: {}, lambda s: {"n": 1.0}, lambda s: {"m": "x"}, lambda s: {"m": 1j}))},
+    "a time below all": (lambda: simulate(t1=1e-320), gn.ConfigError, "t1 = 1e-320; expected a finite number of at least 1e-300"),
     "complex weights": (lambda: gn.System(PROBLEM, Weights(jnp.ones(2, complex))), gn.ModelError, "Weights.w is complex128.*float64"),
     "complex64": (lambda: gn.System(PROBLEM, Weights(jnp.ones(2, jnp.complex64))), gn.ModelError, "Weights.w is complex64"),
     "complex outputs": (lambda: gn.System(PROBLEM, Weights(jnp.ones(2), lambda f: 1j * f)), gn.ModelError, "dtype complex128.*real part"),
@@ -250,3 +333,54 @@ def test_a_few_empty_classes_are_classes():
     assert softmax([0, 5, 100]).num_outputs == 101
     assert softmax([1, 1]).num_outputs == 2
     assert softmax([0, 2]).num_outputs == 3
+
+
+def test_a_model_that_inherits_is_computed_as_it_says():
+    class Squared(gn.models.MLP):
+        def __call__(self, x):
+            return super().__call__(x) ** 2
+
+    model = Squared(2, 3, 1, key=0)
+    run = gn.iterate(PROBLEM, model, GradientFlow(1.0), step_size=1e-3, num_steps=1)
+    loss = PROBLEM.loss.value(jax.vmap(model)(PROBLEM.x_train), PROBLEM.y_train)
+    np.testing.assert_allclose(run.data.train_loss[0], loss, rtol=1e-12)
+    assert run.data.train_loss[1] < run.data.train_loss[0]
+
+
+def test_one_path_is_a_group():
+    system = gn.System(PROBLEM, Mobile(jnp.ones(2), groups=(("output", "w"),)), "output")
+    assert system.trainable == ("output",)
+
+
+def test_frozen_leaves_may_be_complex_and_narrow(tmp_path):
+    class Mixed(eqx.Module):
+        w: jax.Array
+        c: jax.Array
+        h: jax.Array
+
+        def __call__(self, x):
+            return jnp.sum(self.w * x) + jnp.real(jnp.sum(self.c)) + jnp.sum(self.h.astype(float))
+
+    model = Mixed(jnp.ones(2), jnp.ones(1, complex), jnp.full(2, 0.5, jnp.bfloat16))
+    run = gn.iterate(PROBLEM, model, Frozen(FLOW, "w"), step_size=0.1, num_steps=1)
+    run.save(tmp_path / "run")
+    back = gn.load(tmp_path / "run", model=model)
+    assert eqx.tree_equal(back.model, run.model)
+
+
+def test_a_checkpoint_sees_code(tmp_path):
+    class Curved(eqx.Module):
+        w: jax.Array
+        bend: object = eqx.field(static=True)
+
+        def __call__(self, x):
+            return self.bend(jnp.sum(self.w * x))
+
+    from gnflow.simulate._checkpoint import identity_of
+
+    first, again, other = (
+        identity_of(model=Curved(jnp.ones(2), bend))
+        for bend in (lambda v: jnp.tanh(v), lambda v: jnp.tanh(v), lambda v: jnp.sin(v))
+    )
+    assert first == again
+    assert first != other

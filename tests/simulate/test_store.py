@@ -424,3 +424,84 @@ def test_a_part_that_this_version_does_not_know_is_refused(saved):
     edited(saved, lambda record: record.update(constraints=[]))
     with pytest.raises(gn.RunFolderError, match="with 'constraints', which this gnflow does not read"):
         gn.load(saved)
+
+
+def test_the_first_loss_of_a_failed_run_is_compared_too(tmp_path):
+    flow, axes = GradientFlow(1.0), Axes(targets=(0.0, 5.0))
+    with pytest.raises(gn.SimulationError) as caught:
+        gn.iterate(axes.problem, Pair(ONES, TWOS), flow, step_size=2e60, num_steps=10)
+    caught.value.trajectory.save(tmp_path / "run")
+    with pytest.raises(gn.RunFolderError, match="initial model given has the training loss"):
+        gn.load(tmp_path / "run", model=Pair(ONES, TWOS, scale=3.0))
+
+
+def test_values_are_stored_as_they_are(run, tmp_path):
+    """Whatever attributes and encodings would make of them in another reader."""
+    data = run.data.assign_attrs(NAME="x", odd={(1, 2): 3}, code=run.result.code)
+    data["train_loss"].attrs["scale_factor"] = 2.0
+    data["train_loss"].encoding = {"dtype": "int16", "scale_factor": 0.1}
+    dataclasses.replace(run, data=data).save(tmp_path / "run")
+    back = gn.load(tmp_path / "run").data
+    np.testing.assert_array_equal(back.train_loss, run.data.train_loss)
+    assert back.train_loss.attrs["scale_factor"] == 2.0
+    assert back.attrs == {"NAME": "x", "odd": "{(1, 2): 3}", "code": str(run.result.code)}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda data: data.assign(c=("step", np.ones(4) * 1j)), lambda data: data.isel(step=slice(None, None, -1))],
+    ids=["complex", "backwards"],
+)
+def test_what_could_not_be_read_is_not_written(run, change, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(gn.RunFolderError, match=r"take that out of trajectory\.data"):
+        dataclasses.replace(run, data=change(run.data)).save(tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_to_an_empty_folder_will_do(run, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    run.save(tmp_path / "link")
+    assert gn.load(tmp_path / "empty").result == run.result
+
+
+def test_what_is_given_for_nothing_is_refused(run, saved):
+    for given in ({"model": Pair(ONES, TWOS)}, {"flow": GradientFlow()}):
+        with pytest.raises(gn.RunFolderError, match="leave it out"):
+            gn.load(saved, **given)
+    assert gn.load(saved, model=run.model).result == run.result
+
+
+class OwnLoss(gn.losses.SquaredLoss):
+    """A user's, with a number."""
+
+    weight: float = 1.0
+
+
+def test_a_problem_of_a_users_loss_is_compared_by_its_numbers(run, tmp_path):
+    problem = gn.Problem(run.problem.x_train, run.problem.y_train, loss=OwnLoss(2.0))
+    dataclasses.replace(run, problem=problem).save(tmp_path / "run")
+    assert gn.load(tmp_path / "run", problem=problem).problem is problem
+    other = gn.Problem(run.problem.x_train, run.problem.y_train, loss=OwnLoss(5.0))
+    with pytest.raises(gn.RunFolderError, match=r"differ in problem\.loss\.weight"):
+        gn.load(tmp_path / "run", problem=other)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"problem.x_train": np.zeros((5, 2))},
+        {"problem.y_train": np.zeros((1, 1))},
+        {"problem.x_test": np.zeros((6, 5))},
+        {"problem.x_train": np.full((4, 2), np.nan)},
+        {"problem.x_train": np.zeros((0, 2)), "problem.y_train": np.zeros((0, 1))},
+    ],
+    ids=["rows", "one target", "columns", "nan", "no samples"],
+)
+def test_data_that_do_not_fit_are_refused(saved, change):
+    with np.load(saved / "arrays.npz") as file:
+        arrays = {name: file[name] for name in file.files}
+    np.savez(saved / "arrays.npz", **{**arrays, **change})
+    with pytest.raises(gn.RunFolderError, match=r"damaged"):
+        gn.load(saved)
