@@ -74,8 +74,8 @@ class AbstractGain(eqx.Module):
     ) -> tuple[Float[Array, ""], Float[Array, ""]]:
         """Bounds of the eigenvalues of A K, K = R k(B) R^-1, where those of A lie between `smallest` and `largest`.
 
-        A K is similar to B k(B) (R^T R)^-1, so that with lam k(lam) increasing they lie between the rate at mu `smallest`,
-        over lambda, and that at lambda `largest`, over mu; mu and lambda are the extreme eigenvalues of H, `metric`.
+        With lam k(lam) increasing they lie between the rate at mu `smallest`, over lambda, and that at lambda `largest`, over
+        mu; mu and lambda are the extreme eigenvalues of H, `metric`. Derived in docs/theorems/sandwich.md.
         """
         low, high = metric
         return self.rate(low * smallest, damping) / high, self.rate(high * largest, damping) / low
