@@ -5,6 +5,8 @@ import importlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -350,3 +352,27 @@ class TestCertificates:
         (tmp_path / "note").write_text("mine")
         assert main(["verify", str(folder), "--out", str(tmp_path / "note" / "x"), "--quiet"]) == 2
         assert "cannot write to" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--version"], ["run", "mine.toml", "--quiet"]], ids=lambda arguments: arguments[0]
+)
+def test_an_output_that_nobody_reads(arguments, tmp_path):
+    """The table is the last thing that is printed; what went before it is kept."""
+    (tmp_path / "mine.toml").write_text(CONFIG)
+    command = [sys.executable, "-m", "gnflow", *arguments]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.endswith("gnflow: the output cannot be written: No space left on device.\n")
+    assert "Traceback" not in done.stderr
+    if arguments[0] == "run":
+        assert list((tmp_path / "gnflow-runs" / "own" / "figures").glob("*.png"))
+
+
+def test_a_checkpoint_is_no_entry_of_a_configuration(tmp_path, capsys):
+    (tmp_path / "mine.toml").write_text(
+        CONFIG.replace('method = "iterate"', 'checkpoint = "x"').replace("step_size = 0.5\nnum_steps = 3", "t1 = 1.0")
+    )
+    assert main(["run", str(tmp_path / "mine.toml"), "--out", str(tmp_path / "out"), "--quiet"]) == 2
+    assert "integration: unknown option 'checkpoint'" in capsys.readouterr().err

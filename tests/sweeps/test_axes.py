@@ -138,6 +138,10 @@ REFUSED = [
         r"1001 a x 1001 b x 2 flows = 2004002 runs; expected at most",
     ),
     (
+        {"width": {"values": {"problem.n_train": [3, 4], "model.width": [5, 6]}}},
+        r"axes\.width is named like its entry model\.width, whose values would be nowhere",
+    ),
+    (
         {"a": {"path": "model.width", "values": [1]}, "b": {"values": {"problem.n_train": [1], "x.a": [2]}}},
         r"a second coordinate 'a'",
     ),

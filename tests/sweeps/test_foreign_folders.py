@@ -64,7 +64,7 @@ def in_truth(outcomes):
 class TestIndex:
     @pytest.mark.parametrize(
         "changes",
-        [{"finals": {"train_loss": 1e-9}}, {"failed": True}, {"code": "stop_rule_met"}, {"time": 7.0}, {"gnflow": "9"}],
+        [{"finals": {"train_loss": 1e-9}}, {"code": "stop_rule_met"}, {"time": 7.0}, {"gnflow": "9"}],
     )
     def test_edited_numbers_are_found_out_by_checking(self, changes, full, outcomes, capsys):
         edit_line(full, 1, **changes)
@@ -98,6 +98,9 @@ class TestIndex:
             {"num_steps": 10**30},
             {"failed": 0},
             {"failed": "no"},
+            {"failed": True},  # with a code of a run that did not fail
+            {"code": "x"},
+            {"finals": {}},
             {"time": "soon"},
             {"time": 10**400},
             {"time": True},
