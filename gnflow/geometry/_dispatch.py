@@ -1,6 +1,7 @@
 """Which tangent belongs to which model: the closed form where there is one, automatic differentiation otherwise."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -15,43 +16,49 @@ from ._tangent import AbstractTangent
 from ._two_layer import TwoLayerTangent, random_feature_weights
 from ._wrapped import WrappedTangent
 
+_Make = Callable[[Any, PyTree, Array], AbstractTangent]
 
+
+@functools.singledispatch
 def make_tangent(structure: Any, weights: PyTree, x: Float[Array, "samples ..."]) -> AbstractTangent:
     """The tangent at `weights` on the inputs `x` of the model whose untrained rest is `structure`.
 
     Chosen by the model's class; a class without a closed form gets the generic one, and so does a class of the user's that
     inherits from one of gnflow's: it may compute something else. To add a closed form, register a function of these
-    arguments for the class here.
+    arguments for the class: `make_tangent.register(MyModel, make)`.
     """
-    make = _closed_forms.dispatch(type(structure)) if type(structure) in _closed_forms.registry else _generic
-    return make(structure, weights, x)
-
-
-def _generic(structure: Any, weights: PyTree, x: Float[Array, "samples ..."]) -> AbstractTangent:
     return GenericTangent(weights, structure, x)
 
 
-@functools.singledispatch
-def _closed_forms(structure: Any, weights: PyTree, x: Float[Array, "samples ..."]) -> AbstractTangent:
-    raise NotImplementedError
+def _closed_form(kind: type) -> Callable[[_Make], _Make]:
+    """Register a function for models of exactly the class `kind`."""
+
+    def register(make: _Make) -> _Make:
+        generic = make_tangent.dispatch(object)
+        make_tangent.register(
+            kind, lambda structure, *rest: (make if type(structure) is kind else generic)(structure, *rest)
+        )
+        return make
+
+    return register
 
 
-@_closed_forms.register
+@_closed_form(MeanFieldNetwork)
 def _(structure: MeanFieldNetwork, weights: PyTree, x: Array) -> AbstractTangent:
     return TwoLayerTangent(weights, structure, x)
 
 
-@_closed_forms.register
+@_closed_form(MLP)
 def _(structure: MLP, weights: PyTree, x: Array) -> AbstractTangent:
     return DeepTangent(weights, structure, x)
 
 
-@_closed_forms.register
+@_closed_form(ReversibleMLP)
 def _(structure: ReversibleMLP, weights: PyTree, x: Array) -> AbstractTangent:
     return ReversibleTangent(weights, structure, x)
 
 
-@_closed_forms.register
+@_closed_form(RandomFeatures)
 def _(structure: RandomFeatures, weights: PyTree, x: Array) -> AbstractTangent:
     model: RandomFeatures = eqx.combine(weights, structure)
     network_weights = random_feature_weights(model.output_weight, model.features)
@@ -59,7 +66,7 @@ def _(structure: RandomFeatures, weights: PyTree, x: Array) -> AbstractTangent:
     return WrappedTangent(inner.outputs, inner, weights, network_weights)
 
 
-@_closed_forms.register
+@_closed_form(Linearised)
 def _(structure: Linearised, weights: PyTree, x: Array) -> AbstractTangent:
     model: Linearised = eqx.combine(weights, structure)
     start, base_structure = trainable_weights(model.base)

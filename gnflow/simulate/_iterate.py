@@ -106,7 +106,7 @@ def iterate(
     recorded = metrics = as_metrics(metrics)
     if batches is None and not any(isinstance(metric, DirectionDiagnostics) for metric in recorded):
         recorded = (*recorded, DirectionDiagnostics())
-    measurement = numbers_as_arrays(Measurement(flow, recorded))
+    measurement = numbers_as_arrays(Measurement.of(flow, recorded, system))
     variables = measurement.variables(system)
     if optimiser is None:
         method: AbstractStep = EulerStep(jnp.asarray(float(cast(float, step_size))))

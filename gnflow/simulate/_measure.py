@@ -32,10 +32,20 @@ class Evaluation(eqx.Module):
 
 
 class Measurement(eqx.Module):
-    """Everything that is evaluated at a saved time, as one traceable function."""
+    """Everything that is evaluated at a saved time, as one traceable function. `Measurement.of` makes it.
+
+    `names`: the variables that each metric has declared. Metrics may look at numbers to say which, so that they are asked
+    before anything is traced.
+    """
 
     flow: AbstractFlow
     metrics: tuple[AbstractMetric, ...]
+    names: tuple[tuple[str, ...], ...] = eqx.field(static=True)
+
+    @classmethod
+    def of(cls, flow: AbstractFlow, metrics: tuple[AbstractMetric, ...], system: System) -> "Measurement":
+        """What the metrics give on `system`. **Raises:** what they raise where they are not defined for it."""
+        return cls(flow, metrics, tuple(tuple(v.name for v in metric.variables(system)) for metric in metrics))
 
     def prepare(self, weights: PyTree, system: System) -> tuple[PyTree, ...]:
         """What the metrics remember of the first state."""
@@ -77,8 +87,8 @@ class Measurement(eqx.Module):
         values: Values = {"train_loss": snapshot.train_loss}
         if snapshot.system.problem.x_test is not None:
             values["test_loss"] = snapshot.test_loss
-        for metric, memory in zip(self.metrics, memories, strict=True):
-            values.update(_declared(metric, metric.evaluate(snapshot, memory), snapshot.system))
+        for metric, names, memory in zip(self.metrics, self.names, memories, strict=True):
+            values.update(_declared(metric, names, metric.evaluate(snapshot, memory)))
         # One dtype: rows that a run does not reach are filled with inf, which integers do not have.
         return {name: jnp.asarray(value, dtype=jnp.float64) for name, value in values.items()}
 
@@ -120,14 +130,13 @@ class Measurement(eqx.Module):
         return Snapshot(time, weights, system, velocity, integrals, rests, tangent)
 
 
-def _declared(metric: AbstractMetric, values: Any, system: System) -> Values:
+def _declared(metric: AbstractMetric, names: tuple[str, ...], values: Any) -> Values:
     """What a metric gives, if it is what it has declared. **Raises:** `ConfigError`, when a run's first program is traced."""
-    names = [variable.name for variable in metric.variables(system)]
     if not isinstance(values, dict) or set(values) - set(names) or (set(names) - set(values) and not metric.may_omit):
         given = sorted(map(str, values)) if isinstance(values, dict) else shown(values)
         raise ConfigError(
             f"{type(metric).__name__}.evaluate gives {given}; expected a dictionary with the variables that it "
-            f"declares, {names}."
+            f"declares, {list(names)}."
         )
     for name, value in values.items():
         kind = value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype

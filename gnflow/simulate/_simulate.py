@@ -170,7 +170,7 @@ def _simulate(
         "metrics": metrics,
         "max_steps": max_steps,
     }
-    measurement = numbers_as_arrays(Measurement(flow, metrics))
+    measurement = numbers_as_arrays(Measurement.of(flow, metrics, system))
     variables = measurement.variables(system)
     all_rules = with_stationary(given_rules)
     first_rtol = DEFAULT_RTOL if rtol is None else float(rtol)
