@@ -2,6 +2,8 @@
 
 from .._core import look_up
 from ._base import AbstractLoss as AbstractLoss
+from ._block_factor import BlockFactor as BlockFactor
+from ._conjugates import AbstractConjugate as AbstractConjugate
 from ._factors import (
     AbstractOutputFactor as AbstractOutputFactor,
     DiagonalFactor as DiagonalFactor,
@@ -11,6 +13,7 @@ from ._factors import (
 )
 from ._huber import HuberLoss as HuberLoss
 from ._logistic import LogisticLoss as LogisticLoss
+from ._own_value import require_convex_mean as require_convex_mean
 from ._softmax import SoftmaxCrossEntropy as SoftmaxCrossEntropy
 from ._squared import SquaredLoss as SquaredLoss
 

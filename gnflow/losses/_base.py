@@ -1,12 +1,16 @@
 """The extension point of losses."""
 
 import abc
+import math
 from typing import Any, ClassVar
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from .._core import DataError
+from .._core import ConfigError, DataError
+from ._block_factor import BlockFactor
 from ._factors import AbstractOutputFactor
 
 
@@ -15,6 +19,10 @@ class AbstractLoss(eqx.Module):
 
     `f` are the outputs on the N samples, `y` the canonical targets (what `canonical_targets` returns), both (N, C) in
     float64. The mean over the samples is in the value and in every derivative.
+
+    A class needs `canonical_targets`, `value` and `minimum`. Derivatives come from automatic differentiation of `value`, with
+    errors of rounding relative to the largest curvature of a sample; closed forms are faster and, for outputs far out,
+    more accurate. A value with kinks has the derivatives that JAX gives there: say `is_smooth = False`.
 
     **Attributes:** `fisher_is_hessian`: whether the Fisher metric of the output distribution is the Hessian of the loss, as it
     is for exponential families in their natural parameters; `gradient_in_hessian_image`: whether g is in the image of the
@@ -25,7 +33,7 @@ class AbstractLoss(eqx.Module):
     two, "" for a loss of numbers (`correct`).
     """
 
-    fisher_is_hessian: ClassVar[bool]
+    fisher_is_hessian: ClassVar[bool] = False
     gradient_in_hessian_image: ClassVar[bool] = False
     is_smooth: ClassVar[bool | None] = None
     has_constant_hessian: ClassVar[bool] = False
@@ -59,60 +67,70 @@ class AbstractLoss(eqx.Module):
     def value(self, f: Float[Array, "N C"], y: Float[Array, "N C"]) -> Float[Array, ""]:
         """L(f)."""
 
-    @abc.abstractmethod
     def gradient(self, f: Float[Array, "N C"], y: Float[Array, "N C"]) -> Float[Array, "N C"]:
-        """g = grad L(f)."""
+        """g = grad L(f), by automatic differentiation of `value`."""
+        return jax.grad(self.value)(f, y)
 
-    @abc.abstractmethod
     def hessian_product(
         self, f: Float[Array, "N C"], y: Float[Array, "N C"], v: Float[Array, "N C"]
     ) -> Float[Array, "N C"]:
-        """H v with the Hessian H of L at f."""
+        """H v with the Hessian H of L at f, by automatic differentiation of `gradient`."""
+        return jax.jvp(lambda outputs: self.gradient(outputs, y), (f,), (v,))[1]
 
-    @abc.abstractmethod
     def hessian_pinv_product(
         self, f: Float[Array, "N C"], y: Float[Array, "N C"], v: Float[Array, "N C"]
     ) -> Float[Array, "N C"]:
-        """H^+ v with the Moore-Penrose inverse of the Hessian. Infinite where the true number overflows; never nan."""
+        """H^+ v with the Moore-Penrose inverse of the Hessian, from `hessian_factor`.
 
-    @abc.abstractmethod
+        Infinite where the true number overflows; never nan.
+        """
+        # H = R R^T and R has full rank on its image: H^+ = (R^T)^+ R^+, and the default factor is symmetric.
+        factor = BlockFactor.of(self._hessian_blocks(f, y))
+        return factor.whiten(factor.whiten(v))
+
     def hessian_factor(self, f: Float[Array, "N C"], y: Float[Array, "N C"]) -> AbstractOutputFactor:
-        """R with R R^T = H, the Hessian of L at f."""
+        """R with R R^T = H, the Hessian of L at f: a `BlockFactor` of C products with the Hessian."""
+        return BlockFactor.of(self._hessian_blocks(f, y))
 
-    @abc.abstractmethod
     def fisher_factor(self, f: Float[Array, "N C"], y: Float[Array, "N C"]) -> AbstractOutputFactor:
         """R with R R^T the Fisher metric of the output distribution exp(-l(f, y)): blocks E[grad l grad l^T]/N.
 
-        The whitened gradient in this metric is `fisher_factor(f, y).whiten(gradient(f, y))`.
+        The whitened gradient in this metric is `fisher_factor(f, y).whiten(gradient(f, y))`. It is the Hessian's factor where
+        the class says `fisher_is_hessian`; otherwise it is an integral over targets that no derivative gives.
+
+        **Raises:** `ConfigError` for a class that says neither.
         """
+        if not self.fisher_is_hessian:
+            raise ConfigError(
+                f"the Fisher metric of {type(self).__name__} is not known; write its `fisher_factor`, set `fisher_is_hessian = "
+                'True` if it is the Hessian of the loss, or take another metric, such as metric="hessian".'
+            )
+        return self.hessian_factor(f, y)
 
-    @abc.abstractmethod
     def strong_convexity(self, num_samples: int) -> float:
-        """The largest mu such that L is mu-strongly convex in f for all targets; 0 where there is no positive one."""
+        """The largest mu such that L is mu-strongly convex in f for all targets; 0 where there is no positive one.
 
-    @abc.abstractmethod
+        0 unless the class says more: no rate is then promised.
+        """
+        return 0.0
+
     def smoothness(self, num_samples: int) -> float:
-        """The smallest lambda such that L is lambda-smooth in f for all targets."""
+        """The smallest lambda such that L is lambda-smooth in f for all targets.
+
+        Infinite unless the class says more.
+        """
+        return math.inf
 
     @abc.abstractmethod
     def minimum(self, y: Float[Array, "N C"]) -> Float[Array, ""]:
-        """L* = inf over all outputs f of L(f); it need not be attained."""
+        """L* = inf over all outputs f of L(f); it need not be attained.
 
-    @abc.abstractmethod
-    def conjugate(self, alpha: Float[Array, "N C"], y: Float[Array, "N C"]) -> Float[Array, " N"]:
-        """l*(alpha_n) = sup_f <alpha_n, f> - l(f, y_n) for each sample: the Fenchel conjugate, infinite outside its domain.
-
-        **Arguments:** `alpha`: dual variables of the samples, in the units of grad l(f_n): N times a gradient of L.
+        Stop rules, controllers and theorems are about L - L*: a number that is too small makes a run look far from its end.
         """
 
-    @abc.abstractmethod
-    def conjugate_gradient(self, alpha: Float[Array, "N C"], y: Float[Array, "N C"]) -> Float[Array, "N C"]:
-        """The outputs f at which l* attains its supremum, so that grad l(f) = alpha: the inverse of the gradient.
-
-        Of several such outputs one is taken (each class says which). Infinite where the supremum is only approached, on
-        the boundary of the domain; nan for samples outside it, for which there are no such outputs.
-        """
-
-    @abc.abstractmethod
-    def in_conjugate_domain(self, alpha: Float[Array, "N C"], y: Float[Array, "N C"]) -> Bool[Array, " N"]:
-        """Whether l* is finite, for each sample: the closure of the values of grad l, up to rounding."""
+    def _hessian_blocks(self, f: Float[Array, "N C"], y: Float[Array, "N C"]) -> Float[Array, "N C C"]:
+        # L is a mean over samples: one product with the same vector for every sample gives a column of every block.
+        columns = jax.vmap(lambda unit: self.hessian_product(f, y, jnp.broadcast_to(unit, f.shape)))(
+            jnp.eye(f.shape[1])
+        )
+        return jnp.moveaxis(columns, 0, 2)

@@ -1,10 +1,39 @@
-"""What the Fenchel conjugates of several losses share."""
+"""Fenchel conjugates of losses, and what several of them share."""
 
+import abc
+
+import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 # Dual variables are differences p - y of numbers up to one: this many units in the last place of one are rounding.
 _ROUNDING = 8 * float(jnp.finfo(jnp.float64).eps)
+
+
+class AbstractConjugate(eqx.Module):
+    """What a loss adds that knows its Fenchel conjugate: `class MyLoss(AbstractConjugate, AbstractLoss)`.
+
+    gnflow's own losses do; no flow needs it (docs/dual.md).
+    """
+
+    @abc.abstractmethod
+    def conjugate(self, alpha: Float[Array, "N C"], y: Float[Array, "N C"]) -> Float[Array, " N"]:
+        """l*(alpha_n) = sup_f <alpha_n, f> - l(f, y_n) for each sample: the Fenchel conjugate, infinite outside its domain.
+
+        **Arguments:** `alpha`: dual variables of the samples, in the units of grad l(f_n): N times a gradient of L.
+        """
+
+    @abc.abstractmethod
+    def conjugate_gradient(self, alpha: Float[Array, "N C"], y: Float[Array, "N C"]) -> Float[Array, "N C"]:
+        """The outputs f at which l* attains its supremum, so that grad l(f) = alpha: the inverse of the gradient.
+
+        Of several such outputs one is taken (each class says which). Infinite where the supremum is only approached, on
+        the boundary of the domain; nan for samples outside it, for which there are no such outputs.
+        """
+
+    @abc.abstractmethod
+    def in_conjugate_domain(self, alpha: Float[Array, "N C"], y: Float[Array, "N C"]) -> Bool[Array, " N"]:
+        """Whether l* is finite, for each sample: the closure of the values of grad l, up to rounding."""
 
 
 def rounding(alpha: Float[Array, "N C"]) -> float:

@@ -9,12 +9,12 @@ from jaxtyping import Array, Bool, Float
 
 from .._core import number_field
 from ._base import AbstractLoss
-from ._conjugates import rounding, where_in_domain
+from ._conjugates import AbstractConjugate, rounding, where_in_domain
 from ._factors import AbstractOutputFactor, DiagonalFactor, ScaledIdentity
 from ._targets import real_targets
 
 
-class HuberLoss(AbstractLoss):
+class HuberLoss(AbstractConjugate, AbstractLoss):
     """l(r) = r^2/2 for |r| <= delta and delta (|r| - delta/2) beyond, r = f - y; sum over outputs, mean over samples.
 
     Source: Huber, "Robust estimation of a location parameter", Ann. Math. Statist. 35 (1964), with k = delta.

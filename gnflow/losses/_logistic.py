@@ -9,12 +9,12 @@ from jaxtyping import Array, Bool, Float
 
 from .._core import DataError, is_traced
 from ._base import AbstractLoss
-from ._conjugates import log_shifted, rounding, times_logarithm, where_in_domain
+from ._conjugates import AbstractConjugate, log_shifted, rounding, times_logarithm, where_in_domain
 from ._factors import AbstractOutputFactor, LogisticFactor, log_bernoulli_variance, times_exponential
 from ._targets import as_columns, same_columns, target_array
 
 
-class LogisticLoss(AbstractLoss):
+class LogisticLoss(AbstractConjugate, AbstractLoss):
     """l(f, y) = log(1 + e^f) - y f, summed over the C independent logits, mean over samples.
 
     With p = 1/(1 + e^-f): g = (p - y)/N and H = diag(p (1 - p))/N, which is the Fisher metric too (the Bernoulli family

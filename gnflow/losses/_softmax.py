@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float
 
 from .._core import DataError, is_traced
 from ._base import AbstractLoss
-from ._conjugates import log_shifted, rounding, times_logarithm, where_in_domain
+from ._conjugates import AbstractConjugate, log_shifted, rounding, times_logarithm, where_in_domain
 from ._factors import LARGEST_EXPONENT, AbstractOutputFactor, SoftmaxFactor, deviation_from_mean, likeliest_class
 from ._targets import Numbers, as_columns, holds_integers, same_columns, target_array
 
@@ -19,7 +19,7 @@ _ROW_SUM_TOLERANCE = 1e-5
 _MOST_EMPTY_CLASSES = 100
 
 
-class SoftmaxCrossEntropy(AbstractLoss):
+class SoftmaxCrossEntropy(AbstractConjugate, AbstractLoss):
     """l(f, y) = -sum_c y_c log p_c with p = softmax(f), mean over samples.
 
     g = (p - y)/N and H = (1/N) blockdiag(diag(p) - p p^T), singular along 1 in every sample; H is the Fisher metric too

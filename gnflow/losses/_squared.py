@@ -6,11 +6,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ._base import AbstractLoss
+from ._conjugates import AbstractConjugate
 from ._factors import AbstractOutputFactor, ScaledIdentity
 from ._targets import real_targets
 
 
-class SquaredLoss(AbstractLoss):
+class SquaredLoss(AbstractConjugate, AbstractLoss):
     """L(f) = 1/(2N) ||f - y||^2 (docs/theory.md, Objects, the normalisation of the code of [A] Arbel et al. 2302.02904).
 
     g = (f - y)/N and H = I/N, so mu = lambda = 1/N. The Fisher metric is the same: exp(-l) is a normal density of unit

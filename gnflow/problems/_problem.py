@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float64
 
 from .._core import ConfigError, DataError, require_float64, shown
-from ..losses import AbstractLoss, SquaredLoss, get_loss
+from ..losses import AbstractLoss, SquaredLoss, get_loss, require_convex_mean
 from ._checks import input_matrix, target_array
 from ._tables import require_same_columns, require_same_rows
 
@@ -41,8 +41,8 @@ class Problem(eqx.Module):
 
     **Raises:** `PrecisionError` when JAX's double precision is off; `DataError` for no samples, NaN or infinite
     entries (the first is named), shapes that do not fit together, test inputs without test targets or the reverse,
-    data that are not numbers, targets that do not suit the loss, a `loss` that is not a loss object, a `teacher` that is no
-    model and a `name` that is no text.
+    data that are not numbers, targets that do not suit the loss, a loss of one's own that is no convex mean
+    over samples, a `loss` that is not a loss object, a `teacher` that is no model and a `name` that is no text.
     """
 
     x_train: Float64[Array, "num_train input_dim"]
@@ -90,6 +90,7 @@ class Problem(eqx.Module):
         self.x_train = jnp.asarray(x_train)
         self.x_test = None if x_test is None else jnp.asarray(x_test)
         self.y_train, self.y_test = loss.canonical_targets(y_train, y_test)
+        require_convex_mean(loss, self.y_train)
         self.loss = loss
         self.teacher = teacher
         self.name = name
@@ -149,7 +150,10 @@ def _require_whole(cls: type[AbstractLoss]) -> None:
     """
     homes = {name: next(kind for kind in cls.__mro__ if name in vars(kind)) for name in ("value", *_DERIVATIVES)}
     place = cls.__mro__.index(homes["value"])
-    older = [name for name in _DERIVATIVES if cls.__mro__.index(homes[name]) > place]
+    # Those of AbstractLoss are made from the value, whichever it is.
+    older = [
+        name for name in _DERIVATIVES if homes[name] is not AbstractLoss and cls.__mro__.index(homes[name]) > place
+    ]
     if older and not homes["value"].__module__.startswith("gnflow."):
         raise DataError(
             f"{cls.__name__} has a value of its own and the {', '.join(older)} of {homes[older[0]].__name__}, which are of "

@@ -1,5 +1,7 @@
 """Why a run stands still, as far as that can be known at its end."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +20,8 @@ def why_still(system: System, weights: PyTree) -> list[str]:
     """Reasons, each a clause: a derivative of zero, too few weights, conflicting samples; then what is odd about the data.
 
     The infimum of the loss over the linearisation of the model at `weights`, min over d of L(f + J d), is among them; it is
-    exact for the squared loss, otherwise what 500 accelerated steps descend to. Up to 4096 outputs.
+    exact for the squared loss, otherwise what 500 accelerated steps descend to. Up to 4096 outputs; not for a loss whose
+    smoothness is not known.
     """
     reasons = _conflicts(system, weights)
     if system.problem.y_train.size > DENSE_LIMIT:
@@ -33,7 +36,8 @@ def why_still(system: System, weights: PyTree) -> list[str]:
         ]
     if size < outputs:
         reasons.append(f"the model has P = {size} trained weights for NC = {outputs} outputs")
-    reasons.append(f"the infimum of the loss over the model's linearisation here is {float(least):.4g}")
+    if np.isfinite(least):
+        reasons.append(f"the infimum of the loss over the model's linearisation here is {float(least):.4g}")
     scale = [*of_inputs(system.problem.x_train), *of_targets(system.problem.y_train)]
     # A rank below NC that P < NC explains says nothing about the data.
     odd = of_spectrum(system, weights, eigenvalues) if size >= outputs else []
@@ -52,9 +56,8 @@ def _conflicts(system: System, weights: PyTree) -> list[str]:
         return []
     least = float(_over_groups(system, weights, jnp.asarray(groups)))
     are = "input occurs" if in_conflict == 1 else "inputs occur"
-    return [
-        f"{in_conflict} {are} more than once with different targets, which alone keeps the loss at {least:.4g} or above"
-    ]
+    keeps = f", which alone keeps the loss at {least:.4g} or above" if np.isfinite(least) else ""
+    return [f"{in_conflict} {are} more than once with different targets{keeps}"]
 
 
 @jit_for_looks
@@ -79,9 +82,14 @@ def _over_groups(system: System, weights: PyTree, groups: Array) -> Float[Array,
 
 
 def _infimum(loss: AbstractLoss, outputs: Array, targets: Array, project) -> Float[Array, ""]:
-    """min of L over `outputs` plus the range of the orthogonal projection, by Nesterov's accelerated descent."""
+    """min of L over `outputs` plus the range of the orthogonal projection, by Nesterov's accelerated descent.
+
+    nan where the loss does not know its smoothness, which is the length of a step.
+    """
     samples = outputs.shape[0]
     smoothness = loss.smoothness(samples)
+    if not math.isfinite(smoothness):
+        return jnp.asarray(jnp.nan)
 
     def descend(point: Array) -> Array:
         return point - project(loss.gradient(point, targets)) / smoothness

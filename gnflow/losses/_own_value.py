@@ -1,0 +1,71 @@
+"""Whether a user's value is a convex mean over samples, which everything else takes for granted."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .._core import DataError, is_traced
+from ._base import AbstractLoss
+
+_SAMPLES = 4
+_PAIRS = 64  # of outputs for each of the samples
+_SCALES = (1.0, 4.0, 16.0)  # of outputs
+_ROUNDING = 1e-12
+
+
+def require_convex_mean(loss: AbstractLoss, y: Float[Array, "N C"]) -> None:
+    """Try the value on the first samples of the targets `y`, at random outputs. gnflow's own values are not tried.
+
+    **Raises:** `DataError` where it is no finite number, below `loss.minimum`, no mean over samples or not convex.
+    """
+    home = next(kind for kind in type(loss).__mro__ if "value" in vars(kind))
+    if home.__module__.startswith("gnflow.") or is_traced(y):
+        return
+    # Inside `jax.jit` even operations on known arrays would be traced.
+    with jax.ensure_compile_time_eval():
+        _require_mean(loss, y[:_SAMPLES])
+        _require_convex(loss, y[:_SAMPLES])
+
+
+def _require_mean(loss: AbstractLoss, y: Float[Array, "n C"]) -> None:
+    name, f = type(loss).__name__, jnp.asarray(np.random.default_rng(0).standard_normal(y.shape))
+    value = loss.value(f, y)
+    if jnp.shape(value) != ():
+        raise DataError(
+            f"{name}.value gives an array of shape {jnp.shape(value)}; expected a number, the mean over samples."
+        )
+    apart = [float(loss.value(f[n : n + 1], y[n : n + 1])) for n in range(len(y))]
+    least = float(loss.minimum(y))
+    if not np.all(np.isfinite([float(value), *apart])):
+        raise DataError(
+            f"{name}.value is {float(value)} at outputs of ordinary size; expected a finite number for all outputs, since a "
+            "model starts anywhere."
+        )
+    rounding = _ROUNDING * np.max(np.abs(apart))
+    if abs(float(value) - np.mean(apart)) > rounding:
+        raise DataError(
+            f"{name}.value is {float(value):.6g} over {len(y)} samples, whose own values have the mean {np.mean(apart):.6g}; "
+            "a loss is the mean of one value per sample: divide a sum by f.shape[0], and let no sample see another."
+        )
+    if not least <= float(value) + rounding:
+        raise DataError(
+            f"{name}.minimum is {least:.6g}, but its value is {float(value):.6g} at some outputs; expected the infimum over "
+            "all outputs, the mean over samples."
+        )
+
+
+def _require_convex(loss: AbstractLoss, y: Float[Array, "n C"]) -> None:
+    targets = jnp.repeat(y, _PAIRS, axis=0)
+    values = jax.vmap(lambda output, target: loss.value(output[None], target[None]))
+    for scale in _SCALES:
+        f, g = jnp.asarray(scale * np.random.default_rng(1).standard_normal((2, *targets.shape)))
+        first, second, middle = (np.asarray(values(outputs, targets)) for outputs in (f, g, (f + g) / 2))
+        above = middle - (first + second) / 2 - _ROUNDING * np.maximum(np.abs(first), np.abs(second))
+        worst = int(np.argmax(np.where(np.isfinite(above), above, -np.inf)))  # overflow far out is no matter here
+        if above[worst] > 0:
+            raise DataError(
+                f"{type(loss).__name__}.value is not convex in the outputs: {middle[worst]:.6g} half-way between "
+                f"two outputs with {first[worst]:.6g} and {second[worst]:.6g}. "
+                "Gauss-Newton flows and every certificate need a convex loss."
+            )
