@@ -13,7 +13,6 @@ from ._factors import (
 )
 from ._huber import HuberLoss as HuberLoss
 from ._logistic import LogisticLoss as LogisticLoss
-from ._own_value import require_convex_mean as require_convex_mean
 from ._softmax import SoftmaxCrossEntropy as SoftmaxCrossEntropy
 from ._squared import SquaredLoss as SquaredLoss
 

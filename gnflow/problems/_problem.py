@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float64
 
 from .._core import ConfigError, DataError, require_float64, shown
-from ..losses import AbstractLoss, SquaredLoss, get_loss, require_convex_mean
+from ..losses import AbstractLoss, SquaredLoss, get_loss
 from ._checks import input_matrix, target_array
+from ._own_loss import require_convex_mean
 from ._tables import require_same_columns, require_same_rows
 
 _SQUARED_LOSS = SquaredLoss()

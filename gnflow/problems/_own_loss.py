@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._core import DataError, is_traced
-from ._base import AbstractLoss
+from ..losses import AbstractLoss
 
 _SAMPLES = 4
 _PAIRS = 64  # of outputs for each of the samples
