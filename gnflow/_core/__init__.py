@@ -47,6 +47,7 @@ from ._foreign import (
     read_json as read_json,
     require_plain_netcdf as require_plain_netcdf,
 )
+from ._keys import is_key as is_key
 from ._lapack import load_lapack as load_lapack
 from ._machine import (
     available_memory_gib as available_memory_gib,
@@ -64,6 +65,7 @@ from ._serialise import (
     encode as encode,
     first_difference as first_difference,
     is_opaque as is_opaque,
+    is_own_class as is_own_class,
     known_classes as known_classes,
     legible as legible,
     opaque_classes as opaque_classes,

@@ -13,9 +13,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
 from ._errors import ConfigError, GnflowError
+from ._keys import is_key
+from ._traced import is_traced
 
 _LARGEST = 2**63  # beyond which neither JAX nor NumPy has integers
 
@@ -37,7 +38,7 @@ def require_number(
 
     **Raises:** `error` with the bounds that were given, and the `remedy`, a sentence; also for text, booleans and arrays.
     """
-    if isinstance(value, Tracer):
+    if is_traced(value):
         return value
     number = _as_float(value)
     if above < number < below and least <= number <= most and math.isfinite(number):
@@ -59,7 +60,7 @@ def require_integer(
 
     **Raises:** `error`; for a whole number that is floating (1e3) it says what to write.
     """
-    if isinstance(value, Tracer):
+    if is_traced(value):
         return value
     number = _as_integer(value)
     if number is not None and least <= number <= most:
@@ -164,8 +165,7 @@ def shown(value: Any) -> str:
 
 def _as_float(value: Any) -> float:
     """A number as Python's, nan for what is none."""
-    if isinstance(value, np.ndarray | jax.Array) and value.shape == () and not _is_key(value):
-        value = np.asarray(value)[()]
+    value = _scalar(value)
     # To NumPy bfloat16 is no floating-point number; to Python True is an integer.
     is_number = isinstance(value, int | float) or (
         isinstance(value, np.generic)
@@ -180,15 +180,16 @@ def _as_float(value: Any) -> float:
 
 
 def _as_integer(value: Any) -> int | None:
-    if isinstance(value, np.ndarray | jax.Array) and value.shape == () and not _is_key(value):
-        value = np.asarray(value)[()]
+    value = _scalar(value)
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
         return None
     return operator.index(value)
 
 
-def _is_key(value: Any) -> bool:
-    return isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+def _scalar(value: Any) -> Any:
+    """An array without dimensions as NumPy's scalar; anything else, keys too, as it is."""
+    is_single = isinstance(value, np.ndarray | jax.Array) and value.shape == () and not is_key(value)
+    return np.asarray(value)[()] if is_single else value
 
 
 def _field(converter: Callable[[Any], Any], default: Any, **options: Any) -> Any:

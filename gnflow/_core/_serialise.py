@@ -17,6 +17,7 @@ from jaxtyping import AbstractArray, PyTree
 
 from ._checks import recheck
 from ._errors import GnflowError, RunFolderError
+from ._keys import is_key
 
 _CLASS = "__class__"
 _ARRAY = "__array__"
@@ -24,6 +25,11 @@ _TUPLE = "__tuple__"
 _OPAQUE = "__opaque__"
 _TEXT = "repr"
 _FIELDS = "fields"
+
+
+def is_own_class(cls: type) -> bool:
+    """Whether a class is gnflow's: what it promises has been tested, and what files say of it can be made again."""
+    return cls.__module__.split(".")[0] == "gnflow"
 
 
 def class_name(cls: type) -> str:
@@ -38,7 +44,7 @@ def known_classes(base: type) -> dict[str, type]:
     while pending:
         cls = pending.pop()
         pending += cls.__subclasses__()
-        if _is_own(cls) and dataclasses.is_dataclass(cls):
+        if is_own_class(cls) and dataclasses.is_dataclass(cls):
             found[class_name(cls)] = cls
     return found
 
@@ -51,7 +57,7 @@ def encode(value: Any, arrays: dict[str, np.ndarray], name: str, with_fields: bo
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, np.ndarray | np.generic | jax.Array) and not _is_key(value):
+    if isinstance(value, np.ndarray | np.generic | jax.Array) and not is_key(value):
         arrays[name] = np.asarray(value)
         return {_ARRAY: name}
     if isinstance(value, tuple):
@@ -61,7 +67,7 @@ def encode(value: Any, arrays: dict[str, np.ndarray], name: str, with_fields: bo
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
         return {key: encode(item, arrays, f"{name}.{key}", with_fields) for key, item in value.items()}
     cls = type(value)
-    if dataclasses.is_dataclass(value) and _is_own(cls):
+    if dataclasses.is_dataclass(value) and is_own_class(cls):
         fields = {
             field.name: encode(getattr(value, field.name), arrays, f"{name}.{field.name}", with_fields)
             for field in dataclasses.fields(value)
@@ -174,14 +180,6 @@ def first_difference(
 def short_name(name: Any) -> str:
     """The last part of a `class_name`: a class may move from a function or a script to a module of its own."""
     return str(name).rpartition(":")[2].rpartition(".")[2]
-
-
-def _is_own(cls: type) -> bool:
-    return cls.__module__.split(".")[0] == "gnflow"
-
-
-def _is_key(value: Any) -> bool:
-    return isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
 
 
 def _text(value: Any) -> str:

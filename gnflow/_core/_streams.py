@@ -9,6 +9,7 @@ from jaxtyping import Array, Key, UInt32
 
 from ._checks import require_integer, shown
 from ._errors import ConfigError
+from ._keys import is_key
 
 
 def stream(key: Any, name: str) -> Key[Array, ""] | UInt32[Array, "2"]:
@@ -33,10 +34,10 @@ def as_key(key: Any) -> Key[Array, ""] | UInt32[Array, "2"]:
     **Raises:** `ConfigError` for anything else.
     """
     if isinstance(key, jax.Array):
-        typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()
+        typed = is_key(key) and key.shape == ()
         if typed or (key.dtype == jnp.uint32 and key.shape == (2,)):
             return key
-        if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        if is_key(key):
             raise ConfigError(
                 f"key is an array of keys of shape {key.shape}; one is needed: take key[0], or one for each thing drawn."
             )

@@ -9,12 +9,14 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from .._core import ConfigError, GnflowError, RunFolderError, cannot_write, draft_of, read_json, write_whole
 from ..config import RunSpec, Specification, read_specification, read_toml, to_toml
 from ..simulate import RunData, Trajectory, load, read_data
 from ._table import Row
+
+_Run = TypeVar("_Run")
 
 _CONFIG = "config.toml"
 _SPECIFICATION = "specification.json"
@@ -176,23 +178,19 @@ class RunFolder:
 
     def load(self, specification: Specification) -> list[tuple[RunSpec, Trajectory]]:
         """The finished runs of the specification, in its order; damaged ones are named on the standard error output."""
-        found = []
-        for spec in specification.runs:
-            if self.holds(spec):
-                try:
-                    found.append((spec, self.load_run(spec)))
-                except GnflowError as error:
-                    print(f"gnflow: {spec.label} is left out: {error}", file=sys.stderr)
-        return found
+        return self._read_each(specification, self.load_run)
 
     def load_for_figures(self, specification: Specification) -> list[tuple[RunSpec, Trajectory | RunData]]:
         """The finished runs as far as they can be read, in the specification's order; damaged ones are named on the standard
         error output."""
+        return self._read_each(specification, lambda spec: read_for_figures(self._place(spec), spec.label))
+
+    def _read_each(self, specification: Specification, read: Callable[[RunSpec], _Run]) -> list[tuple[RunSpec, _Run]]:
         found = []
         for spec in specification.runs:
             if self.holds(spec):
                 try:
-                    found.append((spec, read_for_figures(self._place(spec), spec.label)))
+                    found.append((spec, read(spec)))
                 except GnflowError as error:
                     print(f"gnflow: {spec.label} is left out: {error}", file=sys.stderr)
         return found

@@ -80,11 +80,11 @@ class AbstractLoss(eqx.Module):
     def hessian_pinv_product(
         self, f: Float[Array, "N C"], y: Float[Array, "N C"], v: Float[Array, "N C"]
     ) -> Float[Array, "N C"]:
-        """H^+ v with the Moore-Penrose inverse of the Hessian, from `hessian_factor`.
+        """H^+ v with the Moore-Penrose inverse of the Hessian, from a `BlockFactor` of C products with it.
 
         Infinite where the true number overflows; never nan.
         """
-        # H = R R^T and R has full rank on its image: H^+ = (R^T)^+ R^+, and the default factor is symmetric.
+        # H = R R^T and R has full rank on its image: H^+ = (R^T)^+ R^+, and R is symmetric here.
         factor = BlockFactor.of(self._hessian_blocks(f, y))
         return factor.whiten(factor.whiten(v))
 

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float64
 
-from .._core import ConfigError, DataError, require_float64, shown
+from .._core import ConfigError, DataError, is_own_class, require_float64, shown
 from ..losses import AbstractLoss, SquaredLoss, get_loss
 from ._checks import input_matrix, target_array
 from ._own_loss import require_convex_mean
@@ -155,7 +155,7 @@ def _require_whole(cls: type[AbstractLoss]) -> None:
     older = [
         name for name in _DERIVATIVES if homes[name] is not AbstractLoss and cls.__mro__.index(homes[name]) > place
     ]
-    if older and not homes["value"].__module__.startswith("gnflow."):
+    if older and not is_own_class(homes["value"]):
         raise DataError(
             f"{cls.__name__} has a value of its own and the {', '.join(older)} of {homes[older[0]].__name__}, which are of "
             "another loss; write these too."

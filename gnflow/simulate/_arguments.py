@@ -6,9 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
-from .._core import ConfigError, as_key, require_number, require_positive_int, shown
+from .._core import ConfigError, as_key, is_traced, require_number, require_positive_int, shown
 from ..optimisers import as_optimiser
 from ..solvers import check_solver
 from ._controller import get_error_norm
@@ -29,7 +28,7 @@ def require_concrete(function: str, *parts: Any) -> None:
     """
     # Within jax.jit whatever is made is traced; under vmap and grad only what comes from their arguments.
     made = jnp.zeros(())
-    if any(isinstance(leaf, Tracer) for leaf in (made, *jax.tree.leaves(parts))):
+    if any(is_traced(leaf) for leaf in (made, *jax.tree.leaves(parts))):
         raise ConfigError(
             f"gnflow.{function} was called inside jax.jit, jax.vmap, jax.grad or the like, which hand it no numbers: a run "
             "decides by numbers when it is over, and compiles its own steps. Call it outside; for many runs take gnflow.sweep, "

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from .._core import RunFolderError, as_path, cannot_write, read_arrays, read_json, write_whole
+from .._core import RunFolderError, as_path, cannot_write, is_key, read_arrays, read_json, write_whole
 
 # Of wall time, that a process that is killed loses at most.
 _SECONDS = 60.0
@@ -142,7 +142,7 @@ def _described(value: Any, arrays: list[np.ndarray]) -> Any:
     """Plain data that names every class, field and number of `value`; its arrays are added to `arrays`."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+    if is_key(value):
         value = jax.random.key_data(value)
     if isinstance(value, np.ndarray | np.generic | jax.Array):
         arrays.append(np.asarray(value))

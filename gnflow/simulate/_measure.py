@@ -52,13 +52,13 @@ class Measurement(eqx.Module):
         snapshot = self.snapshot(jnp.zeros(()), weights, system, {})
         return tuple(metric.prepare(snapshot) for metric in self.metrics)
 
-    def initial_integrals(self, system: System) -> dict[str, Array]:
+    def initial_integrals(self) -> dict[str, Array]:
         """A zero for each integral metric."""
-        return {variable.name: jnp.zeros(()) for metric in self._integrals() for variable in metric.variables(system)}
+        return {name: jnp.zeros(()) for name in self._integrals()}
 
-    def integrands(self, velocity: PyTree, system: System) -> dict[str, Float[Array, ""]]:
+    def integrands(self, velocity: PyTree) -> dict[str, Float[Array, ""]]:
         """The rates of change of the integrals."""
-        return {metric.variables(system)[0].name: metric.integrand(velocity) for metric in self._integrals()}
+        return {name: metric.integrand(velocity) for name, metric in self._integrals().items()}
 
     def evaluate(
         self,
@@ -110,8 +110,10 @@ class Measurement(eqx.Module):
             raise ConfigError(f"the variables {sorted(twice)} are given by two metrics; name each metric once.")
         return {variable.name: variable for variable in listed}
 
-    def _integrals(self) -> list[AbstractIntegralMetric]:
-        return [metric for metric in self.metrics if isinstance(metric, AbstractIntegralMetric)]
+    def _integrals(self) -> dict[str, AbstractIntegralMetric]:
+        """By the one variable that each gives."""
+        named = zip(self.names, self.metrics, strict=True)
+        return {names[0]: metric for names, metric in named if isinstance(metric, AbstractIntegralMetric)}
 
     def snapshot(
         self,

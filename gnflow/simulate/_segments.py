@@ -211,19 +211,18 @@ class _Integrands(eqx.Module):
     """The rates of change of the integral metrics, as a function of w' alone."""
 
     measurement: Measurement
-    system: System
 
     def __call__(self, velocity: PyTree) -> dict[str, Array]:
-        return self.measurement.integrands(velocity, self.system)
+        return self.measurement.integrands(velocity)
 
 
 def _term(args: Arguments, needs_linearisation: bool) -> Any:
     if not needs_linearisation:
         return PairTerm(_vector_field)
-    integrands = _Integrands(args.measurement, args.system)
+    integrands = _Integrands(args.measurement)
     return LinearisedTerm(args.measurement.flow.dynamics, args.system, integrands, runs_forwards=True)
 
 
 def _vector_field(time: Any, state: Any, args: Arguments) -> tuple[PyTree, dict[str, Array]]:
     velocity = args.measurement.flow.velocity(time, state[0], args.system)
-    return velocity, args.measurement.integrands(velocity, args.system)
+    return velocity, args.measurement.integrands(velocity)

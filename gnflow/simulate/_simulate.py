@@ -15,7 +15,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from .._core import CompileClock, ConfigError, GnflowError, Result, ResultCode, require_bool, require_instance, shown
+from .._core import (
+    CompileClock,
+    ConfigError,
+    GnflowError,
+    Result,
+    ResultCode,
+    is_own_class,
+    require_bool,
+    require_instance,
+    shown,
+)
 from ..flows import AbstractFlow
 from ..geometry import System
 from ..problems import Problem
@@ -309,7 +319,7 @@ def join(problem: Problem, model: Any, flow: AbstractFlow) -> tuple[System, Any]
     require_instance(ConfigError, "flow", flow, AbstractFlow, "a flow such as gnflow.flows.GradientFlow()")
     system = flow.system(problem, model)
     weights = system.weights(model)
-    if not type(flow.dynamics).__module__.startswith("gnflow."):
+    if not is_own_class(type(flow.dynamics)):
         _check_velocity(flow, system, weights)
     return system, weights
 

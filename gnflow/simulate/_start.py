@@ -44,7 +44,7 @@ def remember(
     """What metrics and stop rules remember of the start, and the integrals' zeros."""
     snapshot = measurement.snapshot(jnp.zeros(()), weights, system, {})
     stop_memories = tuple(rule.prepare(snapshot) for rule in rules)
-    return measurement.prepare(weights, system), stop_memories, measurement.initial_integrals(system)
+    return measurement.prepare(weights, system), stop_memories, measurement.initial_integrals()
 
 
 @jit_for_looks

@@ -73,7 +73,7 @@ class EulerStep(AbstractStep):
         system: System,
     ) -> tuple[PyTree, dict[str, Array], PyTree]:
         """One Euler step."""
-        rates = measurement.integrands(velocity, system)
+        rates = measurement.integrands(velocity)
         return (
             tree_add_scaled(weights, self.step_size, velocity),
             tree_add_scaled(integrals, self.step_size, rates),
@@ -107,7 +107,7 @@ class OptimiserStep(AbstractStep):
     ) -> tuple[PyTree, dict[str, Array], PyTree]:
         """One step of the optimiser."""
         step, memory = self.optimiser.update(tree_scale(-1.0, velocity), memory, weights, system)
-        rates = measurement.integrands(step, system)
+        rates = measurement.integrands(step)
         return tree_add_scaled(weights, 1.0, step), tree_add_scaled(integrals, 1.0, rates), memory
 
 

@@ -1,12 +1,13 @@
 """A run as a folder: readable with any netCDF, npz and JSON reader, and no pickle."""
 
+import contextlib
 import importlib.metadata
 import json
 import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -161,7 +162,7 @@ def read_run(folder: str | os.PathLike[str], given: dict[str, Any]) -> dict[str,
     than the one given.
     """
     source, record = _read_record(folder)
-    try:
+    with _telling_where(source):
         arrays = read_arrays(source / _ARRAYS_FILE)
         parts = _measured(source, record, arrays)
         classes, written_with = known_classes(eqx.Module), _written_with(record)
@@ -178,10 +179,6 @@ def read_run(folder: str | os.PathLike[str], given: dict[str, Any]) -> dict[str,
                 _require_same(name, template, stored, arrays)
                 parts[name] = template
         _require_fit(parts, was_given=[name for name in _MODELS if is_opaque(record["objects"][name])])
-    except RunFolderError as error:
-        raise RunFolderError(_in_a_line(f"{source}: {error}")) from error
-    except _OF_DAMAGE as error:
-        raise RunFolderError(_in_a_line(f"the run in {source} is damaged: {type(error).__name__}: {error}.")) from error
     return parts
 
 
@@ -191,12 +188,8 @@ def read_data(folder: str | os.PathLike[str]) -> RunData:
     **Raises:** `RunFolderError` if the folder holds no run, or a damaged one.
     """
     source, record = _read_record(folder)
-    try:
+    with _telling_where(source):
         parts = _measured(source, record, read_arrays(source / _ARRAYS_FILE))
-    except RunFolderError as error:
-        raise RunFolderError(_in_a_line(f"{source}: {error}")) from error
-    except _OF_DAMAGE as error:
-        raise RunFolderError(_in_a_line(f"the run in {source} is damaged: {type(error).__name__}: {error}.")) from error
     return RunData(**parts)
 
 
@@ -230,6 +223,17 @@ def _read_record(folder: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
         if not isinstance(record.get(name), kind):
             raise RunFolderError(f"{file} is damaged: {name!r} is {record.get(name)!r:.60}; expected a table.")
     return source, record
+
+
+@contextlib.contextmanager
+def _telling_where(source: Path) -> Iterator[None]:
+    """What goes wrong with the parts of a run as an error that names its folder. **Raises:** `RunFolderError`."""
+    try:
+        yield
+    except RunFolderError as error:
+        raise RunFolderError(_in_a_line(f"{source}: {error}")) from error
+    except _OF_DAMAGE as error:
+        raise RunFolderError(_in_a_line(f"the run in {source} is damaged: {type(error).__name__}: {error}.")) from error
 
 
 def _in_a_line(text: str) -> str:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._core import RunFolderError, class_name, short_name
+from .._core import RunFolderError, class_name, is_key, short_name
 
 
 def describe_leaves(model: Any, arrays: dict[str, np.ndarray], name: str) -> dict[str, Any]:
@@ -93,16 +93,12 @@ def _what(path: str, array: np.ndarray) -> str:
 
 def _plain(leaf: Any) -> np.ndarray:
     """The leaf as a file can hold it: of a random key its data."""
-    array = np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+    array = np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
     # NumPy's files do not know bfloat16 and its like: their bits.
     return array.view(f"u{array.dtype.itemsize}") if array.dtype.kind == "V" else array
 
 
 def _like(leaf: Any, array: np.ndarray) -> Any:
-    if _is_key(leaf):
+    if is_key(leaf):
         return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(leaf))
     return jnp.asarray(array.view(leaf.dtype) if np.dtype(leaf.dtype).kind == "V" else array)
-
-
-def _is_key(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)

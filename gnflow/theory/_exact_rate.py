@@ -7,7 +7,7 @@ from typing import ClassVar
 import jax
 import numpy as np
 
-from .._core import tree_size
+from .._core import is_own_class, tree_size
 from ..losses import ScaledIdentity
 from ._base import AbstractTheorem, Conclusion, Hypotheses
 from ._certificate import Curves
@@ -166,7 +166,7 @@ def metric_scale(evidence: Evidence) -> tuple[float | None, bool]:
     scales = [float(factor.scale) for factor in factors if isinstance(factor, ScaledIdentity)]
     if len(scales) < len(factors) or scales[0] != scales[1]:
         return None, True
-    return scales[0], type(gain.metric).__module__.startswith("gnflow.")
+    return scales[0], is_own_class(type(gain.metric))
 
 
 def _no_damping(evidence: Evidence) -> Check:
