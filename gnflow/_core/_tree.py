@@ -39,3 +39,8 @@ def tree_subtract(left: PyTree, right: PyTree) -> PyTree:
 def tree_add_scaled(tree: PyTree, factor: Float[Array, ""] | float, direction: PyTree) -> PyTree:
     """`tree + factor * direction`."""
     return jax.tree.map(lambda a, b: a + factor * b, tree, direction)
+
+
+def tree_multiply(left: PyTree, right: PyTree) -> PyTree:
+    """The product of two trees entry by entry; leaves of the first may be single numbers."""
+    return jax.tree.map(lambda a, b: a * b, left, right)

@@ -157,6 +157,31 @@ class ListForm(Form):
 
 
 @dataclasses.dataclass(frozen=True)
+class TableForm(Form):
+    """A table of values of one form, by names that are not known beforehand."""
+
+    item: Form
+
+    @property
+    def expected(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """In words."""
+        return f"a table, each entry {self.item.expected}"
+
+    def accepts(self, value: Any) -> bool:
+        """Tables."""
+        return isinstance(value, Mapping)
+
+    def check(self, value: Any, path: str) -> dict[str, Any]:
+        """The checked entries."""
+        entries = super().check(value, path)
+        return {name: self.item.check(entry, f"{path}.{name}") for name, entry in entries.items()}
+
+    def build(self, value: Any, path: str) -> dict[str, Any]:
+        """The built entries."""
+        return {name: self.item.build(entry, f"{path}.{name}") for name, entry in value.items()}
+
+
+@dataclasses.dataclass(frozen=True)
 class UnionForm(Form):
     """Any of several forms; the first that accepts the value's type decides."""
 

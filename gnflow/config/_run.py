@@ -11,13 +11,13 @@ from typing import Any
 import jax
 
 from .._core import ConfigError, nearest_name, stream
-from ..flows import AbstractFlow, Frozen, flow_kinds
+from ..flows import AbstractFlow, Frozen, WeightDecay, flow_kinds
 from ..metrics import AbstractMetric, metric_kinds
 from ..models import model_kinds
 from ..problems import Problem, problem_kinds
 from ..simulate import Trajectory, argument_checks, check_batch_size
 from ._data_file import data_digest, has_data_files
-from ._forms import TEXT, ComponentForm, ListForm, UnionForm, at
+from ._forms import NUMBER, TEXT, ComponentForm, Form, ListForm, TableForm, UnionForm, at
 from ._integration import (
     build_integration,
     build_stop,
@@ -30,16 +30,19 @@ from ._plain import shown
 _PROBLEM = ComponentForm(problem_kinds, "problem", supplied=("key",))
 # The sizes of a model's input and output are those of the problem unless the specification has them.
 _MODEL = ComponentForm(model_kinds, "model", supplied=("key", "input_dim", "output_dim"))
-# `trainable` beside the options of any flow stands for the wrapper.
-_FLOW = ComponentForm({kind: flow for kind, flow in flow_kinds.items() if flow is not Frozen}, "flow")
+# `trainable` and `weight_decay` beside the options of any flow stand for the wrappers.
+_FLOW = ComponentForm({kind: flow for kind, flow in flow_kinds.items() if flow not in (Frozen, WeightDecay)}, "flow")
 _METRIC = ComponentForm(metric_kinds, "metric")
 _METRICS = ListForm(_METRIC, tuple)
-_TRAINABLE = UnionForm((TEXT, ListForm(TEXT, tuple)))
+_AROUND: dict[str, tuple[Form, Callable[[AbstractFlow, Any], AbstractFlow]]] = {
+    "trainable": (UnionForm((TEXT, ListForm(TEXT, tuple))), Frozen),
+    "weight_decay": (UnionForm((NUMBER, TableForm(NUMBER))), WeightDecay),
+}
 
 _LONGEST_NAME = 200  # bytes: file systems take 255, and figures are called after it
 
 SECTIONS = ("problem", "model", "flows", "integration", "stop", "metrics")
-_OF_FLOW = ("trainable", "integration", "stop")
+_OF_FLOW = (*_AROUND, "integration", "stop")
 # Of what `RunSpec.to_dict` writes.
 _TYPES: dict[str, Any] = {
     "variant": str,
@@ -176,11 +179,13 @@ class RunSpec:
         return Prepared(problem, model, flow, metrics, carry_out, settings)
 
     def _build_flow(self, path: str) -> AbstractFlow:
-        options = {key: option for key, option in self.flow.items() if key != "trainable"}
-        flow = _FLOW.build(options, path)
-        if "trainable" not in self.flow:
-            return flow
-        return Frozen(flow, _TRAINABLE.build(self.flow["trainable"], f"{path}.trainable"))
+        flow = _FLOW.build({key: option for key, option in self.flow.items() if key not in _AROUND}, path)
+        for key, (form, wrapper) in _AROUND.items():
+            if key in self.flow:
+                option = form.build(self.flow[key], f"{path}.{key}")
+                with at(f"{path}.{key}"):
+                    flow = wrapper(flow, option)
+        return flow
 
     def run(self, progress: bool = False, checkpoint: Path | None = None) -> Trajectory:
         """Carry the run out. A run that fails on its way returns what it got to, with the reason in `result`.
@@ -309,9 +314,7 @@ def check_name(name: str, path: str) -> str:
 def _check_flow(own: Mapping[str, Any], path: str) -> dict[str, Any]:
     options = {key: option for key, option in own.items() if key not in _OF_FLOW}
     checked = _FLOW.check(options, path)
-    if "trainable" in own:
-        checked["trainable"] = _TRAINABLE.check(own["trainable"], f"{path}.trainable")
-    return checked
+    return checked | {key: form.check(own[key], f"{path}.{key}") for key, (form, _) in _AROUND.items() if key in own}
 
 
 def _check_integration(common: Mapping[str, Any], own: Mapping[str, Any], path: str) -> dict[str, Any]:

@@ -28,7 +28,8 @@ class Linearisation(eqx.Module):
     **Attributes:** `tangent` at w_n; `direction`: a (N, C) and how it was solved for; `left`: L (NC, r); `right`: Rt (r, NC);
     `rates`: beta (r,), in 1/flow time; `gram`: A (NC, NC), or None where it was not formed; `relative_residual` and
     `left_out`: of the modes (`geometry.directions.Modes`), the latter as a rate: modes that decay slower than it may be
-    missing in W.
+    missing in W; `decay`: lambda >= 0 of a flow with weight decay, for which W is -lambda I - J^T L Rt J, in 1/flow time, and
+    None of one without.
     """
 
     tangent: AbstractTangent
@@ -39,6 +40,12 @@ class Linearisation(eqx.Module):
     gram: Float[Array, "size size"] | None
     relative_residual: Float[Array, ""]
     left_out: Float[Array, ""]
+    decay: Float[Array, ""] | None = None
+
+    @property
+    def all_rates(self) -> Float[Array, " rank"]:
+        """Those at which the modes decay, with the weights' own."""
+        return self.rates if self.decay is None else self.rates + self.decay
 
     def pull(self, coefficients: Float[Array, " size"]) -> PyTree:
         """J^T q: a tree like the weights."""

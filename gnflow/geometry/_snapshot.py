@@ -19,7 +19,7 @@ class Snapshot:
     **Arguments:** `time`: flow time (or number of steps); `weights`: the trained weights; `system`; `velocity`: a function
     without arguments that gives (w', diagnostics) at this state, called only if a metric asks; `integrals`: integrals over
     flow time up to here, by the name of their variable; `rests_with_gradient`: whether w' vanishes where J^T g does;
-    `tangent`: on the training inputs, where it is known already.
+    `tangent`: on the training inputs, where it is known already; `decay`: D of w' = -J^T a - D w, None for a flow without.
     """
 
     def __init__(
@@ -31,6 +31,7 @@ class Snapshot:
         integrals: dict[str, Float[Array, ""]] | None = None,
         rests_with_gradient: bool = False,
         tangent: AbstractTangent | None = None,
+        decay: PyTree | None = None,
     ):
         self.time = time
         self.weights = weights
@@ -38,6 +39,7 @@ class Snapshot:
         self._velocity = velocity
         self.integrals = {} if integrals is None else integrals
         self.rests_with_gradient = rests_with_gradient
+        self.decay = decay
         self._tangent = tangent
 
     @property

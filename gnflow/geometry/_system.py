@@ -70,6 +70,23 @@ class System(eqx.Module):
         """The whole model with the given weights."""
         return eqx.combine(weights, self.structure)
 
+    def named(self, weights: PyTree, name: str) -> PyTree:
+        """Booleans like `weights`, the trained ones: True for those called `name`, as `trainable` calls them.
+
+        **Raises:** `ModelError` where none is called so.
+        """
+        paths, tree = _paths(weights)
+        groups = {"all": tuple(paths), **_groups(self.structure)}
+
+        def chosen(one: str) -> list[bool]:
+            return [any(_is_under(path, prefix) for prefix in groups.get(one, (one,))) for path in paths]
+
+        found = chosen(name)
+        if not any(found):
+            kind, known = type(self.structure).__name__, {*(group for group in groups if any(chosen(group))), *paths}
+            raise ModelError(f"{kind} has no weights called {name!r} that move; {nearest_name(name, known)}")
+        return jax.tree.unflatten(tree, found)
+
     @property
     def loss(self) -> AbstractLoss:
         """The problem's loss."""
@@ -111,15 +128,21 @@ def _mask(model: Any, names: tuple[str, ...]) -> PyTree:
         raise ModelError(f'trainable names no weights of {type(model).__name__}; name one, or say "all".')
     groups = _groups(model)
     prefixes = [prefix for name in names for prefix in groups.get(name, (name,))]
-    flat, tree = jax.tree_util.tree_flatten_with_path(mask)
-    paths = [jax.tree_util.keystr(path).removeprefix(".") for path, _ in flat]
-    known = {*groups, *(path for path, (_, trained) in zip(paths, flat, strict=True) if trained)}
+    paths, tree = _paths(mask)
+    leaves = jax.tree.leaves(mask)
+    known = {*groups, *(path for path, trained in zip(paths, leaves, strict=True) if trained)}
     chosen = [any(_is_under(path, prefix) for prefix in prefixes) for path in paths]
     for name in names:
         own = groups.get(name, (name,))
         if not any(_is_under(path, prefix) for path in known for prefix in own):
             raise ModelError(f"{type(model).__name__} has no weights called {name!r}; {nearest_name(name, known)}")
-    return jax.tree.unflatten(tree, [trained and named for (_, trained), named in zip(flat, chosen, strict=True)])
+    return jax.tree.unflatten(tree, [trained and named for trained, named in zip(leaves, chosen, strict=True)])
+
+
+def _paths(tree: PyTree) -> tuple[list[str], Any]:
+    """The paths of the leaves of a model or of its weights, as users write them, and the structure of the tree."""
+    flat, structure = jax.tree_util.tree_flatten_with_path(tree)
+    return [jax.tree_util.keystr(path).removeprefix(".") for path, _ in flat], structure
 
 
 def _groups(model: Any) -> dict[str, tuple[str, ...]]:

@@ -204,6 +204,15 @@ class TestMaking:
         assert made.flow == gn.flows.Frozen(gn.flows.SpectralFlow(power=1.0), trainable="output")
         assert made.settings == {"rtol": 1e-3, "saveat": [1.0, 2.0], "t1": 2.0, "stop": (gn.RelativeLoss(0.5),)}
 
+    def test_weight_decay_wraps_the_flow(self):
+        """One rate, or a table of them; also of weights of which only some move."""
+        made = run_of(changed("flows.newton.weight_decay=0.1"), "newton").prepare()
+        assert made.flow == gn.flows.WeightDecay(made.flow.flow, 0.1)
+        assert isinstance(made.flow.flow, gn.flows.GaussNewtonFlow)
+        made = run_of(changed("flows.features.weight_decay={output=1}"), "features").prepare()
+        features = gn.flows.Frozen(gn.flows.SpectralFlow(power=1.0), trainable="output")
+        assert made.flow == gn.flows.WeightDecay(features, {"output": 1.0})
+
     def test_another_method_takes_nothing_of_the_common_integration(self):
         made = run_of(TABLE, "descent").prepare()
         assert made.carry_out is gn.iterate
@@ -317,6 +326,12 @@ UNKNOWN = [
     ("flows.newton.solver=colesky", r"flows\.newton\.solver\.kind: .*'colesky'; did you mean 'cholesky'"),
     ("flows.descent.mobility=modle", r"flows\.descent\.mobility: unknown mobility 'modle'; did you mean 'model'"),
     ("flows.features.trainable=outptu", r"flows\.features: .*'outptu'; did you mean 'output'"),
+    ("flows.features.weight_decay={outptu=0.1}", r"flows\.features: .*'outptu' that move; did you mean 'output'"),
+    ("flows.features.weight_decay={hidden=0.1}", r"flows\.features: .*'hidden' that move"),
+    (
+        "flows.features.weight_decay=-1",
+        r"flows\.features\.weight_decay: rate = -1.0; expected a finite number of at least 0",
+    ),
     ("integration.method=simualte", r"integration\.method: unknown method 'simualte'; did you mean 'simulate'"),
     ("integration.rtl=1", r"integration: unknown option 'rtl' of method 'simulate'; did you mean 'rtol'"),
     ("integration.progress=true", r"integration: unknown option 'progress'"),
@@ -353,6 +368,14 @@ WRONG = [
         r"flows\.descent\.mobility = \[1\] is an array; expected one of 'model', or a number",
     ),
     ("flows.features.trainable=1", r"flows\.features\.trainable = 1 is an integer; expected a string, or an array"),
+    (
+        "flows.features.weight_decay=much",
+        r"flows\.features\.weight_decay = 'much' is a string; expected a number, or a table",
+    ),
+    (
+        "flows.features.weight_decay={output=true}",
+        r"flows\.features\.weight_decay\.output = True is a boolean; expected a number",
+    ),
     ("flows.features.power=2", r"flows\.features: power = 2\.0"),
     (
         "flows.descent.integration={method='iterate'}",
