@@ -20,7 +20,9 @@ from ._mean_kernel import MeanKernel as MeanKernel
 from ._modes import Decomposition as Decomposition, Modes as Modes, dense_modes as dense_modes
 from ._nystrom import Nystrom as Nystrom
 from ._preconditioner import AbstractPreconditioner as AbstractPreconditioner
+from ._spectra import decomposed_spectrum as decomposed_spectrum
 from ._truncated_eigh import TruncatedEigh as TruncatedEigh
+from ._whitening import whitened_gram as whitened_gram
 
 direction_solver_kinds: dict[str, Callable[..., Any]] = {
     "truncated_eigh": TruncatedEigh,

@@ -11,9 +11,9 @@ from .._spectrum import numerical_rank
 from .._tangent import AbstractTangent
 from ..damping import AbstractDamping
 from ._base import AbstractDirectionSolver, Direction, SolveDiagnostics, relative_residual
-from ._damping_value import damping_value, largest_eigenvalue
+from ._spectra import gram_spectrum
 from ._unseen import coefficients, right_hand_side
-from ._whitening import smallest_gram_eigenvalue, whitened_gram
+from ._whitening import whitened_gram
 
 
 class Cholesky(AbstractDirectionSolver):
@@ -44,12 +44,7 @@ class Cholesky(AbstractDirectionSolver):
         """The direction; `rank` counts the pivots above the cut-off (0 after a breakdown)."""
         gram = tangent.gram()
         matrix = whitened_gram(gram, factor, tangent.outputs.shape[1])
-        shift = damping_value(
-            damping,
-            time,
-            lambda: smallest_gram_eigenvalue(gram, factor, None),
-            lambda: largest_eigenvalue(lambda vector: matrix @ vector, matrix.shape[:1]),
-        )
+        shift = damping(time, gram_spectrum(gram, factor, tangent.outputs.shape[1]))
         shape = whitened_gradient.shape
         right = right_hand_side(
             whitened_gradient, unseen_gradient, factor, shift, lambda v: (gram @ v.reshape(-1)).reshape(shape)

@@ -1,18 +1,17 @@
 """The matrix-free solver, for more outputs than a dense Gram matrix allows."""
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ..._core import ConfigError, instance_field, integer_field, number_field
+from ..._core import instance_field, integer_field, number_field
 from ...losses import AbstractOutputFactor
 from .._tangent import AbstractTangent
 from ..damping import AbstractDamping
 from ._base import AbstractDirectionSolver, Direction, SolveDiagnostics, relative_residual
-from ._damping_value import damping_value, largest_eigenvalue
 from ._modes import Decomposition, Modes
 from ._preconditioner import AbstractPreconditioner
 from ._smoothed import smoothed_conjugate_gradients
+from ._spectra import matrix_free_spectrum
 from ._unseen import coefficients, right_hand_side
 
 # By how much the residual may be above the tolerance for what rounding adds to it over the iterations.
@@ -60,23 +59,12 @@ class ConjugateGradients(AbstractDirectionSolver):
         unseen_gradient: Float[Array, "samples outputs"] | None = None,
     ) -> Direction:
         """The direction; `success` is False where the iterations ended before the tolerance was met."""
-        if damping.needs_smallest_eigenvalue:
-            raise ConfigError(
-                f"{type(damping).__name__} damping reads the smallest eigenvalue of the Gram matrix, which ConjugateGradients "
-                "does not form; use damping.LargestEigenvalue, damping.Constant or a schedule, or the direction solver "
-                "TruncatedEigh."
-            )
         gram_product = tangent.gram_operator()
 
         def whitened_product(vector: Array) -> Array:
             return factor.transpose_product(gram_product(factor.product(vector)))
 
-        shift = damping_value(
-            damping,
-            time,
-            lambda: jnp.zeros(()),
-            lambda: largest_eigenvalue(whitened_product, whitened_gradient.shape),
-        )
+        shift = damping(time, matrix_free_spectrum(tangent, factor, whitened_product, damping))
 
         def product(vector: Array) -> Array:
             return whitened_product(vector) + shift * vector

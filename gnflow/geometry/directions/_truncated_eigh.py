@@ -10,11 +10,10 @@ from .._spectrum import numerical_rank
 from .._tangent import AbstractTangent
 from ..damping import AbstractDamping
 from ._base import AbstractDirectionSolver, Direction, SolveDiagnostics, relative_residual
-from ._damping_value import damping_value
 from ._matrix_power import kept_modes, truncated_power_product
 from ._modes import Decomposition, Modes, dense_modes
+from ._spectra import decomposed_spectrum
 from ._unseen import coefficients, right_hand_side
-from ._whitening import smallest_gram_eigenvalue
 
 
 class TruncatedEigh(AbstractDirectionSolver):
@@ -60,12 +59,7 @@ class TruncatedEigh(AbstractDirectionSolver):
         gram, matrix, eigenvalues, eigenvectors = modes.gram, modes.matrix, modes.eigenvalues, modes.eigenvectors
         assert gram is not None
         assert matrix is not None
-        shift = damping_value(
-            damping,
-            time,
-            lambda: smallest_gram_eigenvalue(gram, factor, eigenvalues),
-            lambda: jnp.maximum(eigenvalues[-1], 0.0),
-        )
+        shift = damping(time, decomposed_spectrum(gram, factor, eigenvalues))
         shape = whitened_gradient.shape
         right = right_hand_side(
             whitened_gradient, unseen_gradient, factor, shift, lambda v: (gram @ v.reshape(-1)).reshape(shape)
