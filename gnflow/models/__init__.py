@@ -10,6 +10,7 @@ from typing import Any
 
 from ._activations import (
     Activation as Activation,
+    DerivativeBounds as DerivativeBounds,
     activation_names as activation_names,
     get_activation as get_activation,
 )

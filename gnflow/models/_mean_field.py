@@ -1,5 +1,6 @@
 """The mean-field two-layer network: M particles (u_i, b_i, v_i)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -30,7 +31,8 @@ class MeanFieldNetwork(eqx.Module):
     **Arguments:**
 
     - `input_dim` d, `width` M, `output_dim` C.
-    - `activation`: one of SiLU, ReLU, tanh, erf, GELU, softplus, sigmoid, identity (lower-case names), or an `Activation`.
+    - `activation`: one of SiLU, ReLU, tanh, erf, GELU, softplus, sigmoid, identity (lower-case names), an
+      `Activation`, or any elementwise JAX function (`Activation.from_function`).
     - `init_scale`: tau0. `output_init_scale`: standard deviation of v at the start.
     - `bias`: whether the hidden units have biases b.
     - `output_scale` alpha and `output_exponent` s.
@@ -55,7 +57,7 @@ class MeanFieldNetwork(eqx.Module):
         input_dim: int,
         width: int,
         output_dim: int = 1,
-        activation: str | Activation = "silu",
+        activation: str | Activation | Callable[[Array], Array] = "silu",
         init_scale: float = 1.0,
         output_init_scale: float = 0.0,
         bias: bool = True,
@@ -91,7 +93,7 @@ class MeanFieldNetwork(eqx.Module):
         hidden_weight: Any,
         hidden_bias: Any,
         output_weight: Any,
-        activation: str | Activation = "silu",
+        activation: str | Activation | Callable[[Array], Array] = "silu",
         output_scale: float = 1.0,
         output_exponent: float = 1.0,
     ) -> "MeanFieldNetwork":

@@ -1,5 +1,6 @@
 """A deep multilayer perceptron in the NTK or the mean-field parametrisation."""
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import equinox as eqx
@@ -68,7 +69,7 @@ class MLP(eqx.Module):
         width: int,
         depth: int,
         output_dim: int = 1,
-        activation: str | Activation = "silu",
+        activation: str | Activation | Callable[[Array], Array] = "silu",
         parametrisation: Literal["ntk", "mean_field"] = "ntk",
         init_scale: float = 1.0,
         bias: bool = True,

@@ -1,5 +1,6 @@
 """Random features: a fixed feature map under a trained linear output layer."""
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -30,7 +31,7 @@ class RandomFeatures(eqx.Module):
         input_dim: int,
         width: int,
         output_dim: int = 1,
-        activation: str | Activation = "silu",
+        activation: str | Activation | Callable[[Array], Array] = "silu",
         init_scale: float = 1.0,
         output_init_scale: float = 0.0,
         bias: bool = True,

@@ -103,7 +103,7 @@ class ReversibleMLP(eqx.Module):
         bottleneck: int,
         num_blocks: int,
         output_dim: int = 1,
-        activation: str | Activation = "relu",
+        activation: str | Activation | Callable[[Array], Array] = "relu",
         linear_blocks: Sequence[int] = (0,),
         frozen_scale: float = 1.0,
         init_scale: float = 1e-3,
@@ -153,7 +153,7 @@ class ReversibleMLP(eqx.Module):
         weight: Any,
         bias: Any,
         output_projection: Any,
-        activation: str | Activation = "relu",
+        activation: str | Activation | Callable[[Array], Array] = "relu",
         linear_blocks: Sequence[int] = (0,),
     ) -> "ReversibleMLP":
         """A network of given arrays.
