@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import equinox as eqx
 import jax
@@ -185,7 +185,7 @@ def get_activation(activation: Any) -> Activation:
     if isinstance(activation, Activation):
         return activation
     if callable(activation):
-        return Activation.from_function(activation)
+        return Activation.from_function(cast(Callable[[Array], Array], activation))
     look_up(activation, _FUNCTIONS, "activation", ModelError)
     return Activation(activation, homogeneous=activation in _HOMOGENEOUS, kinks=_KINKS.get(activation, ()))
 
