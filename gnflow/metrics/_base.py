@@ -44,17 +44,13 @@ class AbstractMetric(eqx.Module):
         """Arrays to remember from the first state, handed to every `evaluate`; nothing by default."""
         return ()
 
+    def integrands(self, velocity: PyTree) -> dict[str, Float[Array, ""]]:
+        """Rates of change, from w', of those variables that are integrals over flow time; none by default.
+
+        The flow's own solver integrates them beside the weights; `evaluate` finds them in `snapshot.integrals` by name.
+        """
+        return {}
+
     @abc.abstractmethod
     def evaluate(self, snapshot: Snapshot, memory: PyTree) -> dict[str, Float[Array, "..."]]:
         """The value of every variable, by name, at `snapshot`; `memory` is what `prepare` returned. Traced by JAX."""
-
-
-class AbstractIntegralMetric(AbstractMetric):
-    """A quantity that is an integral over flow time; the flow's own solver integrates it beside the weights.
-
-    `evaluate` reads the integral from `snapshot.integrals[name]`.
-    """
-
-    @abc.abstractmethod
-    def integrand(self, velocity: PyTree) -> Float[Array, ""]:
-        """What is integrated over flow time, from w'."""
