@@ -26,6 +26,7 @@ HERE = Path(__file__).parent
 SMOKE = ("activations", "depth", "samples", "scales", "spectral", "step_size")
 # Studies whose first seed takes a minute or two, at the size of their stored tables.
 WHOLE = ("scales", "step_size", "activations")
+ROUNDING = 1e-12
 NOT_COMPARED = ("wall_seconds", "cell", "message")
 
 
@@ -38,44 +39,45 @@ def sweeps() -> dict[str, tuple[Path, str | None]]:
     return found | {name: (studies[name], None) for name in (*WHOLE, "dual")}
 
 
-def compute(name: str, file: Path, size: str | None, out: Path) -> pd.DataFrame:
-    """The table of a sweep: a line for each cell, with every number that it has one of."""
+def compute(name: str, file: Path, size: str | None, out: Path) -> tuple[pd.DataFrame, list[str]]:
+    """The table of a sweep, a line for each cell with every number that it has one of, and the columns that say which it is."""
     overrides = [] if size else [(("seeds",), [0])]
-    spec = gn.sweeps.read_sweep(file, size, overrides)
-    data = gn.sweep(spec, out / name, workers=1)
-    single = [key for key in data.data_vars if set(data[key].dims) <= set(data["result"].dims)]
+    data = gn.sweep(gn.read_sweep(file, size, overrides), out / name, workers=1)
+    dims = data["result"].dims
+    single = [key for key in data.data_vars if set(data[key].dims) <= set(dims)]
     table = data[single].to_dataframe().reset_index()
     table.to_csv(out / f"{name}.csv", index=False, float_format="%.17g")
-    return pd.read_csv(out / f"{name}.csv", keep_default_na=False, na_values=["nan", ""])
+    return read(out / f"{name}.csv"), [str(dim) for dim in dims]
 
 
-def difference(table: pd.DataFrame, other: pd.DataFrame) -> tuple[float, str]:
-    """The largest relative difference of a number in two tables, and where it is; text must be equal."""
-    columns = [name for name in table.columns if name in other.columns and name not in NOT_COMPARED]
-    shared = [name for name in columns if not is_measured(table, name)]
-    both = table.merge(other, on=shared, how="inner", suffixes=("", "_other"))
-    if len(both) != len(table):
-        return (
-            np.inf,
-            f"{len(table) - len(both)} of {len(table)} runs have no counterpart with equal {', '.join(shared)}",
-        )
-    largest, place = 0.0, "everywhere"
-    for name in columns:
-        if name in shared:
+def read(path: Path) -> pd.DataFrame:
+    """A table as it was written: text that looks like a missing value is text."""
+    return pd.read_csv(path, keep_default_na=False, na_values=["nan", ""])
+
+
+def difference(table: pd.DataFrame, other: pd.DataFrame, keys: list[str]) -> tuple[float, str]:
+    """The largest relative difference of a number in two tables, and where it is; infinite where text or a missing value
+    differs. Numbers below `ROUNDING` are those that are zero but for rounding, such as a kernel that does not move."""
+    both = table.merge(other, on=keys, how="left", suffixes=("", "_other"), indicator=True)
+    if (both["_merge"] != "both").any():
+        return np.inf, f"{int((both['_merge'] != 'both').sum())} runs that the other table has not"
+    largest, place = 0.0, ""
+    for name in table.columns:
+        if name in keys or name in NOT_COMPARED or f"{name}_other" not in both:
             continue
-        left, right = both[name].to_numpy(float), both[f"{name}_other"].to_numpy(float)
-        scale = np.maximum(np.abs(left), np.abs(right))
-        with np.errstate(invalid="ignore"):
-            apart = np.where(left == right, 0.0, np.abs(left - right) / np.where(scale > 0, scale, 1.0))
-        apart = np.where(np.isnan(left) & np.isnan(right), 0.0, np.where(np.isnan(apart), np.inf, apart))
+        left, right = both[name].to_numpy(), both[f"{name}_other"].to_numpy()
+        if left.dtype.kind not in "fi" or right.dtype.kind not in "fi":
+            apart = np.where(left == right, 0.0, np.inf)
+        else:
+            scale = np.maximum(np.abs(left), np.abs(right)).astype(float)
+            apart = np.abs(left - right) / np.where(scale > 0, scale, 1.0)
+            apart = np.where(
+                (left == right) | (np.isnan(left) & np.isnan(right)), 0.0, np.nan_to_num(apart, nan=np.inf)
+            )
         if apart.max() > largest:
-            largest, place = float(apart.max()), f"{name} of run {int(apart.argmax())}"
+            where = ", ".join(f"{key}={both[key].iloc[int(apart.argmax())]}" for key in keys)
+            largest, place = float(apart.max()), f"{name} at {where}"
     return largest, place
-
-
-def is_measured(table: pd.DataFrame, name: str) -> bool:
-    """Whether a column is measured along runs; the others say which run it is and how it ended."""
-    return table[name].dtype.kind == "f" and list(table.columns).index(name) > list(table.columns).index("seed")
 
 
 def main() -> None:
@@ -87,12 +89,12 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     print(f"{'sweep':20}{'runs':>6}{'difference':>12}  largest in", flush=True)
     for name, (file, size) in sweeps().items():
-        table = compute(name, file, size, arguments.out)
+        table, keys = compute(name, file, size, arguments.out)
         stored = file.parent / "results" / f"{file.stem}.csv"
         against = arguments.against / f"{name}.csv" if arguments.against else stored if size is None else None
         line = f"{name:20}{len(table):6}"
         if against is not None and against.is_file():
-            apart, place = difference(table, pd.read_csv(against, keep_default_na=False, na_values=["nan", ""]))
+            apart, place = difference(table, read(against), keys)
             line += f"{apart:12.1e}  {place}"
         print(line, flush=True)
 
