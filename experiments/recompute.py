@@ -70,10 +70,10 @@ def difference(table: pd.DataFrame, other: pd.DataFrame, keys: list[str]) -> tup
             apart = np.where(left == right, 0.0, np.inf)
         else:
             scale = np.maximum(np.abs(left), np.abs(right)).astype(float)
-            apart = np.abs(left - right) / np.where(scale > 0, scale, 1.0)
-            apart = np.where(
-                (left == right) | (np.isnan(left) & np.isnan(right)), 0.0, np.nan_to_num(apart, nan=np.inf)
-            )
+            with np.errstate(invalid="ignore"):  # infinite times that agree
+                apart = np.nan_to_num(np.abs(left - right) / np.where(scale > 0, scale, 1.0), nan=np.inf)
+            same = (left == right) | (np.isnan(left) & np.isnan(right)) | (scale < ROUNDING)
+            apart = np.where(same, 0.0, apart)
         if apart.max() > largest:
             where = ", ".join(f"{key}={both[key].iloc[int(apart.argmax())]}" for key in keys)
             largest, place = float(apart.max()), f"{name} at {where}"
