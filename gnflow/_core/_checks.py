@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ._arrays import is_key, is_traced
 from ._errors import ConfigError, GnflowError
-from ._keys import is_key
-from ._traced import is_traced
+from ._text import shown
 
 _LARGEST = 2**63  # beyond which neither JAX nor NumPy has integers
 
@@ -152,15 +152,6 @@ def recheck(instance: Any) -> None:
     for ancestor in type(instance).__mro__:
         if "__check_init__" in vars(ancestor):
             vars(ancestor)["__check_init__"](instance)
-
-
-def shown(value: Any) -> str:
-    """`value` for a message: short, and never an error of its own."""
-    try:
-        text = f"array({value})" if isinstance(value, jax.Array) and value.size < 9 else repr(value)
-    except Exception:  # a user's own __repr__
-        text = f"<{type(value).__name__}>"
-    return text if len(text) <= 120 else f"{text[:110]}... ({len(text)} characters)"
 
 
 def _as_float(value: Any) -> float:

@@ -4,8 +4,8 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
-from ._checks import shown
 from ._errors import ConfigError, GnflowError
+from ._text import shown
 
 _Thing = TypeVar("_Thing")
 

@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ._checks import shown
 from ._errors import GnflowError
+from ._text import shown
 
 _LONGEST_NAME = 255  # bytes; what the usual file systems allow
 _LONGEST_PATH = 4096

@@ -15,9 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import AbstractArray, PyTree
 
+from ._arrays import is_key
 from ._checks import recheck
 from ._errors import GnflowError, RunFolderError
-from ._keys import is_key
+from ._text import written
 
 _CLASS = "__class__"
 _ARRAY = "__array__"
@@ -73,7 +74,7 @@ def encode(value: Any, arrays: dict[str, np.ndarray], name: str, with_fields: bo
             for field in dataclasses.fields(value)
         }
         return {_CLASS: class_name(cls), **fields}
-    note: dict[str, Any] = {_OPAQUE: class_name(cls), _TEXT: _text(value)[:200]}
+    note: dict[str, Any] = {_OPAQUE: class_name(cls), _TEXT: written(value)[:200]}
     if with_fields and dataclasses.is_dataclass(value) and not isinstance(value, type):
         note[_FIELDS] = {
             field.name: encode(getattr(value, field.name, None), arrays, f"{name}.{field.name}", True)
@@ -182,15 +183,8 @@ def short_name(name: Any) -> str:
     return str(name).rpartition(":")[2].rpartition(".")[2]
 
 
-def _text(value: Any) -> str:
-    try:
-        return repr(value)
-    except Exception:  # a user's own __repr__
-        return f"<{type(value).__name__}>"
-
-
 def _short(value: Any) -> str:
-    return f"{value.dtype} {value.shape}" if isinstance(value, jax.Array) else _text(value)[:80]
+    return f"{value.dtype} {value.shape}" if isinstance(value, jax.Array) else written(value)[:80]
 
 
 def _rebuild(

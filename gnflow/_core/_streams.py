@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key, UInt32
 
-from ._checks import require_integer, shown
+from ._arrays import is_key
+from ._checks import require_integer
 from ._errors import ConfigError
-from ._keys import is_key
+from ._text import shown
 
 
 def stream(key: Any, name: str) -> Key[Array, ""] | UInt32[Array, "2"]:

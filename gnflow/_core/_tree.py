@@ -1,4 +1,6 @@
-"""Vector algebra on pytrees of weights. `None` leaves (weights that do not move) stay `None`."""
+"""Pytrees of weights: vector algebra, and names of leaves. `None` leaves (weights that do not move) stay `None`."""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,3 +41,14 @@ def tree_subtract(left: PyTree, right: PyTree) -> PyTree:
 def tree_add_scaled(tree: PyTree, factor: Float[Array, ""] | float, direction: PyTree) -> PyTree:
     """`tree + factor * direction`."""
     return jax.tree.map(lambda a, b: a + factor * b, tree, direction)
+
+
+def named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
+    """The leaves of the tree, each with its path as Python writes it: "layers[0].bias"."""
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return [(jax.tree_util.keystr(path).removeprefix("."), leaf) for path, leaf in flat]
+
+
+def is_within(path: str, prefix: str) -> bool:
+    """Whether the leaf at `path` is the one at `prefix` or belongs to it: "layers[0].bias" is within "layers[0]"."""
+    return path == prefix or path.startswith((prefix + ".", prefix + "["))

@@ -7,7 +7,18 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, PyTree
 
-from .._core import ModelError, in_batches, is_traced, load_lapack, nearest_name, require_float64, require_number, shown
+from .._core import (
+    ModelError,
+    in_batches,
+    is_traced,
+    is_within,
+    load_lapack,
+    named_leaves,
+    nearest_name,
+    require_float64,
+    require_number,
+    shown,
+)
 from ..losses import AbstractLoss
 from ..models import has_kinks, trainable_mask
 from ..models._checks import output_of, require_weights
@@ -111,15 +122,14 @@ def _mask(model: Any, names: tuple[str, ...]) -> PyTree:
         raise ModelError(f'trainable names no weights of {type(model).__name__}; name one, or say "all".')
     groups = _groups(model)
     prefixes = [prefix for name in names for prefix in groups.get(name, (name,))]
-    flat, tree = jax.tree_util.tree_flatten_with_path(mask)
-    paths = [jax.tree_util.keystr(path).removeprefix(".") for path, _ in flat]
-    known = {*groups, *(path for path, (_, trained) in zip(paths, flat, strict=True) if trained)}
-    chosen = [any(_is_under(path, prefix) for prefix in prefixes) for path in paths]
+    leaves = named_leaves(mask)
+    known = {*groups, *(path for path, trained in leaves if trained)}
     for name in names:
         own = groups.get(name, (name,))
-        if not any(_is_under(path, prefix) for path in known for prefix in own):
+        if not any(is_within(path, prefix) for path in known for prefix in own):
             raise ModelError(f"{type(model).__name__} has no weights called {name!r}; {nearest_name(name, known)}")
-    return jax.tree.unflatten(tree, [trained and named for (_, trained), named in zip(flat, chosen, strict=True)])
+    chosen = [trained and any(is_within(path, prefix) for prefix in prefixes) for path, trained in leaves]
+    return jax.tree.unflatten(jax.tree.structure(mask), chosen)
 
 
 def _groups(model: Any) -> dict[str, tuple[str, ...]]:
@@ -133,10 +143,6 @@ def _groups(model: Any) -> dict[str, tuple[str, ...]]:
         if not isinstance(paths, tuple | list) or not all(isinstance(path, str) for path in paths):
             raise ModelError(f"{type(model).__name__}.weight_groups[{name!r}] = {shown(paths)}; {expected}.")
     return {name: tuple(paths) for name, paths in groups.items()}
-
-
-def _is_under(path: str, prefix: str) -> bool:
-    return path == prefix or path.startswith((prefix + ".", prefix + "["))
 
 
 def _mobility(model: Any) -> float:

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from .._core import DataError, is_traced
+from .._core import DataError, Numbers, is_traced
 from ._base import AbstractLoss
 from ._conjugates import AbstractConjugate, log_shifted, rounding, times_logarithm, where_in_domain
 from ._factors import LARGEST_EXPONENT, AbstractOutputFactor, SoftmaxFactor, deviation_from_mean, likeliest_class
-from ._targets import Numbers, as_columns, holds_integers, same_columns, target_array
+from ._targets import as_columns, holds_integers, same_columns, target_array
 
 # Soft labels made in float32 sum to one within about 1e-7 per class.
 _ROW_SUM_TOLERANCE = 1e-5

@@ -6,10 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._core import DataError, is_traced, require_float64
-
-Numbers = np.ndarray | Array
-"""NumPy's arrays, and JAX's inside a program that it traces."""
+from .._core import DataError, Numbers, is_traced, require_float64
 
 
 def target_array(y: Any, what: str) -> Numbers:

@@ -5,6 +5,7 @@ import dataclasses
 from typing import ClassVar
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from ..geometry import Snapshot, System
@@ -54,3 +55,9 @@ class AbstractMetric(eqx.Module):
     @abc.abstractmethod
     def evaluate(self, snapshot: Snapshot, memory: PyTree) -> dict[str, Float[Array, "..."]]:
         """The value of every variable, by name, at `snapshot`; `memory` is what `prepare` returned. Traced by JAX."""
+
+
+def ratio(numerator: Float[Array, ""], denominator: Float[Array, ""]) -> Float[Array, ""]:
+    """numerator / denominator of two numbers >= 0, with 0/0 = 0 (nothing has changed yet) and x/0 = inf."""
+    nothing = (numerator == 0) & (denominator == 0)
+    return jnp.where(nothing, 0.0, numerator / jnp.where(nothing, 1.0, denominator))
