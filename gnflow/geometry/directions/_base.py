@@ -82,7 +82,10 @@ class AbstractDirectionSolver(eqx.Module):
 
     @abc.abstractmethod
     def solve(self, equation: DirectionEquation) -> Direction:
-        """a (N, C), with rank, damping and residual. **Raises:** `ConfigError` for a damping rule that reads what is not known."""
+        """a (N, C), with rank, damping and residual.
+
+        **Raises:** `ConfigError` for a damping rule that reads what this solver does not know.
+        """
 
     def solve_and_decompose(self, equation: DirectionEquation, decomposition: Decomposition) -> tuple[Direction, Modes]:
         """The direction of `solve` and the modes of R^T A R, which a flow's linearisation is made of."""
