@@ -1,4 +1,4 @@
-"""What every layer stands on: types, tree algebra, result codes, precision, named random streams."""
+"""What every layer uses: checks of input, errors, result codes, tree algebra, files, precision, named random streams."""
 
 from ._arrays import Numbers as Numbers, is_key as is_key, is_traced as is_traced
 from ._batches import in_batches as in_batches

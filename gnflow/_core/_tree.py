@@ -19,7 +19,7 @@ def tree_norm(tree: PyTree) -> Float[Array, ""]:
 
 
 def tree_size(tree: PyTree) -> int:
-    """How many numbers the tree holds."""
+    """The number of numbers in the tree."""
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
