@@ -1,5 +1,6 @@
-"""What every layer stands on: types, tree algebra, result codes, precision, named random streams."""
+"""What every layer uses: checks of input, errors, result codes, tree algebra, files, precision, named random streams."""
 
+from ._arrays import Numbers as Numbers, is_key as is_key, is_traced as is_traced
 from ._batches import in_batches as in_batches
 from ._by_shape import by_shape as by_shape
 from ._checks import (
@@ -13,7 +14,6 @@ from ._checks import (
     require_non_negative as require_non_negative,
     require_number as require_number,
     require_positive_int as require_positive_int,
-    shown as shown,
 )
 from ._compilation_cache import (
     SHORTEST_COMPILATION as SHORTEST_COMPILATION,
@@ -47,7 +47,6 @@ from ._foreign import (
     read_json as read_json,
     require_plain_netcdf as require_plain_netcdf,
 )
-from ._keys import is_key as is_key
 from ._lapack import load_lapack as load_lapack
 from ._machine import (
     available_memory_gib as available_memory_gib,
@@ -72,9 +71,10 @@ from ._serialise import (
     short_name as short_name,
 )
 from ._streams import as_key as as_key, stream as stream
-from ._text import aligned_columns as aligned_columns
-from ._traced import is_traced as is_traced
+from ._text import aligned_columns as aligned_columns, shown as shown
 from ._tree import (
+    is_within as is_within,
+    named_leaves as named_leaves,
     tree_add_scaled as tree_add_scaled,
     tree_dot as tree_dot,
     tree_multiply as tree_multiply,

@@ -1,13 +1,13 @@
-"""Paths as people write them."""
+"""Paths as users write them."""
 
 import os
 from pathlib import Path
 from typing import Any
 
-from ._checks import shown
 from ._errors import GnflowError
+from ._text import shown
 
-_LONGEST_NAME = 255  # bytes; what the usual file systems allow
+_LONGEST_NAME = 255  # bytes; common file systems allow no more
 _LONGEST_PATH = 4096
 
 
@@ -16,8 +16,8 @@ def as_path(value: Any, what: str, error: type[GnflowError]) -> Path:
 
     **Arguments:** `what`: its name in messages.
 
-    **Raises:** `error` for what is no text or path, for an empty one, one with a NUL character, one with a name that file
-    systems do not take, and for the home folder of an unknown user.
+    **Raises:** `error` for a value that is neither text nor a path, is empty, has a NUL character or a name too long for file
+    systems, and for the home folder of an unknown user.
     """
     if not isinstance(value, str | os.PathLike):
         raise error(f"{what} = {shown(value)} is a {type(value).__name__}; expected a path, as text or pathlib.Path.")

@@ -1,4 +1,6 @@
-"""Vector algebra on pytrees of weights. `None` leaves (weights that do not move) stay `None`."""
+"""Pytrees of weights: vector algebra, and names of leaves. `None` leaves (weights that do not move) stay `None`."""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +19,7 @@ def tree_norm(tree: PyTree) -> Float[Array, ""]:
 
 
 def tree_size(tree: PyTree) -> int:
-    """How many numbers the tree holds."""
+    """The number of numbers in the tree."""
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
@@ -44,3 +46,14 @@ def tree_add_scaled(tree: PyTree, factor: Float[Array, ""] | float, direction: P
 def tree_multiply(left: PyTree, right: PyTree) -> PyTree:
     """The product of two trees entry by entry; leaves of the first may be single numbers."""
     return jax.tree.map(lambda a, b: a * b, left, right)
+
+
+def named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
+    """The leaves of the tree, each with its path as Python writes it: "layers[0].bias"."""
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return [(jax.tree_util.keystr(path).removeprefix("."), leaf) for path, leaf in flat]
+
+
+def is_within(path: str, prefix: str) -> bool:
+    """Whether the leaf at `path` is the one at `prefix` or belongs to it: "layers[0].bias" is within "layers[0]"."""
+    return path == prefix or path.startswith((prefix + ".", prefix + "["))

@@ -16,7 +16,7 @@ from ..geometry import (
     linearise_with_hessian,
 )
 from ..geometry.damping import Constant
-from ..geometry.dual import AbstractDirectionOracle, DualDirection, direction_oracle_kinds
+from ..geometry.dual import AbstractDualOracle, DualDirection, dual_oracle_kinds
 from ._base import AbstractLinearisedFlow
 from ._gain import InverseGain
 
@@ -55,13 +55,13 @@ class DualGaussNewtonFlow(AbstractLinearisedFlow):
     products: Literal["auto", "matrix_free", "dense"] = "auto"
 
     def __check_init__(self):
-        look_up(self.model, direction_oracle_kinds, "model of a dual direction")
+        look_up(self.model, dual_oracle_kinds, "model of a dual direction")
         _ = self.oracle  # checks the rest
 
     @property
-    def oracle(self) -> AbstractDirectionOracle:
+    def oracle(self) -> AbstractDualOracle:
         """What finds d."""
-        return direction_oracle_kinds[self.model](self.max_iterations, self.tol, self.products)
+        return dual_oracle_kinds[self.model](self.max_iterations, self.tol, self.products)
 
     def never_ascends(self, system: System) -> bool:
         """For models without kinks, with either model of the loss and any number of iterations: every d is a direction of

@@ -17,7 +17,7 @@ from ..geometry import (
     linearise_with_other_metric,
     numerical_rank,
 )
-from ..geometry.damping import AbstractDamping, Constant
+from ..geometry.damping import AbstractDamping, Constant, Spectrum
 from ..geometry.directions import (
     Modes,
     dense_modes,
@@ -97,7 +97,7 @@ class SpectralFlow(AbstractLinearisedFlow):
         gradient = system.loss.gradient(tangent.outputs, system.problem.y_train)
         modes = dense_modes(tangent, _IDENTITY)
         eigenvalues, eigenvectors = modes.eigenvalues, modes.eigenvectors
-        shift = self.damping(time, jnp.maximum(eigenvalues[0], 0.0), jnp.maximum(eigenvalues[-1], 0.0))
+        shift = self.damping(time, Spectrum.of(eigenvalues))
         kept = kept_modes(eigenvalues, shift)
         gains = self.gain(system)(eigenvalues, shift)
         amplitudes = eigenvectors.T @ gradient.reshape(-1)

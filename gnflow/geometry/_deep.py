@@ -8,11 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..models import MLP
-from ._layered import LayerTangent, projected_gram_of, sample_blocks_of, sum_over_layers
-from ._tangent import AbstractTangent
+from ._layered import AbstractLayeredTangent, LayerTangent
 
 
-class DeepTangent(AbstractTangent):
+class DeepTangent(AbstractLayeredTangent):
     """The tangent of an `MLP`; cost of a Gram matrix: one (NC x width) and one (N x width) product per layer.
 
     J and J^T are one pass forward and one pass back, of two N x width x width products a layer whatever C. The signals
@@ -97,13 +96,6 @@ class DeepTangent(AbstractTangent):
             is_leaf=lambda leaf: leaf is None,
         )
 
-    def cross_gram(self, other: AbstractTangent) -> Float[Array, "rows columns"]:
-        """J J'^T, (nC, n'C): for each layer one product of its inputs and one of its signals."""
-        assert isinstance(other, DeepTangent)
-        layers = self._layer_tangents()
-        twins = layers if other is self else other._layer_tangents()
-        return sum_over_layers(layers, twins, self.outputs, other.outputs)
-
     def gram_operator(self) -> Callable[[Float[Array, "samples outputs"]], Float[Array, "samples outputs"]]:
         """v -> A v: one pass back and one forward; a layer with more than n/2 inputs by the Gram matrix of these, (n, n),
         which is made once and takes n^2 width operations in place of 2 n fan_in width."""
@@ -136,16 +128,9 @@ class DeepTangent(AbstractTangent):
 
         return product
 
-    def sample_blocks(self) -> Float[Array, "samples outputs outputs"]:
-        """The blocks of A on its diagonal, (n, C, C), layer by layer."""
-        return sample_blocks_of(self._layer_tangents(), self.outputs.shape[1])
-
-    def projected_gram(self, projections: Float[Array, "count samples outputs"]) -> Float[Array, "samples samples"]:
-        """sum_k v_kn^T A_nm v_km, (n, n), layer by layer."""
-        return projected_gram_of(self._layer_tangents(), projections)
-
-    def _layer_tangents(self) -> tuple[LayerTangent, ...]:
-        """The trained layers from the first on, each with its signals: the derivative of every output with respect to the
+    @property
+    def layers(self) -> tuple[LayerTangent, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The layers from the first that moves on, each with its signals: the derivative of every output with respect to the
         layer's pre-activations, (n, C, fan_out)."""
         model = self._model
         first = self._first_trained

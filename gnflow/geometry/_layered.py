@@ -1,10 +1,12 @@
 """The tangent of a network of dense layers in closed form: no Jacobian, only inputs and signals of each layer."""
 
-import abc
+import functools
+import operator
+from collections.abc import Iterable
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
 from ._row_products import row_products
 from ._tangent import AbstractTangent
@@ -125,69 +127,32 @@ class LayerTangent(eqx.Module):
 
 
 class AbstractLayeredTangent(AbstractTangent):
-    """A network of dense layers: J, J^T and Gram matrices are sums over its layers.
+    """A network of dense layers, whose Gram matrices are sums over its layers.
 
-    **Attributes:** `outputs` (n, C); `layers`: first to last; `weights`: the weights the tangent was made at, whose tree
-    J^T a follows.
+    **Attributes:** `outputs` (n, C); `layers`: those in and above the first that moves, with their signals, first to last.
     """
 
     layers: eqx.AbstractVar[tuple[LayerTangent, ...]]
-    weights: eqx.AbstractVar[PyTree]
-
-    @staticmethod
-    @abc.abstractmethod
-    def layer_weights(weights: PyTree) -> tuple[LayerWeights, ...]:
-        """(W (fan_out, fan_in), b) of each layer from a tree like the weights."""
-
-    @staticmethod
-    @abc.abstractmethod
-    def weight_tree(like: PyTree, layers: tuple[LayerWeights, ...]) -> PyTree:
-        """The tree like `like` with the given (W, b) in each layer: the inverse of `layer_weights`."""
-
-    def jvp(self, displacement: PyTree) -> Float[Array, "samples outputs"]:
-        """J r, (n, C)."""
-        pairs = zip(self.layers, self.layer_weights(displacement), strict=True)
-        changes = [layer.jvp(weights) for layer, weights in pairs if layer.trained]
-        return sum(changes)  # pyright: ignore[reportReturnType]
-
-    def vjp(self, coefficients: Float[Array, "samples outputs"]) -> PyTree:
-        """J^T a, a tree like the weights."""
-        return self.weight_tree(self.weights, tuple(layer.vjp(coefficients) for layer in self.layers))
 
     def cross_gram(self, other: AbstractTangent) -> Float[Array, "rows columns"]:
         """J J'^T, (nC, n'C): for each layer one product of its inputs and one of its signals."""
         assert isinstance(other, AbstractLayeredTangent)
-        return sum_over_layers(self.layers, other.layers, self.outputs, other.outputs)
+        layers = self.layers  # of a deep network it is computed
+        twins = layers if other is self else other.layers
+        num_outputs = self.outputs.shape[1]
+        pairs = zip(layers, twins, strict=True)
+        total = _total(layer.cross_gram(twin, num_outputs) for layer, twin in pairs if layer.trained)
+        return total.reshape(self.outputs.size, other.outputs.size)
 
     def sample_blocks(self) -> Float[Array, "samples outputs outputs"]:
         """The blocks of A on its diagonal, (n, C, C), layer by layer."""
-        return sample_blocks_of(self.layers, self.outputs.shape[1])
+        return _total(layer.sample_blocks(self.outputs.shape[1]) for layer in self.layers if layer.trained)
 
     def projected_gram(self, projections: Float[Array, "count samples outputs"]) -> Float[Array, "samples samples"]:
         """sum_k v_kn^T A_nm v_km, (n, n), layer by layer."""
-        return projected_gram_of(self.layers, projections)
+        return _total(layer.projected_gram(projections) for layer in self.layers if layer.trained)
 
 
-def sample_blocks_of(layers: tuple[LayerTangent, ...], num_outputs: int) -> Float[Array, "samples outputs outputs"]:
-    """The blocks of A on its diagonal, (n, C, C), layer by layer."""
-    return sum(layer.sample_blocks(num_outputs) for layer in layers if layer.trained)  # pyright: ignore[reportReturnType]
-
-
-def projected_gram_of(
-    layers: tuple[LayerTangent, ...], projections: Float[Array, "count samples outputs"]
-) -> Float[Array, "samples samples"]:
-    """sum_k v_kn^T A_nm v_km, (n, n), layer by layer."""
-    return sum(layer.projected_gram(projections) for layer in layers if layer.trained)  # pyright: ignore[reportReturnType]
-
-
-def sum_over_layers(
-    layers: tuple[LayerTangent, ...],
-    twins: tuple[LayerTangent, ...],
-    outputs: Float[Array, "samples outputs"],
-    twin_outputs: Float[Array, "twin_samples outputs"],
-) -> Float[Array, "rows columns"]:
-    """J J'^T, (nC, n'C), of two tangents of one network with these layers and outputs."""
-    num_outputs = outputs.shape[1]
-    blocks = [layer.cross_gram(twin, num_outputs) for layer, twin in zip(layers, twins, strict=True) if layer.trained]
-    total: Array = sum(blocks)  # pyright: ignore[reportAssignmentType]
-    return total.reshape(outputs.size, twin_outputs.size)
+def _total(parts: Iterable[Array]) -> Array:
+    """Their sum, of at least one."""
+    return functools.reduce(operator.add, parts)

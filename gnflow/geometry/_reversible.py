@@ -8,11 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from ..models import HalfBlock, ReversibleMLP
-from ._layered import LayerTangent, sum_over_layers
-from ._tangent import AbstractTangent
+from ._layered import AbstractLayeredTangent, LayerTangent
 
 
-class ReversibleTangent(AbstractTangent):
+class ReversibleTangent(AbstractLayeredTangent):
     """The tangent of a `ReversibleMLP`.
 
     With the features a_n of a half-block and T_n (C, d/2) the derivative of the outputs with respect to what the half-block
@@ -63,11 +62,6 @@ class ReversibleTangent(AbstractTangent):
     def vjp(self, coefficients: Float[Array, "samples outputs"]) -> PyTree:
         """J^T a, one backward pass, whatever C."""
         return jax.vjp(self._batch_outputs, self.weights)[1](coefficients)[0]
-
-    def cross_gram(self, other: AbstractTangent) -> Float[Array, "rows columns"]:
-        """J J'^T, (nC, n'C)."""
-        assert isinstance(other, ReversibleTangent)
-        return sum_over_layers(self.layers, other.layers, self.outputs, other.outputs)
 
 
 def _signals(model: ReversibleMLP, slopes: Array) -> Array:

@@ -7,7 +7,18 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, PyTree
 
-from .._core import ModelError, in_batches, is_traced, load_lapack, nearest_name, require_float64, require_number, shown
+from .._core import (
+    ModelError,
+    in_batches,
+    is_traced,
+    is_within,
+    load_lapack,
+    named_leaves,
+    nearest_name,
+    require_float64,
+    require_number,
+    shown,
+)
 from ..losses import AbstractLoss
 from ..models import has_kinks, trainable_mask
 from ..models._checks import output_of, require_weights
@@ -75,17 +86,17 @@ class System(eqx.Module):
 
         **Raises:** `ModelError` where none is called so.
         """
-        paths, tree = _paths(weights)
+        paths = [path for path, _ in named_leaves(weights)]
         groups = {"all": tuple(paths), **_groups(self.structure)}
 
         def chosen(one: str) -> list[bool]:
-            return [any(_is_under(path, prefix) for prefix in groups.get(one, (one,))) for path in paths]
+            return [any(is_within(path, prefix) for prefix in groups.get(one, (one,))) for path in paths]
 
         found = chosen(name)
         if not any(found):
             kind, known = type(self.structure).__name__, {*(group for group in groups if any(chosen(group))), *paths}
             raise ModelError(f"{kind} has no weights called {name!r} that move; {nearest_name(name, known)}")
-        return jax.tree.unflatten(tree, found)
+        return jax.tree.unflatten(jax.tree.structure(weights), found)
 
     @property
     def loss(self) -> AbstractLoss:
@@ -128,21 +139,14 @@ def _mask(model: Any, names: tuple[str, ...]) -> PyTree:
         raise ModelError(f'trainable names no weights of {type(model).__name__}; name one, or say "all".')
     groups = _groups(model)
     prefixes = [prefix for name in names for prefix in groups.get(name, (name,))]
-    paths, tree = _paths(mask)
-    leaves = jax.tree.leaves(mask)
-    known = {*groups, *(path for path, trained in zip(paths, leaves, strict=True) if trained)}
-    chosen = [any(_is_under(path, prefix) for prefix in prefixes) for path in paths]
+    leaves = named_leaves(mask)
+    known = {*groups, *(path for path, trained in leaves if trained)}
     for name in names:
         own = groups.get(name, (name,))
-        if not any(_is_under(path, prefix) for path in known for prefix in own):
+        if not any(is_within(path, prefix) for path in known for prefix in own):
             raise ModelError(f"{type(model).__name__} has no weights called {name!r}; {nearest_name(name, known)}")
-    return jax.tree.unflatten(tree, [trained and named for trained, named in zip(leaves, chosen, strict=True)])
-
-
-def _paths(tree: PyTree) -> tuple[list[str], Any]:
-    """The paths of the leaves of a model or of its weights, as users write them, and the structure of the tree."""
-    flat, structure = jax.tree_util.tree_flatten_with_path(tree)
-    return [jax.tree_util.keystr(path).removeprefix(".") for path, _ in flat], structure
+    chosen = [trained and any(is_within(path, prefix) for prefix in prefixes) for path, trained in leaves]
+    return jax.tree.unflatten(jax.tree.structure(mask), chosen)
 
 
 def _groups(model: Any) -> dict[str, tuple[str, ...]]:
@@ -156,10 +160,6 @@ def _groups(model: Any) -> dict[str, tuple[str, ...]]:
         if not isinstance(paths, tuple | list) or not all(isinstance(path, str) for path in paths):
             raise ModelError(f"{type(model).__name__}.weight_groups[{name!r}] = {shown(paths)}; {expected}.")
     return {name: tuple(paths) for name, paths in groups.items()}
-
-
-def _is_under(path: str, prefix: str) -> bool:
-    return path == prefix or path.startswith((prefix + ".", prefix + "["))
 
 
 def _mobility(model: Any) -> float:

@@ -3,10 +3,10 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
 from ..models import MeanFieldNetwork
-from ._layered import AbstractLayeredTangent, LayerTangent, LayerWeights
+from ._layered import AbstractLayeredTangent, LayerTangent
 
 
 class TwoLayerTangent(AbstractLayeredTangent):
@@ -15,12 +15,13 @@ class TwoLayerTangent(AbstractLayeredTangent):
     With S = s(Z) and D = s'(Z) o v, A = (alpha/M^s)^2 [S S^T + (X~ X~^T) o (D D^T)]: two N x M x N products. s and s' come
     from one evaluation of the activation. Derived in docs/theory.md.
 
-    **Attributes:** as every layered tangent.
+    **Attributes:** `outputs` (n, C); `layers`: the hidden and the output layer; `weights`: that the tangent was made at, whose
+    tree J^T a follows.
     """
 
     outputs: Float[Array, "samples outputs"]
     layers: tuple[LayerTangent, ...]
-    weights: PyTree
+    weights: MeanFieldNetwork
 
     def __init__(self, weights: MeanFieldNetwork, structure: MeanFieldNetwork, x: Float[Array, "samples input_dim"]):
         model: MeanFieldNetwork = eqx.combine(weights, structure)
@@ -41,32 +42,35 @@ class TwoLayerTangent(AbstractLayeredTangent):
         output = LayerTangent(features, None, model.output_factor, 1.0, weights.output_weight is not None, False)
         self.layers = (hidden, output)
 
-    @staticmethod
-    def layer_weights(weights: MeanFieldNetwork) -> tuple[LayerWeights, ...]:
-        """((u, b), (v^T, None))."""
-        output_weight = weights.output_weight
-        return (
-            (weights.hidden_weight, weights.hidden_bias),
-            (None if output_weight is None else output_weight.T, None),
+    def jvp(self, displacement: MeanFieldNetwork) -> Float[Array, "samples outputs"]:
+        """J r, (n, C)."""
+        weights = (
+            (displacement.hidden_weight, displacement.hidden_bias),
+            (_transposed(displacement.output_weight), None),
         )
+        changes = [layer.jvp(moved) for layer, moved in zip(self.layers, weights, strict=True) if layer.trained]
+        return changes[0] if len(changes) == 1 else changes[0] + changes[1]
 
-    @staticmethod
-    def weight_tree(like: MeanFieldNetwork, layers: tuple[LayerWeights, ...]) -> MeanFieldNetwork:
-        """The network-shaped tree of ((u, b), (v^T, None))."""
-        (hidden_weight, hidden_bias), (output_weight, _) = layers
-        return eqx.tree_at(
-            lambda network: (network.hidden_weight, network.hidden_bias, network.output_weight),
-            like,
-            (hidden_weight, hidden_bias, None if output_weight is None else output_weight.T),
-            is_leaf=lambda leaf: leaf is None,
-        )
+    def vjp(self, coefficients: Float[Array, "samples outputs"]) -> MeanFieldNetwork:
+        """J^T a, a tree like the weights."""
+        (hidden_weight, hidden_bias), (output_weight, _) = (layer.vjp(coefficients) for layer in self.layers)
+        return _network_of(self.weights, hidden_weight, hidden_bias, _transposed(output_weight))
 
 
 def random_feature_weights(output_weight: Array | None, features: MeanFieldNetwork) -> MeanFieldNetwork:
     """A two-layer network's tree of weights in which only `output_weight` is trained."""
+    return _network_of(features, None, None, jnp.asarray(output_weight))
+
+
+def _network_of(like: MeanFieldNetwork, *weights: Array | None) -> MeanFieldNetwork:
+    """The tree like `like` with the given hidden weight, hidden bias and output weight."""
     return eqx.tree_at(
         lambda network: (network.hidden_weight, network.hidden_bias, network.output_weight),
-        features,
-        (None, None, jnp.asarray(output_weight)),
+        like,
+        weights,
         is_leaf=lambda leaf: leaf is None,
     )
+
+
+def _transposed(matrix: Array | None) -> Array | None:
+    return None if matrix is None else matrix.T

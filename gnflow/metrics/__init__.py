@@ -2,7 +2,6 @@
 
 from ._accuracy import Accuracy as Accuracy
 from ._base import (
-    AbstractIntegralMetric as AbstractIntegralMetric,
     AbstractMetric as AbstractMetric,
     Variable as Variable,
 )

@@ -5,6 +5,7 @@ import dataclasses
 from typing import ClassVar
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from ..geometry import Snapshot, System
@@ -44,17 +45,19 @@ class AbstractMetric(eqx.Module):
         """Arrays to remember from the first state, handed to every `evaluate`; nothing by default."""
         return ()
 
+    def integrands(self, velocity: PyTree) -> dict[str, Float[Array, ""]]:
+        """Rates of change, from w', of those variables that are integrals over flow time; none by default.
+
+        The flow's own solver integrates them beside the weights; `evaluate` finds them in `snapshot.integrals` by name.
+        """
+        return {}
+
     @abc.abstractmethod
     def evaluate(self, snapshot: Snapshot, memory: PyTree) -> dict[str, Float[Array, "..."]]:
         """The value of every variable, by name, at `snapshot`; `memory` is what `prepare` returned. Traced by JAX."""
 
 
-class AbstractIntegralMetric(AbstractMetric):
-    """A quantity that is an integral over flow time; the flow's own solver integrates it beside the weights.
-
-    `evaluate` reads the integral from `snapshot.integrals[name]`.
-    """
-
-    @abc.abstractmethod
-    def integrand(self, velocity: PyTree) -> Float[Array, ""]:
-        """What is integrated over flow time, from w'."""
+def ratio(numerator: Float[Array, ""], denominator: Float[Array, ""]) -> Float[Array, ""]:
+    """numerator / denominator of two numbers >= 0, with 0/0 = 0 (nothing has changed yet) and x/0 = inf."""
+    nothing = (numerator == 0) & (denominator == 0)
+    return jnp.where(nothing, 0.0, numerator / jnp.where(nothing, 1.0, denominator))

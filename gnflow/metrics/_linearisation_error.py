@@ -5,8 +5,7 @@ from jaxtyping import Array, Float, PyTree
 
 from .._core import tree_norm, tree_subtract
 from ..geometry import Snapshot, System
-from ._base import AbstractMetric, Variable
-from ._ratio import ratio
+from ._base import AbstractMetric, Variable, ratio
 
 
 class LinearisationError(AbstractMetric):

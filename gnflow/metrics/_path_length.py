@@ -4,19 +4,19 @@ from jaxtyping import Array, Float, PyTree
 
 from .._core import tree_norm
 from ..geometry import Snapshot, System
-from ._base import AbstractIntegralMetric, Variable
+from ._base import AbstractMetric, Variable
 
 
-class PathLength(AbstractIntegralMetric):
+class PathLength(AbstractMetric):
     """int_0^t ||w'|| dt, the length of the path of the weights, at least as long as ||w_t - w_0||."""
 
     def variables(self, system: System) -> tuple[Variable, ...]:
         """`path_length`."""
         return (Variable("path_length", "path length of the weights", "weights", "docs/theory.md, Metrics"),)
 
-    def integrand(self, velocity: PyTree) -> Float[Array, ""]:
+    def integrands(self, velocity: PyTree) -> dict[str, Float[Array, ""]]:
         """||w'||."""
-        return tree_norm(velocity)
+        return {"path_length": tree_norm(velocity)}
 
     def evaluate(self, snapshot: Snapshot, memory: PyTree) -> dict[str, Float[Array, "..."]]:
         """The integral up to this time."""

@@ -4,8 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from ..geometry import Snapshot, System
-from ._base import AbstractMetric, Variable
-from ._ratio import ratio
+from ._base import AbstractMetric, Variable, ratio
 
 
 class RelativeNTKChange(AbstractMetric):

@@ -1,12 +1,10 @@
 """How far the weights are from where they started."""
 
-import jax
 from jaxtyping import Array, Float, PyTree
 
-from .._core import tree_norm, tree_subtract
+from .._core import is_within, named_leaves, tree_norm, tree_subtract
 from ..geometry import Snapshot, System
-from ._base import AbstractMetric, Variable
-from ._ratio import ratio
+from ._base import AbstractMetric, Variable, ratio
 
 _NAME = "relative_weight_movement"
 
@@ -45,20 +43,13 @@ class RelativeWeightMovement(AbstractMetric):
         """The movements; 0 at the start."""
         movement = tree_subtract(snapshot.weights, memory)
         start = tree_norm(memory)
-        by_path = {
-            jax.tree_util.keystr(path).removeprefix("."): leaf
-            for path, leaf in jax.tree_util.tree_flatten_with_path(movement)[0]
-        }
+        moved = named_leaves(movement)
         values = {_NAME: ratio(tree_norm(movement), start)}
         for layer, prefixes in _layers(snapshot.system).items():
-            leaves = [leaf for path, leaf in by_path.items() if any(_is_under(path, prefix) for prefix in prefixes)]
+            leaves = [leaf for path, leaf in moved if any(is_within(path, prefix) for prefix in prefixes)]
             values[f"{_NAME}_{layer}"] = ratio(tree_norm(leaves), start)
         return values
 
 
 def _layers(system: System) -> dict[str, tuple[str, ...]]:
     return getattr(system.structure, "weight_groups", {})
-
-
-def _is_under(path: str, prefix: str) -> bool:
-    return path == prefix or path.startswith((prefix + ".", prefix + "["))

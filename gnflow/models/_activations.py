@@ -1,41 +1,113 @@
-"""Activation functions, each with its derivative from one evaluation of the transcendental part."""
+"""Activation functions, computed together with their derivatives."""
 
+import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from .._core import ModelError, look_up
+from ._analytic import is_analytic
 
 _Elementwise = Callable[[Array], tuple[Array, Array]]
+_TRIED = np.array([-1.3, -0.2, 0.4, 2.1])  # where a user's function is evaluated to see whether it is elementwise
+
+
+@dataclasses.dataclass(frozen=True)
+class DerivativeBounds:
+    """Upper bounds of an activation's derivatives on the real line.
+
+    **Attributes:**
+
+    - `first`: at least sup |s'|.
+    - `second`: at least sup |s''|; inf if s' has jumps.
+    """
+
+    first: float
+    second: float
 
 
 class Activation(eqx.Module):
     """An elementwise function s together with s'.
 
-    The activation over all samples and particles costs as much as half an N x M x N product, so whoever needs both s(z)
-    and s'(z) asks for them at once (`value_and_derivative`), which shares the exponential or error function.
+    Evaluating s for all samples and particles costs as much as half an N x M x N product. Who needs both s(z) and s'(z)
+    therefore calls `value_and_derivative`, which evaluates the exponential or error function once for both.
 
-    **Attributes:** `name`: what configurations call it; `homogeneous`: whether s(c z) = c s(z) for all c > 0 (then gradient
-    flow conserves ||u~_i||^2 - v_i^2 for every particle); `kinks`: the z at which s' jumps, ascending; between them s is
-    infinitely differentiable, so that one without kinks is so everywhere.
+    **Attributes:**
+
+    - `name`: the name in configurations, or the name of the user's function.
+    - `homogeneous`: whether s(c z) = c s(z) for all c > 0 (then gradient flow conserves ||u~_i||^2 - v_i^2 for every
+      particle). False is always safe.
+    - `kinks`: the z at which s' jumps, ascending. Elsewhere s is infinitely differentiable. None if the kinks are not known.
+    - `function`: s, for a user's activation; None for those of `activation_names`. Runs with such a function are saved, but to
+      load them the model must be passed again.
+    - `own_bounds`: for a user's activation, bounds of its derivatives, or None if they are not known.
     """
 
     name: str = eqx.field(static=True)
     homogeneous: bool = eqx.field(static=True)
-    kinks: tuple[float, ...] = eqx.field(static=True, default=())
+    kinks: tuple[float, ...] | None = eqx.field(static=True, default=())
+    function: Callable[[Array], Array] | None = eqx.field(static=True, default=None)
+    own_bounds: DerivativeBounds | None = eqx.field(static=True, default=None)
+
+    @classmethod
+    def from_function(
+        cls,
+        function: Callable[[Array], Array],
+        *,
+        homogeneous: bool = False,
+        kinks: tuple[float, ...] | None = None,
+        derivative_bounds: DerivativeBounds | None = None,
+    ) -> "Activation":
+        """The activation of any elementwise JAX function, such as `jnp.sin`, with its derivative by forward mode.
+
+        **Arguments:**
+
+        - `function`: an elementwise function of an array.
+        - `homogeneous`: as the attribute.
+        - `kinks`: as the attribute. With None the function is traced: if all its operations are analytic it has no kinks,
+          otherwise they are not known.
+        - `derivative_bounds`: bounds of |s'| and |s''| on the real line, which some theorems need.
+
+        **Raises:** `ModelError` for anything else than such a function.
+        """
+        _require_elementwise(function)
+        if kinks is None:
+            program = jax.make_jaxpr(function)(jax.ShapeDtypeStruct((), jnp.float64))
+            kinks = () if is_analytic(program.jaxpr) else None
+        name = getattr(function, "__name__", type(function).__name__)
+        return cls(name, homogeneous, kinks, function, derivative_bounds)
 
     def __call__(self, z: Float[Array, "..."]) -> Float[Array, "..."]:
         """s(z), elementwise."""
-        return _FUNCTIONS[self.name](z)[0]
+        return _FUNCTIONS[self.name](z)[0] if self.function is None else self.function(z)
 
     def value_and_derivative(self, z: Float[Array, "..."]) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
         """(s(z), s'(z)), elementwise. At ReLU's kink s'(0) = 0."""
-        return _FUNCTIONS[self.name](z)
+        if self.function is None:
+            return _FUNCTIONS[self.name](z)
+        value, derivative = jax.jvp(self.function, (z,), (jnp.ones_like(z),))
+        return value, derivative
+
+    @property
+    def derivative_bounds(self) -> DerivativeBounds | None:
+        """Bounds of |s'| and |s''| on the real line; None if they are not known."""
+        return _DERIVATIVE_BOUNDS[self.name] if self.function is None else self.own_bounds
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether s(z) = z is known, so that a network of it is linear from layer to layer."""
+        return self.function is None and self.name == "identity"
+
+    @property
+    def is_transcendental(self) -> bool:
+        """Whether s is known to be analytic on the real line and not a polynomial."""
+        return self.function is None and self.name in _TRANSCENDENTAL
 
 
 def _silu(z: Array) -> tuple[Array, Array]:
@@ -88,18 +160,74 @@ _FUNCTIONS: dict[str, _Elementwise] = {
     "identity": _identity,
 }
 
-# Where s' jumps, of those whose s' does.
+# The z at which s' jumps; the other activations have none.
 _KINKS: dict[str, tuple[float, ...]] = {"relu": (0.0,)}
+_HOMOGENEOUS = ("relu", "identity")
+_TRANSCENDENTAL = ("silu", "tanh", "erf", "gelu", "softplus", "sigmoid")
+
+# Each number is the supremum in the comment rounded up in its last digit. Derivations: docs/theorems/a_priori.md, Lemma 2.
+_DERIVATIVE_BOUNDS: dict[str, DerivativeBounds] = {
+    # s' = (1 + tanh y + y sech^2 y)/2 with y = z/2, largest at y tanh y = 1, where it is (1 + y)/2; s'' at 0 is 1/2.
+    "silu": DerivativeBounds(1.09983933, 0.5),
+    "relu": DerivativeBounds(1.0, math.inf),
+    # 1; 4/(3 sqrt 3) at tanh z = 1/sqrt 3.
+    "tanh": DerivativeBounds(1.0, 0.76980036),
+    # 2/sqrt(pi); 2 sqrt(2/(pi e)) at z = 1/sqrt 2.
+    "erf": DerivativeBounds(1.12837917, 0.96788290),
+    # Phi(sqrt 2) + sqrt 2 phi(sqrt 2); 2 phi(0) = sqrt(2/pi).
+    "gelu": DerivativeBounds(1.12890415, 0.79788457),
+    "softplus": DerivativeBounds(1.0, 0.25),
+    # 1/4; sqrt(3)/18 at s = (3 - sqrt 3)/6.
+    "sigmoid": DerivativeBounds(0.25, 0.09622505),
+    "identity": DerivativeBounds(1.0, 0.0),
+}
 
 activation_names: tuple[str, ...] = tuple(_FUNCTIONS)
 
 
-def get_activation(name: Any) -> Activation:
-    """The activation called `name` (or `name` itself if it is an `Activation`).
+def get_activation(activation: Any) -> Activation:
+    """The activation for a name or a function.
 
-    **Raises:** `ModelError` for an unknown name, with the nearest valid one.
+    **Arguments:** `activation`: a name of `activation_names`, an `Activation`, or any elementwise JAX function
+    (`Activation.from_function`).
+
+    **Raises:** `ModelError` for an unknown name, with the nearest valid one, and for a function that is not elementwise.
     """
-    if isinstance(name, Activation):
-        return name
-    look_up(name, _FUNCTIONS, "activation", ModelError)
-    return Activation(name=name, homogeneous=name in ("relu", "identity"), kinks=_KINKS.get(name, ()))
+    if isinstance(activation, Activation):
+        return activation
+    if callable(activation):
+        return Activation.from_function(cast(Callable[[Array], Array], activation))
+    look_up(activation, _FUNCTIONS, "activation", ModelError)
+    return Activation(activation, homogeneous=activation in _HOMOGENEOUS, kinks=_KINKS.get(activation, ()))
+
+
+def _require_elementwise(function: Any) -> None:
+    """Check that `function` is elementwise, keeps float64 and can be hashed. **Raises:** `ModelError`."""
+    name = getattr(function, "__name__", type(function).__name__)
+    expected = "expected an elementwise JAX function, such as jnp.sin, or a name of gnflow.models.activation_names"
+    if any(eqx.is_array(leaf) for leaf in jax.tree.leaves(function)):
+        raise ModelError(
+            f"activation {name} has arrays of its own, which would not be trained; {expected}. For a trained activation "
+            "write an Equinox module of the whole network."
+        )
+    try:
+        hash(function)  # it is a static field, by which compiled programs are found
+        with jax.ensure_compile_time_eval():
+            together = np.asarray(function(jnp.asarray(_TRIED)))
+            apart = [np.asarray(function(jnp.asarray(z))) for z in _TRIED]
+            jax.jvp(function, (jnp.asarray(_TRIED),), (jnp.ones(len(_TRIED)),))
+    except Exception as error:
+        said = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"activation {name} cannot be evaluated by JAX on an array and on a number ({type(error).__name__}: {said}); "
+            f"{expected}."
+        ) from error
+    if together.dtype != np.float64 or together.shape != _TRIED.shape or any(one.shape != () for one in apart):
+        raise ModelError(
+            f"activation {name} makes float64 numbers of shape {_TRIED.shape} into {together.dtype} of shape {together.shape}; "
+            f"{expected}."
+        )
+    if not np.allclose(together, np.stack(apart), rtol=1e-9, atol=1e-12, equal_nan=True):
+        raise ModelError(
+            f"activation {name} gives other values for numbers that stand together than for each alone; {expected}."
+        )

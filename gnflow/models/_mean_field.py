@@ -1,5 +1,6 @@
 """The mean-field two-layer network: M particles (u_i, b_i, v_i)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -29,16 +30,25 @@ class MeanFieldNetwork(eqx.Module):
 
     **Arguments:**
 
-    - `input_dim` d, `width` M, `output_dim` C.
-    - `activation`: one of SiLU, ReLU, tanh, erf, GELU, softplus, sigmoid, identity (lower-case names), or an `Activation`.
-    - `init_scale`: tau0. `output_init_scale`: standard deviation of v at the start.
+    - `input_dim`: the number d of features of an input.
+    - `width`: the number M of particles.
+    - `output_dim`: the number C of outputs.
+    - `activation`: one of SiLU, ReLU, tanh, erf, GELU, softplus, sigmoid, identity (lower-case names), an
+      `Activation`, or any elementwise JAX function (`Activation.from_function`).
+    - `init_scale`: tau0, the standard deviation of u and b at the start, > 0.
+    - `output_init_scale`: the standard deviation of v at the start, >= 0.
     - `bias`: whether the hidden units have biases b.
-    - `output_scale` alpha and `output_exponent` s.
+    - `output_scale`: alpha > 0.
+    - `output_exponent`: s, from 0 to 4.
     - `key`: a JAX key; the weights of each layer have their own stream of it.
 
-    **Attributes:** `hidden_weight` (M, d), `hidden_bias` (M,) or None, `output_weight` (M, C), all float64.
+    **Attributes:**
 
-    **Raises:** `ModelError` for sizes or names that make no network, `PrecisionError` without float64.
+    - `hidden_weight`: u (M, d), float64.
+    - `hidden_bias`: b (M,), float64, or None.
+    - `output_weight`: v (M, C), float64.
+
+    **Raises:** `ModelError` for sizes or names with which no network can be made, `PrecisionError` without float64.
 
     Source: [A] (arXiv 2302.02904), Section 5; Chizat and Bach 2018 for the particle view.
     """
@@ -55,7 +65,7 @@ class MeanFieldNetwork(eqx.Module):
         input_dim: int,
         width: int,
         output_dim: int = 1,
-        activation: str | Activation = "silu",
+        activation: str | Activation | Callable[[Array], Array] = "silu",
         init_scale: float = 1.0,
         output_init_scale: float = 0.0,
         bias: bool = True,
@@ -91,14 +101,18 @@ class MeanFieldNetwork(eqx.Module):
         hidden_weight: Any,
         hidden_bias: Any,
         output_weight: Any,
-        activation: str | Activation = "silu",
+        activation: str | Activation | Callable[[Array], Array] = "silu",
         output_scale: float = 1.0,
         output_exponent: float = 1.0,
     ) -> "MeanFieldNetwork":
         """A network of given particles.
 
-        **Arguments:** `hidden_weight` (M, d); `hidden_bias` (M,) or None; `output_weight` (M, C) or (M,); the rest as in
-        the constructor.
+        **Arguments:**
+
+        - `hidden_weight`: u (M, d).
+        - `hidden_bias`: b (M,), or None.
+        - `output_weight`: v (M, C) or (M,).
+        - `activation`, `output_scale`, `output_exponent`: as in the constructor.
 
         **Raises:** `ModelError` if the shapes do not fit together or an entry is not finite.
         """
@@ -147,7 +161,7 @@ class MeanFieldNetwork(eqx.Module):
 
     @property
     def output_factor(self) -> float:
-        """alpha / M^s, what multiplies the sum over particles."""
+        """alpha / M^s, the factor of the sum over particles."""
         return self.output_scale / self.width**self.output_exponent
 
     @property
@@ -160,16 +174,16 @@ class MeanFieldNetwork(eqx.Module):
 
     @property
     def weight_groups(self) -> dict[str, tuple[str, ...]]:
-        """Names by which `gnflow.flows.Frozen` calls the layers."""
+        """The layers by the names that `gnflow.flows.Frozen` takes."""
         return {"hidden": ("hidden_weight", "hidden_bias"), "output": ("output_weight",)}
 
     @property
     def activations(self) -> tuple[Activation, ...]:
-        """The activation of the hidden layer: nothing else stands between the weights and the outputs but sums and products."""
+        """The activation of the hidden layer; the rest of the network is sums and products."""
         return (self.activation,)
 
     def pre_activations(self, x: Float[Array, " input_dim"]) -> tuple[Float[Array, " width"], ...]:
-        """z_i = u_i . x + b_i of every particle, (M,), which `activations` is applied to."""
+        """z_i = u_i . x + b_i for every particle, (M,): what its activation is applied to."""
         z = self.hidden_weight @ x
         return (z if self.hidden_bias is None else z + self.hidden_bias,)
 

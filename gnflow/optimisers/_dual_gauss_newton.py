@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._core import ConfigError, look_up, require_number, require_positive_int, tree_scale
 from ..geometry import System
-from ..geometry.dual import AbstractDirectionOracle, direction_oracle_kinds
+from ..geometry.dual import AbstractDualOracle, dual_oracle_kinds
 
 
 class DualGaussNewtonState(NamedTuple):
@@ -55,7 +55,7 @@ def dual_gauss_newton(
     or with ones that do not fit.
     """
     gamma = require_number(ConfigError, "dual_gauss_newton: gamma", gamma, above=0.0)
-    oracle: AbstractDirectionOracle = look_up(model, direction_oracle_kinds, "model of a dual direction")(
+    oracle: AbstractDualOracle = look_up(model, dual_oracle_kinds, "model of a dual direction")(
         max_iterations, tol, products
     )
     if warm_start is not None:

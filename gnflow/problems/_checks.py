@@ -2,15 +2,11 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._core import DataError, is_traced
+from .._core import DataError, Numbers, is_traced
 from ._tables import as_plain_array
-
-Numbers = np.ndarray | jax.Array
-"""NumPy's arrays, and JAX's inside a program that it traces."""
 
 # The largest range of integers that float64 holds exactly.
 _LARGEST_EXACT_INTEGER = 2**53

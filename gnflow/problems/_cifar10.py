@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from .._core import DataError, as_path, require_float64, require_integer
-from ._cifar import read_cifar
 from ._labelled_images import LabelledImages, image_problem, require_folder, require_labels
 from ._problem import Problem
 from ._task import Task, loss_of_task
@@ -15,6 +14,7 @@ from ._task import Task, loss_of_task
 _TRAIN = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
 _TEST = ("test_batch.bin",)
 _FOLDER = "cifar-10-batches-bin"
+_RECORD = 1 + 3 * 32 * 32  # bytes: a label and the pixels
 
 
 def cifar10(
@@ -80,9 +80,30 @@ def cifar10_files(path: str | Path, n_test: int | None = None, **_: Any) -> tupl
 def _read(files: Sequence[Path]) -> LabelledImages:
     pixels, labels = [], []
     for file in files:
-        images, classes = read_cifar(file)
+        images, classes = _read_records(file)
         require_labels(classes, file)
         pixels.append(images)
         labels.append(classes)
     source = files[0].name if len(files) == 1 else f"{files[0].name} to {files[-1].name}"
     return LabelledImages(np.concatenate(pixels).__getitem__, np.concatenate(labels), f"{source} in {files[0].parent}")
+
+
+def _read_records(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (n, 3072) and labels (n,), uint8, of a file of CIFAR-10's binary version.
+
+    The format: for each image one byte, its label, and 3072 bytes, the red, then the green, then the blue 32 x 32 pixels,
+    each row by row. It has no header; a file of any number of whole records is read.
+
+    **Raises:** `DataError` that names the file for one that cannot be read, is empty, or holds no whole number of records.
+    """
+    try:
+        content = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error}).") from error
+    if content.size == 0 or content.size % _RECORD:
+        raise DataError(
+            f"{path} has {content.size} bytes, which is no whole number of records of {_RECORD} bytes (a label and "
+            "3 x 32 x 32 pixels): it is truncated, or no file of CIFAR-10's binary version."
+        )
+    records = content.reshape(-1, _RECORD)
+    return records[:, 1:], records[:, 0]

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PyTree
 from .._core import ConfigError, require_instance, shown
 from ..flows import AbstractFlow
 from ..geometry import AbstractTangent, Snapshot, SolveDiagnostics, System
-from ..metrics import AbstractIntegralMetric, AbstractMetric, Variable
+from ..metrics import AbstractMetric, Variable
 
 # By variable; NumPy's once they have left the device.
 Values = dict[str, Array | np.ndarray | np.floating]
@@ -52,13 +52,13 @@ class Measurement(eqx.Module):
         snapshot = self.snapshot(jnp.zeros(()), weights, system, {})
         return tuple(metric.prepare(snapshot) for metric in self.metrics)
 
-    def initial_integrals(self) -> dict[str, Array]:
-        """A zero for each integral metric."""
-        return {name: jnp.zeros(()) for name in self._integrals()}
+    def initial_integrals(self, weights: PyTree) -> dict[str, Array]:
+        """A zero for each integral of the metrics."""
+        return {name: jnp.zeros(()) for name in jax.eval_shape(self.integrands, weights)}
 
     def integrands(self, velocity: PyTree) -> dict[str, Float[Array, ""]]:
         """The rates of change of the integrals."""
-        return {name: metric.integrand(velocity) for name, metric in self._integrals().items()}
+        return {name: rate for metric in self.metrics for name, rate in metric.integrands(velocity).items()}
 
     def evaluate(
         self,
@@ -109,11 +109,6 @@ class Measurement(eqx.Module):
         if twice:
             raise ConfigError(f"the variables {sorted(twice)} are given by two metrics; name each metric once.")
         return {variable.name: variable for variable in listed}
-
-    def _integrals(self) -> dict[str, AbstractIntegralMetric]:
-        """By the one variable that each gives."""
-        named = zip(self.names, self.metrics, strict=True)
-        return {names[0]: metric for names, metric in named if isinstance(metric, AbstractIntegralMetric)}
 
     def snapshot(
         self,

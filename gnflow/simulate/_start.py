@@ -45,7 +45,7 @@ def remember(
     """What metrics and stop rules remember of the start, and the integrals' zeros."""
     snapshot = measurement.snapshot(jnp.zeros(()), weights, system, {})
     stop_memories = tuple(rule.prepare(snapshot) for rule in rules)
-    return measurement.prepare(weights, system), stop_memories, measurement.initial_integrals()
+    return measurement.prepare(weights, system), stop_memories, measurement.initial_integrals(weights)
 
 
 @jit_for_looks

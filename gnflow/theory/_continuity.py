@@ -49,7 +49,10 @@ def continuity(evidence: Evidence) -> Check:
     if kinked is False:
         return Check.fact(NAME, True, f"{type(model).__name__} has no kinks")
     if kinked is None:
-        return _open(f"not known of {type(model).__name__}; a smooth model says so by an attribute activations = ()")
+        return _open(
+            f"not known of {type(model).__name__}; a smooth model says so by activations = (), an "
+            "activation of yours by Activation.from_function(function, kinks=())"
+        )
     activation = ", ".join(kinked_activations(model))
     if not hasattr(model, "pre_activations"):
         return _open(f"{activation} has kinks, and {type(model).__name__} no pre_activations(x) to see them")
@@ -155,7 +158,7 @@ def _words(evidence: Evidence, activation: str, stretch: _Stretch, arrivals: Arr
     units = [
         f"unit {unit} of layer {layer}"
         for layer, (one, z) in enumerate(zip(model.activations, shapes, strict=True), start=1)
-        for _ in one.kinks
+        for _ in one.kinks or ()
         for unit in range(z.shape[0])
     ]
     return (

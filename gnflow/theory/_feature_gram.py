@@ -23,8 +23,6 @@ _UNIT_ROUNDOFF = float(np.finfo(np.float64).eps) / 2
 _RESOLUTION = 0.02
 # Roundings behind an entry of S, for each input feature: those of z and of the activation.
 _ACTIVATION_ROUNDINGS = 10
-# Analytic on the real line and no polynomial.
-_ANALYTIC = ("silu", "tanh", "erf", "gelu", "softplus", "sigmoid")
 _RECORDED = "ntk_smallest_eigenvalue"
 
 
@@ -76,10 +74,10 @@ class FeatureGram(AbstractTheorem):
             x = np.concatenate([x, np.ones((len(x), 1))], axis=1)
             particles = np.concatenate([particles, np.asarray(network.hidden_bias)[:, None]], axis=1)
         distance, cosine = _distance_from_parallel(x)
-        name = network.activation.name
+        activation = network.activation
         checks += [
             Check.fact("the output layer moves", evidence.start.output_weight is not None),
-            Check.fact("s is analytic and no polynomial", name in _ANALYTIC, remark=name),
+            Check.fact("s is analytic and no polynomial", activation.is_transcendental, remark=activation.name),
             Check(
                 "as many different particles as samples",
                 float(len(np.unique(particles, axis=0))),

@@ -12,7 +12,7 @@ import numpy as np
 from .._core import tree_norm, tree_subtract
 from ..flows import AbstractGain
 from ..geometry import System
-from ..geometry.damping import AbstractDamping
+from ..geometry.damping import AbstractDamping, Spectrum
 from ._base import AbstractTheorem, Conclusion, Hypotheses
 from ._certificate import Curves
 from ._check import Check
@@ -281,7 +281,8 @@ def _constant_damping(evidence: Evidence, rule: AbstractDamping) -> Check:
     # The largest eigenvalue is at most the trace; every eigenvalue is known to its rounding.
     largest = gram.shape[0] * float(np.trace(gram))
     start = jnp.zeros(())
-    sensitive = float(rule(start, jnp.asarray(largest), jnp.asarray(largest)) - rule(start, start, start))
+    greatest, least = (Spectrum.of(jnp.full(gram.shape[0], value)) for value in (largest, 0.0))
+    sensitive = float(rule(start, greatest) - rule(start, least))
     rounding = _ROUNDING * (damping + abs(sensitive))
     return Check(
         "eps is constant along the run",

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from .._core import ConfigError, require_non_negative, stream, tree_add_scaled, tree_norm, tree_scale, tree_subtract
 from ..geometry import System
-from ..models import MLP, MeanFieldNetwork
+from ..models import MLP, DerivativeBounds, MeanFieldNetwork
 from ._linear_model import is_linear
 
 # For the rounding of the norms of the data, whose relative error is of the order of 1e-13.
@@ -21,32 +21,6 @@ _ROUND_UP = 1 + 1e-9
 # Estimates: places in the ball, directions at each place, power iterations for each direction.
 _PLACES, _DIRECTIONS, _ITERATIONS = 3, 4, 12
 _BISECTIONS = 100
-
-
-@dataclasses.dataclass(frozen=True)
-class DerivativeBounds:
-    """**Attributes:** `first`: at least sup |s'|; `second`: at least sup |s''|, inf where s' has jumps."""
-
-    first: float
-    second: float
-
-
-# Each number is the supremum in the comment rounded up in its last digit. Derivations: docs/theorems/a_priori.md, Lemma 2.
-derivative_bounds: dict[str, DerivativeBounds] = {
-    # s' = (1 + tanh y + y sech^2 y)/2 with y = z/2, largest at y tanh y = 1, where it is (1 + y)/2; s'' at 0 is 1/2.
-    "silu": DerivativeBounds(1.09983933, 0.5),
-    "relu": DerivativeBounds(1.0, math.inf),
-    # 1; 4/(3 sqrt 3) at tanh z = 1/sqrt 3.
-    "tanh": DerivativeBounds(1.0, 0.76980036),
-    # 2/sqrt(pi); 2 sqrt(2/(pi e)) at z = 1/sqrt 2.
-    "erf": DerivativeBounds(1.12837917, 0.96788290),
-    # Phi(sqrt 2) + sqrt 2 phi(sqrt 2); 2 phi(0) = sqrt(2/pi).
-    "gelu": DerivativeBounds(1.12890415, 0.79788457),
-    "softplus": DerivativeBounds(1.0, 0.25),
-    # 1/4; sqrt(3)/18 at s = (3 - sqrt 3)/6.
-    "sigmoid": DerivativeBounds(0.25, 0.09622505),
-    "identity": DerivativeBounds(1.0, 0.0),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,16 +104,20 @@ def _bound_family(system: System, weights: PyTree) -> _BoundFamily | None:
     structure = system.structure
     if is_linear(system, weights):
         return _BoundFamily(0.0, 0.0, 0.0, False, _LINEAR)
+    if not isinstance(structure, MeanFieldNetwork | MLP):
+        return None
+    bounds = structure.activation.derivative_bounds
+    if bounds is None:  # of a user's activation
+        return None
     if isinstance(structure, MeanFieldNetwork):
-        return _two_layer_family(system, weights)
-    if isinstance(structure, MLP) and math.isinf(derivative_bounds[structure.activation.name].second):
+        return _two_layer_family(system, weights, bounds)
+    if math.isinf(bounds.second):
         return _BoundFamily(math.inf, 0.0, 0.0, True, "the activation's derivative jumps: no finite constant")
     return None
 
 
-def _two_layer_family(system: System, weights: PyTree) -> _BoundFamily:
+def _two_layer_family(system: System, weights: PyTree, bounds: DerivativeBounds) -> _BoundFamily:
     network: MeanFieldNetwork = system.model(weights)
-    bounds = derivative_bounds[network.activation.name]
     x = np.asarray(system.problem.x_train)
     # Only weights that move take part: where the bias alone moves, say, x~_n is 1.
     parts = [x] if weights.hidden_weight is not None else []

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, PyTree
 from .._core import ConfigError
 from ..flows import AbstractFlow
 from ..geometry import Snapshot, System
+from ..geometry.directions import decomposed_spectrum
 from ..losses import ScaledIdentity
 from ..metrics import AbstractMetric, Variable
 from ..simulate import Trajectory
@@ -165,6 +166,6 @@ def gain(
     assert isinstance(factor, ScaledIdentity)
     eigenvalues, vectors = jnp.linalg.eigh(gram)
     positive = jnp.maximum(eigenvalues, 0.0)
-    shift = law.damping(time, positive[0], factor.scale * positive[-1])
+    shift = law.damping(time, decomposed_spectrum(gram, factor, factor.scale * eigenvalues))
     gains = positive * law(factor.scale * eigenvalues, shift)
     return gains, vectors, (vectors * gains[None, :]) @ vectors.T

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, PyTree
 from .._core import ConfigError
 from ..flows import AbstractFlow
 from ..geometry import Snapshot, System, rank_cutoff
-from ..geometry.directions._whitening import whitened_gram
+from ..geometry.directions import decomposed_spectrum, whitened_gram
 from ..losses import AbstractOutputFactor
 from ..metrics import AbstractMetric, Variable
 
@@ -61,10 +61,8 @@ class RateBand(AbstractMetric):
             damping, residual = solve.damping, solve.relative_residual
         else:
             # A flow that does not say what it solved with: by the rule of its law.
-            whitened = snapshot.gram
-            if gain.damping.needs_largest_eigenvalue:
-                whitened = whitened_gram(snapshot.gram, factor, tangent.outputs.shape[1])
-            damping = gain.damping(snapshot.time, smallest, jnp.maximum(jnp.linalg.eigvalsh(whitened)[-1], 0.0))
+            whitened = jnp.linalg.eigvalsh(whitened_gram(snapshot.gram, factor, tangent.outputs.shape[1]))
+            damping = gain.damping(snapshot.time, decomposed_spectrum(snapshot.gram, factor, whitened))
             residual = jnp.zeros(())
         convexity = system.loss.strong_convexity(system.problem.num_train)
         smoothness = system.loss.smoothness(system.problem.num_train)

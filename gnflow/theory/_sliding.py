@@ -102,7 +102,8 @@ def kink_distances(system: System, weights: PyTree) -> Float[Array, "samples uni
     model = system.model(weights)
     layers = jax.vmap(model.pre_activations)(system.problem.x_train)
     return jnp.concatenate(
-        [z - kink for activation, z in zip(model.activations, layers, strict=True) for kink in activation.kinks], axis=1
+        [z - kink for activation, z in zip(model.activations, layers, strict=True) for kink in activation.kinks or ()],
+        axis=1,
     )
 
 

@@ -16,6 +16,7 @@ from gnflow.flows import (
     flow_kinds,
 )
 from gnflow.geometry.damping import Constant, LargestEigenvalue, SmallestEigenvalue
+from gnflow.geometry.directions import decomposed_spectrum
 from gnflow.theory._rate_band import block_bounds
 
 SOFTMAX = gn.losses.SoftmaxCrossEntropy()
@@ -44,9 +45,8 @@ def parts(case):
     root = np.stack([np.asarray(factor.product(one)).reshape(-1) for one in basis], axis=1)
     gram = np.asarray(tangent.gram())
     whitened = root.T @ gram @ root
-    eigenvalues = np.linalg.eigvalsh(whitened)
-    smallest = jnp.maximum(jnp.linalg.eigvalsh(jnp.asarray(gram))[0], 0.0)
-    damping = gain.damping(jnp.zeros(()), smallest, jnp.asarray(eigenvalues[-1]))
+    spectrum = decomposed_spectrum(jnp.asarray(gram), factor, jnp.asarray(np.linalg.eigvalsh(whitened)))
+    damping = gain.damping(jnp.zeros(()), spectrum)
     return flow, system, weights, tangent, gain, gram, root, whitened, float(damping)
 
 

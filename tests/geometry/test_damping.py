@@ -4,16 +4,27 @@ import pytest
 
 from gnflow._core import ConfigError
 from gnflow.geometry.damping import (
+    AbstractDamping,
     Constant,
     Exponential,
     LargestEigenvalue,
     Schedule,
     SmallestEigenvalue,
+    Spectrum,
     damping_kinds,
 )
 from gnflow.geometry.directions import truncated_power
 
-TIME, SMALLEST, LARGEST = jnp.asarray(2.0), jnp.asarray(0.3), jnp.asarray(50.0)
+TIME, EIGENVALUES = jnp.asarray(2.0), jnp.asarray([0.3, 4.0, 50.0])
+
+
+class MeanEigenvalue(AbstractDamping):
+    """A rule of a user's: a share of the mean eigenvalue of H A."""
+
+    factor: float = 0.5
+
+    def __call__(self, time, spectrum):
+        return self.factor * spectrum.trace / 3
 
 
 @pytest.mark.parametrize(
@@ -28,6 +39,7 @@ TIME, SMALLEST, LARGEST = jnp.asarray(2.0), jnp.asarray(0.3), jnp.asarray(50.0)
         (LargestEigenvalue(), 5e-3),
         (LargestEigenvalue(factor=0.1), 5.0),
         (LargestEigenvalue(factor=0.1, floor=7.0), 7.0),
+        (MeanEigenvalue(), 0.5 * 54.3 / 3),
         (Exponential(start=3.0, rate=0.5), 3 * np.exp(-1)),
         (Exponential(start=3.0, rate=0.5, floor=2.0), 2.0),
         (Schedule(lambda time: 1 / (1 + time)), 1 / 3),
@@ -35,21 +47,37 @@ TIME, SMALLEST, LARGEST = jnp.asarray(2.0), jnp.asarray(0.3), jnp.asarray(50.0)
     ],
 )
 def test_the_value_of_each_rule(rule, expected):
-    value = rule(TIME, SMALLEST, LARGEST)
+    value = rule(TIME, Spectrum.of(EIGENVALUES))
     assert value.dtype == jnp.float64
     assert value.shape == ()
     np.testing.assert_allclose(value, expected, rtol=1e-15)
 
 
-def test_only_the_rules_that_read_an_eigenvalue_say_so():
-    assert SmallestEigenvalue().needs_smallest_eigenvalue
-    assert LargestEigenvalue().needs_largest_eigenvalue
-    for rule in (LargestEigenvalue(), Constant(1.0), Exponential(1.0, 1.0), Schedule(lambda time: time)):
-        assert not rule.needs_smallest_eigenvalue
-        assert float(rule(TIME, SMALLEST, LARGEST)) == float(rule(TIME, 100 * SMALLEST, LARGEST))
-    for rule in (SmallestEigenvalue(), Constant(1.0), Exponential(1.0, 1.0), Schedule(lambda time: time)):
-        assert not rule.needs_largest_eigenvalue
-        assert float(rule(TIME, SMALLEST, LARGEST)) == float(rule(TIME, SMALLEST))
+def test_only_what_a_rule_reads_is_computed():
+    read = []
+
+    def number(name):
+        return lambda: read.append(name) or EIGENVALUES[0]
+
+    spectrum = Spectrum(*map(number, ("smallest", "largest", "trace", "all")))
+    for rule in (Constant(1.0), Exponential(1.0, 1.0), Schedule(lambda time: time)):
+        rule(TIME, spectrum)
+    assert not read
+    for rule, name in (
+        (SmallestEigenvalue(), "smallest"),
+        (LargestEigenvalue(), "largest"),
+        (MeanEigenvalue(), "trace"),
+    ):
+        for _ in range(2):
+            rule(TIME, spectrum)
+        assert read.pop() == name
+        assert not read  # once for both
+
+
+def test_a_spectrum_is_not_negative():
+    spectrum = Spectrum.of(jnp.asarray([-1e-17, 2.0]))
+    assert float(spectrum.smallest) == 0.0
+    assert spectrum.all.tolist() == [0.0, 2.0]
 
 
 def test_only_a_floor_makes_damping_by_the_spectrum_positive():
@@ -101,7 +129,7 @@ def test_a_schedule_is_a_function_that_jax_can_trace(function, match):
 
 @pytest.mark.parametrize("bad", [-1.0, float("nan")])
 def test_damping_that_is_no_damping_makes_the_direction_nan(bad):
-    shift = Schedule(lambda time: bad * time)(TIME, SMALLEST)
+    shift = Schedule(lambda time: bad * time)(TIME, Spectrum.of(EIGENVALUES))
     assert np.isnan(shift)
     assert np.all(np.isnan(truncated_power(jnp.asarray([0.0, 1.0]), shift, 1.0)))
     assert list(truncated_power(jnp.asarray([0.0, 2.0]), jnp.asarray(0.0), 1.0)) == [0.0, 0.5]

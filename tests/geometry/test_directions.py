@@ -12,17 +12,18 @@ from oracles.cases import LOSSES, NUM_TRAIN, Case, make_problem
 
 from gnflow._core import ConfigError
 from gnflow.geometry import AbstractOutputMetric, FisherMetric, HessianMetric, IdentityMetric, System, get_output_metric
-from gnflow.geometry.damping import Constant, Exponential, LargestEigenvalue, SmallestEigenvalue
+from gnflow.geometry.damping import AbstractDamping, Constant, Exponential, LargestEigenvalue, SmallestEigenvalue
 from gnflow.geometry.directions import (
     Cholesky,
     ConjugateGradients,
+    DirectionEquation,
     MeanKernel,
     Nystrom,
     TruncatedEigh,
     preconditioner_kinds,
 )
-from gnflow.geometry.directions._damping_value import largest_eigenvalue
 from gnflow.geometry.directions._smoothed import smoothed_conjugate_gradients
+from gnflow.geometry.directions._spectra import largest_eigenvalue
 from gnflow.losses import DiagonalFactor, ScaledIdentity, SoftmaxCrossEntropy, SquaredLoss
 from gnflow.models import MLP, RandomFeatures
 from gnflow.problems import Problem
@@ -75,7 +76,7 @@ class ScaledMetric(AbstractOutputMetric):
 def solve(solver, metric, loss, tangent, y, damping, time=START):
     factor, gradient = metric.factor(loss, tangent.outputs, y), loss.gradient(tangent.outputs, y)
     unseen = None if metric.sees_gradient(loss) else factor.unseen(gradient)
-    return solver.solve(tangent, factor, factor.whiten(gradient), damping, time, unseen)
+    return solver.solve(DirectionEquation(tangent, factor, factor.whiten(gradient), damping, time, unseen))
 
 
 def flat_image(jacobian, direction):
@@ -363,6 +364,36 @@ def test_damping_by_the_largest_eigenvalue_means_that_of_h_a(metric, solver):
     np.testing.assert_allclose(direction.diagnostics.damping, eps, rtol=1e-6)
     expected = dense.primal_gauss_newton(jacobian, matrix, gradient, eps)
     np.testing.assert_allclose(flat_image(jacobian, direction), expected, rtol=1e-5, atol=1e-7)
+
+
+class MeanEigenvalue(AbstractDamping):
+    """A rule of a user's, which every solver can serve."""
+
+    def __call__(self, time, spectrum):
+        return spectrum.trace / NUM_TRAIN
+
+
+class MedianEigenvalue(AbstractDamping):
+    """A rule of a user's that reads all eigenvalues."""
+
+    def __call__(self, time, spectrum):
+        return spectrum.all[spectrum.all.size // 2]
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("metric", ["identity", "hessian"])
+def test_damping_by_the_trace_and_by_all_eigenvalues_of_h_a(metric, solver):
+    loss, tangent, jacobian, f, y, _ = setting("softmax")
+    product = metric_matrix(metric, "softmax", f, y) @ jacobian @ jacobian.T
+    direction = solve(SOLVERS[solver], METRICS[metric], loss, tangent, y, MeanEigenvalue())
+    np.testing.assert_allclose(direction.diagnostics.damping, np.trace(product) / NUM_TRAIN, rtol=1e-10)
+    if isinstance(SOLVERS[solver], ConjugateGradients):
+        with pytest.raises(ConfigError, match=r"MedianEigenvalue.*TruncatedEigh"):
+            solve(SOLVERS[solver], METRICS[metric], loss, tangent, y, MedianEigenvalue())
+        return
+    direction = solve(SOLVERS[solver], METRICS[metric], loss, tangent, y, MedianEigenvalue())
+    expected = np.sort(np.linalg.eigvals(product).real)[len(product) // 2]
+    np.testing.assert_allclose(direction.diagnostics.damping, max(expected, 0.0), rtol=1e-8, atol=1e-12)
 
 
 def smallest_of_a(tangent):

@@ -153,6 +153,7 @@ def test_path_length_integrates_the_norm_of_the_velocity(snapshot_at):
     model = MeanFieldNetwork(3, 4, output_init_scale=1.0, key=jr.key(2))
     system = System(_PROBLEM, model)
     weights = system.weights(model)
-    np.testing.assert_allclose(PathLength().integrand(weights), _norm(*jax.tree.leaves(weights)), rtol=1e-14)
+    length = PathLength().integrands(weights)["path_length"]
+    np.testing.assert_allclose(length, _norm(*jax.tree.leaves(weights)), rtol=1e-14)
     snapshot = snapshot_at(system, weights, 2.5)
     assert float(PathLength().evaluate(snapshot, ())["path_length"]) == 2.5

@@ -9,6 +9,7 @@ import pytest
 
 from gnflow.models import (
     MLP,
+    Activation,
     Linearised,
     MeanFieldNetwork,
     RandomFeatures,
@@ -51,6 +52,19 @@ def _models(activation):
     two_layers = MeanFieldNetwork(3, 4, activation=activation, key=key)
     deep = MLP(3, 4, 2, activation=activation, key=key)
     return two_layers, deep, ReversibleMLP(4, 5, 3, activation=activation, init_scale=1.0, key=key)
+
+
+def test_the_kinks_of_a_users_function():
+    for smooth in (jnp.sin, lambda z: z**2 * jnp.exp(-z)):
+        assert all(has_kinks(model) is False for model in _models(smooth))
+    for unknown in (jax.nn.leaky_relu, jnp.abs):
+        assert get_activation(unknown).kinks is None
+        assert all(has_kinks(model) is None for model in _models(unknown))
+        assert kinked_activations(_models(unknown)[0]) == ()
+    stated = Activation.from_function(jax.nn.leaky_relu, kinks=(0.0,), homogeneous=True)
+    assert all(has_kinks(model) is True for model in _models(stated))
+    assert kinked_activations(_models(stated)[1]) == ("leaky_relu",)
+    assert has_kinks(MLP(3, 4, 2, activation=Activation.from_function(jnp.abs, kinks=()), key=jr.key(0))) is False
 
 
 def test_models_with_and_without_kinks():

@@ -3,6 +3,7 @@
 import functools
 import math
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -14,6 +15,7 @@ from oracles import dense
 from oracles.cases import CASES, INPUT_DIM, displaced, random_like
 
 from gnflow._core import ModelError, PrecisionError
+from gnflow.geometry import System
 from gnflow.models import (
     MLP,
     Activation,
@@ -27,7 +29,7 @@ from gnflow.models import (
     trainable_mask,
     trainable_weights,
 )
-from gnflow.problems import teacher_student
+from gnflow.problems import Problem, teacher_student
 
 ACTIVATIONS = {
     "silu": lambda z: z * scipy.special.expit(z),
@@ -97,6 +99,42 @@ def test_activations_by_name_and_as_objects():
     for name in ("sliu", "swish", None, 3):
         with pytest.raises(ModelError, match=f"unknown activation {name!r}.*Known names: .*silu"):
             get_activation(name)
+
+
+def test_any_elementwise_function_is_an_activation():
+    z = jnp.linspace(-3, 3, 13)
+    sine = get_activation(jnp.sin)
+    value, derivative = sine.value_and_derivative(z)
+    np.testing.assert_allclose(value, np.sin(z), rtol=1e-15, atol=1e-15)
+    np.testing.assert_allclose(derivative, np.cos(z), rtol=1e-15, atol=1e-15)
+    assert sine == get_activation(jnp.sin)
+    assert (sine.name, sine.homogeneous, sine.derivative_bounds, sine.is_transcendental) == ("sin", False, None, False)
+    # The same function by hand: models, with what has a closed form of their tangent, take it.
+    for make in (
+        lambda s: MeanFieldNetwork(2, 5, activation=s, output_init_scale=1.0, key=jr.key(0)),
+        lambda s: MLP(2, 5, 2, activation=s, key=jr.key(0)),
+    ):
+        problem = Problem(jnp.arange(6.0).reshape(3, 2) / 3, jnp.ones(3))
+        systems = [(System(problem, make(s)), make(s)) for s in ("tanh", jnp.tanh)]
+        named, given = (system.tangent(system.weights(model)) for system, model in systems)
+        np.testing.assert_allclose(given.outputs, named.outputs, rtol=1e-12)
+        np.testing.assert_allclose(given.gram(), named.gram(), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("function", "match"),
+    [
+        (jax.nn.softmax, "softmax cannot be evaluated by JAX on an array and on a number"),
+        (np.tanh, "tanh cannot be evaluated by JAX"),
+        (jnp.sum, r"numbers of shape \(4,\) into float64 of shape \(\)"),
+        (lambda z: z.astype(jnp.float32), "into float32"),
+        (lambda z: z - jnp.mean(z), "other values for numbers that stand together"),
+        (eqx.nn.PReLU(), "PReLU has arrays of its own"),
+    ],
+)
+def test_what_is_no_elementwise_function_is_refused(function, match):
+    with pytest.raises(ModelError, match=match):
+        MLP(2, 3, 1, activation=function, key=jr.key(0))
 
 
 # --- outputs

@@ -41,7 +41,7 @@ class Own(gn.flows.AbstractOutputFlow):
     def direction(self, time, tangent, system):
         gradient = system.loss.gradient(tangent.outputs, system.problem.y_train)
         lam, vectors = jnp.linalg.eigh(tangent.gram())
-        gains = self.law(lam, self.law.damping(time, lam[0], lam[-1]))
+        gains = self.law(lam, self.law.damping(time, gn.damping.Spectrum.of(lam)))
         coefficients = vectors @ (gains * (vectors.T @ gradient.reshape(-1)))
         return gn.geometry.Direction(coefficients.reshape(gradient.shape), diagnostics=None)
 

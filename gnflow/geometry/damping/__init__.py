@@ -8,6 +8,7 @@ from ._constant import Constant as Constant
 from ._largest_eigenvalue import LargestEigenvalue as LargestEigenvalue
 from ._schedule import Exponential as Exponential, Schedule as Schedule
 from ._smallest_eigenvalue import SmallestEigenvalue as SmallestEigenvalue
+from ._spectrum import Spectrum as Spectrum
 
 damping_kinds: dict[str, Callable[..., Any]] = {
     "constant": Constant,

@@ -1,6 +1,5 @@
 """Constant damping."""
 
-import math
 from typing import ClassVar
 
 import jax.numpy as jnp
@@ -8,6 +7,7 @@ from jaxtyping import Array, Float
 
 from ..._core import number_field
 from ._base import AbstractDamping
+from ._spectrum import Spectrum
 
 
 class Constant(AbstractDamping):
@@ -16,7 +16,6 @@ class Constant(AbstractDamping):
     **Arguments:** `value`: eps >= 0, in units of H A (of A for the identity metric). **Raises:** `ConfigError` if negative.
     """
 
-    needs_smallest_eigenvalue: ClassVar[bool] = False
     has_jumps: ClassVar[bool] = False
     depends_on_time: ClassVar[bool] = False
     is_smooth: ClassVar[bool] = True
@@ -37,11 +36,6 @@ class Constant(AbstractDamping):
         """value/sigma."""
         return float(self.value) / smallest_eigenvalue
 
-    def __call__(
-        self,
-        time: Float[Array, ""],
-        smallest_eigenvalue: Float[Array, ""],
-        largest_eigenvalue: Float[Array, ""] | float = math.nan,
-    ) -> Float[Array, ""]:
+    def __call__(self, time: Float[Array, ""], spectrum: Spectrum) -> Float[Array, ""]:
         """eps, whatever the time and the spectrum."""
         return jnp.asarray(self.value, dtype=jnp.float64)

@@ -1,6 +1,5 @@
 """Damping by the largest eigenvalue, which is known without a Gram matrix."""
 
-import math
 from typing import ClassVar
 
 import jax.numpy as jnp
@@ -8,6 +7,7 @@ from jaxtyping import Array, Float
 
 from ..._core import number_field
 from ._base import AbstractDamping
+from ._spectrum import Spectrum
 
 
 class LargestEigenvalue(AbstractDamping):
@@ -26,8 +26,6 @@ class LargestEigenvalue(AbstractDamping):
     **Arguments:** `factor` >= 0, dimensionless; `floor` >= 0, in units of H A. **Raises:** `ConfigError` if negative.
     """
 
-    needs_smallest_eigenvalue: ClassVar[bool] = False
-    needs_largest_eigenvalue: ClassVar[bool] = True
     has_jumps: ClassVar[bool] = False
     depends_on_time: ClassVar[bool] = False
 
@@ -44,11 +42,6 @@ class LargestEigenvalue(AbstractDamping):
         """Whether factor and floor are."""
         return bool(self.factor == 0 and self.floor == 0)
 
-    def __call__(
-        self,
-        time: Float[Array, ""],
-        smallest_eigenvalue: Float[Array, ""],
-        largest_eigenvalue: Float[Array, ""] | float = math.nan,
-    ) -> Float[Array, ""]:
+    def __call__(self, time: Float[Array, ""], spectrum: Spectrum) -> Float[Array, ""]:
         """max(floor, factor * sigma_max)."""
-        return jnp.maximum(self.floor, self.factor * jnp.asarray(largest_eigenvalue))
+        return jnp.maximum(self.floor, self.factor * spectrum.largest)

@@ -1,6 +1,5 @@
 """Damping as a function of flow time."""
 
-import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -11,6 +10,7 @@ from jaxtyping import Array, Float
 
 from ..._core import ConfigError, number_field, shown
 from ._base import AbstractDamping
+from ._spectrum import Spectrum
 
 
 class Exponential(AbstractDamping):
@@ -20,7 +20,6 @@ class Exponential(AbstractDamping):
     **Raises:** `ConfigError` if one is negative.
     """
 
-    needs_smallest_eigenvalue: ClassVar[bool] = False
     has_jumps: ClassVar[bool] = False
 
     start: float = number_field("Exponential: start", least=0.0)
@@ -41,12 +40,7 @@ class Exponential(AbstractDamping):
         """max(start, floor)/sigma: it falls to the floor."""
         return max(float(self.start), float(self.floor)) / smallest_eigenvalue
 
-    def __call__(
-        self,
-        time: Float[Array, ""],
-        smallest_eigenvalue: Float[Array, ""],
-        largest_eigenvalue: Float[Array, ""] | float = math.nan,
-    ) -> Float[Array, ""]:
+    def __call__(self, time: Float[Array, ""], spectrum: Spectrum) -> Float[Array, ""]:
         """max(floor, start exp(-rate t))."""
         return jnp.maximum(self.floor, self.start * jnp.exp(-self.rate * time))
 
@@ -78,16 +72,9 @@ class Schedule(AbstractDamping):
     **Raises:** `ConfigError` unless JAX can trace `function` from a scalar to a scalar.
     """
 
-    needs_smallest_eigenvalue: ClassVar[bool] = False
-
     function: Callable[[Float[Array, ""]], Float[Array, ""]] = eqx.field(static=True, converter=_as_schedule)
 
-    def __call__(
-        self,
-        time: Float[Array, ""],
-        smallest_eigenvalue: Float[Array, ""],
-        largest_eigenvalue: Float[Array, ""] | float = math.nan,
-    ) -> Float[Array, ""]:
+    def __call__(self, time: Float[Array, ""], spectrum: Spectrum) -> Float[Array, ""]:
         """function(t), nan where that is negative."""
         value = jnp.asarray(self.function(time), dtype=jnp.float64)
         return jnp.where(value >= 0, value, jnp.nan)

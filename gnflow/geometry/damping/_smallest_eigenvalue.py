@@ -1,6 +1,5 @@
 """Damping by the smallest eigenvalue of the Gram matrix."""
 
-import math
 from typing import ClassVar
 
 import jax.numpy as jnp
@@ -8,6 +7,7 @@ from jaxtyping import Array, Float
 
 from ..._core import number_field
 from ._base import AbstractDamping
+from ._spectrum import Spectrum
 
 
 class SmallestEigenvalue(AbstractDamping):
@@ -19,7 +19,6 @@ class SmallestEigenvalue(AbstractDamping):
     **Arguments:** `factor` >= 0, dimensionless; `floor` >= 0, in units of A. **Raises:** `ConfigError` if negative.
     """
 
-    needs_smallest_eigenvalue: ClassVar[bool] = True
     has_jumps: ClassVar[bool] = False
     depends_on_time: ClassVar[bool] = False
 
@@ -40,11 +39,6 @@ class SmallestEigenvalue(AbstractDamping):
         """max(factor, floor/sigma)."""
         return max(float(self.factor), float(self.floor) / smallest_eigenvalue)
 
-    def __call__(
-        self,
-        time: Float[Array, ""],
-        smallest_eigenvalue: Float[Array, ""],
-        largest_eigenvalue: Float[Array, ""] | float = math.nan,
-    ) -> Float[Array, ""]:
+    def __call__(self, time: Float[Array, ""], spectrum: Spectrum) -> Float[Array, ""]:
         """max(floor, factor * sigma_min)."""
-        return jnp.maximum(self.floor, self.factor * smallest_eigenvalue)
+        return jnp.maximum(self.floor, self.factor * spectrum.smallest)

@@ -11,6 +11,7 @@ from ._base import (
 )
 from ._cholesky import Cholesky as Cholesky
 from ._conjugate_gradients import ConjugateGradients as ConjugateGradients
+from ._equation import DirectionEquation as DirectionEquation
 from ._matrix_power import (
     kept_modes as kept_modes,
     truncated_power as truncated_power,
@@ -20,7 +21,9 @@ from ._mean_kernel import MeanKernel as MeanKernel
 from ._modes import Decomposition as Decomposition, Modes as Modes, dense_modes as dense_modes
 from ._nystrom import Nystrom as Nystrom
 from ._preconditioner import AbstractPreconditioner as AbstractPreconditioner
+from ._spectra import decomposed_spectrum as decomposed_spectrum
 from ._truncated_eigh import TruncatedEigh as TruncatedEigh
+from ._whitening import whitened_gram as whitened_gram
 
 direction_solver_kinds: dict[str, Callable[..., Any]] = {
     "truncated_eigh": TruncatedEigh,

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 from ...losses import AbstractOutputFactor
 from .._tangent import AbstractTangent
 from ._preconditioner import AbstractPreconditioner, Product
+from ._whitening import whitened_blocks
 
 
 class MeanKernel(AbstractPreconditioner):
@@ -33,7 +34,7 @@ class MeanKernel(AbstractPreconditioner):
     ) -> Product:
         """v -> P^(-1) v on (N, C)."""
         samples, outputs = tangent.outputs.shape
-        blocks = _whitened_blocks(tangent.sample_blocks(), factor)
+        blocks = whitened_blocks(tangent.sample_blocks(), factor)
         eigenvalues, vectors = jnp.linalg.eigh(blocks)
         damped = eigenvalues + shift
         rounding = outputs * jnp.finfo(jnp.float64).eps * eigenvalues[:, -1:]
@@ -64,11 +65,3 @@ def _from_spectrum(
 ) -> Float[Array, "samples outputs outputs"]:
     """V diag(eigenvalues) V^T, sample by sample."""
     return jnp.einsum("ncr,nr,ndr->ncd", vectors, eigenvalues, vectors)
-
-
-def _whitened_blocks(
-    blocks: Float[Array, "samples outputs outputs"], factor: AbstractOutputFactor
-) -> Float[Array, "samples outputs outputs"]:
-    """R_n^T A_nn R_n for blocks A_nn (N, C, C) of a factor that is block diagonal over the samples."""
-    transpose = jax.vmap(factor.transpose_product, in_axes=2, out_axes=2)
-    return transpose(jnp.swapaxes(transpose(blocks), 1, 2))

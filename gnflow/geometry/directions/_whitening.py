@@ -1,4 +1,4 @@
-"""The whitened Gram matrix B = R^T A R that the dense solvers factorise."""
+"""The whitened Gram matrix B = R^T A R that the dense solvers factorise, and its blocks on the diagonal."""
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +18,9 @@ def whitened_gram(
     return transpose(half.T)
 
 
-def smallest_gram_eigenvalue(
-    gram: Float[Array, "size size"], factor: AbstractOutputFactor, whitened_eigenvalues: Float[Array, " size"] | None
-) -> Float[Array, ""]:
-    """sigma_min of A, not negative; from the eigenvalues of B = c A where H = c I and they are known, else computed."""
-    if isinstance(factor, ScaledIdentity) and whitened_eigenvalues is not None:
-        smallest = whitened_eigenvalues[0] / factor.scale
-    else:
-        smallest = jnp.linalg.eigvalsh(gram)[0]
-    return jnp.maximum(smallest, 0.0)
+def whitened_blocks(
+    blocks: Float[Array, "samples outputs outputs"], factor: AbstractOutputFactor
+) -> Float[Array, "samples outputs outputs"]:
+    """R_n^T A_nn R_n for blocks A_nn (N, C, C) of a factor that is block diagonal over the samples."""
+    transpose = jax.vmap(factor.transpose_product, in_axes=2, out_axes=2)
+    return transpose(jnp.swapaxes(transpose(blocks), 1, 2))

@@ -4,9 +4,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from ._base import AbstractDirectionOracle as AbstractDirectionOracle, DualDirection as DualDirection
+from ._base import AbstractDualOracle as AbstractDualOracle, DualDirection as DualDirection
 from ._exact import ExactOracle as ExactOracle
 from ._products import GramProducts as GramProducts, gram_products as gram_products
 from ._quadratic import QuadraticOracle as QuadraticOracle
 
-direction_oracle_kinds: dict[str, Callable[..., Any]] = {"quadratic": QuadraticOracle, "exact": ExactOracle}
+dual_oracle_kinds: dict[str, Callable[..., Any]] = {"quadratic": QuadraticOracle, "exact": ExactOracle}

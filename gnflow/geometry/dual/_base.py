@@ -46,7 +46,7 @@ def relative_gap(gap: Float[Array, ""], decrease: Float[Array, ""]) -> Float[Arr
     return jnp.where(gap == 0, 0.0, gap / jnp.where(most == 0, 1.0, most))
 
 
-class AbstractDirectionOracle(eqx.Module):
+class AbstractDualOracle(eqx.Module):
     """Finds d = argmin (1/N) sum_n q_n(f_n + J_n d) + ||d||^2/(2 gamma), q_n a convex model of the loss of sample n.
 
     Source: Roulet and Blondel, "Dual Gauss-Newton directions for deep learning", TMLR 2024, arXiv 2308.08886. Derived

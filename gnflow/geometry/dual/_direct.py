@@ -6,7 +6,7 @@ from jaxtyping import Array, Float, Int
 
 from ...losses import AbstractOutputFactor
 from .._spectrum import numerical_rank
-from ..directions._whitening import whitened_gram
+from ..directions import whitened_gram
 from ._conjugate_gradients import Solution
 from ._products import GramProducts
 

@@ -12,7 +12,7 @@ from ..._core import ConfigError
 from ...losses import AbstractLoss
 from .._tangent import AbstractTangent
 from ..directions import SolveDiagnostics
-from ._base import AbstractDirectionOracle, DualDirection, relative_gap
+from ._base import AbstractDualOracle, DualDirection, relative_gap
 from ._conjugate_gradients import conjugate_gradients
 from ._direct import direct_solution
 from ._products import GramProducts, gram_products
@@ -31,7 +31,7 @@ _ROUNDING = 1e-6
 _INNER_ITERATIONS = (1000, 10)
 
 
-class ExactOracle(AbstractDirectionOracle):
+class ExactOracle(AbstractDualOracle):
     """d = argmin P(d), P(d) = L(f + J d) + ||d||^2/(2 gamma) (prox-linear: only the model is linearised).
 
     Newton's method on P: the direction of a step is that of the quadratic model at the outputs reached, solved for as

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from ...losses import AbstractLoss
 from .._tangent import AbstractTangent
 from ..directions import SolveDiagnostics
-from ._base import AbstractDirectionOracle, DualDirection, relative_gap
+from ._base import AbstractDualOracle, DualDirection, relative_gap
 from ._conjugate_gradients import conjugate_gradients
 from ._direct import direct_solution
 from ._products import gram_products
@@ -18,7 +18,7 @@ from ._products import gram_products
 _MOST_ITERATIONS = 1000
 
 
-class QuadraticOracle(AbstractDirectionOracle):
+class QuadraticOracle(AbstractDualOracle):
     """d = -(J^T H J + I/gamma)^(-1) J^T g with the Hessian H of the loss at f: q_n is the quadratic model of l_n.
 
     With H = R R^T the dual variables are alpha/N = g + R z, in the image of H beside g, so that a singular H (softmax,

@@ -1,0 +1,111 @@
+"""What direction solvers know of the spectrum that a damping rule reads: with a Gram matrix, and without one."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ..._core import ConfigError, stream
+from ...losses import AbstractOutputFactor, ScaledIdentity
+from .._tangent import AbstractTangent
+from ..damping import AbstractDamping, Spectrum
+from ._whitening import whitened_blocks, whitened_gram
+
+# The largest eigenvalues of a kernel of C outputs come in clusters of C; ten steps see past the first.
+_LANCZOS_STEPS = 10
+_EXHAUSTED = 1e-12
+
+
+def gram_spectrum(gram: Float[Array, "size size"], factor: AbstractOutputFactor, num_outputs: int) -> Spectrum:
+    """The spectrum of a Gram matrix A, in the metric H = R R^T, without a decomposition that would serve for more.
+
+    **Arguments:**
+
+    - `gram`: A (NC, NC).
+    - `factor`: R.
+    - `num_outputs`: C.
+    """
+    matrix = whitened_gram(gram, factor, num_outputs)
+    return Spectrum(
+        smallest=lambda: jnp.linalg.eigvalsh(gram)[0],
+        largest=lambda: largest_eigenvalue(lambda vector: matrix @ vector, matrix.shape[:1]),
+        trace=lambda: jnp.trace(matrix),
+        all=lambda: jnp.linalg.eigvalsh(matrix),
+    )
+
+
+def decomposed_spectrum(
+    gram: Float[Array, "size size"], factor: AbstractOutputFactor, eigenvalues: Float[Array, " size"]
+) -> Spectrum:
+    """The spectrum of A in the metric H = R R^T, where all eigenvalues of R^T A R, ascending, are at hand."""
+
+    def smallest() -> Float[Array, ""]:
+        if isinstance(factor, ScaledIdentity):
+            return eigenvalues[0] / factor.scale
+        return jnp.linalg.eigvalsh(gram)[0]
+
+    return Spectrum(
+        smallest=smallest,
+        largest=lambda: eigenvalues[-1],
+        trace=lambda: jnp.sum(eigenvalues),
+        all=lambda: eigenvalues,
+    )
+
+
+def matrix_free_spectrum(
+    tangent: AbstractTangent,
+    factor: AbstractOutputFactor,
+    product: Callable[[Array], Array],
+    damping: AbstractDamping,
+) -> Spectrum:
+    """What is known of the spectrum without a Gram matrix: the largest eigenvalue and the trace.
+
+    **Arguments:**
+
+    - `product`: with R^T A R, on arrays (N, C).
+    - `damping`: the rule, for the message to one that reads more.
+    """
+
+    def refuse() -> Float[Array, "..."]:
+        raise ConfigError(
+            f"{type(damping).__name__} damping reads eigenvalues of the Gram matrix beside the largest, such as the smallest "
+            "eigenvalue, and ConjugateGradients does not form that matrix; use damping.LargestEigenvalue, damping.Constant or "
+            "a schedule, or the direction solver TruncatedEigh."
+        )
+
+    return Spectrum(
+        smallest=refuse,
+        largest=lambda: largest_eigenvalue(product, tangent.outputs.shape),
+        # H is block diagonal over the samples, so that the blocks of A on its diagonal have the whole trace.
+        trace=lambda: jnp.trace(jnp.sum(whitened_blocks(tangent.sample_blocks(), factor), axis=0)),
+        all=refuse,
+    )
+
+
+def largest_eigenvalue(product: Callable[[Array], Array], shape: tuple[int, ...]) -> Float[Array, ""]:
+    """The largest eigenvalue of a symmetric positive semi-definite matrix, from below, by ten Lanczos steps.
+
+    The basis is orthogonalised in full. Source: Golub and Van Loan, "Matrix Computations", 4th ed., Section 10.1.
+
+    **Arguments:** `product`: with the matrix, on arrays of shape `shape`.
+    """
+    start = jax.random.normal(stream(jax.random.key(0), "largest eigenvalue"), shape).reshape(-1)
+    count = min(_LANCZOS_STEPS, start.size)
+    empty = jnp.zeros((count, start.size))
+
+    def step(index: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        basis, images, vector = carry
+        image = product(vector.reshape(shape)).reshape(-1)
+        basis, images = basis.at[index].set(vector), images.at[index].set(image)
+        rest = image
+        for _ in range(2):  # once leaves rounding that grows
+            rest = rest - basis.T @ (basis @ rest)
+        norm = jnp.linalg.norm(rest)
+        # Zero where only rounding is left, the space being exhausted: such a row adds the eigenvalue 0.
+        goes_on = norm > _EXHAUSTED * jnp.linalg.norm(image)
+        return basis, images, jnp.where(goes_on, rest / jnp.where(goes_on, norm, 1.0), 0.0)
+
+    basis, images, _ = jax.lax.fori_loop(0, count, step, (empty, empty, start / jnp.linalg.norm(start)))
+    small = basis @ images.T
+    return jnp.maximum(jnp.linalg.eigvalsh((small + small.T) / 2)[-1], 0.0)
