@@ -65,7 +65,9 @@ class KernelLimit(AbstractTheorem):
             alike = _names(self.other) == _names(evidence.trajectory.flow)
             checks += [
                 Check.fact(
-                    "the other flow has the form w' = -J^T a", isinstance(self.other.dynamics, AbstractOutputFlow)
+                    "the other flow has the form w' = -J^T a",
+                    isinstance(self.other.dynamics, AbstractOutputFlow)
+                    and self.other.dynamics.decay(evidence.start, evidence.system) is None,
                 ),
                 Check.fact("the other flow moves the same weights", alike),
             ]
