@@ -38,7 +38,7 @@ _TRAINABLE = UnionForm((TEXT, ListForm(TEXT, tuple)))
 
 _LONGEST_NAME = 200  # bytes: file systems take 255, and figures are called after it
 
-SECTIONS = ("problem", "model", "flows", "integration", "stop", "metrics")
+_SECTIONS = ("problem", "model", "flows", "integration", "stop", "metrics")
 _OF_FLOW = ("trainable", "integration", "stop")
 # Of what `RunSpec.to_dict` writes.
 _TYPES: dict[str, Any] = {
@@ -208,18 +208,15 @@ def check_runs(
     seeds: tuple[int, ...],
     memory: dict[tuple[str, str], Any] | None = None,
 ) -> tuple[RunSpec, ...]:
-    """The runs of one variant: its flows times the seeds.
+    """The runs at one position of the axes: flows times seeds.
 
-    **Arguments:** `table`: the sections of a specification with the variant's overrides applied; `memory`: handed to
-    every call for tables that share most of their sections (a grid), so that each section is checked once; it is
-    written to.
+    **Arguments:** `table`: the sections of a specification with the position's overrides applied; `variant`: what it is
+    called; `memory`: handed to every call for tables that share most of their sections (a grid), so that each section
+    is checked once; it is written to.
 
     **Raises:** `ConfigError` for the first entry that is unknown, of the wrong type or missing.
     """
-    for key in table:
-        if key not in SECTIONS:
-            known = (*SECTIONS, "name", "seeds", "variants")
-            raise ConfigError(f"unknown section {shown(key)}; {nearest_name(str(key)[:80], known)}")
+    require_sections(table)
     for key in ("problem", "model", "flows"):
         if key not in table:
             raise ConfigError(
@@ -230,19 +227,21 @@ def check_runs(
     model = _remembered(memory, "model", table["model"], lambda: _MODEL.check(table["model"], "model"))
     named = table.get("metrics", [])
     metrics = _remembered(memory, "metrics", named, lambda: _check_metrics(named))
-    flows = _table(table["flows"], "flows")
+    flows = check_table(table["flows"], "flows")
     if not flows:
         raise ConfigError(
             "[flows] is empty; name at least one flow, such as [flows.gradient_flow] with kind = 'gradient'."
         )
-    integration = _table(table.get("integration", {}), "integration")
+    integration = check_table(table.get("integration", {}), "integration")
     stop = None
     if "stop" in table:
-        stop = _remembered(memory, "stop", table["stop"], lambda: check_stop(_table(table["stop"], "stop"), "stop"))
+        stop = _remembered(
+            memory, "stop", table["stop"], lambda: check_stop(check_table(table["stop"], "stop"), "stop")
+        )
     runs = []
     for name, flow in flows.items():
         path = f"flows.{check_name(name, 'flows')}"
-        own = _table(flow, path)
+        own = check_table(flow, path)
         checked, its_integration, its_stop = _remembered(
             memory, path, (own, integration), lambda own=own, path=path: _check_one_flow(own, integration, path)
         )
@@ -261,6 +260,14 @@ def check_runs(
             for seed in seeds
         ]
     return tuple(runs)
+
+
+def require_sections(table: Mapping[str, Any]) -> None:
+    """**Raises:** `ConfigError` for a section that no run has."""
+    for key in table:
+        if key not in _SECTIONS:
+            known = (*_SECTIONS, "name", "seeds", "variants", "axes", "sizes")
+            raise ConfigError(f"unknown section {shown(key)}; {nearest_name(str(key)[:80], known)}")
 
 
 def _remembered(memory: dict[tuple[str, str], Any], path: str, section: Any, check: Callable[[], Any]) -> Any:
@@ -288,7 +295,7 @@ def _check_one_flow(
     return (
         _check_flow(own, path),
         _check_integration(integration, own, path),
-        check_stop(_table(own["stop"], at_stop), at_stop) if "stop" in own else None,
+        check_stop(check_table(own["stop"], at_stop), at_stop) if "stop" in own else None,
     )
 
 
@@ -318,10 +325,11 @@ def _check_integration(common: Mapping[str, Any], own: Mapping[str, Any], path: 
     if "integration" not in own:
         return check_integration(common, "integration")
     path = f"{path}.integration"
-    return check_integration(merge_integration(common, _table(own["integration"], path)), path)
+    return check_integration(merge_integration(common, check_table(own["integration"], path)), path)
 
 
-def _table(value: Any, path: str) -> Mapping[str, Any]:
+def check_table(value: Any, path: str) -> Mapping[str, Any]:
+    """`value` if it is a table. **Raises:** `ConfigError` otherwise."""
     if not isinstance(value, Mapping):
         raise ConfigError(f"{path} = {shown(value)}; expected a table, [{path}].")
     return value

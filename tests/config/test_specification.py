@@ -11,7 +11,7 @@ import pytest
 import gnflow as gn
 from gnflow import ConfigError
 from gnflow._core import stream
-from gnflow.config import RunSpec, Specification, read_specification, to_toml
+from gnflow.config import RunSpec, Specification, read_sweep, to_toml
 from gnflow.config._overrides import apply_overrides, parse_assignment
 
 TABLE = tomllib.loads("""
@@ -106,32 +106,32 @@ class TestReading:
     def test_name_is_that_of_the_file_unless_given(self, tmp_path):
         path = tmp_path / "study.toml"
         path.write_text(to_toml(without("name")))
-        assert read_specification(path).name == "study"
-        assert read_specification(path, [parse_assignment("name=other")]).name == "other"
+        assert read_sweep(path).name == "study"
+        assert read_sweep(path, overrides=[parse_assignment("name=other")]).name == "other"
 
     def test_data_files_are_relative_to_the_configuration(self, tmp_path):
         table = {**without("metrics"), "problem": {"kind": "file", "path": "data/a.csv", "target": "y"}}
         table["variants"] = {"a": {}, "b": {"problem.path": "b.csv"}, "c": {"problem": {"path": "c.csv"}}}
         path = tmp_path / "study.toml"
         path.write_text(to_toml(table))
-        paths = {run.variant: run.problem["path"] for run in read_specification(path).runs}
+        paths = {run.variant: run.problem["path"] for run in read_sweep(path).runs}
         assert paths == {"a": str(tmp_path / "data/a.csv"), "b": str(tmp_path / "b.csv"), "c": str(tmp_path / "c.csv")}
         override = [parse_assignment("problem.path=here.csv")]
-        assert read_specification(path, override).runs[0].problem["path"] == str(Path("here.csv").resolve())
+        assert read_sweep(path, overrides=override).runs[0].problem["path"] == str(Path("here.csv").resolve())
 
     def test_errors_name_the_file(self, tmp_path):
         path = tmp_path / "study.toml"
         path.write_text(to_toml(changed("model.widht=3")))
         with pytest.raises(ConfigError, match=r"study\.toml: model: unknown option 'widht'.*did you mean 'width'"):
-            read_specification(path)
+            read_sweep(path)
 
     def test_an_override_that_every_variant_overrides_is_refused(self, tmp_path):
         path = tmp_path / "study.toml"
         path.write_text(to_toml({**TABLE, "variants": {"a": {"model": {"width": 2}}, "b": {"model.width": 3}}}))
         with pytest.raises(ConfigError, match=r"setting model\.width has no effect.*set variants\.a\.model\.width"):
-            read_specification(path, [parse_assignment("model.width=9")])
+            read_sweep(path, overrides=[parse_assignment("model.width=9")])
         overrides = [parse_assignment("model.width=9"), parse_assignment("variants={}")]
-        assert read_specification(path, overrides).runs[0].model["width"] == 9
+        assert read_sweep(path, overrides=overrides).runs[0].model["width"] == 9
 
 
 class TestHash:
