@@ -16,6 +16,7 @@ from ..metrics import AbstractMetric, metric_kinds
 from ..models import model_kinds
 from ..problems import Problem, problem_kinds
 from ..simulate import Trajectory, argument_checks, check_batch_size
+from ._built import built_once
 from ._data_file import data_digest, has_data_files
 from ._forms import TEXT, ComponentForm, ListForm, UnionForm, at
 from ._integration import (
@@ -58,7 +59,7 @@ _TYPES: dict[str, Any] = {
 class Prepared:
     """The objects of a run, ready to start.
 
-    **Attributes:** `problem`, `model`, `flow`, `metrics`; `carry_out`: `gnflow.simulate` or `gnflow.iterate`;
+    **Attributes:** `problem`, `model`, `flow`, `metrics`; `method`: `gnflow.simulate` or `gnflow.iterate`;
     `settings`:
     its further arguments.
     """
@@ -67,7 +68,7 @@ class Prepared:
     model: Any
     flow: AbstractFlow
     metrics: tuple[AbstractMetric, ...]
-    carry_out: Callable[..., Trajectory]
+    method: Callable[..., Trajectory]
     settings: dict[str, Any]
 
 
@@ -142,20 +143,15 @@ class RunSpec:
         """Make the problem and the model from the seed's streams "problem" and "model", the flow, metrics and stop
         rules; batches are drawn from the stream "batches" unless the integration has a `key`.
 
-        Runs that differ in nothing but the model's scale so share their data and their unscaled draws.
+        Runs that differ in nothing but the model's scale so share their data and their unscaled draws. Runs of one
+        problem and seed share the very problem, which is made once in a process, and so with equal models.
 
         **Raises:** `ConfigError`, naming the entry, where a constructor refuses its options or things do not fit
         together.
         """
         key = jax.random.key(self.seed)
-        problem = _PROBLEM.build(self.problem, "problem", key=stream(key, "problem"))
-        model = _MODEL.build(
-            self.model,
-            "model",
-            key=stream(key, "model"),
-            input_dim=problem.input_dim,
-            output_dim=problem.num_outputs,
-        )
+        problem = self._problem(stream(key, "problem"))
+        model = self._model(stream(key, "model"), problem)
         path = f"flows.{self.flow_name}"
         flow = self._build_flow(path)
         metrics = _METRICS.build(self.metrics, "metrics")
@@ -164,7 +160,7 @@ class RunSpec:
         for index, metric in enumerate(metrics):
             with at(f"metrics[{index}]"):
                 metric.variables(system)
-        carry_out, settings = build_integration(self.integration, f"{path}.integration")
+        method, settings = build_integration(self.integration, f"{path}.integration")
         if self.stop is not None:
             settings["stop"] = build_stop(self.stop, f"{path}.stop")
         batch_size = settings.get("batch_size")
@@ -173,7 +169,22 @@ class RunSpec:
         with at(f"{path}.integration"):
             argument_checks[self.integration["method"]](**settings)
             check_batch_size(batch_size, problem.num_train)
-        return Prepared(problem, model, flow, metrics, carry_out, settings)
+        return Prepared(problem, model, flow, metrics, method, settings)
+
+    def _problem(self, key: jax.Array) -> Problem:
+        if self.lacks_data:  # nothing is known of what the files will hold
+            return _PROBLEM.build(self.problem, "problem", key=key)
+        return built_once(
+            (_PROBLEM.identity(self.problem), self.seed, self.data_digest),
+            lambda: _PROBLEM.build(self.problem, "problem", key=key),
+        )
+
+    def _model(self, key: jax.Array, problem: Problem) -> Any:
+        sizes = {"input_dim": problem.input_dim, "output_dim": problem.num_outputs}
+        return built_once(
+            (_MODEL.identity(self.model), self.seed, *sizes.values()),
+            lambda: _MODEL.build(self.model, "model", key=key, **sizes),
+        )
 
     def _build_flow(self, path: str) -> AbstractFlow:
         options = {key: option for key, option in self.flow.items() if key != "trainable"}
@@ -190,7 +201,7 @@ class RunSpec:
         """
         made = self.prepare()
         is_integrated = checkpoint is not None and self.integration["method"] == "simulate"
-        return made.carry_out(
+        return made.method(
             made.problem,
             made.model,
             made.flow,

@@ -187,7 +187,7 @@ class TestMaking:
         )
         assert made.metrics == (gn.metrics.KernelDistance(), gn.metrics.DirectionDistance("teacher"))
         assert made.settings == {"rtol": 1e-3, "saveat": [1.0, 2.0], "stop": (gn.GradientNorm(1e-3),)}
-        assert made.carry_out is gn.simulate
+        assert made.method is gn.simulate
         assert made.model.hidden_weight.shape == (8, 3)
 
     def test_a_preconditioner_is_named_within_its_solver(self):
@@ -206,7 +206,7 @@ class TestMaking:
 
     def test_another_method_takes_nothing_of_the_common_integration(self):
         made = run_of(TABLE, "descent").prepare()
-        assert made.carry_out is gn.iterate
+        assert made.method is gn.iterate
         assert made.settings == {"step_size": 1.0, "num_steps": 2, "stop": (gn.RelativeLoss(0.5),)}
 
     def test_batches_are_drawn_from_the_seed_unless_there_is_a_key(self):
@@ -271,6 +271,27 @@ class TestMaking:
         np.testing.assert_array_equal(small.problem.x_train, expected.x_train)
         model = gn.models.MeanFieldNetwork(3, 8, init_scale=10.0, key=stream(key, "model"))
         np.testing.assert_array_equal(large.model.hidden_weight, model.hidden_weight)
+
+    def test_what_runs_share_is_made_once(self):
+        table = {**TABLE, "variants": {"small": {"model.init_scale": 0.1}, "large": {"model.init_scale": 10}}}
+        specification = Specification.from_dict({**table, "seeds": [17]})
+        specification.check()  # what is made for the check is taken for the runs
+        made = {run.label: run.prepare() for run in specification.runs}
+        first = made["small/descent/seed-17"]
+        assert all(other.problem is first.problem for other in made.values())
+        assert made["small/newton/seed-17"].model is first.model
+        assert made["large/newton/seed-17"].model is not first.model
+        (other,) = (run for run in Specification.from_dict({**table, "seeds": [18]}).runs[:1])
+        assert other.prepare().problem is not first.problem
+
+    def test_a_data_file_that_changed_is_read_again(self, tmp_path):
+        file = tmp_path / "d.csv"
+        run = run_of({**TABLE, "problem": {"kind": "file", "path": str(file), "target": "y"}, "metrics": []})
+        targets = []
+        for last in (2.5, 3.5):
+            file.write_text(f"a,b,y\n1,2,3.5\n2,0,1.5\n0,1,{last}\n")
+            targets.append(float(run.prepare().problem.y_train[-1, 0]))
+        assert targets == [2.5, 3.5]
 
     def test_seeds_differ_in_problem_and_model(self):
         first, second = (run.prepare() for run in Specification.from_dict(TABLE).runs[:2])
