@@ -77,6 +77,7 @@ from ._tree import (
     named_leaves as named_leaves,
     tree_add_scaled as tree_add_scaled,
     tree_dot as tree_dot,
+    tree_multiply as tree_multiply,
     tree_norm as tree_norm,
     tree_rms as tree_rms,
     tree_scale as tree_scale,

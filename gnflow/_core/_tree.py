@@ -43,6 +43,11 @@ def tree_add_scaled(tree: PyTree, factor: Float[Array, ""] | float, direction: P
     return jax.tree.map(lambda a, b: a + factor * b, tree, direction)
 
 
+def tree_multiply(left: PyTree, right: PyTree) -> PyTree:
+    """The product of two trees entry by entry; leaves of the first may be single numbers."""
+    return jax.tree.map(lambda a, b: a * b, left, right)
+
+
 def named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
     """The leaves of the tree, each with its path as Python writes it: "layers[0].bias"."""
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .._core import ConfigError, GnflowError, RunFolderError, as_path
-from ..config import RunSpec, Specification, parse_assignment, read_specification
+from ..config import RunSpec, Specification, parse_assignment, read_sweep
 from ..plots import draw_figures
 from ..simulate import RunInterrupted, Trajectory
 from ._failures import Failures
@@ -24,10 +24,10 @@ def carry_out_runs(config: str | None, out: str | None, overrides: Sequence[str]
     """
     place = None if out is None else as_path(out, "--out", ConfigError)
     source = _QUICK_START if config is None else as_path(config, "the configuration", ConfigError)
-    specification = read_specification(source, [parse_assignment(text) for text in overrides])
+    specification = read_sweep(source, overrides=[parse_assignment(text) for text in overrides])
     folder = RunFolder(place or Path("gnflow-runs") / specification.name)
     folder.require_fit(specification, resume)
-    specification.check()
+    specification.check(combinations=True)
     folder.begin(specification)
     rows = _carry_out(specification, folder, quiet)
     finished = folder.load(specification)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from .._core import ConfigError, aligned_columns, as_path
-from ..config import parse_assignment
-from ..sweeps import SweepSpec, SweepStore, read_sweep, sweep
+from ..config import Specification, parse_assignment, read_sweep
+from ..sweeps import SweepStore, sweep
 
 _SHOWN_FAILURES = 5
 # What an engine or the sweep takes, and the command line has in another place.
@@ -83,7 +83,7 @@ def _named(options: Sequence[str]) -> dict[str, Any]:
     return named
 
 
-def _table(spec: SweepSpec, records: dict[str, dict[str, Any]]) -> list[str]:
+def _table(spec: Specification, records: dict[str, dict[str, Any]]) -> list[str]:
     """Cells by result code, for each flow and together."""
     counts = Counter(
         (records[content_hash]["code"] if content_hash in records else "missing", cell.flow_name)
@@ -98,7 +98,7 @@ def _table(spec: SweepSpec, records: dict[str, dict[str, Any]]) -> list[str]:
     return [heading, "-" * max(map(len, [heading, *lines])), *lines]
 
 
-def _failures(spec: SweepSpec, records: dict[str, dict[str, Any]]) -> list[str]:
+def _failures(spec: Specification, records: dict[str, dict[str, Any]]) -> list[str]:
     """A line for each cell that failed."""
     return [
         f"{cell.label} failed: {records[content_hash]['code']}: {records[content_hash]['message']}"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from .._core import ConfigError, GnflowError, RunFolderError, cannot_write, draft_of, read_json, write_whole
-from ..config import RunSpec, Specification, read_specification, read_toml, to_toml
+from ..config import RunSpec, Specification, read_sweep, read_toml, to_toml
 from ..simulate import RunData, Trajectory, load, read_data
 from ._table import Row
 
@@ -110,7 +110,7 @@ class RunFolder:
         """The configuration of the runs here. **Raises:** `RunFolderError` if there is none."""
         if not (self.path / _CONFIG).is_file():
             raise RunFolderError(f"{self.path} holds no runs: there is no {_CONFIG} in it.")
-        return read_specification(self.path / _CONFIG)
+        return read_sweep(self.path / _CONFIG)
 
     def holds(self, spec: RunSpec) -> bool:
         """Whether this run is finished."""

@@ -35,6 +35,8 @@ class Linearisation(eqx.Module):
     - `gram`: A (NC, NC), or None if it was not formed.
     - `relative_residual`: that of the modes (`geometry.directions.Modes`).
     - `left_out`: that of the modes as a rate, in 1/flow time: modes that decay more slowly may be missing in W.
+    - `decay`: lambda >= 0 of a flow with weight decay, for which W is -lambda I - J^T L Rt J, in 1/flow time; None for a flow
+      without.
     """
 
     tangent: AbstractTangent
@@ -45,6 +47,12 @@ class Linearisation(eqx.Module):
     gram: Float[Array, "size size"] | None
     relative_residual: Float[Array, ""]
     left_out: Float[Array, ""]
+    decay: Float[Array, ""] | None = None
+
+    @property
+    def all_rates(self) -> Float[Array, " rank"]:
+        """Those at which the modes decay, with the weights' own."""
+        return self.rates if self.decay is None else self.rates + self.decay
 
     def pull(self, coefficients: Float[Array, " size"]) -> PyTree:
         """J^T q: a tree like the weights."""

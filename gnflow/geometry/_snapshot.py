@@ -26,6 +26,7 @@ class Snapshot:
     - `integrals`: integrals over flow time up to this time, by the name of their variable.
     - `rests_with_gradient`: whether w' vanishes where J^T g does.
     - `tangent`: the tangent on the training inputs, if it is known already.
+    - `decay`: D of w' = -J^T a - D w; None for a flow without.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Snapshot:
         integrals: dict[str, Float[Array, ""]] | None = None,
         rests_with_gradient: bool = False,
         tangent: AbstractTangent | None = None,
+        decay: PyTree | None = None,
     ):
         self.time = time
         self.weights = weights
@@ -44,6 +46,7 @@ class Snapshot:
         self._velocity = velocity
         self.integrals = {} if integrals is None else integrals
         self.rests_with_gradient = rests_with_gradient
+        self.decay = decay
         self._tangent = tangent
 
     @property

@@ -86,6 +86,23 @@ class System(eqx.Module):
         """The whole model with the given weights."""
         return eqx.combine(weights, self.structure)
 
+    def named(self, weights: PyTree, name: str) -> PyTree:
+        """Booleans like `weights`, the trained ones: True for those called `name`, as `trainable` calls them.
+
+        **Raises:** `ModelError` where none is called so.
+        """
+        paths = [path for path, _ in named_leaves(weights)]
+        groups = {"all": tuple(paths), **_groups(self.structure)}
+
+        def chosen(one: str) -> list[bool]:
+            return [any(is_within(path, prefix) for prefix in groups.get(one, (one,))) for path in paths]
+
+        found = chosen(name)
+        if not any(found):
+            kind, known = type(self.structure).__name__, {*(group for group in groups if any(chosen(group))), *paths}
+            raise ModelError(f"{kind} has no weights called {name!r} that move; {nearest_name(name, known)}")
+        return jax.tree.unflatten(jax.tree.structure(weights), found)
+
     @property
     def loss(self) -> AbstractLoss:
         """The problem's loss."""

@@ -100,6 +100,11 @@ class Activation(eqx.Module):
         return _DERIVATIVE_BOUNDS[self.name] if self.function is None else self.own_bounds
 
     @property
+    def is_identity(self) -> bool:
+        """Whether s(z) = z is known, so that a network of it is linear from layer to layer."""
+        return self.function is None and self.name == "identity"
+
+    @property
     def is_transcendental(self) -> bool:
         """Whether s is known to be analytic on the real line and not a polynomial."""
         return self.function is None and self.name in _TRANSCENDENTAL

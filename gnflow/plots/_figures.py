@@ -50,7 +50,7 @@ def draw_figures(
     # A flow or variant without a finished run keeps its place, and so the others their colours.
     flows = list(dict.fromkeys(run.flow_name for run in specification.runs))
     grouped: dict[str, dict[str, list[Run]]] = {
-        variant: {flow: [] for flow in flows} for variant in specification.variants
+        variant: {flow: [] for flow in flows} for variant in variants_of(specification)
     }
     for run, trajectory in runs:
         grouped[run.variant][run.flow_name].append(trajectory)
@@ -64,10 +64,21 @@ def draw_figures(
             flow: {variant: [_end(trajectory) for trajectory in own[flow]] for variant, own in grouped.items()}
             for flow in flows
         }
-        setting, positions = _swept_setting(specification.variants)
+        setting, positions = _swept_setting(variants_of(specification))
         return regime_figure(ends, positions, _LABELS.get(setting, setting)) if runs else None
 
     return written + _save("regimes", regimes, folder, "", on_failure)
+
+
+def variants_of(specification: Specification) -> dict[str, dict[str, Any]]:
+    """By name, what each variant changes, by dotted paths."""
+    if not specification.axes:
+        return {"base": {}}
+    (axis,) = specification.axes
+    return {
+        name: {".".join(path): value for path, value in changes}
+        for name, changes in zip(axis.coordinate, axis.changes, strict=True)
+    }
 
 
 def draw_run_figures(

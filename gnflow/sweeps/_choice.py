@@ -3,8 +3,7 @@
 import inspect
 from typing import Any
 
-from .._core import ConfigError
-from ..config._plain import shown
+from .._core import ConfigError, shown
 from ._dask import DaskEngine
 from ._engine import AbstractEngine, require_engine_options
 from ._local import LocalEngine

@@ -10,9 +10,9 @@ import numpy as np
 import xarray as xr
 
 from .._core import ConfigError, RunFolderError, as_path, nearest_name
+from ..config import Specification
 from ..simulate import Trajectory, load as load_run
 from ._cell import TARGETS, flow_times, target_name
-from ._specification import SweepSpec
 from ._store import SWEEP_FILE, SweepStore
 from ._versions import say_if_mixed, versions_in
 
@@ -63,7 +63,7 @@ def load_sweep(folder: str | os.PathLike[str]) -> xr.Dataset:
     return dataset_in(store, spec, records)
 
 
-def dataset_in(store: SweepStore, spec: SweepSpec, records: Mapping[str, Mapping[str, Any]]) -> xr.Dataset:
+def dataset_in(store: SweepStore, spec: Specification, records: Mapping[str, Mapping[str, Any]]) -> xr.Dataset:
     """`dataset_of` with the descriptions of the variables as cells of the store have them."""
     described: dict[str, dict[str, Any]] = {}
     for content_hash, record in records.items():
@@ -77,7 +77,7 @@ def dataset_in(store: SweepStore, spec: SweepSpec, records: Mapping[str, Mapping
 
 
 def dataset_of(
-    spec: SweepSpec,
+    spec: Specification,
     records: Mapping[str, Mapping[str, Any]],
     described: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> xr.Dataset:

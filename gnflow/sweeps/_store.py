@@ -23,10 +23,9 @@ from .._core import (
     sync_folder,
     write_whole,
 )
-from ..config import read_toml, to_toml
+from ..config import Specification, read_toml, to_toml
 from ._cell import CellOutcome, read_cell
 from ._index import Index
-from ._specification import SweepSpec
 
 SWEEP_FILE = "sweep.toml"
 _CELLS = "cells"
@@ -72,7 +71,7 @@ class SweepStore:
         self.set_aside: list[str] = []
         self._index = Index(self.folder / _INDEX)
 
-    def begin(self, spec: SweepSpec) -> None:
+    def begin(self, spec: Specification) -> None:
         """Make the folder and write the configuration.
 
         A folder that holds cells of a sweep is gone on with, if this one has all of that one's cells (and perhaps more:
@@ -93,14 +92,14 @@ class SweepStore:
         except OSError as error:
             raise error if isinstance(error, RunFolderError) else cannot_write(self.folder, error) from error
 
-    def require_fit(self, spec: SweepSpec) -> None:
+    def require_fit(self, spec: Specification) -> None:
         """Check that the folder may be begun with this sweep, and write nothing. **Raises:** as `begin`."""
         try:
             self._fits(spec, self.folder / SWEEP_FILE, to_toml(spec.to_dict()))
         except OSError as error:
             raise error if isinstance(error, RunFolderError) else cannot_write(self.folder, error) from error
 
-    def _fits(self, spec: SweepSpec, file: Path, text: str) -> bool:
+    def _fits(self, spec: Specification, file: Path, text: str) -> bool:
         """Whether the configuration is there as it should be.
 
         **Raises:** `RunFolderError` if the folder is not for this sweep; `OSError` if it cannot be read.
@@ -136,13 +135,13 @@ class SweepStore:
         except OSError as error:
             raise cannot_write(self.folder, error) from error
 
-    def read_specification(self) -> SweepSpec:
+    def read_specification(self) -> Specification:
         """The sweep that this folder holds. **Raises:** `RunFolderError` if there is none, or a damaged one."""
         file = self.folder / SWEEP_FILE
         if not file.is_file():
             raise RunFolderError(f"{self.folder} holds no sweep: there is no {SWEEP_FILE} in it.")
         try:
-            spec = SweepSpec.from_dict(read_toml(file))
+            spec = Specification.from_dict(read_toml(file))
         except ConfigError as error:
             raise RunFolderError(f"{file} cannot be read: {error}") from error
         absent = {str(cell.problem["path"]): None for cell in spec.cells if cell.lacks_data}
@@ -324,7 +323,7 @@ class SweepStore:
         self.set_aside.append(told)
         print(f"gnflow: {told}", file=sys.stderr)
 
-    def _require_all_cells(self, spec: SweepSpec) -> None:
+    def _require_all_cells(self, spec: Specification) -> None:
         """**Raises:** `RunFolderError` if the folder's sweep has cells that `spec` has not."""
         there = self.read_specification()
         mine = set(spec.hashes)

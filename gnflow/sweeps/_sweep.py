@@ -10,14 +10,13 @@ from typing import Any
 import xarray as xr
 
 from .._core import ConfigError
-from ..config import RunSpec
+from ..config import RunSpec, Specification, read_sweep
 from ..simulate import versions
 from ._cell import ERROR, WORKER_DIED
 from ._choice import make_engine
 from ._dataset import dataset_in
 from ._engine import AbstractEngine
 from ._progress import SweepProgress
-from ._specification import SweepSpec, read_sweep
 from ._store import SWEEP_FILE, SweepStore
 from ._task import largest_first
 from ._versions import say_if_mixed, versions_in
@@ -29,7 +28,7 @@ except ImportError:  # Windows: two processes on one folder then work in the sam
 
 
 def sweep(
-    spec: SweepSpec | Mapping[str, Any] | str | os.PathLike[str],
+    spec: Specification | Mapping[str, Any] | str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
     size: str | None = None,
@@ -49,7 +48,7 @@ def sweep(
 
     **Arguments:**
 
-    - `spec`: a `SweepSpec`, a TOML file that states one, or its table. `size`: one of the names in its [sizes].
+    - `spec`: a `Specification`, a TOML file that states one, or its table. `size`: one of the names in its [sizes].
     - `out`: the folder; new, empty, or of this sweep.
     - `engine`: "local" (processes of this machine), "dask" (a Dask cluster of this machine), "slurm" (Slurm jobs), the address
       of a Dask scheduler, or an engine. `workers`, `memory_gib` and further `options` are those of `LocalEngine` or
@@ -111,12 +110,12 @@ def _carry_out(
             bar.update(outcome.record)
 
 
-def _specification(spec: SweepSpec | Mapping[str, Any] | str | os.PathLike[str], size: str | None) -> SweepSpec:
-    if isinstance(spec, SweepSpec):
+def _specification(spec: Specification | Mapping[str, Any] | str | os.PathLike[str], size: str | None) -> Specification:
+    if isinstance(spec, Specification):
         if size is not None:
-            raise ConfigError(f"size = {size!r} is given beside a SweepSpec; choose the size when it is made.")
+            raise ConfigError(f"size = {size!r} is given beside a Specification; choose the size when it is made.")
         return spec
-    return SweepSpec.from_dict(spec, size) if isinstance(spec, Mapping) else read_sweep(spec, size)
+    return Specification.from_dict(spec, size) if isinstance(spec, Mapping) else read_sweep(spec, size)
 
 
 @contextlib.contextmanager

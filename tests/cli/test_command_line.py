@@ -15,7 +15,7 @@ import gnflow as gn
 import gnflow.cli
 from gnflow.cli import main
 from gnflow.cli._table import Row
-from gnflow.config import RunSpec, Specification, read_specification, to_toml
+from gnflow.config import RunSpec, Specification, read_sweep, to_toml
 
 CONFIG = """
 metrics = ["ntk_spectrum", "kernel_distance", "direction_distance"]
@@ -89,7 +89,7 @@ class TestRun:
         assert files(folder) == sorted(["config.toml", "summary.csv", *(f"figures/{name}" for name in FIGURES), *runs])
 
     def test_runs_are_those_of_a_script(self, folder, config):
-        spec = read_specification(config).runs[1]
+        spec = read_sweep(config).runs[1]
         saved = gn.load(folder / "runs" / spec.label)
         expected = spec.run()
         np.testing.assert_array_equal(saved.data["train_loss"], expected.data["train_loss"])
@@ -108,7 +108,7 @@ class TestRun:
             assert (row["result"], row["num_steps"], row["flow_time"]) == ("num_steps_reached", "3", "1.5")
 
     def test_the_stored_configuration_gives_the_same_runs(self, folder, config):
-        assert read_specification(folder / "config.toml").runs == read_specification(config).runs
+        assert read_sweep(folder / "config.toml").runs == read_sweep(config).runs
 
     def test_a_second_run_into_the_folder_is_refused(self, folder, config, capsys):
         before = {name: (folder / name).stat().st_mtime_ns for name in files(folder)}
@@ -365,9 +365,10 @@ class TestQuickStart:
     PATH = Path(gnflow.cli.__file__).parent / "quick_start.toml"
 
     def test_it_is_the_comparison_of_the_paper(self):
-        specification = read_specification(self.PATH)
-        scales = [changes["model.init_scale"] for changes in specification.variants.values()]
-        assert scales == [0.1, 1.0, 10.0]
+        specification = read_sweep(self.PATH)
+        (variants,) = specification.axes
+        assert variants.name == "variant"
+        assert variants.beside == {"init_scale": (0.1, 1.0, 10.0)}
         assert {run.flow_name for run in specification.runs} == {"gradient_flow", "gauss_newton", "random_features"}
         assert len(specification.runs) == 9
         made = {run.flow_name: run.prepare().flow for run in specification.runs[:3]}

@@ -16,7 +16,7 @@ import pytest
 import gnflow as gn
 from gnflow.cli import main
 from gnflow.cli._folder import RunFolder
-from gnflow.config import RunSpec, read_specification, to_toml
+from gnflow.config import RunSpec, read_sweep, to_toml
 from gnflow.simulate import Trajectory
 
 CONFIG = """# my notes: do not lose
@@ -119,7 +119,7 @@ class TestConfigurationsOfOthers:
 
     def test_gnflows_own_goes_on(self, folder):
         assert run(folder / "config.toml", folder, "--resume", "--set", "seeds=[0, 1]") == 0
-        assert read_specification(folder / "config.toml").table["seeds"] == [0, 1]
+        assert read_sweep(folder / "config.toml").table["seeds"] == [0, 1]
 
     def test_one_of_a_folder_that_was_killed_before_its_first_run_goes_on(self, folder):
         shutil.rmtree(folder / "runs")
@@ -159,7 +159,7 @@ class TestPaths:
         problem = "problem={kind='file', path='~/data.npz', n_train=5}"
         (home / "mine.toml").write_text(CONFIG)
         assert run(home / "mine.toml", tmp_path / "out", "--set", problem) == 0
-        assert read_specification(tmp_path / "out" / "config.toml").table["problem"]["path"] == str(home / "data.npz")
+        assert read_sweep(tmp_path / "out" / "config.toml").table["problem"]["path"] == str(home / "data.npz")
 
     @pytest.mark.parametrize("text", ["", "a\0b", "n" * 300, "x/" * 3000, "~nobody-of-this-name/x"])
     @pytest.mark.parametrize("verb", ["run", "out", "plot", "verify", "sweep"])
@@ -224,7 +224,7 @@ class TestFoldersThatCannotBeWritten:
         # And it can be brought back, as the message says.
         monkeypatch.undo()
         kept.rename(out / "runs" / LABEL)
-        assert len(RunFolder(out).load(read_specification(out / "config.toml"))) == 2
+        assert len(RunFolder(out).load(read_sweep(out / "config.toml"))) == 2
 
     def test_a_run_that_can_be_kept_nowhere_is_said_to_be_lost(self, config, tmp_path, monkeypatch, capsys):
         def fails(trajectory, folder, **options):

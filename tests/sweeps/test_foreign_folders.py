@@ -13,11 +13,12 @@ import xarray as xr
 from grids import TABLE, outcome_like
 
 import gnflow as gn
-from gnflow.sweeps import SweepSpec, SweepStore, _store
+from gnflow.config import Specification
+from gnflow.sweeps import SweepStore, _store
 from gnflow.sweeps._cell import _digest, read_cell
 from gnflow.sweeps._netcdf import from_netcdf, to_netcdf
 
-SPEC = SweepSpec.from_dict(TABLE)
+SPEC = Specification.from_dict(TABLE)
 OLDER = Path(__file__).parents[1] / "fixtures" / "version_0_1_0" / "sweep"
 
 

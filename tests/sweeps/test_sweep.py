@@ -167,7 +167,7 @@ class TestBadInput:
         assert not (tmp_path / "out").exists()
 
     def test_a_size_beside_a_specification(self, tmp_path):
-        with pytest.raises(gn.ConfigError, match="size = 'smoke' is given beside a SweepSpec"):
+        with pytest.raises(gn.ConfigError, match="size = 'smoke' is given beside a Specification"):
             sweep(tiny_sweep(), tmp_path, size="smoke")
 
     def test_a_folder_that_cannot_be_written_ends_the_engine(self, tmp_path, monkeypatch):

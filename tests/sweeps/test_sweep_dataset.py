@@ -8,12 +8,12 @@ from grids import TABLE, outcome_like, table_with, with_axes
 
 import gnflow as gn
 from gnflow import ConfigError, ResultCode, RunFolderError
-from gnflow.config import RunSpec
-from gnflow.sweeps import SweepSpec, SweepStore, carry_out, load_curves, load_sweep
+from gnflow.config import RunSpec, Specification
+from gnflow.sweeps import SweepStore, carry_out, load_curves, load_sweep
 from gnflow.sweeps._cell import has_failed, outcome_of_code
 from gnflow.sweeps._dataset import dataset_of
 
-SPEC = SweepSpec.from_dict(TABLE)
+SPEC = Specification.from_dict(TABLE)
 RATE = "flows.newton.integration.step_size"
 
 
@@ -53,7 +53,7 @@ class TestDataset:
         assert data["step_size"].attrs["units"] == "flow time"
         assert data["train_loss"].attrs == described["train_loss"]
         assert data.attrs["name"] == "small"
-        assert SweepSpec.from_dict(json.loads(data.attrs["configuration"])) == SPEC
+        assert Specification.from_dict(json.loads(data.attrs["configuration"])) == SPEC
 
     def test_what_is_missing_or_failed_says_so_and_nothing_else_is_nan(self, trajectory):
         gone, failed, error, died, *rest = SPEC.cells
@@ -86,7 +86,7 @@ class TestDataset:
 
     def test_a_variable_with_the_name_of_a_coordinate_is_renamed(self, records):
         axes = {"ntk_largest_eigenvalue": {"path": "model.width", "values": [3, 4]}}
-        spec = SweepSpec.from_dict(table_with(axes=axes))
+        spec = Specification.from_dict(table_with(axes=axes))
         made = {key: next(iter(records.values())) for key in spec.hashes}
         data = dataset_of(spec, made)
         assert data["ntk_largest_eigenvalue"].to_numpy().tolist() == [3, 4]
@@ -161,7 +161,7 @@ class TestCarryOut:
         assert "raise error" in store.read(SPEC.hashes[0]).attrs["traceback"]
 
     def test_a_cell_that_cannot_be_prepared_is_an_outcome_too(self):
-        spec = SweepSpec.from_dict(
+        spec = Specification.from_dict(
             table_with(problem={"kind": "file", "path": "/none.csv", "target": "y", "n_train": 3})
         )
         assert carry_out(spec.cells[0]).record["message"].startswith("ConfigError: problem: ")
@@ -274,7 +274,7 @@ class TestCurves:
             load_curves(folder, tau0=5.0)
 
     def test_what_was_recorded_of_batches_is_over_batches(self, tmp_path, trajectory):
-        spec = SweepSpec.from_dict(table_with(axes={"rate": {"path": RATE, "values": [0.1, 0.2]}}, seeds=[0]))
+        spec = Specification.from_dict(table_with(axes={"rate": {"path": RATE, "values": [0.1, 0.2]}}, seeds=[0]))
         store = SweepStore(tmp_path)
         store.begin(spec)
         for cell, size in zip(spec.cells[:3], (2, 5, 5), strict=True):
@@ -288,7 +288,7 @@ class TestCurves:
         assert "batch_loss" not in gn.load(tmp_path)
 
     def test_variables_of_different_shapes_are_read_one_shape_at_a_time(self, tmp_path, trajectory):
-        spec = SweepSpec.from_dict(
+        spec = Specification.from_dict(
             table_with(axes={"samples": {"path": "problem.n_train", "values": [6, 4]}}, seeds=[0])
         )
         store = SweepStore(tmp_path)

@@ -13,10 +13,11 @@ from grids import TABLE, outcome_like, table_with, with_axes
 
 import gnflow as gn
 from gnflow import RunFolderError
-from gnflow.sweeps import SweepSpec, SweepStore, _cell, _index, _store
+from gnflow.config import Specification
+from gnflow.sweeps import SweepStore, _cell, _index, _store
 from gnflow.sweeps._cell import outcome_of_code
 
-SPEC = SweepSpec.from_dict(TABLE)
+SPEC = Specification.from_dict(TABLE)
 
 
 @pytest.fixture(scope="module")
@@ -473,7 +474,7 @@ class TestBegin:
         assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
     def test_another_sweep_is_refused_and_stays(self, store):
-        other = SweepSpec.from_dict(table_with(seeds=[0]))
+        other = Specification.from_dict(table_with(seeds=[0]))
         with pytest.raises(
             RunFolderError, match=r"holds another sweep: 9 of its 18 cells are not in this one \(such as tau0"
         ):
@@ -482,7 +483,7 @@ class TestBegin:
 
     def test_values_and_seeds_may_be_added(self, full, outcomes):
         axes = {**TABLE["axes"], "tau0": {**TABLE["axes"]["tau0"], "values": [10, 1, 100.0, 0.1], "label": "tau0"}}
-        larger = SweepSpec.from_dict(table_with(axes=axes, seeds=[1, 0, 3]))
+        larger = Specification.from_dict(table_with(axes=axes, seeds=[1, 0, 3]))
         full.begin(larger)
         assert full.read_specification() == larger
         assert same(full.finished(larger.hashes), outcomes)
@@ -491,7 +492,7 @@ class TestBegin:
         (full.folder / "sweep.toml").unlink()
         with pytest.raises(RunFolderError, match=r"holds no sweep: there is no sweep\.toml"):
             full.read_specification()
-        part = SweepSpec.from_dict(table_with(seeds=[0]))
+        part = Specification.from_dict(table_with(seeds=[0]))
         full.begin(part)
         assert len(full.finished(part.hashes)) == 9
 

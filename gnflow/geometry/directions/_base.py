@@ -7,9 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ...losses import AbstractOutputFactor
-from .._tangent import AbstractTangent
-from ..damping import AbstractDamping
+from ._equation import DirectionEquation
 from ._modes import Decomposition, Modes
 
 
@@ -93,41 +91,17 @@ class AbstractDirectionSolver(eqx.Module):
         return False
 
     @abc.abstractmethod
-    def solve(
-        self,
-        tangent: AbstractTangent,
-        factor: AbstractOutputFactor,
-        whitened_gradient: Float[Array, "samples outputs"],
-        damping: AbstractDamping,
-        time: Float[Array, ""],
-        unseen_gradient: Float[Array, "samples outputs"] | None = None,
-    ) -> Direction:
-        """a (N, C) at flow time `time`.
+    def solve(self, equation: DirectionEquation) -> Direction:
+        """a (N, C), with rank, damping and residual.
 
-        **Arguments:**
-
-        - `tangent`: the tangent on the training inputs.
-        - `factor`: R.
-        - `whitened_gradient`: h (N, C).
-        - `damping`: the rule for eps.
-        - `time`: flow time, for the rule.
-        - `unseen_gradient`: u (N, C), or None if the metric sees all of g.
+        **Raises:** `ConfigError` for a damping rule that reads what this solver does not know.
         """
 
-    def solve_and_decompose(
-        self,
-        tangent: AbstractTangent,
-        factor: AbstractOutputFactor,
-        whitened_gradient: Float[Array, "samples outputs"],
-        damping: AbstractDamping,
-        time: Float[Array, ""],
-        decomposition: Decomposition,
-        unseen_gradient: Float[Array, "samples outputs"] | None = None,
-    ) -> tuple[Direction, Modes]:
+    def solve_and_decompose(self, equation: DirectionEquation, decomposition: Decomposition) -> tuple[Direction, Modes]:
         """The direction of `solve`, and the modes of R^T A R for the flow's linearisation."""
         return (
-            self.solve(tangent, factor, whitened_gradient, damping, time, unseen_gradient),
-            decomposition.modes(tangent, factor),
+            self.solve(equation),
+            decomposition.modes(equation.tangent, equation.factor),
         )
 
 

@@ -4,15 +4,11 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 import jax.scipy.linalg as jsl
-from jaxtyping import Array, Float
 
-from ...losses import AbstractOutputFactor
 from .._spectrum import numerical_rank
-from .._tangent import AbstractTangent
-from ..damping import AbstractDamping
 from ._base import AbstractDirectionSolver, Direction, SolveDiagnostics, relative_residual
+from ._equation import DirectionEquation
 from ._spectra import gram_spectrum
-from ._unseen import coefficients, right_hand_side
 from ._whitening import whitened_gram
 
 
@@ -32,30 +28,20 @@ class Cholesky(AbstractDirectionSolver):
         """True: the solve is exact, or `success` is False."""
         return True
 
-    def solve(
-        self,
-        tangent: AbstractTangent,
-        factor: AbstractOutputFactor,
-        whitened_gradient: Float[Array, "samples outputs"],
-        damping: AbstractDamping,
-        time: Float[Array, ""],
-        unseen_gradient: Float[Array, "samples outputs"] | None = None,
-    ) -> Direction:
+    def solve(self, equation: DirectionEquation) -> Direction:
         """The direction; `rank` counts the pivots above the cut-off (0 after a breakdown)."""
-        gram = tangent.gram()
-        matrix = whitened_gram(gram, factor, tangent.outputs.shape[1])
-        shift = damping(time, gram_spectrum(gram, factor, tangent.outputs.shape[1]))
-        shape = whitened_gradient.shape
-        right = right_hand_side(
-            whitened_gradient, unseen_gradient, factor, shift, lambda v: (gram @ v.reshape(-1)).reshape(shape)
-        ).reshape(-1)
+        gram, num_outputs = equation.tangent.gram(), equation.tangent.outputs.shape[1]
+        matrix = whitened_gram(gram, equation.factor, num_outputs)
+        shift = equation.damping(equation.time, gram_spectrum(gram, equation.factor, num_outputs))
+        shape = equation.whitened_gradient.shape
+        right = equation.right_hand_side(shift, lambda v: (gram @ v.reshape(-1)).reshape(shape)).reshape(-1)
         triangle = jnp.linalg.cholesky(matrix + shift * jnp.eye(matrix.shape[0]))
         solution = jsl.cho_solve((triangle, True), right)
         residual = matrix @ solution + shift * solution - right
         success = jnp.all(jnp.isfinite(solution))
         pivots = jnp.nan_to_num(jnp.diagonal(triangle) ** 2, nan=0.0)
         return Direction(
-            coefficients=coefficients(solution.reshape(shape), unseen_gradient, factor, shift),
+            coefficients=equation.coefficients(solution.reshape(shape), shift),
             diagnostics=SolveDiagnostics(
                 damping=shift,
                 rank=jnp.where(success, numerical_rank(pivots), 0),

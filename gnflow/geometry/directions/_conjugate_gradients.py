@@ -1,18 +1,15 @@
 """The matrix-free solver, for more outputs than a dense Gram matrix allows."""
 
 import jax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
 from ..._core import instance_field, integer_field, number_field
-from ...losses import AbstractOutputFactor
-from .._tangent import AbstractTangent
-from ..damping import AbstractDamping
 from ._base import AbstractDirectionSolver, Direction, SolveDiagnostics, relative_residual
+from ._equation import DirectionEquation
 from ._modes import Decomposition, Modes
 from ._preconditioner import AbstractPreconditioner
 from ._smoothed import smoothed_conjugate_gradients
 from ._spectra import matrix_free_spectrum
-from ._unseen import coefficients, right_hand_side
 
 # How many times the tolerance the residual may be: rounding adds to it over the iterations.
 _SLACK = 10.0
@@ -54,22 +51,16 @@ class ConjugateGradients(AbstractDirectionSolver):
         their means; those of a preconditioned iteration need not be."""
         return sees_gradient and self.preconditioner is None
 
-    def solve(
-        self,
-        tangent: AbstractTangent,
-        factor: AbstractOutputFactor,
-        whitened_gradient: Float[Array, "samples outputs"],
-        damping: AbstractDamping,
-        time: Float[Array, ""],
-        unseen_gradient: Float[Array, "samples outputs"] | None = None,
-    ) -> Direction:
+    def solve(self, equation: DirectionEquation) -> Direction:
         """The direction; `success` is False if the iterations ended before the tolerance was met."""
+        tangent, factor = equation.tangent, equation.factor
         gram_product = tangent.gram_operator()
 
         def whitened_product(vector: Array) -> Array:
             return factor.transpose_product(gram_product(factor.product(vector)))
 
-        shift = damping(time, matrix_free_spectrum(tangent, factor, whitened_product, damping))
+        spectrum = matrix_free_spectrum(tangent, factor, whitened_product, equation.damping)
+        shift = equation.damping(equation.time, spectrum)
 
         def product(vector: Array) -> Array:
             return whitened_product(vector) + shift * vector
@@ -77,7 +68,7 @@ class ConjugateGradients(AbstractDirectionSolver):
         inverse = _unchanged
         if self.preconditioner is not None:
             inverse = self.preconditioner.inverse(tangent, factor, shift, whitened_product)
-        right = right_hand_side(whitened_gradient, unseen_gradient, factor, shift, gram_product)
+        right = equation.right_hand_side(shift, gram_product)
 
         def iterate(_, right: Array) -> tuple[Array, Int[Array, ""]]:
             return smoothed_conjugate_gradients(product, right, inverse, self.rtol, self.max_steps)
@@ -86,7 +77,7 @@ class ConjugateGradients(AbstractDirectionSolver):
         solution, iterations = jax.lax.custom_linear_solve(product, right, iterate, symmetric=True, has_aux=True)
         residual = relative_residual(product(solution) - right, right)
         return Direction(
-            coefficients=coefficients(solution, unseen_gradient, factor, shift),
+            coefficients=equation.coefficients(solution, shift),
             diagnostics=SolveDiagnostics(
                 damping=shift,
                 rank=iterations,
@@ -96,21 +87,10 @@ class ConjugateGradients(AbstractDirectionSolver):
             ),
         )
 
-    def solve_and_decompose(
-        self,
-        tangent: AbstractTangent,
-        factor: AbstractOutputFactor,
-        whitened_gradient: Float[Array, "samples outputs"],
-        damping: AbstractDamping,
-        time: Float[Array, ""],
-        decomposition: Decomposition,
-        unseen_gradient: Float[Array, "samples outputs"] | None = None,
-    ) -> tuple[Direction, Modes]:
+    def solve_and_decompose(self, equation: DirectionEquation, decomposition: Decomposition) -> tuple[Direction, Modes]:
         """The direction and the leading modes, without a dense Gram matrix (unless `decomposition.rank` modes are all)."""
         matrix_free = Decomposition(0, decomposition.rank, decomposition.power)
-        return super().solve_and_decompose(
-            tangent, factor, whitened_gradient, damping, time, matrix_free, unseen_gradient
-        )
+        return super().solve_and_decompose(equation, matrix_free)
 
 
 def _unchanged(vector: Array) -> Array:
