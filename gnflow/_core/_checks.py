@@ -48,6 +48,7 @@ def require_number(
     if is_traced(value):
         return value
     number = _as_float(value)
+    # The default bounds are infinite, so they let infinities through; nan fails every comparison.
     if above < number < below and least <= number <= most and math.isfinite(number):
         return number
     finite = "a finite number" if below == most == math.inf else "a number"

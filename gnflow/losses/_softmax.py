@@ -220,6 +220,7 @@ def _check_rows(array: Numbers, what: str) -> None:
 def _one_hot_or_soft(array: Numbers, num_classes: int, what: str) -> Float[Array, "N C"]:
     if array.ndim == 2:
         rows = as_columns(array)
+        # Rows whose sum is only about 1 would give the gradient a component along 1, outside the image of the Hessian.
         return rows / jnp.sum(rows, axis=1, keepdims=True)
     labels = array.astype(np.int64)
     if np.max(labels) >= num_classes:

@@ -84,6 +84,7 @@ def direction_distance(
     present: Bool[Array, " references"] = reference_lengths > 0
 
     def chord(unit: Float[Array, " input_dim"]) -> Float[Array, ""]:
+        # The nearest unit vector is the one with the largest cosine.
         nearest = jnp.argmax(jnp.where(present, reference_units @ unit, -jnp.inf))
         return jnp.linalg.norm(unit - reference_units[nearest])
 

@@ -199,6 +199,7 @@ class ReversibleMLP(eqx.Module):
         }
         arrays = {name: jnp.asarray(array, dtype=jnp.float64) for name, array in given.items()}
         _check_arrays(arrays)
+        # The constructor would draw weights, so the fields are set instead.
         model = object.__new__(cls)
         rest = {
             "activation": get_activation(activation),

@@ -103,6 +103,7 @@ class ExactOracle(AbstractDualOracle):
         success = jnp.isfinite(missed)
         if self.max_iterations is None:
             rounding = jnp.linalg.norm(change - last.change) / jnp.linalg.norm(change)
+            # Rounding has neither changed J d nor made P rise by more than its own digits.
             faithful = (rounding <= jnp.maximum(self.tol, _ROUNDING)) & (decrease >= -8 * digits * jnp.abs(value))
             success = success & ((last.solved & faithful) | (scale == 0))
         diagnostics = SolveDiagnostics(
