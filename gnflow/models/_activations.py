@@ -229,5 +229,5 @@ def _require_elementwise(function: Any) -> None:
         )
     if not np.allclose(together, np.stack(apart), rtol=1e-9, atol=1e-12, equal_nan=True):
         raise ModelError(
-            f"activation {name} gives other values for numbers that stand together than for each alone; {expected}."
+            f"activation {name} has other values on an array than on each of its numbers alone; {expected}."
         )

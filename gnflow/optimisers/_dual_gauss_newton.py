@@ -107,12 +107,12 @@ def _check(updates: PyTree, weights: PyTree | None, system: Any, warm_start: tup
     """`system`, checked: weights and samples must fit together."""
     if not isinstance(system, System):
         raise ConfigError(
-            f"dual_gauss_newton: update(...) got system = {system!r}; a dual direction is one of given samples: call "
+            f"dual_gauss_newton: update(...) got system = {system!r}; a dual direction needs the samples of the step: call "
             "update(gradients, state, weights, system=gnflow.System(batch_problem, model))."
         )
     if weights is None:
         raise ConfigError(
-            "dual_gauss_newton: update(...) got no weights; a dual direction is one at given weights: call "
+            "dual_gauss_newton: update(...) got no weights; a dual direction depends on the weights: call "
             "update(gradients, state, weights, system=system)."
         )
     if jax.tree.structure(updates) != jax.tree.structure(weights):
