@@ -47,6 +47,7 @@ def draft_of(target: Path, content: bytes) -> Path:
     try:
         with draft.open("xb") as file:
             file.write(content)
+            # Renaming may reach the disk before the content does: without this a power cut could leave an empty file.
             file.flush()
             os.fsync(file.fileno())
     except BaseException:

@@ -27,9 +27,9 @@ def block_gauss_newton(
 
     The last features have to change by `change` u^T. If the features [s(zC), 1] of every half-block have full row rank, then
     J delta/L = change u^T: the outputs change by `change` to first order. Blocks are visited from the last to the first, and
-    each block's inputs are recomputed from its outputs. So the memory beside weights and update does not grow with L: O(n (h
-    + d) + min(n, h + 1)^2). Cost: 2L eigendecompositions of size min(n, h + 1). Source: Buffelli et al., arXiv 2411.07979,
-    Section 4; derived in docs/reversible.md.
+    each block's inputs are recomputed from its outputs. So the memory beside weights and update does not grow with L: it is
+    O(n (h + d) + min(n, h + 1)^2). Cost: 2L eigendecompositions of size min(n, h + 1). Source: Buffelli et al., arXiv
+    2411.07979, Section 4; derived in docs/reversible.md.
 
     **Arguments:**
 

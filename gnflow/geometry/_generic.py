@@ -68,6 +68,7 @@ class GenericTangent(AbstractTangent):
         )  # (left chunks, right chunks, chunk C, chunk C)
         rows, columns = blocks.shape[0] * blocks.shape[2], blocks.shape[1] * blocks.shape[3]
         whole = blocks.transpose(0, 2, 1, 3).reshape(rows, columns)
+        # Without the samples that fill up the last chunks.
         return whole[: self.outputs.size, : other.outputs.size]
 
     def _jacobian_rows(self, x: Array) -> PyTree:

@@ -35,8 +35,8 @@ class Linearisation(eqx.Module):
     - `gram`: A (NC, NC), or None if it was not formed.
     - `relative_residual`: that of the modes (`geometry.directions.Modes`).
     - `left_out`: that of the modes as a rate, in 1/flow time: modes that decay more slowly may be missing in W.
-    - `decay`: lambda >= 0 of a flow with weight decay, for which W is -lambda I - J^T L Rt J, in 1/flow time; None for a flow
-      without.
+    - `decay`: lambda >= 0 of a flow with weight decay, for which W = -lambda I - J^T L Rt J, in 1/flow time; None without
+      weight decay.
     """
 
     tangent: AbstractTangent
@@ -51,7 +51,7 @@ class Linearisation(eqx.Module):
 
     @property
     def all_rates(self) -> Float[Array, " rank"]:
-        """Those at which the modes decay, with the weights' own."""
+        """The rates at which the modes decay, including weight decay, in 1/flow time."""
         return self.rates if self.decay is None else self.rates + self.decay
 
     def pull(self, coefficients: Float[Array, " size"]) -> PyTree:
@@ -93,6 +93,7 @@ def linearise_with_hessian(
     - `scale`: the number c in H_L = c R R^T.
     """
     columns = _on_columns(factor.product, modes.eigenvectors, tangent.outputs.shape)
+    # Eigenvalues that are zero may be negative by rounding; a negative rate would be a mode that grows.
     rates = scale * gains * jnp.maximum(modes.eigenvalues, 0.0)
     if isinstance(factor, ScaledIdentity):
         right = jnp.sqrt(factor.scale) * modes.eigenvectors.T

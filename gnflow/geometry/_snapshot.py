@@ -26,7 +26,7 @@ class Snapshot:
     - `integrals`: integrals over flow time up to this time, by the name of their variable.
     - `rests_with_gradient`: whether w' vanishes where J^T g does.
     - `tangent`: the tangent on the training inputs, if it is known already.
-    - `decay`: D of w' = -J^T a - D w; None for a flow without.
+    - `decay`: D of w' = -J^T a - D w, a tree like the weights; None for a flow without weight decay.
     """
 
     def __init__(

@@ -87,9 +87,14 @@ class System(eqx.Module):
         return eqx.combine(weights, self.structure)
 
     def named(self, weights: PyTree, name: str) -> PyTree:
-        """Booleans like `weights`, the trained ones: True for those called `name`, as `trainable` calls them.
+        """A tree of booleans like `weights`: True for the trained weights called `name`.
 
-        **Raises:** `ModelError` where none is called so.
+        **Arguments:**
+
+        - `weights`: the trained weights.
+        - `name`: a name as in `trainable`.
+
+        **Raises:** `ModelError` if no trained weights have this name.
         """
         paths = [path for path, _ in named_leaves(weights)]
         groups = {"all": tuple(paths), **_groups(self.structure)}

@@ -106,8 +106,8 @@ def _read_records(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise DataError(f"{path} cannot be read ({error}).") from error
     if content.size == 0 or content.size % _RECORD:
         raise DataError(
-            f"{path} has {content.size} bytes, which is no whole number of records of {_RECORD} bytes (a label and "
-            "3 x 32 x 32 pixels): it is truncated, or no file of CIFAR-10's binary version."
+            f"{path} has {content.size} bytes, which is not a whole number of records of {_RECORD} bytes (a label and "
+            "3 x 32 x 32 pixels): it is truncated, or not a file of CIFAR-10's binary version."
         )
     records = content.reshape(-1, _RECORD)
     return records[:, 1:], records[:, 0]

@@ -159,6 +159,6 @@ def _require_whole(cls: type[AbstractLoss]) -> None:
     ]
     if older and not is_own_class(homes["value"]):
         raise DataError(
-            f"{cls.__name__} has a value of its own and the {', '.join(older)} of {homes[older[0]].__name__}, which are of "
-            "another loss; write these too."
+            f"{cls.__name__} has a value of its own and the {', '.join(older)} of {homes[older[0]].__name__}, which belong "
+            "to another loss; write these, too."
         )

@@ -39,6 +39,7 @@ class Cholesky(AbstractDirectionSolver):
         solution = jsl.cho_solve((triangle, True), right)
         residual = matrix @ solution + shift * solution - right
         success = jnp.all(jnp.isfinite(solution))
+        # After a breakdown the factor is nan, and no pivot counts.
         pivots = jnp.nan_to_num(jnp.diagonal(triangle) ** 2, nan=0.0)
         return Direction(
             coefficients=equation.coefficients(solution.reshape(shape), shift),

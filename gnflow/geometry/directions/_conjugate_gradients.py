@@ -47,8 +47,11 @@ class ConjugateGradients(AbstractDirectionSolver):
         return float(self.rtol)
 
     def never_ascends(self, sees_gradient: bool) -> bool:
-        """Where all of g is in the image of H every iterate is one of descent (docs/theory.md, exact fact 5), and with them
-        their means; those of a preconditioned iteration need not be."""
+        """True if all of g is in the image of H, without a preconditioner.
+
+        Then every iterate is a descent direction (docs/theory.md, exact fact 5), and so are the means of iterates that
+        smoothing returns. Iterates with a preconditioner need not be.
+        """
         return sees_gradient and self.preconditioner is None
 
     def solve(self, equation: DirectionEquation) -> Direction:

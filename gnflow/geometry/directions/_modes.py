@@ -76,7 +76,9 @@ class Decomposition(eqx.Module):
         def products(columns: Array) -> Array:
             return jax.lax.map(product, columns.T, batch_size=_BLOCK).T
 
+        # Some columns more than modes: the last directions of the subspace converge slowly and are cut off (Halko et al.).
         oversampled = min(self.rank + 10, tangent.outputs.size)
+        # The key is fixed, so that the linearisation is a function of the weights.
         block = jax.random.normal(
             stream(jax.random.key(0), "randomised subspace iteration"), (shape[0] * shape[1], oversampled)
         )

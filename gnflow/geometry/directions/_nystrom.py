@@ -42,6 +42,7 @@ class Nystrom(AbstractPreconditioner):
                 f"Nystrom(rank={self.rank}), but there are only N C = {size} outputs; expected a rank of at most that, and far "
                 "less to gain anything: with so few outputs take TruncatedEigh or Cholesky."
             )
+        # The key is fixed, so that the velocity is a function of the weights.
         test = jax.random.normal(stream(jax.random.key(0), "Nystrom sketch"), (size, self.rank))
         test = jnp.linalg.qr(test)[0]
         sketch = jax.lax.map(lambda column: product(column.reshape(shape)).reshape(-1), test.T, batch_size=_BLOCK).T

@@ -95,6 +95,7 @@ def largest_eigenvalue(product: Callable[[Array], Array], shape: tuple[int, ...]
     - `product`: the product with the matrix, on arrays of shape `shape`.
     - `shape`: their shape.
     """
+    # The key is fixed, so that damping, and with it the velocity, is a function of the weights.
     start = jax.random.normal(stream(jax.random.key(0), "largest eigenvalue"), shape).reshape(-1)
     count = min(_LANCZOS_STEPS, start.size)
     empty = jnp.zeros((count, start.size))

@@ -44,7 +44,11 @@ class ExactOracle(AbstractDualOracle):
     of d before the step; after the step it is smaller. Rounding comes on top: a has 16 digits, so d = -gamma J^T a is known
     to about 1e-16 gamma ||J|| ||a||, which is some 1e-8 of d at gamma = 1e8 if A is rank deficient.
 
-    **Arguments:** those of `AbstractDualOracle`; `max_iterations` is at least 1 or None, `tol` relative to ||d||.
+    **Arguments:**
+
+    - `max_iterations`: the largest number of Newton steps, at least 1, or None to continue to the tolerance.
+    - `tol`: the tolerance of d, relative to ||d||.
+    - `products`: as for every `AbstractDualOracle`.
 
     **Diagnostics:**
 
@@ -99,6 +103,7 @@ class ExactOracle(AbstractDualOracle):
         success = jnp.isfinite(missed)
         if self.max_iterations is None:
             rounding = jnp.linalg.norm(change - last.change) / jnp.linalg.norm(change)
+            # Rounding has neither changed J d nor made P rise by more than its own digits.
             faithful = (rounding <= jnp.maximum(self.tol, _ROUNDING)) & (decrease >= -8 * digits * jnp.abs(value))
             success = success & ((last.solved & faithful) | (scale == 0))
         diagnostics = SolveDiagnostics(

@@ -26,7 +26,11 @@ class QuadraticOracle(AbstractDualOracle):
     (zero iterations) to d, and every iterate is a descent direction (docs/dual.md). They stop at a relative residual of `tol`.
     With `max_iterations=None` and a dense A the system is solved directly, by Cholesky, to rounding for every `tol`.
 
-    **Arguments:** those of `AbstractDualOracle`.
+    **Arguments:**
+
+    - `max_iterations`: the number of iterations, at least 0, or None to continue to the tolerance.
+    - `tol`: the relative residual at which the iterations stop.
+    - `products`: as for every `AbstractDualOracle`.
 
     **Diagnostics:**
 
