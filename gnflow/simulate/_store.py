@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     import xarray
 
 RUN_FILE = "run.json"
-_DATA_FILE = "trajectory.nc"
+DATA_FILE = "trajectory.nc"
 _ARRAYS_FILE = "arrays.npz"
 _FORMAT = 1
 _OBJECTS = ("problem", "flow", "initial_model", "model")
@@ -69,13 +69,15 @@ _PACKAGES = (
 class RunData(NamedTuple):
     """What a saved run measured and how it ended, without problem, model and flow.
 
-    **Attributes:** `data`: the data set; `result`; `stats`; `settings`: text stands for what cannot be rebuilt.
+    **Attributes:** `data`: the data set; `result`; `stats`; `settings`: text stands for what cannot be rebuilt; `versions`: of
+    gnflow and what it stands on, when the run was saved.
     """
 
     data: "xarray.Dataset"
     result: Result
     stats: dict[str, Any]
     settings: dict[str, Any]
+    versions: dict[str, str]
 
 
 def write_run(folder: str | os.PathLike[str], parts: dict[str, Any], keep_elsewhere: bool = True) -> None:
@@ -134,9 +136,9 @@ def _write(target: Path, parts: dict[str, Any]) -> None:
         draft.mkdir()
         (draft / RUN_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         np.savez(draft / _ARRAYS_FILE, allow_pickle=False, **arrays)
-        storable(parts["data"]).to_netcdf(draft / _DATA_FILE, engine="h5netcdf")
+        storable(parts["data"]).to_netcdf(draft / DATA_FILE, engine="h5netcdf")
         # What can be written and not read, such as a variable of complex numbers, is told now.
-        _read_dataset(draft / _DATA_FILE)
+        _read_dataset(draft / DATA_FILE)
         read_arrays(draft / _ARRAYS_FILE)
         if target.exists():
             target.rmdir()  # empty: checked before
@@ -190,7 +192,7 @@ def read_data(folder: str | os.PathLike[str]) -> RunData:
     source, record = _read_record(folder)
     with _telling_where(source):
         parts = _measured(source, record, read_arrays(source / _ARRAYS_FILE))
-    return RunData(**parts)
+    return RunData(**parts, versions={str(name): str(version) for name, version in record["versions"].items()})
 
 
 def versions() -> dict[str, str]:
@@ -258,7 +260,7 @@ def _measured(source: Path, record: dict[str, Any], arrays: Mapping[str, np.ndar
     if not isinstance(stats, dict) or not isinstance(settings, dict):
         raise RunFolderError(f"{RUN_FILE} is damaged: stats and settings are no tables.")
     return {
-        "data": _read_dataset(source / _DATA_FILE),
+        "data": _read_dataset(source / DATA_FILE),
         "result": Result(ResultCode(result["code"]), message, time),
         "stats": stats,
         "settings": settings,

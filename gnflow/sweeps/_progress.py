@@ -1,8 +1,12 @@
-"""A progress bar in cells."""
+"""What is shown while cells are computed: a bar for all of them, or a line for each run, which has a bar of its own."""
 
+import sys
+from collections.abc import Sequence
 from typing import Any
 
 from tqdm import tqdm
+
+from ..config import RunSpec
 
 
 class SweepProgress:
@@ -25,6 +29,9 @@ class SweepProgress:
         )
         self._show()
 
+    def start(self, cell: RunSpec) -> None:
+        """A cell is about to be started; the bar counts those that are done."""
+
     def update(self, record: dict[str, Any]) -> None:
         """One more cell is finished, with this record."""
         self.failed += bool(record["failed"])
@@ -41,3 +48,30 @@ class SweepProgress:
 
     def _show(self) -> None:
         self._bar.set_postfix_str(f"{self.failed} failed", refresh=False)
+
+
+class RunLines:
+    """A line for each run.
+
+    **Arguments:** `cells`: all; `finished`: those that were finished before; `visible`: False for no lines.
+    """
+
+    def __init__(self, cells: Sequence[RunSpec], finished: Sequence[RunSpec], visible: bool):
+        self._cells = list(cells)
+        self._visible = visible
+        for cell in finished:
+            self._say(cell, "finished before")
+
+    def start(self, cell: RunSpec) -> None:
+        """A run is about to be started."""
+        self._say(cell, "running")
+
+    def skip(self) -> None:
+        """A run was finished by another process."""
+
+    def close(self) -> None:
+        """Nothing is left open."""
+
+    def _say(self, cell: RunSpec, state: str) -> None:
+        if self._visible:
+            print(f"[{self._cells.index(cell) + 1}/{len(self._cells)}] {cell.label}: {state}", file=sys.stderr)

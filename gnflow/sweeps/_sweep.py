@@ -1,23 +1,23 @@
-"""The driver: what is missing is computed and kept, cell by cell."""
+"""The driver: what is missing of a grid is computed and kept, cell by cell."""
 
 import contextlib
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import xarray as xr
 
-from .._core import ConfigError
+from .._core import ConfigError, ResultCode, RunFolderError
 from ..config import RunSpec, Specification, read_sweep
 from ..simulate import versions
-from ._cell import ERROR, WORKER_DIED
+from ._cell import ERROR, WORKER_DIED, CellOutcome, Kept
 from ._choice import make_engine
 from ._dataset import dataset_in
 from ._engine import AbstractEngine
-from ._progress import SweepProgress
-from ._store import SWEEP_FILE, SweepStore
+from ._progress import RunLines, SweepProgress
+from ._serial import SerialEngine
+from ._store import SweepStore
 from ._task import largest_first
 from ._versions import say_if_mixed, versions_in
 
@@ -32,15 +32,16 @@ def sweep(
     out: str | os.PathLike[str],
     *,
     size: str | None = None,
-    engine: str | AbstractEngine = "local",
+    engine: str | AbstractEngine | None = None,
     workers: int | None = None,
     memory_gib: float | None = None,
+    keep_trajectories: bool = False,
     retry_failed: bool = False,
     check: bool = False,
     progress: bool = False,
     **options: Any,
 ) -> xr.Dataset:
-    """Carry out a sweep, or what is missing of it, and return its results over the axes.
+    """Carry out a grid of runs, or what is missing of it, and return its results over the axes.
 
     Every cell is kept in `out` as soon as it is finished, so that a sweep may be stopped at any instant, by whatever it is;
     the same call goes on with the rest. Several processes may work on one folder: they share the cells. A cell that fails is
@@ -49,14 +50,17 @@ def sweep(
     **Arguments:**
 
     - `spec`: a `Specification`, a TOML file that states one, or its table. `size`: one of the names in its [sizes].
-    - `out`: the folder; new, empty, or of this sweep.
-    - `engine`: "local" (processes of this machine), "dask" (a Dask cluster of this machine), "slurm" (Slurm jobs), the address
-      of a Dask scheduler, or an engine. `workers`, `memory_gib` and further `options` are those of `LocalEngine` or
-      `DaskEngine`.
+    - `out`: the folder; new, empty, or of this grid.
+    - `engine`: "local" (processes of this machine, the default), "serial" (this process, one cell after another),
+      "dask" (a Dask cluster of this machine), "slurm" (Slurm jobs), the address of a Dask scheduler, or an engine.
+      `workers`, `memory_gib` and further `options` are those of `LocalEngine` or `DaskEngine`.
+    - `keep_trajectories`: keep each run whole (models and all), in `out`/runs/VARIANT/FLOW/seed-K, which `gnflow.load`
+      reads; as `gnflow run` does. Runs are then made in this process, one after another, with checkpoints in the
+      middle of a run.
     - `retry_failed`: compute again the cells whose run raised an error or whose worker died. Cells whose run ended with a
       result code of its own would end so again.
     - `check`: read the files of all finished cells and compare their checksums, which takes longer than looking at the index.
-    - `progress`: show a bar: cells done, failed, rate and time left.
+    - `progress`: show a bar: cells done, failed, rate and time left; where trajectories are kept, a bar for each run.
 
     **Returns:** the data set that `gnflow.load(out)` gives: final values, result codes and times over (axes..., flow, seed).
 
@@ -64,50 +68,169 @@ def sweep(
     cannot be written; `KeyboardInterrupt` after Ctrl-C, with the finished cells kept.
     """
     spec = _specification(spec, size)
-    carrier = make_engine(engine, workers=workers, memory_gib=memory_gib, **options)
+    if keep_trajectories and engine not in (None, "serial"):
+        raise ConfigError(
+            f"keep_trajectories = True with engine = {engine!r}: trajectories are kept of runs in this process alone; leave "
+            "the engine out, or keep_trajectories."
+        )
+    name = "serial" if keep_trajectories else engine or "local"
+    carrier = make_engine(name, workers=workers, memory_gib=memory_gib, **options)
     store = SweepStore(out)
-    store.require_fit(spec)
+    records = compute(
+        spec,
+        store,
+        engine=None if keep_trajectories else carrier,
+        retry_failed=retry_failed,
+        check=check,
+        progress=progress,
+    )
+    return dataset_in(store, spec, records)
+
+
+def compute(
+    spec: Specification,
+    store: SweepStore,
+    *,
+    engine: AbstractEngine | None = None,
+    resume: bool = False,
+    retry_failed: bool = False,
+    check: bool = False,
+    progress: bool = False,
+) -> dict[str, dict[str, Any]]:
+    """Compute and keep what is missing of a grid.
+
+    **Arguments:** `engine`: None for runs in this process whose trajectories are kept; `resume`: as of
+    `SweepStore.begin`; the others are those of `sweep`.
+
+    **Returns:** the records of the cells by content hash, as `SweepStore.finished` gives them; those too of runs that
+    could not be kept.
+
+    **Raises:** as `sweep`.
+    """
+    store.require_fit(spec, resume=resume)
     finished = store.finished(spec.hashes, check=check)
-    again = {key for key, record in finished.items() if retry_failed and record["code"] in (ERROR, WORKER_DIED)}
+    failed = {key for key, record in finished.items() if record["code"] in (ERROR, WORKER_DIED)}
+    # A trajectory that is there and cannot be read is nobody's to overwrite.
+    again = {key for key in failed if retry_failed and store.place(key).is_file()}
     pending = {
         content_hash: cell
         for content_hash, cell in zip(spec.hashes, spec.cells, strict=True)
         if content_hash not in finished or content_hash in again
     }
-    kept = [record for key, record in finished.items() if key not in again]
-    say_if_mixed([*versions_in(kept), *([versions()["gnflow"]] if pending else [])], store.folder)
+    kept = {key: record for key, record in finished.items() if key not in again}
+    say_if_mixed([*versions_in(kept.values()), *([versions()["gnflow"]] if pending else [])], store.folder)
     if pending:
-        spec.check(pending.values())
-    store.begin(spec)
+        spec.check(pending.values(), combinations=engine is None)
+    store.begin(spec, resume=resume)
     if pending:
         store.require_writable()
-        if progress:
-            print(f"{len(pending)} of {len(spec.cells)} cells to compute, with {carrier.describe()}", file=sys.stderr)
-        bar = SweepProgress(len(spec.cells), len(kept), sum(record["failed"] for record in kept), progress)
-        with _turn(store.folder) as first:
-            # Two runners start at opposite ends and meet in the middle.
-            order = largest_first(list(pending.values()))
-            _carry_out(order if first else order[::-1], again, carrier, store, bar)
-        finished = store.finished(spec.hashes)
-    return dataset_in(store, spec, finished)
+    if engine is None:
+        return _keep_runs(spec, store, pending, kept, again, progress)
+    if pending:
+        _keep_cells(spec, store, engine, pending, kept, again, progress)
+        return store.finished(spec.hashes)
+    return kept
 
 
-def _carry_out(
-    cells: list[RunSpec], again: set[str], engine: AbstractEngine, store: SweepStore, bar: SweepProgress
+def _keep_cells(
+    spec: Specification,
+    store: SweepStore,
+    engine: AbstractEngine,
+    pending: Mapping[str, RunSpec],
+    kept: Mapping[str, Mapping[str, Any]],
+    again: set[str],
+    progress: bool,
 ) -> None:
-    """Run the engine and keep every outcome. Whatever interrupts it ends the engine too."""
+    """Run the engine and keep every outcome."""
+    if progress:
+        print(f"{len(pending)} of {len(spec.cells)} cells to compute, with {engine.describe()}", file=sys.stderr)
+    bar = SweepProgress(len(spec.cells), len(kept), sum(record["failed"] for record in kept.values()), progress)
+    with _turn(store) as first:
+        # Two runners start at opposite ends and meet in the middle.
+        cells = largest_first(list(pending.values()))
+        with _running(engine, cells if first else cells[::-1], again, store, bar) as outcomes:
+            for outcome in outcomes:
+                store.put(outcome)
+                bar.update(outcome.record)
+
+
+def _keep_runs(
+    spec: Specification,
+    store: SweepStore,
+    pending: Mapping[str, RunSpec],
+    kept: Mapping[str, dict[str, Any]],
+    again: set[str],
+    progress: bool,
+) -> dict[str, dict[str, Any]]:
+    """Run one after another and keep their trajectories, with the summary up to date."""
+    records = dict(kept)
+    before = [cell for key, cell in zip(spec.hashes, spec.cells, strict=True) if key not in pending]
+    lines = RunLines(spec.cells, before, progress)
+    for cell in before:
+        store.trajectories.forget_checkpoint(cell)  # of a process that was killed as it finished the run
+    _summarise(spec, store, records)
+    engine = SerialEngine(store.trajectories.checkpoint, progress)
+    with _turn(store) as first:
+        cells = list(pending.values())
+        with _running(engine, cells if first else cells[::-1], again, store, lines) as outcomes:
+            for outcome in outcomes:
+                if outcome.kept is not None and outcome.record["code"] == ResultCode.INTERRUPTED:
+                    print(f"gnflow: {_keep_interrupted(store, outcome.kept)}", file=sys.stderr)
+                    continue  # the interrupt itself comes next
+                cell = pending[outcome.content_hash] if outcome.kept is None else outcome.kept.spec
+                records[outcome.content_hash] = _keep_run(store, cell, outcome)
+                _summarise(spec, store, records)
+    return {**records, **store.finished([key for key in spec.hashes if key not in records])}
+
+
+def _summarise(spec: Specification, store: SweepStore, records: Mapping[str, Mapping[str, Any]]) -> None:
+    try:
+        store.write_summary(spec, records)
+    except RunFolderError as error:  # the runs are worth more than their summary
+        print(f"gnflow: {error}", file=sys.stderr)
+
+
+def _keep_run(store: SweepStore, cell: RunSpec, outcome: CellOutcome) -> dict[str, Any]:
+    """Keep a run: its record. One that cannot be kept does not stop the others."""
+    try:
+        store.put(outcome)
+        record = outcome.record
+    except RunFolderError as error:
+        print(f"gnflow: {cell.label}: {error}", file=sys.stderr)
+        record = {**outcome.record, "failed": True, "message": str(error)}
+    store.trajectories.forget_checkpoint(cell)
+    return record
+
+
+def _keep_interrupted(store: SweepStore, kept: Kept) -> str:
+    """What became of a run that was interrupted, in words."""
+    try:
+        place = f"in {store.trajectories.save_interrupted(kept)}"
+    except RunFolderError as error:
+        place = str(error)
+    return f"{kept.spec.label}: {kept.trajectory.result}; {place}"
+
+
+@contextlib.contextmanager
+def _running(
+    engine: AbstractEngine,
+    cells: list[RunSpec],
+    again: set[str],
+    store: SweepStore,
+    progress: SweepProgress | RunLines,
+) -> Iterator[Iterator[CellOutcome]]:
+    """The outcomes of an engine. Whatever interrupts their reader ends the engine too."""
 
     def wanted(cell: RunSpec) -> bool:
         content_hash = cell.content_hash()
         if content_hash in again or not store.holds(content_hash):
+            progress.start(cell)
             return True
-        bar.skip()  # another process has finished it
+        progress.skip()  # another process has finished it
         return False
 
-    with contextlib.closing(bar), contextlib.closing(engine.run(cells, wanted)) as outcomes:  # pyright: ignore[reportArgumentType]
-        for outcome in outcomes:
-            store.put(outcome)
-            bar.update(outcome.record)
+    with contextlib.closing(progress), contextlib.closing(engine.run(cells, wanted)) as outcomes:  # pyright: ignore[reportArgumentType]
+        yield outcomes
 
 
 def _specification(spec: Specification | Mapping[str, Any] | str | os.PathLike[str], size: str | None) -> Specification:
@@ -115,16 +238,16 @@ def _specification(spec: Specification | Mapping[str, Any] | str | os.PathLike[s
         if size is not None:
             raise ConfigError(f"size = {size!r} is given beside a Specification; choose the size when it is made.")
         return spec
-    return Specification.from_dict(spec, size) if isinstance(spec, Mapping) else read_sweep(spec, size)
+    return Specification.from_dict(spec, size, name="sweep") if isinstance(spec, Mapping) else read_sweep(spec, size)
 
 
 @contextlib.contextmanager
-def _turn(folder: Path) -> Iterator[bool]:
+def _turn(store: SweepStore) -> Iterator[bool]:
     """Whether this process is the first of those that work on the folder now. Only the order of the cells depends on it."""
     if fcntl is None:
         yield True
         return
-    with (folder / SWEEP_FILE).open("rb") as file:
+    with store.configuration_file.open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             first = True
