@@ -80,26 +80,28 @@ class RunData(NamedTuple):
     versions: dict[str, str]
 
 
-def write_run(folder: str | os.PathLike[str], parts: dict[str, Any], keep_elsewhere: bool = True) -> None:
+def write_run(folder: str | os.PathLike[str], parts: dict[str, Any], beside: Mapping[str, str]) -> None:
     """Write the parts of a trajectory. The folder is made under another name and renamed when it is complete.
 
-    **Raises:** `RunFolderError` if `folder` exists and is not empty; and if it cannot be written: with `keep_elsewhere` the run
-    is then kept in another folder, which the message names.
+    **Arguments:** `beside`: further files in the folder, text by name.
+
+    **Raises:** `RunFolderError` if `folder` exists and is not empty; and if it cannot be written: the run is then kept
+    in another folder, which the message names.
     """
     target = as_path(folder, "folder", RunFolderError)
     refuse_existing(target)
     target = target.resolve() if target.is_symlink() else target  # a link to an empty folder is one
     try:
-        _write(target, parts)
+        _write(target, parts, beside)
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
-        kept = f" {_rescue(parts)}" if keep_elsewhere else ""
+        kept = f" {_rescue(parts, beside)}"
         if not isinstance(error, OSError) or isinstance(error, RunFolderError):
             kept = " A file cannot hold a part of it: take that out of trajectory.data."
         raise RunFolderError(f"the run cannot be written to {target}: {reason}.{kept}") from error
 
 
-def _rescue(parts: dict[str, Any]) -> str:
+def _rescue(parts: dict[str, Any], beside: Mapping[str, str]) -> str:
     """Keep a run somewhere else, and say where, in a sentence."""
     for place in (Path(), Path(tempfile.gettempdir()), Path.home()):
         try:
@@ -107,7 +109,7 @@ def _rescue(parts: dict[str, Any]) -> str:
         except (OSError, RuntimeError):
             continue
         try:
-            _write(rescued, parts)
+            _write(rescued, parts, beside)
         except Exception:
             shutil.rmtree(rescued.parent, ignore_errors=True)
             continue
@@ -115,7 +117,7 @@ def _rescue(parts: dict[str, Any]) -> str:
     return "It could be kept nowhere else: save it again in this session, to another disk."
 
 
-def _write(target: Path, parts: dict[str, Any]) -> None:
+def _write(target: Path, parts: dict[str, Any], beside: Mapping[str, str]) -> None:
     arrays: dict[str, np.ndarray] = {}
     record: dict[str, Any] = {
         "format": _FORMAT,
@@ -134,7 +136,8 @@ def _write(target: Path, parts: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name[:60]}-") as scratch:
         draft = Path(scratch) / "run"
         draft.mkdir()
-        (draft / RUN_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        for name, text in {RUN_FILE: json.dumps(record, indent=1) + "\n", **beside}.items():
+            (draft / name).write_text(text, encoding="utf-8")
         np.savez(draft / _ARRAYS_FILE, allow_pickle=False, **arrays)
         storable(parts["data"]).to_netcdf(draft / DATA_FILE, engine="h5netcdf")
         # What can be written and not read, such as a variable of complex numbers, is told now.

@@ -2,14 +2,30 @@
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from tqdm import tqdm
 
 from ..config import RunSpec
 
 
-class SweepProgress:
+class CellProgress(Protocol):
+    """Told what becomes of cells."""
+
+    def start(self, cell: RunSpec) -> None:
+        """A cell is about to be started."""
+
+    def update(self, record: dict[str, Any]) -> None:
+        """One more cell is finished, with this record."""
+
+    def skip(self) -> None:
+        """One more cell was finished by another process."""
+
+    def close(self) -> None:
+        """Leave the last state on the screen."""
+
+
+class SweepProgress(CellProgress):
     """Shows cells done and failed, the rate, and the time that is left.
 
     **Arguments:** `total`: number of cells; `done`: how many of them were finished before; `failed`: how many of those failed;
@@ -29,9 +45,6 @@ class SweepProgress:
         )
         self._show()
 
-    def start(self, cell: RunSpec) -> None:
-        """A cell is about to be started; the bar counts those that are done."""
-
     def update(self, record: dict[str, Any]) -> None:
         """One more cell is finished, with this record."""
         self.failed += bool(record["failed"])
@@ -50,28 +63,22 @@ class SweepProgress:
         self._bar.set_postfix_str(f"{self.failed} failed", refresh=False)
 
 
-class RunLines:
+class RunLines(CellProgress):
     """A line for each run.
 
-    **Arguments:** `cells`: all; `finished`: those that were finished before; `visible`: False for no lines.
+    **Arguments:** `cells`: all; `pending`: those that are to be run; `visible`: False for no lines.
     """
 
-    def __init__(self, cells: Sequence[RunSpec], finished: Sequence[RunSpec], visible: bool):
-        self._cells = list(cells)
-        self._visible = visible
-        for cell in finished:
-            self._say(cell, "finished before")
+    def __init__(self, cells: Sequence[RunSpec], pending: Sequence[RunSpec], visible: bool):
+        self._labels = [cell.label for cell in cells] if visible else []
+        for label in self._labels:
+            if label not in {cell.label for cell in pending}:
+                self._say(label, "finished before")
 
     def start(self, cell: RunSpec) -> None:
         """A run is about to be started."""
-        self._say(cell, "running")
+        if self._labels:
+            self._say(cell.label, "running")
 
-    def skip(self) -> None:
-        """A run was finished by another process."""
-
-    def close(self) -> None:
-        """Nothing is left open."""
-
-    def _say(self, cell: RunSpec, state: str) -> None:
-        if self._visible:
-            print(f"[{self._cells.index(cell) + 1}/{len(self._cells)}] {cell.label}: {state}", file=sys.stderr)
+    def _say(self, label: str, state: str) -> None:
+        print(f"[{self._labels.index(label) + 1}/{len(self._labels)}] {label}: {state}", file=sys.stderr)

@@ -1,5 +1,6 @@
 """The serial engine: cells in this process, one after another."""
 
+import shutil
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -55,5 +56,6 @@ class SerialEngine(AbstractEngine):
                 print(f"gnflow: {cell.label}: {error}", file=sys.stderr)
             else:
                 traceback.print_exc()
+            shutil.rmtree(checkpoint, ignore_errors=True)  # which may be what is wrong
             outcome = outcome_of_error(cell, error)
         yield outcome

@@ -12,6 +12,7 @@ from typing import Any
 import xarray as xr
 
 from .._core import (
+    ResultCode,
     RunFolderError,
     as_path,
     cannot_write,
@@ -180,15 +181,18 @@ class SweepStore:
         except OSError as error:
             raise RunFolderError(f"{place}: {error}") from error
 
-    def put(self, outcome: CellOutcome) -> None:
+    def put(self, outcome: CellOutcome) -> dict[str, Any] | None:
         """Keep a finished cell, for good: its whole trajectory, where the outcome has it.
 
-        **Raises:** `RunFolderError` if it cannot be written (full disk, read-only folder); then nothing half-written
-        stays. For a trajectory the message says in which other folder it is kept.
+        **Returns:** its record. A trajectory that cannot be kept here is kept in another folder, which its record and
+        the standard error output name; of a run that was interrupted the trajectory is kept beside the finished ones,
+        and there is no record.
+
+        **Raises:** `RunFolderError` if a cell's file cannot be written (full disk, read-only folder); then nothing
+        half-written stays.
         """
         if outcome.kept is not None:
-            self._put_trajectory(outcome, outcome.kept)
-            return
+            return self._put_trajectory(outcome, outcome.kept)
         place = self.place(outcome.content_hash)
         try:
             self._files.make_folder_of(place)
@@ -198,21 +202,32 @@ class SweepStore:
                 with self._index.locked() as lines:
                     os.replace(draft, place)
                     sync_folder(place.parent)
-                    lines.append([{**outcome.record, "mtime_ns": place.stat().st_mtime_ns}])
+                    record = {**outcome.record, "mtime_ns": place.stat().st_mtime_ns}
+                    lines.append([record])
+                return record
             except BaseException:
                 draft.unlink(missing_ok=True)
                 raise
         except OSError as error:
             raise cannot_write(place, error) from error
 
-    def _put_trajectory(self, outcome: CellOutcome, kept: Kept) -> None:
-        file = self.trajectories.save(kept) / DATA_FILE
+    def _put_trajectory(self, outcome: CellOutcome, kept: Kept) -> dict[str, Any] | None:
+        is_interrupted = outcome.record["code"] == ResultCode.INTERRUPTED
+        try:
+            place = self.trajectories.save(kept, is_interrupted)
+        except RunFolderError as error:
+            print(f"gnflow: {kept.spec.label}: {error}", file=sys.stderr)
+            return None if is_interrupted else {**outcome.record, "failed": True, "message": str(error)}
+        if is_interrupted:
+            print(f"gnflow: {kept.spec.label}: {kept.trajectory.result}; in {place}", file=sys.stderr)
+            return None
         with contextlib.suppress(OSError):  # the index only saves deriving the line from the run
-            payload, changed = file.read_bytes(), file.stat().st_mtime_ns
+            payload, changed = (place / DATA_FILE).read_bytes(), (place / DATA_FILE).stat().st_mtime_ns
             found = {"size": len(payload), "sha256": hashlib.sha256(payload).hexdigest(), "mtime_ns": changed}
             with self._index.locked() as lines:
                 lines.append([{**outcome.record, **found}])
             self.place(outcome.content_hash).unlink(missing_ok=True)  # of an attempt that raised an error
+        return outcome.record
 
     def write_summary(self, spec: Specification, records: Mapping[str, Mapping[str, Any]]) -> None:
         """summary.csv: one line for each run that has a record. **Raises:** `RunFolderError` if it cannot be written."""

@@ -8,14 +8,14 @@ from typing import Any
 
 import xarray as xr
 
-from .._core import ConfigError, ResultCode, RunFolderError
+from .._core import ConfigError, RunFolderError
 from ..config import RunSpec, Specification, read_sweep
 from ..simulate import versions
-from ._cell import ERROR, WORKER_DIED, CellOutcome, Kept
+from ._cell import ERROR, WORKER_DIED
 from ._choice import make_engine
 from ._dataset import dataset_in
 from ._engine import AbstractEngine
-from ._progress import RunLines, SweepProgress
+from ._progress import CellProgress, RunLines, SweepProgress
 from ._serial import SerialEngine
 from ._store import SweepStore
 from ._task import largest_first
@@ -124,113 +124,69 @@ def compute(
     store.begin(spec, resume=resume)
     if pending:
         store.require_writable()
-    if engine is None:
-        return _keep_runs(spec, store, pending, kept, again, progress)
-    if pending:
-        _keep_cells(spec, store, engine, pending, kept, again, progress)
-        return store.finished(spec.hashes)
-    return kept
+    records = dict(kept)
+    if pending or engine is None:
+        _carry_on(spec, store, engine, pending, records, again, progress)
+    return records | store.finished([key for key in spec.hashes if key not in records])
 
 
-def _keep_cells(
+def _carry_on(
     spec: Specification,
     store: SweepStore,
-    engine: AbstractEngine,
+    engine: AbstractEngine | None,
     pending: Mapping[str, RunSpec],
-    kept: Mapping[str, Mapping[str, Any]],
+    records: dict[str, dict[str, Any]],
     again: set[str],
     progress: bool,
 ) -> None:
-    """Run the engine and keep every outcome."""
-    if progress:
-        print(f"{len(pending)} of {len(spec.cells)} cells to compute, with {engine.describe()}", file=sys.stderr)
-    bar = SweepProgress(len(spec.cells), len(kept), sum(record["failed"] for record in kept.values()), progress)
-    with _turn(store) as first:
-        # Two runners start at opposite ends and meet in the middle.
-        cells = largest_first(list(pending.values()))
-        with _running(engine, cells if first else cells[::-1], again, store, bar) as outcomes:
-            for outcome in outcomes:
-                store.put(outcome)
-                bar.update(outcome.record)
+    """Run the engine and keep every outcome. Whatever interrupts this ends the engine too.
 
-
-def _keep_runs(
-    spec: Specification,
-    store: SweepStore,
-    pending: Mapping[str, RunSpec],
-    kept: Mapping[str, dict[str, Any]],
-    again: set[str],
-    progress: bool,
-) -> dict[str, dict[str, Any]]:
-    """Run one after another and keep their trajectories, with the summary up to date."""
-    records = dict(kept)
-    before = [cell for key, cell in zip(spec.hashes, spec.cells, strict=True) if key not in pending]
-    lines = RunLines(spec.cells, before, progress)
-    for cell in before:
-        store.trajectories.forget_checkpoint(cell)  # of a process that was killed as it finished the run
-    _summarise(spec, store, records)
-    engine = SerialEngine(store.trajectories.checkpoint, progress)
-    with _turn(store) as first:
-        cells = list(pending.values())
-        with _running(engine, cells if first else cells[::-1], again, store, lines) as outcomes:
-            for outcome in outcomes:
-                if outcome.kept is not None and outcome.record["code"] == ResultCode.INTERRUPTED:
-                    print(f"gnflow: {_keep_interrupted(store, outcome.kept)}", file=sys.stderr)
-                    continue  # the interrupt itself comes next
-                cell = pending[outcome.content_hash] if outcome.kept is None else outcome.kept.spec
-                records[outcome.content_hash] = _keep_run(store, cell, outcome)
-                _summarise(spec, store, records)
-    return {**records, **store.finished([key for key in spec.hashes if key not in records])}
-
-
-def _summarise(spec: Specification, store: SweepStore, records: Mapping[str, Mapping[str, Any]]) -> None:
-    try:
-        store.write_summary(spec, records)
-    except RunFolderError as error:  # the runs are worth more than their summary
-        print(f"gnflow: {error}", file=sys.stderr)
-
-
-def _keep_run(store: SweepStore, cell: RunSpec, outcome: CellOutcome) -> dict[str, Any]:
-    """Keep a run: its record. One that cannot be kept does not stop the others."""
-    try:
-        store.put(outcome)
-        record = outcome.record
-    except RunFolderError as error:
-        print(f"gnflow: {cell.label}: {error}", file=sys.stderr)
-        record = {**outcome.record, "failed": True, "message": str(error)}
-    store.trajectories.forget_checkpoint(cell)
-    return record
-
-
-def _keep_interrupted(store: SweepStore, kept: Kept) -> str:
-    """What became of a run that was interrupted, in words."""
-    try:
-        place = f"in {store.trajectories.save_interrupted(kept)}"
-    except RunFolderError as error:
-        place = str(error)
-    return f"{kept.spec.label}: {kept.trajectory.result}; {place}"
-
-
-@contextlib.contextmanager
-def _running(
-    engine: AbstractEngine,
-    cells: list[RunSpec],
-    again: set[str],
-    store: SweepStore,
-    progress: SweepProgress | RunLines,
-) -> Iterator[Iterator[CellOutcome]]:
-    """The outcomes of an engine. Whatever interrupts their reader ends the engine too."""
+    **Arguments:** `records`: of the cells that are finished; those that come are added. The others: as in `compute`.
+    """
+    cells = list(pending.values())
+    if engine is None:
+        shown: CellProgress = RunLines(spec.cells, cells, progress)
+        carrier: AbstractEngine = SerialEngine(store.trajectories.checkpoint, progress)
+        _write_summary(spec, store, records)
+        for cell in (cell for key, cell in zip(spec.hashes, spec.cells, strict=True) if key not in pending):
+            store.trajectories.forget_checkpoint(cell)  # of a process that was killed as it finished the run
+    else:
+        if progress:
+            print(f"{len(cells)} of {len(spec.cells)} cells to compute, with {engine.describe()}", file=sys.stderr)
+        failed = sum(record["failed"] for record in records.values())
+        shown, carrier, cells = (
+            SweepProgress(len(spec.cells), len(records), failed, progress),
+            engine,
+            largest_first(cells),
+        )
 
     def wanted(cell: RunSpec) -> bool:
         content_hash = cell.content_hash()
         if content_hash in again or not store.holds(content_hash):
-            progress.start(cell)
+            shown.start(cell)
             return True
-        progress.skip()  # another process has finished it
+        shown.skip()  # another process has finished it
         return False
 
-    with contextlib.closing(progress), contextlib.closing(engine.run(cells, wanted)) as outcomes:  # pyright: ignore[reportArgumentType]
-        yield outcomes
+    with contextlib.ExitStack() as stack:
+        # Two runners start at opposite ends and meet in the middle.
+        ordered = cells if stack.enter_context(_turn(store)) else cells[::-1]
+        stack.enter_context(contextlib.closing(shown))
+        outcomes = stack.enter_context(contextlib.closing(carrier.run(ordered, wanted)))  # pyright: ignore[reportArgumentType]
+        for outcome in outcomes:
+            record = store.put(outcome)
+            if record is not None:
+                records[outcome.content_hash] = record
+            shown.update(outcome.record)
+            if engine is None:
+                _write_summary(spec, store, records)
+
+
+def _write_summary(spec: Specification, store: SweepStore, records: Mapping[str, Mapping[str, Any]]) -> None:
+    try:
+        store.write_summary(spec, records)
+    except RunFolderError as error:  # the runs are worth more than their summary
+        print(f"gnflow: {error}", file=sys.stderr)
 
 
 def _specification(spec: Specification | Mapping[str, Any] | str | os.PathLike[str], size: str | None) -> Specification:

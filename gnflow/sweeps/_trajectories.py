@@ -5,10 +5,9 @@ import json
 import math
 import shutil
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 import xarray as xr
 
@@ -95,30 +94,21 @@ class Trajectories:
                     f"run {self._folder / 'config.toml'} to go on with what is there."
                 )
 
-    def save(self, kept: Kept) -> Path:
-        """Keep a run: its folder. It is made under another name and renamed when it is complete.
+    def save(self, kept: Kept, is_interrupted: bool = False) -> Path:
+        """Keep a run, beside the finished ones if it was interrupted, and forget where it stood: its folder.
 
-        **Raises:** `RunFolderError` if it cannot be kept here; the message says in which other folder it is kept, and how to
-        bring it back.
+        **Raises:** `RunFolderError` if it cannot be kept here; the message says in which other folder it is kept.
         """
-        place = self._folder / _RUNS / kept.spec.folder
-        try:
-            _write(place, kept)
-        except OSError as error:  # a full disk, or somebody removed the folder or took away the right to write
-            if _is_there(place, kept):
-                return place
-            _keep_elsewhere(place, error, lambda other: _write(other, kept))
-        return place
-
-    def save_interrupted(self, kept: Kept) -> Path:
-        """Keep what a run came to that was interrupted, beside the finished ones: its folder. **Raises:** as `save`."""
-        place = self._folder / _INTERRUPTED / kept.spec.folder
-        try:
-            shutil.rmtree(place, ignore_errors=True)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            kept.trajectory.save(place, keep_elsewhere=False)
-        except OSError as error:
-            _keep_elsewhere(place, error, kept.trajectory.save)
+        place = self._folder / (_INTERRUPTED if is_interrupted else _RUNS) / kept.spec.folder
+        beside = {_SPECIFICATION: json.dumps(kept.spec.to_dict(), indent=1) + "\n"}
+        beside |= {_DATA: kept.data_digest + "\n"} if kept.data_digest else {}
+        if is_interrupted:
+            shutil.rmtree(place, ignore_errors=True)  # of an earlier interrupt
+            kept.trajectory.save(place, beside=beside)
+            return place
+        if not _is_there(place, kept):
+            kept.trajectory.save(place, beside=beside)
+        self.forget_checkpoint(kept.spec)
         return place
 
     def checkpoint(self, spec: RunSpec) -> Path:
@@ -158,33 +148,6 @@ def _is_there(place: Path, kept: Kept) -> bool:
         return _read(place / _SPECIFICATION).content_hash == kept.spec.content_hash(kept.data_digest)
     except RunFolderError:
         return False
-
-
-def _write(place: Path, kept: Kept) -> None:
-    """**Raises:** `OSError`."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}-") as scratch:
-        draft = Path(scratch) / place.name
-        kept.trajectory.save(draft, keep_elsewhere=False)
-        (draft / _SPECIFICATION).write_text(json.dumps(kept.spec.to_dict(), indent=1) + "\n", encoding="utf-8")
-        if kept.data_digest:
-            (draft / _DATA).write_text(kept.data_digest + "\n", encoding="utf-8")
-        draft.rename(place)
-
-
-def _keep_elsewhere(place: Path, error: OSError, write: Callable[[Path], None]) -> NoReturn:
-    """Have a run written to a new folder for temporary files. **Raises:** `RunFolderError` that says where it is."""
-    reason = error.strerror or str(error)
-    try:
-        other = Path(tempfile.mkdtemp(prefix="gnflow-run-")) / place.name
-        write(other)
-    except OSError as second:
-        raise RunFolderError(
-            f"the run cannot be kept in {place} ({reason}), nor in a folder for temporary files ({second}); it is lost."
-        ) from error
-    raise RunFolderError(
-        f"the run cannot be kept in {place} ({reason}); it is kept in {other}: make room, and move that folder to {place}."
-    ) from error
 
 
 def _read_text(file: Path) -> str:

@@ -16,7 +16,6 @@ import pytest
 import gnflow as gn
 from gnflow.cli import main
 from gnflow.config import RunSpec, read_sweep, to_toml
-from gnflow.simulate import Trajectory
 from gnflow.sweeps import SweepStore
 
 CONFIG = """# my notes: do not lose
@@ -204,22 +203,22 @@ class TestFoldersThatCannotBeWritten:
         self, config, tmp_path, monkeypatch, capsys
     ):
         out = tmp_path / "out"
-        save = Trajectory.save
+        store = importlib.import_module("gnflow.simulate._store")
+        write = store._write
 
-        def fails(trajectory, folder, **options):
-            if out in Path(folder).parents and "seed-0" in str(folder):
-                raise gn.RunFolderError("the disk is full")
-            save(trajectory, folder, **options)
+        def fails(target, *arguments):
+            if out in target.parents and "seed-0" in str(target):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            write(target, *arguments)
 
-        monkeypatch.setattr(Trajectory, "save", fails)
-        monkeypatch.setenv("TMPDIR", str(tmp_path))
-        monkeypatch.setattr("tempfile.tempdir", None)
+        monkeypatch.setattr(store, "_write", fails)
+        monkeypatch.chdir(tmp_path)
         assert run(config, out, "--set", "seeds=[0, 1]") == 1
         captured = capsys.readouterr()
-        assert "the disk is full" in captured.err
-        (kept,) = tmp_path.glob("gnflow-run-*/seed-0")
-        assert f"it is kept in {kept}" in captured.err
-        assert f"it is kept in {kept}" in captured.out
+        assert "No space left" in captured.err
+        (kept,) = tmp_path.glob("gnflow-rescued-*/run")
+        assert f"It is kept in {kept}" in captured.err
+        assert f"It is kept in {kept}" in captured.out
         assert (out / "runs" / "base" / "descent" / "seed-1" / "run.json").is_file()
         # And it can be brought back, as the message says.
         monkeypatch.undo()
@@ -228,12 +227,12 @@ class TestFoldersThatCannotBeWritten:
         assert len(SweepStore(out).trajectories.finished()) == 2
 
     def test_a_run_that_can_be_kept_nowhere_is_said_to_be_lost(self, config, tmp_path, monkeypatch, capsys):
-        def fails(trajectory, folder, **options):
+        def fails(*arguments):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-        monkeypatch.setattr(Trajectory, "save", fails)
+        monkeypatch.setattr(importlib.import_module("gnflow.simulate._store"), "_write", fails)
         assert run(config, tmp_path / "out") == 1
-        assert "it is lost" in capsys.readouterr().err
+        assert "It could be kept nowhere else" in capsys.readouterr().err
 
 
 class TestHostileFolders:

@@ -136,7 +136,7 @@ class TestSweep:
         assert not (tmp_path / "out").exists()
 
     def test_two_processes_that_finish_one_run_keep_one(self, folder, tmp_path, monkeypatch):
-        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+        monkeypatch.chdir(tmp_path)
         store = SweepStore(folder)
         outcomes = []
 
@@ -148,7 +148,7 @@ class TestSweep:
         compute(tiny_sweep(scales=[1.0]), Recording(folder.parent / "other"))
         (outcome,) = outcomes
         store.put(outcome)  # the folder has this run
-        assert list(tmp_path.glob("gnflow-run-*")) == []
+        assert list(tmp_path.glob("gnflow-rescued-*")) == []
         assert set(store.finished(SPEC.hashes)) == set(SPEC.hashes)
 
 
