@@ -48,6 +48,7 @@ def require_number(
     if is_traced(value):
         return value
     number = _as_float(value)
+    # The default bounds are infinite, so they let infinities through; nan fails every comparison.
     if above < number < below and least <= number <= most and math.isfinite(number):
         return number
     finite = "a finite number" if below == most == math.inf else "a number"
@@ -80,7 +81,7 @@ def require_integer(
 
 
 def require_bool(error: type[GnflowError], **values: Any) -> tuple[bool, ...]:
-    """The named values as booleans, in their order. **Raises:** `error` for what is no boolean of Python or NumPy."""
+    """The named values, which must be booleans of Python or NumPy, in their order. **Raises:** `error`."""
     for name, value in values.items():
         if not isinstance(value, bool | np.bool_):
             raise error(f"{name} = {shown(value)}; expected True or False.")
@@ -119,7 +120,11 @@ def integer_field(
 ) -> Any:
     """A field of an Equinox module that holds an integer, converted and checked as `require_integer` does.
 
-    **Arguments:** those of `number_field`, and `static`: whether the number is part of the compiled program.
+    **Arguments:**
+
+    - `what`, `default`, `error`: as in `number_field`.
+    - `static`: whether the number is part of the compiled program.
+    - `bounds`: the bounds and the remedy of `require_integer`.
     """
 
     def converter(value: Any) -> Any:

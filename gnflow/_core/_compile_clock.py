@@ -27,6 +27,7 @@ class CompileClock:
 
     def seconds(self) -> float:
         """Seconds of tracing, lowering and compiling so far. Spans that overlap or contain each other count once."""
+        # The length of the union of the spans: summing them would count the inner ones twice.
         total, last = 0.0, 0.0
         for start, end in sorted(self._spans):
             total += max(end - max(start, last), 0.0)

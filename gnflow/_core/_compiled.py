@@ -41,5 +41,5 @@ def forget_compiled_programs() -> bool:
     if maps.read_bytes().count(b"\n") < _SHARE * most:
         return False
     jax.clear_caches()
-    gc.collect()
+    gc.collect()  # programs in reference cycles stay in memory until the collector finds them
     return True

@@ -63,6 +63,7 @@ def read_arrays(file: Path) -> dict[str, np.ndarray]:
 
 def _read_array(stored: Any, size: int) -> np.ndarray:
     """One array of NumPy's format. **Raises:** `ValueError` unless its header fits its `size` in bytes."""
+    # np.load would allocate what the header states before it reads, so the header is compared with the size first.
     version = np.lib.format.read_magic(stored)
     read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
     if read is None:
@@ -72,6 +73,7 @@ def _read_array(stored: Any, size: int) -> np.ndarray:
         raise ValueError("it holds Python objects, which are never read")
     if math.prod(shape) * dtype.itemsize != size - stored.tell():
         raise ValueError(f"its header states {shape} of {dtype}, and it has {size - stored.tell()} bytes")
+    # Arrays in a bytearray can be written to; in bytes they could not.
     values = np.frombuffer(bytearray(stored.read()), dtype=dtype)
     return values.reshape(shape, order="F" if fortran else "C")
 

@@ -75,6 +75,7 @@ def _groups(controller: str) -> list[Path]:
 
 def _left(group: Path, limit_file: str, used_file: str, reclaimable: str) -> int | None:
     """Bytes that a group may still use, including the cache of files that it can drop; None if it has no limit."""
+    # Without a limit version 2 writes "max" and version 1 a huge number, which is larger than what the system has.
     limit, used = _read(group / limit_file), _read(group / used_file)
     if not (limit.isdigit() and used.isdigit()):
         return None

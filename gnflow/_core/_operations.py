@@ -52,6 +52,7 @@ def _of_program(program: Any) -> float:
         if inner:
             name = equation.primitive.name
             repeats = equation.params["length"] if name == "scan" else 1
+            # One branch of a conditional runs, and it is not known which.
             total += repeats * (max(inner) if name == "cond" else sum(inner))
         else:
             total += _of_equation(equation)
@@ -71,6 +72,7 @@ def _of_equation(equation: Any) -> float:
     operands = [variable.aval.shape for variable in equation.invars if hasattr(variable.aval, "shape")]
     results = [variable.aval.shape for variable in equation.outvars if hasattr(variable.aval, "shape")]
     moved = _MOVE * sum(math.prod(shape) for shape in (*operands, *results))
+    # Arithmetic and memory work at the same time: the slower of the two takes the time.
     return max(moved, float(_multiplications(equation.primitive.name, equation.params, operands, results)))
 
 
@@ -79,6 +81,7 @@ def _multiplications(name: str, parameters: dict[str, Any], operands: list[Any],
         (contracted, _), _ = parameters["dimension_numbers"]
         return math.prod(results[0]) * math.prod(operands[0][axis] for axis in contracted)
     if name == "conv_general_dilated":
+        # Each output needs the entries of the kernel that belong to its own output feature.
         features = parameters["dimension_numbers"].rhs_spec[0]
         return math.prod(results[0]) * math.prod(operands[1]) / operands[1][features]
     if name in _CUBIC:

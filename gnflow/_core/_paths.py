@@ -14,7 +14,11 @@ _LONGEST_PATH = 4096
 def as_path(value: Any, what: str, error: type[GnflowError]) -> Path:
     """`value` as a path, with a leading ~ or ~user expanded to the home folder, as shells and xarray do.
 
-    **Arguments:** `what`: its name in messages.
+    **Arguments:**
+
+    - `value`: text or a path.
+    - `what`: its name in messages.
+    - `error`: the class of the error to raise.
 
     **Raises:** `error` for a value that is neither text nor a path, is empty, has a NUL character or a name too long for file
     systems, and for the home folder of an unknown user.

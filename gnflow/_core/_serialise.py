@@ -179,6 +179,7 @@ def first_difference(
     elif isinstance(encoded, list) and isinstance(other, list) and len(encoded) == len(other):
         pairs = [(item, its, f"{at}[{i}]") for i, (item, its) in enumerate(zip(encoded, other, strict=True))]
     else:
+        # In Python 1 == True == 1.0, but they are different settings.
         return None if encoded == other and type(encoded) is type(other) else at
     return next((found for pair in pairs if (found := first_difference(*pair[:2], arrays, others, pair[2]))), None)
 

@@ -7,10 +7,11 @@ import abc
 import contextlib
 import dataclasses
 import inspect
+import json
 import math
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Union
 
@@ -317,6 +318,10 @@ class ComponentForm(Form):
         built = self._options(value["kind"]).build(options, path)
         with at(path):
             return factory(**built, **keywords)
+
+    def identity(self, value: Mapping[str, Any]) -> Hashable:
+        """What decides the object that a checked `value` stands for, but for what `build` is given beside it."""
+        return self.kinds[value["kind"]], json.dumps(value, sort_keys=True)
 
     def _options(self, kind: str) -> Options:
         return Options(self.kinds[kind], self.supplied)

@@ -83,6 +83,7 @@ def _derivative_of_roots(primals: tuple[Array], tangents: tuple[Array]) -> tuple
     inwards = jnp.einsum("nki,nkl,nlj->nij", vectors, change, vectors)
     sums = roots[:, :, None] + roots[:, None, :]
     of_root = jnp.where(sums == 0, 0.0, inwards / jnp.where(sums == 0, 1.0, sums))
+    # d(R^+) = -R^+ dR R^+ on the image of R, and (R^+)^2 dR between the image and the kernel, where one inverse is 0.
     left, right = inverses[:, :, None], inverses[:, None, :]
     both = (left != 0) & (right != 0)
     of_inverse = jnp.where(both, -left * right, left**2 + right**2) * of_root

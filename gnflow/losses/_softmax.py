@@ -186,7 +186,7 @@ def _require_classes_from_zero(labels: np.ndarray) -> None:
     if present.size > 1 and present[0] == 1 and present[-1] == present.size:
         raise DataError(
             f"the class labels are 1 to {present.size}, but labels are 0..C-1; renumber them from 0: y - 1 (or give one-hot "
-            "rows, if there is a class 0 of which there is no sample)."
+            "rows, if there is a class 0 without samples)."
         )
     empty = int(present[-1]) + 1 - present.size
     if empty > max(_MOST_EMPTY_CLASSES, present.size):
@@ -220,6 +220,7 @@ def _check_rows(array: Numbers, what: str) -> None:
 def _one_hot_or_soft(array: Numbers, num_classes: int, what: str) -> Float[Array, "N C"]:
     if array.ndim == 2:
         rows = as_columns(array)
+        # Rows whose sum is only about 1 would give the gradient a component along 1, outside the image of the Hessian.
         return rows / jnp.sum(rows, axis=1, keepdims=True)
     labels = array.astype(np.int64)
     if np.max(labels) >= num_classes:

@@ -101,7 +101,7 @@ class Activation(eqx.Module):
 
     @property
     def is_identity(self) -> bool:
-        """Whether s(z) = z is known, so that a network of it is linear from layer to layer."""
+        """Whether s is known to be s(z) = z, so that each layer is linear in the one before."""
         return self.function is None and self.name == "identity"
 
     @property
@@ -130,7 +130,7 @@ def _erf(z: Array) -> tuple[Array, Array]:
 
 
 def _gelu(z: Array) -> tuple[Array, Array]:
-    # The exact GELU z Phi(z), not its tanh approximation.
+    # The exact GELU z Phi(z), not its tanh approximation. For large negative z erfc keeps the digits that 1 + erf loses.
     distribution = 0.5 * jax.scipy.special.erfc(-z / math.sqrt(2))
     density = jnp.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
     return z * distribution, distribution + z * density
@@ -229,5 +229,5 @@ def _require_elementwise(function: Any) -> None:
         )
     if not np.allclose(together, np.stack(apart), rtol=1e-9, atol=1e-12, equal_nan=True):
         raise ModelError(
-            f"activation {name} gives other values for numbers that stand together than for each alone; {expected}."
+            f"activation {name} has other values on an array than on each of its numbers alone; {expected}."
         )

@@ -23,7 +23,7 @@ _DETERMINISTIC = (
 
 def require_init_scale(scale: Any) -> float:
     """`scale` as the standard deviation of initial weights. **Raises:** `ModelError` unless it is positive."""
-    remedy = "With 0 all units are equal and stay so: take a small one such as 1e-3."
+    remedy = "With 0 all units are equal and stay equal: take a small number such as 1e-3."
     return require_number(ModelError, "init_scale", scale, above=0.0, remedy=remedy)
 
 
@@ -51,7 +51,7 @@ def require_module(model: Any) -> None:
     if callable(model):
         name = getattr(model, "__name__", type(model).__name__)
         raise ModelError(
-            f"model is the function {name}, not an equinox.Module: its weights would be out of sight. Instead "
+            f"model is the function {name}, not an equinox.Module: JAX would not see its weights. Instead "
             f"{_IS_FUNCTION}; wrap a function of weights and input in one whose __call__ is function(self.weights, x)."
         )
     raise ModelError(f"model = {shown(model)} is a {type(model).__name__}, not an equinox.Module; {_IS_FUNCTION}.")
@@ -67,12 +67,12 @@ def require_weights(model: Any, weights: PyTree) -> None:
         place = f"{type(model).__name__}{jax.tree_util.keystr(path)}"
         if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
             raise ModelError(
-                f"{place} is {leaf.dtype}; gnflow's flows are of real weights: keep real and imaginary parts as two float64 "
+                f"{place} is {leaf.dtype}; gnflow's flows need real weights: keep real and imaginary parts as two float64 "
                 "arrays, and join them in __call__."
             )
         if id(leaf) in places:
             raise ModelError(
-                f"{places[id(leaf)]} and {place} are one array, but they would be trained as two. If they are to stay equal, "
+                f"{places[id(leaf)]} and {place} are one array, but would be trained as two. If they are to stay equal, "
                 "tie them with eqx.nn.Shared; if not, make one of them a copy: jnp.copy(array)."
             )
         places[id(leaf)] = place

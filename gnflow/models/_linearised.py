@@ -56,5 +56,6 @@ class Linearised(eqx.Module):
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         """The output at one input; shapes are those of the base model."""
         start, structure = trainable_weights(self.base)
+        # Forward mode gives f(x; w_0) and J (w - w_0) in one pass.
         output, change = jax.jvp(lambda w: eqx.combine(w, structure)(x), (start,), (self.displacement,))
         return output + change

@@ -141,6 +141,7 @@ class MeanFieldNetwork(eqx.Module):
         ):
             if array is not None and not bool(jnp.all(jnp.isfinite(array))):
                 raise ModelError(f"{name} holds NaN or infinite entries; a network needs finite weights.")
+        # The constructor would draw weights, so the fields are set instead.
         model = object.__new__(cls)
         fields = {
             "hidden_weight": hidden_weight,

@@ -36,7 +36,7 @@ class ScaledLinear(eqx.Module):
     weight: Float[Array, "fan_out fan_in"]
     bias: Float[Array, " fan_out"] | None
     factor: float = eqx.field(static=True)
-    # Runs stored before biases had a scale computed with 1.
+    # The default is what older versions computed with: runs that they stored do not have this field.
     bias_factor: float = eqx.field(static=True, default=1.0)
 
     def __call__(self, x: Float[Array, " fan_in"]) -> Float[Array, " fan_out"]:

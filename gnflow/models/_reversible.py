@@ -132,7 +132,7 @@ class ReversibleMLP(eqx.Module):
             ModelError, width=width, bottleneck=bottleneck, num_blocks=num_blocks, output_dim=output_dim
         )
         require_depth(num_blocks=num_blocks)
-        remedy = "Half-blocks of no features could not learn."
+        remedy = "With 0 the half-blocks have no features and cannot learn."
         frozen_scale = require_number(ModelError, "frozen_scale", frozen_scale, above=0.0, remedy=remedy)
         (init_scale,) = require_non_negative(ModelError, init_scale=init_scale)
         _require_halves(width)
@@ -199,6 +199,7 @@ class ReversibleMLP(eqx.Module):
         }
         arrays = {name: jnp.asarray(array, dtype=jnp.float64) for name, array in given.items()}
         _check_arrays(arrays)
+        # The constructor would draw weights, so the fields are set instead.
         model = object.__new__(cls)
         rest = {
             "activation": get_activation(activation),
@@ -331,5 +332,5 @@ def _check_arrays(arrays: dict[str, Array]) -> None:
     if away > _ORTHONORMAL:
         raise ModelError(
             f"the columns of output_projection are not orthonormal (u^T u differs from the identity by {away:.1e}), so an "
-            "update of the features would not change the outputs by what is asked for; take jnp.linalg.qr(u)[0]."
+            "update of the features would not change the outputs as intended; take jnp.linalg.qr(u)[0]."
         )

@@ -1,4 +1,4 @@
-"""Direction solvers: the coefficients a of the Gauss-Newton direction -J^T a, with rank, damping and residual."""
+"""Direction solvers, which compute the coefficients a of the Gauss-Newton direction -J^T a, and their preconditioners."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""The fast solver for a Gram matrix known to be well conditioned: Cholesky."""
+"""The fast solver for well-conditioned Gram matrices, by a Cholesky factorisation."""
 
 from typing import ClassVar
 
@@ -15,17 +15,17 @@ from ._whitening import whitened_gram
 class Cholesky(AbstractDirectionSolver):
     """a = R (L L^T)^(-1) h with L L^T = R^T A R + eps I.
 
-    A third of the cost of the eigendecomposition or less, but for positive definite matrices only: on a matrix that is not,
-    it breaks down (`success` is False and the run ends with that reason). On one that is nearly singular the direction is
-    not the minimum-norm one; the pivots tell, and `rank` counts those above the rank cut-off. With a damping rule that reads
-    sigma_min the eigenvalues are computed all the same, and this solver saves nothing.
+    It costs at most a third of the eigendecomposition, but needs a positive definite matrix. On others it breaks down:
+    `success` is False, and the run ends for that reason. On a nearly singular matrix the direction is not the minimum-norm
+    one; the pivots show it, and `rank` counts those above the rank cut-off. With a damping rule that reads sigma_min the
+    eigenvalues are computed all the same, and this solver saves nothing.
     """
 
     is_differentiable: ClassVar[bool] = True
     is_direct: ClassVar[bool] = True
 
     def never_ascends(self, sees_gradient: bool) -> bool:
-        """True: the solve is exact, or it says that it broke down."""
+        """True: the solve is exact, or `success` is False."""
         return True
 
     def solve(self, equation: DirectionEquation) -> Direction:
@@ -39,6 +39,7 @@ class Cholesky(AbstractDirectionSolver):
         solution = jsl.cho_solve((triangle, True), right)
         residual = matrix @ solution + shift * solution - right
         success = jnp.all(jnp.isfinite(solution))
+        # After a breakdown the factor is nan, and no pivot counts.
         pivots = jnp.nan_to_num(jnp.diagonal(triangle) ** 2, nan=0.0)
         return Direction(
             coefficients=equation.coefficients(solution.reshape(shape), shift),

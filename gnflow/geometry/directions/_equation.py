@@ -1,4 +1,4 @@
-"""What a direction solver is asked: the equation of the Gauss-Newton direction at a state."""
+"""The equation of the Gauss-Newton direction at a state, which direction solvers solve."""
 
 from collections.abc import Callable
 
@@ -16,18 +16,19 @@ class DirectionEquation(eqx.Module):
 
     **Attributes:**
 
-    - `tangent`: of the training inputs, which has J and A.
+    - `tangent`: the tangent on the training inputs, which has J and A.
     - `factor`: R.
     - `whitened_gradient`: h (N, C).
-    - `damping`: the rule for eps, and `time`: the flow time that it sees.
-    - `unseen_gradient`: u (N, C), the part of g outside the image of H; None where there is none.
+    - `damping`: the rule for eps.
+    - `time`: flow time, for the rule.
+    - `unseen_gradient`: u (N, C), the part of g outside the image of H, or None if H sees all of g.
     """
 
     tangent: AbstractTangent
     factor: AbstractOutputFactor
     whitened_gradient: Float[Array, "samples outputs"]
     damping: AbstractDamping
-    time: Float[Array, ""] | float
+    time: Float[Array, ""]
     unseen_gradient: Float[Array, "samples outputs"] | None = None
 
     def right_hand_side(
@@ -38,7 +39,7 @@ class DirectionEquation(eqx.Module):
         **Arguments:**
 
         - `shift`: eps.
-        - `gram_product`: v -> A v on (N, C); it is called only where there is a u.
+        - `gram_product`: v -> A v on (N, C), which is called only if there is a u.
         """
         return right_hand_side(self.whitened_gradient, self.unseen_gradient, self.factor, shift, gram_product)
 

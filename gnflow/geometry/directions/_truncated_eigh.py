@@ -1,4 +1,4 @@
-"""The safe default: a truncated eigendecomposition of the whitened Gram matrix."""
+"""The default solver, by a truncated eigendecomposition of the whitened Gram matrix."""
 
 from typing import ClassVar
 
@@ -15,15 +15,15 @@ from ._spectra import decomposed_spectrum
 class TruncatedEigh(AbstractDirectionSolver):
     """a = R Q diag(1/(lam + eps)) Q^T h over the modes with lam + eps above the rank cut-off.
 
-    On a rank-deficient Gram matrix without damping this is the minimum-norm direction, where QR and Cholesky return
-    another one without saying so. Cost: one symmetric eigendecomposition of size NC, O(NC^2) memory.
+    On a rank-deficient Gram matrix without damping this is the minimum-norm direction; QR and Cholesky return another one and
+    report success. Cost: one symmetric eigendecomposition of size NC, in O((NC)^2) memory.
     """
 
     is_differentiable: ClassVar[bool] = True
     is_direct: ClassVar[bool] = True
 
     def never_ascends(self, sees_gradient: bool) -> bool:
-        """True: each mode by itself descends, so that those left out change nothing of that."""
+        """True: each mode descends by itself, so leaving some out changes nothing."""
         return True
 
     def solve(self, equation: DirectionEquation) -> Direction:
@@ -31,7 +31,7 @@ class TruncatedEigh(AbstractDirectionSolver):
         return self.solve_and_decompose(equation, Decomposition())[0]
 
     def solve_and_decompose(self, equation: DirectionEquation, decomposition: Decomposition) -> tuple[Direction, Modes]:
-        """The direction and the modes it was computed from; always all of them, whatever `decomposition` says."""
+        """The direction and the modes that it was computed from: always all of them, for any `decomposition`."""
         modes = dense_modes(equation.tangent, equation.factor)
         gram, matrix, eigenvalues, eigenvectors = modes.gram, modes.matrix, modes.eigenvalues, modes.eigenvectors
         assert gram is not None
