@@ -10,6 +10,7 @@ from jax.flatten_util import ravel_pytree
 from scipy.integrate import solve_ivp
 from scipy.optimize import minimize
 from simulate.linear import Axes, Linear, flow_down
+from simulate.products import Products
 
 import gnflow as gn
 from gnflow import ResultCode
@@ -326,3 +327,16 @@ def test_an_optimiser_sees_the_decay_as_gradient():
     run = gn.iterate(RIDGE.problem, RIDGE.model, RIDGE.flow, optimiser=gn.optimisers.SGD(0.1), num_steps=30)
     plain = gn.iterate(RIDGE.problem, RIDGE.model, RIDGE.flow, step_size=0.1, num_steps=30)
     np.testing.assert_allclose(weights_of(run), weights_of(plain), rtol=1e-12)
+
+
+def test_a_saddle_beside_weights_at_rest_is_left():
+    """(u_k v_k - 2)^2/4 with decay: u_k^2 = 2 - 2 rate at rest. The second pair is 1e-6 and grows, the first is there."""
+    problem = gn.Problem(np.eye(2), np.array([2.0, 2.0]))
+    rest = np.sqrt(2 - 2 * 0.1)
+    model = Products(jnp.asarray([rest, 1e-6]), jnp.asarray([rest, 1e-6]))
+    run = gn.simulate(
+        problem, model, WeightDecay(GradientFlow(1.0), 0.1), stop=(gn.RelativeLoss(1e-8), gn.Stationary(1e-5))
+    )
+    assert run.result.code == ResultCode.STATIONARY
+    np.testing.assert_allclose(run.model.u, [rest, rest], rtol=1e-4)
+    np.testing.assert_allclose(run.model.v, [rest, rest], rtol=1e-4)
