@@ -125,11 +125,17 @@ def conjugate_gradients(
             ),
         )
 
-    nothing, none, yet = jnp.zeros_like(right), jnp.zeros((), dtype=int), jnp.zeros((), dtype=bool)
     down = slope(whitened) >= 0
     descending = jnp.where(down, whitened, 0.0), jnp.where(down, residual, right)
     first = _State(
-        whitened, residual, nothing, nothing, square=jnp.ones(()), iterations=none, stuck=yet, descending=descending
+        whitened=whitened,
+        residual=residual,
+        search=jnp.zeros_like(right),
+        image=jnp.zeros_like(right),
+        square=jnp.ones(()),
+        iterations=jnp.zeros((), dtype=int),
+        stuck=jnp.zeros((), dtype=bool),
+        descending=descending,
     )
     last = jax.lax.while_loop(goes_on, iterate, first)
     whitened, residual = last.descending
