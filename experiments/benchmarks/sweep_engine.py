@@ -101,7 +101,7 @@ from gnflow.sweeps._memory import estimated_memory_gib
 spec = gn.config.Specification.from_dict(json.loads(sys.argv[1]))
 peaks = []
 for cell in spec.cells:
-    outcome = gn.sweeps.carry_out(cell)
+    outcome = gn.sweeps.run_cell(cell)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(json.dumps({"flow": cell.flow_name, "estimated": estimated_memory_gib(cell), "peak": peak,
                       "code": outcome.record["code"]}), flush=True)

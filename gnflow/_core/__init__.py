@@ -38,6 +38,7 @@ from ._files import (
     cannot_write as cannot_write,
     draft_of as draft_of,
     is_temporary as is_temporary,
+    make_writable as make_writable,
     remove_if_abandoned as remove_if_abandoned,
     sync_folder as sync_folder,
     write_whole as write_whole,

@@ -12,6 +12,7 @@ from ._errors import RunFolderError
 
 _counter = itertools.count()
 _TEMPORARY = re.compile(r"\.(?P<name>.+)~(?P<host>[^~]+)~(?P<pid>\d+)~\d+\.tmp")
+_PROBE_BYTES = 65536  # as much as a small file may have; a full disk has not even that
 _STALE_SECONDS = 3600.0  # writing a file takes less than a second
 _REMEDIES = {
     errno.ENOSPC: "the disk is full: free some space, or move the folder to another disk, and give the same command again",
@@ -54,6 +55,18 @@ def draft_of(target: Path, content: bytes) -> Path:
         draft.unlink(missing_ok=True)
         raise
     return draft
+
+
+def make_writable(folder: Path) -> None:
+    """Make a folder, and try whether it can be written, before anything is computed for it.
+
+    **Raises:** `RunFolderError` if not (full disk, read-only folder).
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        draft_of(folder / "try", bytes(_PROBE_BYTES)).unlink()
+    except OSError as error:
+        raise cannot_write(folder, error) from error
 
 
 def sync_folder(folder: Path) -> None:

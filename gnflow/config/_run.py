@@ -40,6 +40,7 @@ _AROUND: dict[str, tuple[Form, Callable[[AbstractFlow, Any], AbstractFlow]]] = {
     "weight_decay": (UnionForm((NUMBER, TableForm(NUMBER))), WeightDecay),
 }
 
+_OF_NAMES = "._=+-"  # what a name may hold beside letters and digits
 _LONGEST_NAME = 200  # bytes: file systems take 255, and figures are called after it
 
 _SECTIONS = ("problem", "model", "flows", "integration", "stop", "metrics")
@@ -95,8 +96,16 @@ class RunSpec:
 
     @property
     def label(self) -> str:
-        """variant/flow/seed-k, which is also its place in the run folder."""
+        """variant/flow/seed-k."""
         return f"{self.variant}/{self.flow_name}/seed-{self.seed}"
+
+    @property
+    def folder(self) -> str:
+        """The label as the path of a folder: what a position of axes may be called and a folder may not is replaced."""
+        kept = "".join(char if char.isalnum() or char in _OF_NAMES + "," else "_" for char in self.variant)
+        if kept != self.variant or kept.startswith(".") or len(os.fsencode(kept)) > _LONGEST_NAME:
+            kept = f"{kept.lstrip('.')[: _LONGEST_NAME // 8]}~{hashlib.sha256(self.variant.encode()).hexdigest()[:6]}"
+        return f"{kept}/{self.flow_name}/seed-{self.seed}"
 
     def to_dict(self) -> dict[str, Any]:
         """The run as a table; `RunSpec.from_dict` reads it."""
@@ -321,7 +330,7 @@ def check_name(name: str, path: str) -> str:
         raise ConfigError(
             f"{path}: {shown(name)} names a folder, and has {len(os.fsencode(name))} bytes; expected at most {_LONGEST_NAME}."
         )
-    if not name or name.startswith(".") or any(not (char.isalnum() or char in "._=+-") for char in name):
+    if not name or name.startswith(".") or any(not (char.isalnum() or char in _OF_NAMES) for char in name):
         raise ConfigError(
             f"{path}: {shown(name)} names a folder, so it may only hold letters, digits and . _ = + -, "
             "and not begin with a dot."

@@ -14,8 +14,8 @@ from facts.interrupting import interrupt_after
 import gnflow as gn
 import gnflow.cli
 from gnflow.cli import main
-from gnflow.cli._table import Row
 from gnflow.config import RunSpec, Specification, read_sweep, to_toml
+from gnflow.sweeps import Row, run_cell
 
 CONFIG = """
 metrics = ["ntk_spectrum", "kernel_distance", "direction_distance"]
@@ -86,7 +86,8 @@ class TestRun:
     def test_the_folder_holds_everything(self, folder):
         parts = ("arrays.npz", "run.json", "specification.json", "trajectory.nc")
         runs = [f"runs/{label}/{part}" for label in LABELS for part in parts]
-        assert files(folder) == sorted(["config.toml", "summary.csv", *(f"figures/{name}" for name in FIGURES), *runs])
+        figures = [f"figures/{name}" for name in FIGURES]
+        assert files(folder) == sorted(["config.toml", "index.jsonl", "summary.csv", *figures, *runs])
 
     def test_runs_are_those_of_a_script(self, folder, config):
         spec = read_sweep(config).runs[1]
@@ -180,7 +181,7 @@ class TestRun:
 def undrawn():
     """Where figures are not what is tested."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(importlib.import_module("gnflow.cli._carry_out_runs"), "draw_figures", lambda *_: [])
+        patch.setattr(importlib.import_module("gnflow.cli._compute"), "draw_figures", lambda *_, **__: [])
         yield
 
 
@@ -206,7 +207,7 @@ class TestTable:
         specs = (
             Specification.from_dict({**table, **more}).runs[0] for more in ({}, {"integration": adam, "metrics": []})
         )
-        assert [Row.of(spec, spec.run()).flow_time for spec in specs] == [1.5, None]
+        assert [Row.of(spec, run_cell(spec).record).flow_time for spec in specs] == [1.5, None]
 
     def test_progress_goes_to_standard_error(self, config, tmp_path, capsys):
         flows = 'flows={descent={kind="gradient"}}'

@@ -187,7 +187,7 @@ _NOT_NAMES = (
             )
         ),
         ("config", "config", {"read_sweep"}),
-        ("sweeps", "sweeps", {"sweep", "load", "SWEEP_FILE"}),
+        ("sweeps", "sweeps", {"sweep", "load"}),
         ("problems", "problems", {"Problem"}),
         ("geometry", "geometry", {"System", "Direction", "SolveDiagnostics"}),
         ("geometry/damping", "damping", set()),

@@ -9,7 +9,7 @@ from grids import TABLE, outcome_like, table_with, with_axes
 import gnflow as gn
 from gnflow import ConfigError, ResultCode, RunFolderError
 from gnflow.config import RunSpec, Specification
-from gnflow.sweeps import SweepStore, carry_out, load_curves, load_sweep
+from gnflow.sweeps import SweepStore, load_curves, load_sweep, run_cell
 from gnflow.sweeps._cell import has_failed, outcome_of_code
 from gnflow.sweeps._dataset import dataset_of
 
@@ -136,7 +136,7 @@ class TestTimeToTarget:
 
 class TestCarryOut:
     def test_a_cell_is_the_run_of_its_specification(self, trajectory):
-        outcome = carry_out(SPEC.cells[0])
+        outcome = run_cell(SPEC.cells[0])
         record = outcome.record
         assert outcome.content_hash == record["hash"] == SPEC.hashes[0]
         assert (record["code"], record["failed"], record["num_steps"]) == ("num_steps_reached", False, 3)
@@ -153,7 +153,7 @@ class TestCarryOut:
             raise error
 
         monkeypatch.setattr(RunSpec, "run", fail)
-        outcome = carry_out(SPEC.cells[0])
+        outcome = run_cell(SPEC.cells[0])
         assert (outcome.record["code"], outcome.record["failed"]) == ("error", True)
         assert outcome.record["message"] == f"{type(error).__name__}: {error}"
         store = SweepStore(tmp_path)
@@ -164,7 +164,7 @@ class TestCarryOut:
         spec = Specification.from_dict(
             table_with(problem={"kind": "file", "path": "/none.csv", "target": "y", "n_train": 3})
         )
-        assert carry_out(spec.cells[0]).record["message"].startswith("ConfigError: problem: ")
+        assert run_cell(spec.cells[0]).record["message"].startswith("ConfigError: problem: ")
 
     def test_interrupts_are_passed_on(self, monkeypatch):
         def interrupt(cell, progress=False):
@@ -172,7 +172,7 @@ class TestCarryOut:
 
         monkeypatch.setattr(RunSpec, "run", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            carry_out(SPEC.cells[0])
+            run_cell(SPEC.cells[0])
 
     def test_which_codes_are_failures(self):
         assert [str(code) for code in ResultCode if has_failed(str(code)) != code.failed] == []
@@ -210,7 +210,7 @@ class TestLoading:
     def test_neither_is_named(self, tmp_path):
         with pytest.raises(RunFolderError, match="holds no run"):
             gn.load(tmp_path)
-        with pytest.raises(RunFolderError, match="holds no sweep"):
+        with pytest.raises(RunFolderError, match="holds no runs"):
             load_sweep(tmp_path)
 
     def test_a_damaged_cell_is_missing(self, folder, capsys):

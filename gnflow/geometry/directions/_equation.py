@@ -28,7 +28,7 @@ class DirectionEquation(eqx.Module):
     factor: AbstractOutputFactor
     whitened_gradient: Float[Array, "samples outputs"]
     damping: AbstractDamping
-    time: Float[Array, ""] | float
+    time: Float[Array, ""]
     unseen_gradient: Float[Array, "samples outputs"] | None = None
 
     def right_hand_side(
