@@ -51,4 +51,5 @@ class WrappedTangent(AbstractTangent):
 
 
 def _in_tree_of(tree: PyTree, leaves_of: PyTree) -> PyTree:
+    """The leaves of one tree in the structure of the other: the same weights in the same order, under other names."""
     return jax.tree.unflatten(jax.tree.structure(tree), jax.tree.leaves(leaves_of))

@@ -103,6 +103,7 @@ def conjugate_gradients(
         square = jnp.sum(state.residual * image_of_residual)
         ratio = jnp.where(state.iterations > 0, square / state.square, 0.0)
         search = state.residual + ratio * state.search
+        # B times the search direction follows from what is known, without another product.
         image = image_of_residual + ratio * state.image
         mapped = search + gamma * image
         curvature = jnp.sum(image * mapped)
