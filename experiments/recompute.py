@@ -25,7 +25,7 @@ import gnflow as gn  # noqa: E402
 HERE = Path(__file__).parent
 SMOKE = ("activations", "depth", "samples", "scales", "spectral", "step_size")
 # Studies whose first seed takes a minute or two, at the size of their stored tables.
-WHOLE = ("scales", "step_size", "activations")
+WHOLE = ("scales", "step_size")
 ROUNDING = 1e-12
 NOT_COMPARED = ("wall_seconds", "cell", "message")
 
@@ -36,7 +36,7 @@ def sweeps() -> dict[str, tuple[Path, str | None]]:
         "dual": HERE / "dual" / "phase.toml"
     }
     found: dict[str, tuple[Path, str | None]] = {f"{name}-smoke": (file, "smoke") for name, file in studies.items()}
-    return found | {name: (studies[name], None) for name in (*WHOLE, "dual")}
+    return found | {name: (studies[name], None) for name in WHOLE}
 
 
 def compute(name: str, file: Path, size: str | None, out: Path) -> tuple[pd.DataFrame, list[str]]:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         RunFolderError as RunFolderError,
         compilation_cache as compilation_cache,
     )
+    from .config import read_sweep as read_sweep
     from .geometry import System as System, damping as damping, directions as directions
     from .problems import Problem as Problem
     from .simulate import (
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
         iterate as iterate,
         simulate as simulate,
     )
-    from .sweeps import load as load, read_sweep as read_sweep, sweep as sweep
+    from .sweeps import load as load, sweep as sweep
 
 # The subpackage that each public name is taken from; a subpackage is taken from none.
 _HOMES = {
@@ -67,11 +68,12 @@ _HOMES = {
         "": "config flows geometry losses metrics models optimisers plots problems regimes solvers sweeps theory",
         "_core": "ConfigError DataError GnflowError ModelError PrecisionError Result ResultCode RunFolderError "
         "compilation_cache",
+        "config": "read_sweep",
         "geometry": "System damping directions",
         "problems": "Problem",
         "simulate": "AbstractStopRule GradientNorm LossPlateau Movement RelativeLoss RunInterrupted SimulationError "
         "Stationary TestLoss Trajectory VelocityNorm iterate simulate",
-        "sweeps": "load read_sweep sweep",
+        "sweeps": "load sweep",
     }.items()
     for name in names.split()
 }

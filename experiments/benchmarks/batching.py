@@ -20,7 +20,7 @@ from _record import aligned, store  # noqa: E402
 
 from gnflow.config import RunSpec, Specification  # noqa: E402
 from gnflow.simulate import _simulate as simulation  # noqa: E402
-from gnflow.sweeps import carry_out  # noqa: E402
+from gnflow.sweeps import run_cell  # noqa: E402
 
 BATCH = 8
 ROUNDS = 7
@@ -56,7 +56,7 @@ def compare(n_train: int, width: int, kind: str, scales: list[float]) -> dict[st
         return lambda: together[name](*stacked[name])
 
     compile_batch = cpu_seconds(run_together("integrate"))
-    ways: dict[str, Callable[[], Any]] = {"cell": lambda: [carry_out(cell).record["code"] for cell in cells]}
+    ways: dict[str, Callable[[], Any]] = {"cell": lambda: [run_cell(cell).record["code"] for cell in cells]}
     for name in COMPILED:
         ways |= {f"{name} alone": run_alone(name), f"{name} together": run_together(name)}
     least = {name: float("inf") for name in ways}

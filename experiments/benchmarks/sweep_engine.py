@@ -98,10 +98,10 @@ import jax
 jax.config.update("jax_enable_x64", True)
 import gnflow as gn
 from gnflow.sweeps._memory import estimated_memory_gib
-spec = gn.sweeps.SweepSpec.from_dict(json.loads(sys.argv[1]))
+spec = gn.config.Specification.from_dict(json.loads(sys.argv[1]))
 peaks = []
 for cell in spec.cells:
-    outcome = gn.sweeps.carry_out(cell)
+    outcome = gn.sweeps.run_cell(cell)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(json.dumps({"flow": cell.flow_name, "estimated": estimated_memory_gib(cell), "peak": peak,
                       "code": outcome.record["code"]}), flush=True)
@@ -135,11 +135,11 @@ def resuming(folder: Path, cells: int) -> dict[str, float]:
     whole["flows"] = {"gradient_flow": whole["flows"]["gradient_flow"]}
     whole |= {"integration": {"method": "iterate", "step_size": 0.1, "num_steps": 2}, "metrics": []}
     whole.pop("stop")
-    template = gn.sweeps.SweepSpec.from_dict(whole).cells[0].run()
+    template = gn.config.Specification.from_dict(whole).cells[0].run()
     seeds = cells // 100
     whole["axes"]["tau0"] = {"path": "model.init_scale", "linspace": [0.1, 10.0, 100]}
     whole["seeds"] = list(range(seeds))
-    spec = gn.sweeps.SweepSpec.from_dict(whole)
+    spec = gn.config.Specification.from_dict(whole)
     sweep_store = gn.sweeps.SweepStore(folder)
     sweep_store.begin(spec)
     began = time.perf_counter()
@@ -147,7 +147,7 @@ def resuming(folder: Path, cells: int) -> dict[str, float]:
         sweep_store.put(outcome_of(cell, dataclasses.replace(template)))
     written = time.perf_counter() - began
     began = time.perf_counter()
-    again = gn.sweeps.SweepSpec.from_dict(whole)
+    again = gn.config.Specification.from_dict(whole)
     expanded = time.perf_counter() - began
     data = gn.sweep(again, folder)
     taken = time.perf_counter() - began
@@ -168,8 +168,8 @@ def main() -> None:
     import gnflow as gn
 
     n_train, width, scales, seeds = (10, 20, [1.0], 2) if smoke else (200, 1000, [0.1, 1.0, 10.0], 4)
-    spec = gn.sweeps.SweepSpec.from_dict(sweep_table(n_train, width, scales, seeds))
-    warm = gn.sweeps.SweepSpec.from_dict(sweep_table(n_train, width, [0.5], 1))
+    spec = gn.config.Specification.from_dict(sweep_table(n_train, width, scales, seeds))
+    warm = gn.config.Specification.from_dict(sweep_table(n_train, width, [0.5], 1))
     sizes = [(50, 200)] if smoke else [(200, 1000), (500, 5000), (1000, 2000), (2000, 5000)]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

@@ -1,4 +1,4 @@
-"""What every layer stands on: types, tree algebra, result codes, precision, named random streams."""
+"""What every layer uses: checks of input, errors, result codes, tree algebra, files, precision, named random streams."""
 
 from ._arrays import Numbers as Numbers, is_key as is_key, is_traced as is_traced
 from ._batches import in_batches as in_batches
@@ -38,6 +38,7 @@ from ._files import (
     cannot_write as cannot_write,
     draft_of as draft_of,
     is_temporary as is_temporary,
+    make_writable as make_writable,
     remove_if_abandoned as remove_if_abandoned,
     sync_folder as sync_folder,
     write_whole as write_whole,
@@ -77,6 +78,7 @@ from ._tree import (
     named_leaves as named_leaves,
     tree_add_scaled as tree_add_scaled,
     tree_dot as tree_dot,
+    tree_multiply as tree_multiply,
     tree_norm as tree_norm,
     tree_rms as tree_rms,
     tree_scale as tree_scale,

@@ -1,4 +1,4 @@
-"""Kinds of arrays whose numbers cannot be looked at: those that JAX traces, and random keys."""
+"""Kinds of arrays without numbers to read: those that JAX traces, and random keys."""
 
 from typing import Any
 

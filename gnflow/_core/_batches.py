@@ -1,4 +1,4 @@
-"""A function of one input mapped over many, so that what it needs on the way does not grow with their number."""
+"""Map a function over many inputs in batches, so that its memory does not grow with their number."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,17 +6,20 @@ from typing import Any
 import jax
 from jaxtyping import Array
 
-# Inputs at once: enough for matrix products at full speed.
+# Inputs per batch: enough for matrix products at full speed.
 _BATCH = 1024
 
 
 def in_batches(function: Callable[[Array], Any], inputs: Array) -> Any:
     """`jax.vmap(function)(inputs)`, at most 1024 inputs at once.
 
-    What `function` computes on the way (the activations of a network) is held for one batch only; the results, which are held
-    for all inputs, are those of `jax.vmap` to rounding.
+    Intermediate results (the activations of a network) are held for one batch only. The values are those of `jax.vmap` to
+    rounding, and are held for all inputs.
 
-    **Arguments:** `function`: of one input, in JAX; `inputs` (n, ...).
+    **Arguments:**
+
+    - `function`: a function of one input, in JAX.
+    - `inputs`: the inputs (n, ...).
     """
     if inputs.shape[0] <= _BATCH:
         return jax.vmap(function)(inputs)

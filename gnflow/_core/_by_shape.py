@@ -1,4 +1,4 @@
-"""Questions about a model that its shapes answer, asked once."""
+"""Cache what depends on the shapes of a model alone."""
 
 import functools
 from collections.abc import Callable
@@ -11,10 +11,12 @@ Answer = TypeVar("Answer")
 
 
 def by_shape(question: Callable[[Any, Any], Answer]) -> Callable[[Any, Any], Answer]:
-    """`question(model, x)`, answered once for all models of one structure: a loop over batches asks for every batch.
+    """`question(model, x)`, answered once for all models of one structure.
 
-    **Arguments:** `question`: is given a model and one input whose arrays are `jax.ShapeDtypeStruct`s, and traces them. What it
-    raises is not remembered.
+    Without the cache a loop over batches, which makes a system for every batch, would trace the model each time.
+
+    **Arguments:** `question`: a function of a model and one input, both with `jax.ShapeDtypeStruct`s for their arrays, which it
+    may trace. An error that it raises is not remembered.
     """
 
     @functools.lru_cache(maxsize=256)
@@ -28,7 +30,7 @@ def by_shape(question: Callable[[Any, Any], Answer]) -> Callable[[Any, Any], Ans
         key = tree, stated, jax.ShapeDtypeStruct(x.shape, x.dtype)
         try:
             hash(key)
-        except TypeError:  # a leaf without a hash, such as a slice
+        except TypeError:  # a leaf has no hash, such as a slice
             return remembered.__wrapped__(*key)
         return remembered(*key)
 

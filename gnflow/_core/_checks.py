@@ -1,6 +1,6 @@
-"""One converter for every number that is passed in: Python's, NumPy's and JAX's scalars are numbers, nothing else is.
+"""Checks of numbers and objects that users pass in. Scalars of Python, NumPy and JAX are numbers; nothing else is.
 
-A number inside a program that JAX traces has no value to check: it was checked outside, and passes.
+A number inside a program that JAX traces has no value yet. It was checked outside the program, so it passes.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from ._arrays import is_key, is_traced
 from ._errors import ConfigError, GnflowError
 from ._text import shown
 
-_LARGEST = 2**63  # beyond which neither JAX nor NumPy has integers
+_LARGEST = 2**63  # NumPy and JAX have no integers from here on
 
 
 def require_number(
@@ -32,15 +32,23 @@ def require_number(
     most: float = math.inf,
     remedy: str = "",
 ) -> Any:
-    """`value` as a finite number above `above`, at least `least`, below `below` and at most `most`.
+    """`value` as a finite number within the bounds.
 
-    **Arguments:** `value`: an integer or floating-point number of Python, NumPy or JAX (with no dimension).
+    **Arguments:**
 
-    **Raises:** `error` with the bounds that were given, and the `remedy`, a sentence; also for text, booleans and arrays.
+    - `error`: the class of the error to raise.
+    - `name`: what the message calls the value.
+    - `value`: an integer or floating-point number of Python, NumPy or JAX (with no dimension).
+    - `above`, `below`: bounds that the number must not reach.
+    - `least`, `most`: bounds that it may reach.
+    - `remedy`: a sentence that ends the message.
+
+    **Raises:** `error` with the bounds that were given, also for text, booleans and arrays.
     """
     if is_traced(value):
         return value
     number = _as_float(value)
+    # The default bounds are infinite, so they let infinities through; nan fails every comparison.
     if above < number < below and least <= number <= most and math.isfinite(number):
         return number
     finite = "a finite number" if below == most == math.inf else "a number"
@@ -56,9 +64,9 @@ def require_number(
 def require_integer(
     error: type[GnflowError], name: str, value: Any, *, least: int = 1, most: int = _LARGEST - 1, remedy: str = ""
 ) -> Any:
-    """`value` as an integer from `least` to `most`: of Python, NumPy or JAX (with no dimension), never text or a boolean.
+    """`value` as an integer from `least` to `most`: an integer of Python, NumPy or JAX (with no dimension).
 
-    **Raises:** `error`; for a whole number that is floating (1e3) it says what to write.
+    **Raises:** `error`, also for text and booleans. For a whole floating-point number (1e3) the message says what to write.
     """
     if is_traced(value):
         return value
@@ -73,7 +81,7 @@ def require_integer(
 
 
 def require_bool(error: type[GnflowError], **values: Any) -> tuple[bool, ...]:
-    """Each named value as True or False, in their order: Python's or NumPy's. **Raises:** `error` for anything else."""
+    """The named values, which must be booleans of Python or NumPy, in their order. **Raises:** `error`."""
     for name, value in values.items():
         if not isinstance(value, bool | np.bool_):
             raise error(f"{name} = {shown(value)}; expected True or False.")
@@ -81,20 +89,24 @@ def require_bool(error: type[GnflowError], **values: Any) -> tuple[bool, ...]:
 
 
 def require_positive_int(error: type[GnflowError], **sizes: Any) -> tuple[Any, ...]:
-    """Each named size as an integer of at least one, in their order. **Raises:** `error`."""
+    """The named sizes as integers of at least one, in their order. **Raises:** `error`."""
     return tuple(require_integer(error, name, size) for name, size in sizes.items())
 
 
 def require_non_negative(error: type[GnflowError], **values: Any) -> tuple[Any, ...]:
-    """Each named number as one that is finite and at least zero, in their order. **Raises:** `error`."""
+    """The named numbers, each finite and at least zero, in their order. **Raises:** `error`."""
     return tuple(require_number(error, name, value, least=0.0) for name, value in values.items())
 
 
 def number_field(what: str, *, default: Any = ..., error: type[GnflowError] = ConfigError, **bounds: Any) -> Any:
     """A field of an Equinox module that holds a number, converted and checked as `require_number` does.
 
-    **Arguments:** `what`: its name in messages; `default`: of the field; None also lets None through; `bounds`: those of
-    `require_number`, and its remedy.
+    **Arguments:**
+
+    - `what`: its name in messages.
+    - `default`: the field's default value. With None the field also accepts None.
+    - `error`: the class of the error to raise.
+    - `bounds`: the bounds and the remedy of `require_number`.
     """
 
     def converter(value: Any) -> Any:
@@ -106,8 +118,14 @@ def number_field(what: str, *, default: Any = ..., error: type[GnflowError] = Co
 def integer_field(
     what: str, *, default: Any = ..., static: bool = False, error: type[GnflowError] = ConfigError, **bounds: Any
 ) -> Any:
-    """A field of an Equinox module that holds an integer, converted and checked as `require_integer` does; arguments as of
-    `number_field`; `static`: whether it is part of the compiled program."""
+    """A field of an Equinox module that holds an integer, converted and checked as `require_integer` does.
+
+    **Arguments:**
+
+    - `what`, `default`, `error`: as in `number_field`.
+    - `static`: whether the number is part of the compiled program.
+    - `bounds`: the bounds and the remedy of `require_integer`.
+    """
 
     def converter(value: Any) -> Any:
         return None if value is None and default is None else require_integer(error, what, value, **bounds)
@@ -118,8 +136,12 @@ def integer_field(
 def instance_field(what: str, kind: type, example: str, *, default: Any = ...) -> Any:
     """A field of an Equinox module that holds an object of the class `kind`.
 
-    **Arguments:** `what`: its name in messages; `example`: how to write one; `default`: of the field; None
-    also lets None through.
+    **Arguments:**
+
+    - `what`: its name in messages.
+    - `kind`: the class.
+    - `example`: how to write such an object, for messages.
+    - `default`: the field's default value. With None the field also accepts None.
     """
 
     def converter(value: Any) -> Any:
@@ -129,9 +151,9 @@ def instance_field(what: str, kind: type, example: str, *, default: Any = ...) -
 
 
 def require_instance(error: type[GnflowError], what: str, value: Any, kind: type, example: str) -> Any:
-    """`value`, if it is an object of `kind`.
+    """`value`, if it is an object of the class `kind`.
 
-    **Raises:** `error`, with the `example`, for anything else; of a class it says that an object of it is needed.
+    **Raises:** `error`, with the `example`, for anything else. For the class itself the message says that an object is needed.
     """
     if isinstance(value, kind):
         return value
@@ -141,10 +163,11 @@ def require_instance(error: type[GnflowError], what: str, value: Any, kind: type
 
 
 def recheck(instance: Any) -> None:
-    """Convert and check the fields of an Equinox module that was made without its constructor, as the constructor does.
+    """Convert and check the fields of an Equinox module that was made without its constructor.
 
     **Raises:** what the constructor raises.
     """
+    # Equinox runs converters and the checks of all ancestors in its own __call__, which object.__new__ leaves out.
     for field in dataclasses.fields(instance):
         converter = field.metadata.get("converter")
         if converter is not None:
@@ -155,9 +178,9 @@ def recheck(instance: Any) -> None:
 
 
 def _as_float(value: Any) -> float:
-    """A number as Python's, nan for what is none."""
+    """`value` as a float; nan if it is not a number."""
     value = _scalar(value)
-    # To NumPy bfloat16 is no floating-point number; to Python True is an integer.
+    # NumPy does not count bfloat16 among the floating-point numbers; Python counts True among the integers.
     is_number = isinstance(value, int | float) or (
         isinstance(value, np.generic)
         and (jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer))
@@ -178,7 +201,7 @@ def _as_integer(value: Any) -> int | None:
 
 
 def _scalar(value: Any) -> Any:
-    """An array without dimensions as NumPy's scalar; anything else, keys too, as it is."""
+    """An array without dimensions as a NumPy scalar; anything else, random keys too, as it is."""
     is_single = isinstance(value, np.ndarray | jax.Array) and value.shape == () and not is_key(value)
     return np.asarray(value)[()] if is_single else value
 

@@ -1,4 +1,4 @@
-"""Compiled programs on disk, for the next process."""
+"""Keep compiled programs on disk for the next process."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ from jax.experimental.compilation_cache import compilation_cache as jax_cache
 from ._errors import ConfigError
 from ._paths import as_path
 
-SHORTEST_COMPILATION = 0.2  # seconds; JAX keeps what took longer
+SHORTEST_COMPILATION = 0.2  # seconds; programs that took longer to compile are kept
 
 
 def compilation_cache(
@@ -17,16 +17,19 @@ def compilation_cache(
 ) -> Path | None:
     """Keep compiled programs on disk from now on, so that the next process that needs them does not compile them again.
 
-    A program is found by its text, the versions of JAX and its compiler, and the machine: another gnflow, or another shape, is
-    another program. The command line and the workers of sweeps do this by themselves; scripts call it once at their beginning,
-    before anything runs. It sets JAX's configuration for the whole process.
+    A program is found by its text, the versions of JAX and its compiler, and the machine: another version of gnflow, or another
+    shape, makes another program. The command line and the workers of sweeps turn the cache on by themselves. A script calls
+    this function once at its beginning, before anything runs. It sets JAX's configuration for the whole process.
 
-    **Arguments:** `folder`: True for the one that JAX_COMPILATION_CACHE_DIR names, otherwise gnflow/compiled in the user's
-    cache (XDG_CACHE_HOME, ~/.cache by default); a folder; or False to keep nothing. `max_bytes`: how much the folder may
-    hold when this is called: the programs that were longest not used are removed. `shortest`: in seconds, the compilations
-    worth keeping.
+    **Arguments:**
 
-    **Returns:** the folder; None for none, or where the usual one cannot be written.
+    - `folder`: a folder; True for the one that JAX_COMPILATION_CACHE_DIR names, or gnflow/compiled in the user's cache
+      (XDG_CACHE_HOME, ~/.cache by default) if it names none; False to keep nothing.
+    - `max_bytes`: how many bytes the folder may hold when this is called. Beyond, the programs that were last used longest
+      ago are removed.
+    - `shortest`: in seconds; programs that took longer to compile are kept.
+
+    **Returns:** the folder, or None if nothing is kept (False, or a default folder that cannot be written).
 
     **Raises:** `ConfigError` if a folder that was asked for by name cannot be made.
     """
@@ -40,10 +43,12 @@ def compilation_cache(
 
 
 def compilation_cache_folder(setting: bool | str | os.PathLike[str], argument: str) -> Path | None:
-    """The folder of compiled programs, made if need be; None for none, or where it cannot be written.
+    """The folder of compiled programs, which is made if it does not exist; None for False, or where it cannot be written.
 
-    **Arguments:** `setting`: True for JAX_COMPILATION_CACHE_DIR if that is set, otherwise gnflow's folder in the user's cache
-    (XDG_CACHE_HOME, ~/.cache by default); False for none; or a folder; `argument`: the name of what the caller was given.
+    **Arguments:**
+
+    - `setting`: as `folder` of `compilation_cache`.
+    - `argument`: what messages call the setting.
 
     **Raises:** `ConfigError` if a folder that was asked for by name cannot be made.
     """
@@ -64,13 +69,14 @@ def compilation_cache_folder(setting: bool | str | os.PathLike[str], argument: s
 
 
 def _trim(folder: Path, most: int) -> None:
-    """Remove the files that were longest not used until the others have at most `most` bytes."""
+    """Remove the files that were last used longest ago until the others have at most `most` bytes."""
     found = []
     for file in folder.iterdir():
         try:
             known = file.stat()
         except OSError:  # another process has just removed it
             continue
+        # Many file systems do not record when a file is read; then the time of writing is all there is.
         found.append((max(known.st_atime, known.st_mtime), known.st_size, file))
     total = sum(size for _, size, _ in found)
     for _, size, file in sorted(found):

@@ -1,4 +1,4 @@
-"""How long compiling took."""
+"""Measure how long compiling takes."""
 
 import functools
 import time
@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-# Tracing, lowering, and compiling or loading a stored program; a program within another reports, too.
+# Tracing, lowering, and compiling or loading a stored program. A program inside another one reports too.
 _EVENTS = (
     "/jax/core/compile/jaxpr_trace_duration",
     "/jax/core/compile/jaxpr_to_mlir_module_duration",
@@ -18,7 +18,7 @@ _running: "weakref.WeakSet[CompileClock]" = weakref.WeakSet()
 
 
 class CompileClock:
-    """Counts the wall seconds in which JAX made programs in this process, from when it is made."""
+    """Counts the wall seconds that JAX spends on making programs in this process, from when the clock is made."""
 
     def __init__(self):
         _listen()
@@ -26,7 +26,8 @@ class CompileClock:
         _running.add(self)
 
     def seconds(self) -> float:
-        """Of tracing, lowering and compiling so far; what happened at the same time, or within another, counts once."""
+        """Seconds of tracing, lowering and compiling so far. Spans that overlap or contain each other count once."""
+        # The length of the union of the spans: summing them would count the inner ones twice.
         total, last = 0.0, 0.0
         for start, end in sorted(self._spans):
             total += max(end - max(start, last), 0.0)
@@ -34,13 +35,13 @@ class CompileClock:
         return total
 
     def add(self, start: float, end: float) -> None:
-        """A span of the clock `time.perf_counter`."""
+        """Record a span, in seconds of `time.perf_counter`."""
         self._spans.append((start, end))
 
 
 @functools.cache
 def _listen() -> None:
-    """Once for each process, as listeners of JAX stay."""
+    """Register the listener, once for each process: it stays registered."""
 
     def listener(event: str, duration_secs: float, **_: Any) -> None:
         if event in _EVENTS:

@@ -1,12 +1,12 @@
-"""The exceptions gnflow raises for bad input; each message names the value, what was expected and the remedy."""
+"""The exceptions that gnflow raises for bad input. Each message names the value, what was expected and the remedy."""
 
 
 class GnflowError(Exception):
-    """Base class of every error gnflow raises on purpose."""
+    """Base class of every error that gnflow raises on purpose."""
 
 
 class DataError(GnflowError, ValueError):
-    """Data that no problem can be made of: shapes that do not match, NaN, wrong targets for the loss."""
+    """Data from which no problem can be made: shapes that do not match, NaN, wrong targets for the loss."""
 
 
 class ModelError(GnflowError, ValueError):
@@ -14,7 +14,7 @@ class ModelError(GnflowError, ValueError):
 
 
 class PrecisionError(GnflowError, TypeError):
-    """float32 (or less) where the result would be wrong without float64."""
+    """float32 or less where the result needs float64."""
 
 
 class ConfigError(GnflowError, ValueError):
@@ -22,4 +22,4 @@ class ConfigError(GnflowError, ValueError):
 
 
 class RunFolderError(GnflowError, OSError):
-    """A run folder that cannot be written (it already holds a run) or read (it holds none, or a damaged one)."""
+    """A run folder that cannot be written (it already holds a run) or read (it holds no run, or a damaged one)."""

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and what to say where they cannot be written."""
+"""Write files whole or not at all, and say what to do where they cannot be written."""
 
 import errno
 import itertools
@@ -12,6 +12,7 @@ from ._errors import RunFolderError
 
 _counter = itertools.count()
 _TEMPORARY = re.compile(r"\.(?P<name>.+)~(?P<host>[^~]+)~(?P<pid>\d+)~\d+\.tmp")
+_PROBE_BYTES = 65536  # as much as a small file may have; a full disk has not even that
 _STALE_SECONDS = 3600.0  # writing a file takes less than a second
 _REMEDIES = {
     errno.ENOSPC: "the disk is full: free some space, or move the folder to another disk, and give the same command again",
@@ -23,7 +24,7 @@ _REMEDIES = {
 
 
 def write_whole(target: Path, content: bytes) -> None:
-    """Write a file so that whatever happens (kill -9, power, a full disk) `target` is the old one or the new one.
+    """Write a file so that `target` is the old or the new one, whatever happens (kill -9, a power cut, a full disk).
 
     **Raises:** `OSError`; then nothing is left of the new file.
     """
@@ -33,19 +34,21 @@ def write_whole(target: Path, content: bytes) -> None:
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
-    sync_folder(target.parent)
+    sync_folder(target.parent)  # otherwise a power cut could undo the renaming
 
 
 def draft_of(target: Path, content: bytes) -> Path:
-    """`content` in a temporary file beside `target`, safely on the disk, to be renamed.
+    """Write `content` to a temporary file beside `target`, safely on the disk, which the caller renames.
 
-    **Raises:** `OSError`; then the temporary file is gone.
+    **Raises:** `OSError`; then the temporary file is removed.
     """
+    # Host, process and counter make the name unique where several machines share the folder.
     host = socket.gethostname().replace("~", "-") or "host"
     draft = target.with_name(f".{target.name}~{host}~{os.getpid()}~{next(_counter)}.tmp")
     try:
         with draft.open("xb") as file:
             file.write(content)
+            # Renaming may reach the disk before the content does: without this a power cut could leave an empty file.
             file.flush()
             os.fsync(file.fileno())
     except BaseException:
@@ -54,8 +57,20 @@ def draft_of(target: Path, content: bytes) -> Path:
     return draft
 
 
+def make_writable(folder: Path) -> None:
+    """Make a folder, and try whether it can be written, before anything is computed for it.
+
+    **Raises:** `RunFolderError` if not (full disk, read-only folder).
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        draft_of(folder / "try", bytes(_PROBE_BYTES)).unlink()
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+
+
 def sync_folder(folder: Path) -> None:
-    """Have the names in `folder` on the disk, not only the files."""
+    """Make sure that the names in `folder` are on the disk, not only the content of its files."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -64,14 +79,15 @@ def sync_folder(folder: Path) -> None:
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file is one that `draft_of` makes."""
+    """Whether `draft_of` makes files of such a name."""
     return _TEMPORARY.fullmatch(name) is not None
 
 
 def remove_if_abandoned(file: Path) -> None:
     """Remove a temporary file whose writer is dead.
 
-    The writer is dead if it ran on this machine and its process does not exist; of writers elsewhere only an hour tells.
+    The writer is dead if it ran on this machine and its process does not exist. A file of another machine counts as abandoned
+    after an hour.
     """
     found = _TEMPORARY.fullmatch(file.name)
     if found is None:
@@ -82,7 +98,7 @@ def remove_if_abandoned(file: Path) -> None:
             return
         file.unlink(missing_ok=True)
     except OSError:
-        pass  # somebody else's, or a read-only folder: it does no harm
+        pass  # the file is somebody else's, or the folder is read-only: it does no harm there
 
 
 def _is_running(pid: int) -> bool:
@@ -90,7 +106,7 @@ def _is_running(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except OSError:
+    except OSError:  # it runs, and belongs to another user
         return True
     return True
 

@@ -1,5 +1,7 @@
-"""Read files that anybody may have written: nothing in them is executed, and none makes its reader take more memory than
-files that gnflow writes do."""
+"""Read files that anybody may have written.
+
+Nothing in them is executed, and no file makes its reader take more memory than the files that gnflow writes.
+"""
 
 import json
 import math
@@ -15,15 +17,15 @@ from ._errors import RunFolderError
 if TYPE_CHECKING:
     import h5py
 
-_LARGEST_JSON = 2**26  # bytes; a record of a run has some thousands
-_SMALL = 2**20  # bytes that any file may ask for
+_LARGEST_JSON = 2**26  # bytes; the record of a run has some thousands
+_SMALL = 2**20  # bytes that every file may take
 _LARGEST_TEXTS = 2**30  # bytes
-_OF_DIMENSIONS = ("DIMENSION_LIST", "REFERENCE_LIST")  # references, in files of netCDF-4
-_LARGEST_EXPANSION = 16  # of a netCDF file: more than compression makes of losses
+_OF_DIMENSIONS = ("DIMENSION_LIST", "REFERENCE_LIST")  # attributes of netCDF-4 that hold references
+_LARGEST_EXPANSION = 16  # data over the size of a netCDF file; losses compress less
 
 
 def read_json(content: bytes | str, what: str) -> Any:
-    """What a JSON text holds. **Raises:** `RunFolderError` for what is none, is larger than 64 MiB or nested too deep."""
+    """The content of a JSON text. **Raises:** `RunFolderError` if it is not JSON, above 64 MiB or nested too deep."""
     if len(content) > _LARGEST_JSON:
         raise RunFolderError(f"{what} is damaged: {len(content)} bytes are too many for what gnflow keeps in one.")
     try:
@@ -35,13 +37,14 @@ def read_json(content: bytes | str, what: str) -> Any:
 
 
 def read_arrays(file: Path) -> dict[str, np.ndarray]:
-    """The arrays of an npz file that gnflow wrote: numbers, booleans or text, never compressed, so that they take no more
-    memory than the file.
+    """The arrays of an npz file that gnflow wrote: numbers, booleans or text.
 
-    **Raises:** `RunFolderError` for a file that is none; `OSError`.
+    gnflow does not compress them, and compressed ones are refused: they could take far more memory than the file.
+
+    **Raises:** `RunFolderError` for another or a damaged file; `OSError`.
     """
     try:
-        # Opened here: zipfile and NumPy leave open what turns out to be no archive.
+        # Opened here because zipfile and NumPy do not close a file that turns out to be no archive.
         with file.open("rb") as stream, zipfile.ZipFile(stream) as archive:
             arrays = {}
             for entry in archive.infolist():
@@ -53,13 +56,14 @@ def read_arrays(file: Path) -> dict[str, np.ndarray]:
                     arrays[entry.filename.removesuffix(".npy")] = _read_array(stored, entry.file_size)
             return arrays
     except (OSError, MemoryError):
-        raise  # what says nothing about the file, or is said already
-    except Exception as error:  # whatever NumPy and zipfile make of bytes that are no such file
+        raise  # says nothing about the content, or is a RunFolderError already
+    except Exception as error:  # NumPy and zipfile raise many classes for a damaged file
         raise RunFolderError(f"{file} is damaged: {type(error).__name__}: {error}.") from error
 
 
 def _read_array(stored: Any, size: int) -> np.ndarray:
     """One array of NumPy's format. **Raises:** `ValueError` unless its header fits its `size` in bytes."""
+    # np.load would allocate what the header states before it reads, so the header is compared with the size first.
     version = np.lib.format.read_magic(stored)
     read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
     if read is None:
@@ -69,13 +73,15 @@ def _read_array(stored: Any, size: int) -> np.ndarray:
         raise ValueError("it holds Python objects, which are never read")
     if math.prod(shape) * dtype.itemsize != size - stored.tell():
         raise ValueError(f"its header states {shape} of {dtype}, and it has {size - stored.tell()} bytes")
+    # Arrays in a bytearray can be written to; in bytes they could not.
     values = np.frombuffer(bytearray(stored.read()), dtype=dtype)
     return values.reshape(shape, order="F" if fortran else "C")
 
 
 def require_plain_netcdf(file: "h5py.File", size: int) -> None:
-    """Check that a netCDF-4 file holds all it says, itself: no other file is read, and no more memory is taken than its `size`
-    in bytes suggests.
+    """Check that a netCDF-4 file holds its data itself.
+
+    So no other file is read, and no more memory is taken than its `size` in bytes suggests.
 
     **Raises:** `RunFolderError`.
     """
@@ -85,7 +91,7 @@ def require_plain_netcdf(file: "h5py.File", size: int) -> None:
         _require_short_texts(dataset, name, size)
         if dataset.external or dataset.is_virtual:
             raise RunFolderError(f"its variable {name!r} refers to other files, which are not read.")
-        # A dimension without values is stored as a data set that is never read.
+        # netCDF-4 stores a dimension without coordinates as a data set without content, which is not read.
         is_read = dataset.id.get_storage_size() > 0 or not _is_bare_dimension(dataset)
         total += dataset.size * dataset.dtype.itemsize if is_read else 0
     if total > _LARGEST_EXPANSION * size + _SMALL:
@@ -93,7 +99,7 @@ def require_plain_netcdf(file: "h5py.File", size: int) -> None:
 
 
 def _require_short_texts(thing: Any, name: str, size: int) -> None:
-    """Check texts, of which many may refer to one that is long. **Raises:** `RunFolderError`."""
+    """Check texts of variable length: many entries may refer to one long text. **Raises:** `RunFolderError`."""
     counts = {
         f"attribute {key!r}": math.prod(thing.attrs.get_id(key).shape or ())
         for key in thing.attrs

@@ -1,4 +1,4 @@
-"""LAPACK on the CPU, loaded so that its idle threads leave the cores to XLA."""
+"""Load LAPACK on the CPU so that its idle threads leave the cores to XLA."""
 
 import os
 import sys
@@ -9,11 +9,11 @@ _SHORTEST = "4"  # 2^4 cycles; OpenBLAS's default is 2^26, some 20 ms
 
 
 def load_lapack() -> None:
-    """Load LAPACK if nothing has loaded it yet; to be called before the first decomposition.
+    """Load LAPACK if nothing has loaded it yet. Call it before the first decomposition.
 
-    The threads of OpenBLAS, in SciPy, spin for a while after each call, on cores that XLA or other processes need next. For how
-    long OpenBLAS reads from the environment while it is loaded, so the variable is set for that time alone. A value of the
-    user's stands (docs/choosing.md, Threads).
+    The threads of SciPy's OpenBLAS spin for a while after each call, on cores that XLA or other processes need next. OpenBLAS
+    reads the time from the environment while it is loaded, so the variable is set for that moment only. A value that the user
+    has set is kept (docs/choosing.md, Threads).
     """
     if _LIBRARY in sys.modules or _TIMEOUT in os.environ:
         return

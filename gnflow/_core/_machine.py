@@ -1,4 +1,4 @@
-"""How many cores and how much memory this process may use, and what does not fit."""
+"""How many cores and how much memory this process may use."""
 
 import os
 from pathlib import Path
@@ -6,14 +6,14 @@ from pathlib import Path
 from ._errors import GnflowError
 
 _GIB = 2**30
-_SMALL = 2**28
-_CGROUPS = Path("/sys/fs/cgroup")  # limits of containers and jobs, a folder for each group
+_SMALL = 2**28  # bytes; less is not checked
+_CGROUPS = Path("/sys/fs/cgroup")  # one folder for each control group: limits of containers and jobs
 _MEMBERSHIP = Path("/proc/self/cgroup")
-_MEMORY = "memory"  # the controller that version 1 has in a hierarchy of its own
+_MEMORY = "memory"  # a controller, which has its own hierarchy in version 1 of control groups
 
 
 def num_cores() -> int:
-    """Cores this process may use: those it is bound to, fewer where a container or a job has a smaller share of time."""
+    """Cores that this process may use: those it is bound to, or fewer where a container or a job limits its share."""
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for group in _groups(""):
         quota, _, period = _read(group / "cpu.max").partition(" ")
@@ -23,23 +23,30 @@ def num_cores() -> int:
 
 
 def require_memory(error: type[GnflowError], what: str, num_bytes: float, remedy: str) -> None:
-    """Check, before anything is made, that `what` fits into the memory that is left.
+    """Check that `what` fits into the free memory, before it is made.
 
-    **Arguments:** `num_bytes`: that it takes at least; `remedy`: a sentence. **Raises:** `error` with both numbers.
+    **Arguments:**
+
+    - `error`: the class of the error to raise.
+    - `what`: what takes the memory, for the message.
+    - `num_bytes`: how many bytes it takes at least.
+    - `remedy`: a sentence that ends the message.
+
+    **Raises:** `error` with both numbers.
     """
     if num_bytes < _SMALL:
-        return  # without a look at the system
+        return
     left = available_memory_gib()
     if num_bytes > left * _GIB:
         raise error(f"{what} would take {num_bytes / _GIB:.3g} GiB, and {left:.3g} GiB are free. {remedy}")
 
 
 def available_memory_gib() -> float:
-    """Memory in GiB that programs can still get: what the system reports as available, within every group's limit."""
+    """Memory in GiB that is left to this process: what the system reports as available, within the limits of its groups."""
     lines = dict(line.split(":", 1) for line in _read(Path("/proc/meminfo")).splitlines())
     if "MemAvailable" in lines:
         available = int(lines["MemAvailable"].split()[0]) * 1024
-    else:  # not Linux: half of what is installed
+    else:  # not Linux, where nothing is reported: half of what is installed
         available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     lefts = [_left(group, "memory.max", "memory.current", "inactive_file") for group in _groups("")]
     lefts += [
@@ -50,16 +57,16 @@ def available_memory_gib() -> float:
 
 
 def _groups(controller: str) -> list[Path]:
-    """The group this process is in and those above it, each of which sets limits.
+    """The control group of this process and those above it. Each of them sets limits.
 
-    **Arguments:** `controller`: of version 1; empty for version 2.
+    **Arguments:** `controller`: the controller in version 1 of control groups; empty for version 2.
     """
     root = _CGROUPS / controller
     groups = [root]
     for line in _read(_MEMBERSHIP).splitlines():
         _, controllers, path = line.split(":", 2)
         if controller in controllers.split(","):
-            # A container may see the path from outside ("/../.."), and has its own limits at the root.
+            # Inside a container the path may be the one of the host ("/../.."); its own limits are then at the root.
             for part in path.split("/"):
                 if part and part != "..":
                     groups.append(groups[-1] / part)
@@ -67,7 +74,8 @@ def _groups(controller: str) -> list[Path]:
 
 
 def _left(group: Path, limit_file: str, used_file: str, reclaimable: str) -> int | None:
-    """Bytes that a group may still use, the cache of files that it can drop included; None without a limit."""
+    """Bytes that a group may still use, including the cache of files that it can drop; None if it has no limit."""
+    # Without a limit version 2 writes "max" and version 1 a huge number, which is larger than what the system has.
     limit, used = _read(group / limit_file), _read(group / used_file)
     if not (limit.isdigit() and used.isdigit()):
         return None

@@ -1,4 +1,4 @@
-"""How much a function computes, counted from its trace: to choose between two ways before either is compiled or run."""
+"""Count the operations of a function from its trace, to choose between two ways before either is compiled."""
 
 import functools
 import math
@@ -9,29 +9,29 @@ import equinox as eqx
 import jax
 from jaxtyping import PyTree
 
-# A number moved is counted as this many multiplications inside a matrix product: a round figure, for what is bounded by
-# memory (products of thin matrices, elementwise operations).
+# Moving one number counts as this many multiplications of a matrix product. It is a round figure for operations whose time
+# the memory bounds (products of thin matrices, elementwise operations).
 _MOVE = 8.0
-# Decompositions of an n x n matrix, in multiplications over n^3: rounded from times beside those of products
+# Multiplications of decompositions of an n x n matrix, over n^3: rounded from measured times relative to those of products
 # (docs/devdocs/solvers.md, Three tiers).
 _CUBIC = {"eigh": 10.0, "eig": 80.0, "svd": 60.0, "qr": 6.0, "cholesky": 1.0, "lu": 2.0}
 
 
 def count_operations(function: Callable[..., Any], *arguments: PyTree) -> float:
-    """Multiplications of `function(*arguments)`, numbers moved counted as eight of them each; nothing is computed.
+    """Multiplications of `function(*arguments)`, where moving a number counts as eight of them. Nothing is computed.
 
-    The same on every machine and in every run. An order of magnitude: fusion is not seen, and loops whose length is not known
-    count once.
+    The count is an order of magnitude: it does not see fusion, and a loop of unknown length counts once. It is the same on
+    every machine and in every run, so that a choice that rests on it can be repeated; measured times are not.
     """
     leaves, structure = jax.tree.flatten(arguments)
     known = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if eqx.is_array(leaf) else leaf for leaf in leaves)
     try:
         return _counted(function, structure, known)
-    except TypeError:  # something in the arguments has no hash
+    except TypeError:  # an argument has no hash
         return _counted.__wrapped__(function, structure, known)
 
 
-# A trace takes as long as a brief run, and a sweep has many runs of the same shapes.
+# A trace takes as long as a short run, and a sweep has many runs of the same shapes.
 @functools.lru_cache(maxsize=64)
 def _counted(function: Callable[..., Any], structure: Any, known: tuple[Any, ...]) -> float:
     is_shape = [isinstance(leaf, jax.ShapeDtypeStruct) for leaf in known]
@@ -52,6 +52,7 @@ def _of_program(program: Any) -> float:
         if inner:
             name = equation.primitive.name
             repeats = equation.params["length"] if name == "scan" else 1
+            # One branch of a conditional runs, and it is not known which.
             total += repeats * (max(inner) if name == "cond" else sum(inner))
         else:
             total += _of_equation(equation)
@@ -59,7 +60,7 @@ def _of_program(program: Any) -> float:
 
 
 def _programs_in(parameters: dict[str, Any]) -> Iterator[Any]:
-    """The programs inside an operation: of loops, branches and calls."""
+    """The programs inside an operation (a loop, a branch or a call)."""
     for value in parameters.values():
         for item in value if isinstance(value, tuple | list) else (value,):
             item = getattr(item, "jaxpr", item)
@@ -71,6 +72,7 @@ def _of_equation(equation: Any) -> float:
     operands = [variable.aval.shape for variable in equation.invars if hasattr(variable.aval, "shape")]
     results = [variable.aval.shape for variable in equation.outvars if hasattr(variable.aval, "shape")]
     moved = _MOVE * sum(math.prod(shape) for shape in (*operands, *results))
+    # Arithmetic and memory work at the same time: the slower of the two takes the time.
     return max(moved, float(_multiplications(equation.primitive.name, equation.params, operands, results)))
 
 
@@ -79,6 +81,7 @@ def _multiplications(name: str, parameters: dict[str, Any], operands: list[Any],
         (contracted, _), _ = parameters["dimension_numbers"]
         return math.prod(results[0]) * math.prod(operands[0][axis] for axis in contracted)
     if name == "conv_general_dilated":
+        # Each output needs the entries of the kernel that belong to its own output feature.
         features = parameters["dimension_numbers"].rhs_spec[0]
         return math.prod(results[0]) * math.prod(operands[1]) / operands[1][features]
     if name in _CUBIC:

@@ -1,4 +1,4 @@
-"""Paths as people write them."""
+"""Paths as users write them."""
 
 import os
 from pathlib import Path
@@ -7,17 +7,21 @@ from typing import Any
 from ._errors import GnflowError
 from ._text import shown
 
-_LONGEST_NAME = 255  # bytes; what the usual file systems allow
+_LONGEST_NAME = 255  # bytes; common file systems allow no more
 _LONGEST_PATH = 4096
 
 
 def as_path(value: Any, what: str, error: type[GnflowError]) -> Path:
     """`value` as a path, with a leading ~ or ~user expanded to the home folder, as shells and xarray do.
 
-    **Arguments:** `what`: its name in messages.
+    **Arguments:**
 
-    **Raises:** `error` for what is no text or path, for an empty one, one with a NUL character, one with a name that file
-    systems do not take, and for the home folder of an unknown user.
+    - `value`: text or a path.
+    - `what`: its name in messages.
+    - `error`: the class of the error to raise.
+
+    **Raises:** `error` for a value that is neither text nor a path, is empty, has a NUL character or a name too long for file
+    systems, and for the home folder of an unknown user.
     """
     if not isinstance(value, str | os.PathLike):
         raise error(f"{what} = {shown(value)} is a {type(value).__name__}; expected a path, as text or pathlib.Path.")

@@ -1,4 +1,4 @@
-"""float64 or a clear refusal: eigenvalues near sigma_min are lost in float32."""
+"""Require float64: the smallest eigenvalues of a Gram matrix are lost in float32."""
 
 from typing import Any
 
@@ -11,7 +11,10 @@ from ._errors import PrecisionError
 def require_float64(tree: Any, what: str) -> None:
     """Check that JAX runs in double precision and that every floating array of `tree` is float64.
 
-    **Arguments:** `tree`: a pytree; `what`: its name in the message.
+    **Arguments:**
+
+    - `tree`: a pytree.
+    - `what`: its name in the message.
 
     **Raises:** `PrecisionError`, which says how to turn double precision on.
     """

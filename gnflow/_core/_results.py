@@ -1,11 +1,11 @@
-"""How an integration or iteration ended: a code, the time, and a sentence a person can act on."""
+"""How an integration or iteration ended: a code, the time, and a message that says what to do."""
 
 import dataclasses
 import enum
 
 
 class ResultCode(enum.StrEnum):
-    """Every way a run can end. `failed` tells the ends that answer the question from those that do not."""
+    """The ways in which a run can end. `failed` says whether the run ended before what was asked for."""
 
     STOP_RULE_MET = "stop_rule_met"
     STOP_RULE_MET_AT_START = "stop_rule_met_at_start"
@@ -43,9 +43,13 @@ _FAILURES = frozenset(
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """The end of a run: `code`, a `message` that says what happened and what to do, and the `time` it happened.
+    """The end of a run.
 
-    `time` is flow time for `simulate` and the number of the step for `iterate`.
+    **Attributes:**
+
+    - `code`: how it ended.
+    - `message`: what happened and what to do about it.
+    - `time`: when it ended: flow time for `simulate`, the number of the step for `iterate`.
     """
 
     code: ResultCode

@@ -1,7 +1,7 @@
 """Write objects of gnflow as JSON plus named arrays and read them back, without pickle.
 
-An object is written as the name of its class and its fields. What is read back are objects of the classes that the reader has
-listed, made of values of the types that their fields are annotated with: nothing that a file names is imported or called.
+An object is written as the name of its class and its fields. The reader makes objects of the classes on its own list only,
+from values of the types that their fields are annotated with: nothing that a file names is imported or called.
 """
 
 import dataclasses
@@ -29,17 +29,17 @@ _FIELDS = "fields"
 
 
 def is_own_class(cls: type) -> bool:
-    """Whether a class is gnflow's: what it promises has been tested, and what files say of it can be made again."""
+    """Whether a class is part of gnflow, so that its promises are tested and files can name it."""
     return cls.__module__.split(".")[0] == "gnflow"
 
 
 def class_name(cls: type) -> str:
-    """The name by which a class stands in files."""
+    """The name of a class in files."""
     return f"{cls.__module__}:{cls.__qualname__}"
 
 
 def known_classes(base: type) -> dict[str, type]:
-    """The classes of gnflow that hold data and are loaded, by `class_name`: `base` and all that inherit from it."""
+    """gnflow's loaded dataclasses that are `base` or inherit from it, by `class_name`."""
     found: dict[str, type] = {}
     pending = [base]
     while pending:
@@ -53,8 +53,8 @@ def known_classes(base: type) -> dict[str, type]:
 def encode(value: Any, arrays: dict[str, np.ndarray], name: str, with_fields: bool = False) -> Any:
     """Make `value` a tree that JSON can hold, moving its arrays into `arrays` under names that begin with `name`.
 
-    Objects that are neither gnflow's nor plain data (a user's Equinox module, a function) become a note of their type;
-    `decode` then asks for them. `with_fields` adds the fields of those that have some, for `first_difference`.
+    An object that is neither gnflow's nor plain data (a user's Equinox module, a function) becomes a note of its class;
+    `decode` then asks the user for it. `with_fields` adds its fields to the note, for `first_difference`.
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -92,12 +92,17 @@ def decode(
 ) -> Any:
     """Inverse of `encode`.
 
-    **Arguments:** `classes`: those that may be made, by name (`known_classes`); `written_with`: the version of gnflow that
-    wrote it, for messages; `is_partial`: whether it is a tree like an object, such as its trained weights, in which
-    None stands for what is left out.
+    **Arguments:**
 
-    **Raises:** `RunFolderError` for another class, a field that the class does not have, one that is missing and has no
-    default, and a value that its field cannot have.
+    - `value`: what `encode` returned.
+    - `arrays`: the arrays that `encode` moved out of it, by name.
+    - `classes`: the classes that may be made, by name (`known_classes`).
+    - `written_with`: the version of gnflow that wrote the file, for messages.
+    - `is_partial`: whether `value` is a tree like an object, such as its trained weights, in which None stands for what
+      is left out.
+
+    **Raises:** `RunFolderError` for another class, a field that the class does not have, a missing field without a default,
+    and a value that its field cannot have.
     """
     if isinstance(value, list):
         return [decode(item, arrays, classes, written_with, is_partial) for item in value]
@@ -123,12 +128,12 @@ def decode(
 
 
 def is_opaque(encoded: Any) -> bool:
-    """Whether anything in what `encode` returned is only a note of a type that `decode` cannot rebuild."""
+    """Whether `encode` left a note of an object that `decode` cannot rebuild."""
     return bool(opaque_classes(encoded))
 
 
 def opaque_classes(encoded: Any) -> list[str]:
-    """The names of the classes of which `encode` left only a note."""
+    """The names of the classes of whose objects `encode` left only a note."""
     if isinstance(encoded, list):
         return [name for item in encoded for name in opaque_classes(item)]
     if not isinstance(encoded, dict):
@@ -139,7 +144,7 @@ def opaque_classes(encoded: Any) -> list[str]:
 
 
 def legible(encoded: Any, classes: Iterable[str]) -> Any:
-    """`encoded` with what cannot be rebuilt (a user's metric, a class that is not among `classes`) replaced by its text."""
+    """`encoded` with text in the place of objects that cannot be rebuilt (a user's metric, a class not in `classes`)."""
     if isinstance(encoded, list):
         return [legible(item, classes) for item in encoded]
     if not isinstance(encoded, dict):
@@ -154,9 +159,9 @@ def legible(encoded: Any, classes: Iterable[str]) -> Any:
 def first_difference(
     encoded: Any, other: Any, arrays: Mapping[str, Any], others: Mapping[str, Any], at: str
 ) -> str | None:
-    """Where two trees of `encode` differ first, as a path that begins with `at`; None where they are equal.
+    """The path, from `at`, of the first difference between two trees of `encode`; None if they are equal.
 
-    Notes of objects that cannot be rebuilt are equal if their classes have one name, in whatever module.
+    Notes of objects that cannot be rebuilt are equal if their classes have the same name, in whatever module.
     """
     if isinstance(encoded, dict) and isinstance(other, dict):
         if _ARRAY in encoded and _ARRAY in other:
@@ -174,12 +179,13 @@ def first_difference(
     elif isinstance(encoded, list) and isinstance(other, list) and len(encoded) == len(other):
         pairs = [(item, its, f"{at}[{i}]") for i, (item, its) in enumerate(zip(encoded, other, strict=True))]
     else:
+        # In Python 1 == True == 1.0, but they are different settings.
         return None if encoded == other and type(encoded) is type(other) else at
     return next((found for pair in pairs if (found := first_difference(*pair[:2], arrays, others, pair[2]))), None)
 
 
 def short_name(name: Any) -> str:
-    """The last part of a `class_name`: a class may move from a function or a script to a module of its own."""
+    """The last part of a `class_name`. It stays the same where a class moves from a script to a module."""
     return str(name).rpartition(":")[2].rpartition(".")[2]
 
 
@@ -223,7 +229,7 @@ def _rebuild(
                 f"the run file gives {short_name(name)} no {key}; it is damaged, or was written with another gnflow: "
                 f"{written_with}."
             )
-    # The constructor may draw random numbers; the fields are the object. What it checks of them is checked all the same.
+    # The constructor may draw random numbers, so the fields are set instead; `recheck` makes its checks.
     instance = object.__new__(cls)
     for key, value in values.items():
         if not (is_partial and value is None) and not _fits(value, hints.get(key, Any)):
@@ -239,7 +245,7 @@ def _rebuild(
 
 
 def _fits(value: Any, annotation: Any) -> bool:
-    """Whether a field annotated so may hold `value`; True for annotations that say less."""
+    """Whether a field with this annotation may hold `value`. True for kinds of annotations that are not known here."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation is Any:
         return True
@@ -256,7 +262,7 @@ def _fits(value: Any, annotation: Any) -> bool:
             return all(_fits(item, arguments[0]) for item in value)
         return len(value) == len(arguments) and all(map(_fits, value, arguments))
     if annotation is float:
-        # Numbers of a run are arrays where a program takes them.
+        # A number that a compiled program takes as an argument is stored as an array.
         return (isinstance(value, int | float) and not isinstance(value, bool)) or _is_scalar(value)
     if annotation is int:
         return isinstance(value, int) and not isinstance(value, bool)

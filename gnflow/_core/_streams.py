@@ -1,4 +1,4 @@
-"""Named random streams: one seed, and a stream for each purpose that no other purpose disturbs."""
+"""Named random streams: one independent stream of a seed for each purpose."""
 
 import zlib
 from typing import Any
@@ -16,13 +16,17 @@ from ._text import shown
 def stream(key: Any, name: str) -> Key[Array, ""] | UInt32[Array, "2"]:
     """The random stream called `name` of the seed `key`.
 
-    Streams of different names are independent, and a stream does not change when others are added, so that
-    (say) widening the network never changes the training data.
+    Streams of different names are independent, and a stream does not change when others are added. So a wider network is
+    trained on the same data.
 
-    **Arguments:** `key`: as of `as_key`; `name`: what it is for.
+    **Arguments:**
+
+    - `key`: a JAX key or an integer seed, as `as_key` takes it.
+    - `name`: the purpose.
 
     **Returns:** a JAX key of the same kind. **Raises:** as `as_key`.
     """
+    # CRC-32 and not hash(): Python salts the hash of text in every process.
     return jax.random.fold_in(as_key(key), zlib.crc32(name.encode()))
 
 

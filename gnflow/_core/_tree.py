@@ -19,7 +19,7 @@ def tree_norm(tree: PyTree) -> Float[Array, ""]:
 
 
 def tree_size(tree: PyTree) -> int:
-    """How many numbers the tree holds."""
+    """The number of numbers in the tree."""
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
@@ -41,6 +41,11 @@ def tree_subtract(left: PyTree, right: PyTree) -> PyTree:
 def tree_add_scaled(tree: PyTree, factor: Float[Array, ""] | float, direction: PyTree) -> PyTree:
     """`tree + factor * direction`."""
     return jax.tree.map(lambda a, b: a + factor * b, tree, direction)
+
+
+def tree_multiply(left: PyTree, right: PyTree) -> PyTree:
+    """The product of two trees entry by entry; leaves of the first may be single numbers."""
+    return jax.tree.map(lambda a, b: a * b, left, right)
 
 
 def named_leaves(tree: PyTree) -> list[tuple[str, Any]]:

@@ -4,12 +4,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .._core import RunFolderError, aligned_columns, as_path, cannot_write, look_up
+from .._core import RunFolderError, aligned_columns, as_path, cannot_write, look_up, make_writable
 from ..plots import save
 from ..simulate import RUN_FILE, Trajectory, load
+from ..sweeps import SweepStore
 from ..theory import Certificates, theorem_kinds, verify
 from ._failures import Failures
-from ._folder import RunFolder, make_writable
+from ._runs import read_runs
 
 
 def check_theorems(folder: str, theorems: Sequence[str], out: str | None, full: bool, quiet: bool) -> int:
@@ -45,8 +46,10 @@ def _runs(folder: Path) -> dict[str, Trajectory]:
     """The finished runs of a folder by label. **Raises:** `RunFolderError` if there is none."""
     if (folder / RUN_FILE).is_file():
         return {folder.resolve().name: load(folder)}
-    runs = RunFolder(folder)
-    finished = {spec.label: trajectory for spec, trajectory in runs.load(runs.read_specification())}
+    store = SweepStore(folder)
+    spec = store.read_specification()
+    found, _ = read_runs(store, spec, lambda place, _: load(place))
+    finished = {cell.label: found[key] for key, cell in zip(spec.hashes, spec.cells, strict=True) if key in found}
     if not finished:
         raise RunFolderError(
             f"{folder} holds no finished run; give the folder that gnflow run wrote, or --resume it first."

@@ -1,4 +1,4 @@
-"""What `gnflow plot` does: the figures of a folder, whichever kind it is."""
+"""What `gnflow plot` does: the figures of a folder, whatever it holds."""
 
 import json
 from collections.abc import Sequence
@@ -7,13 +7,13 @@ from typing import Any
 
 import xarray as xr
 
-from .._core import ConfigError, RunFolderError, as_path
-from ..plots import draw_figures, draw_sweep_figures
-from ..plots._figures import draw_run_figures
+from .._core import ConfigError, RunFolderError, as_path, make_writable
+from ..config import Specification
+from ..plots import draw_figures, draw_run_figures
 from ..simulate import RUN_FILE
-from ..sweeps import SWEEP_FILE, load_curves, load_sweep
+from ..sweeps import SweepStore, load_curves, load_sweep
 from ._failures import Failures
-from ._folder import RunFolder, make_writable, read_for_figures
+from ._runs import read_for_figures, read_runs
 
 _LOSSES = ("train_loss", "test_loss")
 _PARTICLES = ("particle_hidden_weight", "particle_output_weight", "teacher_hidden_weight")
@@ -38,12 +38,21 @@ def draw(
     place = as_path(folder, "the folder", RunFolderError)
     figures = place / "figures"
     failures = Failures()
-    if (place / SWEEP_FILE).is_file():
-        dataset = load_sweep(place)
+    if (place / RUN_FILE).is_file():
+        _refuse_options(place, x=x, y=y, over=over, variable=variables, reference=reference, curves=curves)
+        name = place.resolve().name
+        run = read_for_figures(place, name)
         make_writable(figures)
-        written = draw_sweep_figures(
+        written = draw_run_figures({name: [run]}, figures, on_failure=failures.tell)
+    else:
+        dataset = load_sweep(place)
+        spec = Specification.from_dict(json.loads(dataset.attrs["configuration"]))
+        runs, _ = read_runs(SweepStore(place), spec, read_for_figures)
+        make_writable(figures)
+        written = draw_figures(
             dataset,
             figures,
+            runs=runs,
             x=x,
             y=y,
             over=over,
@@ -52,9 +61,6 @@ def draw(
             curves=_curves(place, dataset) if curves else None,
             on_failure=failures.tell,
         )
-    else:
-        _refuse_options(place, x=x, y=y, over=over, variable=variables, reference=reference, curves=curves)
-        written = _draw_runs(place, figures, failures)
     for path in written:
         print(path)
     return 1 if failures.names else 0
@@ -68,19 +74,9 @@ def _curves(folder: Path, dataset: xr.Dataset) -> xr.Dataset:
     return load_curves(folder, losses, optional=_PARTICLES if "particles" in names else ())
 
 
-def _draw_runs(folder: Path, figures: Path, failures: Failures) -> list[Path]:
-    if (folder / RUN_FILE).is_file():
-        name = folder.resolve().name
-        run = read_for_figures(folder, name)
-        make_writable(figures)
-        return draw_run_figures({name: [run]}, figures, on_failure=failures.tell)
-    runs = RunFolder(folder)
-    specification = runs.read_specification()
-    make_writable(figures)
-    return draw_figures(specification, runs.load_for_figures(specification), runs.figures, failures.tell)
-
-
 def _refuse_options(folder: Path, **options: Any) -> None:
     given = [f"--{name}" for name, value in options.items() if value]
     if given:
-        raise ConfigError(f"{', '.join(given)} are for the folder of a sweep, and {folder} is none; leave them out.")
+        raise ConfigError(
+            f"{', '.join(given)} are for the folder of several runs, and {folder} is one; leave them out."
+        )

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import tyro
 
-from ._options import Quiet
+from ._arguments import Overrides, Quiet, Size
 from ._start import start
 
 
@@ -28,16 +28,8 @@ def run(
             help="The folder to write: config.toml, runs/, figures/, summary.csv. Nothing in it is overwritten.",
         ),
     ] = None,
-    overrides: tyro.conf.UseAppendAction[
-        Annotated[
-            tuple[str, ...],
-            tyro.conf.arg(
-                name="set",
-                metavar="KEY=VALUE",
-                help="Change one entry of the configuration, such as --set model.width=200.",
-            ),
-        ]
-    ] = (),
+    size: Size = None,
+    overrides: Overrides = (),
     resume: tyro.conf.FlagCreatePairsOff[
         Annotated[
             bool,
@@ -49,11 +41,12 @@ def run(
     ] = False,
     quiet: Quiet = False,
 ) -> int:
-    """Carry out the runs that a TOML file states (variants x flows x seeds), print a table and draw figures.
+    """Carry out the runs that a TOML file states (variants x axes x flows x seeds) in this process, one after another,
+    keep their trajectories, print a table and draw figures.
 
     The exit code is 1 if a run failed or a figure could not be drawn, and 2 for bad input.
     """
     start(f"carrying out the runs of {config or 'the packaged quick start'}", quiet)
-    from ._carry_out_runs import carry_out_runs
+    from ._compute import run_configuration
 
-    return carry_out_runs(config, out, overrides, resume, quiet)
+    return run_configuration(config, out, size=size, overrides=overrides, resume=resume, quiet=quiet)

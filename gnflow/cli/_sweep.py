@@ -4,7 +4,7 @@ from typing import Annotated
 
 import tyro
 
-from ._options import Quiet
+from ._arguments import Overrides, Quiet, Size
 from ._start import start
 
 
@@ -17,31 +17,17 @@ def sweep(
         tyro.conf.arg(
             metavar="DIR",
             help_behavior_hint="(default: gnflow-sweeps/NAME)",
-            help="The folder to write, or to go on with: sweep.toml, cells/, index.jsonl.",
+            help="The folder to write, or to go on with: config.toml, cells/, index.jsonl.",
         ),
     ] = None,
-    size: Annotated[
-        str | None,
-        tyro.conf.arg(
-            metavar="NAME", help_behavior_hint="", help="One of the file's [sizes], such as smoke, laptop or paper."
-        ),
-    ] = None,
-    overrides: tyro.conf.UseAppendAction[
-        Annotated[
-            tuple[str, ...],
-            tyro.conf.arg(
-                name="set",
-                metavar="KEY=VALUE",
-                help="Change one entry of the configuration, such as --set axes.tau0.values=[0.1,1].",
-            ),
-        ]
-    ] = (),
+    size: Size = None,
+    overrides: Overrides = (),
     engine: Annotated[
         str,
         tyro.conf.arg(
-            metavar="local|dask|slurm|tcp://HOST:PORT",
-            help="Where the cells are computed: processes of this machine, a Dask cluster of this machine, Slurm jobs, or "
-            "the workers of a Dask scheduler that runs already.",
+            metavar="local|serial|dask|slurm|tcp://HOST:PORT",
+            help="Where the cells are computed: processes of this machine, this process, a Dask cluster of this machine, "
+            "Slurm jobs, or the workers of a Dask scheduler that runs already.",
         ),
     ] = "local",
     workers: Annotated[
@@ -81,15 +67,15 @@ def sweep(
     ] = False,
     quiet: Quiet = False,
 ) -> int:
-    """Carry out a grid of runs (axes x flows x seeds) that a TOML file states, or what is missing of it in DIR.
+    """Carry out a grid of runs (variants x axes x flows x seeds) that a TOML file states, or what is missing of it in DIR.
 
     It may be stopped at any instant; the same command goes on. The exit code is 1 if a cell failed, 2 for bad input, 130 after
     Ctrl-C.
     """
     start(f"carrying out the sweep of {config}", quiet)
-    from ._carry_out_sweep import carry_out_sweep
+    from ._compute import sweep_configuration
 
-    return carry_out_sweep(
+    return sweep_configuration(
         config,
         out,
         size=size,

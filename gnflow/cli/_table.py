@@ -1,13 +1,9 @@
-"""One line for each run: what `gnflow run` prints and writes to summary.csv."""
+"""The table that `gnflow run` prints: a line for each run."""
 
-import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from ..config import RunSpec
-from ..simulate import Trajectory
+from ..sweeps import Row
 
-_EXACT = "exact"
 _WIDTH = 80  # characters of a line; summary.csv has no such bound, and everything in full precision
 _SHORTEST_FLOW = 9  # characters that the name of a flow has at the least, where it must be cut
 # In two lines each. Losses and times have the digits that the progress bar shows.
@@ -35,89 +31,6 @@ _OFTEN_THE_SAME = ("variant", "seed", "result")
 _OF_GROUPS = ("variant", "seed")
 
 
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """How one run ended; None for what it does not have."""
-
-    variant: str
-    flow: str
-    seed: int
-    result: str
-    failed: bool
-    num_steps: int | None = None
-    flow_time: float | None = None
-    train_loss: float | None = None
-    test_loss: float | None = None
-    kernel_distance: float | None = None
-    direction: str | None = None
-    wall_seconds: float | None = None
-    compile_seconds: float | None = None
-    message: str = ""
-    content_hash: str = ""
-
-    @classmethod
-    def of(cls, spec: RunSpec, trajectory: Trajectory) -> "Row":
-        """The row of a run that has a trajectory, complete or not."""
-        data = trajectory.data
-        # An optimiser has no flow time: what stands there are its steps, which have a column.
-        in_flow_time = "time" in data.coords or data["flow_time"].attrs["units"] != "steps"
-        last = {
-            name: float(data[name].to_numpy()[-1])
-            for name in data.variables
-            if data[name].dims == data["train_loss"].dims
-        }
-        return cls(
-            spec.variant,
-            spec.flow_name,
-            spec.seed,
-            str(trajectory.result.code),
-            trajectory.result.failed,
-            num_steps=trajectory.stats["num_steps"],
-            flow_time=last.get("time", last.get("flow_time")) if in_flow_time else None,
-            train_loss=last["train_loss"],
-            test_loss=last.get("test_loss"),
-            kernel_distance=last.get("kernel_distance"),
-            direction=_direction(trajectory.stats),
-            wall_seconds=trajectory.stats["wall_seconds"],
-            compile_seconds=trajectory.stats.get("compile_seconds"),  # not of runs by earlier versions
-            message=trajectory.result.message,
-            content_hash=spec.content_hash(),
-        )
-
-    @classmethod
-    def of_error(cls, spec: RunSpec, error: Exception) -> "Row":
-        """The row of a run that gave no trajectory."""
-        message = f"{type(error).__name__}: {error}"
-        return cls(
-            spec.variant,
-            spec.flow_name,
-            spec.seed,
-            "error",
-            failed=True,
-            message=message,
-            content_hash=spec.content_hash(),
-        )
-
-    @property
-    def label(self) -> str:
-        """variant/flow/seed-k."""
-        return f"{self.variant}/{self.flow}/seed-{self.seed}"
-
-    @property
-    def run_seconds(self) -> float | None:
-        """Wall time without compiling; all of it where that is not known."""
-        return None if self.wall_seconds is None else self.wall_seconds - (self.compile_seconds or 0.0)
-
-    @classmethod
-    def columns(cls) -> list[str]:
-        """The names of the columns of summary.csv."""
-        return [field.name for field in dataclasses.fields(cls)]
-
-    def values(self) -> dict[str, Any]:
-        """The row by column, in full precision."""
-        return dataclasses.asdict(self)
-
-
 def format_table(rows: Sequence[Row]) -> str:
     """The rows as aligned text of at most 80 columns, with the messages of failed runs and what else there is to say below.
 
@@ -126,8 +39,8 @@ def format_table(rows: Sequence[Row]) -> str:
     """
     lines = _fitting(rows)
     notes = [f"{row.label} failed: {row.message}" for row in rows if row.failed]
-    notes += [f"{row.label}: last direction {row.direction}" for row in rows if row.direction not in (None, _EXACT)]
-    exact = sum(row.direction == _EXACT for row in rows)
+    notes += [f"{row.label}: last direction {row.direction}" for row in rows if row.is_exact is False]
+    exact = sum(row.is_exact is True for row in rows)
     notes += [f"last direction exact in {exact} of {len(rows)} runs"] if exact else []
     compiling = sum(row.compile_seconds or 0.0 for row in rows)
     notes += [f"compiling took {compiling:.1f} s more"] if compiling else []
@@ -182,10 +95,3 @@ def _cell(row: Row, name: str, longest: int | None) -> str:
     if name != "flow" or longest is None or len(text) <= longest:
         return text
     return f"{text[: longest // 2]}~{text[len(text) - longest // 2 :]}"
-
-
-def _direction(stats: Mapping[str, Any]) -> str | None:
-    """Whether the last direction was exact, of a flow that claims to be."""
-    if "final_truncated" not in stats:
-        return None
-    return f"truncated, residual {stats['final_relative_residual']:.1e}" if stats["final_truncated"] else _EXACT

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import tyro
 
-from ._options import Quiet
+from ._arguments import Quiet
 from ._start import start
 
 

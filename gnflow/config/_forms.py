@@ -7,10 +7,11 @@ import abc
 import contextlib
 import dataclasses
 import inspect
+import json
 import math
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Union
 
@@ -157,6 +158,31 @@ class ListForm(Form):
 
 
 @dataclasses.dataclass(frozen=True)
+class TableForm(Form):
+    """A table of values of one form, by names that are not known beforehand."""
+
+    item: Form
+
+    @property
+    def expected(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """In words."""
+        return f"a table, each entry {self.item.expected}"
+
+    def accepts(self, value: Any) -> bool:
+        """Tables."""
+        return isinstance(value, Mapping)
+
+    def check(self, value: Any, path: str) -> dict[str, Any]:
+        """The checked entries."""
+        entries = super().check(value, path)
+        return {name: self.item.check(entry, f"{path}.{name}") for name, entry in entries.items()}
+
+    def build(self, value: Any, path: str) -> dict[str, Any]:
+        """The built entries."""
+        return {name: self.item.build(entry, f"{path}.{name}") for name, entry in value.items()}
+
+
+@dataclasses.dataclass(frozen=True)
 class UnionForm(Form):
     """Any of several forms; the first that accepts the value's type decides."""
 
@@ -292,6 +318,10 @@ class ComponentForm(Form):
         built = self._options(value["kind"]).build(options, path)
         with at(path):
             return factory(**built, **keywords)
+
+    def identity(self, value: Mapping[str, Any]) -> Hashable:
+        """What decides the object that a checked `value` stands for, but for what `build` is given beside it."""
+        return self.kinds[value["kind"]], json.dumps(value, sort_keys=True)
 
     def _options(self, kind: str) -> Options:
         return Options(self.kinds[kind], self.supplied)

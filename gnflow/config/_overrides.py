@@ -1,6 +1,5 @@
 """Change one entry of a specification by its dotted path: `--set model.width=200`, or the lines of a variant."""
 
-import copy
 import datetime
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,6 +9,7 @@ from ._plain import require_plain, shown
 from ._toml import NotTomlError, parse_toml
 
 Override = tuple[tuple[str, ...], Any]
+AXIS_FORMS = ("values", "logspace", "linspace")  # ways to state the values of an axis
 _MOST_PARTS = 16
 _EXPECTED = {"--set": "path.to.key=value, such as model.width=200"}
 
@@ -57,34 +57,51 @@ def parse_path(path: str) -> tuple[str, ...]:
     return tuple(parts)
 
 
-def flatten_overrides(table: Mapping[str, Any]) -> list[Override]:
-    """The overrides a variant's table holds: "model.init_scale" = 0.1 and model = { init_scale = 0.1 } are the same.
+def flatten_overrides(table: Mapping[str, Any], above: tuple[str, ...] = ()) -> list[Override]:
+    """The overrides that a table holds: "model.init_scale" = 0.1 and model = { init_scale = 0.1 } are the same.
 
-    A table that names a `kind` is a value, which replaces what stands there; any other table only leads to its entries.
+    A table that names a `kind`, or states the values of an axis, is a value, which replaces what stands there; any
+    other table only leads to its entries.
+
+    **Arguments:** `above`: the path of the table itself.
     """
     overrides: list[Override] = []
     for key, value in table.items():
-        path = parse_path(key) if "." in key else (key,)
-        if isinstance(value, Mapping) and "kind" not in value:
-            overrides += [((*path, *rest), item) for rest, item in flatten_overrides(value)]
-        else:
-            overrides.append((path, value))
+        path = (*above, *(parse_path(key) if "." in key else (key,)))
+        is_value = not isinstance(value, Mapping) or "kind" in value or (path[0] == "axes" and len(path) > 2)
+        overrides += [(path, value)] if is_value else flatten_overrides(value, path)
     return overrides
 
 
 def apply_overrides(table: Mapping[str, Any], overrides: Iterable[Override]) -> dict[str, Any]:
-    """A copy of `table` with every override's entry set; tables that a path needs are made.
+    """`table` with every override's entry set; tables that a path needs are made. `table` itself stays as it is.
+
+    An axis that is given values, logspace or linspace loses the other two.
 
     **Raises:** `ConfigError` where a path leads through something that is no table.
     """
-    changed = copy.deepcopy(dict(table))
+    changed = dict(table)
     for path, value in overrides:
-        inner = changed
-        for depth, part in enumerate(path[:-1]):
-            inner = inner.setdefault(part, {})
-            if not isinstance(inner, dict):
-                raise ConfigError(
-                    f"cannot set {'.'.join(path)}: {'.'.join(path[: depth + 1])} is {shown(inner)}, which is not a table."
-                )
-        inner[path[-1]] = value
+        if len(path) == 3 and path[0] == "axes" and path[2] in AXIS_FORMS:
+            changed = _without_forms(changed, path[1])
+        changed = _with(changed, path, value)
     return changed
+
+
+def _with(table: Any, path: tuple[str, ...], value: Any, above: tuple[str, ...] = ()) -> dict[str, Any]:
+    # Only the tables on the path are copied: a grid sets entries of one table many thousand times.
+    if not isinstance(table, Mapping):
+        raise ConfigError(
+            f"cannot set {'.'.join((*above, *path))}: {'.'.join(above)} is {shown(table)}, which is not a table."
+        )
+    first, *rest = path
+    return {**table, first: _with(table.get(first, {}), tuple(rest), value, (*above, first)) if rest else value}
+
+
+def _without_forms(table: dict[str, Any], axis: str) -> dict[str, Any]:
+    """`table` without the values of an axis, whichever way they are stated."""
+    axes = table.get("axes")
+    if not isinstance(axes, Mapping) or not isinstance(axes.get(axis), Mapping):
+        return table
+    entries = {key: entry for key, entry in axes[axis].items() if key not in AXIS_FORMS}
+    return {**table, "axes": {**axes, axis: entries}}

@@ -5,6 +5,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
 from .._core import ConfigError
 
 MOST_RUNS = 1_000_000  # that a file may state; each is a table in memory, and a file on the disk
@@ -38,6 +40,36 @@ def require_plain(table: Any, path: str = "") -> None:
             waiting += [(item, where, depth + 1) for item, where in _entries(value, at)]
         else:
             _require_plain_value(value, at)
+
+
+def as_plain(value: Any, depth: int = 1) -> Any:
+    """`value` with NumPy's numbers and arrays, and tuples, as TOML's.
+
+    **Raises:** `ConfigError` for too many levels or values.
+    """
+    if depth > _DEEPEST:
+        raise ConfigError(f"the table is nested more than {_DEEPEST} levels deep; write it flatter.")
+    if isinstance(value, Mapping | list | tuple) and len(value) > MOST_RUNS:
+        raise ConfigError(f"an entry of the table has {len(value)} values; expected at most {MOST_RUNS}.")
+    if isinstance(value, Mapping):
+        return {key: as_plain(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_plain(item, depth + 1) for item in value]
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+
+
+def require_few_runs(*counts: tuple[str, int]) -> None:
+    """Check how many runs there would be before they are made.
+
+    **Arguments:** `counts`: what is multiplied, each with its name.
+
+    **Raises:** `ConfigError` that states their number.
+    """
+    number = math.prod(count for _, count in counts)
+    if number > MOST_RUNS:
+        several = " x ".join(f"{count} {name}" for name, count in counts)
+        factors = several if len(counts) > 1 else "".join(name for name, _ in counts)
+        raise ConfigError(f"{factors} = {number} runs; expected at most {MOST_RUNS}. Take fewer values.")
 
 
 def _entries(value: Any, at: str) -> Iterator[tuple[Any, str]]:

@@ -11,13 +11,14 @@ from typing import Any
 import jax
 
 from .._core import ConfigError, nearest_name, stream
-from ..flows import AbstractFlow, Frozen, flow_kinds
+from ..flows import AbstractFlow, Frozen, WeightDecay, flow_kinds
 from ..metrics import AbstractMetric, metric_kinds
 from ..models import model_kinds
 from ..problems import Problem, problem_kinds
 from ..simulate import Trajectory, argument_checks, check_batch_size
+from ._built import built_once
 from ._data_file import data_digest, has_data_files
-from ._forms import TEXT, ComponentForm, ListForm, UnionForm, at
+from ._forms import NUMBER, TEXT, ComponentForm, Form, ListForm, TableForm, UnionForm, at
 from ._integration import (
     build_integration,
     build_stop,
@@ -30,16 +31,20 @@ from ._plain import shown
 _PROBLEM = ComponentForm(problem_kinds, "problem", supplied=("key",))
 # The sizes of a model's input and output are those of the problem unless the specification has them.
 _MODEL = ComponentForm(model_kinds, "model", supplied=("key", "input_dim", "output_dim"))
-# `trainable` beside the options of any flow stands for the wrapper.
-_FLOW = ComponentForm({kind: flow for kind, flow in flow_kinds.items() if flow is not Frozen}, "flow")
+# `trainable` and `weight_decay` beside the options of any flow stand for the wrappers.
+_FLOW = ComponentForm({kind: flow for kind, flow in flow_kinds.items() if flow not in (Frozen, WeightDecay)}, "flow")
 _METRIC = ComponentForm(metric_kinds, "metric")
 _METRICS = ListForm(_METRIC, tuple)
-_TRAINABLE = UnionForm((TEXT, ListForm(TEXT, tuple)))
+_AROUND: dict[str, tuple[Form, Callable[[AbstractFlow, Any], AbstractFlow]]] = {
+    "trainable": (UnionForm((TEXT, ListForm(TEXT, tuple))), Frozen),
+    "weight_decay": (UnionForm((NUMBER, TableForm(NUMBER))), WeightDecay),
+}
 
+_OF_NAMES = "._=+-"  # what a name may hold beside letters and digits
 _LONGEST_NAME = 200  # bytes: file systems take 255, and figures are called after it
 
-SECTIONS = ("problem", "model", "flows", "integration", "stop", "metrics")
-_OF_FLOW = ("trainable", "integration", "stop")
+_SECTIONS = ("problem", "model", "flows", "integration", "stop", "metrics")
+_OF_FLOW = (*_AROUND, "integration", "stop")
 # Of what `RunSpec.to_dict` writes.
 _TYPES: dict[str, Any] = {
     "variant": str,
@@ -58,7 +63,7 @@ _TYPES: dict[str, Any] = {
 class Prepared:
     """The objects of a run, ready to start.
 
-    **Attributes:** `problem`, `model`, `flow`, `metrics`; `carry_out`: `gnflow.simulate` or `gnflow.iterate`;
+    **Attributes:** `problem`, `model`, `flow`, `metrics`; `method`: `gnflow.simulate` or `gnflow.iterate`;
     `settings`:
     its further arguments.
     """
@@ -67,7 +72,7 @@ class Prepared:
     model: Any
     flow: AbstractFlow
     metrics: tuple[AbstractMetric, ...]
-    carry_out: Callable[..., Trajectory]
+    method: Callable[..., Trajectory]
     settings: dict[str, Any]
 
 
@@ -91,8 +96,16 @@ class RunSpec:
 
     @property
     def label(self) -> str:
-        """variant/flow/seed-k, which is also its place in the run folder."""
+        """variant/flow/seed-k."""
         return f"{self.variant}/{self.flow_name}/seed-{self.seed}"
+
+    @property
+    def folder(self) -> str:
+        """The label as the path of a folder: what a position of axes may be called and a folder may not is replaced."""
+        kept = "".join(char if char.isalnum() or char in _OF_NAMES + "," else "_" for char in self.variant)
+        if kept != self.variant or kept.startswith(".") or len(os.fsencode(kept)) > _LONGEST_NAME:
+            kept = f"{kept.lstrip('.')[: _LONGEST_NAME // 8]}~{hashlib.sha256(self.variant.encode()).hexdigest()[:6]}"
+        return f"{kept}/{self.flow_name}/seed-{self.seed}"
 
     def to_dict(self) -> dict[str, Any]:
         """The run as a table; `RunSpec.from_dict` reads it."""
@@ -142,20 +155,15 @@ class RunSpec:
         """Make the problem and the model from the seed's streams "problem" and "model", the flow, metrics and stop
         rules; batches are drawn from the stream "batches" unless the integration has a `key`.
 
-        Runs that differ in nothing but the model's scale so share their data and their unscaled draws.
+        Runs that differ in nothing but the model's scale so share their data and their unscaled draws. Runs of one
+        problem and seed share the very problem, which is made once in a process, and so with equal models.
 
         **Raises:** `ConfigError`, naming the entry, where a constructor refuses its options or things do not fit
         together.
         """
         key = jax.random.key(self.seed)
-        problem = _PROBLEM.build(self.problem, "problem", key=stream(key, "problem"))
-        model = _MODEL.build(
-            self.model,
-            "model",
-            key=stream(key, "model"),
-            input_dim=problem.input_dim,
-            output_dim=problem.num_outputs,
-        )
+        problem = self._problem(stream(key, "problem"))
+        model = self._model(stream(key, "model"), problem)
         path = f"flows.{self.flow_name}"
         flow = self._build_flow(path)
         metrics = _METRICS.build(self.metrics, "metrics")
@@ -164,7 +172,7 @@ class RunSpec:
         for index, metric in enumerate(metrics):
             with at(f"metrics[{index}]"):
                 metric.variables(system)
-        carry_out, settings = build_integration(self.integration, f"{path}.integration")
+        method, settings = build_integration(self.integration, f"{path}.integration")
         if self.stop is not None:
             settings["stop"] = build_stop(self.stop, f"{path}.stop")
         batch_size = settings.get("batch_size")
@@ -173,14 +181,31 @@ class RunSpec:
         with at(f"{path}.integration"):
             argument_checks[self.integration["method"]](**settings)
             check_batch_size(batch_size, problem.num_train)
-        return Prepared(problem, model, flow, metrics, carry_out, settings)
+        return Prepared(problem, model, flow, metrics, method, settings)
+
+    def _problem(self, key: jax.Array) -> Problem:
+        if self.lacks_data:  # nothing is known of what the files will hold
+            return _PROBLEM.build(self.problem, "problem", key=key)
+        return built_once(
+            (_PROBLEM.identity(self.problem), self.seed, self.data_digest),
+            lambda: _PROBLEM.build(self.problem, "problem", key=key),
+        )
+
+    def _model(self, key: jax.Array, problem: Problem) -> Any:
+        sizes = {"input_dim": problem.input_dim, "output_dim": problem.num_outputs}
+        return built_once(
+            (_MODEL.identity(self.model), self.seed, *sizes.values()),
+            lambda: _MODEL.build(self.model, "model", key=key, **sizes),
+        )
 
     def _build_flow(self, path: str) -> AbstractFlow:
-        options = {key: option for key, option in self.flow.items() if key != "trainable"}
-        flow = _FLOW.build(options, path)
-        if "trainable" not in self.flow:
-            return flow
-        return Frozen(flow, _TRAINABLE.build(self.flow["trainable"], f"{path}.trainable"))
+        flow = _FLOW.build({key: option for key, option in self.flow.items() if key not in _AROUND}, path)
+        for key, (form, wrapper) in _AROUND.items():
+            if key in self.flow:
+                option = form.build(self.flow[key], f"{path}.{key}")
+                with at(f"{path}.{key}"):
+                    flow = wrapper(flow, option)
+        return flow
 
     def run(self, progress: bool = False, checkpoint: Path | None = None) -> Trajectory:
         """Carry the run out. A run that fails on its way returns what it got to, with the reason in `result`.
@@ -190,7 +215,7 @@ class RunSpec:
         """
         made = self.prepare()
         is_integrated = checkpoint is not None and self.integration["method"] == "simulate"
-        return made.carry_out(
+        return made.method(
             made.problem,
             made.model,
             made.flow,
@@ -208,18 +233,15 @@ def check_runs(
     seeds: tuple[int, ...],
     memory: dict[tuple[str, str], Any] | None = None,
 ) -> tuple[RunSpec, ...]:
-    """The runs of one variant: its flows times the seeds.
+    """The runs at one position of the axes: flows times seeds.
 
-    **Arguments:** `table`: the sections of a specification with the variant's overrides applied; `memory`: handed to
-    every call for tables that share most of their sections (a grid), so that each section is checked once; it is
-    written to.
+    **Arguments:** `table`: the sections of a specification with the position's overrides applied; `variant`: what it is
+    called; `memory`: handed to every call for tables that share most of their sections (a grid), so that each section
+    is checked once; it is written to.
 
     **Raises:** `ConfigError` for the first entry that is unknown, of the wrong type or missing.
     """
-    for key in table:
-        if key not in SECTIONS:
-            known = (*SECTIONS, "name", "seeds", "variants")
-            raise ConfigError(f"unknown section {shown(key)}; {nearest_name(str(key)[:80], known)}")
+    require_sections(table)
     for key in ("problem", "model", "flows"):
         if key not in table:
             raise ConfigError(
@@ -230,19 +252,21 @@ def check_runs(
     model = _remembered(memory, "model", table["model"], lambda: _MODEL.check(table["model"], "model"))
     named = table.get("metrics", [])
     metrics = _remembered(memory, "metrics", named, lambda: _check_metrics(named))
-    flows = _table(table["flows"], "flows")
+    flows = check_table(table["flows"], "flows")
     if not flows:
         raise ConfigError(
             "[flows] is empty; name at least one flow, such as [flows.gradient_flow] with kind = 'gradient'."
         )
-    integration = _table(table.get("integration", {}), "integration")
+    integration = check_table(table.get("integration", {}), "integration")
     stop = None
     if "stop" in table:
-        stop = _remembered(memory, "stop", table["stop"], lambda: check_stop(_table(table["stop"], "stop"), "stop"))
+        stop = _remembered(
+            memory, "stop", table["stop"], lambda: check_stop(check_table(table["stop"], "stop"), "stop")
+        )
     runs = []
     for name, flow in flows.items():
         path = f"flows.{check_name(name, 'flows')}"
-        own = _table(flow, path)
+        own = check_table(flow, path)
         checked, its_integration, its_stop = _remembered(
             memory, path, (own, integration), lambda own=own, path=path: _check_one_flow(own, integration, path)
         )
@@ -261,6 +285,14 @@ def check_runs(
             for seed in seeds
         ]
     return tuple(runs)
+
+
+def require_sections(table: Mapping[str, Any]) -> None:
+    """**Raises:** `ConfigError` for a section that no run has."""
+    for key in table:
+        if key not in _SECTIONS:
+            known = (*_SECTIONS, "name", "seeds", "variants", "axes", "sizes")
+            raise ConfigError(f"unknown section {shown(key)}; {nearest_name(str(key)[:80], known)}")
 
 
 def _remembered(memory: dict[tuple[str, str], Any], path: str, section: Any, check: Callable[[], Any]) -> Any:
@@ -288,7 +320,7 @@ def _check_one_flow(
     return (
         _check_flow(own, path),
         _check_integration(integration, own, path),
-        check_stop(_table(own["stop"], at_stop), at_stop) if "stop" in own else None,
+        check_stop(check_table(own["stop"], at_stop), at_stop) if "stop" in own else None,
     )
 
 
@@ -298,7 +330,7 @@ def check_name(name: str, path: str) -> str:
         raise ConfigError(
             f"{path}: {shown(name)} names a folder, and has {len(os.fsencode(name))} bytes; expected at most {_LONGEST_NAME}."
         )
-    if not name or name.startswith(".") or any(not (char.isalnum() or char in "._=+-") for char in name):
+    if not name or name.startswith(".") or any(not (char.isalnum() or char in _OF_NAMES) for char in name):
         raise ConfigError(
             f"{path}: {shown(name)} names a folder, so it may only hold letters, digits and . _ = + -, "
             "and not begin with a dot."
@@ -309,19 +341,18 @@ def check_name(name: str, path: str) -> str:
 def _check_flow(own: Mapping[str, Any], path: str) -> dict[str, Any]:
     options = {key: option for key, option in own.items() if key not in _OF_FLOW}
     checked = _FLOW.check(options, path)
-    if "trainable" in own:
-        checked["trainable"] = _TRAINABLE.check(own["trainable"], f"{path}.trainable")
-    return checked
+    return checked | {key: form.check(own[key], f"{path}.{key}") for key, (form, _) in _AROUND.items() if key in own}
 
 
 def _check_integration(common: Mapping[str, Any], own: Mapping[str, Any], path: str) -> dict[str, Any]:
     if "integration" not in own:
         return check_integration(common, "integration")
     path = f"{path}.integration"
-    return check_integration(merge_integration(common, _table(own["integration"], path)), path)
+    return check_integration(merge_integration(common, check_table(own["integration"], path)), path)
 
 
-def _table(value: Any, path: str) -> Mapping[str, Any]:
+def check_table(value: Any, path: str) -> Mapping[str, Any]:
+    """`value` if it is a table. **Raises:** `ConfigError` otherwise."""
     if not isinstance(value, Mapping):
         raise ConfigError(f"{path} = {shown(value)}; expected a table, [{path}].")
     return value

@@ -1,122 +1,229 @@
-"""A specification: the TOML file that states a set of runs."""
+"""A specification: the TOML file that states a grid of runs."""
 
 import dataclasses
-import math
+import itertools
+import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .._core import ConfigError, as_path
-from ._forms import INTEGER, TEXT, ListForm
-from ._overrides import Override, apply_overrides, flatten_overrides
-from ._plain import MOST_RUNS, require_plain, shown
-from ._run import RunSpec, check_name, check_runs
-from ._toml import read_toml
+import numpy as np
 
+from .._core import ConfigError, GnflowError, as_path
+from ._axes import VARIANT, Axis, counts_of, read_axes
+from ._data_paths import with_absolute_paths
+from ._forms import INTEGER, TEXT, ListForm
+from ._overrides import Override, apply_overrides
+from ._plain import as_plain, require_few_runs, require_plain, shown
+from ._run import RunSpec, check_name, check_runs, check_table, require_sections
+from ._sizes import apply_size
+from ._toml import read_toml
+from ._variants import read_variants
+
+_OF_THE_GRID = ("name", "size", "seeds", "variants", "axes")
 _SEEDS = ListForm(INTEGER, tuple)
-_ONLY_VARIANT = "base"
+_SINGLE = "base"  # what the variant of a run is called where there are neither variants nor axes
 
 
 @dataclasses.dataclass(frozen=True)
 class Specification:
-    """A set of runs: variants times flows times seeds, stated once.
+    """A grid of runs: variants times axes times flows times seeds, stated once.
 
-    Made by `Specification.from_dict` or `read_specification`, which check every name and type.
+    Made by `Specification.from_dict` or `gnflow.read_sweep`, which check every name and type. Equal content gives equal cells,
+    however it is written: neither the order of axes or values nor the other values of an axis changes a cell's hash or
+    its draws.
 
-    **Attributes:** `name`; `table`: the whole specification as TOML holds it; `runs`: every run, in order; `variants`:
-    by name, what each variant changes, as dotted paths and values ("model.init_scale": 0.1). A specification without
-    variants has the one called "base", which changes nothing.
+    **Attributes:** `name`; `table`: the configuration as TOML holds it, its size applied; `axes`: those of the file in
+    its order, after one called "variant" where it states variants; `flows`, `seeds`: the last two dimensions; `runs`:
+    the run at every position, in the order of the grid, the last dimension fastest; `cells`: those of them that differ
+    in content, once; `hashes`: their content hashes; `grid`: an array of integers over (axes..., flow, seed), the
+    place in `cells` of each position. Positions of equal content share a cell: a flow that an axis does not touch is
+    computed once along it.
     """
 
     name: str
     table: Mapping[str, Any]
-    runs: tuple[RunSpec, ...]
-    variants: Mapping[str, Mapping[str, Any]]
+    axes: tuple[Axis, ...] = dataclasses.field(repr=False)
+    flows: tuple[str, ...]
+    seeds: tuple[int, ...]
+    runs: tuple[RunSpec, ...] = dataclasses.field(repr=False)
+    cells: tuple[RunSpec, ...] = dataclasses.field(repr=False)
+    hashes: tuple[str, ...] = dataclasses.field(repr=False)
+    grid: np.ndarray = dataclasses.field(repr=False, compare=False)
 
     @classmethod
-    def from_dict(cls, table: Mapping[str, Any], name: str = "run") -> "Specification":
-        """The specification that a TOML table states.
+    def from_dict(cls, table: Mapping[str, Any], size: str | None = None, name: str = "run") -> "Specification":
+        """The grid that a TOML table states.
 
-        **Arguments:** `table`: `problem`, `model` and `flows`, and optionally `name`, `integration`, `stop`, `metrics`,
-        `seeds` (default [0]) and `variants`; `name`: used where the table has none.
+        **Arguments:**
 
-        **Raises:** `ConfigError` that names the entry, its value and what was expected, for the first thing that is
-        wrong.
+        - `table`: `problem`, `model` and `flows`, and optionally `name`, `integration`, `stop`, `metrics`, `seeds`
+          (default [0]), `variants`, `axes`, `sizes` and `size` (the one of them to take unless another is asked for).
+          NumPy's numbers and arrays are read as Python's.
+        - `size`: one of the names in `sizes`.
+        - `name`: used where the table has none.
+
+        **Raises:** `ConfigError` that names the entry, its value and what was expected, for the first thing that is wrong;
+        where it is wrong only at a position of the grid, the message says which.
         """
+        table = as_plain(table)
         require_plain(table)
-        common = {key: value for key, value in table.items() if key not in ("name", "seeds", "variants")}
-        seeds = check_seeds(table.get("seeds", [0]))
+        table = apply_size(table, size)
+        common = {key: value for key, value in table.items() if key not in _OF_THE_GRID}
+        require_sections(common)
+        flows = check_table(table.get("flows", {}), "flows")
         name = check_name(TEXT.check(table.get("name", name), "name"), "name")
-        variants = _check_variants(table.get("variants", {}))
-        flows = table.get("flows", {})
-        num_flows = len(flows) if isinstance(flows, Mapping) else 1
-        require_few_runs(("variants", len(variants)), ("flows", num_flows), ("seeds", len(seeds)))
-        runs: list[RunSpec] = []
-        for variant, overrides in variants.items():
-            try:
-                runs += check_runs(apply_overrides(common, overrides), variant, seeds)
-            except ConfigError as error:
-                raise error if variant == _ONLY_VARIANT else ConfigError(f"in variant {variant!r}: {error}") from error
-        changes = {
-            variant: {".".join(path): value for path, value in overrides} for variant, overrides in variants.items()
-        }
-        return cls(name, {**table, "name": name}, tuple(runs), changes)
+        seeds = _check_seeds(table.get("seeds", [0]))
+        axes = read_axes(table.get("axes", {}), flows, *read_variants(table.get("variants", {})))
+        require_few_runs(*counts_of(axes), ("flows", len(flows)), ("seeds", len(seeds)))
+        runs = _expand(common, axes, seeds)
+        places: dict[str, int] = {}
+        cells: list[RunSpec] = []
+        grid: list[int] = []
+        for run in runs:
+            content_hash = run.content_hash()
+            if content_hash not in places:
+                places[content_hash] = len(cells)
+                cells.append(run)
+            grid.append(places[content_hash])
+        shaped = np.asarray(grid).reshape((*map(len, axes), -1, len(seeds)))
+        _require_axes_that_change_something(axes, shaped)
+        return cls(
+            name,
+            {**table, "name": name},
+            axes,
+            tuple(map(str, flows)),
+            seeds,
+            runs,
+            tuple(cells),
+            tuple(places),
+            shaped,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The table to write to TOML; `from_dict` makes an equal specification of it."""
         return dict(self.table)
 
-    def check(self) -> None:
-        """Make the objects of every run of the first seed, and throw them away, so that no run starts if one cannot.
+    @property
+    def dims(self) -> tuple[str, ...]:
+        """The dimensions of the result: axes, flow, seed."""
+        return (*(axis.name for axis in self.axes), "flow", "seed")
+
+    def coords(self) -> dict[str, tuple[str, np.ndarray, dict[str, str]]]:
+        """The coordinates of the result as xarray takes them: (dimension, values, attributes) by name."""
+        coords: dict[str, tuple[str, np.ndarray, dict[str, str]]] = {}
+        for axis in self.axes:
+            coords |= axis.coordinates()
+        coords["flow"] = ("flow", np.asarray(self.flows), {"long_name": "flow"})
+        coords["seed"] = ("seed", np.asarray(self.seeds), {"long_name": "seed", "units": "1"})
+        return coords
+
+    def check(self, pending: Iterable[RunSpec] | None = None, *, combinations: bool = False) -> None:
+        """Make the objects of cells and throw them away, so that nothing starts if they cannot be made.
+
+        Each different table of each section is tried once, on the first of the cells that has it, not each
+        combination: in a sweep of thousands a combination that fails is recorded as a cell that failed.
+
+        **Arguments:** `pending`: the cells that are to be carried out; all of them by default; `combinations`: try
+        everything but further seeds.
 
         **Raises:** `ConfigError` for the first that cannot be made.
         """
-        first = self.runs[0].seed
-        for run in self.runs:
-            if run.seed == first:
-                try:
-                    run.prepare()
-                except ConfigError as error:
-                    raise (
-                        error if run.variant == _ONLY_VARIANT else ConfigError(f"in variant {run.variant!r}: {error}")
-                    ) from error
+        seen: set[str] = set()
+        for cell in self.cells if pending is None else pending:
+            sections = (cell.problem, cell.model, cell.metrics, (cell.flow, cell.integration, cell.stop))
+            texts = {f"{number} {json.dumps(section)}" for number, section in enumerate(sections)}
+            if combinations:
+                texts = {json.dumps(sections)}
+            if texts <= seen:
+                continue
+            seen |= texts
+            try:
+                cell.prepare()
+            except GnflowError as error:
+                raise ConfigError(f"{self._place_of(cell)}{error}") from error
+
+    def _place_of(self, cell: RunSpec) -> str:
+        """Where a message is about, as its beginning; nothing where there is only one place."""
+        if [axis.name for axis in self.axes] == [VARIANT]:
+            return f"in variant {cell.variant!r}: "
+        return f"in the cell {cell.label}: " if self.axes else ""
 
 
-def read_specification(path: str | os.PathLike[str], overrides: Iterable[Override] = ()) -> Specification:
-    """The specification in a TOML file, with `overrides` applied to it.
+def read_sweep(
+    path: str | os.PathLike[str], size: str | None = None, overrides: Iterable[Override] = ()
+) -> Specification:
+    """The grid of runs that a TOML file states.
 
     Paths of data files in the file are relative to its folder, those in overrides to the working directory; the
     specification keeps them absolute.
 
-    **Raises:** `ConfigError`, naming the file, for a file that cannot be read or whatever is wrong in it.
+    **Arguments:** `size`: one of the names in its [sizes]; `overrides`: entries to set after that, as
+    `gnflow.config.parse_assignment` reads them.
+
+    **Raises:** `ConfigError`, naming the file, for a file that cannot be read or whatever is wrong in it; also for an override
+    that would do nothing, because every variant or every value of an axis sets that entry.
     """
     path = as_path(path, "the configuration", ConfigError)
     table = read_toml(path)
     try:
-        table = absolute_paths(table, path.parent)
         overrides = list(overrides)
-        table = absolute_paths(apply_overrides(table, overrides), Path())
+        of_sizes = [(where, value) for where, value in overrides if where[0] in ("size", "sizes")]
+        later = [change for change in overrides if change not in of_sizes]
+        table = with_absolute_paths(apply_size(apply_overrides(table, of_sizes), size), path.parent)
+        table = with_absolute_paths(apply_overrides(table, later), Path())
         specification = Specification.from_dict(table, name=path.stem)
-        _require_effect(overrides, specification)
+        _require_overrides_that_change_something(later, specification)
         return specification
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
 
 
-def _require_effect(overrides: Iterable[Override], specification: Specification) -> None:
-    """**Raises:** `ConfigError` if every variant sets an entry that was overridden, which would do nothing."""
-    for path, _ in overrides:
-        dotted = ".".join(path)
-        if all(dotted in changes for changes in specification.variants.values()):
-            name = next(iter(specification.variants))
+def _expand(common: Mapping[str, Any], axes: tuple[Axis, ...], seeds: tuple[int, ...]) -> tuple[RunSpec, ...]:
+    """The run at every position of the grid."""
+    memory: dict[tuple[str, str], Any] = {}
+    runs: list[RunSpec] = []
+    for positions in itertools.product(*(range(len(axis)) for axis in axes)):
+        chosen = list(zip(axes, positions, strict=True))
+        words = ",".join(axis.words(position) for axis, position in chosen)
+        try:
+            changes = (change for axis, position in chosen for change in axis.changes[position])
+            runs += check_runs(apply_overrides(common, changes), words or _SINGLE, seeds, memory)
+        except ConfigError as error:
+            if not axes:
+                raise
+            place = f"in variant {words!r}" if [axis.name for axis in axes] == [VARIANT] else f"at {words}"
+            raise ConfigError(f"{place}: {error}") from error
+    return tuple(runs)
+
+
+def _require_axes_that_change_something(axes: tuple[Axis, ...], grid: np.ndarray) -> None:
+    """**Raises:** `ConfigError` for an axis along which all cells are the same. Variants may be."""
+    for number, axis in enumerate(axes):
+        if axis.name != VARIANT and len(axis) > 1 and np.all(grid == grid.take([0], number)):
             raise ConfigError(
-                f"setting {dotted} has no effect, because every variant sets it; set variants.{name}.{dotted}, or "
-                "variants={} to do without variants."
+                f"axes.{axis.name} has no effect: {', '.join('.'.join(path) for path in axis.paths)} is replaced in every "
+                "flow by an entry of its own; set that one."
             )
 
 
-def check_seeds(seeds: Any) -> tuple[int, ...]:
+def _require_overrides_that_change_something(overrides: Iterable[Override], specification: Specification) -> None:
+    """**Raises:** `ConfigError` if every position of an axis sets an entry that was overridden, which would do nothing."""
+    for path, _ in overrides:
+        dotted = ".".join(path)
+        for axis in specification.axes:
+            if not axis.sets(path):
+                continue
+            if axis.name == VARIANT:
+                why = "every variant sets it"
+                remedy = f"set variants.{axis.coordinate[0]}.{dotted}, or variants={{}} to do without variants"
+            else:
+                why, remedy = f"axes.{axis.name} sets it", f"set axes.{axis.name}.values"
+            raise ConfigError(f"setting {dotted} has no effect, because {why}; {remedy}.")
+
+
+def _check_seeds(seeds: Any) -> tuple[int, ...]:
     """The entry `seeds`. **Raises:** `ConfigError` unless it holds integers of at least 0, each once, at least one."""
     if isinstance(seeds, list | tuple):
         require_few_runs(("seeds", len(seeds)))
@@ -124,61 +231,3 @@ def check_seeds(seeds: Any) -> tuple[int, ...]:
     if not checked or len(set(checked)) < len(checked) or min(checked) < 0:
         raise ConfigError(f"seeds = {shown(seeds)}; expected at least one integer of at least 0, each once.")
     return checked
-
-
-def require_few_runs(*counts: tuple[str, int]) -> None:
-    """Check how many runs there would be before they are made.
-
-    **Arguments:** `counts`: what is multiplied, each with its name.
-
-    **Raises:** `ConfigError` that states their number.
-    """
-    number = math.prod(count for _, count in counts)
-    if number > MOST_RUNS:
-        factors = (
-            " x ".join(f"{count} {name}" for name, count in counts)
-            if len(counts) > 1
-            else "".join(name for name, _ in counts)
-        )
-        raise ConfigError(f"{factors} = {number} runs; expected at most {MOST_RUNS}. Take fewer values.")
-
-
-def _check_variants(variants: Any) -> dict[str, list[Override]]:
-    if not isinstance(variants, Mapping) or not all(isinstance(changes, Mapping) for changes in variants.values()):
-        raise ConfigError(f"variants = {shown(variants)}; expected a table for each: [variants.NAME].")
-    if not variants:
-        return {_ONLY_VARIANT: []}
-    flat = {check_name(name, "variants"): flatten_overrides(changes) for name, changes in variants.items()}
-    for name, overrides in flat.items():
-        for path, _ in overrides:
-            if path[0] in ("name", "seeds", "variants"):
-                raise ConfigError(f"variants.{name} sets {'.'.join(path)!r}, which is common to all variants.")
-    return flat
-
-
-def absolute_paths(table: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """`table` with the path of `problem` (a data file or their folder), in itself and in its variants, absolute.
-
-    **Raises:** `ConfigError` for what is no path.
-    """
-    changed = dict(table)
-    variants = table.get("variants")
-    if isinstance(variants, dict):
-        changed["variants"] = {
-            name: absolute_paths(changes, folder) if isinstance(changes, dict) else changes
-            for name, changes in variants.items()
-        }
-    if isinstance(table.get("problem.path"), str):
-        changed["problem.path"] = absolute_path(table["problem.path"], folder, "problem.path")
-    problem = table.get("problem")
-    if isinstance(problem, dict) and isinstance(problem.get("path"), str):
-        changed["problem"] = {**problem, "path": absolute_path(problem["path"], folder, "problem.path")}
-    return changed
-
-
-def absolute_path(text: str, folder: Path, what: str) -> str:
-    """A path in a configuration that lies in `folder`, absolute; ~ is the home folder. **Raises:** `ConfigError`."""
-    try:
-        return str((folder / as_path(text, what, ConfigError)).resolve())
-    except (OSError, RuntimeError) as error:  # links that lead in a circle
-        raise ConfigError(f"{what} = {text!r} leads nowhere: {error}.") from error

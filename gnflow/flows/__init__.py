@@ -20,6 +20,7 @@ from ._gauss_newton import GaussNewtonFlow as GaussNewtonFlow
 from ._gradient import GradientFlow as GradientFlow
 from ._reversible_gauss_newton import ReversibleGaussNewtonFlow as ReversibleGaussNewtonFlow
 from ._spectral import SpectralFlow as SpectralFlow
+from ._weight_decay import WeightDecay as WeightDecay
 
 flow_kinds: dict[str, Callable[..., Any]] = {
     "gradient": GradientFlow,
@@ -28,4 +29,5 @@ flow_kinds: dict[str, Callable[..., Any]] = {
     "spectral": SpectralFlow,
     "reversible_gauss_newton": ReversibleGaussNewtonFlow,
     "frozen": Frozen,
+    "weight_decay": WeightDecay,
 }

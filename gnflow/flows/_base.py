@@ -7,7 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._core import instance_field, tree_scale
+from .._core import instance_field, tree_multiply, tree_scale, tree_subtract
 from ..geometry import AbstractTangent, Decomposition, Direction, Linearisation, SolveDiagnostics, System
 from ..geometry.damping import AbstractDamping
 from ..problems import Problem
@@ -18,7 +18,7 @@ class AbstractFlow(eqx.Module):
     """dw/dt = velocity(t, w; system). A flow composes its parts; it knows nothing of how it is integrated.
 
     **Attributes:** `rests_with_gradient`: whether the velocity vanishes where J^T g does, and with it: w' = -J^T K g with a
-    symmetric positive semi-definite K of the range of J. A flow with weight decay does not.
+    symmetric positive semi-definite K of the range of J. A flow with `decay` does not.
     """
 
     rests_with_gradient: ClassVar[bool] = False
@@ -37,9 +37,27 @@ class AbstractFlow(eqx.Module):
         """The flow that acts on the weights that move: the flow itself unless it wraps another."""
         return self
 
+    @property
+    def linearised(self) -> "AbstractLinearisedFlow | None":
+        """What knows the linearisation of the part -J^T a of the velocity; None where nothing does."""
+        return None
+
+    def decay(self, weights: PyTree, system: System) -> PyTree | None:
+        """D >= 0, the linear part in weight space of w' = -J^T a - D w; None for a flow that has none.
+
+        A tree like `weights`, for their structure alone, of rates in 1/flow time: a number for each leaf, or an array of its
+        shape. They depend neither on the weights nor on time. The velocity has -D w in it.
+        """
+        return None
+
+    def penalty(self, weights: PyTree, system: System) -> Float[Array, ""] | None:
+        """What `never_ascends` adds to the loss of `system`, at least 0; None for nothing."""
+        return None
+
     def never_ascends(self, system: System) -> bool:
-        """Whether the loss of `system` cannot increase along the flow, so that a step which raises it is in error
-        (docs/theory.md, exact fact 5 and Descent on kinks). False, which is always safe, for a flow that does not say."""
+        """Whether the loss of `system`, with the `penalty` of a flow that has one, cannot increase along the flow, so that a
+        step which raises it is in error (docs/theory.md, exact fact 5, Descent on kinks and Weight decay). False, which is
+        always safe, for a flow that does not say."""
         return False
 
     def has_jumps(self, system: System) -> bool:
@@ -101,7 +119,7 @@ class AbstractOutputFlow(AbstractFlow):
     """A flow w' = -J^T a whose coefficients a (N, C) come from the outputs and the Gram matrix.
 
     Then f' = -A a. Every flow of this package but that of reversible networks has this form, with
-    a = K g for a symmetric positive semi-definite A K.
+    a = K g for a symmetric positive semi-definite A K. One that also has a `decay` D is w' = -J^T a - D w.
     """
 
     @abc.abstractmethod
@@ -111,10 +129,14 @@ class AbstractOutputFlow(AbstractFlow):
     def velocity_and_diagnostics(
         self, time: Float[Array, ""] | float, weights: PyTree, system: System
     ) -> tuple[PyTree, SolveDiagnostics | None]:
-        """-J^T a; the tangent is computed once and serves outputs, Gram matrix and J^T."""
+        """-J^T a - D w; the tangent is computed once and serves outputs, Gram matrix and J^T."""
         tangent = system.tangent(weights)
         direction = self.direction(jnp.asarray(time, dtype=jnp.float64), tangent, system)
-        return tree_scale(-1.0, tangent.vjp(direction.coefficients)), direction.diagnostics
+        velocity = tree_scale(-1.0, tangent.vjp(direction.coefficients))
+        rates = self.decay(weights, system)
+        if rates is not None:
+            velocity = tree_subtract(velocity, tree_multiply(rates, weights))
+        return velocity, direction.diagnostics
 
 
 class AbstractLinearisedFlow(AbstractOutputFlow):
@@ -125,6 +147,11 @@ class AbstractLinearisedFlow(AbstractOutputFlow):
 
     is_stiff: ClassVar[bool] = True
 
+    @property
+    def linearised(self) -> "AbstractLinearisedFlow":
+        """The flow itself."""
+        return self
+
     def is_differentiable(self, system: System) -> bool:
         """Whether the velocity has a continuous derivative in the weights, so that a solver can take its whole Jacobian. False,
         which is always safe, for a flow that does not say."""
@@ -134,7 +161,8 @@ class AbstractLinearisedFlow(AbstractOutputFlow):
     def linearisation(
         self, time: Float[Array, ""], tangent: AbstractTangent, system: System, decomposition: Decomposition
     ) -> Linearisation:
-        """The direction at flow time `time` and W = -J^T K H_L J, with the tangent on the training inputs.
+        """The direction at flow time `time` and W = -J^T K H_L J, with the tangent on the training inputs. The solver adds the
+        `decay` of a flow that has one.
 
         **Arguments:** `decomposition`: how to get the modes of the Gram matrix.
         """

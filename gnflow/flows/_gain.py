@@ -44,7 +44,7 @@ class AbstractGain(eqx.Module):
         """k(lam) for lam > 0, at eps = `damping`."""
 
     @property
-    def constant(self) -> float | None:
+    def constant(self) -> float | Float[Array, ""] | None:
         """k where it is the same for all modes at all times; None for a gain that does not say."""
         return None
 
@@ -92,9 +92,9 @@ class ConstantGain(AbstractGain):
     damping: AbstractDamping = Constant(0.0)
 
     @property
-    def constant(self) -> float | None:
+    def constant(self) -> float | Float[Array, ""] | None:
         """The mobility."""
-        return float(self.mobility)
+        return self.mobility
 
     def speed(self, smallest: float, largest: float, scale: float) -> float:
         """m s at the largest."""

@@ -21,8 +21,8 @@ from ..geometry import (
     linearise_with_singular_metric,
 )
 from ..geometry.damping import AbstractDamping, SmallestEigenvalue
-from ..geometry.directions import AbstractDirectionSolver, TruncatedEigh
-from ..losses import AbstractOutputFactor, ScaledIdentity
+from ..geometry.directions import AbstractDirectionSolver, DirectionEquation, TruncatedEigh
+from ..losses import ScaledIdentity
 from ._base import AbstractLinearisedFlow, damping_field
 from ._gain import InverseGain
 
@@ -94,8 +94,7 @@ class GaussNewtonFlow(AbstractLinearisedFlow):
 
     def direction(self, time: Float[Array, ""], tangent: AbstractTangent, system: System) -> Direction:
         """a = (H A + eps)^(-1) g with rank, damping and residual."""
-        factor, whitened_gradient, unseen_gradient = self._split(tangent, system)
-        return self.solver.solve(tangent, factor, whitened_gradient, self.damping, time, unseen_gradient)
+        return self.solver.solve(self._equation(time, tangent, system))
 
     def linearisation(
         self, time: Float[Array, ""], tangent: AbstractTangent, system: System, decomposition: Decomposition
@@ -105,10 +104,9 @@ class GaussNewtonFlow(AbstractLinearisedFlow):
         Modes that are not computed (a matrix-free direction solver) leave W without them; with another metric than the
         Hessian W then takes H_L = c H with the c of the gradient's own curvature.
         """
-        factor, whitened_gradient, unseen_gradient = self._split(tangent, system)
-        direction, modes = self.solver.solve_and_decompose(
-            tangent, factor, whitened_gradient, self.damping, time, decomposition, unseen_gradient
-        )
+        equation = self._equation(time, tangent, system)
+        factor = equation.factor
+        direction, modes = self.solver.solve_and_decompose(equation, decomposition)
         assert direction.diagnostics is not None
         gains = self.gain(system)(modes.eigenvalues, direction.diagnostics.damping)
         hessian_factor = system.loss.hessian_factor(tangent.outputs, system.problem.y_train)
@@ -129,12 +127,10 @@ class GaussNewtonFlow(AbstractLinearisedFlow):
             tangent, direction, modes, gains, factor, hessian_factor, direction.diagnostics.damping
         )
 
-    def _split(
-        self, tangent: AbstractTangent, system: System
-    ) -> tuple[AbstractOutputFactor, Float[Array, "samples outputs"], Float[Array, "samples outputs"] | None]:
-        """R, h and u with g = R h + u; None for u where the metric sees all of g."""
+    def _equation(self, time: Float[Array, ""], tangent: AbstractTangent, system: System) -> DirectionEquation:
+        """(H A + eps) a = g, where g = R h + u; None for u where the metric sees all of g."""
         targets = system.problem.y_train
         factor = self.metric.factor(system.loss, tangent.outputs, targets)
         gradient = system.loss.gradient(tangent.outputs, targets)
         unseen = None if self.metric.sees_gradient(system.loss) else factor.unseen(gradient)
-        return factor, factor.whiten(gradient), unseen
+        return DirectionEquation(tangent, factor, factor.whiten(gradient), self.damping, time, unseen)

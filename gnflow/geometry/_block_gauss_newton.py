@@ -11,7 +11,7 @@ from ..models import HalfBlock, ReversibleMLP
 from ._least_squares import LeastSquares, least_squares_with_bias
 from .directions import SolveDiagnostics, relative_residual
 
-# A residual above this is not rounding: the update is then truncated.
+# A relative residual above this is more than rounding: the update is then truncated.
 EXACT = 1e-8
 
 
@@ -23,19 +23,28 @@ def block_gauss_newton(
     change: Float[Array, "samples outputs"],
     rtol: float | Array,
 ) -> tuple[PyTree, SolveDiagnostics]:
-    """delta/L, where every block's delta_b alone would change the last features by `change` u^T: delta_b = J_b^+ (change u^T).
+    """The update delta/L of the weights, where the delta_b = J_b^+ (change u^T) of each block would do the whole change alone.
 
-    If the features [s(zC), 1] of every half-block have full row rank, J delta/L = change u^T, so that the outputs change by
-    `change` to first order. From the last block to the first, each block's inputs are computed again from its outputs, so the
-    memory beside weights and update does not grow with L: O(n (h + d) + min(n, h + 1)^2). Cost: 2L eigendecompositions of size
-    min(n, h + 1). Source: Buffelli et al., arXiv 2411.07979, Section 4; derived in docs/reversible.md.
+    The last features have to change by `change` u^T. If the features [s(zC), 1] of every half-block have full row rank, then
+    J delta/L = change u^T: the outputs change by `change` to first order. Blocks are visited from the last to the first, and
+    each block's inputs are recomputed from its outputs. So the memory beside weights and update does not grow with L: it is
+    O(n (h + d) + min(n, h + 1)^2). Cost: 2L eigendecompositions of size min(n, h + 1). Source: Buffelli et al., arXiv
+    2411.07979, Section 4; derived in docs/reversible.md.
 
-    **Arguments:** `x` (n, d); `features` (n, d): `hidden_features(x)` of the model, from which it is run backwards;
-    `change` (n, C); `rtol`: singular values kept, relative to the largest of each half-block.
+    **Arguments:**
 
-    **Returns:** a tree like the weights, and diagnostics: `rank`: the smallest of the half-blocks'; `relative_residual`:
-    ||J delta/L - change u^T|| / ||change u^T|| in the d last features, measured by a forward pass; `truncated`: whether
-    that is more than rounding (1e-8); the half-blocks' own ranks and residuals.
+    - `weights`, `structure`: the model split into trained arrays and the rest.
+    - `x`: the inputs (n, d).
+    - `features`: the model's `hidden_features(x)` (n, d), from which it is run backwards.
+    - `change`: the change of the outputs (n, C).
+    - `rtol`: singular values up to this, relative to the largest of the half-block, are left out.
+
+    **Returns:** the update, a tree like the weights, and diagnostics:
+
+    - `rank`: the smallest rank of a half-block.
+    - `relative_residual`: ||J delta/L - change u^T|| / ||change u^T|| in the d last features, measured by a forward pass.
+    - `truncated`: whether that is more than rounding (1e-8).
+    - `half_block_rank`, `half_block_residual`: ranks and residuals of the half-blocks.
     """
     model: ReversibleMLP = eqx.combine(weights, structure)
     num_blocks = model.num_blocks
@@ -55,7 +64,7 @@ def block_gauss_newton(
             jnp.stack([s.relative_residual for s in solutions]),
         )
 
-    # A scan holds one block's features at a time; unrolled, XLA would schedule the blocks side by side and hold all of them.
+    # A scan holds one block's features at a time. In an unrolled loop XLA may compute the blocks side by side, and hold all.
     _, (parts, ranks, residuals) = model.scan(backwards, (features, target), reverse=True)
     update = eqx.tree_at(lambda tree: (tree.weight, tree.bias), weights, tuple(parts))
     reached = jax.jvp(hidden, (weights,), (update,))[1]
@@ -66,7 +75,7 @@ def block_gauss_newton(
         relative_residual=residual,
         success=jnp.isfinite(residual),
         kept=jnp.sum(ranks),
-        truncated=~(residual <= EXACT),  # what is no number is not exact either
+        truncated=~(residual <= EXACT),  # also True for nan
         half_block_rank=ranks.reshape(-1),
         half_block_residual=residuals.reshape(-1),
     )
@@ -76,9 +85,10 @@ def block_gauss_newton(
 def _one_block(
     block: tuple[HalfBlock, HalfBlock], features: Array, tangent: Array, rtol: float | Array
 ) -> tuple[tuple[Array, Array], tuple[LeastSquares, LeastSquares]]:
-    """The block's inputs and the tangent to hand down there, with the solutions for F and G.
+    """The block's inputs and the tangent at these, with the solutions for F and G.
 
-    The tangent handed down moves the outputs exactly as `tangent` does at this block's outputs: the inverse's derivative.
+    The tangent at the inputs is the derivative of the inverse block along `tangent`: it moves the network's outputs as
+    `tangent` does at this block's outputs.
     """
     f, g = block
     y1, y2 = jnp.split(features, 2, axis=1)
@@ -88,7 +98,7 @@ def _one_block(
     f_features, f_slopes = f.features_and_slopes(x2)
     x1 = y1 - f.combine(f_features)
     solution_f = least_squares_with_bias(f_features, t1, rtol)
-    # What F's change does to y1 moves y2 through G.
+    # The change of F moves y1, and through G also y2; G only has to make up for the rest.
     solution_g = least_squares_with_bias(g_features, t2 - g.derivative(g_slopes, solution_f.fitted), rtol)
     s2 = t2 - g.derivative(g_slopes, t1)
     s1 = t1 - f.derivative(f_slopes, s2)

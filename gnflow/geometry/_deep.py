@@ -1,4 +1,4 @@
-"""The tangent of a deep MLP: J and J^T by one pass through what each layer saw, the Gram matrix layer by layer."""
+"""The tangent of a deep MLP: J and J^T by one pass through the layers, the Gram matrix layer by layer."""
 
 from collections.abc import Callable
 
@@ -12,15 +12,19 @@ from ._layered import AbstractLayeredTangent, LayerTangent
 
 
 class DeepTangent(AbstractLayeredTangent):
-    """The tangent of an `MLP`; cost of a Gram matrix: one (NC x width) and one (N x width) product per layer.
+    """The tangent of an `MLP`. A Gram matrix costs one (NC x width) and one (N x width) product per layer.
 
-    J and J^T are one pass forward and one pass back, of two N x width x width products a layer whatever C. The signals
-    (n, C, width) of a Gram matrix, C times as many numbers as a pass needs, are computed where one is asked for.
+    J is one forward pass and J^T one backward pass, with two N x width x width products per layer for any C. A Gram matrix
+    needs signals (n, C, width), C times as many numbers as a pass; they are computed only for Gram matrices.
 
     Source: the layerwise form of the NTK, Jacot et al. 2018, Theorem 1, at finite width.
 
-    **Attributes:** `outputs` (n, C); `inputs` (n, fan_in) of each layer, first to last; `slopes` (n, width): the activation's
-    derivative behind each hidden layer; `weights`, `structure`: the model split into trained arrays and the rest.
+    **Attributes:**
+
+    - `outputs`: the outputs (n, C).
+    - `inputs`: the inputs (n, fan_in) of each layer, first to last.
+    - `slopes`: the derivative (n, width) of each hidden layer's activation.
+    - `weights`, `structure`: the model split into trained arrays and the rest.
     """
 
     outputs: Float[Array, "samples outputs"]
@@ -36,7 +40,7 @@ class DeepTangent(AbstractLayeredTangent):
             value, slope = model.activation.value_and_derivative(jax.vmap(layer)(inputs[-1]))
             inputs.append(value)
             slopes.append(slope)
-        # Keeps XLA from evaluating the activation again inside each product that takes it.
+        # Without the barrier XLA would evaluate the activation again inside each product that uses it.
         self.inputs, self.slopes = jax.lax.optimization_barrier((tuple(inputs), tuple(slopes)))
         self.outputs = jax.vmap(model.layers[-1])(self.inputs[-1])
         self.weights = weights
@@ -48,12 +52,12 @@ class DeepTangent(AbstractLayeredTangent):
 
     @property
     def _first_trained(self) -> int:
-        """The first layer of which anything moves: no pass goes below it."""
+        """The first layer with trained weights. No pass goes below it."""
         trained = [layer.weight is not None or layer.bias is not None for layer in self.weights.layers]
         return trained.index(True)
 
     def jvp(self, displacement: MLP) -> Float[Array, "samples outputs"]:
-        """J r, (n, C): the change of each layer's output from that of its weights and that of its input."""
+        """J r, (n, C), by one forward pass: each layer's output changes with its weights and with its input."""
         change: Array | None = None
         slopes = (*self.slopes, None)
         for layer, moved, inner, slope in zip(
@@ -72,7 +76,7 @@ class DeepTangent(AbstractLayeredTangent):
         return change
 
     def vjp(self, coefficients: Float[Array, "samples outputs"]) -> MLP:
-        """J^T a, a tree like the weights: each layer's signal, taken back through the layer above."""
+        """J^T a, a tree like the weights, by one backward pass."""
         model, first = self._model, self._first_trained
         signal = coefficients
         pulled: list[Array | None] = []
@@ -97,14 +101,17 @@ class DeepTangent(AbstractLayeredTangent):
         )
 
     def gram_operator(self) -> Callable[[Float[Array, "samples outputs"]], Float[Array, "samples outputs"]]:
-        """v -> A v: one pass back and one forward; a layer with more than n/2 inputs by the Gram matrix of these, (n, n),
-        which is made once and takes n^2 width operations in place of 2 n fan_in width."""
+        """v -> A v by one backward and one forward pass.
+
+        A layer with more than n/2 inputs uses the Gram matrix (n, n) of its inputs, which is computed once. A product then
+        takes n^2 width operations in the place of 2 n fan_in width.
+        """
         model, first = self._model, self._first_trained
         layers = [
             LayerTangent(inner, None, layer.factor, layer.bias_factor, part.weight is not None, part.bias is not None)
             for inner, layer, part in zip(self.inputs, model.layers, self.weights.layers, strict=True)
         ]
-        # Signals None: what each of these does to its own pre-activations.
+        # Signals are None because each layer is seen from its own pre-activations, whose derivative is the identity.
         grams = [
             layer.inner_gram(layer) if layer.inputs.shape[0] < 2 * layer.inputs.shape[1] else None for layer in layers
         ]
@@ -130,8 +137,8 @@ class DeepTangent(AbstractLayeredTangent):
 
     @property
     def layers(self) -> tuple[LayerTangent, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The layers from the first that moves on, each with its signals: the derivative of every output with respect to the
-        layer's pre-activations, (n, C, fan_out)."""
+        """The layers from the first trained one on, with their signals (n, C, fan_out): the derivatives of the outputs with
+        respect to the layer's pre-activations."""
         model = self._model
         first = self._first_trained
         signals: list[Array | None] = [None]

@@ -1,4 +1,4 @@
-"""Which tangent belongs to which model: the closed form where there is one, automatic differentiation otherwise."""
+"""Choose a model's tangent: a closed form if there is one, otherwise automatic differentiation."""
 
 import functools
 from collections.abc import Callable
@@ -21,17 +21,23 @@ _Make = Callable[[Any, PyTree, Array], AbstractTangent]
 
 @functools.singledispatch
 def make_tangent(structure: Any, weights: PyTree, x: Float[Array, "samples ..."]) -> AbstractTangent:
-    """The tangent at `weights` on the inputs `x` of the model whose untrained rest is `structure`.
+    """The tangent of a model at `weights` on the inputs `x`.
 
-    Chosen by the model's class; a class without a closed form gets the generic one, and so does a class of the user's that
-    inherits from one of gnflow's: it may compute something else. To add a closed form, register a function of these
-    arguments for the class: `make_tangent.register(MyModel, make)`.
+    The model's class decides. A class without a closed form gets the generic tangent, and so does a user's subclass of one of
+    gnflow's models, which may compute something else. To add a closed form, register a function of these arguments for the
+    class: `make_tangent.register(MyModel, make)`.
+
+    **Arguments:**
+
+    - `structure`: the model without its trained weights.
+    - `weights`: the trained weights, with None elsewhere.
+    - `x`: the inputs (n, d).
     """
     return GenericTangent(weights, structure, x)
 
 
 def _closed_form(kind: type) -> Callable[[_Make], _Make]:
-    """Register a function for models of exactly the class `kind`."""
+    """Register a function for models of the class `kind` itself, not of its subclasses."""
 
     def register(make: _Make) -> _Make:
         generic = make_tangent.dispatch(object)

@@ -1,4 +1,4 @@
-"""The tangent of any Equinox module: automatic differentiation sample by sample, memory bounded by chunks."""
+"""The tangent of any Equinox module, by automatic differentiation sample by sample in bounded memory."""
 
 import math
 
@@ -11,18 +11,22 @@ from .._core import tree_size
 from ._row_products import row_products
 from ._tangent import AbstractTangent
 
-# Jacobian rows held at once on either side of a Gram block.
+# Bytes of Jacobian rows that are held at once, for each side of a Gram block.
 _CHUNK_BYTES = 128 * 2**20
 
 
 class GenericTangent(AbstractTangent):
-    """The tangent of a module about which nothing is known but that it maps one input to outputs.
+    """The tangent of any module that maps one input to outputs.
 
-    A Gram matrix is built from blocks of rows of J: at most 128 MiB of rows are held on each side (one sample's rows
-    where these alone are larger), and the rows of one side are computed again for each block of the other. If all rows
-    fit, each is computed once.
+    A Gram matrix is built from blocks of rows of J. At most 128 MiB of rows are held on each side (or one sample's rows,
+    if these are larger), and the rows of one side are computed again for each block of the other. If all rows fit, each is
+    computed once.
 
-    **Attributes:** `outputs` (n, C); `weights`, `structure`: the model split into trained arrays and the rest; `x` (n, d).
+    **Attributes:**
+
+    - `outputs`: the outputs (n, C).
+    - `weights`, `structure`: the model split into trained arrays and the rest.
+    - `x`: the inputs (n, d).
     """
 
     outputs: Float[Array, "samples outputs"]
@@ -64,6 +68,7 @@ class GenericTangent(AbstractTangent):
         )  # (left chunks, right chunks, chunk C, chunk C)
         rows, columns = blocks.shape[0] * blocks.shape[2], blocks.shape[1] * blocks.shape[3]
         whole = blocks.transpose(0, 2, 1, 3).reshape(rows, columns)
+        # Without the samples that fill up the last chunks.
         return whole[: self.outputs.size, : other.outputs.size]
 
     def _jacobian_rows(self, x: Array) -> PyTree:
@@ -73,7 +78,7 @@ class GenericTangent(AbstractTangent):
 
 
 def _chunks(x: Array, chunk: int) -> Array:
-    """(n, ...) as (number of chunks, at most `chunk`, ...), the last filled up by repeating the last sample."""
+    """(n, ...) as (number of chunks, at most `chunk`, ...). The last chunk is filled up with copies of the last sample."""
     count = math.ceil(x.shape[0] / chunk)
     size = math.ceil(x.shape[0] / count)
     padding = [(0, count * size - x.shape[0])] + [(0, 0)] * (x.ndim - 1)

@@ -1,4 +1,4 @@
-"""The tangent of a network of dense layers in closed form: no Jacobian, only inputs and signals of each layer."""
+"""The tangent of a network of dense layers in closed form, from the inputs and signals of each layer."""
 
 import functools
 import operator
@@ -15,17 +15,21 @@ LayerWeights = tuple[Array | None, Array | None]
 
 
 class LayerTangent(eqx.Module):
-    """One dense layer z = factor W h + bias_factor b inside a network, as the outputs see it to first order.
+    """The derivative of a network's outputs with respect to one dense layer z = factor W h + bias_factor b.
 
     With the layer's inputs h_n and its signals delta_nc = d f_c(x_n) / d z (the backpropagated derivatives), the derivative
-    of output (n, c) with respect to W is factor delta_nc h_n^T, so that this layer's part of the Gram matrix is
+    of output (n, c) with respect to W is factor delta_nc h_n^T. So this layer's part of the Gram matrix is
 
-        A[(n, c), (m, e)] = (factor^2 h_n . h_m + bias_factor^2) (delta_nc . delta_me)
+        A[(n, c), (m, e)] = (factor^2 h_n . h_m + bias_factor^2) (delta_nc . delta_me),
 
-    two products, whatever the number of weights.
+    which takes two products and no Jacobian.
 
-    **Attributes:** `inputs` (n, fan_in); `signals` (n, C, fan_out), or None for the output layer, whose signals are the
-    identity; `factor`, `bias_factor`; `weight_trained`, `bias_trained`.
+    **Attributes:**
+
+    - `inputs`: h (n, fan_in).
+    - `signals`: delta (n, C, fan_out), or None for the output layer, whose signals are the identity.
+    - `factor`, `bias_factor`: the fixed scales of the layer.
+    - `weight_trained`, `bias_trained`: whether W and b are trained.
     """
 
     inputs: Float[Array, "samples fan_in"]
@@ -45,7 +49,7 @@ class LayerTangent(eqx.Module):
         weight, bias = weights
         narrow = self._narrow_inputs
         if narrow is not None:
-            # Contracting the wide side first leaves (n, fan_in) numbers, not (n, fan_out).
+            # Contracting the wider side first leaves (n, fan_in) numbers instead of (n, fan_out).
             assert self.signals is not None
             parts = ([weight] if weight is not None else []) + ([bias[:, None]] if bias is not None else [])
             change = self.signals[:, 0, :] @ jnp.concatenate(parts, axis=1)
@@ -80,8 +84,10 @@ class LayerTangent(eqx.Module):
 
     @property
     def _narrow_inputs(self) -> Float[Array, "samples _"] | None:
-        """What multiplies the trained weights in z, factor h beside bias_factor; None unless one output's signals are
-        wider than that."""
+        """The factors of the trained weights in z: factor h beside bias_factor.
+
+        None unless there is one output, with signals that are wider than these factors.
+        """
         if self.signals is None or self.signals.shape[1] > 1 or self.inputs.shape[1] >= self.signals.shape[2]:
             return None
         parts = ([self.factor * self.inputs] if self.weight_trained else []) + (
@@ -101,16 +107,16 @@ class LayerTangent(eqx.Module):
         return inner * row_products(left, right).reshape(shape)
 
     def inner_gram(self, other: "LayerTangent") -> Float[Array, "n m"]:
-        """factor^2 h_n . h_m + bias_factor^2, of what is trained: the inputs' part of the layer's Gram matrix."""
+        """factor^2 h_n . h_m + bias_factor^2, each term if its weights are trained: the inputs' part of the Gram matrix."""
         return self._of_inputs(row_products(self.inputs, other.inputs))
 
     def _of_inputs(self, products: Float[Array, "*pairs"]) -> Float[Array, "*pairs"]:
-        """factor^2 h_n . h_m + bias_factor^2, of what is trained, from `products` h_n . h_m."""
+        """factor^2 h_n . h_m + bias_factor^2, each term if its weights are trained, from `products` h_n . h_m."""
         inner = self.factor**2 * products if self.weight_trained else jnp.zeros_like(products)
         return inner + self.bias_factor**2 if self.bias_trained else inner
 
     def sample_blocks(self, num_outputs: int) -> Float[Array, "n c c"]:
-        """This layer's part of the blocks of A of each sample with itself, (n, C, C)."""
+        """This layer's part of the diagonal blocks of A, (n, C, C): each sample with itself."""
         inner = self._of_inputs(jnp.sum(self.inputs**2, axis=1))
         if self.signals is None:
             return inner[:, None, None] * jnp.eye(num_outputs)[None, :, :]
@@ -129,15 +135,18 @@ class LayerTangent(eqx.Module):
 class AbstractLayeredTangent(AbstractTangent):
     """A network of dense layers, whose Gram matrices are sums over its layers.
 
-    **Attributes:** `outputs` (n, C); `layers`: those in and above the first that moves, with their signals, first to last.
+    **Attributes:**
+
+    - `outputs`: the outputs (n, C).
+    - `layers`: the layers from the first trained one on, with their signals, first to last.
     """
 
     layers: eqx.AbstractVar[tuple[LayerTangent, ...]]
 
     def cross_gram(self, other: AbstractTangent) -> Float[Array, "rows columns"]:
-        """J J'^T, (nC, n'C): for each layer one product of its inputs and one of its signals."""
+        """J J'^T, (nC, n'C), by one product of inputs and one of signals for each layer."""
         assert isinstance(other, AbstractLayeredTangent)
-        layers = self.layers  # of a deep network it is computed
+        layers = self.layers  # once: a deep network computes its signals here
         twins = layers if other is self else other.layers
         num_outputs = self.outputs.shape[1]
         pairs = zip(layers, twins, strict=True)
@@ -145,7 +154,7 @@ class AbstractLayeredTangent(AbstractTangent):
         return total.reshape(self.outputs.size, other.outputs.size)
 
     def sample_blocks(self) -> Float[Array, "samples outputs outputs"]:
-        """The blocks of A on its diagonal, (n, C, C), layer by layer."""
+        """The diagonal blocks of A, (n, C, C), layer by layer."""
         return _total(layer.sample_blocks(self.outputs.shape[1]) for layer in self.layers if layer.trained)
 
     def projected_gram(self, projections: Float[Array, "count samples outputs"]) -> Float[Array, "samples samples"]:
@@ -154,5 +163,5 @@ class AbstractLayeredTangent(AbstractTangent):
 
 
 def _total(parts: Iterable[Array]) -> Array:
-    """Their sum, of at least one."""
+    """The sum of at least one array."""
     return functools.reduce(operator.add, parts)

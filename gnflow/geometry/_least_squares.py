@@ -1,4 +1,4 @@
-"""Truncated least squares with many right-hand sides: the pseudo-inverse of a layer's features."""
+"""Truncated least squares with many right-hand sides, for the features of a layer."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -11,10 +11,15 @@ _EPSILON = float(jnp.finfo(jnp.float64).eps)
 
 
 class LeastSquares(eqx.Module):
-    """X = A^+ T with A = [features, 1], and how good it is.
+    """The solution X = A^+ T with A = [features, 1].
 
-    **Attributes:** `weight` (h, m) and `bias` (m,): the rows of X for the features and for the 1; `fitted`: A X (n, m);
-    `rank`: singular values kept; `relative_residual`: ||A X - T|| / ||T||.
+    **Attributes:**
+
+    - `weight`: the rows of X (h, m) for the features.
+    - `bias`: the row of X (m,) for the 1.
+    - `fitted`: A X (n, m).
+    - `rank`: the number of singular values that are kept.
+    - `relative_residual`: ||A X - T|| / ||T||.
     """
 
     weight: Float[Array, "features targets"]
@@ -27,14 +32,18 @@ class LeastSquares(eqx.Module):
 def least_squares_with_bias(
     features: Float[Array, "samples features"], targets: Float[Array, "samples targets"], rtol: float | Array
 ) -> LeastSquares:
-    """The minimum-norm X that brings [features, 1] X closest to `targets`, over singular values above `rtol` of the largest.
+    """The minimum-norm X that minimises ||[features, 1] X - targets||, over singular values above `rtol` times the largest.
 
-    From one eigendecomposition of A A^T or A^T A, whichever is smaller, and one step of iterative refinement with A itself,
-    which takes back what the squared condition number costs. Singular values below sqrt(max(n, h + 1) eps) of the largest
-    (eps: machine epsilon) cannot be told from zero there and are never kept. Cost: an eigendecomposition of size
-    min(n, h + 1) and the product for it; O(n h) memory beside it.
+    It takes one eigendecomposition of A A^T or A^T A, whichever is smaller. That squares the condition number; one step of
+    iterative refinement with A itself recovers the digits this costs. In the squared matrix singular values below
+    sqrt(max(n, h + 1) eps) times the largest (eps: machine epsilon) cannot be told from zero, so they are never kept. Cost: the
+    product and an eigendecomposition of size min(n, h + 1); O(n h) memory beside it.
 
-    **Arguments:** `features` (n, h); `targets` (n, m); `rtol` >= 0, dimensionless.
+    **Arguments:**
+
+    - `features`: the features (n, h).
+    - `targets`: the right-hand sides T (n, m).
+    - `rtol`: >= 0, dimensionless.
     """
     num_samples, num_features = features.shape
 

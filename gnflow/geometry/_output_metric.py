@@ -1,4 +1,4 @@
-"""The metric H on outputs in which Gauss-Newton measures a step."""
+"""Output metrics H, in which Gauss-Newton measures a step."""
 
 import abc
 from typing import Any
@@ -24,23 +24,23 @@ class AbstractOutputMetric(eqx.Module):
         return False
 
     def is_constant(self, loss: AbstractLoss) -> bool:
-        """Whether H is the same at all outputs. False, which is always safe, for a metric that does not say."""
+        """Whether H is the same at all outputs. False by default, which is always safe."""
         return False
 
     def sees_gradient(self, loss: AbstractLoss) -> bool:
         """Whether the gradient of `loss` (and every column of its Hessian) is in the image of H at all outputs and targets.
 
-        It is wherever H is regular. False, which is always safe, makes flows look for a part outside.
+        It is if H is regular. False by default, which is always safe: flows then compute the part outside.
         """
         return False
 
     def has_jumps(self, loss: AbstractLoss) -> bool:
-        """Whether H may jump along a run. True, which is always safe, for a metric that does not say."""
+        """Whether H may jump along a run. True by default, which is always safe."""
         return True
 
 
 class IdentityMetric(AbstractOutputMetric):
-    """H = I, the choice of [A]'s experiments: with the squared loss the flow's rate is 1/N."""
+    """H = I, as in the experiments of [A]. With the squared loss the flow's rate is 1/N."""
 
     def is_constant(self, loss: AbstractLoss) -> bool:
         """True."""
@@ -62,16 +62,16 @@ class IdentityMetric(AbstractOutputMetric):
 
 
 class HessianMetric(AbstractOutputMetric):
-    """H = the Hessian of the loss: generalised Gauss-Newton; squared loss: I/N, so that the flow's rate is 1."""
+    """H is the Hessian of the loss: generalised Gauss-Newton. For the squared loss H = I/N, and the flow's rate is 1."""
 
     def is_constant(self, loss: AbstractLoss) -> bool:
-        """Where the loss is quadratic."""
+        """True if the loss is quadratic."""
         return loss.has_constant_hessian
 
     def factor(
         self, loss: AbstractLoss, outputs: Float[Array, "samples outputs"], targets: Float[Array, "samples outputs"]
     ) -> AbstractOutputFactor:
-        """A factor of the Hessian; singular for softmax cross-entropy."""
+        """A factor of the Hessian, which is singular for the softmax cross-entropy."""
         return loss.hessian_factor(outputs, targets)
 
     def is_hessian(self, loss: AbstractLoss) -> bool:
@@ -79,25 +79,25 @@ class HessianMetric(AbstractOutputMetric):
         return True
 
     def sees_gradient(self, loss: AbstractLoss) -> bool:
-        """The loss knows: not so for Huber's."""
+        """As the loss says; False for Huber's."""
         return loss.gradient_in_hessian_image
 
     def has_jumps(self, loss: AbstractLoss) -> bool:
-        """Unless the loss is smooth: Huber's Hessian jumps where |f - y| = delta."""
+        """True unless the loss is smooth: Huber's Hessian jumps where |f - y| = delta."""
         return not loss.is_smooth
 
 
 class FisherMetric(AbstractOutputMetric):
-    """H = the Fisher information of the output distribution: natural gradient (Amari 1998)."""
+    """H is the Fisher information of the output distribution: natural gradient (Amari 1998)."""
 
     def is_constant(self, loss: AbstractLoss) -> bool:
-        """Where it is the Hessian of a quadratic loss."""
+        """True if H is the Hessian of a quadratic loss."""
         return loss.fisher_is_hessian and loss.has_constant_hessian
 
     def factor(
         self, loss: AbstractLoss, outputs: Float[Array, "samples outputs"], targets: Float[Array, "samples outputs"]
     ) -> AbstractOutputFactor:
-        """A factor of the Fisher information; that of the Hessian for exponential families."""
+        """A factor of the Fisher information, which is the Hessian for exponential families."""
         return loss.fisher_factor(outputs, targets)
 
     def is_hessian(self, loss: AbstractLoss) -> bool:
@@ -105,12 +105,12 @@ class FisherMetric(AbstractOutputMetric):
         return loss.fisher_is_hessian
 
     def sees_gradient(self, loss: AbstractLoss) -> bool:
-        """True: a direction v outside the image has v^T E[grad l grad l^T] v = 0, so that v^T grad l = 0 for (almost) every
-        target that the output distribution can draw, and with it for their mixtures."""
+        """True. A direction v orthogonal to the image has v^T E[grad l grad l^T] v = 0. So v^T grad l = 0 for (almost) every
+        target that the output distribution can draw, and for mixtures of these."""
         return True
 
     def has_jumps(self, loss: AbstractLoss) -> bool:
-        """Where it is a Hessian that may; an expectation over the targets is smooth."""
+        """True if H is a Hessian that may jump; an expectation over the targets is smooth."""
         return self.is_hessian(loss) and not loss.is_smooth
 
 

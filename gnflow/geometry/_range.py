@@ -1,4 +1,4 @@
-"""The range of the Jacobian as far as a Gram matrix resolves it."""
+"""The range of the Jacobian, as far as rounding in a Gram matrix resolves it."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -10,10 +10,12 @@ from ._tangent import AbstractTangent
 
 
 class ResolvedRange(eqx.Module):
-    """What outputs can do to first order: the span of the eigenvectors of A = J J^T above `rank_cutoff`.
+    """The span of the eigenvectors of A = J J^T with eigenvalues above `rank_cutoff`: the changes of outputs to first order.
 
-    **Attributes:** `eigenvalues` (NC,): all of A, ascending; `vectors` (NC, NC): its eigenvectors, those at and below the
-    cut-off zero.
+    **Attributes:**
+
+    - `eigenvalues`: all eigenvalues of A (NC,), ascending.
+    - `vectors`: its eigenvectors (NC, NC); those at and below the cut-off are set to zero.
     """
 
     eigenvalues: Float[Array, " rows"]
@@ -21,7 +23,7 @@ class ResolvedRange(eqx.Module):
 
     @classmethod
     def of(cls, gram: Float[Array, "rows rows"]) -> "ResolvedRange":
-        """Of a Gram matrix A (NC, NC)."""
+        """The resolved range for a Gram matrix A (NC, NC)."""
         eigenvalues, vectors = jnp.linalg.eigh(gram)
         return cls(eigenvalues, jnp.where(eigenvalues > rank_cutoff(eigenvalues), vectors, 0.0))
 
@@ -30,7 +32,7 @@ class ResolvedRange(eqx.Module):
         return (self.vectors @ (self.vectors.T @ outputs.reshape(-1))).reshape(outputs.shape)
 
     def beyond(self, displacement: PyTree, tangent: AbstractTangent) -> PyTree:
-        """d - J^T A_k^+ J d: what of a displacement of the weights no resolved mode sees."""
+        """d - J^T A_k^+ J d: the part of a displacement of the weights that no resolved mode sees."""
         seen = self.vectors.T @ tangent.jvp(displacement).reshape(-1)
         resolved = self.vectors @ (seen / jnp.where(self.eigenvalues > 0, self.eigenvalues, 1.0))
         return tree_subtract(displacement, tangent.vjp(resolved.reshape(tangent.outputs.shape)))

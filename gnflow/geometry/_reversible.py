@@ -1,4 +1,4 @@
-"""The tangent of a reversible network: its NTK in closed form, one product of features and one of signals a half-block."""
+"""The tangent of a reversible network, with its NTK in closed form."""
 
 from typing import Any
 
@@ -14,12 +14,16 @@ from ._layered import AbstractLayeredTangent, LayerTangent
 class ReversibleTangent(AbstractLayeredTangent):
     """The tangent of a `ReversibleMLP`.
 
-    With the features a_n of a half-block and T_n (C, d/2) the derivative of the outputs with respect to what the half-block
-    adds, A[(n, i), (m, j)] is the sum over half-blocks of (a_n . a_m + 1) (T_n T_m^T)[i, j]. J and J^T are one forward and one
-    backward pass, which do not need the T. Derived in docs/reversible.md.
+    Let a_n be the features of a half-block, and T_n (C, d/2) the derivative of the outputs with respect to what it adds. Then
+    A[(n, i), (m, j)] is the sum over half-blocks of (a_n . a_m + 1) (T_n T_m^T)[i, j]. J is one forward pass and J^T one
+    backward pass; they do not need the T. Derived in docs/reversible.md.
 
-    **Attributes:** `outputs` (n, C); `layers`: F and G of each block, first to last; `weights`, `structure`: the model split
-    into trained arrays and the rest; `x` (n, d).
+    **Attributes:**
+
+    - `outputs`: the outputs (n, C).
+    - `layers`: F and G of each block, first to last.
+    - `weights`, `structure`: the model split into trained arrays and the rest.
+    - `x`: the inputs (n, d).
     """
 
     outputs: Float[Array, "samples outputs"]
@@ -56,16 +60,17 @@ class ReversibleTangent(AbstractLayeredTangent):
         return model.hidden_features(self.x) @ model.output_projection
 
     def jvp(self, displacement: PyTree) -> Float[Array, "samples outputs"]:
-        """J r, one forward pass."""
+        """J r by one forward pass."""
         return jax.jvp(self._batch_outputs, (self.weights,), (displacement,))[1]
 
     def vjp(self, coefficients: Float[Array, "samples outputs"]) -> PyTree:
-        """J^T a, one backward pass, whatever C."""
+        """J^T a by one backward pass, for any C."""
         return jax.vjp(self._batch_outputs, self.weights)[1](coefficients)[0]
 
 
 def _signals(model: ReversibleMLP, slopes: Array) -> Array:
-    """How the outputs follow a change of what F and G of each block add, (L, 2, n, C, d/2), from the slopes (L, 2, n, h)."""
+    """T, the derivatives (L, 2, n, C, d/2) of the outputs with respect to what F and G of each block add, from the slopes
+    (L, 2, n, h)."""
     projection = jnp.split(model.output_projection.T[None, :, :], 2, axis=2)
     shape = (slopes.shape[2], *projection[0].shape[1:])
 

@@ -1,19 +1,18 @@
-"""All inner products of rows, at little more than half the cost where both sides are the same."""
+"""All inner products of rows, at less cost if both sides are the same."""
 
 import itertools
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-# XLA has no symmetric rank-k update. Of five by five blocks fifteen are computed; measured on 2 cores at 5000 columns
-# that takes 0.7 of one product's time from 500 rows on, and more blocks gain nothing. Below some hundred rows one product
-# is as fast.
+# XLA has no symmetric rank-k update, so fifteen of five by five blocks are computed. Measured on 2 cores at 5000 columns this
+# takes 0.7 of one product's time from 500 rows on. More blocks gain nothing; below some hundred rows one product is as fast.
 _BLOCKS = 5
 _FEWEST_ROWS = 256
 
 
 def row_products(left: Float[Array, "n columns"], right: Float[Array, "m columns"]) -> Float[Array, "n m"]:
-    """B C^T, (n, m); where `right` is the very array `left`, B B^T by blocks, symmetric to the last bit."""
+    """B C^T, (n, m). If `right` is the same object as `left`, B B^T by blocks, symmetric to the last bit."""
     rows = left.shape[0]
     if right is not left or rows < _FEWEST_ROWS:
         return left @ right.T

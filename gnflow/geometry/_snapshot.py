@@ -1,4 +1,4 @@
-"""The state of a run at one saved time, with everything that several metrics need computed at most once."""
+"""The state of a run at one saved time. What several metrics need is computed at most once."""
 
 import functools
 from collections.abc import Callable
@@ -14,12 +14,19 @@ from .directions import SolveDiagnostics
 
 
 class Snapshot:
-    """The state at one time. Each property is computed when first asked for and kept, within one trace.
+    """The state of a run at one time. Within one trace each property is computed when it is first read, and kept.
 
-    **Arguments:** `time`: flow time (or number of steps); `weights`: the trained weights; `system`; `velocity`: a function
-    without arguments that gives (w', diagnostics) at this state, called only if a metric asks; `integrals`: integrals over
-    flow time up to here, by the name of their variable; `rests_with_gradient`: whether w' vanishes where J^T g does;
-    `tangent`: on the training inputs, where it is known already.
+    **Arguments:**
+
+    - `time`: flow time, or the number of the step.
+    - `weights`: the trained weights.
+    - `system`: the problem and the model's structure.
+    - `velocity`: a function without arguments that returns (w', diagnostics) at this state. It is called only if a metric
+      needs them.
+    - `integrals`: integrals over flow time up to this time, by the name of their variable.
+    - `rests_with_gradient`: whether w' vanishes where J^T g does.
+    - `tangent`: the tangent on the training inputs, if it is known already.
+    - `decay`: D of w' = -J^T a - D w, a tree like the weights; None for a flow without weight decay.
     """
 
     def __init__(
@@ -31,6 +38,7 @@ class Snapshot:
         integrals: dict[str, Float[Array, ""]] | None = None,
         rests_with_gradient: bool = False,
         tangent: AbstractTangent | None = None,
+        decay: PyTree | None = None,
     ):
         self.time = time
         self.weights = weights
@@ -38,6 +46,7 @@ class Snapshot:
         self._velocity = velocity
         self.integrals = {} if integrals is None else integrals
         self.rests_with_gradient = rests_with_gradient
+        self.decay = decay
         self._tangent = tangent
 
     @property
@@ -67,7 +76,7 @@ class Snapshot:
 
     @functools.cached_property
     def test_outputs(self) -> Float[Array, "samples outputs"]:
-        """f on the test inputs, (n, C); only where the problem has test data."""
+        """f on the test inputs, (n, C); only if the problem has test data."""
         return self.system.test_outputs(self.weights)
 
     @functools.cached_property
@@ -77,7 +86,7 @@ class Snapshot:
 
     @functools.cached_property
     def test_loss(self) -> Float[Array, ""]:
-        """L on the test data; only where the problem has test data."""
+        """L on the test data; only if the problem has test data."""
         assert self.system.problem.y_test is not None
         return self.system.loss.value(self.test_outputs, self.system.problem.y_test)
 

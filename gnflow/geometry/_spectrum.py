@@ -1,4 +1,4 @@
-"""Eigenvalues of Gram matrices: the numerical rank rule and what is read off a spectrum."""
+"""Eigenvalues of Gram matrices: numerical and effective rank."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -7,21 +7,23 @@ _EPSILON = float(jnp.finfo(jnp.float64).eps)
 
 
 def rank_cutoff(eigenvalues: Float[Array, " size"]) -> Float[Array, ""]:
-    """The value at and below which an eigenvalue of a computed symmetric matrix cannot be told from zero.
+    """The value up to which an eigenvalue of a computed symmetric matrix cannot be told from zero.
 
-    size * machine epsilon * largest eigenvalue: the backward error of a symmetric eigensolver (LAPACK Users' Guide,
-    Section 4.7), and the rule of `numpy.linalg.matrix_rank`. `eigenvalues` (size,), in the units of the matrix.
+    It is size * machine epsilon * largest eigenvalue: the backward error of a symmetric eigensolver (LAPACK Users' Guide,
+    Section 4.7), and the rule of `numpy.linalg.matrix_rank`.
+
+    **Arguments:** `eigenvalues`: all eigenvalues (size,), in the units of the matrix.
     """
     return eigenvalues.shape[0] * _EPSILON * jnp.max(jnp.abs(eigenvalues))
 
 
 def numerical_rank(eigenvalues: Float[Array, " size"]) -> Int[Array, ""]:
-    """How many eigenvalues lie above `rank_cutoff`."""
+    """The number of eigenvalues above `rank_cutoff`."""
     return jnp.sum(eigenvalues > rank_cutoff(eigenvalues))
 
 
 def effective_rank(eigenvalues: Float[Array, " size"]) -> Float[Array, ""]:
-    """exp of the entropy of the normalised spectrum (Roy and Vetterli 2007), between 1 and `size`, dimensionless."""
+    """The exponential of the entropy of the normalised spectrum, from 1 to `size`, dimensionless (Roy and Vetterli 2007)."""
     weights = jnp.maximum(eigenvalues, 0.0)
     share = weights / jnp.sum(weights)
     return jnp.exp(-jnp.sum(share * jnp.log(jnp.where(share > 0, share, 1.0))))

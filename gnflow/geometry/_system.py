@@ -1,4 +1,4 @@
-"""A problem joined with a model's structure: everything a flow needs beside the weights."""
+"""A problem joined with a model's structure: everything that a flow needs beside the weights."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -38,13 +38,18 @@ class System(eqx.Module):
     - `trainable`: "all", or the names of the weights that move: layers as the model names them (`weight_groups`) or paths
       of its leaves ("output_weight", "layers[0]", "layers[0].bias").
 
-    It can be made inside a compiled program as well (`jax.jit`, `jax.lax.scan`): of a batch that is sliced there, of a model
-    that is an argument, or both. What depends on shapes is checked there as outside, when the program is traced; about numbers
-    see `Problem`. Outside, another batch of the same shapes costs no tracing.
+    A system can also be made inside a compiled program (`jax.jit`, `jax.lax.scan`), from a batch that is sliced there, a model
+    that is an argument, or both. Shapes are then checked when the program is traced; for numbers see `Problem`. Outside of
+    compiled programs another batch of the same shapes costs no tracing.
 
-    **Attributes:** `problem`; `structure`: the model without the trained weights; `trainable`; `mobility`: the model's own
-    m of w' = -m grad L, dimensionless, 1 for a model that names none; `has_kinks`: whether the Jacobian may jump as the weights
-    move, None where that is not known (`gnflow.models.has_kinks`).
+    **Attributes:**
+
+    - `problem`: the problem.
+    - `structure`: the model without the trained weights.
+    - `trainable`: "all" or the names of the weights that move, in a tuple.
+    - `mobility`: the model's own m of w' = -m grad L, dimensionless; 1 for a model without one.
+    - `has_kinks`: whether the Jacobian may jump as the weights move; None if that is not known
+      (`gnflow.models.has_kinks`).
 
     **Raises:** `ModelError` if model and problem do not fit together, nothing is trained or a name is unknown;
     `PrecisionError` if the weights are not float64.
@@ -61,7 +66,7 @@ class System(eqx.Module):
             raise ModelError(
                 f"problem is a {type(problem).__name__}; expected a gnflow.Problem(x_train, y_train, ...)."
             )
-        load_lapack()  # what is made of a system decomposes its Gram matrix
+        load_lapack()  # flows and metrics of the system decompose its Gram matrix
         self.problem = problem
         names = as_names(trainable)
         self.trainable = (names,) if isinstance(names, str) else names
@@ -74,12 +79,34 @@ class System(eqx.Module):
         self.has_kinks = has_kinks(model, one)
 
     def weights(self, model: Any) -> PyTree:
-        """The trained weights of `model` (a model of the same structure): a pytree with None for all that does not move."""
+        """The trained weights of `model` (a model of the same structure): a pytree with None for what is not trained."""
         return eqx.partition(model, _mask(model, self.trainable))[0]
 
     def model(self, weights: PyTree) -> Any:
         """The whole model with the given weights."""
         return eqx.combine(weights, self.structure)
+
+    def named(self, weights: PyTree, name: str) -> PyTree:
+        """A tree of booleans like `weights`: True for the trained weights called `name`.
+
+        **Arguments:**
+
+        - `weights`: the trained weights.
+        - `name`: a name as in `trainable`.
+
+        **Raises:** `ModelError` if no trained weights have this name.
+        """
+        paths = [path for path, _ in named_leaves(weights)]
+        groups = {"all": tuple(paths), **_groups(self.structure)}
+
+        def chosen(one: str) -> list[bool]:
+            return [any(is_within(path, prefix) for prefix in groups.get(one, (one,))) for path in paths]
+
+        found = chosen(name)
+        if not any(found):
+            kind, known = type(self.structure).__name__, {*(group for group in groups if any(chosen(group))), *paths}
+            raise ModelError(f"{kind} has no weights called {name!r} that move; {nearest_name(name, known)}")
+        return jax.tree.unflatten(jax.tree.structure(weights), found)
 
     @property
     def loss(self) -> AbstractLoss:
@@ -96,8 +123,10 @@ class System(eqx.Module):
         return outputs.reshape(outputs.shape[0], -1)
 
     def test_outputs(self, weights: PyTree) -> Float[Array, "samples outputs"]:
-        """The model's outputs (n, C) on the test inputs, which the problem must have, in batches: beside the outputs the memory
-        does not grow with n."""
+        """The model's outputs (n, C) on the test inputs, which the problem must have.
+
+        They are computed in batches, so that the memory beside the outputs does not grow with n.
+        """
         assert self.problem.x_test is not None
         outputs = in_batches(self.model(weights), self.problem.x_test)
         return outputs.reshape(outputs.shape[0], -1)
@@ -113,7 +142,7 @@ class System(eqx.Module):
 
 
 def _mask(model: Any, names: tuple[str, ...]) -> PyTree:
-    """Booleans like `model`: True where a leaf is trainable and named."""
+    """A tree of booleans like `model`: True where a leaf is trainable and named."""
     mask = trainable_mask(model)
     require_something(model, mask)
     if names == ("all",):
@@ -133,7 +162,7 @@ def _mask(model: Any, names: tuple[str, ...]) -> PyTree:
 
 
 def _groups(model: Any) -> dict[str, tuple[str, ...]]:
-    """The names that a model has for its layers, each with paths of leaves. **Raises:** `ModelError` for other things."""
+    """The model's names of layers, each with the paths of its leaves. **Raises:** `ModelError` for anything else."""
     own = getattr(model, "weight_groups", {})
     expected = "expected a dictionary of names, each with the paths of its leaves: {'output': ('weight', 'bias')}"
     if not isinstance(own, Mapping) or not all(isinstance(name, str) for name in own):

@@ -1,4 +1,4 @@
-"""What it means to linearise a model at a point: outputs, J, J^T and Gram matrices of one batch of inputs."""
+"""The tangent of a model at a point: outputs, J, J^T and Gram matrices on one batch of inputs."""
 
 import abc
 from collections.abc import Callable
@@ -11,10 +11,10 @@ from jaxtyping import Array, Float, PyTree
 class AbstractTangent(eqx.Module):
     """The model's outputs on n inputs together with their Jacobian J (nC x P) with respect to the trained weights.
 
-    J is never formed whole. What the outputs, J and the Gram matrix have in common is computed once, when the tangent is
-    made. Outputs are (n, C); as rows of J and of a Gram matrix, output c of sample n has the index n C + c.
+    J is never formed as a whole. What the outputs, J and the Gram matrix have in common is computed once, when the tangent is
+    made. Output c of sample n has the index n C + c among the rows of J and of a Gram matrix.
 
-    **Attributes:** `outputs` (n, C).
+    **Attributes:** `outputs`: the outputs (n, C).
     """
 
     outputs: eqx.AbstractVar[Float[Array, "samples outputs"]]
@@ -29,9 +29,9 @@ class AbstractTangent(eqx.Module):
 
     @abc.abstractmethod
     def cross_gram(self, other: "AbstractTangent") -> Float[Array, "rows columns"]:
-        """J J'^T, (nC, n'C), with the Jacobian J' of a tangent of the same model at the same weights on other inputs.
+        """J J'^T, (nC, n'C), with the Jacobian J' of another tangent of the same model at the same weights.
 
-        With test inputs here and training inputs there it is the test kernel K(x, X).
+        If this tangent is on test inputs and the other on training inputs, it is the test kernel K(x, X).
         """
 
     def gram(self) -> Float[Array, "rows rows"]:
@@ -39,11 +39,11 @@ class AbstractTangent(eqx.Module):
         return self.cross_gram(self)
 
     def gram_operator(self) -> Callable[[Float[Array, "samples outputs"]], Float[Array, "samples outputs"]]:
-        """v -> A v for many products: one J^T and one J product each, or what is cheaper for a model in closed form."""
+        """v -> A v, for many products: by one J^T and one J product each, or cheaper where a closed form allows it."""
         return lambda coefficients: self.jvp(self.vjp(coefficients))
 
     def sample_blocks(self) -> Float[Array, "samples outputs outputs"]:
-        """The blocks of A on its diagonal, (n, C, C): of each sample with itself.
+        """The diagonal blocks of A, (n, C, C): each sample with itself.
 
         Without a closed form they are taken from the whole Gram matrix.
         """

@@ -1,4 +1,4 @@
-"""The tangent of the mean-field network (and of random features): two N x M arrays, whatever the input dimension."""
+"""The tangent of the mean-field network and of random features, from two N x M arrays."""
 
 import equinox as eqx
 import jax
@@ -12,11 +12,14 @@ from ._layered import AbstractLayeredTangent, LayerTangent
 class TwoLayerTangent(AbstractLayeredTangent):
     """The tangent of f(x) = (alpha/M^s) sum_i v_i s(u_i.x + b_i).
 
-    With S = s(Z) and D = s'(Z) o v, A = (alpha/M^s)^2 [S S^T + (X~ X~^T) o (D D^T)]: two N x M x N products. s and s' come
-    from one evaluation of the activation. Derived in docs/theory.md.
+    With S = s(Z) and D = s'(Z) o v, A = (alpha/M^s)^2 [S S^T + (X~ X~^T) o (D D^T)], which takes two N x M x N products for
+    any input dimension. s and s' come from one evaluation of the activation. Derived in docs/theory.md.
 
-    **Attributes:** `outputs` (n, C); `layers`: the hidden and the output layer; `weights`: that the tangent was made at, whose
-    tree J^T a follows.
+    **Attributes:**
+
+    - `outputs`: the outputs (n, C).
+    - `layers`: the hidden and the output layer.
+    - `weights`: the weights at which the tangent was made; J^T a is a tree like them.
     """
 
     outputs: Float[Array, "samples outputs"]
@@ -32,7 +35,7 @@ class TwoLayerTangent(AbstractLayeredTangent):
         if hidden_trained:
             features, slopes = model.activation.value_and_derivative(z)
             signals = model.output_factor * slopes[:, None, :] * model.output_weight.T[None, :, :]
-            # Keeps XLA from evaluating the activation again inside each product that takes it.
+            # Without the barrier XLA would evaluate the activation again inside each product that uses it.
             features, signals = jax.lax.optimization_barrier((features, signals))
         else:
             features, signals = model.activation(z), None
@@ -58,12 +61,12 @@ class TwoLayerTangent(AbstractLayeredTangent):
 
 
 def random_feature_weights(output_weight: Array | None, features: MeanFieldNetwork) -> MeanFieldNetwork:
-    """A two-layer network's tree of weights in which only `output_weight` is trained."""
+    """The tree of weights of a two-layer network in which only `output_weight` is trained."""
     return _network_of(features, None, None, jnp.asarray(output_weight))
 
 
 def _network_of(like: MeanFieldNetwork, *weights: Array | None) -> MeanFieldNetwork:
-    """The tree like `like` with the given hidden weight, hidden bias and output weight."""
+    """A tree like `like` with the given hidden weight, hidden bias and output weight."""
     return eqx.tree_at(
         lambda network: (network.hidden_weight, network.hidden_bias, network.output_weight),
         like,

@@ -1,4 +1,4 @@
-"""Tangents of models that wrap another: the inner tangent with its weights in another tree or its outputs shifted."""
+"""Tangents of models that wrap another one: the inner tangent, with other outputs or another tree of weights."""
 
 from collections.abc import Callable
 
@@ -11,8 +11,12 @@ from ._tangent import AbstractTangent
 class WrappedTangent(AbstractTangent):
     """The tangent of a model whose Jacobian is that of an inner model, under another tree of weights.
 
-    **Attributes:** `outputs` (n, C) of the wrapping model; `inner`: the tangent that has the Jacobian; `weights`: the
-    wrapping model's; `inner_weights`: the same leaves in the same order, in the inner model's tree.
+    **Attributes:**
+
+    - `outputs`: the outputs (n, C) of the wrapping model.
+    - `inner`: the tangent that has the Jacobian.
+    - `weights`: the weights of the wrapping model.
+    - `inner_weights`: the same leaves, in the same order, in the tree of the inner model.
     """
 
     outputs: Float[Array, "samples outputs"]
@@ -38,7 +42,7 @@ class WrappedTangent(AbstractTangent):
         return self.inner.gram_operator()
 
     def sample_blocks(self) -> Float[Array, "samples outputs outputs"]:
-        """The blocks of A on its diagonal, (n, C, C), of the inner tangent."""
+        """The diagonal blocks of A, (n, C, C), of the inner tangent."""
         return self.inner.sample_blocks()
 
     def projected_gram(self, projections: Float[Array, "count samples outputs"]) -> Float[Array, "samples samples"]:

@@ -1,4 +1,4 @@
-"""Convex losses of the outputs, their derivatives, and factors of the output metrics they define."""
+"""Convex losses of the outputs, their derivatives, and factors of the output metrics that they define."""
 
 from .._core import look_up
 from ._base import AbstractLoss as AbstractLoss
@@ -25,7 +25,7 @@ loss_kinds: dict[str, type[AbstractLoss]] = {
 
 
 def get_loss(kind: str) -> type[AbstractLoss]:
-    """The class of the loss that configurations call `kind`; call it to make the loss.
+    """The class of the loss that configurations call `kind`. Call the class to make a loss.
 
     **Raises:** `ConfigError` for an unknown kind, with the nearest valid one.
     """

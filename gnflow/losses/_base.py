@@ -1,4 +1,4 @@
-"""The extension point of losses."""
+"""The abstract base of losses."""
 
 import abc
 import math
@@ -21,16 +21,20 @@ class AbstractLoss(eqx.Module):
     float64. The mean over the samples is in the value and in every derivative.
 
     A class needs `canonical_targets`, `value` and `minimum`. Derivatives come from automatic differentiation of `value`, with
-    errors of rounding relative to the largest curvature of a sample; closed forms are faster and, for outputs far out,
-    more accurate. A value with kinks has the derivatives that JAX gives there: say `is_smooth = False`.
+    rounding errors relative to the largest curvature of a sample. Closed forms are faster and, for large outputs, more
+    accurate. At a kink of the value derivatives are what JAX gives there: say `is_smooth = False`.
 
-    **Attributes:** `fisher_is_hessian`: whether the Fisher metric of the output distribution is the Hessian of the loss, as it
-    is for exponential families in their natural parameters; `gradient_in_hessian_image`: whether g is in the image of the
-    Hessian at all outputs and targets, so that a Gauss-Newton direction in its metric needs no more than the Hessian sees;
-    `is_smooth`: whether l is infinitely differentiable in f, None where the class does not say; `has_constant_hessian`: whether
-    the Hessian is the same at all outputs; `is_squared_distance`: whether L = ||f - y||^2/(2N), so that N g = f - y;
-    `takes_labels`: whether whole numbers as targets are class labels; `prediction`: how an output is read as a class, a word or
-    two, "" for a loss of numbers (`correct`).
+    **Attributes:**
+
+    - `fisher_is_hessian`: whether the Fisher metric of the output distribution is the Hessian of the loss, as it is for
+      exponential families in their natural parameters.
+    - `gradient_in_hessian_image`: whether g is in the image of the Hessian at all outputs and targets, so that a
+      Gauss-Newton direction in its metric needs no more than the Hessian sees.
+    - `is_smooth`: whether l is infinitely differentiable in f; None if the class does not say.
+    - `has_constant_hessian`: whether the Hessian is the same at all outputs.
+    - `is_squared_distance`: whether L = ||f - y||^2/(2N), so that N g = f - y.
+    - `takes_labels`: whether targets that are whole numbers are class labels.
+    - `prediction`: how an output is read as a class (see `correct`), in a few words; "" for a loss without classes.
     """
 
     fisher_is_hessian: ClassVar[bool] = False
@@ -42,9 +46,9 @@ class AbstractLoss(eqx.Module):
     prediction: ClassVar[str] = ""
 
     def correct(self, f: Float[Array, "N C"], y: Float[Array, "N C"]) -> Bool[Array, "..."]:
-        """Whether the class that the outputs stand for is that of the targets: for each sample, or for each label of it.
+        """Whether outputs and targets stand for the same class, for each sample or for each of its labels.
 
-        **Raises:** `DataError` for a loss whose targets are no classes.
+        **Raises:** `DataError` for a loss whose targets are not classes.
         """
         raise DataError(f"{type(self).__name__} has no classes; take SoftmaxCrossEntropy or LogisticLoss for them.")
 
@@ -52,15 +56,18 @@ class AbstractLoss(eqx.Module):
     def canonical_targets(
         self, y_train: Any, y_test: Any = None
     ) -> tuple[Float[Array, "N C"], Float[Array, "n C"] | None]:
-        """Targets as the user has them, checked and brought to the form (N, C), float64, that the other methods take.
+        """The user's targets, checked and converted to the canonical form (N, C), float64, that the other methods take.
 
-        **Arguments:** `y_train`: array of N targets; `y_test`: array of n targets, or None when there is no test data.
+        Arrays that JAX traces (inside `jax.jit`) have no numbers yet: only their shapes and dtypes are checked.
+
+        **Arguments:**
+
+        - `y_train`: array of N targets.
+        - `y_test`: array of n targets, or None without test data.
 
         **Returns:** the two canonical arrays; None stays None.
 
-        Of arrays that JAX traces, inside `jax.jit` say, shapes and dtypes are checked and the numbers are not.
-
-        **Raises:** `DataError` for targets that this loss cannot take; `PrecisionError` unless JAX runs in float64.
+        **Raises:** `DataError` for targets that do not suit the loss; `PrecisionError` unless JAX runs in float64.
         """
 
     @abc.abstractmethod
@@ -84,7 +91,7 @@ class AbstractLoss(eqx.Module):
 
         Infinite where the true number overflows; never nan.
         """
-        # H = R R^T and R has full rank on its image: H^+ = (R^T)^+ R^+, and R is symmetric here.
+        # H = R R^T, so H^+ = (R^T)^+ R^+. Here R is symmetric, so that both factors are the same.
         factor = BlockFactor.of(self._hessian_blocks(f, y))
         return factor.whiten(factor.whiten(v))
 
@@ -95,10 +102,11 @@ class AbstractLoss(eqx.Module):
     def fisher_factor(self, f: Float[Array, "N C"], y: Float[Array, "N C"]) -> AbstractOutputFactor:
         """R with R R^T the Fisher metric of the output distribution exp(-l(f, y)): blocks E[grad l grad l^T]/N.
 
-        The whitened gradient in this metric is `fisher_factor(f, y).whiten(gradient(f, y))`. It is the Hessian's factor where
-        the class says `fisher_is_hessian`; otherwise it is an integral over targets that no derivative gives.
+        The whitened gradient in this metric is `fisher_factor(f, y).whiten(gradient(f, y))`. The base class returns the
+        Hessian's factor if `fisher_is_hessian`. Otherwise the metric is an integral over targets, which no derivative of the
+        value gives, and the class must override this method.
 
-        **Raises:** `ConfigError` for a class that says neither.
+        **Raises:** `ConfigError` for a class that does neither.
         """
         if not self.fisher_is_hessian:
             raise ConfigError(
@@ -108,28 +116,29 @@ class AbstractLoss(eqx.Module):
         return self.hessian_factor(f, y)
 
     def strong_convexity(self, num_samples: int) -> float:
-        """The largest mu such that L is mu-strongly convex in f for all targets; 0 where there is no positive one.
+        """The largest mu >= 0 such that L is mu-strongly convex in f for all targets.
 
-        0 unless the class says more: no rate is then promised.
+        The base class returns 0, which promises no rate.
         """
         return 0.0
 
     def smoothness(self, num_samples: int) -> float:
         """The smallest lambda such that L is lambda-smooth in f for all targets.
 
-        Infinite unless the class says more.
+        The base class returns infinity, which promises nothing.
         """
         return math.inf
 
     @abc.abstractmethod
     def minimum(self, y: Float[Array, "N C"]) -> Float[Array, ""]:
-        """L* = inf over all outputs f of L(f); it need not be attained.
+        """L* = inf over all outputs f of L(f), which need not be attained.
 
-        Stop rules, controllers and theorems are about L - L*: a number that is too small makes a run look far from its end.
+        Stop rules, controllers and theorems use L - L*. A number that is too small makes a run look far from its end.
         """
 
     def _hessian_blocks(self, f: Float[Array, "N C"], y: Float[Array, "N C"]) -> Float[Array, "N C C"]:
-        # L is a mean over samples: one product with the same vector for every sample gives a column of every block.
+        # L is a mean over samples, so H is block diagonal: one product with the same unit vector for every sample gives a
+        # column of every block.
         columns = jax.vmap(lambda unit: self.hessian_product(f, y, jnp.broadcast_to(unit, f.shape)))(
             jnp.eye(f.shape[1])
         )

@@ -1,4 +1,4 @@
-"""The factor of an output metric that is known by its blocks alone."""
+"""The factor of an output metric that is given by its blocks."""
 
 import jax
 import jax.numpy as jnp
@@ -6,21 +6,23 @@ from jaxtyping import Array, Float
 
 from ._factors import AbstractOutputFactor
 
-# Eigenvalues of a block below this many units of rounding of its largest, times C, are zeros.
+# Eigenvalues of a block below this times C times its largest one are rounding, and count as zeros.
 _ROUNDING = 8 * float(jnp.finfo(jnp.float64).eps)
 
 
 class BlockFactor(AbstractOutputFactor):
     """H = blockdiag(H_n) and R = blockdiag(sqrt(H_n)), the symmetric square roots, by one eigendecomposition per sample.
 
-    Eigenvalues below 8 C eps of the largest of their block (eps = 2.2e-16) count as zeros, so that `whiten` leaves such
-    directions out and the gradient along them is in `unseen`: what underflows needs a factor of its own, in logarithms
-    (`SoftmaxFactor`). A block with an eigenvalue below minus that number is no metric and becomes nan.
+    Eigenvalues below 8 C eps times the largest of their block (eps = 2.2e-16) count as zeros: `whiten` leaves their directions
+    out, and `unseen` holds the gradient along them. A metric that underflows therefore needs a factor in logarithms
+    (`SoftmaxFactor`). A block with an eigenvalue below minus that number is not a metric and becomes nan.
 
-    It takes N C^2 numbers and N C^3 operations.
+    The factor takes N C^2 numbers and N C^3 operations. `BlockFactor.of(blocks)` makes it.
 
-    **Arguments:** `root`: (N, C, C), the roots; `inverse`: (N, C, C), their Moore-Penrose inverses. `BlockFactor.of(blocks)`
-    makes both.
+    **Arguments:**
+
+    - `root`: the roots, (N, C, C).
+    - `inverse`: their Moore-Penrose inverses, (N, C, C).
     """
 
     root: Float[Array, "N C C"]
@@ -28,7 +30,7 @@ class BlockFactor(AbstractOutputFactor):
 
     @classmethod
     def of(cls, blocks: Float[Array, "N C C"]) -> "BlockFactor":
-        """The factor of blockdiag(`blocks`), symmetric and not negative."""
+        """The factor of blockdiag(`blocks`) for symmetric, positive semi-definite blocks (N, C, C)."""
         return cls(*_roots((blocks + jnp.swapaxes(blocks, 1, 2)) / 2))
 
     def product(self, v: Float[Array, "N C"]) -> Float[Array, "N C"]:
@@ -49,12 +51,12 @@ def _each(blocks: Float[Array, "N C C"], v: Float[Array, "N C"]) -> Float[Array,
 
 
 def _in_eigenbasis(blocks: Float[Array, "N C C"]) -> tuple[Array, Array, Array]:
-    """The roots of the eigenvalues (0 below rounding), their inverses (0 there), and the eigenvectors."""
+    """The roots of the eigenvalues, their inverses (both 0 for eigenvalues below rounding), and the eigenvectors."""
     eigenvalues, vectors = jnp.linalg.eigh(blocks)
     rounding = _ROUNDING * blocks.shape[1] * jnp.max(jnp.abs(eigenvalues), axis=1, keepdims=True)
     seen = eigenvalues > rounding
     roots = jnp.sqrt(jnp.where(seen, eigenvalues, 1.0))
-    # A negative curvature is no rounding: the loss is not convex there, and a factor of it would be of another loss.
+    # A curvature more negative than rounding means that the loss is not convex there: its Hessian has no factor.
     lost = jnp.where(jnp.any(eigenvalues < -rounding, axis=1, keepdims=True), jnp.nan, 0.0)
     return jnp.where(seen, roots, 0.0) + lost, jnp.where(seen, 1 / roots, 0.0) + lost, vectors
 
@@ -71,16 +73,17 @@ def _roots(blocks: Float[Array, "N C C"]) -> tuple[Float[Array, "N C C"], Float[
 
 @_roots.defjvp
 def _derivative_of_roots(primals: tuple[Array], tangents: tuple[Array]) -> tuple[tuple, tuple]:
-    """The derivative where the rank stays as it is.
+    """The derivative of the roots and their inverses at constant rank.
 
-    Eigenvectors of equal eigenvalues have no derivative, the roots have one: from R dR + dR R = dH, in the eigenbasis
-    (dR)_ij = (dH)_ij / (r_i + r_j). That of R^+ is then the one of Golub and Pereyra (1973, theorem 4.3).
+    The eigenvectors of equal eigenvalues have no derivative, but the roots do: R dR + dR R = dH gives, in the eigenbasis,
+    (dR)_ij = (dH)_ij / (r_i + r_j). The derivative of R^+ follows from Golub and Pereyra (1973, theorem 4.3).
     """
     (blocks,), (change,) = primals, tangents
     roots, inverses, vectors = _in_eigenbasis(blocks)
     inwards = jnp.einsum("nki,nkl,nlj->nij", vectors, change, vectors)
     sums = roots[:, :, None] + roots[:, None, :]
     of_root = jnp.where(sums == 0, 0.0, inwards / jnp.where(sums == 0, 1.0, sums))
+    # d(R^+) = -R^+ dR R^+ on the image of R, and (R^+)^2 dR between the image and the kernel, where one inverse is 0.
     left, right = inverses[:, :, None], inverses[:, None, :]
     both = (left != 0) & (right != 0)
     of_inverse = jnp.where(both, -left * right, left**2 + right**2) * of_root

@@ -21,11 +21,11 @@ class HuberLoss(AbstractConjugate, AbstractLoss):
     Convex and 1/N-smooth, not strongly convex. Gradient clip(r, -delta, delta)/N. Hessian 1/N where |r| <= delta, 0
     beyond.
 
-    **The two metrics differ.** Outside the quadratic zone the Hessian is zero and the gradient is not in its image. There a
-    Gauss-Newton direction in the Hessian metric with damping eps > 0 is the gradient's divided by eps, as far as it leaves
-    the outputs inside alone: fast for a small eps. Without damping it does not move those outputs towards their targets,
-    however far they are, and may move them away (docs/theory.md, Singular metrics). In the Fisher or identity metric all
-    outputs are alike.
+    **The two metrics differ.** Outside the quadratic zone the Hessian is zero and the gradient is not in its image. For the
+    outputs there a Gauss-Newton direction in the Hessian metric with damping eps > 0 is the gradient divided by eps, as far as
+    it leaves the outputs inside the zone alone; this is fast for a small eps. Without damping it does not move the outputs
+    outside towards their targets, however far they are, and may move them away (docs/theory.md, Singular metrics). The Fisher
+    and identity metrics treat all outputs alike.
 
     The Fisher metric is that of the density exp(-l(r))/Z. With psi = l', integration by parts gives
     E[psi^2] = (1/Z) int psi (psi e^{-l}) dr = -(1/Z) int psi (e^{-l})' dr = E[psi'] (the boundary terms vanish, psi is
@@ -33,11 +33,11 @@ class HuberLoss(AbstractConjugate, AbstractLoss):
 
         c = P(|r| < delta) = a/(a + b),   a = sqrt(2 pi) erf(delta/sqrt 2),   b = (2/delta) exp(-delta^2/2),
 
-    a and b being the masses of exp(-l) inside and outside. delta -> infinity gives squared loss, c = 1.
+    where a and b are the masses of exp(-l) inside and outside. delta -> infinity gives the squared loss, c = 1.
 
     Targets: floating numbers, (N,) for one output or (N, C).
 
-    **Arguments:** `delta`: where the loss turns from quadratic to linear, in the units of the targets; finite, > 0.
+    **Arguments:** `delta`: the |r| at which the loss turns from quadratic to linear, in the units of the targets; finite, > 0.
 
     **Raises:** `ConfigError` for another `delta`.
     """
@@ -94,7 +94,7 @@ class HuberLoss(AbstractConjugate, AbstractLoss):
         return ScaledIdentity(inside / (inside + outside) / f.shape[0])
 
     def strong_convexity(self, num_samples: int) -> float:
-        """0: the loss is linear far out."""
+        """0: the loss is linear for large residuals."""
         return 0.0
 
     def smoothness(self, num_samples: int) -> float:
@@ -111,7 +111,7 @@ class HuberLoss(AbstractConjugate, AbstractLoss):
         return where_in_domain(self.in_conjugate_domain(alpha, y), values)
 
     def conjugate_gradient(self, alpha: Float[Array, "N C"], y: Float[Array, "N C"]) -> Float[Array, "N C"]:
-        """y + alpha; at |alpha| = delta the nearest of all the outputs beyond, which have this gradient too."""
+        """y + alpha. At |alpha| = delta it is the nearest of many: all outputs beyond have this gradient."""
         return jnp.where(self.in_conjugate_domain(alpha, y)[:, None], y + alpha, jnp.nan)
 
     def in_conjugate_domain(self, alpha: Float[Array, "N C"], y: Float[Array, "N C"]) -> Bool[Array, " N"]:

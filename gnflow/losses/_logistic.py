@@ -1,4 +1,4 @@
-"""Logistic loss."""
+"""The logistic loss."""
 
 from typing import Any, ClassVar
 
@@ -21,7 +21,7 @@ class LogisticLoss(AbstractConjugate, AbstractLoss):
     is an exponential family and f its natural parameter). p (1 - p) <= 1/4, with equality at f = 0, and its infimum is
     0: L is 1/(4N)-smooth, not strongly convex.
 
-    Stable for logits of any finite size: every number is accurate as long as it is within float64's range.
+    Results are accurate for logits of any finite size, as long as they are within float64's range.
 
     Targets: labels 0/1 or False/True, or probabilities in [0, 1]; (N,) for one logit or (N, C).
     """
@@ -32,7 +32,7 @@ class LogisticLoss(AbstractConjugate, AbstractLoss):
     prediction: ClassVar[str] = "sign of the outputs"
 
     def correct(self, f: Float[Array, "N C"], y: Float[Array, "N C"]) -> Bool[Array, "..."]:
-        """(N, C): whether an output is positive exactly where its target is above 1/2."""
+        """Whether the output is positive exactly if its target is above 1/2, (N, C)."""
         return (f > 0) == (y > 0.5)
 
     def canonical_targets(
@@ -60,12 +60,12 @@ class LogisticLoss(AbstractConjugate, AbstractLoss):
 
     def value(self, f: Float[Array, "N C"], y: Float[Array, "N C"]) -> Float[Array, ""]:
         """(1/N) sum of log(1 + e^f) - y f."""
-        # The same as -y log p - (1 - y) log(1 - p), which keeps its relative accuracy when the loss is tiny.
+        # Equal to -y log p - (1 - y) log(1 - p). This form keeps its relative accuracy when the loss is tiny.
         return jnp.sum(y * jax.nn.softplus(-f) + (1 - y) * jax.nn.softplus(f)) / f.shape[0]
 
     def gradient(self, f: Float[Array, "N C"], y: Float[Array, "N C"]) -> Float[Array, "N C"]:
         """(p - y)/N."""
-        # (1 - y) p - y (1 - p): no cancellation for labels 0 and 1.
+        # p - y = (1 - y) p - y (1 - p), where nothing cancels for labels 0 and 1.
         return ((1 - y) * jax.nn.sigmoid(f) - y * jax.nn.sigmoid(-f)) / f.shape[0]
 
     def hessian_product(
@@ -89,7 +89,7 @@ class LogisticLoss(AbstractConjugate, AbstractLoss):
         return self.hessian_factor(f, y)
 
     def strong_convexity(self, num_samples: int) -> float:
-        """0: the curvature p (1 - p) vanishes far out."""
+        """0: the curvature p (1 - p) vanishes as the logits grow."""
         return 0.0
 
     def smoothness(self, num_samples: int) -> float:

@@ -1,4 +1,4 @@
-"""Softmax cross-entropy."""
+"""The softmax cross-entropy."""
 
 from typing import Any, ClassVar
 
@@ -15,7 +15,8 @@ from ._targets import as_columns, holds_integers, same_columns, target_array
 
 # Soft labels made in float32 sum to one within about 1e-7 per class.
 _ROW_SUM_TOLERANCE = 1e-5
-# That labels may leave without a sample: a small training set of a data set of many classes has not all of them.
+# How many classes may have no sample: a small part of a data set with many classes lacks some of them. More are a mistake, such
+# as labels that are codes, which would make a huge one-hot matrix.
 _MOST_EMPTY_CLASSES = 100
 
 
@@ -33,7 +34,7 @@ class SoftmaxCrossEntropy(AbstractConjugate, AbstractLoss):
     (Boehning, "Multinomial logistic regression algorithm", Ann. Inst. Statist. Math. 44 (1992), has it as a matrix
     inequality.)
 
-    Stable for logits of any finite size: every number is accurate as long as it is within float64's range.
+    Results are accurate for logits of any finite size, as long as they are within float64's range.
 
     Targets: integer labels 0..C-1 of shape (N,), or one-hot or soft labels of shape (N, C), C >= 2.
     """
@@ -45,22 +46,21 @@ class SoftmaxCrossEntropy(AbstractConjugate, AbstractLoss):
     prediction: ClassVar[str] = "argmax of the outputs"
 
     def correct(self, f: Float[Array, "N C"], y: Float[Array, "N C"]) -> Bool[Array, "..."]:
-        """(N,): whether the class of the largest output is that of the largest target; of several the first."""
+        """Whether output and target are largest at the same class (the first of several), (N,)."""
         return jnp.argmax(f, axis=1) == jnp.argmax(y, axis=1)
 
     def canonical_targets(
         self, y_train: Any, y_test: Any = None
     ) -> tuple[Float[Array, "N C"], Float[Array, "n C"] | None]:
-        """Integer labels become one-hot rows; rows that sum to one up to rounding are rescaled to do so in float64.
+        """Integer labels become one-hot rows. Rows that sum to one up to rounding are rescaled to sum to one in float64.
 
-        C is the number of columns where y_train or y_test has columns, else the largest label in either plus one (at
-        least 2).
+        C is the number of columns if y_train or y_test has columns, otherwise the largest label of both plus one (at least 2).
 
-        **Raises:** `DataError` for labels that are not integers, negative, 1..C, beyond the last class, or that leave more
-        than 100 classes, and more than they fill, without a sample; for rows with a negative number or that do not sum to
-        one, for a single column, NaN or inf, empty arrays, more than two dimensions, or different numbers of columns in
-        train and test; for labels of a traced program, whose number of classes is not known; `PrecisionError` unless JAX is
-        in float64.
+        **Raises:** `DataError` for labels that are not integers, are negative, number the classes 1..C, are beyond the last
+        class, or leave more than 100 classes (and more than they fill) without a sample; for rows with a negative number, rows
+        that do not sum to one and a single column; for NaN or inf, empty arrays, more than two dimensions, different numbers
+        of columns in train and test; for labels inside a program that JAX traces, where the number of classes is unknown.
+        `PrecisionError` unless JAX is in float64.
         """
         given = {"y_train": target_array(y_train, "y_train")}
         if y_test is not None:
@@ -81,7 +81,7 @@ class SoftmaxCrossEntropy(AbstractConjugate, AbstractLoss):
     def gradient(self, f: Float[Array, "N C"], y: Float[Array, "N C"]) -> Float[Array, "N C"]:
         """(p - y)/N."""
         log_probabilities = _log_softmax(f)
-        # p - y = (p - 1) + (1 - y): no cancellation for the right class of a sample that is fitted well.
+        # p - y = (p - 1) + (1 - y), where nothing cancels for the right class of a sample that is fitted well.
         likely = jnp.expm1(log_probabilities) + (1 - y)
         return jnp.where(y > 0.5, likely, jnp.exp(log_probabilities) - y) / f.shape[0]
 
@@ -98,7 +98,8 @@ class SoftmaxCrossEntropy(AbstractConjugate, AbstractLoss):
         """N Proj diag(1/p) Proj v for each sample."""
         exponent = -_log_softmax(f)
         centred = v - jnp.mean(v, axis=1, keepdims=True)
-        # The second projection is taken on a smaller scale: inf - inf would be nan.
+        # The second projection is taken of smaller numbers, and scaled afterwards, because inf - inf would be nan. The shift
+        # cancels in the result, so it has no derivative.
         shift = jax.lax.stop_gradient(jnp.minimum(jnp.max(exponent, axis=1, keepdims=True), LARGEST_EXPONENT))
         divided = centred * jnp.exp(jnp.minimum(exponent - shift, LARGEST_EXPONENT))
         return f.shape[0] * (divided - jnp.mean(divided, axis=1, keepdims=True)) * jnp.exp(shift)
@@ -126,17 +127,16 @@ class SoftmaxCrossEntropy(AbstractConjugate, AbstractLoss):
     def conjugate(self, alpha: Float[Array, "N C"], y: Float[Array, "N C"]) -> Float[Array, " N"]:
         """sum_c p_c log p_c with p = y + alpha; infinite unless p are probabilities.
 
-        l is log sum_c e^(f_c) - <y, f>, so that <alpha, f> - l = <p, f> - log sum_c e^(f_c), whose supremum over f is
-        the negative entropy of p; it is that for soft labels too, without a constant.
+        l is log sum_c e^(f_c) - <y, f>, so that <alpha, f> - l = <p, f> - log sum_c e^(f_c). The supremum over f is the
+        negative entropy of p, for soft labels too, without a constant.
         """
         negative_entropy = jnp.sum(times_logarithm(y + alpha, log_shifted(alpha, y)), axis=1)
         return where_in_domain(self.in_conjugate_domain(alpha, y), negative_entropy)
 
     def conjugate_gradient(self, alpha: Float[Array, "N C"], y: Float[Array, "N C"]) -> Float[Array, "N C"]:
-        """log p minus its mean over the classes, p = y + alpha: the logits that sum to zero among those with this
-        gradient.
+        """log p minus its mean over the classes, with p = y + alpha: of all logits with this gradient those that sum to zero.
 
-        Where some p_c is 0 the supremum is only approached: these logits are -inf, the others +inf.
+        Where some p_c is 0 the supremum is only approached: the logits of these classes are -inf, the others +inf.
         """
         log_p = log_shifted(alpha, y)
         vanishing = jnp.isneginf(log_p)
@@ -153,7 +153,7 @@ class SoftmaxCrossEntropy(AbstractConjugate, AbstractLoss):
 
 
 def _log_softmax(f: Float[Array, "N C"]) -> Float[Array, "N C"]:
-    # jax.nn.log_softmax rounds log(1 + tiny) of a well fitted sample to 0 at 1e-16, and the loss would stop there.
+    # For a sample that is fitted well jax.nn.log_softmax rounds log(1 + tiny) to 0 at 1e-16, and the loss would stop there.
     # Leaving the largest logit out of the sum keeps the relative accuracy.
     likeliest = likeliest_class(f)
     relative = f - jnp.sum(jnp.where(likeliest, f, 0.0), axis=1, keepdims=True)
@@ -177,13 +177,16 @@ def _check_labels(array: Numbers, what: str) -> None:
 
 
 def _require_classes_from_zero(labels: np.ndarray) -> None:
-    """**Raises:** `DataError` for labels 1..C, and for labels that leave more classes without a sample than they fill, and more
-    than 100."""
+    """Check that labels number the classes from 0.
+
+    **Raises:** `DataError` for labels 1..C, and for labels that leave more than 100 classes, and more than they fill, without a
+    sample.
+    """
     present = np.unique(labels)
     if present.size > 1 and present[0] == 1 and present[-1] == present.size:
         raise DataError(
             f"the class labels are 1 to {present.size}, but labels are 0..C-1; renumber them from 0: y - 1 (or give one-hot "
-            "rows, if there is a class 0 of which there is no sample)."
+            "rows, if there is a class 0 without samples)."
         )
     empty = int(present[-1]) + 1 - present.size
     if empty > max(_MOST_EMPTY_CLASSES, present.size):
@@ -217,6 +220,7 @@ def _check_rows(array: Numbers, what: str) -> None:
 def _one_hot_or_soft(array: Numbers, num_classes: int, what: str) -> Float[Array, "N C"]:
     if array.ndim == 2:
         rows = as_columns(array)
+        # Rows whose sum is only about 1 would give the gradient a component along 1, outside the image of the Hessian.
         return rows / jnp.sum(rows, axis=1, keepdims=True)
     labels = array.astype(np.int64)
     if np.max(labels) >= num_classes:

@@ -1,4 +1,4 @@
-"""Squared loss."""
+"""The squared loss."""
 
 from typing import Any, ClassVar
 
@@ -12,9 +12,9 @@ from ._targets import real_targets
 
 
 class SquaredLoss(AbstractConjugate, AbstractLoss):
-    """L(f) = 1/(2N) ||f - y||^2 (docs/theory.md, Objects, the normalisation of the code of [A] Arbel et al. 2302.02904).
+    """L(f) = 1/(2N) ||f - y||^2 (docs/theory.md, Objects), as the code of [A] (arXiv 2302.02904) normalises it.
 
-    g = (f - y)/N and H = I/N, so mu = lambda = 1/N. The Fisher metric is the same: exp(-l) is a normal density of unit
+    g = (f - y)/N and H = I/N, so mu = lambda = 1/N. The Fisher metric is H too, since exp(-l) is a normal density of unit
     variance about f.
 
     Targets: floating numbers, (N,) for one output or (N, C).

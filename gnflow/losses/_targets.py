@@ -1,4 +1,8 @@
-"""Checks of the user's targets that several losses share."""
+"""Checks of targets that several losses share.
+
+`gnflow.Problem` checks inputs and targets of any form together, and names the first wrong entry; these checks are for a loss
+that is called with targets directly.
+"""
 
 from typing import Any
 
@@ -12,7 +16,7 @@ from .._core import DataError, Numbers, is_traced, require_float64
 def target_array(y: Any, what: str) -> Numbers:
     """`y` as an array of finite real numbers (or bools) with one or two dimensions, none of them empty.
 
-    Of a traced array, which is returned as it is, dtype and shape alone can be checked.
+    A traced array is returned as it is; only its dtype and shape are checked.
 
     **Raises:** `DataError` (also for ragged lists), `PrecisionError` unless JAX is in double precision.
     """
@@ -35,7 +39,7 @@ def target_array(y: Any, what: str) -> Numbers:
 
 
 def holds_integers(array: Numbers) -> bool:
-    """Whether the dtype is an integer one or bool."""
+    """Whether the dtype is bool or one of the integers."""
     return array.dtype == np.bool_ or jnp.issubdtype(array.dtype, jnp.integer)
 
 
@@ -48,7 +52,7 @@ def as_columns(array: Numbers) -> Float[Array, "N C"]:
 def same_columns(
     y_train: Float[Array, "N C"], y_test: Float[Array, "n D"] | None
 ) -> tuple[Float[Array, "N C"], Float[Array, "n C"] | None]:
-    """The two arrays as they are.
+    """The two arrays, unchanged.
 
     **Raises:** `DataError` if they have different numbers of columns.
     """
@@ -61,9 +65,9 @@ def same_columns(
 
 
 def real_targets(y_train: Any, y_test: Any, loss: str) -> tuple[Float[Array, "N C"], Float[Array, "n C"] | None]:
-    """Canonical targets of a regression loss: floating numbers, (N,) or (N, C).
+    """Canonical targets (N, C) of a regression loss, from floating-point numbers (N,) or (N, C).
 
-    **Raises:** `DataError`, for integers too: they are usually class labels, whose numbers mean nothing to regression.
+    **Raises:** `DataError`, also for integers: they are usually class labels, whose values mean nothing in a regression.
     """
 
     def real(y: Any, what: str) -> Float[Array, "N C"]:

@@ -1,4 +1,4 @@
-"""Metrics: what is measured along a run, each with its name, units and source."""
+"""Metrics: quantities that are measured along a run, each with its name, units and source."""
 
 from ._accuracy import Accuracy as Accuracy
 from ._base import (

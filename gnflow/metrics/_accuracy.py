@@ -11,10 +11,10 @@ from ._base import AbstractMetric, Variable
 class Accuracy(AbstractMetric):
     """The share of correct predictions, between 0 and 1, dimensionless.
 
-    - Softmax cross-entropy: the class of the largest output is that of the largest target. Outputs that tie count as
-      the first class (so does a network whose output weights start at zero).
-    - Logistic loss: an output is positive exactly if its target is above 1/2; the mean over samples and over the C
-      independent labels.
+    - Softmax cross-entropy: a prediction is correct if output and target are largest at the same class. Outputs that tie
+      count as the first class; a network whose output weights start at zero begins so.
+    - Logistic loss: a prediction is correct if the output is positive exactly if its target is above 1/2. The share is over
+      samples and the C independent labels.
     """
 
     def variables(self, system: System) -> tuple[Variable, ...]:

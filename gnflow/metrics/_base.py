@@ -1,4 +1,4 @@
-"""What a metric is: named quantities of the state at a saved time."""
+"""The abstract base of metrics, and what several of them compute with."""
 
 import abc
 import dataclasses
@@ -15,8 +15,13 @@ from ..geometry import Snapshot, System
 class Variable:
     """One quantity in a trajectory's data set.
 
-    **Attributes:** `name`: of the variable; `long_name`: for axes and tables; `units`: "1" where dimensionless;
-    `reference`: where it is defined; `dims`: its dimensions beside time.
+    **Attributes:**
+
+    - `name`: its name in the data set.
+    - `long_name`: its name on axes and in tables.
+    - `units`: its units, "1" if dimensionless.
+    - `reference`: the source of its definition.
+    - `dims`: its dimensions besides time.
     """
 
     name: str
@@ -27,34 +32,40 @@ class Variable:
 
 
 class AbstractMetric(eqx.Module):
-    """Quantities evaluated at the saved times of a run (`simulate`) or at its steps (`iterate`).
+    """Quantities that are evaluated at the saved times of a run (`simulate`) or at its steps (`iterate`).
 
-    **Attributes:** `may_omit`: whether `evaluate` may leave out variables that are declared, by what the flow does.
+    **Attributes:** `may_omit`: whether `evaluate` may leave out declared variables, because some flows do not have them.
     """
 
     may_omit: ClassVar[bool] = False
 
     @abc.abstractmethod
     def variables(self, system: System) -> tuple[Variable, ...]:
-        """The quantities this metric gives for `system`.
+        """The quantities that this metric measures for `system`.
 
-        **Raises:** `ModelError` or `DataError` where the metric is not defined for it, before anything is computed.
+        **Raises:** `ModelError` or `DataError` if the metric is not defined for `system`, before anything is computed.
         """
 
     def prepare(self, start: Snapshot) -> PyTree:
-        """Arrays to remember from the first state, handed to every `evaluate`; nothing by default."""
+        """Arrays of the first state that every `evaluate` gets; none by default."""
         return ()
 
     def integrands(self, velocity: PyTree) -> dict[str, Float[Array, ""]]:
-        """Rates of change, from w', of those variables that are integrals over flow time; none by default.
+        """The rates of change, computed from w', of variables that are integrals over flow time; none by default.
 
-        The flow's own solver integrates them beside the weights; `evaluate` finds them in `snapshot.integrals` by name.
+        The flow's solver integrates them beside the weights. `evaluate` finds the integrals by name in `snapshot.integrals`.
         """
         return {}
 
     @abc.abstractmethod
     def evaluate(self, snapshot: Snapshot, memory: PyTree) -> dict[str, Float[Array, "..."]]:
-        """The value of every variable, by name, at `snapshot`; `memory` is what `prepare` returned. Traced by JAX."""
+        """The value of every variable at `snapshot`, by name. The method is traced by JAX.
+
+        **Arguments:**
+
+        - `snapshot`: the state.
+        - `memory`: what `prepare` returned.
+        """
 
 
 def ratio(numerator: Float[Array, ""], denominator: Float[Array, ""]) -> Float[Array, ""]:

@@ -1,4 +1,4 @@
-"""How well the flow's direction was solved for."""
+"""The quality of the solve for the flow's direction."""
 
 import dataclasses
 from typing import ClassVar
@@ -14,19 +14,19 @@ _SOURCE = "gnflow.geometry.SolveDiagnostics"
 class DirectionDiagnostics(AbstractMetric):
     """Damping, numerical rank and relative residual of the solve for the direction at the saved state.
 
-    Beside them what only some solves have: `kept`, `truncated`, `iterations`, `duality_gap`, `relative_duality_gap`, and for
-    each half-block of a reversible network `half_block_rank` and `half_block_residual`.
+    Some solves also have `kept`, `truncated`, `iterations`, `duality_gap`, `relative_duality_gap`, and, for each half-block of
+    a reversible network, `half_block_rank` and `half_block_residual`. A flow without a solve (gradient flow) has none of
+    these variables.
 
-    A flow that solves for nothing (gradient flow) has none of them. `iterate` on all samples always records them, since
-    its steps take these very solves (in mini-batches it records those of the batches, `batch_rank` and so on); in
-    `simulate` each saved time costs one more solve, so there they are recorded where this metric is asked for, and for the
-    end of the run in `trajectory.stats`.
+    `iterate` on all samples always records them, because its steps make these solves anyway. (With mini-batches it records
+    those of the batches, `batch_rank` and so on.) `simulate` needs one more solve for each saved time. So it records them
+    only if this metric is asked for; those of the end of the run are in `trajectory.stats`.
     """
 
     may_omit: ClassVar[bool] = True
 
     def variables(self, system: System) -> tuple[Variable, ...]:
-        """All that a solve may have; `evaluate` gives those that the flow's solve has."""
+        """All variables that a solve may have; `evaluate` returns those of the flow's solve."""
         return (
             Variable("damping", "damping eps", "eigenvalues of H A", _SOURCE),
             Variable("rank", "numerical rank of the solve", "1", _SOURCE),
@@ -43,7 +43,7 @@ class DirectionDiagnostics(AbstractMetric):
         )
 
     def evaluate(self, snapshot: Snapshot, memory: PyTree) -> dict[str, Float[Array, "..."]]:
-        """The numbers that the solve has; nothing for a flow that solves for nothing."""
+        """The numbers of the solve; none for a flow without one."""
         diagnostics = snapshot.diagnostics
         if diagnostics is None:
             return {}

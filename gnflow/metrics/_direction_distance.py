@@ -13,18 +13,18 @@ from ._hidden_layer import hidden_layer
 
 _REFERENCES = {"initial": "the initial particles", "teacher": "the teacher's units"}
 
-# Cosines held at once.
+# Bytes of cosines that are held at once.
 _CHUNK_BYTES = 2 * 2**20
 
 
 class DirectionDistance(AbstractMetric):
     """d = sum_i p_i min_j sqrt(2 (1 - cos(u_i, r_j))), p_i = ||u_i||^2 / sum_k ||u_k||^2.
 
-    Between 0 and 2, dimensionless. u_i are the first-layer weights of the particles (biases excluded) of a two-layer
-    network. See `direction_distance` for its accuracy and for weights of norm zero.
+    The distance is between 0 and 2, dimensionless. The u_i are the first-layer weights of the particles of a two-layer network,
+    without biases. See `direction_distance` for its accuracy and for weights of norm zero.
 
-    **Arguments:** `reference`: what the r_j are: "initial", the particles at the start (feature movement), or
-    "teacher", the hidden weights of `problem.teacher` (feature recovery).
+    **Arguments:** `reference`: the r_j: "initial" for the particles at the start (feature movement), "teacher" for the hidden
+    weights of `problem.teacher` (feature recovery).
 
     **Raises:** `ConfigError` for another reference.
 
@@ -39,8 +39,8 @@ class DirectionDistance(AbstractMetric):
     def variables(self, system: System) -> tuple[Variable, ...]:
         """`direction_distance_to_initial` or `direction_distance_to_teacher`.
 
-        **Raises:** `ModelError` for a model that is no two-layer network; `DataError` if the teacher is asked for and
-        the problem has none, or one without hidden weights (m, d) that are not all zero.
+        **Raises:** `ModelError` for a model that is not a two-layer network. With the reference "teacher" `DataError` if the
+        problem has no teacher, or if its hidden weights (m, d) are missing or all zero.
         """
         hidden_layer(system.structure)
         if self.reference == "teacher":
@@ -54,7 +54,7 @@ class DirectionDistance(AbstractMetric):
         return hidden_layer(model).hidden_weight
 
     def evaluate(self, snapshot: Snapshot, memory: PyTree) -> dict[str, Float[Array, "..."]]:
-        """The distance; 0 at the start where the reference is the start."""
+        """The distance; 0 at the start for the reference "initial"."""
         return {self._name: direction_distance(hidden_layer(snapshot.model).hidden_weight, memory)}
 
     @property
@@ -67,12 +67,15 @@ def direction_distance(
 ) -> Float[Array, ""]:
     """sum_i p_i min_j sqrt(2 (1 - cos(u_i, r_j))), p_i = ||u_i||^2 / sum_k ||u_k||^2: a scalar between 0 and 2.
 
-    The chord || u_i/||u_i|| - r_j/||r_j|| || to the nearest r_j is the same number as the square root, which would lose
-    half of the digits near zero. A particle of norm zero has weight 0 and a reference of norm zero, having no
-    direction, is never the nearest; nan if no particle, or no reference, has a direction. Time O(M m d), memory O((M +
-    m) d).
+    The square root, which would lose half of the digits near zero, is computed as the chord || u_i/||u_i|| - r_j/||r_j|| || to
+    the nearest r_j, which is the same number. A particle of norm zero has weight 0. A reference of norm zero has no direction
+    and is never the nearest. The result is nan if no particle, or no reference, has a direction. Time O(M m d), memory
+    O((M + m) d).
 
-    **Arguments:** `particles` u (M, d), `reference` r (m, d).
+    **Arguments:**
+
+    - `particles`: u (M, d).
+    - `reference`: r (m, d).
 
     Source: [A] Arbel et al. 2023, arXiv 2302.02904, experiments.
     """
@@ -81,6 +84,7 @@ def direction_distance(
     present: Bool[Array, " references"] = reference_lengths > 0
 
     def chord(unit: Float[Array, " input_dim"]) -> Float[Array, ""]:
+        # The nearest unit vector is the one with the largest cosine.
         nearest = jnp.argmax(jnp.where(present, reference_units @ unit, -jnp.inf))
         return jnp.linalg.norm(unit - reference_units[nearest])
 

@@ -1,4 +1,4 @@
-"""How much of the initial hidden representation is left."""
+"""The similarity of the hidden representation to the initial one."""
 
 from jaxtyping import Array, Float, PyTree
 
@@ -11,8 +11,8 @@ from ._hidden_layer import hidden_features, named_inputs, require_hidden_feature
 class FeatureAlignment(AbstractMetric):
     """Linear CKA between the last hidden layer now and at the start, on training and on test inputs.
 
-    1 at the start and as long as features only rotate, scale or shift; see `centred_kernel_alignment` for the formula,
-    and use that function between runs. nan where the features do not vary over the inputs.
+    It is 1 at the start and as long as features only rotate, scale or shift, and nan if features do not vary over the inputs.
+    `centred_kernel_alignment` has the formula; use that function to compare runs.
     Source: Kornblith et al. 2019, Section 3.
     """
 
@@ -30,7 +30,7 @@ class FeatureAlignment(AbstractMetric):
         )
 
     def prepare(self, start: Snapshot) -> PyTree:
-        """The initial weights: their features are computed again when needed, for they may be many times larger."""
+        """The initial weights. Their features may be many times larger, so they are computed again when they are needed."""
         return start.weights
 
     def evaluate(self, snapshot: Snapshot, memory: PyTree) -> dict[str, Float[Array, "..."]]:

@@ -9,8 +9,8 @@ from ._base import AbstractMetric, Variable
 class FullNTKSpectrum(AbstractMetric):
     """`ntk_spectrum`: all NC eigenvalues of A = J J^T on the training inputs, ascending, in outputs^2/weights^2.
 
-    Zero eigenvalues come out as rounding, of either sign, of the order NC * (machine epsilon) * lam_NC. Each saved time
-    takes NC numbers, where `NTKSpectrum` takes four. Source: Jacot et al. 2018.
+    Eigenvalues that are zero appear as rounding of either sign, of the order NC * (machine epsilon) * lam_NC. Each saved time
+    takes NC numbers; `NTKSpectrum` takes four. Source: Jacot et al. 2018.
     """
 
     def variables(self, system: System) -> tuple[Variable, ...]:
@@ -22,5 +22,5 @@ class FullNTKSpectrum(AbstractMetric):
         )
 
     def evaluate(self, snapshot: Snapshot, memory: PyTree) -> dict[str, Float[Array, "..."]]:
-        """The eigenvalues, shared with every metric that needs them."""
+        """The eigenvalues, which all metrics share."""
         return {"ntk_spectrum": snapshot.eigenvalues}

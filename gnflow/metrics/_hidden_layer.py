@@ -1,4 +1,4 @@
-"""What metrics ask of a model's hidden layers, and how they refuse a model that has none."""
+"""The hidden layers of a model, as metrics need them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ Inputs = Float[Array, "samples ..."]
 
 
 def require_hidden_features(system: System, metric: str) -> None:
-    """Check that the model names its last hidden layer. **Raises:** `ModelError`."""
+    """Check that the model has a method `hidden_features`. **Raises:** `ModelError`."""
     _require_method(system, metric, "the last hidden layer", "hidden_features", "(k,)")
 
 
@@ -23,12 +23,12 @@ def hidden_features(system: System, weights: PyTree, x: Inputs) -> Float[Array, 
 
 
 def require_layer_features(system: System, metric: str) -> None:
-    """Check that the model names its layers. **Raises:** `ModelError`."""
+    """Check that the model has a method `layer_features`. **Raises:** `ModelError`."""
     _require_method(system, metric, "the outputs of every layer", "layer_features", "a tuple of arrays (k,)")
 
 
 def layer_features(system: System, weights: PyTree, x: Inputs) -> tuple[Float[Array, "samples features"], ...]:
-    """The output (n, k) of every layer that the model names, with these weights on the inputs `x` (n, d)."""
+    """The outputs (n, k) of the layers in `layer_features`, with these weights on the inputs `x` (n, d)."""
     return _batch(system.model(weights).layer_features, x)
 
 
@@ -39,9 +39,9 @@ def named_inputs(system: System) -> dict[str, Inputs]:
 
 
 def hidden_layer(model: Any) -> Any:
-    """The module that has the particles' `hidden_weight` (M, d): the model or, for random features, a part of it.
+    """The module with the particles' `hidden_weight` (M, d): the model or, for random features, a part of it.
 
-    **Raises:** `ModelError` if there is none.
+    **Raises:** `ModelError` if there is no such module.
     """
     for owner in (model, getattr(model, "features", None)):
         if hasattr(owner, "hidden_weight"):

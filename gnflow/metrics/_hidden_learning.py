@@ -1,4 +1,4 @@
-"""Hidden learning of [A]: how good the features are, whatever the output layer does with them."""
+"""Hidden learning of [A]: the quality of the features for the best output layer."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
@@ -8,20 +8,19 @@ from ..geometry import Snapshot, System
 from ._base import AbstractMetric, Variable
 from ._hidden_layer import hidden_features, require_hidden_features
 
-# Eigenvalues of the feature Gram matrix at or below this share of the largest count as zero ([A]'s released code).
+# Eigenvalues of the features' Gram matrix up to this share of the largest count as zero, as in the released code of [A].
 _CUTOFF = 1e-10
 
 
 class HiddenLearning(AbstractMetric):
-    """Train and test loss after the output layer is refitted on the features of this moment.
+    """Train and test loss after the output layer has been refitted to the present features.
 
-    With the last hidden layer Phi (N, k) frozen, the output layer becomes the minimum-norm least-squares solution
+    The last hidden layer Phi (N, k) is frozen, and the output layer is the minimum-norm least-squares solution
 
         V = Phi^T (Phi Phi^T)^+ y,    f(x) = phi(x) V,
 
-    where eigenvalues of the N x N matrix Phi Phi^T up to 1e-10 of the largest count as zero. The readout is linear in
-    the features: it has no bias of its own, as in [A]. A low refitted test loss beside a high test loss is hidden
-    learning.
+    where eigenvalues of the N x N matrix Phi Phi^T up to 1e-10 times the largest count as zero. As in [A] the readout is linear
+    in the features and has no bias. A low refitted test loss beside a high test loss is called hidden learning.
 
     The loss is 1/(2N) ||f - y||^2. Source: [A] Arbel et al. 2023, arXiv 2302.02904, experiments.
     """
@@ -50,7 +49,7 @@ class HiddenLearning(AbstractMetric):
         )
 
     def evaluate(self, snapshot: Snapshot, memory: PyTree) -> dict[str, Float[Array, "..."]]:
-        """The losses: one eigendecomposition of size N."""
+        """The losses, by one eigendecomposition of size N."""
         system, problem = snapshot.system, snapshot.system.problem
         features = hidden_features(system, snapshot.weights, problem.x_train)
         readout = _least_squares(features, problem.y_train)

@@ -1,4 +1,4 @@
-"""How far the NTK has turned."""
+"""The angle by which the NTK has turned."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
@@ -8,10 +8,10 @@ from ._base import AbstractMetric, Variable
 
 
 class KernelDistance(AbstractMetric):
-    """1 - <A_t, A_0> / (||A_t|| ||A_0||), Frobenius, of the NTK Gram matrices: between 0 and 1, dimensionless.
+    """1 - <A_t, A_0> / (||A_t|| ||A_0||) (Frobenius) of the NTK Gram matrices: between 0 and 1, dimensionless.
 
-    Blind to a change of scale (`RelativeNTKChange` sees it). Evaluated as || A_t/||A_t|| - A_0/||A_0|| ||^2 / 2, which
-    is the same number and loses no digits when it is small. nan where a Gram matrix is zero, for it has no direction.
+    It does not depend on the scale of A (`RelativeNTKChange` does). It is computed as || A_t/||A_t|| - A_0/||A_0|| ||^2 / 2,
+    which is the same number and loses no digits when it is small. It is nan if a Gram matrix is zero.
     Source: Fort et al. 2020, "Deep learning versus kernel learning".
     """
 

@@ -1,4 +1,4 @@
-"""How far the NTK has turned, estimated without the NTK."""
+"""An estimate of the kernel distance that needs no Gram matrix."""
 
 import jax
 import jax.numpy as jnp
@@ -9,30 +9,32 @@ from .._core import integer_field, tree_size
 from ..geometry import Snapshot, System
 from ._base import AbstractMetric, Variable
 
-# Probes that are mapped at once: so many, or fewer where their weight trees alone would take more than these bytes.
+# The number of probes that are mapped at once; fewer if their trees of weights would take more than these bytes.
 _MOST_AT_ONCE = 8
 _CHUNK_BYTES = 64 * 2**20
 _SOURCE = "Fort et al. 2020; docs/theory.md, Metrics"
 
 
 class KernelDistanceEstimate(AbstractMetric):
-    """`KernelDistance`, 1 - <A_t, A_0> / (||A_t|| ||A_0||), from products with random vectors: no Gram matrix is formed.
+    """`KernelDistance`, 1 - <A_t, A_0> / (||A_t|| ||A_0||), estimated from products with random vectors.
 
-    With probes V (NC, p) of independent standard normal entries the Gram matrices are replaced by their products with
-    them, A_0 V and A_t V, stacked. The means over probes of the inner products <A_0 v, A_t v>, ||A_0 v||^2 and
-    ||A_t v||^2 are unbiased for <A_0, A_t>, ||A_0||^2 and ||A_t||^2 (E v v^T = I); their quotient is consistent, with a
-    standard deviation of the order p^(-1/2) and a bias of the order 1/p. (A cosine of averages of A v over the probes
-    would not converge: averaging normal probes only gives one normal probe.)
+    No Gram matrix is formed. With probes V (NC, p) of independent standard normal entries, the Gram matrices are replaced by
+    the products A_0 V and A_t V. The means over probes of <A_0 v, A_t v>, ||A_0 v||^2 and ||A_t v||^2 are unbiased for
+    <A_0, A_t>, ||A_0||^2 and ||A_t||^2 (E v v^T = I). Their quotient is consistent, with a standard deviation of order
+    p^(-1/2) and a bias of order 1/p. (A cosine of averages of A v over the probes would not converge, because the average of
+    normal probes is just another normal probe.)
 
-    `kernel_distance_standard_error` is the jackknife's, over the probes: (p - 1)^(1/2) times the standard deviation
-    (divisor p) of the p values with one probe left out. The probes are the same at all times of a run. Values are between
-    0 and 2 (the distance itself is at most 1), keep their digits where they are small, as those of `KernelDistance` do,
-    and are 0, to rounding, for kernels that are multiples of one another; nan where a Gram matrix is zero.
+    `kernel_distance_standard_error` is the jackknife's over the probes: (p - 1)^(1/2) times the standard deviation (divisor p)
+    of the p values with one probe left out. The probes are the same at all times of a run. Values are between 0 and 2 (the
+    distance itself is at most 1). Like those of `KernelDistance` they keep their digits when they are small. They are 0, to
+    rounding, for kernels that are multiples of each other, and nan if a Gram matrix is zero.
 
-    A saved time costs p products with J^T and p with J, a few probes at a time; remembered are the p NC numbers of
-    A_0 V.
+    A saved time costs p products with J^T and p with J, a few probes at a time. The p NC numbers of A_0 V are kept in memory.
 
-    **Arguments:** `num_probes`: p, an integer of at least 2; `seed`: of the probes, an integer of at least 0.
+    **Arguments:**
+
+    - `num_probes`: the number p of probes, an integer of at least 2.
+    - `seed`: the seed of the probes, an integer of at least 0.
 
     **Raises:** `ConfigError` for other arguments.
 
@@ -73,18 +75,21 @@ class KernelDistanceEstimate(AbstractMetric):
 def distance_of_products(
     now: Float[Array, "probes samples outputs"], start: Float[Array, "probes samples outputs"]
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """1 - cosine of two stacks, and its standard error by leaving out one probe at a time.
+    """1 - cosine of two stacks of products, and its standard error by leaving out one probe at a time.
 
-    **Arguments:** `now`, `start`: the products A_t v and A_0 v with the same probes v, (p, N, C), p >= 2.
+    **Arguments:**
+
+    - `now`: the products A_t v with p >= 2 probes v, (p, N, C).
+    - `start`: the products A_0 v with the same probes.
     """
     count = now.shape[0]
-    # Norm one, so that 1 - cosine is ||D||^2 / 2 with the difference D, which loses no digits when it is small.
+    # For stacks of norm one 1 - cosine is ||D||^2 / 2 with their difference D, which loses no digits when it is small.
     now, start = (stack.reshape(count, -1) / jnp.linalg.norm(stack) for stack in (now, start))
     turn = now - start
     turns = jnp.sum(turn**2, axis=1)
     total = jnp.sum(turns)
-    # Without probe i the stacks have squared norms a and b and their difference d, which are known from the parts; and
-    # 1 - cosine = (d - (sqrt a - sqrt b)^2) / (2 sqrt(a b)). The difference of the norms comes from D too.
+    # Without probe i the stacks have squared norms a and b, and their difference has d; all three follow from the totals. Then
+    # 1 - cosine = (d - (sqrt a - sqrt b)^2) / (2 sqrt(a b)). To lose no digits b - a is computed from D too.
     a, b = (1 - jnp.sum(stack**2, axis=1) for stack in (now, start))
     b_minus_a = jnp.sum(turn * (now + start), axis=1)
     roots = jnp.sqrt(a) + jnp.sqrt(b)

@@ -1,4 +1,4 @@
-"""How much of the initial representation is left in every layer."""
+"""The similarity of every layer's representation to the initial one."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
@@ -12,10 +12,9 @@ from ._hidden_layer import layer_features, named_inputs, require_layer_features
 class LayerAlignment(AbstractMetric):
     """Linear CKA between each layer now and at the start, on training and on test inputs.
 
-    `FeatureAlignment` for every layer that the model names (`layer_features`): the hidden layers of an `MLP`, the blocks
-    of a `ReversibleMLP`. 1 at the start and as long as a layer's features only rotate, scale or shift; nan where they do
-    not vary over the inputs.
-    Source: Kornblith et al. 2019, Section 3.
+    This is `FeatureAlignment` for every layer in the model's `layer_features`: the hidden layers of an `MLP`, the blocks of a
+    `ReversibleMLP`. It is 1 at the start and as long as a layer's features only rotate, scale or shift, and nan if they do
+    not vary over the inputs. Source: Kornblith et al. 2019, Section 3.
     """
 
     def variables(self, system: System) -> tuple[Variable, ...]:
@@ -36,7 +35,7 @@ class LayerAlignment(AbstractMetric):
         )
 
     def prepare(self, start: Snapshot) -> PyTree:
-        """The initial weights: their features are computed again when needed, for they may be many times larger."""
+        """The initial weights. Their features may be many times larger, so they are computed again when they are needed."""
         return start.weights
 
     def evaluate(self, snapshot: Snapshot, memory: PyTree) -> dict[str, Float[Array, "..."]]:

@@ -8,14 +8,14 @@ from ._base import AbstractMetric, Variable
 
 
 class NTKSpectrum(AbstractMetric):
-    """What is read off the eigenvalues lam_1 <= ... <= lam_NC of the NTK Gram matrix A = J J^T on the training inputs.
+    """Four numbers of the eigenvalues lam_1 <= ... <= lam_NC of the NTK Gram matrix A = J J^T on the training inputs.
 
-    - `ntk_smallest_eigenvalue` lam_1 (the sigma-star of [A]; of a singular A it is rounding, of either sign) and
-      `ntk_largest_eigenvalue` lam_NC, in outputs^2/weights^2;
-    - `ntk_condition_number` lam_NC / lam_1, dimensionless; inf where lam_1 is at or below the rank cut-off
-      NC * (machine epsilon) * lam_NC, because there it cannot be told from zero;
-    - `ntk_effective_rank` exp(-sum_i q_i log q_i) with q = lam / sum(lam), between 1 and NC, dimensionless (nan if A =
-      0).
+    - `ntk_smallest_eigenvalue`: lam_1, the sigma-star of [A], in outputs^2/weights^2; rounding of either sign if A is
+      singular.
+    - `ntk_largest_eigenvalue`: lam_NC, in outputs^2/weights^2.
+    - `ntk_condition_number`: lam_NC / lam_1, dimensionless; inf if lam_1 is not above the rank cut-off
+      NC * (machine epsilon) * lam_NC, because then it cannot be told from zero.
+    - `ntk_effective_rank`: exp(-sum_i q_i log q_i) with q = lam / sum(lam), between 1 and NC, dimensionless; nan if A = 0.
 
     Sources: Jacot et al. 2018 (the NTK); [A] Arbel et al. 2023, arXiv 2302.02904, Theorem 1 (the smallest eigenvalue
     in the rate); Roy and Vetterli 2007 (effective rank).
@@ -38,7 +38,7 @@ class NTKSpectrum(AbstractMetric):
         )
 
     def evaluate(self, snapshot: Snapshot, memory: PyTree) -> dict[str, Float[Array, "..."]]:
-        """One eigendecomposition of size NC, shared with every metric that needs the spectrum."""
+        """The four numbers, by one eigendecomposition of size NC that all metrics share."""
         eigenvalues = snapshot.eigenvalues
         smallest, largest = eigenvalues[0], eigenvalues[-1]
         regular = smallest > rank_cutoff(eigenvalues)

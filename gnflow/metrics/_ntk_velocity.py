@@ -1,4 +1,4 @@
-"""How fast the NTK moves."""
+"""The speed of the NTK."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
@@ -10,7 +10,7 @@ from ._base import AbstractMetric, Variable
 class NTKVelocity(AbstractMetric):
     """||dA/dt||, Frobenius, of the NTK Gram matrix along the flow, in outputs^2/weights^2 per unit of flow time.
 
-    The exact derivative in the direction w' by forward mode, not a difference quotient.
+    It is the exact derivative in the direction w', by forward mode, not a difference quotient.
     Source: Fort et al. 2020, "Deep learning versus kernel learning" (kernel velocity, there without the scale).
     """
 

@@ -1,4 +1,4 @@
-"""The first particles themselves, for pictures of how they move."""
+"""The weights of the first particles, for pictures of their motion."""
 
 from typing import Any
 
@@ -14,13 +14,13 @@ _SOURCE = "Chizat and Bach 2018; directions as in Arbel et al. 2023 (arXiv 2302.
 
 
 class Particles(AbstractMetric):
-    """Hidden and output weights of the first particles of a two-layer network, u_i (d,) and v_i (C,), biases left out.
+    """Hidden and output weights u_i (d,) and v_i (C,) of the first particles of a two-layer network, without biases.
 
-    Particles are drawn independently, so that the first ones are a fair sample of all. Each saved time takes min(M,
-    max_count) (d + C) numbers, where other metrics take one: 200 particles at d = 10 and 100 saved times are 1.8 MB in
-    float64. A teacher that is a two-layer network too is kept beside them, unchanged at every time.
+    Particles are drawn independently, so the first ones are a fair sample of all. Each saved time takes min(M, max_count) (d
+    + C) numbers: 200 particles at d = 10 and 100 saved times are 1.8 MB in float64. If the teacher is a two-layer network
+    too, its hidden weights are stored beside them, unchanged at every time.
 
-    **Arguments:** `max_count`: at most so many particles, an integer of at least 1.
+    **Arguments:** `max_count`: the largest number of particles, an integer of at least 1.
 
     **Raises:** `ConfigError` for another `max_count`.
 
@@ -30,10 +30,13 @@ class Particles(AbstractMetric):
     max_count: int = integer_field("max_count", default=200, static=True)
 
     def variables(self, system: System) -> tuple[Variable, ...]:
-        """`particle_hidden_weight` over "particle" and "coordinate", `particle_output_weight` over "particle" and "output";
-        with such a teacher `teacher_hidden_weight` over "teacher_unit" and "coordinate".
+        """The variables, with their dimensions.
 
-        **Raises:** `ModelError` for a model that is no two-layer network.
+        - `particle_hidden_weight`: "particle", "coordinate".
+        - `particle_output_weight`: "particle", "output".
+        - `teacher_hidden_weight`, if the teacher is a two-layer network: "teacher_unit", "coordinate".
+
+        **Raises:** `ModelError` for a model that is not a two-layer network.
         """
         model = system.structure
         hidden_layer(model)
@@ -62,7 +65,7 @@ class Particles(AbstractMetric):
         return (*found, teacher)
 
     def evaluate(self, snapshot: Snapshot, memory: PyTree) -> dict[str, Float[Array, "..."]]:
-        """The weights as they are now."""
+        """The present weights."""
         model = snapshot.model
         values = {
             "particle_hidden_weight": hidden_layer(model).hidden_weight[: self.max_count],
@@ -73,7 +76,7 @@ class Particles(AbstractMetric):
 
 
 def _teacher_weight(system: System) -> Any:
-    """The teacher's hidden weights (m, d), or None where it has none that live in the space of the particles."""
+    """The teacher's hidden weights (m, d), or None if it has none in the space of the particles."""
     try:
         weight = hidden_layer(system.problem.teacher).hidden_weight
     except ModelError:

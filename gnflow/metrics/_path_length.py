@@ -1,4 +1,4 @@
-"""How far the weights have travelled."""
+"""The distance that the weights have travelled."""
 
 from jaxtyping import Array, Float, PyTree
 
@@ -8,7 +8,7 @@ from ._base import AbstractMetric, Variable
 
 
 class PathLength(AbstractMetric):
-    """int_0^t ||w'|| dt, the length of the path of the weights, at least as long as ||w_t - w_0||."""
+    """int_0^t ||w'|| dt, the length of the weights' path, in units of the weights. It is at least ||w_t - w_0||."""
 
     def variables(self, system: System) -> tuple[Variable, ...]:
         """`path_length`."""

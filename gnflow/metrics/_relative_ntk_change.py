@@ -1,4 +1,4 @@
-"""How far the NTK has moved."""
+"""The relative change of the NTK."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
@@ -8,9 +8,10 @@ from ._base import AbstractMetric, Variable, ratio
 
 
 class RelativeNTKChange(AbstractMetric):
-    """||A_t - A_0|| / ||A_0||, Frobenius, of the NTK Gram matrices, dimensionless; inf once a zero A_0 has changed.
+    """||A_t - A_0|| / ||A_0|| (Frobenius) of the NTK Gram matrices, dimensionless.
 
-    It vanishes in the lazy regime: Chizat, Oyallon, Bach 2019; Lee et al. 2019 (arXiv 1902.06720), Theorem 2.1.
+    It vanishes in the lazy regime: Chizat, Oyallon, Bach 2019; Lee et al. 2019 (arXiv 1902.06720), Theorem 2.1. If A_0 = 0, it
+    is inf as soon as A has changed.
     """
 
     def variables(self, system: System) -> tuple[Variable, ...]:

@@ -1,4 +1,4 @@
-"""How far the weights are from where they started."""
+"""The movement of the weights relative to their initial norm."""
 
 from jaxtyping import Array, Float, PyTree
 
@@ -12,15 +12,14 @@ _NAME = "relative_weight_movement"
 class RelativeWeightMovement(AbstractMetric):
     """||w_t - w_0|| / ||w_0||, for all trained weights and for each layer, dimensionless.
 
-    Layers are those the model names (`weight_groups`: "hidden" and "output" for gnflow's networks); a model that names
-    none gets the total only. A layer's movement is measured against the SAME denominator, the norm of all initial
-    weights:
+    Layers are the model's `weight_groups` ("hidden" and "output" for gnflow's networks); a model without them gets the total
+    only. The denominator of a layer's movement is the norm of all initial weights, too:
 
         relative_weight_movement_<layer> = ||w_t[layer] - w_0[layer]|| / ||w_0||,
 
-    because a layer may start at zero (the output weights of [A] do) and then has no movement relative to itself. So
-    the squares of the layers' movements add up to that of the total, and a layer that is not trained has movement 0.
-    If all trained weights start at zero (random features with v = 0) the movement is 0 at the start and inf after.
+    because a layer may start at zero (the output weights of [A] do), for which a movement relative to itself is not defined.
+    So the squares of the layers' movements add up to that of the total, and a layer that is not trained has movement 0. If all
+    trained weights start at zero (random features with v = 0), the movement is 0 at the start and inf after it.
     Source: Chizat, Oyallon, Bach 2019 (lazy training: the movement vanishes).
     """
 

@@ -1,4 +1,4 @@
-"""How far the weights are from where they started, and how far they have turned."""
+"""The distance of the weights from their start, and the angle by which they have turned."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
@@ -11,10 +11,10 @@ _SOURCE = "docs/theory.md, Metrics"
 
 
 class WeightChange(AbstractMetric):
-    """||w_t - w_0||, in units of the weights, and <w_t, w_0> / (||w_t|| ||w_0||), between -1 and 1; all trained weights.
+    """||w_t - w_0||, in units of the weights, and <w_t, w_0> / (||w_t|| ||w_0||), between -1 and 1, of all trained weights.
 
-    `RelativeWeightMovement` has the norm relative to ||w_0||, and by layer. Weights that are all zero have no direction:
-    the cosine is then 1 as long as w_t = w_0 = 0, and 0 where only one of them is zero.
+    `RelativeWeightMovement` has the norm relative to ||w_0||, also by layer. Weights that are all zero have no direction: the
+    cosine is 1 if w_t = w_0 = 0, and 0 if only one of them is zero.
     """
 
     def variables(self, system: System) -> tuple[Variable, ...]:

@@ -1,8 +1,8 @@
-"""Models: any Equinox module called on one input; these come with closed forms for their tangent kernel.
+"""Networks whose tangent kernels have closed forms. Any Equinox module called on one input can be a model.
 
-A model may say more about itself, by attributes that are looked up by name and never required: `hidden_features(x)` (the last
-hidden layer), `layer_features(x)` (the output of every layer), `mobility` (the time unit of its particle metric),
-`weight_groups` (names of layers), `trainable_mask()`, and `activations` with `pre_activations(x)` (where its kinks are).
+A model may say more about itself by optional attributes: `hidden_features(x)` (the last hidden layer), `layer_features(x)`
+(the output of every layer), `mobility` (the time unit of its particle metric), `weight_groups` (names of layers),
+`trainable_mask()`, and `activations` with `pre_activations(x)` (where its kinks are).
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Activation functions, each with its derivative from one evaluation of the transcendental part."""
+"""Activation functions, computed together with their derivatives."""
 
 import dataclasses
 import math
@@ -15,12 +15,18 @@ from .._core import ModelError, look_up
 from ._analytic import is_analytic
 
 _Elementwise = Callable[[Array], tuple[Array, Array]]
-_TRIED = np.array([-1.3, -0.2, 0.4, 2.1])  # where a function is tried to be elementwise
+_TRIED = np.array([-1.3, -0.2, 0.4, 2.1])  # where a user's function is evaluated to see whether it is elementwise
 
 
 @dataclasses.dataclass(frozen=True)
 class DerivativeBounds:
-    """**Attributes:** `first`: at least sup |s'|; `second`: at least sup |s''|, inf where s' has jumps."""
+    """Upper bounds of an activation's derivatives on the real line.
+
+    **Attributes:**
+
+    - `first`: at least sup |s'|.
+    - `second`: at least sup |s''|; inf if s' has jumps.
+    """
 
     first: float
     second: float
@@ -29,19 +35,18 @@ class DerivativeBounds:
 class Activation(eqx.Module):
     """An elementwise function s together with s'.
 
-    The activation over all samples and particles costs as much as half an N x M x N product, so whoever needs both s(z)
-    and s'(z) asks for them at once (`value_and_derivative`), which shares the exponential or error function.
+    Evaluating s for all samples and particles costs as much as half an N x M x N product. Who needs both s(z) and s'(z)
+    therefore calls `value_and_derivative`, which evaluates the exponential or error function once for both.
 
     **Attributes:**
 
-    - `name`: what configurations call it, or the name of the user's function.
+    - `name`: the name in configurations, or the name of the user's function.
     - `homogeneous`: whether s(c z) = c s(z) for all c > 0 (then gradient flow conserves ||u~_i||^2 - v_i^2 for every
-      particle); False, which is always safe, for one that does not say.
-    - `kinks`: the z at which s' jumps, ascending; between them s is infinitely differentiable, so that one without kinks is so
-      everywhere. None where it is not known.
-    - `function`: s, of a user's activation; None for those of `activation_names`. Runs with it are saved, but to load them the
-      model must be passed again.
-    - `own_bounds`: of a user's activation, what is known of its derivatives, or None.
+      particle). False is always safe.
+    - `kinks`: the z at which s' jumps, ascending. Elsewhere s is infinitely differentiable. None if the kinks are not known.
+    - `function`: s, for a user's activation; None for those of `activation_names`. Runs with such a function are saved, but to
+      load them the model must be passed again.
+    - `own_bounds`: for a user's activation, bounds of its derivatives, or None if they are not known.
     """
 
     name: str = eqx.field(static=True)
@@ -59,16 +64,17 @@ class Activation(eqx.Module):
         kinks: tuple[float, ...] | None = None,
         derivative_bounds: DerivativeBounds | None = None,
     ) -> "Activation":
-        """The activation of any elementwise JAX function, such as `jnp.sin`; its derivative is found by forward mode.
+        """The activation of any elementwise JAX function, such as `jnp.sin`, with its derivative by forward mode.
 
         **Arguments:**
 
-        - `function`: an array to one of the same shape, number by number.
-        - `homogeneous`, `kinks`: as the attributes. With `kinks` None the function is traced: a program of analytic
-          operations alone has no kinks, of any other nothing is known.
-        - `derivative_bounds`: bounds of |s'| and |s''| on the real line, for theorems that take them.
+        - `function`: an elementwise function of an array.
+        - `homogeneous`: as the attribute.
+        - `kinks`: as the attribute. With None the function is traced: if all its operations are analytic it has no kinks,
+          otherwise they are not known.
+        - `derivative_bounds`: bounds of |s'| and |s''| on the real line, which some theorems need.
 
-        **Raises:** `ModelError` for what is no such function.
+        **Raises:** `ModelError` for anything else than such a function.
         """
         _require_elementwise(function)
         if kinks is None:
@@ -90,17 +96,17 @@ class Activation(eqx.Module):
 
     @property
     def derivative_bounds(self) -> DerivativeBounds | None:
-        """Bounds of |s'| and |s''| on the real line; None where they are not known."""
+        """Bounds of |s'| and |s''| on the real line; None if they are not known."""
         return _DERIVATIVE_BOUNDS[self.name] if self.function is None else self.own_bounds
 
     @property
     def is_identity(self) -> bool:
-        """Whether s(z) = z is known, so that a network of it is linear from layer to layer."""
+        """Whether s is known to be s(z) = z, so that each layer is linear in the one before."""
         return self.function is None and self.name == "identity"
 
     @property
     def is_transcendental(self) -> bool:
-        """Whether s is known to be analytic on the real line and no polynomial."""
+        """Whether s is known to be analytic on the real line and not a polynomial."""
         return self.function is None and self.name in _TRANSCENDENTAL
 
 
@@ -124,7 +130,7 @@ def _erf(z: Array) -> tuple[Array, Array]:
 
 
 def _gelu(z: Array) -> tuple[Array, Array]:
-    # The exact GELU z Phi(z), not its tanh approximation.
+    # The exact GELU z Phi(z), not its tanh approximation. For large negative z erfc keeps the digits that 1 + erf loses.
     distribution = 0.5 * jax.scipy.special.erfc(-z / math.sqrt(2))
     density = jnp.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
     return z * distribution, distribution + z * density
@@ -154,7 +160,7 @@ _FUNCTIONS: dict[str, _Elementwise] = {
     "identity": _identity,
 }
 
-# Where s' jumps, of those whose s' does.
+# The z at which s' jumps; the other activations have none.
 _KINKS: dict[str, tuple[float, ...]] = {"relu": (0.0,)}
 _HOMOGENEOUS = ("relu", "identity")
 _TRANSCENDENTAL = ("silu", "tanh", "erf", "gelu", "softplus", "sigmoid")
@@ -180,12 +186,12 @@ activation_names: tuple[str, ...] = tuple(_FUNCTIONS)
 
 
 def get_activation(activation: Any) -> Activation:
-    """The activation that is meant.
+    """The activation for a name or a function.
 
     **Arguments:** `activation`: a name of `activation_names`, an `Activation`, or any elementwise JAX function
     (`Activation.from_function`).
 
-    **Raises:** `ModelError` for an unknown name, with the nearest valid one, and for what is no elementwise function.
+    **Raises:** `ModelError` for an unknown name, with the nearest valid one, and for a function that is not elementwise.
     """
     if isinstance(activation, Activation):
         return activation
@@ -196,7 +202,7 @@ def get_activation(activation: Any) -> Activation:
 
 
 def _require_elementwise(function: Any) -> None:
-    """**Raises:** `ModelError` unless `function` takes an array number by number, in float64, and can be hashed."""
+    """Check that `function` is elementwise, keeps float64 and can be hashed. **Raises:** `ModelError`."""
     name = getattr(function, "__name__", type(function).__name__)
     expected = "expected an elementwise JAX function, such as jnp.sin, or a name of gnflow.models.activation_names"
     if any(eqx.is_array(leaf) for leaf in jax.tree.leaves(function)):
@@ -205,7 +211,7 @@ def _require_elementwise(function: Any) -> None:
             "write an Equinox module of the whole network."
         )
     try:
-        hash(function)
+        hash(function)  # it is a static field, by which compiled programs are found
         with jax.ensure_compile_time_eval():
             together = np.asarray(function(jnp.asarray(_TRIED)))
             apart = [np.asarray(function(jnp.asarray(z))) for z in _TRIED]
@@ -223,5 +229,5 @@ def _require_elementwise(function: Any) -> None:
         )
     if not np.allclose(together, np.stack(apart), rtol=1e-9, atol=1e-12, equal_nan=True):
         raise ModelError(
-            f"activation {name} gives other values for numbers that stand together than for each alone; {expected}."
+            f"activation {name} has other values on an array than on each of its numbers alone; {expected}."
         )

@@ -1,11 +1,11 @@
-"""Whether a program is made of analytic operations alone."""
+"""Whether all operations of a program are analytic."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import jax.numpy as jnp
 
-# Operations that are analytic wherever they are finite, and those that run a program of such operations.
+# Operations that are analytic wherever they are finite, and operations that run a program inside them.
 _SUMS = ("add", "add_any", "cumsum", "dot_general", "conv_general_dilated", "mul", "neg", "reduce_sum", "square", "sub")
 _FUNCTIONS = (
     "asinh",
@@ -40,9 +40,12 @@ _PROGRAMS = frozenset(("checkpoint", "closed_call", "jit", "pjit", "remat", "sca
 
 
 def is_analytic(program: Any) -> bool:
-    """Whether all operations on floating-point numbers in a jaxpr are known to be analytic; rules for derivatives are not."""
+    """Whether all operations on floating-point numbers in a jaxpr are known to be analytic.
+
+    A function with a derivative rule of its own (`jax.custom_jvp`) does not count as analytic: the rule may be anything.
+    """
     for equation in program.eqns:
-        # Floating-point numbers made of others come from comparisons or roundings, or are constants: there is no telling.
+        # Integers and booleans may come from comparisons or roundings, so floating-point numbers made from them may jump.
         if any(_is_floating(variable) for variable in equation.outvars):
             name = equation.primitive.name
             if name in _PROGRAMS:

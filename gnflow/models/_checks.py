@@ -1,4 +1,4 @@
-"""What is refused as a model, and why, before anything is computed with it."""
+"""Checks of models, before anything is computed with them."""
 
 from typing import Any
 
@@ -22,13 +22,13 @@ _DETERMINISTIC = (
 
 
 def require_init_scale(scale: Any) -> float:
-    """`scale` as a standard deviation of weights at the start. **Raises:** `ModelError` unless it is positive."""
-    remedy = "With 0 all units are equal and stay so: take a small one such as 1e-3."
+    """`scale` as the standard deviation of initial weights. **Raises:** `ModelError` unless it is positive."""
+    remedy = "With 0 all units are equal and stay equal: take a small number such as 1e-3."
     return require_number(ModelError, "init_scale", scale, above=0.0, remedy=remedy)
 
 
 def require_depth(**depths: int) -> None:
-    """Check that a network has no more layers than can be compiled. **Raises:** `ModelError`."""
+    """Check that a network does not have more layers than can be compiled. **Raises:** `ModelError`."""
     for name, depth in depths.items():
         require_integer(ModelError, name, depth, most=_MOST_LAYERS, remedy="Each layer is a part of the program.")
 
@@ -39,7 +39,7 @@ def require_room(model: str, num_weights: int) -> None:
 
 
 def require_module(model: Any) -> None:
-    """**Raises:** `ModelError` for what has no weights that JAX could see (a function, a class, text), or no call."""
+    """Check that `model` is an object with weights that JAX sees, and can be called. **Raises:** `ModelError`."""
     if isinstance(model, type):
         name = model.__name__
         raise ModelError(f"model is the class {name}; expected an object of it: {name}(...), with its sizes and a key.")
@@ -51,7 +51,7 @@ def require_module(model: Any) -> None:
     if callable(model):
         name = getattr(model, "__name__", type(model).__name__)
         raise ModelError(
-            f"model is the function {name}, not an equinox.Module: its weights would be out of sight. Instead "
+            f"model is the function {name}, not an equinox.Module: JAX would not see its weights. Instead "
             f"{_IS_FUNCTION}; wrap a function of weights and input in one whose __call__ is function(self.weights, x)."
         )
     raise ModelError(f"model = {shown(model)} is a {type(model).__name__}, not an equinox.Module; {_IS_FUNCTION}.")
@@ -60,19 +60,19 @@ def require_module(model: Any) -> None:
 def require_weights(model: Any, weights: PyTree) -> None:
     """Check the trained arrays of `model`.
 
-    **Raises:** `ModelError` for complex numbers and for one array in two places, naming the places.
+    **Raises:** `ModelError` for complex numbers, and for the same array in two places, which it names.
     """
     places: dict[int, str] = {}
     for path, leaf in jax.tree_util.tree_flatten_with_path(weights)[0]:
         place = f"{type(model).__name__}{jax.tree_util.keystr(path)}"
         if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
             raise ModelError(
-                f"{place} is {leaf.dtype}; gnflow's flows are of real weights: keep real and imaginary parts as two float64 "
+                f"{place} is {leaf.dtype}; gnflow's flows need real weights: keep real and imaginary parts as two float64 "
                 "arrays, and join them in __call__."
             )
         if id(leaf) in places:
             raise ModelError(
-                f"{places[id(leaf)]} and {place} are one array, but they would be trained as two. If they are to stay equal, "
+                f"{places[id(leaf)]} and {place} are one array, but would be trained as two. If they are to stay equal, "
                 "tie them with eqx.nn.Shared; if not, make one of them a copy: jnp.copy(array)."
             )
         places[id(leaf)] = place
@@ -86,15 +86,15 @@ def _one_output(model: Any, x: jax.ShapeDtypeStruct) -> Any:
 def output_of(model: Any, x: Any) -> jax.ShapeDtypeStruct:
     """Shape and dtype of the outputs of `model` for one input like `x`.
 
-    **Raises:** `ModelError` where the model cannot be called so, or returns something else than one array of real numbers;
-    `PrecisionError` for outputs that are not float64.
+    **Raises:** `ModelError` if the model cannot be called on such an input, or does not return one array of real numbers;
+    `PrecisionError` if the outputs are not float64.
     """
     name = type(model).__name__
     try:
         output = _one_output(model, x)
     except Exception as error:
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        has_state = any(_is_state(leaf) for leaf in jax.tree.leaves(model, is_leaf=_is_state))
+        has_state = any(is_state(leaf) for leaf in jax.tree.leaves(model, is_leaf=is_state))
         if has_state or _is_random_or_joint(error):
             raise ModelError(f"{name} cannot be called on one input: {text} {_DETERMINISTIC}") from error
         raise ModelError(
@@ -116,12 +116,14 @@ def output_of(model: Any, x: Any) -> jax.ShapeDtypeStruct:
     return output
 
 
-def _is_state(leaf: Any) -> bool:
+def is_state(leaf: Any) -> bool:
+    """Whether a leaf holds running statistics, such as those of BatchNorm."""
     return isinstance(leaf, eqx.nn.State | eqx.nn.StateIndex)
 
 
 def _is_random_or_joint(error: Exception) -> bool:
-    """Whether a model wants randomness (Dropout), the other samples of a batch or running statistics (BatchNorm)."""
+    """Whether a model needs randomness (Dropout), the other samples of a batch or running statistics (BatchNorm)."""
+    # Equinox and JAX raise errors of general classes here, so only their texts tell.
     text = str(error)
     return (
         (isinstance(error, RuntimeError) and "requires a key" in text)

@@ -11,14 +11,17 @@ from ._analytic import is_analytic
 
 
 def has_kinks(model: Any, x: Any = None) -> bool | None:
-    """Whether the Jacobian of the outputs may jump as the trained weights move; None where nothing is known.
+    """Whether the Jacobian of the outputs may jump as the trained weights move; None if that is not known.
 
-    A model says so by its `activations`, the activations between its trained weights and its outputs: with that attribute it
-    promises that nothing else in it has a kink, so that () stands for a smooth model. Of a model without it the `Activation`
-    objects among the leaves are looked at: one whose kinks are not known gives None, one with kinks True. If there is none,
-    and an input `x` is given, the model is traced: a program of analytic operations alone has no kinks.
+    The answer comes from the model's attribute `activations`: the activations between its trained weights and its outputs. A
+    model with this attribute promises that nothing else in it has a kink; () stands for a smooth model. In a model without it
+    the `Activation` objects among its leaves are examined. Kinks make the answer True, unknown kinks None. Otherwise a model
+    without `activations` is traced, if an input `x` is given: it has no kinks if all its operations are analytic.
 
-    **Arguments:** `model`: any; `x`: one input of it, or its shape and dtype (`jax.ShapeDtypeStruct`), or None.
+    **Arguments:**
+
+    - `model`: any model.
+    - `x`: one input, or its shape and dtype (`jax.ShapeDtypeStruct`), or None.
     """
     found = _activations(model)
     if any(activation.kinks is None for activation in found):
@@ -33,12 +36,12 @@ def has_kinks(model: Any, x: Any = None) -> bool | None:
 
 
 def kinked_activations(model: Any) -> tuple[str, ...]:
-    """The names of the activations that `has_kinks` finds kinks in, sorted; () where it finds none."""
+    """The names of the activations in which `has_kinks` finds kinks, sorted; () if it finds none."""
     return tuple(sorted({activation.name for activation in _activations(model) if activation.kinks}))
 
 
 def _activations(model: Any) -> list[Activation]:
-    """Those that the model names, or all among its leaves."""
+    """The activations that the model names, or all among its leaves."""
     named = getattr(model, "activations", None)
     leaves = jax.tree.leaves(model, is_leaf=_is_activation) if named is None else named
     return [leaf for leaf in leaves if _is_activation(leaf)]
@@ -50,7 +53,7 @@ def _is_activation(leaf: Any) -> bool:
 
 @by_shape
 def _is_analytic_model(model: Any, x: jax.ShapeDtypeStruct) -> bool:
-    """Whether the model is a program of analytic operations."""
+    """Whether all operations of the model are analytic."""
     shapes, others = eqx.partition(model, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
     program = jax.make_jaxpr(lambda arrays, one: eqx.combine(arrays, others)(one))(shapes, x)
     return is_analytic(program.jaxpr)

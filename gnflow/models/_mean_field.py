@@ -30,17 +30,25 @@ class MeanFieldNetwork(eqx.Module):
 
     **Arguments:**
 
-    - `input_dim` d, `width` M, `output_dim` C.
+    - `input_dim`: the number d of features of an input.
+    - `width`: the number M of particles.
+    - `output_dim`: the number C of outputs.
     - `activation`: one of SiLU, ReLU, tanh, erf, GELU, softplus, sigmoid, identity (lower-case names), an
       `Activation`, or any elementwise JAX function (`Activation.from_function`).
-    - `init_scale`: tau0. `output_init_scale`: standard deviation of v at the start.
+    - `init_scale`: tau0, the standard deviation of u and b at the start, > 0.
+    - `output_init_scale`: the standard deviation of v at the start, >= 0.
     - `bias`: whether the hidden units have biases b.
-    - `output_scale` alpha and `output_exponent` s.
+    - `output_scale`: alpha > 0.
+    - `output_exponent`: s, from 0 to 4.
     - `key`: a JAX key; the weights of each layer have their own stream of it.
 
-    **Attributes:** `hidden_weight` (M, d), `hidden_bias` (M,) or None, `output_weight` (M, C), all float64.
+    **Attributes:**
 
-    **Raises:** `ModelError` for sizes or names that make no network, `PrecisionError` without float64.
+    - `hidden_weight`: u (M, d), float64.
+    - `hidden_bias`: b (M,), float64, or None.
+    - `output_weight`: v (M, C), float64.
+
+    **Raises:** `ModelError` for sizes or names with which no network can be made, `PrecisionError` without float64.
 
     Source: [A] (arXiv 2302.02904), Section 5; Chizat and Bach 2018 for the particle view.
     """
@@ -99,8 +107,12 @@ class MeanFieldNetwork(eqx.Module):
     ) -> "MeanFieldNetwork":
         """A network of given particles.
 
-        **Arguments:** `hidden_weight` (M, d); `hidden_bias` (M,) or None; `output_weight` (M, C) or (M,); the rest as in
-        the constructor.
+        **Arguments:**
+
+        - `hidden_weight`: u (M, d).
+        - `hidden_bias`: b (M,), or None.
+        - `output_weight`: v (M, C) or (M,).
+        - `activation`, `output_scale`, `output_exponent`: as in the constructor.
 
         **Raises:** `ModelError` if the shapes do not fit together or an entry is not finite.
         """
@@ -129,6 +141,7 @@ class MeanFieldNetwork(eqx.Module):
         ):
             if array is not None and not bool(jnp.all(jnp.isfinite(array))):
                 raise ModelError(f"{name} holds NaN or infinite entries; a network needs finite weights.")
+        # The constructor would draw weights, so the fields are set instead.
         model = object.__new__(cls)
         fields = {
             "hidden_weight": hidden_weight,
@@ -149,7 +162,7 @@ class MeanFieldNetwork(eqx.Module):
 
     @property
     def output_factor(self) -> float:
-        """alpha / M^s, what multiplies the sum over particles."""
+        """alpha / M^s, the factor of the sum over particles."""
         return self.output_scale / self.width**self.output_exponent
 
     @property
@@ -162,16 +175,16 @@ class MeanFieldNetwork(eqx.Module):
 
     @property
     def weight_groups(self) -> dict[str, tuple[str, ...]]:
-        """Names by which `gnflow.flows.Frozen` calls the layers."""
+        """The layers by the names that `gnflow.flows.Frozen` takes."""
         return {"hidden": ("hidden_weight", "hidden_bias"), "output": ("output_weight",)}
 
     @property
     def activations(self) -> tuple[Activation, ...]:
-        """The activation of the hidden layer: nothing else stands between the weights and the outputs but sums and products."""
+        """The activation of the hidden layer; the rest of the network is sums and products."""
         return (self.activation,)
 
     def pre_activations(self, x: Float[Array, " input_dim"]) -> tuple[Float[Array, " width"], ...]:
-        """z_i = u_i . x + b_i of every particle, (M,), which `activations` is applied to."""
+        """z_i = u_i . x + b_i for every particle, (M,): what its activation is applied to."""
         z = self.hidden_weight @ x
         return (z if self.hidden_bias is None else z + self.hidden_bias,)
 

@@ -25,14 +25,18 @@ _PARAMETRISATIONS = ("ntk", "mean_field")
 class ScaledLinear(eqx.Module):
     """x -> factor * W x + bias_factor * b: a layer whose trained weights W are of order one.
 
-    **Attributes:** `weight` (fan_out, fan_in), `bias` (fan_out,) or None, `factor`, `bias_factor`: the fixed scales of the
-    layer.
+    **Attributes:**
+
+    - `weight`: W (fan_out, fan_in).
+    - `bias`: b (fan_out,), or None.
+    - `factor`: the fixed scale of W x.
+    - `bias_factor`: the fixed scale of b.
     """
 
     weight: Float[Array, "fan_out fan_in"]
     bias: Float[Array, " fan_out"] | None
     factor: float = eqx.field(static=True)
-    # Runs stored before biases had a scale computed with 1.
+    # The default is what older versions computed with: runs that they stored do not have this field.
     bias_factor: float = eqx.field(static=True, default=1.0)
 
     def __call__(self, x: Float[Array, " fan_in"]) -> Float[Array, " fan_out"]:
@@ -47,16 +51,25 @@ class MLP(eqx.Module):
     Layer l computes z_l = fan_in^(-1/2) W_l s(z_{l-1}) + b_l with W ~ N(0, init_scale^2) and b = 0 at the start. The
     output layer has the factor width^(-1/2) in the NTK parametrisation (Jacot et al. 2018) and 1/width in the mean-field
     parametrisation, where features move at any width when the flow runs with mobility M = width (Bordelon and Pehlevan
-    2022, "Self-consistent dynamical field theory", Section 2; the same limit as maximal update, Yang and Hu 2021). Its
-    bias is then width^(-1/2) b, so that with this mobility it moves the outputs as fast as each of the layers does (maximal
-    update gives it the mobility 1: the same; docs/theory.md, Deep networks).
+    2022, "Self-consistent dynamical field theory", Section 2; the same limit as maximal update, Yang and Hu 2021). In the
+    mean-field parametrisation the bias of the output layer is width^(-1/2) b, so that with this mobility it moves the outputs
+    as fast as each layer does. Maximal update gives it the mobility 1, which is the same (docs/theory.md, Deep networks).
 
-    **Arguments:** `input_dim` d; `width`; `depth`: number of hidden layers; `output_dim` C; `activation`;
-    `parametrisation`: "ntk" or "mean_field"; `init_scale`: standard deviation of the weights; `bias`; `key`.
+    **Arguments:**
+
+    - `input_dim`: the number d of features of an input.
+    - `width`: the number of units in each hidden layer.
+    - `depth`: the number of hidden layers.
+    - `output_dim`: the number C of outputs.
+    - `activation`: s, a name of `activation_names`, an `Activation`, or any elementwise JAX function.
+    - `parametrisation`: "ntk" or "mean_field".
+    - `init_scale`: the standard deviation of the initial weights, > 0.
+    - `bias`: whether the layers have biases.
+    - `key`: a JAX key; the weights of each layer have their own stream of it.
 
     **Attributes:** `layers`: `depth + 1` layers, each with `weight` (fan_out, fan_in) and `bias`.
 
-    **Raises:** `ModelError` for sizes or names that make no network, `PrecisionError` without float64.
+    **Raises:** `ModelError` for sizes or names with which no network can be made, `PrecisionError` without float64.
     """
 
     layers: tuple[ScaledLinear, ...]
@@ -88,7 +101,8 @@ class MLP(eqx.Module):
         sizes = (input_dim, *(width,) * depth, output_dim)
         output_factor = 1 / width if parametrisation == "mean_field" else width**-0.5
         factors = [size**-0.5 for size in sizes[:-2]] + [output_factor]
-        # An output bias has the derivative bias_factor in every sample: mobility * bias_factor^2 = 1 in both.
+        # The output bias has the derivative bias_factor in every sample, so its share of the NTK is mobility * bias_factor^2,
+        # which is 1 in both parametrisations.
         bias_factors = [1.0] * depth + [width**-0.5 if parametrisation == "mean_field" else 1.0]
         self.layers = tuple(
             ScaledLinear(
@@ -106,17 +120,17 @@ class MLP(eqx.Module):
 
     @property
     def width(self) -> int:
-        """Units in each hidden layer."""
+        """The number of units in each hidden layer."""
         return self.layers[0].weight.shape[0]
 
     @property
     def mobility(self) -> float:
-        """The m of w' = -m grad L that makes the speed of the outputs independent of the width: width, or 1 for the NTK."""
+        """The m of w' = -m grad L with which the outputs' speed does not depend on the width: width, or 1 for the NTK."""
         return float(self.width) if self.parametrisation == "mean_field" else 1.0
 
     @property
     def weight_groups(self) -> dict[str, tuple[str, ...]]:
-        """Names by which `gnflow.flows.Frozen` calls the layers: each layer, all but the last, and the last."""
+        """The layers by the names that `gnflow.flows.Frozen` takes: "hidden" for all but the last, "output" for the last."""
         names = [f"layers[{index}]" for index in range(len(self.layers))]
         return {"hidden": tuple(names[:-1]), "output": (names[-1],)}
 
@@ -126,7 +140,7 @@ class MLP(eqx.Module):
         return (self.activation,) * (len(self.layers) - 1)
 
     def pre_activations(self, x: Float[Array, " input_dim"]) -> tuple[Float[Array, " width"], ...]:
-        """What the activation of each hidden layer is applied to, z_l (width,), from the input on."""
+        """z_l (width,) of every hidden layer, from the input on: what its activation is applied to."""
         before = []
         for layer in self.layers[:-1]:
             before.append(layer(x))

@@ -1,4 +1,4 @@
-"""Random features: a fixed feature map under a trained linear output layer."""
+"""Random features: a fixed feature map and a trained linear output layer."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,13 +14,15 @@ from ._mean_field import MeanFieldNetwork
 class RandomFeatures(eqx.Module):
     """f(x) = (alpha / M^s) sum_i v_i s(u_i . x + b_i) with u_i, b_i drawn once and never trained.
 
-    The model is linear in its weights v, so every flow on it is exactly the linearised one (fact 3 of docs/theory.md).
-    The same dynamics as `gnflow.flows.Frozen(flow, trainable="output")` on a `MeanFieldNetwork`; as a model of its own
-    its weights are only v.
+    The model is linear in its weights v, so every flow on it is exactly the linearised one (fact 3 of docs/theory.md). Its
+    dynamics are those of `gnflow.flows.Frozen(flow, trainable="output")` on a `MeanFieldNetwork`, but its only weights are v.
 
     **Arguments:** those of `MeanFieldNetwork`, or an existing one through `RandomFeatures.of(network)`.
 
-    **Attributes:** `output_weight` (M, C), trained; `features`: the network whose hidden layer gives the features, fixed.
+    **Attributes:**
+
+    - `output_weight`: v (M, C), trained.
+    - `features`: the network whose hidden layer computes the features; it is not trained.
     """
 
     output_weight: Float[Array, "width output_dim"]
@@ -75,22 +77,22 @@ class RandomFeatures(eqx.Module):
 
     @property
     def mobility(self) -> float:
-        """That of the two-layer network: M^(2s - 1)."""
+        """The mobility of the two-layer network: M^(2s - 1)."""
         return self.features.mobility
 
     @property
     def weight_groups(self) -> dict[str, tuple[str, ...]]:
-        """Names by which `gnflow.flows.Frozen` calls the layers."""
+        """The layers by the names that `gnflow.flows.Frozen` takes."""
         return {"output": ("output_weight",)}
 
     def trainable_mask(self) -> "RandomFeatures":
-        """Only the output weights are trained."""
+        """True at the output weights alone."""
         nothing = jax.tree.map(lambda _: False, self)
         return eqx.tree_at(lambda model: model.output_weight, nothing, True)
 
     @property
     def activations(self) -> tuple[Activation, ...]:
-        """None between the trained weights and the outputs, which are linear in them."""
+        """(): the outputs are linear in the trained weights."""
         return ()
 
     def hidden_features(self, x: Float[Array, " input_dim"]) -> Float[Array, " width"]:

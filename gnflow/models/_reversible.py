@@ -1,4 +1,4 @@
-"""A deep network that can be run backwards: the architecture in which exact Gauss-Newton is tractable."""
+"""A deep network that can be run backwards, for which exact Gauss-Newton directions are tractable."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,9 +25,9 @@ from .._core import (
 from ._activations import Activation, get_activation
 from ._checks import require_depth, require_room
 
-_ORTHONORMAL = 1e-8  # what u^T u may differ from the identity by, in an entry
+_ORTHONORMAL = 1e-8  # the largest difference between an entry of u^T u and the identity
 
-# Buffelli et al. (arXiv 2411.07979), as its released code has them; the blocks' other numbers are the constructor's defaults.
+# The sizes in the released code of Buffelli et al. (arXiv 2411.07979). The constructor's defaults are its other numbers.
 _PRESETS: dict[str, dict[str, Any]] = {
     "mnist": {"width": 784, "bottleneck": 8000, "num_blocks": 2, "output_dim": 10},
     "cifar10": {"width": 3072, "bottleneck": 8000, "num_blocks": 6, "output_dim": 10},
@@ -35,10 +35,15 @@ _PRESETS: dict[str, dict[str, Any]] = {
 
 
 class HalfBlock(eqx.Module):
-    """F(z) = s(z C) W^T + b, of m features; only W and b are trained.
+    """F(z) = s(z C) W^T + b, a function of m features. Only W and b are trained.
 
-    **Attributes:** `frozen_weight`: C (m, h); `weight`: W (m, h); `bias`: b (m,); `linear`: whether s is the identity, and
-    not `activation`.
+    **Attributes:**
+
+    - `frozen_weight`: C (m, h).
+    - `weight`: W (m, h).
+    - `bias`: b (m,).
+    - `linear`: whether s is the identity, instead of `activation`. It is an array, so that blocks of both kinds can be scanned.
+    - `activation`: s of a block that is not linear.
     """
 
     frozen_weight: Float[Array, "features bottleneck"]
@@ -50,20 +55,20 @@ class HalfBlock(eqx.Module):
     def features_and_slopes(
         self, z: Float[Array, "*samples features"]
     ) -> tuple[Float[Array, "*samples bottleneck"], Float[Array, "*samples bottleneck"]]:
-        """s(z C), which W combines linearly, and s'(z C)."""
+        """The features s(z C), which W combines linearly, and the slopes s'(z C)."""
         before = z @ self.frozen_weight
         value, slope = self.activation.value_and_derivative(before)
         return jnp.where(self.linear, before, value), jnp.where(self.linear, 1.0, slope)
 
     def combine(self, features: Float[Array, "*samples bottleneck"]) -> Float[Array, "*samples features"]:
-        """W applied to features, plus b."""
+        """F(z), from the features s(z C)."""
         products = features @ self.weight.T
         return products + self.bias.reshape((1,) * (products.ndim - 1) + self.bias.shape)
 
     def derivative(
         self, slopes: Float[Array, "*samples bottleneck"], r: Float[Array, "*samples features"]
     ) -> Float[Array, "*samples features"]:
-        """F'(z) r, with the slopes at z."""
+        """F'(z) r, from the slopes s'(z C)."""
         return (slopes * (r @ self.frozen_weight)) @ self.weight.T
 
     def __call__(self, z: Float[Array, "*samples features"]) -> Float[Array, "*samples features"]:
@@ -80,14 +85,27 @@ class ReversibleMLP(eqx.Module):
     Gaussian matrix).
     Source: Buffelli et al., arXiv 2411.07979, Section 4, in the form of its released code.
 
-    **Arguments:** `width`: d, even, the number of features of an input; `bottleneck`: h, units of each half-block;
-    `num_blocks`: L; `output_dim`: C <= d; `activation`: s of all blocks but `linear_blocks`, whose s is the identity (the
-    first one in [B]'s settings); `frozen_scale`, `init_scale`: of C and W; `key`.
+    **Arguments:**
 
-    **Attributes:** `frozen_weight`: C (L, 2, d/2, h), of F and G of each block; `weight`: W (L, 2, d/2, h); `bias`: b
-    (L, 2, d/2); `output_projection`: u (d, C); `activation`; `linear_blocks`.
+    - `width`: the number d of features of an input, even.
+    - `bottleneck`: the number h of units in each half-block.
+    - `num_blocks`: the number L of blocks.
+    - `output_dim`: the number of outputs, at most d.
+    - `activation`: s of the blocks that are not linear.
+    - `linear_blocks`: the blocks whose s is the identity, counted from 0 (the first one in [B]'s settings).
+    - `frozen_scale`: sqrt(h) times the standard deviation of C, > 0.
+    - `init_scale`: the standard deviation of W at the start, >= 0.
+    - `key`: a JAX key; each array has its own stream of it.
 
-    **Raises:** `ModelError` for sizes or names that make no network, `PrecisionError` without float64.
+    **Attributes:**
+
+    - `frozen_weight`: C (L, 2, d/2, h), of F and G of each block.
+    - `weight`: W (L, 2, d/2, h).
+    - `bias`: b (L, 2, d/2).
+    - `output_projection`: u (d, C), frozen.
+    - `activation`, `linear_blocks`: as the arguments.
+
+    **Raises:** `ModelError` for sizes or names with which no network can be made, `PrecisionError` without float64.
     """
 
     frozen_weight: Float[Array, "blocks 2 half_width bottleneck"]
@@ -114,7 +132,7 @@ class ReversibleMLP(eqx.Module):
             ModelError, width=width, bottleneck=bottleneck, num_blocks=num_blocks, output_dim=output_dim
         )
         require_depth(num_blocks=num_blocks)
-        remedy = "Half-blocks of no features could not learn."
+        remedy = "With 0 the half-blocks have no features and cannot learn."
         frozen_scale = require_number(ModelError, "frozen_scale", frozen_scale, above=0.0, remedy=remedy)
         (init_scale,) = require_non_negative(ModelError, init_scale=init_scale)
         _require_halves(width)
@@ -137,8 +155,12 @@ class ReversibleMLP(eqx.Module):
 
     @classmethod
     def from_preset(cls, name: str, *, key: Any) -> "ReversibleMLP":
-        """The network of one of [B]'s experiments at its size: "mnist" (d = 784, h = 8000, L = 2) or "cifar10" (d = 3072,
-        h = 8000, L = 6).
+        """The network of one of [B]'s experiments, at its size.
+
+        **Arguments:**
+
+        - `name`: "mnist" (d = 784, h = 8000, L = 2) or "cifar10" (d = 3072, h = 8000, L = 6).
+        - `key`: a JAX key.
 
         **Raises:** `ModelError` for another name.
         """
@@ -158,8 +180,13 @@ class ReversibleMLP(eqx.Module):
     ) -> "ReversibleMLP":
         """A network of given arrays.
 
-        **Arguments:** `frozen_weight`, `weight` (L, 2, d/2, h): C and W of the half-blocks F and G of each block; `bias`
-        (L, 2, d/2); `output_projection`: u (d, C) with orthonormal columns; the rest as in the constructor.
+        **Arguments:**
+
+        - `frozen_weight`: C (L, 2, d/2, h) of the half-blocks F and G of each block.
+        - `weight`: W (L, 2, d/2, h).
+        - `bias`: b (L, 2, d/2).
+        - `output_projection`: u (d, C) with orthonormal columns.
+        - `activation`, `linear_blocks`: as in the constructor.
 
         **Raises:** `ModelError` if the shapes do not fit together, an entry is not finite or u's columns are not orthonormal.
         """
@@ -172,6 +199,7 @@ class ReversibleMLP(eqx.Module):
         }
         arrays = {name: jnp.asarray(array, dtype=jnp.float64) for name, array in given.items()}
         _check_arrays(arrays)
+        # The constructor would draw weights, so the fields are set instead.
         model = object.__new__(cls)
         rest = {
             "activation": get_activation(activation),
@@ -183,12 +211,12 @@ class ReversibleMLP(eqx.Module):
 
     @property
     def width(self) -> int:
-        """d, the number of features, which is the same in every layer."""
+        """The number d of features, which is the same in every layer."""
         return self.output_projection.shape[0]
 
     @property
     def num_blocks(self) -> int:
-        """L."""
+        """The number L of blocks."""
         return self.weight.shape[0]
 
     def trainable_mask(self) -> "ReversibleMLP":
@@ -197,9 +225,15 @@ class ReversibleMLP(eqx.Module):
         return eqx.tree_at(lambda model: (model.weight, model.bias), mask, (True, True))
 
     def scan(self, step: Callable[[Any, tuple[HalfBlock, HalfBlock]], Any], start: Any, reverse: bool = False) -> Any:
-        """`jax.lax.scan` of `step`(carry, (F, G)) over the blocks: one block's arrays at a time, one compiled body for all.
+        """`jax.lax.scan` of `step`(carry, (F, G)) over the blocks.
 
-        **Arguments:** `reverse`: from the last block to the first; what is stacked stands in the blocks' order all the same.
+        All blocks share one compiled body, and only one block's arrays are in use at a time.
+
+        **Arguments:**
+
+        - `step`: a function of the carry and the two half-blocks (F, G) of a block.
+        - `start`: the first carry.
+        - `reverse`: whether to go from the last block to the first. Stacked results keep the order of the blocks.
         """
         linear = np.isin(np.arange(self.num_blocks), self.linear_blocks)
 
@@ -213,11 +247,11 @@ class ReversibleMLP(eqx.Module):
 
     @property
     def activations(self) -> tuple[Activation, ...]:
-        """That of the blocks that are not linear, once; the rest of the network is sums and products."""
+        """The activation of the blocks that are not linear; the rest of the network is sums and products."""
         return (self.activation,) if len(self._curved_blocks) else ()
 
     def pre_activations(self, x: Float[Array, " width"]) -> tuple[Float[Array, " units"], ...]:
-        """z C of the half-blocks F, G, F, G, ... of the blocks that are not linear, h numbers each, in one array."""
+        """z C of the blocks that are not linear, in one array: h numbers for each half-block, in the order F, G, F, G, ..."""
 
         def step(features: Array, block: tuple[HalfBlock, HalfBlock]) -> tuple[Array, Array]:
             after = _forward(block, features)
@@ -240,7 +274,7 @@ class ReversibleMLP(eqx.Module):
         return tuple(self.scan(lambda features, block: (_forward(block, features),) * 2, x)[1])
 
     def inverse(self, features: Float[Array, "*samples width"]) -> Float[Array, "*samples width"]:
-        """The input whose `hidden_features` are the given ones, to rounding, whatever F and G."""
+        """The input with the given `hidden_features`, to rounding. Every F and G can be inverted in this way."""
         return self.scan(lambda y, block: (_backward(block, y), None), features, reverse=True)[0]
 
     def __call__(self, x: Float[Array, " width"]) -> Float[Array, " output_dim"]:
@@ -298,5 +332,5 @@ def _check_arrays(arrays: dict[str, Array]) -> None:
     if away > _ORTHONORMAL:
         raise ModelError(
             f"the columns of output_projection are not orthonormal (u^T u differs from the identity by {away:.1e}), so an "
-            "update of the features would not change the outputs by what is asked for; take jnp.linalg.qr(u)[0]."
+            "update of the features would not change the outputs as intended; take jnp.linalg.qr(u)[0]."
         )

@@ -9,30 +9,30 @@ import numpy as np
 from jaxtyping import PyTree
 
 from .._core import ModelError, shown
-from ._checks import require_module, require_weights
+from ._checks import is_state, require_module, require_weights
 
 
 def trainable_mask(model: Any) -> PyTree:
     """A pytree of booleans like `model`: True where an array is trained.
 
-    What the model's own `trainable_mask()` says; of a model that has none all floating-point arrays but running statistics
-    (`eqx.nn.State`, `eqx.nn.StateIndex`), which are no weights.
+    It is the model's own `trainable_mask()`. In a model without one all floating-point arrays are trained, except running
+    statistics (`eqx.nn.State`, `eqx.nn.StateIndex`).
     """
     require_module(model)
     if getattr(model, "trainable_mask", None) is not None:
         return _own_mask(model)
     return jax.tree.map(
-        lambda leaf: jax.tree.map(lambda _: False, leaf) if _is_state(leaf) else eqx.is_inexact_array(leaf),
+        lambda leaf: jax.tree.map(lambda _: False, leaf) if is_state(leaf) else eqx.is_inexact_array(leaf),
         model,
-        is_leaf=_is_state,
+        is_leaf=is_state,
     )
 
 
 def trainable_weights(model: Any) -> tuple[PyTree, PyTree]:
     """Split `model` into its weights (None elsewhere) and the rest; `equinox.combine` joins them again.
 
-    **Raises:** `ModelError` if `model` is no Equinox module, nothing is trained, weights are complex, or one array is in two
-    places.
+    **Raises:** `ModelError` if `model` is not an Equinox module, nothing is trained, weights are complex, or the same array is
+    in two places.
     """
     mask = trainable_mask(model)
     require_something(model, mask)
@@ -42,7 +42,7 @@ def trainable_weights(model: Any) -> tuple[PyTree, PyTree]:
 
 
 def require_something(model: Any, mask: PyTree) -> None:
-    """**Raises:** `ModelError` if `mask` trains nothing of `model`."""
+    """Check that `mask` trains something of `model`. **Raises:** `ModelError`."""
     if not any(jax.tree.leaves(mask)):
         raise ModelError(
             f"{type(model).__name__} has no trainable weights: none of its leaves is a floating-point array. "
@@ -51,7 +51,7 @@ def require_something(model: Any, mask: PyTree) -> None:
 
 
 def _own_mask(model: Any) -> PyTree:
-    """What the model's `trainable_mask()` says. **Raises:** `ModelError` unless it is a tree of booleans like the model."""
+    """The model's `trainable_mask()`. **Raises:** `ModelError` unless it is a tree of booleans like the model."""
     name = type(model).__name__
     expected = (
         "expected a tree like the model with True for each floating-point array that is trained, and False elsewhere"
@@ -70,7 +70,7 @@ def _own_mask(model: Any) -> PyTree:
 
 
 def as_names(trainable: Any) -> str | tuple[str, ...]:
-    """The names of the weights that move: one, or several. **Raises:** `ModelError` for anything else."""
+    """One name of weights that move, or several. **Raises:** `ModelError` for anything else."""
     if isinstance(trainable, str):
         return trainable
     names = tuple(trainable) if isinstance(trainable, Sequence) else (trainable,)
@@ -80,7 +80,3 @@ def as_names(trainable: Any) -> str | tuple[str, ...]:
             '"all".'
         )
     return names
-
-
-def _is_state(leaf: Any) -> bool:
-    return isinstance(leaf, eqx.nn.State | eqx.nn.StateIndex)

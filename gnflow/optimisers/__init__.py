@@ -1,4 +1,4 @@
-"""Optimisers: what `gnflow.iterate` makes of a direction, with memory of the steps before."""
+"""Optimisers, by which `gnflow.iterate` turns directions into steps, with a memory of earlier steps."""
 
 from collections.abc import Callable
 from typing import Any

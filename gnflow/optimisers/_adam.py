@@ -12,10 +12,14 @@ class Adam(AbstractOptimiser):
     """Adam (Kingma and Ba 2015, algorithm 1): `optax.adam`.
 
     w <- w - learning_rate mean / (sqrt(square) + epsilon), with the bias-corrected running means of the gradient and of its
-    squares. Its first step has the length learning_rate in every weight, whatever the unit of the gradient.
+    squares. The first step changes every weight by learning_rate, in any unit of the gradient.
 
-    **Arguments:** `learning_rate`: positive, in units of the weights; `beta1`, `beta2`: in [0, 1), of the two means;
-    `epsilon`: positive, in units of the gradient.
+    **Arguments:**
+
+    - `learning_rate`: positive, in units of the weights.
+    - `beta1`: the decay of the running mean of the gradient, in [0, 1).
+    - `beta2`: the decay of the running mean of its squares, in [0, 1).
+    - `epsilon`: positive, in units of the gradient.
 
     **Raises:** `ConfigError` for a number outside these ranges.
     """
@@ -26,7 +30,7 @@ class Adam(AbstractOptimiser):
     epsilon: float = number_field("Adam: epsilon", default=1e-8, above=0.0)
 
     def init(self, weights: PyTree) -> PyTree:
-        """Means of 0, after no step."""
+        """Means of 0, and no steps."""
         return self._optax().init(weights)
 
     def update(

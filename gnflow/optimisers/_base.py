@@ -1,4 +1,4 @@
-"""What an optimiser is."""
+"""The abstract base of optimisers."""
 
 import abc
 
@@ -9,25 +9,29 @@ from ..geometry import System
 
 
 class AbstractOptimiser(eqx.Module):
-    """Makes steps of gradients, with a memory of those before.
+    """Turns gradients into steps, with a memory of earlier gradients.
 
-    What `gnflow.iterate` hands to it as the gradient is minus the velocity of the flow, whatever the flow: m grad L for
-    gradient flow of mobility m, so that an optimiser on `GradientFlow(mobility=1.0)` is the usual one.
+    The gradient that `gnflow.iterate` passes is minus the velocity of the flow, for every flow. For gradient flow of mobility
+    m it is m grad L, so that an optimiser on `GradientFlow(mobility=1.0)` is the usual one.
 
-    Floating-point fields are numbers of the compiled program's input: another learning rate is not another program.
+    Floating-point fields are arguments of the compiled program, so another learning rate does not need another program.
     """
 
     @abc.abstractmethod
     def init(self, weights: PyTree) -> PyTree:
-        """The memory before the first step, for weights like `weights` (a pytree with None for all that does not move)."""
+        """The memory before the first step, for weights like `weights` (a pytree with None for what is not trained)."""
 
     @abc.abstractmethod
     def update(
         self, gradient: PyTree, state: PyTree, weights: PyTree, system: System | None = None
     ) -> tuple[PyTree, PyTree]:
-        """The step, which is added to the weights, and the memory after it. Traced by JAX.
+        """The step, which is added to the weights, and the memory after it. The method is traced by JAX.
 
-        **Arguments:** `gradient`: a tree like `weights`; `state`: what `init` or the last `update` returned; `weights`: the
-        present ones; `system`: the samples of the step with their loss and the model, for an optimiser that looks at the
-        loss itself. `gnflow.iterate` always gives it.
+        **Arguments:**
+
+        - `gradient`: a tree like `weights`.
+        - `state`: what `init` or the last `update` returned.
+        - `weights`: the present weights.
+        - `system`: the samples of the step, with their loss and the model, for an optimiser that evaluates the loss.
+          `gnflow.iterate` always passes it.
         """

@@ -1,4 +1,4 @@
-"""Dual Gauss-Newton directions in the place of gradients, for any loop with Optax."""
+"""Dual Gauss-Newton directions as a gradient transformation of Optax."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -13,12 +13,18 @@ from ..geometry.dual import AbstractDualOracle, dual_oracle_kinds
 
 
 class DualGaussNewtonState(NamedTuple):
-    """What `dual_gauss_newton` remembers of the last direction.
+    """The state of `dual_gauss_newton`: how the last direction was solved for.
 
-    **Attributes:** `success`: whether it was solved for to the tolerance (or for the number of iterations given, with finite
-    numbers), False before the first; `iterations` (0 where it was solved for directly); `relative_residual`, `duality_gap` and
-    `relative_duality_gap` (from 0 to 1: what the direction's model may still fall by, over the most that it could fall) of its
-    solve, inf before the first; `dual_variables`: alpha (N, C), or None without a warm start.
+    **Attributes:**
+
+    - `success`: whether the solve reached its tolerance (or, for a given number of iterations, has finite numbers); False
+      before the first direction.
+    - `iterations`: the number of iterations; 0 for a direct solve.
+    - `relative_residual`: the relative residual; inf before the first direction.
+    - `duality_gap`: the duality gap; inf before the first direction.
+    - `relative_duality_gap`: the duality gap as a fraction of the largest possible decrease, from 0 to 1; inf before the
+      first direction.
+    - `dual_variables`: alpha (N, C), or None without a warm start.
     """
 
     success: Bool[Array, ""]
@@ -37,22 +43,24 @@ def dual_gauss_newton(
     products: Literal["auto", "matrix_free", "dense"] = "auto",
     warm_start: tuple[int, int] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Put -d(gamma) in the place of the gradient, d = argmin (1/N) sum_n q_n(f_n + J_n d) + ||d||^2/(2 gamma).
+    """Replace the gradient by -d(gamma), d = argmin (1/N) sum_n q_n(f_n + J_n d) + ||d||^2/(2 gamma).
 
-    `optax.chain(gnflow.optimisers.dual_gauss_newton(gamma), optax.adam(1e-3))` is Adam on dual directions;
-    `optax.sgd(1.0)` behind it steps by d itself. The samples of the step come as the keyword argument `system` of
-    `update(gradients, state, weights, system=gnflow.System(batch, model))`, `weights` being `system.weights(model)` or
-    a tree like it. The gradients themselves are not looked at. Source: Roulet and Blondel, TMLR 2024, arXiv 2308.08886,
-    Section 3; derived in docs/dual.md. The loop may be compiled, `jax.jit` or `jax.lax.scan`, with the systems made in it.
+    `optax.chain(gnflow.optimisers.dual_gauss_newton(gamma), optax.adam(1e-3))` is Adam on dual directions; with
+    `optax.sgd(1.0)` behind it the step is d itself. The samples of the step are the keyword argument `system` of
+    `update(gradients, state, weights, system=gnflow.System(batch, model))`, where `weights` is `system.weights(model)` or
+    a tree like it. The values of the gradients are not used. The loop may be compiled (`jax.jit`, `jax.lax.scan`), with the
+    systems made inside it. Source: Roulet and Blondel, TMLR 2024, arXiv 2308.08886, Section 3; derived in docs/dual.md.
 
-    **Arguments:** `gamma`, `model`, `max_iterations`, `tol`, `products`: as for `gnflow.flows.DualGaussNewtonFlow`;
-    `warm_start`: (N, C) of the steps' samples where each solve is to start from the last one's dual variables: of use
-    where the steps see the same samples. Every direction descends, with a warm start or without.
+    **Arguments:**
+
+    - `gamma`, `model`, `max_iterations`, `tol`, `products`: as for `gnflow.flows.DualGaussNewtonFlow`.
+    - `warm_start`: (N, C) of the steps' samples, to start each solve from the dual variables of the last one; useful if all
+      steps see the same samples. None for no warm start. Every direction descends, with or without it.
 
     **Returns:** an `optax.GradientTransformationExtraArgs` with the state `DualGaussNewtonState`.
 
-    **Raises:** `ConfigError` for numbers or names that make no direction, and from `update` without `system` or weights,
-    or with ones that do not fit.
+    **Raises:** `ConfigError` for invalid numbers or names. `update` raises it without `system` or weights, and for ones that
+    do not fit together.
     """
     gamma = require_number(ConfigError, "dual_gauss_newton: gamma", gamma, above=0.0)
     oracle: AbstractDualOracle = look_up(model, dual_oracle_kinds, "model of a dual direction")(
@@ -66,7 +74,7 @@ def dual_gauss_newton(
 
     def init(params: PyTree) -> Any:
         unknown = jnp.asarray(jnp.inf, dtype=jnp.float64)
-        # Not numbers, which no solve starts from.
+        # A solve ignores initial dual variables that are not finite.
         start = None if warm_start is None else jnp.full(warm_start, jnp.nan)
         no, none = jnp.zeros((), dtype=bool), jnp.zeros((), dtype=int)
         return DualGaussNewtonState(no, none, unknown, unknown, unknown, start)
@@ -96,15 +104,15 @@ def dual_gauss_newton(
 
 
 def _check(updates: PyTree, weights: PyTree | None, system: Any, warm_start: tuple[int, int] | None) -> System:
-    """`system`, if weights and samples fit it."""
+    """`system`, checked: weights and samples must fit together."""
     if not isinstance(system, System):
         raise ConfigError(
-            f"dual_gauss_newton: update(...) got system = {system!r}; a dual direction is one of given samples: call "
+            f"dual_gauss_newton: update(...) got system = {system!r}; a dual direction needs the samples of the step: call "
             "update(gradients, state, weights, system=gnflow.System(batch_problem, model))."
         )
     if weights is None:
         raise ConfigError(
-            "dual_gauss_newton: update(...) got no weights; a dual direction is one at given weights: call "
+            "dual_gauss_newton: update(...) got no weights; a dual direction depends on the weights: call "
             "update(gradients, state, weights, system=system)."
         )
     if jax.tree.structure(updates) != jax.tree.structure(weights):

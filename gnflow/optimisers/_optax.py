@@ -1,4 +1,4 @@
-"""Any optimiser of Optax."""
+"""Any gradient transformation of Optax as an optimiser."""
 
 from typing import Any
 
@@ -14,13 +14,14 @@ from ._base import AbstractOptimiser
 class Optax(AbstractOptimiser):
     """An `optax.GradientTransformation`: schedules, clipping, weight decay, any chain of them.
 
-    `gnflow.iterate` takes the transformation itself as well. Its numbers are part of the compiled program: another learning
-    rate is another one, unlike with `SGD` and `Adam`. A saved run keeps only a note of it.
+    `gnflow.iterate` also takes the transformation itself. Its numbers are part of the compiled program: unlike with `SGD` and
+    `Adam`, another learning rate needs another program. A saved run keeps only a note of the transformation.
 
-    **Arguments:** `transformation`: it sees gradient, state and weights. One with more arguments gets by name those that
-    Optax's line searches and `optax.lbfgs` ask for, `value`, `grad` and `value_fn`, of the loss on the step's samples
-    (`grad` is its gradient, whatever the flow), and `system`, which `dual_gauss_newton` asks for. That one finds its own
-    direction: give it `GradientFlow(mobility=1.0)`, for another flow's would be solved for, and recorded, for nothing.
+    **Arguments:** `transformation`: a transformation of gradient, state and weights. If it takes extra arguments it also gets
+    `value`, `grad` and `value_fn` of the loss on the step's samples, which Optax's line searches and `optax.lbfgs` need
+    (`grad` is the loss's gradient for every flow), and `system`, which `dual_gauss_newton` needs. The latter finds its own
+    direction: use it with `GradientFlow(mobility=1.0)`, because the direction of another flow would be computed and recorded
+    in vain.
 
     **Raises:** `ConfigError` for anything else.
     """
@@ -34,19 +35,20 @@ class Optax(AbstractOptimiser):
             )
 
     def init(self, weights: PyTree) -> PyTree:
-        """The transformation's."""
+        """The transformation's state."""
         return self.transformation.init(weights)
 
     def update(
         self, gradient: PyTree, state: PyTree, weights: PyTree, system: System | None = None
     ) -> tuple[PyTree, PyTree]:
-        """The transformation's. **Raises:** `ConfigError` if it asks for more than it can be given."""
+        """The transformation's step and state. **Raises:** `ConfigError` if it needs other arguments."""
         more: dict[str, Any] = {}
         given = "gradient, state and weights alone"
         if system is not None and isinstance(self.transformation, optax.GradientTransformationExtraArgs):
             samples = system
 
-            # Line searches pass on to the function what it names, and refuse what it does not.
+            # Optax's line searches pass extra arguments on to the parameters of this function with the same names, and refuse
+            # the others.
             def value_fn(weights: PyTree, system: System = samples) -> Array:
                 return system.train_loss(weights)
 

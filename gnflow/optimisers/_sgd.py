@@ -10,12 +10,15 @@ from ._base import AbstractOptimiser
 
 
 class SGD(AbstractOptimiser):
-    """v <- momentum v + g, w <- w - learning_rate v, g being the gradient: `optax.sgd`.
+    """v <- momentum v + g, w <- w - learning_rate v, where g is the gradient: `optax.sgd`.
 
     Without momentum these are the steps of `gnflow.iterate(step_size=learning_rate)`.
 
-    **Arguments:** `learning_rate`: positive, in units of flow time; `momentum`: in [0, 1); `nesterov`: step along
-    momentum v + g instead (Sutskever, Martens, Dahl and Hinton 2013).
+    **Arguments:**
+
+    - `learning_rate`: positive, in units of flow time.
+    - `momentum`: in [0, 1).
+    - `nesterov`: whether to step along momentum v + g instead (Sutskever, Martens, Dahl and Hinton 2013).
 
     **Raises:** `ConfigError` for a number outside these ranges.
     """
@@ -40,5 +43,5 @@ class SGD(AbstractOptimiser):
         return self._optax().update(gradient, state, weights)
 
     def _optax(self) -> optax.GradientTransformation:
-        # A momentum of 0 keeps its v all the same, so that the momentum is a number and no other program.
+        # v is kept also for a momentum of 0, so that all values of the momentum share one program.
         return optax.sgd(self.learning_rate, momentum=self.momentum, nesterov=self.nesterov)

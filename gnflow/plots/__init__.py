@@ -1,14 +1,12 @@
-"""Figures of runs and of sweeps. They are matplotlib figures without pyplot's global state; `save` writes them as PNG."""
+"""Figures of runs and of grids of them. They are matplotlib figures without pyplot's global state; `save` writes them
+as PNG."""
 
 from ._boundary_figure import boundary_figure as boundary_figure
 from ._curves import curves_figure as curves_figure
 from ._directions import directions_figure as directions_figure
+from ._draw import draw_figures as draw_figures
 from ._drawn import DrawnFigure as DrawnFigure
 from ._eigenvalues import eigenvalue_figure as eigenvalue_figure
-from ._figures import (
-    draw_figures as draw_figures,
-    trajectory_figures as trajectory_figures,
-)
 from ._heat_map import heat_map_figure as heat_map_figure
 from ._loss import loss_figure as loss_figure
 from ._movement import movement_figure as movement_figure
@@ -16,6 +14,6 @@ from ._particle_motion import particle_motion as particle_motion
 from ._particles import animate_particles as animate_particles, particle_stills_figure as particle_stills_figure
 from ._regime import regime_figure as regime_figure
 from ._regime_map import regime_map_figure as regime_map_figure
+from ._run_figures import draw_run_figures as draw_run_figures, trajectory_figures as trajectory_figures
 from ._seed_bands import seed_band_figure as seed_band_figure
 from ._style import save as save
-from ._sweep_figures import draw_sweep_figures as draw_sweep_figures

@@ -1,4 +1,4 @@
-"""Checks of data and sizes, whose messages name the first entry that is wrong."""
+"""Checks of inputs and targets. Their messages name the first entry that is wrong."""
 
 from typing import Any
 
@@ -15,10 +15,13 @@ _LARGEST_EXACT_INTEGER = 2**53
 def finite_array(value: Any, what: str) -> Numbers:
     """`value` as an array of finite numbers: bools and integers as they are, floating point as float64.
 
-    Nothing is rounded: float16, bfloat16 and float32 are embedded exactly, and whatever float64 cannot hold is refused.
-    Of a traced array the dtype alone can be checked.
+    Nothing is rounded: float16, bfloat16 and float32 are converted exactly, and numbers that float64 cannot hold are refused.
+    Of a traced array only the dtype is checked.
 
-    **Arguments:** `value`: any array-like, also a data frame of numbers or a sparse matrix; `what`: its name in messages.
+    **Arguments:**
+
+    - `value`: any array-like, also a data frame of numbers or a sparse matrix.
+    - `what`: its name in messages.
 
     **Raises:** `DataError` for ragged nesting, text, objects, complex numbers, masked entries, missing, NaN or infinite
     entries (the first one is named, in a data frame with its column), and numbers that float64 cannot hold exactly.
@@ -31,7 +34,7 @@ def finite_array(value: Any, what: str) -> Numbers:
         first = tuple(int(i) for i in np.argwhere(np.ma.getmaskarray(value))[0])
         raise DataError(f"{what}{_subscript(first)} is masked; fill or drop missing samples first.")
     array = as_plain_array(value, what)
-    # ml_dtypes' bfloat16 and float8 are floating point to JAX but of kind "V" to NumPy.
+    # bfloat16 and float8 of ml_dtypes are floating-point types to JAX, but of kind "V" to NumPy.
     if array.dtype.kind == "V" and array.dtype.names is None and "float" in array.dtype.name:
         array = array.astype(np.float64)
     _require_numbers(array, what, array.dtype.kind == "f")
@@ -54,7 +57,7 @@ def finite_array(value: Any, what: str) -> Numbers:
 def input_matrix(value: Any, what: str) -> Numbers:
     """`value` as inputs: a float64 array (N, d) with N, d >= 1.
 
-    **Raises:** `DataError` as `finite_array` does, and for any other number of axes and for no samples or no features.
+    **Raises:** `DataError` as `finite_array` does, and for another number of axes, no samples or no features.
     """
     array = finite_array(value, what)
     if array.ndim != 2:
@@ -64,13 +67,13 @@ def input_matrix(value: Any, what: str) -> Numbers:
         raise DataError(f"{what} has shape {array.shape}: no samples. Give at least one (or None for no test data).")
     if array.shape[1] == 0:
         raise DataError(f"{what} has shape {array.shape}: samples without features. Give at least one column.")
-    return array if array.dtype == np.float64 else array.astype(np.float64)  # floats are a copy already
+    return array if array.dtype == np.float64 else array.astype(np.float64)  # floats are copies already
 
 
-def target_array(value: Any, what: str, inputs: Numbers, inputs_name: str) -> Numbers:
-    """`value` as raw targets, (N,) or (N, C), of bools, integers or float64, one row for each row of `inputs`.
+def raw_targets(value: Any, what: str, inputs: Numbers, inputs_name: str) -> Numbers:
+    """`value` as targets (N,) or (N, C) of bools, integers or float64, one row for each row of `inputs`.
 
-    Integers stay integers: whether they are class labels or numbers is the loss's to say.
+    Integers stay integers: the loss decides whether they are class labels or numbers.
 
     **Raises:** `DataError` as `finite_array` does, for another number of axes, and for another number of samples.
     """

@@ -1,4 +1,4 @@
-"""CIFAR-10, from its own files where the user has them."""
+"""CIFAR-10, from files that the user has."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,23 +27,27 @@ def cifar10(
 ) -> Problem:
     """CIFAR-10's small photographs (32 x 32 pixels, three colours) from the files of the data set; C = 10, d = 3072.
 
-    The files are not part of gnflow and never downloaded. In the folder `path`, or in `cifar-10-batches-bin` within it,
-    it reads those of the binary version: `data_batch_1.bin` to `data_batch_5.bin` (50000 images in all) and for test
-    data `test_batch.bin` (10000).
+    The files are not part of gnflow and never downloaded. The function reads those of the binary version in the folder `path`,
+    or in `cifar-10-batches-bin` inside it: `data_batch_1.bin` to `data_batch_5.bin` (50000 images in all) and, for test
+    data, `test_batch.bin` (10000).
 
-    Inputs are the red, then the green, then the blue pixels, each row by row; they are 0..255 and are divided by 255, so
-    they lie in [0, 1]; they are not centred. Targets are one-hot rows of all ten classes. Training samples are drawn
-    from the training files and test samples from the test file, by streams of `key` of their own: either set nests over
-    its size and does not depend on the other's, nor on `task`.
+    Inputs are the red, then the green, then the blue pixels, each row by row. They are divided by 255, so that they lie in
+    [0, 1], and are not centred. Targets are one-hot rows of all ten classes. Training samples are drawn from the training
+    files and test samples from the test file, each by its own stream of `key`. So a smaller set is the beginning of a larger
+    one, and neither set depends on the size of the other or on `task`.
 
-    The tangent kernel's Gram matrix is (10 N, 10 N), 839 MB for 1024 samples: take fewer for what forms it.
+    The tangent kernel's Gram matrix is (10 N, 10 N), 839 MB for 1024 samples: take fewer for flows and metrics that form it.
 
-    **Arguments:** `path`: the folder; `n_train` >= 1; `n_test` >= 0 (0: no test data, and no test file is read); `key`: a
-    JAX key; `task`: "classification" is the softmax cross-entropy, "regression" the squared loss on the one-hot targets.
+    **Arguments:**
 
-    **Raises:** `DataError` for a folder or files that are missing, a file that holds no whole number of images, labels
-    that are not 0 to 9, and more samples than the files hold; `ConfigError` for an unknown task; `PrecisionError` without
-    float64.
+    - `path`: the folder.
+    - `n_train`: the number of training samples, at least 1.
+    - `n_test`: the number of test samples, at least 0 (0: no test data, and no test file is read).
+    - `key`: a JAX key.
+    - `task`: "classification" for the softmax cross-entropy, "regression" for the squared loss of the one-hot targets.
+
+    **Raises:** `DataError` for a missing folder or file, a file that does not hold a whole number of images, labels other than
+    0 to 9, and more samples than the files hold; `ConfigError` for an unknown task; `PrecisionError` without float64.
 
     Source: Krizhevsky, "Learning multiple layers of features from tiny images", technical report, University of Toronto
     2009.
@@ -61,7 +65,7 @@ def cifar10(
 def cifar10_files(path: str | Path, n_test: int | None = None, **_: Any) -> tuple[Path, ...]:
     """The files that `cifar10` reads: five of training data and, unless `n_test` is 0, one of test data.
 
-    **Raises:** `DataError` for a folder or files that are missing.
+    **Raises:** `DataError` for a missing folder or file.
     """
     folder = as_path(path, "path", DataError)
     require_folder(folder)
@@ -91,10 +95,10 @@ def _read(files: Sequence[Path]) -> LabelledImages:
 def _read_records(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Pixels (n, 3072) and labels (n,), uint8, of a file of CIFAR-10's binary version.
 
-    The format: for each image one byte, its label, and 3072 bytes, the red, then the green, then the blue 32 x 32 pixels,
-    each row by row. It has no header; a file of any number of whole records is read.
+    The format has a record for each image and no header. A record is one byte, the label, and 3072 bytes: the red, then the
+    green, then the blue 32 x 32 pixels, each row by row.
 
-    **Raises:** `DataError` that names the file for one that cannot be read, is empty, or holds no whole number of records.
+    **Raises:** `DataError` for a file that cannot be read, is empty, or does not hold a whole number of records.
     """
     try:
         content = np.fromfile(path, np.uint8)
@@ -102,8 +106,8 @@ def _read_records(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise DataError(f"{path} cannot be read ({error}).") from error
     if content.size == 0 or content.size % _RECORD:
         raise DataError(
-            f"{path} has {content.size} bytes, which is no whole number of records of {_RECORD} bytes (a label and "
-            "3 x 32 x 32 pixels): it is truncated, or no file of CIFAR-10's binary version."
+            f"{path} has {content.size} bytes, which is not a whole number of records of {_RECORD} bytes (a label and "
+            "3 x 32 x 32 pixels): it is truncated, or not a file of CIFAR-10's binary version."
         )
     records = content.reshape(-1, _RECORD)
     return records[:, 1:], records[:, 0]

@@ -13,15 +13,18 @@ from ._split import split
 def diabetes(n_train: int = 300, n_test: int = 142, *, key: Any) -> Problem:
     """Disease progression of 442 patients from 10 measurements, with the squared loss; C = 1 output, d = 10 inputs.
 
-    Inputs and target are standardised with the mean and the standard deviation (divisor N) of the training samples
-    drawn, so a training loss of 1/2 is that of the constant prediction, and twice the test loss is about 1 - R^2. A
-    column that is constant over the training samples is centred only. The samples are shuffled by `key`; training
-    sets nest over `n_train` and the test patients do not depend on it, while the standardisation does.
+    Inputs and targets are standardised with the mean and the standard deviation (divisor N) of the training samples that are
+    drawn. So the constant prediction has the training loss 1/2, and twice the test loss is about 1 - R^2. A column that is
+    constant over the training samples is only centred. The samples are shuffled by `key`. A smaller training set is the
+    beginning of a larger one. The test patients do not depend on `n_train`, but the standardisation does.
 
-    **Arguments:** `n_train` >= 1 and `n_test` >= 0 (0: no test data), at most 442 together; `key`: a JAX key.
+    **Arguments:**
 
-    **Raises:** `DataError` if more samples are asked for than there are, or scikit-learn is missing; `PrecisionError`
-    without float64.
+    - `n_train`: the number of training samples, at least 1.
+    - `n_test`: the number of test samples, at least 0 (0: no test data); at most 442 samples together.
+    - `key`: a JAX key.
+
+    **Raises:** `DataError` for more samples than there are, or if scikit-learn is missing; `PrecisionError` without float64.
 
     Source: Efron, Hastie, Johnstone, Tibshirani, "Least angle regression", Annals of Statistics 2004.
     """
@@ -41,6 +44,6 @@ def diabetes(n_train: int = 300, n_test: int = 142, *, key: Any) -> Problem:
 
 def _standardise(columns: np.ndarray, train: np.ndarray) -> np.ndarray:
     reference = columns[train]
-    # Rounding makes the standard deviation of equal numbers tiny rather than zero; the range is exact.
+    # Rounding can make the standard deviation of equal numbers tiny instead of zero; their range is exactly zero.
     constant = np.ptp(reference, axis=0) == 0
     return (columns - reference.mean(axis=0)) / np.where(constant, 1.0, reference.std(axis=0))

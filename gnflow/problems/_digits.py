@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits: small, real, and on disk already."""
+"""scikit-learn's handwritten digits: a small real classification."""
 
 from typing import Any
 
@@ -23,17 +23,21 @@ def digits(
 ) -> Problem:
     """The 1797 handwritten digits (8 x 8 pixels) that come with scikit-learn; C = 10 outputs, d = 64 inputs.
 
-    Pixels are counts 0..16 and are divided by 16, so inputs lie in [0, 1]; they are not centred. Targets are one-hot
-    rows of all ten classes, also when the training samples drawn do not show every class. The samples are shuffled by
-    `key`; training sets nest over `n_train`, and the test set depends on neither `n_train` nor `task`.
+    Pixels are counts 0..16 and are divided by 16, so that inputs lie in [0, 1]; they are not centred. Targets are one-hot
+    rows of all ten classes, even if the training samples do not show every class. The samples are shuffled by `key`. A
+    smaller training set is the beginning of a larger one, and the test set depends on neither `n_train` nor `task`.
 
     The default is small because the tangent kernel's Gram matrix is (10 N, 10 N): 1000 x 1000 for 100 samples.
 
-    **Arguments:** `n_train` >= 1 and `n_test` >= 0 (0: no test data), at most 1797 together; `key`: a JAX key; `task`:
-    "classification" is the softmax cross-entropy, "regression" the squared loss on the one-hot targets.
+    **Arguments:**
 
-    **Raises:** `DataError` if more samples are asked for than there are, or scikit-learn is missing; `ConfigError`
-    for an unknown task; `PrecisionError` without float64.
+    - `n_train`: the number of training samples, at least 1.
+    - `n_test`: the number of test samples, at least 0 (0: no test data); at most 1797 samples together.
+    - `key`: a JAX key.
+    - `task`: "classification" for the softmax cross-entropy, "regression" for the squared loss of the one-hot targets.
+
+    **Raises:** `DataError` for more samples than there are, or if scikit-learn is missing; `ConfigError` for an unknown task;
+    `PrecisionError` without float64.
 
     Source: Alpaydin and Kaynak, "Optical recognition of handwritten digits", UCI repository, 1998 (its test part).
     """

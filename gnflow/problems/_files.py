@@ -1,4 +1,4 @@
-"""Problems from the user's own files: CSV with a header, or npz."""
+"""Problems from the user's files: CSV with a header, or npz."""
 
 import csv
 import re
@@ -15,7 +15,7 @@ from ._split import split
 
 _MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
 _TEXT_KINDS = "US"
-# What somebody may have meant for a number or a date: 1_0, 1,5, 2020-01-01, digits of other scripts.
+# Text that may have been meant as a number or a date: 1_0, 1,5, 2020-01-01, digits of other scripts.
 _ODD_NUMBER = re.compile(r"[+-]?\d[\d_,.:/ T-]*")
 _WHOLE = re.compile(r"[+-]?\d{1,400}", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity)", re.ASCII | re.IGNORECASE)
@@ -33,30 +33,36 @@ def from_file(
 ) -> Problem:
     """A problem from a `.csv` or `.npz` file.
 
-    **CSV** (comma-separated, UTF-8): the first line names the columns. `target` names the target column(s);
-    `features` the input columns, by default all others. Every cell must hold a finite number, except that one target
-    column may hold text, which is read as class labels.
+    **CSV** (comma-separated, UTF-8): the first line names the columns. Every cell must hold a finite number, except that the
+    only target column may hold text, which is read as class labels.
 
-    **npz**: arrays `x_train` (N, d), `y_train` (N,) or (N, C) and optionally `x_test`, `y_test`; other arrays are not
-    read. `target` and `features` do not apply. Pickled objects are never loaded.
+    **npz**: arrays `x_train` (N, d), `y_train` (N,) or (N, C) and optionally `x_test`, `y_test`. Other arrays are not
+    read. Pickled objects are never loaded.
 
-    Class labels that are whole numbers are the class indices 0, 1, ... of the softmax cross-entropy; labels that are
-    text are numbered in sorted order over training and test data together. Nothing is rescaled: standardise before,
-    if at all.
+    Class labels that are whole numbers are the class indices 0, 1, ... of the softmax cross-entropy. Labels that are text
+    are numbered in sorted order over training and test data together. Nothing is rescaled: standardise the data before, if
+    you want to.
 
-    **Split**: without `n_train` and `n_test` the file is used whole and in its order. Given either, the samples are
-    shuffled by `key`: `n_train` of them are for training and `n_test` for testing (default: the rest). Training sets
-    nest over `n_train`, and a given `n_test` fixes the test set. An npz file with test data of its own keeps it
-    whole, and only `n_train` applies.
+    **Split**: without `n_train` and `n_test` the whole file is used, in its order. With either of them the samples are
+    shuffled by `key`: `n_train` are for training and `n_test` for testing (by default the rest). A smaller training set is
+    the beginning of a larger one, and a given `n_test` fixes the test set. If an npz file has test data these are used whole,
+    and only `n_train` may be given.
 
-    **Arguments:** as above; `loss`: a name (`gnflow.losses.loss_kinds`) or a loss object; `key`: a JAX key,
-    needed for a split only.
+    **Arguments:**
+
+    - `path`: the file.
+    - `target`: the name of the target column of a CSV file, or several in a list.
+    - `features`: the names of its input columns; by default all others.
+    - `loss`: a name (`gnflow.losses.loss_kinds`) or a loss object.
+    - `n_train`: the number of training samples, at least 1.
+    - `n_test`: the number of test samples, at least 0.
+    - `key`: a JAX key, needed for a split only.
 
     **Returns:** a `Problem` named after the file.
 
-    **Raises:** `DataError` for a file that is missing or of another kind, unknown columns or arrays, a missing value
-    or a cell that is no number (named by row and column), a split larger than the file or without `key`, and whatever
-    `Problem` refuses; `ConfigError` for an unknown name of a loss; `PrecisionError` without float64.
+    **Raises:** `DataError` for a missing file or one of another kind, unknown columns or arrays, a missing value or a cell that
+    is not a number (named by row and column), a split larger than the file or without `key`, and data that `Problem` refuses;
+    `ConfigError` for an unknown name of a loss; `PrecisionError` without float64.
     """
     require_float64((), "from_file")
     path = as_path(path, "path", DataError)
@@ -74,14 +80,15 @@ def from_file(
         arrays = _read_npz(path)
     else:
         raise DataError(f"{path} ends in {path.suffix!r}, but a .csv or .npz file is needed.")
-    # Checked whole and in the file's order: messages name the file's own rows, classes do not depend on the split.
+    # The whole file is checked in its order, before the split: messages name rows of the file, and the classes do not depend
+    # on the split.
     whole = Problem(**_number_text_labels(arrays), loss=loss, name=path.stem)
     if n_train is None and n_test is None:
         return whole
     return _draw(whole, n_train, n_test, path, key)
 
 
-def the_file(path: str | Path, **_: Any) -> tuple[Path, ...]:
+def data_file(path: str | Path, **_: Any) -> tuple[Path, ...]:
     """The file that `from_file` reads."""
     return (as_path(path, "path", DataError),)
 
@@ -113,7 +120,7 @@ def _draw(whole: Problem, n_train: int | None, n_test: int | None, path: Path, k
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     required, optional = ("x_train", "y_train"), ("x_test", "y_test")
     try:
-        # Opened here, because NumPy leaves the file open when it turns out to be no archive.
+        # Opened here because NumPy does not close a file that turns out to be no archive.
         with path.open("rb") as file:
             archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
@@ -239,12 +246,13 @@ def _number(cell: str, column: str, row: int, line: int, path: Path) -> float:
 
 
 def _exactly(cell: str) -> float | int:
-    """A whole number as it is written, any other as float64 reads it."""
+    """A whole number as an integer of any size, any other number as float64 reads it."""
     return int(cell) if _WHOLE.fullmatch(cell) else float(cell)
 
 
 def _is_number(cell: str) -> bool:
-    # Narrower than `float`, which reads 1_0 as 10, and digits of any script: in a file these are more likely something else.
+    # Stricter than `float`, which reads 1_0 as 10, and digits of any script: in a file these are likely to mean something
+    # else.
     return _NUMBER.fullmatch(cell) is not None
 
 
@@ -256,7 +264,7 @@ def _number_text_labels(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """`arrays` with text targets (N,) replaced by class indices in sorted order of the labels."""
     targets = {name: arrays[name] for name in ("y_train", "y_test") if name in arrays}
     if any(array.dtype.kind not in _TEXT_KINDS or array.ndim != 1 for array in targets.values()):
-        # No text at all, or text that is no list of labels, which Problem refuses.
+        # There is no text, or it is not a list of labels, which Problem refuses.
         return arrays
     classes = np.unique(np.concatenate(list(targets.values())))
     return {**arrays, **{name: np.searchsorted(classes, array) for name, array in targets.items()}}

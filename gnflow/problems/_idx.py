@@ -1,4 +1,4 @@
-"""Arrays of bytes in the IDX format, plain or compressed by gzip, of which some rows can be read."""
+"""Read arrays of bytes, or some of their rows, in the IDX format, plain or compressed by gzip."""
 
 import gzip
 import math
@@ -16,19 +16,25 @@ _PIECE = 2**20  # bytes decompressed at once
 
 
 class IdxFile:
-    """An IDX file of unsigned bytes, whose header is read and checked, and of whose entries what is asked for.
+    """An IDX file of unsigned bytes. Its header is read and checked at once, its entries when they are asked for.
 
-    The format: two zero bytes, the code of the type (8: unsigned bytes), the number of axes, the size of each axis (four
-    bytes, the most significant first), and then the entries, the last axis fastest. A file that begins as gzip does is
-    decompressed, whatever it is called.
+    The format has two zero bytes, the code of the type (8: unsigned bytes), the number of axes, the size of each axis (four
+    bytes, the most significant first), and then the entries, the last axis fastest. A file that begins like gzip is
+    decompressed, whatever its name.
 
-    **Arguments:** `path`: the file; `num_axes`: how many axes the array must have.
+    **Arguments:**
 
-    **Attributes:** `path`; `shape`: the array's.
+    - `path`: the file.
+    - `num_axes`: how many axes the array must have.
 
-    **Raises:** `DataError` that names the file for one that cannot be read or decompressed, of another type or number of
-    axes, and a plain one that is shorter or longer than its sizes say (the length of a compressed one is not known
-    before it is decompressed: `whole` and `rows` say so).
+    **Attributes:**
+
+    - `path`: the file.
+    - `shape`: the shape of the array.
+
+    **Raises:** `DataError` for a file that cannot be read or decompressed, or has another type or number of axes, and for a
+    plain file that is shorter or longer than its header says. (The length of a compressed file is not known before it is
+    decompressed; `whole` and `rows` check it.)
     """
 
     def __init__(self, path: Path, num_axes: int):
@@ -58,8 +64,7 @@ class IdxFile:
     def whole(self) -> np.ndarray:
         """All entries, a read-only uint8 array of the file's shape.
 
-        **Raises:** `DataError` that names the file for one that cannot be read or decompressed, and for one that is shorter
-        or longer than its sizes say.
+        **Raises:** `DataError` for a file that cannot be read or decompressed, or is shorter or longer than its header says.
         """
         try:
             with self._open() as file:
@@ -72,11 +77,10 @@ class IdxFile:
     def rows(self, numbers: np.ndarray) -> np.ndarray:
         """The rows (entries of the first axis) with these numbers, uint8, in that order.
 
-        Of a plain file no more than these rows are read. A compressed one is decompressed as far as the last of them, in
-        pieces, and what is behind it is not looked at.
+        Only these rows of a plain file are read. A compressed file is decompressed in pieces, up to the last of these rows.
 
-        **Raises:** `DataError` that names the file for one that cannot be read or decompressed that far, and for one of
-        which all rows are read and that is shorter or longer than its sizes say.
+        **Raises:** `DataError` for a file that cannot be read or decompressed that far; if that includes its last row, also
+        for one that is shorter or longer than its header says.
         """
         size = math.prod(self.shape[1:])
         chosen = np.empty((len(numbers), size), np.uint8)
@@ -91,7 +95,7 @@ class IdxFile:
         return chosen.reshape(len(numbers), *self.shape[1:])
 
     def _decompress(self, numbers: np.ndarray, size: int, chosen: np.ndarray) -> None:
-        """Fill `chosen` (rows, size) in the order of the file, so that it is read once and held a piece at a time."""
+        """Fill `chosen` (rows, size) in the order of the file, which is read once and held one piece at a time."""
         order = np.argsort(numbers, kind="stable")
         wanted = numbers[order]
         last = int(wanted[-1]) + 1 if wanted.size else 0
@@ -106,7 +110,7 @@ class IdxFile:
                 here = slice(*np.searchsorted(wanted, (start, stop)))
                 chosen[order[here]] = np.frombuffer(piece, np.uint8).reshape(-1, size)[wanted[here] - start]
             if last == self.shape[0]:
-                # To the end of the stream, where its checksum is.
+                # Read to the end of the stream, where gzip has its checksum.
                 self._require_entries(last * size + len(file.read()))
 
     def _open(self) -> BufferedIOBase:

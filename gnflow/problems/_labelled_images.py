@@ -1,4 +1,4 @@
-"""Images of ten classes, in training and test files of their own, made a problem."""
+"""Make a problem of images of ten classes in separate training and test files."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +16,14 @@ _LARGEST_PIXEL = 255.0
 
 
 class LabelledImages(NamedTuple):
-    """Images as they stand in files: `labels` (n,), uint8; `pixels`: from row numbers (m,) to these images' pixels (m, d),
-    uint8; `source`: in words, for messages."""
+    """Images in files.
+
+    **Attributes:**
+
+    - `pixels`: a function from row numbers (m,) to the pixels (m, d), uint8, of these images.
+    - `labels`: the labels (n,), uint8.
+    - `source`: where the images are from, for messages.
+    """
 
     pixels: Callable[[np.ndarray], np.ndarray]
     labels: np.ndarray
@@ -25,13 +31,13 @@ class LabelledImages(NamedTuple):
 
 
 def require_folder(folder: Path) -> None:
-    """Check that there is such a folder. **Raises:** `DataError`."""
+    """Check that the folder exists. **Raises:** `DataError`."""
     if not folder.is_dir():
         raise DataError(f"there is no folder {str(folder)!r} (looked in {Path.cwd()}).")
 
 
 def require_labels(labels: np.ndarray, path: Path) -> None:
-    """Check that the labels (n,) in a file are those of the ten classes. **Raises:** `DataError` naming the first."""
+    """Check that the labels (n,) in a file are 0 to 9. **Raises:** `DataError` that names the first other label."""
     wrong = np.flatnonzero(labels >= _NUM_CLASSES)
     if wrong.size:
         raise DataError(
@@ -49,12 +55,11 @@ def image_problem(
     name: str,
     key: Any,
 ) -> Problem:
-    """A problem of `n_train` of the training and `n_test` of the test images, each drawn by a stream of `key`.
+    """A problem of `n_train` training and `n_test` test images, each set drawn by its own stream of `key`.
 
-    Pixels are divided by 255; only those of the images drawn are asked for and become float64. Targets are one-hot rows
-    (n, 10).
+    Pixels are divided by 255. Only the images that are drawn are read and become float64. Targets are one-hot rows (n, 10).
 
-    **Raises:** `DataError` for more samples than there are.
+    **Raises:** `DataError` for more samples than there are images.
     """
     x_train, y_train = _draw(train, n_train, "n_train", stream(key, "train"))
     x_test, y_test = (None, None) if test is None else _draw(test, n_test, "n_test", stream(key, "test"))

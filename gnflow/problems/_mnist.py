@@ -1,4 +1,4 @@
-"""MNIST, from its own files where the user has them."""
+"""MNIST, from files that the user has."""
 
 from pathlib import Path
 from typing import Any
@@ -25,27 +25,33 @@ def mnist(
 ) -> Problem:
     """MNIST's handwritten digits (28 x 28 pixels) from the files of the data set; C = 10 outputs, d = 784 inputs.
 
-    The files are not part of gnflow and never downloaded. In the folder `path` it reads `train-images-idx3-ubyte` and
-    `train-labels-idx1-ubyte` (60000 digits), and for test data `t10k-images-idx3-ubyte` and `t10k-labels-idx1-ubyte`
-    (10000), each plain or with `.gz`, and also with a dot before `idx`. Other data sets in the same files (28 x 28
-    pixels, ten classes) are read too, such as Fashion-MNIST (Debian's package `dataset-fashion-mnist`).
+    The files are not part of gnflow and never downloaded. The function reads `train-images-idx3-ubyte` and
+    `train-labels-idx1-ubyte` (60000 digits) in the folder `path` and, for test data, `t10k-images-idx3-ubyte` and
+    `t10k-labels-idx1-ubyte` (10000). Each may be plain or end in `.gz`, and may have a dot before `idx`. Other data sets in
+    the same format (28 x 28 pixels, ten classes) are read too, such as Fashion-MNIST (Debian's package
+    `dataset-fashion-mnist`).
 
-    Pixels are 0..255 and are divided by 255, so inputs lie in [0, 1]; they are not centred. Targets are one-hot rows of
-    all ten classes. Training samples are drawn from the training files and test samples from the test files, by
-    streams of `key` of their own: either set nests over its size and does not depend on the other's, nor on `task`.
+    Pixels are 0..255 and are divided by 255, so that inputs lie in [0, 1]; they are not centred. Targets are one-hot rows of
+    all ten classes. Training samples are drawn from the training files and test samples from the test files, each by its own
+    stream of `key`. So a smaller set is the beginning of a larger one, and neither set depends on the size of the other or on
+    `task`.
 
-    Of the images only those that are drawn are read: of a plain file these rows, of a compressed one what comes before the
-    last of them; labels are read and checked all.
+    All labels are read and checked, but only the images that are drawn: those rows of a plain file, or everything before the
+    last of them in a compressed one.
 
-    The tangent kernel's Gram matrix is (10 N, 10 N), 839 MB for 1024 samples: take fewer for what forms it.
+    The tangent kernel's Gram matrix is (10 N, 10 N), 839 MB for 1024 samples: take fewer for flows and metrics that form it.
 
-    **Arguments:** `path`: the folder; `n_train` >= 1; `n_test` >= 0 (0: no test data, and no test files are read);
-    `key`: a JAX key; `task`: "classification" is the softmax cross-entropy, "regression" the squared loss on the one-hot
-    targets.
+    **Arguments:**
 
-    **Raises:** `DataError` for a folder or files that are missing, for a file that is damaged, truncated (as far as it is
-    read) or of another format, images of another size, labels that are not 0 to 9 or not as many as the images, and more
-    samples than the files hold; `ConfigError` for an unknown task; `PrecisionError` without float64.
+    - `path`: the folder.
+    - `n_train`: the number of training samples, at least 1.
+    - `n_test`: the number of test samples, at least 0 (0: no test data, and no test files are read).
+    - `key`: a JAX key.
+    - `task`: "classification" for the softmax cross-entropy, "regression" for the squared loss of the one-hot targets.
+
+    **Raises:** `DataError` for a missing folder or file, a file that is damaged, truncated (as far as it is read) or of another
+    format, images of another size, labels other than 0 to 9, numbers of labels and images that differ, and more samples than
+    the files hold; `ConfigError` for an unknown task; `PrecisionError` without float64.
 
     Source: LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", Proceedings of the
     IEEE 1998.
@@ -63,7 +69,7 @@ def mnist(
 def mnist_files(path: str | Path, n_test: int | None = None, **_: Any) -> tuple[Path, ...]:
     """The files that `mnist` reads: training images and labels and, unless `n_test` is 0, test images and labels.
 
-    **Raises:** `DataError` for a folder or files that are missing.
+    **Raises:** `DataError` for a missing folder or file.
     """
     folder = as_path(path, "path", DataError)
     require_folder(folder)

@@ -1,4 +1,4 @@
-"""Whether a user's value is a convex mean over samples, which everything else takes for granted."""
+"""Check that the value of a user's loss is a convex mean over samples, which everything else assumes."""
 
 import jax
 import jax.numpy as jnp
@@ -15,14 +15,15 @@ _ROUNDING = 1e-12
 
 
 def require_convex_mean(loss: AbstractLoss, y: Float[Array, "N C"]) -> None:
-    """Try the value on the first samples of the targets `y`, at random outputs. gnflow's own values are not tried.
+    """Check `loss.value` for the first samples of the targets `y`, at random outputs. gnflow's own losses are not checked.
 
-    **Raises:** `DataError` where it is no finite number, below `loss.minimum`, no mean over samples or not convex.
+    **Raises:** `DataError` if the value is not a finite number, is below `loss.minimum`, not a mean over samples, or not
+    convex.
     """
     home = next(kind for kind in type(loss).__mro__ if "value" in vars(kind))
     if is_own_class(home) or is_traced(y):
         return
-    # Inside `jax.jit` even operations on known arrays would be traced.
+    # Inside `jax.jit` operations would be traced even where their arrays are known, and traced values cannot be compared.
     with jax.ensure_compile_time_eval():
         _require_mean(loss, y[:_SAMPLES])
         _require_convex(loss, y[:_SAMPLES])
@@ -62,7 +63,7 @@ def _require_convex(loss: AbstractLoss, y: Float[Array, "n C"]) -> None:
         f, g = jnp.asarray(scale * np.random.default_rng(1).standard_normal((2, *targets.shape)))
         first, second, middle = (np.asarray(values(outputs, targets)) for outputs in (f, g, (f + g) / 2))
         above = middle - (first + second) / 2 - _ROUNDING * np.maximum(np.abs(first), np.abs(second))
-        worst = int(np.argmax(np.where(np.isfinite(above), above, -np.inf)))  # overflow far out is no matter here
+        worst = int(np.argmax(np.where(np.isfinite(above), above, -np.inf)))  # overflow at large outputs is allowed
         if above[worst] > 0:
             raise DataError(
                 f"{type(loss).__name__}.value is not convex in the outputs: {middle[worst]:.6g} half-way between "

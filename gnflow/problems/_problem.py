@@ -1,4 +1,4 @@
-"""A problem: data and a loss, checked once so that nothing later has to."""
+"""A problem: data and a loss, checked once."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from jaxtyping import Array, Float64
 
 from .._core import ConfigError, DataError, is_own_class, require_float64, shown
 from ..losses import AbstractLoss, SquaredLoss, get_loss
-from ._checks import input_matrix, target_array
+from ._checks import input_matrix, raw_targets
 from ._own_loss import require_convex_mean
 from ._tables import require_same_columns, require_same_rows
 
@@ -17,33 +17,35 @@ _DERIVATIVES = ("gradient", "hessian_product", "hessian_pinv_product", "hessian_
 
 
 class Problem(eqx.Module):
-    """Training data, a loss and, where there are any, test data and the teacher that made the targets.
+    """Training data and a loss, optionally with test data and the teacher that made the targets.
 
     The training loss is L(f) = (1/N) sum_n l(f_n, y_n) over the N training samples (`gnflow.losses`).
 
     **Arguments:**
 
-    - `x_train` (N, d), `x_test` (n, d) or None: inputs. Lists, NumPy and JAX arrays of integers, bools or floats;
-      narrower types are converted to float64, which loses nothing.
-    - `y_train` (N,) or (N, C), `y_test` (n,) or (n, C) or None: targets in any form the loss takes (numbers, class
-      labels, one-hot rows); the loss turns them into its canonical (N, C). Integers reach the loss as integers: the
-      squared loss refuses them, as they are usually class labels.
+    - `x_train`: training inputs (N, d). Lists, data frames, NumPy and JAX arrays of integers, bools or floats are converted to
+      float64 without loss.
+    - `y_train`: training targets (N,) or (N, C) in any form that the loss takes (numbers, class labels, one-hot rows). The
+      loss converts them to its canonical form (N, C). Integers reach the loss as integers: the squared loss refuses them,
+      because they are usually class labels.
+    - `x_test`: test inputs (n, d), or None.
+    - `y_test`: test targets (n,) or (n, C), or None.
     - `loss`: a loss object, the squared loss by default.
-    - `teacher`: the model that made the targets, if one did.
-    - `name`: what to call the problem in titles and files.
+    - `teacher`: the model that made the targets, if there is one.
+    - `name`: the problem's name in titles and files.
 
-    **Attributes:** the arguments, arrays as float64 `jax.Array`s, targets canonical.
+    **Attributes:** the arguments, with arrays as float64 `jax.Array`s and targets in canonical form.
 
-    Inside `jax.jit`, `jax.lax.scan` and the like, where arrays are traced, a problem can be made of them too, such as of the
-    batches of a training loop. Shapes and dtypes are checked as everywhere; the numbers are not known there, so that nothing
-    says whether they are finite, whether integers are beyond 2^53, or whether targets are in the loss's range
-    (probabilities between 0 and 1, rows that sum to one): check the whole data once, by making a problem of them outside.
-    Class labels are taken as one-hot rows only, since the number of classes is a shape.
+    A problem can also be made of traced arrays inside `jax.jit`, `jax.lax.scan` and the like, such as the batches of a training
+    loop. Shapes and dtypes are then checked as usual, but the numbers are unknown: nobody checks whether they are finite,
+    whether integers are beyond 2^53, or whether targets are in the loss's range (probabilities between 0 and 1, rows that sum
+    to one). Check the whole data once by making a problem of them outside. Class labels must be one-hot rows there, since the
+    number of classes is a shape.
 
-    **Raises:** `PrecisionError` when JAX's double precision is off; `DataError` for no samples, NaN or infinite
-    entries (the first is named), shapes that do not fit together, test inputs without test targets or the reverse,
-    data that are not numbers, targets that do not suit the loss, a loss of one's own that is no convex mean
-    over samples, a `loss` that is not a loss object, a `teacher` that is no model and a `name` that is no text.
+    **Raises:** `PrecisionError` if JAX's double precision is off; `DataError` for no samples, NaN or infinite entries (the
+    first is named), shapes that do not fit together, test inputs without test targets or the reverse, data that are not
+    numbers, targets that do not suit the loss, a user's loss that is not a convex mean over samples, a `loss` that is not a
+    loss object, a `teacher` that is not a model and a `name` that is not text.
     """
 
     x_train: Float64[Array, "num_train input_dim"]
@@ -78,10 +80,10 @@ class Problem(eqx.Module):
         require_same_rows(x_train, y_train, ("x_train", "y_train"))
         require_same_rows(x_test, y_test, ("x_test", "y_test"))
         x_train = input_matrix(x_train, "x_train")
-        y_train = target_array(y_train, "y_train", x_train, "x_train")
+        y_train = raw_targets(y_train, "y_train", x_train, "x_train")
         if x_test is not None:
             x_test = input_matrix(x_test, "x_test")
-            y_test = target_array(y_test, "y_test", x_test, "x_test")
+            y_test = raw_targets(y_test, "y_test", x_test, "x_test")
             if x_test.shape[1] != x_train.shape[1]:
                 raise DataError(
                     f"x_test has {x_test.shape[1]} features (shape {x_test.shape}) but x_train has {x_train.shape[1]} "
@@ -97,7 +99,7 @@ class Problem(eqx.Module):
         self.name = name
 
     def __check_init__(self):
-        # For one that is read from a file; the constructor has said all of it before, in the user's terms.
+        # For a problem that is read from a file. The constructor makes the same checks before, with more helpful messages.
         pairs = ((self.x_train, self.y_train), (self.x_test, self.y_test))
         if any((x is None) != (y is None) for x, y in pairs) or self.x_train is None:
             raise DataError("a problem has inputs and targets, and both or neither for testing.")
@@ -112,17 +114,17 @@ class Problem(eqx.Module):
 
     @property
     def num_train(self) -> int:
-        """N, the number of training samples."""
+        """The number N of training samples."""
         return self.x_train.shape[0]
 
     @property
     def input_dim(self) -> int:
-        """d, the number of features of an input."""
+        """The number d of features of an input."""
         return self.x_train.shape[1]
 
     @property
     def num_outputs(self) -> int:
-        """C, the number of outputs a model of this problem must have."""
+        """The number C of outputs that a model of this problem must have."""
         return self.y_train.shape[1]
 
 
@@ -145,18 +147,18 @@ def _require_loss(loss: Any) -> None:
 
 
 def _require_whole(cls: type[AbstractLoss]) -> None:
-    """Check that a loss which inherits from one of gnflow's does not mix two: another value needs its own derivatives.
+    """Check that a subclass of one of gnflow's losses does not combine its own value with the inherited derivatives.
 
     **Raises:** `DataError`.
     """
     homes = {name: next(kind for kind in cls.__mro__ if name in vars(kind)) for name in ("value", *_DERIVATIVES)}
     place = cls.__mro__.index(homes["value"])
-    # Those of AbstractLoss are made from the value, whichever it is.
+    # The derivatives of AbstractLoss come from the value, so they fit every value.
     older = [
         name for name in _DERIVATIVES if homes[name] is not AbstractLoss and cls.__mro__.index(homes[name]) > place
     ]
     if older and not is_own_class(homes["value"]):
         raise DataError(
-            f"{cls.__name__} has a value of its own and the {', '.join(older)} of {homes[older[0]].__name__}, which are of "
-            "another loss; write these too."
+            f"{cls.__name__} has a value of its own and the {', '.join(older)} of {homes[older[0]].__name__}, which belong "
+            "to another loss; write these, too."
         )

@@ -6,7 +6,7 @@ from .._core import DataError
 
 
 def scikit_learn_datasets(what: str) -> Any:
-    """The module `sklearn.datasets`. **Raises:** `DataError` with the command that installs it, when it is missing."""
+    """The module `sklearn.datasets`. **Raises:** `DataError`, with the command that installs it, if it is missing."""
     try:
         from sklearn import datasets
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Draw training and test samples so that a larger training set contains the smaller ones."""
+"""Draw training and test samples so that a smaller training set is the beginning of a larger one."""
 
 from typing import Any
 
@@ -11,10 +11,10 @@ from .._core import DataError, require_integer, stream
 def split(total: int, n_train: int, n_test: int, what: str, key: Any) -> tuple[np.ndarray, np.ndarray]:
     """Row numbers of `n_train` training and `n_test` test samples, disjoint, of a data set of `total`.
 
-    One shuffle, which depends on `key` alone, is read from the front for training and from the back for testing: the
-    training rows of a small `n_train` are the first rows of a larger one, and the test rows do not depend on `n_train`.
+    All rows are shuffled by `key` alone; the training rows are the first ones, the test rows the last. So a smaller training
+    set is the beginning of a larger one, and the test rows do not depend on `n_train`.
 
-    **Raises:** `DataError` for counts that are not integers of at least 1 (train) or 0 (test), or more than there are.
+    **Raises:** `DataError` for counts that are not integers of at least 1 (train) or 0 (test), or exceed `total` together.
     """
     n_train = require_integer(DataError, "n_train", n_train, least=1)
     n_test = require_integer(DataError, "n_test", n_test, least=0)
@@ -28,11 +28,17 @@ def split(total: int, n_train: int, n_test: int, what: str, key: Any) -> tuple[n
 
 
 def draw(total: int, count: int, name: str, what: str, key: Any) -> np.ndarray:
-    """Row numbers of `count` samples of a data set of `total`: a small draw is the beginning of a larger one.
+    """Row numbers of `count` samples of a data set of `total`. A smaller draw is the beginning of a larger one.
 
-    **Arguments:** `name`: what asked for `count`, `what`: the data set; both for messages.
+    **Arguments:**
 
-    **Raises:** `DataError` for more than there are.
+    - `total`: the number of samples in the data set.
+    - `count`: the number of samples to draw.
+    - `name`: the name of the argument `count`, for messages.
+    - `what`: the data set, for messages.
+    - `key`: a JAX key.
+
+    **Raises:** `DataError` if `count` exceeds `total`.
     """
     if count > total:
         raise DataError(f"{name} = {count}, but {what} has {total} samples; ask for fewer.")

@@ -1,4 +1,4 @@
-"""Array-likes that NumPy does not read by itself: data frames, columns of objects, sparse matrices."""
+"""Convert array-likes that NumPy does not read by itself: data frames, columns of objects, sparse matrices."""
 
 import numbers
 from typing import Any
@@ -31,12 +31,17 @@ def require_same_rows(inputs: Any, targets: Any, names: tuple[str, str]) -> None
 
 
 def as_plain_array(value: Any, what: str) -> np.ndarray:
-    """`value` as a NumPy array, of numbers where it holds numbers.
+    """`value` as a NumPy array, of numbers if it holds numbers.
 
-    Of a data frame each column is read by itself, so that one of bools beside one of floats, nullable integers and
-    categories that are numbers become numbers; a sparse matrix is made dense.
+    Each column of a data frame is converted by itself, so that columns of different types, nullable integers and categories
+    that are numbers become numbers. A sparse matrix becomes dense.
 
-    **Arguments:** `what`: its name in messages. **Raises:** `DataError` naming the column, or the first entry, that is none.
+    **Arguments:**
+
+    - `value`: any array-like.
+    - `what`: its name in messages.
+
+    **Raises:** `DataError` that names the column, or the first entry, that is not a number.
     """
     if hasattr(value, "toarray") and hasattr(value, "nnz"):
         size = 8.0 * float(np.prod(value.shape, dtype=float))
@@ -59,7 +64,7 @@ def as_plain_array(value: Any, what: str) -> np.ndarray:
     if array.dtype == object and array.ndim > 0:
         return _of_numbers(array, what)
     if isinstance(value, list | tuple) and array.dtype.kind == "f":
-        # NumPy rounds whole numbers that stand beside others.
+        # Beside floating-point numbers NumPy rounds whole ones without a warning.
         entries = np.asarray(value, dtype=object).reshape(-1)
         _require_exact(np.array([entry for entry in entries if isinstance(entry, int)], dtype=object), what)
     return array
@@ -71,7 +76,7 @@ def _column(series: Any, what: str) -> np.ndarray:
     if missing.any():
         row = int(np.argmax(missing))
         raise DataError(f"{what} has no value in row {row} ({int(missing.sum())} are missing). {_REMEDY}")
-    # Nullable and categorical columns come as objects; those of one type are left as they are.
+    # Nullable and categorical columns become arrays of objects here; columns of a NumPy type keep it.
     array = series.to_numpy()
     if array.dtype == object:
         return _of_numbers(array, what, str(series.dtype))
@@ -83,7 +88,7 @@ def _column(series: Any, what: str) -> np.ndarray:
 
 
 def _of_numbers(array: np.ndarray, what: str, of_type: str = "object") -> np.ndarray:
-    """An array of Python objects as one of numbers; one that holds anything else is named. **Raises:** `DataError`."""
+    """An array of Python objects as an array of numbers. **Raises:** `DataError` that names the first entry of another type."""
     flat = array.reshape(-1)
     for index, entry in enumerate(flat):
         if not isinstance(entry, numbers.Real | np.bool_):
@@ -93,10 +98,7 @@ def _of_numbers(array: np.ndarray, what: str, of_type: str = "object") -> np.nda
                 f"needed. {_REMEDY}"
             )
     _require_exact(flat, what)
-    kinds = {
-        bool if isinstance(entry, bool | np.bool_) else int if isinstance(entry, numbers.Integral) else float
-        for entry in flat
-    }
+    kinds = {_kind(entry) for entry in flat}
     try:
         return array.astype(float if float in kinds else int if int in kinds else bool)
     except OverflowError as error:
@@ -112,7 +114,7 @@ def _is_frame(value: Any) -> bool:
 
 
 def _require_exact(entries: np.ndarray, what: str) -> None:
-    """**Raises:** `DataError` for a number that float64 does not hold: beside others it would be rounded."""
+    """Check that float64 holds every number exactly: in an array with others it would be rounded. **Raises:** `DataError`."""
     for index, entry in enumerate(entries):
         exact = int(entry) if isinstance(entry, numbers.Integral | np.bool_) else entry
         try:

@@ -1,4 +1,4 @@
-"""What is asked of a data set of classes: to name the class, or to fit its one-hot row."""
+"""The two tasks of a data set with classes: to classify, or to fit one-hot rows by regression."""
 
 from typing import Literal
 

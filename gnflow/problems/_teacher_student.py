@@ -1,4 +1,4 @@
-"""[A]'s synthetic regression: Gaussian inputs, targets from a small two-layer teacher."""
+"""The synthetic regression of [A]: Gaussian inputs, and targets from a small two-layer teacher."""
 
 from typing import Any
 
@@ -27,22 +27,28 @@ def teacher_student(
 ) -> Problem:
     """Noiseless regression on a teacher y = (1/m) sum_j v_j s(u_j.x + b_j) of m units, with the squared loss.
 
-    Inputs x ~ N(0, I_d), not normalised; every teacher weight u, b, v ~ N(0, 1). The teacher is kept as
+    Inputs are x ~ N(0, I_d), not normalised; all weights u, b, v of the teacher are ~ N(0, 1). The teacher is kept as
     `problem.teacher`, a `MeanFieldNetwork`, so that feature recovery can be measured against it.
 
     Each part has its own random stream: the teacher and the test data do not depend on `n_train`, and a smaller
     training (test) set is exactly the beginning of a larger one.
 
-    **Arguments:** `n_train` N >= 1; `n_test` >= 0 (0: no test data); `input_dim` d; `teacher_width` m; `activation`:
-    the teacher's, by name (`gnflow.models.activation_names`); `key`: a JAX key.
+    **Arguments:**
+
+    - `n_train`: the number N of training samples, at least 1.
+    - `n_test`: the number of test samples, at least 0 (0: no test data).
+    - `input_dim`: the number d of features of an input, at least 1.
+    - `teacher_width`: the number m of the teacher's units, at least 1.
+    - `activation`: the teacher's activation, by name (`gnflow.models.activation_names`).
+    - `key`: a JAX key.
 
     **Returns:** a `Problem` with C = 1 output.
 
-    **Raises:** `DataError` for counts that are no such integers, `ModelError` for sizes or an activation that make no
-    teacher, `PrecisionError` without float64.
+    **Raises:** `DataError` for counts that are not such integers, `ModelError` for sizes or an activation with which no teacher
+    can be made, `PrecisionError` without float64.
 
-    Source: [A] (arXiv 2302.02904), whose released code draws from the same distributions; it uses d = 10, m = 5,
-    N = 500 and 10,000 test samples. The numbers themselves differ: its random generator is another.
+    Source: [A] (arXiv 2302.02904), whose released code draws from the same distributions, with d = 10, m = 5, N = 500 and
+    10,000 test samples. The numbers differ because its random generator is another one.
     """
     require_float64((), "teacher_student")
     n_train = require_integer(DataError, "n_train", n_train, least=1)
@@ -65,8 +71,8 @@ def teacher_student(
 
 
 def _draw_samples(teacher: MeanFieldNetwork, key: Any, num_samples: int) -> tuple[np.ndarray, np.ndarray]:
-    # Whole blocks, cut at the end: each has its own key and the same shape whatever the number of samples, so the sets
-    # nest to the last bit and are compiled once for all sizes.
+    # Whole blocks are drawn and cut at the end. Every block has its own key and the same shape for any number of samples, so
+    # that a smaller set is the beginning of a larger one to the last bit, and one program serves all sizes.
     blocks = [_draw_block(teacher, jr.fold_in(key, index)) for index in range(-(-num_samples // _BLOCK_SIZE))]
     x, y = (np.concatenate(arrays)[:num_samples] for arrays in zip(*blocks, strict=True))
     return x, y

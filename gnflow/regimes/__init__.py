@@ -1,4 +1,4 @@
-"""Order parameters, regimes and their boundaries, from data sets of runs."""
+"""Order parameters, regimes and their boundaries, from the data sets of sweeps."""
 
 from ._boundary import boundary as boundary
 from ._cell_states import cell_states as cell_states

@@ -1,4 +1,4 @@
-"""Where along an axis a quantity crosses a threshold, with the seeds' uncertainty and no crossing made up."""
+"""Boundaries: where a quantity crosses a threshold along an axis, with the uncertainty over the seeds."""
 
 import math
 from typing import NamedTuple
@@ -20,9 +20,9 @@ NO_VALUE = "no value"
 
 
 class _Crossing(NamedTuple):
-    position: float  # in the coordinate in which the axis is linear
-    last: float
-    before: float  # values of the axis between which the first crossing lies
+    position: float  # of the first crossing, in the coordinate in which the axis is linear
+    last: float  # of the last crossing
+    before: float  # the values of the axis on either side of the first crossing
     after: float
     changes: int
     status: str
@@ -40,34 +40,47 @@ def boundary(
 ) -> xr.Dataset:
     """Where `variable` crosses `threshold` along an axis, for each seed and over the seeds.
 
-    Between two neighbouring values of the axis that lie on either side, the crossing is interpolated: linearly in the axis,
-    or in its logarithm where `axis_scale` says so, and linearly in the variable, or in its logarithm where the variable is
-    positive at both and so is the threshold. A value equal to the threshold lies below it. Cells without a value are
-    stepped over and counted.
+    A crossing is interpolated between two neighbouring values of the axis whose values of the variable lie on either side of
+    the threshold. Interpolation is linear in the axis, or in its logarithm if `axis_scale` says so. It is linear in the
+    variable, or in its logarithm if both of its values and the threshold are positive. A value equal to the threshold counts
+    as below it. Cells without a value are skipped and counted.
 
-    A line that crosses nowhere in the range is censored, not dropped: its boundary lies below the smallest value of the axis
-    (position -inf) or above the largest (+inf); which of the two follows from the side it is on and from the `trend`. Medians
-    and intervals are order statistics, in which such a line has its place: the median of three seeds is +inf if two of them
-    are. Between two values of the axis the mean of two seeds is taken on the axis's scale.
+    A line that does not cross in the range is censored, not dropped. Its boundary lies below the smallest value of the axis
+    (position -inf) or above the largest (+inf); the side of the line and the `trend` tell which. Medians and intervals are
+    order statistics and include such lines: the median of three seeds is +inf if two of them are. A median between two seeds
+    is their mean on the axis's scale.
 
     **Arguments:**
 
-    - `dataset`: as `gnflow.load` gives it for a sweep.
-    - `along`: an axis with numbers.
-    - `interval`: the central share of the seeds that `lower` and `upper` enclose (at least), 1.0 for their range.
-    - `trend`: whether the variable is "falling" or "rising" along the axis, None to take what most lines do from their first
-      to their last value.
+    - `dataset`: the data set of a sweep, from `gnflow.load`.
+    - `variable`: the name of a variable.
+    - `threshold`: a finite number, in the units of the variable.
+    - `along`: the name of an axis with numbers.
+    - `interval`: the central share of the seeds that `lower` and `upper` enclose (at least); 1.0 for their range.
+    - `trend`: whether the variable is "falling" or "rising" along the axis; None for what most lines do from their first to
+      their last value.
 
-    **Returns:** over the other dimensions with "seed": `position` of the first crossing from the small end, in the units of the
-    axis; `last_position`, another one where the line is not monotone; `num_crossings`; `from_value` and `to_value`, the values
-    of the axis on either side of the first crossing (nan without one); `num_without_value`, cells stepped over; `status`,
-    "crossed", "below the range", "above the range", "outside the range" (no crossing, and no trend to tell the side: position
-    nan) or "no value" (no cell has one: position nan). Without "seed": `median`, `lower`, `upper`, the counts `num_crossed`,
-    `num_below`, `num_above`, `num_undecided` of seeds by status, `num_not_monotone` (more than one crossing), and
-    `median_status`. `attrs` hold `variable`, `threshold`, `along`, `scale`, `trend` and `interval`.
+    **Returns:** a data set. For each seed, over the other dimensions and "seed":
 
-    **Raises:** `ConfigError` for a variable or axis that the data set has not, an axis that is not numeric or holds a single
-    value, a threshold that is not finite, or an interval or trend that is none.
+    - `position`: the first crossing from the small end, in the units of the axis.
+    - `last_position`: the last crossing; another one if the line is not monotone.
+    - `num_crossings`: the number of crossings.
+    - `from_value`, `to_value`: the values of the axis on either side of the first crossing; nan without one.
+    - `num_without_value`: the number of cells that are skipped.
+    - `status`: "crossed", "below the range", "above the range", "outside the range" (no crossing, and no trend to tell the
+      side: position nan) or "no value" (no cell has one: position nan).
+
+    Over the seeds, over the other dimensions:
+
+    - `median`, `lower`, `upper`: of the positions.
+    - `num_crossed`, `num_below`, `num_above`, `num_undecided`: the number of seeds by status.
+    - `num_not_monotone`: the number of seeds with more than one crossing.
+    - `median_status`: the status of the median.
+
+    `attrs` hold `variable`, `threshold`, `along`, `scale`, `trend` and `interval`.
+
+    **Raises:** `ConfigError` for a variable or axis that the data set does not have, an axis that is not numeric or holds a
+    single value, a threshold that is not finite, and an invalid interval or trend.
     """
     values = require_variable(dataset, variable)
     require_dimension(values, along)
@@ -109,7 +122,7 @@ def _require_numbers(values: xr.DataArray, along: str, threshold: float, trend: 
 
 
 def _trend(lines: np.ndarray) -> str | None:
-    """What most lines do from their first to their last value."""
+    """Whether most lines rise or fall from their first to their last value; None for a tie."""
     votes = 0.0
     for line in lines:
         kept = line[~np.isnan(line)]
@@ -131,7 +144,7 @@ def _crossing(line: np.ndarray, axis: np.ndarray, scale: AxisScale, threshold: f
     if pairs.size == 0:
         if trend is None:
             return _Crossing(nan, nan, nan, nan, 0, UNKNOWN_SIDE, gaps)
-        # Still above although it falls: it crosses further on, if at all. Likewise still below although it rises.
+        # A falling line that is still above the threshold crosses further on, and so does a rising line that is still below.
         further = bool(above[0]) == (trend == "falling")
         end = math.inf if further else -math.inf
         return _Crossing(end, end, nan, nan, 0, ABOVE if further else BELOW, gaps)
@@ -149,7 +162,7 @@ def _interpolated(where: np.ndarray, values: np.ndarray, threshold: float) -> fl
     if np.isinf(values).all():
         return float(where.mean())
     if np.isinf(values).any():
-        # An infinite value says on which side it is and no more: the crossing is at its finite neighbour at the latest.
+        # An infinite value tells only its side, so the finite neighbour is taken as the crossing.
         return float(where[np.isfinite(values)][0])
     share = (threshold - values[0]) / (values[1] - values[0])
     return float(where[0] + share * (where[1] - where[0]))
@@ -209,5 +222,5 @@ def _assembled(
 
 
 def _back(coordinates: np.ndarray, scale: AxisScale) -> np.ndarray:
-    """To values of the axis; infinite ends stay, also on a logarithmic scale, where minus infinity would become 0."""
+    """Coordinates as values of the axis. Infinities stay: on a logarithmic scale minus infinity would become 0."""
     return np.where(np.isinf(coordinates), coordinates, from_scale(coordinates, scale))

@@ -1,4 +1,4 @@
-"""Why a cell has no value: it failed, it was not computed, or the quantity is not defined there."""
+"""The states of cells: why a cell has no value."""
 
 import numpy as np
 import xarray as xr
@@ -13,20 +13,23 @@ INFINITE = "infinite"
 
 
 def cell_states(dataset: xr.Dataset, variable: str) -> xr.DataArray:
-    """What became of `variable` in each cell of a sweep, as text, over the dimensions of the variable.
+    """The state of `variable` in each cell of a sweep, as text, over the dimensions of the variable.
 
-    - "missing": the cell has not been computed (its `result` is "missing");
-    - "failed": its run failed (`failed` is True), whatever values it left;
-    - "finite": there is a number;
-    - "infinite": it is plus or minus infinity, as a time to a target that was not reached;
-    - "undefined": the run ended well and has no number, as where a metric is not defined for the flow, or where a ratio
-      has none because the cell of the reference failed or is missing.
+    - "missing": the cell has not been computed (its `result` is "missing").
+    - "failed": its run failed (`failed` is True), even if it left values.
+    - "finite": the value is a finite number.
+    - "infinite": the value is plus or minus infinity, such as the time to a target that was not reached.
+    - "undefined": the run did not fail, but has no number: a metric may not be defined for the flow, or the cell of a ratio's
+      reference may have failed or be missing.
 
-    So no cell is nan without a reason. Data without `result` or `failed` count as computed, and as not failed.
+    So every nan has a reason. Data without `result` count as computed, data without `failed` as not failed.
 
-    **Arguments:** `dataset`: as `gnflow.load` gives it for a sweep.
+    **Arguments:**
 
-    **Raises:** `ConfigError` for a variable that the data set has not.
+    - `dataset`: the data set of a sweep, from `gnflow.load`.
+    - `variable`: the name of a variable.
+
+    **Raises:** `ConfigError` for a variable that the data set does not have.
     """
     values = require_variable(dataset, variable)
     numbers = values.to_numpy().astype(float)

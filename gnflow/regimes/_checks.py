@@ -1,4 +1,4 @@
-"""What the functions of this package ask of a data set, and how they refuse one."""
+"""Checks of data sets and of the arguments of this package's functions."""
 
 import xarray as xr
 
@@ -9,12 +9,12 @@ FLOW = "flow"
 
 
 def require_variable(dataset: xr.Dataset, name: str) -> xr.DataArray:
-    """The variable `name`. **Raises:** `ConfigError`, naming those there are."""
+    """The variable `name`. **Raises:** `ConfigError`, with the names of the variables."""
     return dataset[look_up(name, {str(key): key for key in dataset.data_vars}, "variable of the data set")]
 
 
 def require_dimension(variable: xr.DataArray, name: str) -> None:
-    """Check that the variable has this dimension. **Raises:** `ConfigError`, naming those there are."""
+    """Check that the variable has this dimension. **Raises:** `ConfigError`, with the names of its dimensions."""
     look_up(name, {str(dim): dim for dim in variable.dims}, f"axis of {variable.name}")
 
 

@@ -1,4 +1,4 @@
-"""The regime of each cell, by stated thresholds."""
+"""The regime of each cell, by thresholds."""
 
 import numpy as np
 import xarray as xr
@@ -10,7 +10,7 @@ KERNEL = "kernel"
 INTERMEDIATE = "intermediate"
 FEATURE = "feature learning"
 
-# In the order in which they are drawn and counted.
+# The order in which they are drawn and counted.
 regime_names = (KERNEL, INTERMEDIATE, FEATURE, UNDEFINED, FAILED, MISSING)
 
 
@@ -19,19 +19,25 @@ def label_regimes(
 ) -> xr.DataArray:
     """The regime of each cell of a sweep, as text.
 
-    "kernel" where `variable` is at most `kernel`, "feature learning" where it is at least `feature`, "intermediate" in
-    between; "failed" and "missing" where there is no run to judge, and "undefined" where the run has no number. Where both
-    thresholds are equal nothing is intermediate, and a value on them is "kernel".
+    - "kernel": `variable` is at most `kernel`.
+    - "feature learning": it is at least `feature`, and above `kernel`.
+    - "intermediate": it lies between the thresholds.
+    - "failed", "missing": there is no run to judge.
+    - "undefined": the run has no number.
 
-    The thresholds are conventions, not facts: the change from one regime to the other is gradual. The defaults are for the
-    kernel distance 1 - <A_t, A_0>/(||A_t|| ||A_0||) at the end of the run, which is 0 where the kernel kept its shape and
-    cannot exceed 1.
+    The thresholds are conventions: the change from one regime to the other is gradual. The defaults are for the kernel distance
+    1 - <A_t, A_0>/(||A_t|| ||A_0||) at the end of the run, which is 0 if the kernel kept its shape and cannot exceed 1.
 
-    **Arguments:** `dataset`: as `gnflow.load` gives it for a sweep; `variable`: a movement, small in the kernel regime.
+    **Arguments:**
+
+    - `dataset`: the data set of a sweep, from `gnflow.load`.
+    - `variable`: the name of a movement that is small in the kernel regime.
+    - `kernel`: the largest value of the kernel regime, in the units of the variable.
+    - `feature`: the smallest value of feature learning, at least `kernel`.
 
     **Returns:** text over the dimensions of the variable; `attrs` hold `variable`, `kernel` and `feature`.
 
-    **Raises:** `ConfigError` for a variable that the data set has not, or thresholds out of order.
+    **Raises:** `ConfigError` for a variable that the data set does not have, or thresholds out of order.
 
     Source: lazy training and its measures, Chizat, Oyallon, Bach 2019; the kernel distance, docs/theory.md.
     """
@@ -53,9 +59,11 @@ def label_regimes(
 
 
 def regime_counts(labels: xr.DataArray) -> xr.DataArray:
-    """How many seeds of each cell lie in each regime: integers over the dimensions of `labels` without "seed", and "regime".
+    """The number of seeds of each cell in each regime.
 
     **Arguments:** `labels`: what `label_regimes` returns.
+
+    **Returns:** integers over "regime" and the dimensions of `labels` without "seed".
     """
     seeds = labels if SEED in labels.dims else labels.expand_dims(SEED)
     counts = xr.concat([(seeds == name).sum(SEED) for name in regime_names], dim="regime")

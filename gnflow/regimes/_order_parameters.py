@@ -1,4 +1,4 @@
-"""The quantities that tell the regimes apart, and who generalises."""
+"""Order parameters: quantities that tell regimes apart, and that compare the generalisation of flows."""
 
 import numpy as np
 import xarray as xr
@@ -28,22 +28,25 @@ _KEPT = (
 
 
 def order_parameters(dataset: xr.Dataset, reference: str | None = None) -> xr.Dataset:
-    """The order parameters of a sweep, cell by cell: those that were measured, and two that are derived from them.
+    """The order parameters of a sweep, cell by cell: the measured ones, and two ratios of them.
 
-    - `hidden_learning_gain` = test_loss / refit_test_loss, where the metric `hidden_learning` was measured: how many times
-      smaller the test loss becomes when the output layer is refitted on the features of the end. Far above 1 is the hidden
-      learning of [A]: the features are good and the output layer does not show it.
-    - `test_loss_ratio` = test_loss / test_loss of the flow `reference`, in the same cell and of the same seed, where there
-      are two flows or more. Below 1 the flow generalises better than the reference.
+    - `hidden_learning_gain` = test_loss / refit_test_loss, if the metric `hidden_learning` was measured: how many times
+      smaller the test loss becomes when the output layer is refitted to the final features. A gain far above 1 is the hidden
+      learning of [A]: the features are good, but the output layer does not use them.
+    - `test_loss_ratio` = test_loss / test_loss of the flow `reference` in the same cell and for the same seed, if there are two
+      flows or more. Below 1 the flow generalises better than the reference.
 
-    Both are dimensionless; 0/0 counts as 1. A cell is nan where one of its two numbers is, and `cell_states` says why.
+    Both are dimensionless; 0/0 counts as 1. A ratio is nan if one of its two numbers is; `cell_states` tells why.
 
-    **Arguments:** `dataset`: as `gnflow.load` gives it for a sweep; `reference`: the name of a flow, the first by default.
+    **Arguments:**
 
-    **Returns:** what the data set has of losses, movements of kernel, weights and features, linearisation error, times and
-    results, and the two ratios. `attrs["reference"]` names the flow of reference.
+    - `dataset`: the data set of a sweep, from `gnflow.load`.
+    - `reference`: the name of a flow; the first one by default.
 
-    **Raises:** `ConfigError` for a reference that is no flow of the data set.
+    **Returns:** those of the following that the data set has: losses, movements of kernel, weights and features, linearisation
+    error, times and results; and the two ratios. `attrs["reference"]` is the name of the reference.
+
+    **Raises:** `ConfigError` for a reference that is not a flow of the data set.
 
     Source: [A] Arbel et al. 2023, arXiv 2302.02904 (hidden learning, comparison of test losses).
     """

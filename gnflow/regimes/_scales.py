@@ -1,4 +1,4 @@
-"""Whether the values of an axis belong on a logarithmic or a linear scale, or are names."""
+"""The scale of an axis: logarithmic, linear, or names."""
 
 from typing import Any, Literal
 
@@ -12,11 +12,12 @@ AxisScale = Literal["log", "linear", "category"]
 def axis_scale(values: Any) -> AxisScale:
     """The scale on which an axis is drawn and interpolated.
 
-    "category" for text and truth values (and numbers that are not finite); "log" for positive numbers that span a decade or
-    more and lie more evenly there than on a linear scale; otherwise "linear". So 0.01, 0.1, 0.5, ..., 100 is logarithmic,
-    and 100, 500, 1000, 1500, 2000 is not. Two values that are a decade apart are logarithmic.
+    - "category": text, booleans, and numbers that are not finite.
+    - "log": positive numbers that span a decade or more and are spaced more evenly on a logarithmic scale than on a linear
+      one, such as 0.01, 0.1, 0.5, ..., 100. Two values that are a decade apart are logarithmic.
+    - "linear": all other numbers, such as 100, 500, 1000, 1500, 2000.
 
-    **Arguments:** `values`: (n,), in any order.
+    **Arguments:** `values`: the values (n,), in any order.
     """
     values = np.asarray(values)
     if values.dtype.kind not in "iuf" or not np.all(np.isfinite(values)):
@@ -28,7 +29,7 @@ def axis_scale(values: Any) -> AxisScale:
 
 
 def to_scale(values: Any, scale: AxisScale) -> np.ndarray:
-    """Values of an axis as coordinates in which the scale is linear: their logarithms on a logarithmic one."""
+    """Values of an axis as coordinates in which its scale is linear: the logarithms on a logarithmic scale."""
     numbers = np.asarray(values, dtype=float)
     return np.asarray(np.log(numbers)) if scale == "log" else numbers
 

@@ -1,4 +1,4 @@
-"""One number for several seeds, with how far they lie apart."""
+"""Medians and intervals over seeds."""
 
 import math
 
@@ -10,16 +10,22 @@ from ._checks import SEED, require_share, require_variable
 
 
 def summarise_seeds(dataset: xr.Dataset, variable: str, interval: float = 1.0) -> xr.Dataset:
-    """Median and interval over the seeds of each cell, and how many seeds that rests on.
+    """Median and interval over the seeds of each cell, and the number of seeds behind them.
 
-    **Arguments:** `dataset`: as `gnflow.load` gives it for a sweep; `interval`: the central share of the seeds that `lower`
-    and `upper` enclose (at least), 1.0 for their range.
+    **Arguments:**
 
-    **Returns:** over the dimensions of the variable without "seed": `median`, `lower`, `upper`, over the seeds that have a
-    value, infinite ones among them; `num_values`, `num_failed`, `num_missing` and `num_undefined` seeds; `state`, "finite",
-    "infinite" or, where no seed has a value, "failed", "missing" or "undefined", the first of these that occurs.
+    - `dataset`: the data set of a sweep, from `gnflow.load`.
+    - `variable`: the name of a variable.
+    - `interval`: the central share of the seeds that `lower` and `upper` enclose (at least), above 0; 1.0 for their range.
 
-    **Raises:** `ConfigError` for a variable that the data set has not, or an interval that is no share.
+    **Returns:** a data set over the dimensions of the variable without "seed":
+
+    - `median`, `lower`, `upper`: over the seeds that have a value, also an infinite one.
+    - `num_values`, `num_failed`, `num_missing`, `num_undefined`: the number of seeds by their state.
+    - `state`: "finite" or "infinite". If no seed has a value it is the first of "failed", "missing" and "undefined" that
+      occurs.
+
+    **Raises:** `ConfigError` for a variable that the data set does not have, or an interval outside its range.
     """
     require_share("interval", interval)
     values, states = require_variable(dataset, variable), cell_states(dataset, variable)
@@ -54,15 +60,15 @@ def summarise_seeds(dataset: xr.Dataset, variable: str, interval: float = 1.0) -
 
 
 def central(values: np.ndarray, interval: float) -> tuple[float, float, float]:
-    """Median, lower and upper end of the central share of the values, as order statistics: infinite values have a place.
+    """Median, lower and upper end of the central share of the values, as order statistics, which include infinite values.
 
-    nan for all three if there are no values, and for a median between minus and plus infinity.
+    All three are nan if there are no values. The median between minus and plus infinity is nan.
     """
     if values.size == 0:
         return math.nan, math.nan, math.nan
     ordered = np.sort(values)
     last = ordered.size - 1
-    # Rounding must not push an index past the one it stands on.
+    # The product may be a whole number up to rounding, which must not lower its floor.
     low = max(0, math.floor((1 - interval) / 2 * last + 1e-9))
     middle = ordered[[last // 2, -(-last // 2)]]
     if middle[0] == middle[1]:

@@ -13,6 +13,7 @@ from ._controller import error_norm_kinds as error_norm_kinds
 from ._iterate import iterate as iterate
 from ._simulate import simulate as simulate, simulate_once as simulate_once
 from ._store import (
+    DATA_FILE as DATA_FILE,
     RUN_FILE as RUN_FILE,
     RunData as RunData,
     read_data as read_data,

@@ -135,13 +135,24 @@ def get_error_norm(name: str) -> AbstractErrorNorm:
     return look_up(name, error_norm_kinds, "error norm")()
 
 
+def _objective(args: Any, weights: PyTree, loss: Float[Array, ""]) -> Float[Array, ""]:
+    """What the flow never increases, if it says so: the `loss`, with the penalty of a flow that has one."""
+    penalty = args.measurement.flow.dynamics.penalty(weights, args.system)
+    return loss if penalty is None else loss + penalty
+
+
 class RunMemory(eqx.Module):
     """What is remembered from one accepted step to the next.
 
-    **Attributes:** `loss`: L; `lowest`: of all losses so far; `difficulty`: error of the step over its length to the power of
-    the order; `worst_errors`: the largest of the estimated errors of the run behind each step, relative: of the training
-    residual, and of the test outputs beside how far they have moved (`movement`, the farthest; 0 without test inputs);
-    `earlier_errors`: those before the last step, from flow time `start` to `end`; `last_error`: of the residual, behind it.
+    **Attributes:**
+
+    - `loss`: L.
+    - `lowest`: of all losses so far, with the penalty of a flow that has one.
+    - `difficulty`: error of the step over its length to the power of the order.
+    - `worst_errors`: the largest of the estimated errors of the run behind each step, relative: of the training residual, and
+      of the test outputs beside how far they have moved (`movement`, the farthest; 0 without test inputs).
+    - `earlier_errors`: those before the last step, from flow time `start` to `end`.
+    - `last_error`: of the residual, behind it.
     """
 
     loss: Float[Array, ""]
@@ -183,9 +194,10 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
     `max_steps_reached` short of `args.horizon`: Diffrax's own limit is compiled into the program, this one is a number.
 
     **Arguments:** `rtol`, `atol`, `weight_atol`, `error_norm`: what an error may come to (`Tolerances`); `max_steps`: steps
-    allowed, accepted and rejected; `monotone`: whether the flow never increases the loss, so that an increase is an error,
-    too, and no step is accepted behind which r = sqrt(2 (L - L*)) lies by more than rtol r + atol above the lowest so far:
-    rises cannot add up; `pause_at`, `pause_after`: a flow time and a number of steps, at the first of which the integration
+    allowed, accepted and rejected; `monotone`: whether the flow never increases the loss, with its penalty if it has one
+    (`AbstractFlow.penalty`), so that an increase is an error, too, and no step is accepted behind which r = sqrt(2 (L - L*))
+    lies by more than rtol r + atol above the lowest so far: rises cannot add up; `pause_at`, `pause_after`: a flow time and a
+    number of steps, at the first of which the integration
     ends with the result `event_occurred`; `next_end`: where the next step is to end, for one that is resumed;
     `most_velocities`: in a step, as its solver reports, behind which there is a pause, too, as behind one that stability has
     limited, once the run has taken `least_velocities`;
@@ -267,7 +279,7 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
         loss, nothing = args.system.train_loss(y0[0]), jnp.zeros(())
         memory = RunMemory(
             loss=loss,
-            lowest=loss,
+            lowest=_objective(args, y0[0], loss),
             difficulty=nothing,
             worst_errors=jnp.zeros(2),
             earlier_errors=jnp.zeros(2),
@@ -298,10 +310,11 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
         after = system.loss.value(tangent.outputs, system.problem.y_train)
         change = Change(weights, candidate, error, tangent, memory.loss, after)
         scaled = self.error_norm.scaled_error(change, system, self.tolerated)
+        objective = _objective(args, candidate, after)
         if self.monotone:
             residual = residual_of(memory.lowest, system)
             tolerated = self.tolerated.relative * residual + self.tolerated.residual
-            rise = (residual_of(after, system) - residual) / tolerated
+            rise = (residual_of(objective, system) - residual) / tolerated
             scaled = jnp.maximum(scaled, rise)
         # An infinite estimate (the solver's sign of a failed step) times a zero is nan, which would be taken for small.
         scaled = jnp.where(jnp.isfinite(scaled), scaled, jnp.inf)
@@ -330,7 +343,7 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
         movement, errors = self._run_errors(args, candidate, tangent, y_error.carried, after, memory.movement)
         new = RunMemory(
             after,
-            jnp.minimum(after, memory.lowest),
+            jnp.minimum(objective, memory.lowest),
             difficulty,
             jnp.maximum(errors, memory.worst_errors),
             memory.worst_errors,

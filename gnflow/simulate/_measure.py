@@ -123,8 +123,9 @@ class Measurement(eqx.Module):
         def velocity():
             return self.flow.velocity_and_diagnostics(time, weights, system)
 
-        rests = self.flow.dynamics.rests_with_gradient
-        return Snapshot(time, weights, system, velocity, integrals, rests, tangent)
+        dynamics = self.flow.dynamics
+        rests, decay = dynamics.rests_with_gradient, dynamics.decay(weights, system)
+        return Snapshot(time, weights, system, velocity, integrals, rests, tangent, decay)
 
 
 def _declared(metric: AbstractMetric, names: tuple[str, ...], values: Any) -> Values:

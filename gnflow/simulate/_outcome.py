@@ -117,7 +117,10 @@ def _stationary(rule: AbstractStopRule, rules: tuple[AbstractStopRule, ...], end
     """The result of a run that stands still, with the reasons."""
     targets = [other.describe() for other in rules if other is not rule]
     missed = f"; no other rule was met ({', '.join(targets)})" if targets else ""
-    why = "; ".join(why_still(end.system, end.weights))
+    if end.measurement.flow.dynamics.decay(end.weights, end.system) is None:
+        why = "; ".join(why_still(end.system, end.weights))
+    else:
+        why = "weight decay balances what drives the weights; with a smaller rate they rest closer to the targets"
     return Result(rule.code, f"{rule.describe()} {end.where}{missed}{': ' if why else ''}{why}", end.time)
 
 

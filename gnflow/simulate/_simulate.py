@@ -319,7 +319,8 @@ def join(problem: Problem, model: Any, flow: AbstractFlow) -> tuple[System, Any]
     require_instance(ConfigError, "flow", flow, AbstractFlow, "a flow such as gnflow.flows.GradientFlow()")
     system = flow.system(problem, model)
     weights = system.weights(model)
-    if not is_own_class(type(flow.dynamics)):
+    # Rates of decay may name weights that are none, or decay a flow of the user's.
+    if not is_own_class(type(flow.dynamics)) or flow.dynamics.decay(weights, system) is not None:
         _check_velocity(flow, system, weights)
     return system, weights
 

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from .._core import tree_size
-from ..flows import AbstractLinearisedFlow
 from ..geometry import Decomposition, System
 from ..solvers import Situation
 from ._start import Start, linearisation_at, linearisation_work, velocity_work
@@ -19,7 +18,7 @@ _LEADING_MODE = Decomposition(dense_limit=0, rank=1, power=2)
 def situation_of(system: System, weights: PyTree, flow: Any, t1: float | None, start: Callable[[], Start]) -> Situation:
     """For a run that begins at `weights`. **Arguments:** `flow`, `t1`: as of `simulate`; `start`: asked once it is known."""
     dynamics = flow.dynamics
-    linearised = dynamics if isinstance(dynamics, AbstractLinearisedFlow) else None
+    linearised = dynamics.linearised
     num_outputs = system.problem.y_train.size
     has_jacobian = linearised is not None and linearised.is_differentiable(system)
 
@@ -41,5 +40,5 @@ def situation_of(system: System, weights: PyTree, flow: Any, t1: float | None, s
         jacobian=(tree_size(weights), num_outputs) if has_jacobian else None,
         stiffness=stiffness,
         velocity_work=functools.partial(velocity_work, weights, system, dynamics),
-        linearisation_work=functools.partial(linearisation_work, weights, system, dynamics),
+        linearisation_work=functools.partial(linearisation_work, weights, system, linearised),
     )

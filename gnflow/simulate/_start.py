@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from .._core import count_operations, jit_for_looks
-from ..flows import AbstractFlow, AbstractLinearisedFlow
+from ..flows import AbstractFlow
 from ..geometry import Decomposition, Snapshot, System
+from ..solvers import LinearisedTerm
 from ._measure import Evaluation, Measurement
 from .stop import AbstractStopRule, loss_time_scale
 
@@ -58,8 +59,8 @@ def _first_scales(
 ) -> tuple[tuple[Array, ...], Float[Array, ""]]:
     """The margins of the stop rules at the start, and the time scale of the loss."""
     known = evaluation.velocity, evaluation.diagnostics
-    rests = flow.dynamics.rests_with_gradient
-    snapshot = Snapshot(jnp.zeros(()), weights, system, lambda: known, rests_with_gradient=rests)
+    rests, decay = flow.dynamics.rests_with_gradient, flow.dynamics.decay(weights, system)
+    snapshot = Snapshot(jnp.zeros(()), weights, system, lambda: known, rests_with_gradient=rests, decay=decay)
     margins = tuple(rule.margin(snapshot, memory) for rule, memory in zip(rules, stop_memories, strict=True))
     return margins, loss_time_scale(snapshot)
 
@@ -87,9 +88,8 @@ def linearise_at(
     time: Float[Array, ""], weights: PyTree, system: System, flow: AbstractFlow, decomposition: Decomposition
 ) -> tuple[Float[Array, " rank"], Float[Array, ""], Float[Array, ""]]:
     """The rates of the linearised flow, the relative residual of its modes, and the fastest rate that is left out."""
-    assert isinstance(flow.dynamics, AbstractLinearisedFlow)
-    linearisation = flow.dynamics.linearisation(time, system.tangent(weights), system, decomposition)
-    return linearisation.rates, linearisation.relative_residual, linearisation.left_out
+    linearisation = LinearisedTerm(flow.dynamics, system).linearise(time, weights, decomposition)
+    return linearisation.all_rates, linearisation.relative_residual, linearisation.left_out
 
 
 linearisation_at = jit_for_looks(linearise_at)

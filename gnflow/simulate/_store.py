@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     import xarray
 
 RUN_FILE = "run.json"
-_DATA_FILE = "trajectory.nc"
+DATA_FILE = "trajectory.nc"
 _ARRAYS_FILE = "arrays.npz"
 _FORMAT = 1
 _OBJECTS = ("problem", "flow", "initial_model", "model")
@@ -69,35 +69,39 @@ _PACKAGES = (
 class RunData(NamedTuple):
     """What a saved run measured and how it ended, without problem, model and flow.
 
-    **Attributes:** `data`: the data set; `result`; `stats`; `settings`: text stands for what cannot be rebuilt.
+    **Attributes:** `data`: the data set; `result`; `stats`; `settings`: text stands for what cannot be rebuilt; `versions`: of
+    gnflow and what it stands on, when the run was saved.
     """
 
     data: "xarray.Dataset"
     result: Result
     stats: dict[str, Any]
     settings: dict[str, Any]
+    versions: dict[str, str]
 
 
-def write_run(folder: str | os.PathLike[str], parts: dict[str, Any], keep_elsewhere: bool = True) -> None:
+def write_run(folder: str | os.PathLike[str], parts: dict[str, Any], beside: Mapping[str, str]) -> None:
     """Write the parts of a trajectory. The folder is made under another name and renamed when it is complete.
 
-    **Raises:** `RunFolderError` if `folder` exists and is not empty; and if it cannot be written: with `keep_elsewhere` the run
-    is then kept in another folder, which the message names.
+    **Arguments:** `beside`: further files in the folder, text by name.
+
+    **Raises:** `RunFolderError` if `folder` exists and is not empty; and if it cannot be written: the run is then kept
+    in another folder, which the message names.
     """
     target = as_path(folder, "folder", RunFolderError)
     refuse_existing(target)
     target = target.resolve() if target.is_symlink() else target  # a link to an empty folder is one
     try:
-        _write(target, parts)
+        _write(target, parts, beside)
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
-        kept = f" {_rescue(parts)}" if keep_elsewhere else ""
+        kept = f" {_rescue(parts, beside)}"
         if not isinstance(error, OSError) or isinstance(error, RunFolderError):
             kept = " A file cannot hold a part of it: take that out of trajectory.data."
         raise RunFolderError(f"the run cannot be written to {target}: {reason}.{kept}") from error
 
 
-def _rescue(parts: dict[str, Any]) -> str:
+def _rescue(parts: dict[str, Any], beside: Mapping[str, str]) -> str:
     """Keep a run somewhere else, and say where, in a sentence."""
     for place in (Path(), Path(tempfile.gettempdir()), Path.home()):
         try:
@@ -105,7 +109,7 @@ def _rescue(parts: dict[str, Any]) -> str:
         except (OSError, RuntimeError):
             continue
         try:
-            _write(rescued, parts)
+            _write(rescued, parts, beside)
         except Exception:
             shutil.rmtree(rescued.parent, ignore_errors=True)
             continue
@@ -113,7 +117,7 @@ def _rescue(parts: dict[str, Any]) -> str:
     return "It could be kept nowhere else: save it again in this session, to another disk."
 
 
-def _write(target: Path, parts: dict[str, Any]) -> None:
+def _write(target: Path, parts: dict[str, Any], beside: Mapping[str, str]) -> None:
     arrays: dict[str, np.ndarray] = {}
     record: dict[str, Any] = {
         "format": _FORMAT,
@@ -132,11 +136,12 @@ def _write(target: Path, parts: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name[:60]}-") as scratch:
         draft = Path(scratch) / "run"
         draft.mkdir()
-        (draft / RUN_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        for name, text in {RUN_FILE: json.dumps(record, indent=1) + "\n", **beside}.items():
+            (draft / name).write_text(text, encoding="utf-8")
         np.savez(draft / _ARRAYS_FILE, allow_pickle=False, **arrays)
-        storable(parts["data"]).to_netcdf(draft / _DATA_FILE, engine="h5netcdf")
+        storable(parts["data"]).to_netcdf(draft / DATA_FILE, engine="h5netcdf")
         # What can be written and not read, such as a variable of complex numbers, is told now.
-        _read_dataset(draft / _DATA_FILE)
+        _read_dataset(draft / DATA_FILE)
         read_arrays(draft / _ARRAYS_FILE)
         if target.exists():
             target.rmdir()  # empty: checked before
@@ -190,7 +195,7 @@ def read_data(folder: str | os.PathLike[str]) -> RunData:
     source, record = _read_record(folder)
     with _telling_where(source):
         parts = _measured(source, record, read_arrays(source / _ARRAYS_FILE))
-    return RunData(**parts)
+    return RunData(**parts, versions={str(name): str(version) for name, version in record["versions"].items()})
 
 
 def versions() -> dict[str, str]:
@@ -258,7 +263,7 @@ def _measured(source: Path, record: dict[str, Any], arrays: Mapping[str, np.ndar
     if not isinstance(stats, dict) or not isinstance(settings, dict):
         raise RunFolderError(f"{RUN_FILE} is damaged: stats and settings are no tables.")
     return {
-        "data": _read_dataset(source / _DATA_FILE),
+        "data": _read_dataset(source / DATA_FILE),
         "result": Result(ResultCode(result["code"]), message, time),
         "stats": stats,
         "settings": settings,

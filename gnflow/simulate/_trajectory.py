@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -45,19 +46,19 @@ class Trajectory:
     stats: dict[str, Any]
     settings: dict[str, Any]
 
-    def save(self, folder: str | os.PathLike[str], *, keep_elsewhere: bool = True) -> None:
+    def save(self, folder: str | os.PathLike[str], *, beside: Mapping[str, str] | None = None) -> None:
         """Write the run as a folder: run.json, trajectory.nc, arrays.npz. Read it back with `gnflow.load(folder)`.
 
         The folder appears whole or not at all; a leading ~ is the home folder. Attributes of `data` that netCDF has no type for
         (None, booleans, lists, dictionaries, paths) are kept as JSON text.
 
-        **Arguments:** `keep_elsewhere`: whether a run that cannot be written is kept in another folder.
+        **Arguments:** `beside`: further files in the folder, text by name.
 
         **Raises:** `RunFolderError` if `folder` exists and is not empty: a run is never overwritten; and if it cannot be
         written (a full disk, a read-only folder): the message names the folder in which it is kept instead.
         """
         parts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        write_run(folder, parts, keep_elsewhere)
+        write_run(folder, parts, beside or {})
 
 
 class SimulationError(GnflowError, RuntimeError):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from .._core import tree_add_scaled, tree_scale
+from .._core import tree_add_scaled, tree_multiply, tree_scale
 from ..geometry import Decomposition, Linearisation
 from ._exponential_interpolation import ExponentialInterpolation, Packed, StepPath
 from ._linearised import AbstractLinearisedSolver, remainder_at
@@ -55,7 +55,9 @@ class ExponentialRungeKutta(AbstractLinearisedSolver):
         half = length / 2
         linearisation = terms.linearise(t0, weights, self.decomposition)
         coefficients = linearisation.direction.coefficients.reshape(-1)
-        start = reduce(linearisation, None, -coefficients)
+        rates = terms.decay(weights)
+        rest = None if rates is None else tree_scale(-1.0, tree_multiply(rates, weights))
+        start = reduce(linearisation, rest, -coefficients)
 
         def remainder(previous: ReducedVector, stage: Any) -> tuple[ReducedVector, ReducedVector]:
             """D at w + s (phi_1(s W) F + share phi_2(s W) x), x being the D before."""
@@ -63,8 +65,7 @@ class ExponentialRungeKutta(AbstractLinearisedSolver):
             ((increment, amplitudes),) = apply_functions(
                 linearisation, span, [[({1: 1.0}, start), ({2: share}, previous)]]
             )
-            point = tree_add_scaled(weights, span, increment)
-            found = remainder_at(terms, linearisation, t0 + span, point, span * amplitudes)
+            found = remainder_at(terms, linearisation, t0 + span, weights, span, increment, span * amplitudes)
             return found, found
 
         # In a loop, so that the program has the velocity once and compiles in less time.

@@ -56,7 +56,7 @@ class StepPath(eqx.Module):
         if self.integrands is None or not integrals:
             return integrals
         integrands = self.integrands
-        fastest = jnp.max(self.linearisation.rates)
+        fastest = jnp.max(self.linearisation.all_rates)
         return add_integrals(integrals, lambda s: integrands(self._velocity(s, length)), span, fastest)
 
 

@@ -75,8 +75,7 @@ class ExponentialRosenbrock(AbstractErrorCarryingSolver):
         length, half = t1 - t0, (t1 - t0) / 2
 
         def velocity(time: Any, point: Float[Array, " weights"]) -> Float[Array, " weights"]:
-            tangent, coefficients = term.direction(time, unravel(point))
-            return -ravel_pytree(tangent.vjp(coefficients))[0]
+            return ravel_pytree(term.velocity(time, unravel(point)))[0]
 
         start = velocity(t0, flat)
         jacobian = jax.jacfwd(lambda point: velocity(t0, point))(flat)

@@ -8,12 +8,15 @@ import jax.numpy as jnp
 import optimistix as optx
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .._core import tree_add_scaled, tree_rms, tree_subtract
+from .._core import tree_add_scaled, tree_multiply, tree_rms, tree_scale, tree_subtract
 from ..geometry import Decomposition, Linearisation
 from ._linearised import AbstractLinearisedSolver
 from ._term import LinearisedTerm, unwrap
 
 _MAX_ITERATIONS = 12
+# Of D w: where a flow with weight decay rests, its velocity is the difference of this and of as much, which rounding leaves.
+_ROUNDING = 1e-12
+_TINY = 1e-30
 
 
 class LowRankKvaerno5(AbstractLinearisedSolver):
@@ -32,8 +35,10 @@ class LowRankKvaerno5(AbstractLinearisedSolver):
     decomposition: Decomposition = Decomposition()
     iteration_rtol: float = 1e-6
 
-    def _inner(self, terms: LinearisedTerm, linearisation: Linearisation | None = None) -> diffrax.Kvaerno5:
-        root_finder = LowRankChord(terms=terms, linearisation=linearisation, rtol=self.iteration_rtol)
+    def _inner(
+        self, terms: LinearisedTerm, linearisation: Linearisation | None = None, atol: Any = _TINY
+    ) -> diffrax.Kvaerno5:
+        root_finder = LowRankChord(terms=terms, linearisation=linearisation, rtol=self.iteration_rtol, atol=atol)
         return diffrax.Kvaerno5(root_finder=root_finder, root_find_max_steps=_MAX_ITERATIONS)
 
     def order(self, terms: Any) -> int:
@@ -48,8 +53,10 @@ class LowRankKvaerno5(AbstractLinearisedSolver):
         self, terms: LinearisedTerm, t0: Any, t1: Any, y0: PyTree, args: Any, solver_state: Any, made_jump: Any
     ) -> tuple[tuple[PyTree, PyTree, dict[str, Any], Any, diffrax.RESULTS], Linearisation]:
         """One step from t0 to t1, and its linearisation."""
-        linearisation = terms.linearise(t0, terms.split(y0)[0], self.decomposition)
-        solver = self._inner(terms, linearisation)
+        weights = terms.split(y0)[0]
+        linearisation, rates = terms.linearise(t0, weights, self.decomposition), terms.decay(weights)
+        atol = _TINY if rates is None else _TINY + _ROUNDING * tree_rms(tree_multiply(rates, weights))
+        solver = self._inner(terms, linearisation, atol)
         return solver.step(terms, t0, t1, y0, args, solver_state, made_jump), linearisation
 
 
@@ -66,16 +73,18 @@ class _ChordState(eqx.Module):
 class LowRankChord(optx.AbstractRootFinder):
     """Newton's iteration for the implicit stages of a Diffrax solver with the fixed inverse
 
-        (I - c W)^(-1) x = x - c J^T L diag(1/(1 + c beta)) Rt J x,   c = gamma h.
+        (I - c W)^(-1) x = x - c J^T L diag(1/(1 + c beta)) Rt J x,   c = gamma h,
+
+    and with weight decay (I - c W)^(-1) = (1 + c lambda)^(-1) times the same with c/(1 + c lambda) for c.
 
     **Arguments:** `terms`: the term that is integrated; `linearisation`: W, at the start of the step; `rtol`: where to stop,
-    relative to the velocity.
+    relative to the velocity; `atol`: and absolutely, rms.
     """
 
     terms: LinearisedTerm
     linearisation: Linearisation | None
     rtol: float
-    atol: float = 1e-30
+    atol: Any = _TINY
     norm: Any = eqx.field(static=True, default=optx.rms_norm)
 
     def init(
@@ -96,12 +105,16 @@ class LowRankChord(optx.AbstractRootFinder):
         residual, aux = fn(y, args)
         weights, integrals = self.terms.split(residual)
         linearisation, gain = state.linearisation, state.gain
+        if linearisation.decay is not None:
+            # (1 + c lambda) I + c J^T L Rt J, divided by its first factor.
+            weights = tree_scale(1 / (1 + gain * linearisation.decay), weights)
+            gain = gain / (1 + gain * linearisation.decay)
         amplitudes = linearisation.right @ linearisation.push(weights) / (1 + gain * linearisation.rates)
         solved = tree_add_scaled(weights, -gain, linearisation.pull(linearisation.left @ amplitudes))
         new = tree_subtract(y, self.terms.join(solved, integrals))
         # The integrals follow from the weights and are not iterated on.
         size = tree_rms(solved) / (self.rtol * tree_rms(self.terms.split(new)[0]) + self.atol)
-        return new, _ChordState(linearisation, gain, size, state.correction, state.iterations + 1), aux
+        return new, _ChordState(linearisation, state.gain, size, state.correction, state.iterations + 1), aux
 
     def terminate(
         self, fn: Any, y: PyTree, args: Any, options: dict[str, Any], state: _ChordState, tags: frozenset

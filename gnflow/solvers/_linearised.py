@@ -5,10 +5,11 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import diffrax
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._core import tree_add_scaled, tree_norm, tree_subtract
+from .._core import tree_add_scaled, tree_multiply, tree_norm, tree_scale, tree_subtract
 from ..geometry import Linearisation
 from ._phi import phi_functions
 from ._reduced import ReducedVector, reduce
@@ -110,29 +111,30 @@ def carry_error(
 
         exp(h W) e + h m psi(h W) D,   psi(z) = (exp(z) - q)/(z - log q).
 
-    The first term is exact in the modes that W holds; D is what may make the displacement grow. Where the rate |D|/|e| is
-    beyond 1/h, more growth than the error control of the step admits, it is taken for a contraction that is stiff for this
-    step: m = phi_1(-h |D|/|e|), without which the step would amplify what the flow damps.
+    The first term is exact in the modes that W holds, weight decay among them; D is what may make the displacement grow. Where
+    the rate |D|/|e| is beyond 1/h, more growth than the error control of the step admits, it is taken for a contraction that is
+    stiff for this step: m = phi_1(-h |D|/|e|), without which the step would amplify what the flow damps.
 
     **Arguments:** `linearisation` at `weights` and flow time `time`; `error`: a tree like the weights; `decay`: q, of the
     residual, in (0, 1].
     """
     vector = reduce(linearisation, error, jnp.zeros(linearisation.direction.coefficients.size))
-    point = tree_add_scaled(weights, 1.0, error)
-    remainder = remainder_at(terms, linearisation, time, point, vector.amplitudes)
+    remainder = remainder_at(terms, linearisation, time, weights, 1.0, error, vector.amplitudes)
     assert remainder.rest is not None
     change = tree_add_scaled(remainder.rest, 1.0, linearisation.pull(remainder.coefficients))
     size = tree_norm(error)
     folds = length * tree_norm(change) / jnp.where(size > 0, size, 1.0)
     mean = length * phi_functions(-folds, 1)[1]
     z = -length * linearisation.rates
-    at_zero = _damped_mean(jnp.zeros(()), decay)
-    # (psi(0) - psi(z))/(-z) by a difference that rounding leaves digits of.
+    rest = jnp.zeros(()) if linearisation.decay is None else -length * linearisation.decay
+    at_rest = _damped_mean(rest, decay)
+    # psi's divided difference between the rest and the modes, by a difference that rounding leaves digits of.
     apart = jnp.minimum(z, -_LEAST_FOLDS)
-    quotient = (at_zero - _damped_mean(apart, decay)) / -apart
-    moved = phi_functions(z, 1)[1] * vector.amplitudes + mean * quotient * remainder.amplitudes
-    coefficients = mean * at_zero * remainder.coefficients - length * (linearisation.left @ moved)
-    carried = tree_add_scaled(error, mean * at_zero, remainder.rest)
+    quotient = (at_rest - _damped_mean(rest + apart, decay)) / -apart
+    kept = jnp.exp(rest)
+    moved = kept * phi_functions(z, 1)[1] * vector.amplitudes + mean * quotient * remainder.amplitudes
+    coefficients = mean * at_rest * remainder.coefficients - length * (linearisation.left @ moved)
+    carried = tree_add_scaled(tree_scale(kept, error), mean * at_rest, remainder.rest)
     return tree_add_scaled(carried, 1.0, linearisation.pull(coefficients))
 
 
@@ -145,15 +147,25 @@ def _damped_mean(z: Float[Array, "..."], decay: Float[Array, ""]) -> Float[Array
 
 
 def remainder_at(
-    terms: LinearisedTerm, linearisation: Linearisation, time: Any, point: PyTree, amplitudes: Float[Array, " rank"]
+    terms: LinearisedTerm,
+    linearisation: Linearisation,
+    time: Any,
+    weights: PyTree,
+    span: Float[Array, ""] | float,
+    increment: PyTree,
+    amplitudes: Float[Array, " rank"],
 ) -> ReducedVector:
-    """D = F(point) - F(w_n) - W (point - w_n), given the amplitudes of point - w_n.
+    """D = F(w_n + x) - F(w_n) - W x with w_n = `weights` and x = `span` times `increment`, given the `amplitudes` of x.
 
-    Written as -(J_point - J)^T a_point + J^T (a_n - a_point + L Rt J (point - w_n)): the first term is exactly zero for a
-    model that is linear in its weights, instead of a difference of large numbers times a step that may be 1e12 long.
+    Written as -(J_x - J)^T a_x + J^T (a_n - a_x + L Rt J x): the first term is exactly zero for a model that is linear in its
+    weights, instead of a difference of large numbers times a step that may be 1e12 long. With weight decay and (lambda - D) x
+    more, which is exactly zero where all rates are the same.
     """
-    tangent, coefficients = terms.direction(time, point)
+    tangent, coefficients = terms.direction(time, tree_add_scaled(weights, span, increment))
     flat = coefficients.reshape(-1)
     rest = tree_subtract(linearisation.pull(flat), tangent.vjp(coefficients))
+    if linearisation.decay is not None:
+        left = jax.tree.map(lambda rate: linearisation.decay - rate, terms.decay(weights))
+        rest = tree_add_scaled(rest, span, tree_multiply(left, increment))
     start = linearisation.direction.coefficients.reshape(-1)
     return reduce(linearisation, rest, start - flat + linearisation.left @ amplitudes)

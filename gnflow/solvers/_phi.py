@@ -31,3 +31,31 @@ def phi_functions(z: Inexact[Array, "..."], highest: int) -> list[Inexact[Array,
     for k in range(1, highest):
         ascending.append((ascending[-1] - 1.0 / math.factorial(k)) / outside)
     return [jnp.where(near, low, high) for low, high in zip(reversed(descending), ascending, strict=True)]
+
+
+def divided_phi_functions(
+    rest: Inexact[Array, "..."], modes: Inexact[Array, "..."], highest: int
+) -> tuple[list[Inexact[Array, "..."]], list[Inexact[Array, "..."]], list[Inexact[Array, "..."]]]:
+    """phi_k of z = `rest`, phi_k of y = `modes` and phi_k[z, y] = (phi_k(z) - phi_k(y))/(z - y), for k = 0, ..., highest.
+
+    For y <= z <= 0, which broadcast, each to about machine precision whether or not they are equal: the derivative where they
+    are, phi_(k+1)(y) where z = 0. Derived in docs/theory.md, With weight decay.
+    """
+    at_rest, at_modes = phi_functions(rest, highest), phi_functions(modes, highest)
+    near = modes > -_SWITCH
+    # Near 0 Horner's rule, for a polynomial and for its divided difference at once.
+    z, y = jnp.where(near, rest, 0.0), jnp.where(near, modes, 0.0)
+    series, apart = jnp.zeros_like(y), jnp.zeros_like(y)
+    for power in reversed(range(_TERMS)):
+        apart = apart * z + series
+        series = series * y + 1.0 / math.factorial(power + highest)
+    descending = [apart]
+    for k in reversed(range(highest)):
+        descending.append(descending[-1] * z + at_modes[k + 1])
+    # Far from it the recurrence of phi; rest - modes is the decay of the modes alone.
+    far = jnp.where(near, -_SWITCH, modes)
+    ascending = [jnp.exp(rest) * phi_functions(modes - rest, 1)[1]]
+    for k in range(highest):
+        ascending.append((ascending[-1] - at_rest[k + 1]) / far)
+    divided = [jnp.where(near, low, high) for low, high in zip(reversed(descending), ascending, strict=True)]
+    return at_rest, at_modes, divided

@@ -1,5 +1,6 @@
 """A flow as a Diffrax term that also knows its linearisation."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -9,17 +10,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._core import tree_scale
+from .._core import tree_multiply, tree_scale, tree_subtract
 from ..geometry import AbstractTangent, Decomposition, Linearisation, System
 
 
 class LinearisedTerm(diffrax.AbstractTerm):
-    """w' = -J^T a for `diffrax.diffeqsolve`, with the low-rank linearisation that the exponential and implicit solvers take.
+    """w' = -J^T a - D w for `diffrax.diffeqsolve`, with the linearisation that the exponential and implicit solvers take.
 
     The state y is the tree of trained weights, `system.weights(model)`; or, with `integrands`, the pair (weights,
     integrals), where `integrands(w')` gives the rates of change of the integrals.
 
-    **Arguments:** `flow`: an `AbstractLinearisedFlow` (of a wrapped flow its `dynamics`); `system`: from
+    **Arguments:** `flow`: with a linearisation (`AbstractFlow.linearised`; of a wrapped flow its `dynamics`); `system`: from
     `flow.system(problem, model)`; `integrands`: a function of the velocity that returns a dictionary of scalars, or None;
     `runs_forwards`: whether that is known, so that no check of it is compiled (one calls back to Python, which keeps a program
     from being stored).
@@ -32,8 +33,7 @@ class LinearisedTerm(diffrax.AbstractTerm):
 
     def vf(self, t: Any, y: PyTree, args: Any) -> PyTree:
         """w', with the integrals' rates of change where there are integrals."""
-        tangent, coefficients = self.direction(t, self.split(y)[0])
-        velocity = tree_scale(-1.0, tangent.vjp(coefficients))
+        velocity = self.velocity(t, self.split(y)[0])
         return self.join(velocity, {} if self.integrands is None else self.integrands(velocity))
 
     def contr(self, t0: Any, t1: Any, **kwargs: Any) -> Any:
@@ -44,16 +44,35 @@ class LinearisedTerm(diffrax.AbstractTerm):
         """The vector field times a time difference."""
         return jax.tree.map(lambda leaf: control * leaf, vf)
 
+    def velocity(self, t: Any, weights: PyTree) -> PyTree:
+        """w' at flow time `t`."""
+        tangent, coefficients = self.direction(t, weights)
+        velocity, rates = tree_scale(-1.0, tangent.vjp(coefficients)), self.decay(weights)
+        return velocity if rates is None else tree_subtract(velocity, tree_multiply(rates, weights))
+
     def direction(self, t: Any, weights: PyTree) -> tuple[AbstractTangent, Float[Array, "samples outputs"]]:
         """The tangent at `weights` and the coefficients a (N, C) at flow time `t`."""
         tangent = self.system.tangent(weights)
         time = jnp.asarray(t, dtype=jnp.float64)
-        return tangent, self.flow.direction(time, tangent, self.system).coefficients
+        return tangent, self.flow.linearised.direction(time, tangent, self.system).coefficients
+
+    def decay(self, weights: PyTree) -> PyTree | None:
+        """D, a tree like `weights`; None where there is none."""
+        return self.flow.decay(weights, self.system)
 
     def linearise(self, t: Any, weights: PyTree, decomposition: Decomposition) -> Linearisation:
-        """The direction and W at `weights` and flow time `t`."""
+        """The direction and W at `weights` and flow time `t`.
+
+        Of rates D that differ, W has the smallest: a weight that W damped too much would stand still in a long step, and
+        the error estimate would not see it (docs/theory.md, With weight decay).
+        """
         time = jnp.asarray(t, dtype=jnp.float64)
-        return self.flow.linearisation(time, self.system.tangent(weights), self.system, decomposition)
+        found = self.flow.linearised.linearisation(time, self.system.tangent(weights), self.system, decomposition)
+        rates = self.decay(weights)
+        if rates is None:
+            return found
+        smallest = jnp.min(jnp.stack([jnp.min(jnp.asarray(leaf)) for leaf in jax.tree.leaves(rates)]))
+        return dataclasses.replace(found, decay=smallest)
 
     def split(self, y: PyTree) -> tuple[PyTree, dict[str, Array]]:
         """(weights, integrals) of a state, or of anything of its structure."""

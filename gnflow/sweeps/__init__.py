@@ -1,11 +1,12 @@
 """Sweeps: grids of runs, carried out by an engine, stored cell by cell, read back as one labelled data set."""
 
-from ._axes import Axis as Axis
-from ._cell import CellOutcome as CellOutcome, carry_out as carry_out
+from ._cell import CellOutcome as CellOutcome, Kept as Kept, run_cell as run_cell
+from ._choice import make_engine as make_engine
 from ._dask import DaskEngine as DaskEngine
-from ._dataset import load as load, load_curves as load_curves, load_sweep as load_sweep
+from ._dataset import dataset_in as dataset_in, load as load, load_curves as load_curves, load_sweep as load_sweep
 from ._engine import AbstractEngine as AbstractEngine
 from ._local import LocalEngine as LocalEngine
-from ._specification import SweepSpec as SweepSpec, read_sweep as read_sweep
-from ._store import SWEEP_FILE as SWEEP_FILE, SweepStore as SweepStore
-from ._sweep import sweep as sweep
+from ._serial import SerialEngine as SerialEngine
+from ._store import SweepStore as SweepStore
+from ._summary import Row as Row, rows_of as rows_of
+from ._sweep import compute as compute, sweep as sweep

@@ -15,12 +15,13 @@ import xarray as xr
 
 from .._core import RunFolderError, read_json
 from ..config import RunSpec
-from ..simulate import Trajectory, versions
+from ..simulate import RunData, Trajectory, versions
 from ._netcdf import from_netcdf, to_netcdf
 from ._record import ERROR as ERROR, WORKER_DIED as WORKER_DIED, has_failed as has_failed, require_record
 
 CELL_FORMAT = 1
 TARGETS = tuple(10.0**-k for k in range(1, 9))  # relative training losses whose times are kept
+EXACT = "exact"  # what a record says of a direction that is the minimum-norm one
 _TARGET_SLACK = 1e-3  # a run that stops at a target ends within the accuracy of the root search, on either side of it
 _LONGEST_TEXT = 20_000  # characters of a message or traceback; HDF5 holds up to 64 KiB in an attribute
 
@@ -38,15 +39,31 @@ class CellOutcome:
     - `targets`: flow time at which the relative training loss reached 1e-1 to 1e-8, by the target;
     - `gnflow`: the version that computed it; `size`, `sha256`: of the payload.
 
-    Numbers that are not finite are the strings "nan", "inf" and "-inf"; `float` reads them.
+    - where known `compile_seconds`, and `direction`: whether the last direction was exact, of a flow that claims to be.
+
+    Numbers that are not finite are the strings "nan", "inf" and "-inf"; `float` reads them. `kept`: a whole
+    trajectory, which is then kept in place of the file, and `payload` is empty.
     """
 
     content_hash: str
     payload: bytes
     record: dict[str, Any]
+    kept: "Kept | None" = None
 
 
-def carry_out(spec: RunSpec) -> CellOutcome:
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """A run whose whole trajectory is to be kept.
+
+    **Attributes:** `data_digest`: of the data files that it read; empty for none.
+    """
+
+    spec: RunSpec
+    trajectory: Trajectory
+    data_digest: str
+
+
+def run_cell(spec: RunSpec) -> CellOutcome:
     """Run a cell. An error of any kind becomes an outcome with the code "error"; only interrupts are passed on."""
     began = time.perf_counter()
     try:
@@ -56,30 +73,50 @@ def carry_out(spec: RunSpec) -> CellOutcome:
         return outcome_of_error(spec, error, time.perf_counter() - began)
 
 
-def outcome_of(spec: RunSpec, trajectory: Trajectory, wall_seconds: float | None = None) -> CellOutcome:
+def outcome_of(
+    spec: RunSpec,
+    trajectory: Trajectory,
+    wall_seconds: float | None = None,
+    *,
+    data_digest: str | None = None,
+    keep: bool = False,
+) -> CellOutcome:
     """The outcome of a cell that has a trajectory, complete or not.
 
-    **Arguments:** `wall_seconds`: what the cell cost, where that is not the trajectory's own wall time.
+    **Arguments:** `wall_seconds`: what the cell cost, where that is not the trajectory's own wall time; `data_digest`:
+    of the data files that it read, where they may have changed since; `keep`: whether the whole trajectory is to be kept.
     """
-    problem, result = trajectory.problem, trajectory.result
-    details = {
-        "stats": _to_json(trajectory.stats),
-        "loss_minimum": float(problem.loss.minimum(problem.y_train)),
-    }
-    wall = trajectory.stats["wall_seconds"] if wall_seconds is None else wall_seconds
-    return _outcome(spec, trajectory.data, str(result.code), result.message, result.time, wall, details)
+    data_digest = spec.data_digest if data_digest is None else data_digest
+    problem = trajectory.problem
+    minimum = float(problem.loss.minimum(problem.y_train))
+    measured = RunData(trajectory.data, trajectory.result, trajectory.stats, {}, json.loads(_versions()))
+    cell = cell_of_run(spec, measured, minimum, data_digest, wall_seconds)
+    if not keep:
+        return _packed(cell)
+    return CellOutcome(cell.attrs["content_hash"], b"", record_of(cell, b""), Kept(spec, trajectory, data_digest))
+
+
+def cell_of_run(
+    spec: RunSpec, run: RunData, loss_minimum: float, data_digest: str, wall_seconds: float | None = None
+) -> xr.Dataset:
+    """The data set of a cell that has measured something; `wall_seconds` and `data_digest` as in `outcome_of`."""
+    wall = run.stats["wall_seconds"] if wall_seconds is None else wall_seconds
+    details = {"stats": _to_json(run.stats), "loss_minimum": loss_minimum, "versions": json.dumps(run.versions)}
+    result = run.result
+    return _cell(spec, run.data, str(result.code), result.message, result.time, wall, details, data_digest)
 
 
 def outcome_of_error(spec: RunSpec, error: BaseException, wall_seconds: float = 0.0) -> CellOutcome:
     """The outcome of a cell that raised `error`: code "error", message "Type: text", the traceback in the file."""
     trace = "".join(traceback.format_exception(error))
     message = f"{type(error).__name__}: {error}"
-    return _outcome(spec, xr.Dataset(), ERROR, message, math.nan, wall_seconds, {"traceback": trace[-_LONGEST_TEXT:]})
+    details = {"traceback": trace[-_LONGEST_TEXT:]}
+    return _packed(_cell(spec, xr.Dataset(), ERROR, message, math.nan, wall_seconds, details))
 
 
 def outcome_of_code(spec: RunSpec, code: str, message: str, wall_seconds: float = 0.0) -> CellOutcome:
     """The outcome of a cell that gave nothing, for a reason that is no exception of its own (`WORKER_DIED`)."""
-    return _outcome(spec, xr.Dataset(), code, message, math.nan, wall_seconds, {})
+    return _packed(_cell(spec, xr.Dataset(), code, message, math.nan, wall_seconds, {}))
 
 
 def read_cell(payload: bytes, content_hash: str) -> tuple[xr.Dataset, dict[str, Any]]:
@@ -119,7 +156,7 @@ def _checked_record(data: xr.Dataset, payload: bytes, content_hash: str) -> dict
     if not _is(attrs["digest"], _digest(data)):
         raise RunFolderError("its content is not what was written")
     _require_series(data)
-    return require_record(_record(data, payload))
+    return require_record(record_of(data, payload))
 
 
 def _is(value: Any, expected: int | str) -> bool:
@@ -137,7 +174,7 @@ def _require_series(data: xr.Dataset) -> None:
         raise RunFolderError("its training losses have no times")
 
 
-def _outcome(
+def _cell(
     spec: RunSpec,
     data: xr.Dataset,
     code: str,
@@ -145,8 +182,10 @@ def _outcome(
     end: float,
     wall_seconds: float,
     details: Mapping[str, Any],
-) -> CellOutcome:
-    table, data_files = spec.to_dict(), spec.data_digest
+    data_digest: str | None = None,
+) -> xr.Dataset:
+    """The data set of a cell, which says in its attributes what it is and how it ended."""
+    table, data_files = spec.to_dict(), spec.data_digest if data_digest is None else data_digest
     attrs = {
         "gnflow_cell_format": CELL_FORMAT,
         "content_hash": spec.content_hash(data_files),
@@ -163,8 +202,12 @@ def _outcome(
     attrs = {name: _storable(value) if isinstance(value, str) else value for name, value in attrs.items()}
     data = data.assign_attrs(attrs)
     data.attrs["digest"] = _digest(data)
-    payload = to_netcdf(data)
-    return CellOutcome(attrs["content_hash"], payload, _record(data, payload))
+    return data
+
+
+def _packed(cell: xr.Dataset) -> CellOutcome:
+    payload = to_netcdf(cell)
+    return CellOutcome(cell.attrs["content_hash"], payload, record_of(cell, payload))
 
 
 @functools.cache
@@ -172,7 +215,8 @@ def _versions() -> str:
     return json.dumps(versions())
 
 
-def _record(data: xr.Dataset, payload: bytes) -> dict[str, Any]:
+def record_of(data: xr.Dataset, payload: bytes) -> dict[str, Any]:
+    """The record of a cell. **Arguments:** `payload`: the file that holds its data."""
     attrs = data.attrs
     stats = read_json(attrs.get("stats", "{}"), "its stats")
     return {
@@ -185,10 +229,21 @@ def _record(data: xr.Dataset, payload: bytes) -> dict[str, Any]:
         "num_steps": stats.get("num_steps"),
         "finals": {name: _number(values[-1]) for name, values in _series(data).items()},
         "targets": _time_to_targets(data) if data.sizes else {},
+        "compile_seconds": stats.get("compile_seconds"),
+        "direction": _direction(stats),
         "gnflow": read_json(attrs["versions"], "its versions")["gnflow"],
         "size": len(payload),
         "sha256": hashlib.sha256(payload).hexdigest(),
     }
+
+
+def _direction(stats: Mapping[str, Any]) -> str | None:
+    """Whether the last direction was exact, of a flow that claims to be."""
+    if "final_truncated" not in stats:
+        return None
+    if not stats["final_truncated"]:
+        return EXACT
+    return f"truncated, residual {float(stats['final_relative_residual']):.1e}"
 
 
 def _series(data: xr.Dataset) -> dict[str, np.ndarray]:
@@ -213,6 +268,8 @@ def _time_to_targets(data: xr.Dataset) -> dict[str, float | str]:
         relative = np.maximum(excess / excess[0], np.finfo(float).tiny)
     if not np.isfinite(excess[0]):
         relative = np.full(losses.shape, math.nan)
+    if math.isnan(data.attrs["loss_minimum"]):  # of a run whose problem cannot be rebuilt
+        return {target_name(target): "nan" for target in TARGETS}
     found: dict[str, float | str] = {}
     for target in TARGETS:
         below = np.flatnonzero(relative <= target * (1 + _TARGET_SLACK))

@@ -10,10 +10,10 @@ import numpy as np
 import xarray as xr
 
 from .._core import ConfigError, RunFolderError, as_path, nearest_name
-from ..simulate import Trajectory, load as load_run
+from ..config import Specification
+from ..simulate import RUN_FILE, Trajectory, load as load_run
 from ._cell import TARGETS, flow_times, target_name
-from ._specification import SweepSpec
-from ._store import SWEEP_FILE, SweepStore
+from ._store import SweepStore
 from ._versions import say_if_mixed, versions_in
 
 _TIMES = "flow_time"
@@ -30,21 +30,23 @@ _UNITS = {"flow_time": "flow time", "num_steps": "1", "wall_seconds": "s"}
 def load(
     folder: str | os.PathLike[str], *, problem: Any = None, model: Any = None, flow: Any = None
 ) -> Trajectory | xr.Dataset:
-    """Read back what was saved in a folder: a run, or a sweep.
+    """Read back what was saved in a folder: one run, or a grid of them.
 
-    A folder that `gnflow.sweep` or `gnflow sweep` wrote gives an `xarray.Dataset` over its axes, flow and seed, also while
-    the sweep goes on (docs/sweeps.md); one that `Trajectory.save` wrote gives the `Trajectory`.
+    A folder that `gnflow.sweep`, `gnflow sweep` or `gnflow run` wrote gives an `xarray.Dataset` over its axes (of
+    variants: "variant"), flow and seed, also while it goes on (docs/sweeps.md); one that `Trajectory.save` wrote gives
+    the `Trajectory`.
 
     **Arguments:** `folder`; `problem`, `model`, `flow`: for a run that used a class of the user's own, as in
-    `gnflow.simulate.load`; refused for a sweep.
+    `gnflow.simulate.load`; refused for a grid.
 
     **Raises:** `RunFolderError` if there is neither, or a damaged one.
     """
-    if (as_path(folder, "the folder", RunFolderError) / SWEEP_FILE).is_file():
+    place = as_path(folder, "the folder", RunFolderError)
+    if not (place / RUN_FILE).is_file() and SweepStore(place).is_begun:
         given = [name for name, part in (("problem", problem), ("model", model), ("flow", flow)) if part is not None]
         if given:
             raise RunFolderError(
-                f"{folder} holds a sweep, whose data set needs no {' and no '.join(given)}; leave it out."
+                f"{folder} holds a grid of runs, whose data set needs no {' and no '.join(given)}; leave it out."
             )
         return load_sweep(folder)
     return load_run(folder, problem=problem, model=model, flow=flow)
@@ -63,7 +65,7 @@ def load_sweep(folder: str | os.PathLike[str]) -> xr.Dataset:
     return dataset_in(store, spec, records)
 
 
-def dataset_in(store: SweepStore, spec: SweepSpec, records: Mapping[str, Mapping[str, Any]]) -> xr.Dataset:
+def dataset_in(store: SweepStore, spec: Specification, records: Mapping[str, Mapping[str, Any]]) -> xr.Dataset:
     """`dataset_of` with the descriptions of the variables as cells of the store have them."""
     described: dict[str, dict[str, Any]] = {}
     for content_hash, record in records.items():
@@ -77,7 +79,7 @@ def dataset_in(store: SweepStore, spec: SweepSpec, records: Mapping[str, Mapping
 
 
 def dataset_of(
-    spec: SweepSpec,
+    spec: Specification,
     records: Mapping[str, Mapping[str, Any]],
     described: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> xr.Dataset:

@@ -5,9 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from .._core import ConfigError, as_path, require_number, require_positive_int
+from .._core import ConfigError, as_path, require_number, require_positive_int, shown
 from ..config import RunSpec
-from ..config._plain import shown
 from ._cell import CellOutcome
 
 _MOST = 100_000  # workers, threads or attempts

@@ -11,15 +11,15 @@ from .._core import (
     ConfigError,
     available_memory_gib,
     compilation_cache_folder,
-    forget_compiled_programs,
     num_cores,
 )
 from ..config import RunSpec
-from ._cell import WORKER_DIED, CellOutcome, carry_out, outcome_of_code
+from ._cell import WORKER_DIED, CellOutcome, outcome_of_code
 from ._engine import AbstractEngine, Wanted, every_cell, require_engine_options
 from ._environment import worker_environment
 from ._memory import BASE_GIB
 from ._schedule import Schedule
+from ._serial import SerialEngine
 from ._task import Task, tasks_of
 from ._worker_process import WorkerDiedError, WorkerProcess
 
@@ -38,7 +38,7 @@ class LocalEngine(AbstractEngine):
     **Arguments:**
 
     - `workers`: number of processes; by default one for each core, fewer if memory allows no more. 1 runs the cells in this
-      process, with its JAX settings and all its cores; nothing then guards it from a cell that kills the process.
+      process, as `SerialEngine`.
     - `memory_gib`: memory that the workers may take together, in GiB; by default 80% of what is available when the run begins.
     - `compilation_cache`: keep compiled programs on disk, for the other workers and the next sweep: True (the folder that
       JAX_COMPILATION_CACHE_DIR names, else gnflow/compiled in the user's cache), False, or a folder. Only for `workers` > 1.
@@ -70,17 +70,16 @@ class LocalEngine(AbstractEngine):
     def describe(self) -> str:
         """How many processes, threads and GiB."""
         if self._in_process:
-            return "this process"
+            return SerialEngine().describe()
         workers, threads, memory = self._shares()
         return f"{workers} processes on this machine, {threads} threads each, {memory:.1f} GiB together"
 
     def run(self, cells: Sequence[RunSpec], wanted: Wanted = every_cell) -> Iterator[CellOutcome]:
         """Outcomes of the cells as they finish; see `AbstractEngine.run`."""
-        tasks = tasks_of(cells)
         if self._in_process:
-            yield from self._run_here(tasks, wanted)
+            yield from SerialEngine().run(cells, wanted)
         else:
-            yield from self._run_in_workers(tasks, wanted)
+            yield from self._run_in_workers(tasks_of(cells), wanted)
 
     def _shares(self) -> tuple[int, int, float]:
         """Number of workers, threads of each, and memory in GiB."""
@@ -90,13 +89,6 @@ class LocalEngine(AbstractEngine):
         workers = max(1, min(wished, int(memory / BASE_GIB))) if self._workers is None else wished
         # By the number that was wished for: the threads decide the bits of a result, the memory that is free must not.
         return workers, max(1, cores // wished), memory
-
-    def _run_here(self, tasks: Sequence[Task], wanted: Wanted) -> Iterator[CellOutcome]:
-        for task in tasks:
-            if wanted(task.cell):
-                outcome = carry_out(task.cell)
-                forget_compiled_programs()
-                yield outcome
 
     def _run_in_workers(self, tasks: Sequence[Task], wanted: Wanted) -> Iterator[CellOutcome]:
         count, threads, memory = self._shares()

@@ -53,10 +53,17 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
     "sha256": _is_text,
 }
 
+# Version 0.1.0 did not write these.
+_OPTIONAL: dict[str, Callable[[Any], bool]] = {
+    "compile_seconds": lambda value: value is None or is_number(value),
+    "direction": lambda value: value is None or _is_text(value),
+}
+
 
 def is_record(value: Any) -> bool:
     """Whether this is a cell's record, every field of its type; there may be further ones."""
     typed = isinstance(value, dict) and all(name in value and fits(value[name]) for name, fits in _FIELDS.items())
+    typed = typed and all(fits(value.get(name)) for name, fits in _OPTIONAL.items())
     return typed and value["failed"] == has_failed(value["code"]) and (value["failed"] or bool(value["finals"]))
 
 
@@ -67,7 +74,7 @@ def has_failed(code: str) -> bool:
 
 def require_record(value: dict[str, Any]) -> dict[str, Any]:
     """`value`, if it is a record. **Raises:** `RunFolderError` that names the first field that is not what it should be."""
-    for name, fits in _FIELDS.items():
+    for name, fits in {**_FIELDS, **_OPTIONAL}.items():
         if not fits(value[name]):
             raise RunFolderError(f"its {name} is {str(value[name])[:60]!r}, which no run gives")
     return value

@@ -1,120 +1,114 @@
 """The folder of a sweep: one file for each cell, an index, and nothing that a kill can spoil."""
 
-import dataclasses
+import contextlib
 import errno
 import hashlib
 import os
-import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
 
 from .._core import (
-    ConfigError,
+    ResultCode,
     RunFolderError,
     as_path,
     cannot_write,
     draft_of,
     is_temporary,
-    remove_if_abandoned,
+    make_writable,
     sync_folder,
     write_whole,
 )
-from ..config import read_toml, to_toml
-from ._cell import CellOutcome, read_cell
+from ..config import Specification
+from ..simulate import DATA_FILE
+from ._cell import CellOutcome, Kept, outcome_of_code, read_cell, record_of
+from ._cell_files import CELLS, SET_ASIDE, CellFiles, Found
+from ._configuration import CONFIG_FILE, ConfigurationFile
 from ._index import Index
-from ._specification import SweepSpec
+from ._record import ERROR
+from ._summary import as_csv, rows_of
+from ._trajectories import KeptRun, Trajectories
 
-SWEEP_FILE = "sweep.toml"
-_CELLS = "cells"
 _INDEX = "index.jsonl"
-_SET_ASIDE = "set_aside"
-_KNOWN = (SWEEP_FILE, _CELLS, _INDEX, _SET_ASIDE)
+_KNOWN = (CELLS, _INDEX, SET_ASIDE)  # cells without a configuration are taken over
 _LARGEST_CELL = 2**32  # bytes; a file may be larger than the memory of who reads it, and hold nothing
-_PROBE_BYTES = 65536  # as much as a cell's file may have; a full disk has not even that
 # Errors that say nothing about the file: too many open files, no memory, a network file system that lost track.
 _PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE)
-_CELL_FILE = re.compile(r"(?P<hash>[0-9a-f]{16})\.nc")
-
-
-@dataclasses.dataclass(frozen=True)
-class _Found:
-    """A cell's file as the folder lists it."""
-
-    path: Path
-    size: int
-    mtime_ns: int
-
-    def fits(self, line: dict[str, Any] | None) -> bool:
-        """Whether `line` of the index is about this very file."""
-        return line is not None and (line.get("size"), line.get("mtime_ns")) == (self.size, self.mtime_ns)
 
 
 class SweepStore:
-    """Where the cells of a sweep are kept.
+    """The folder of a grid of runs.
 
-    - `sweep.toml`: the sweep as it was run, its size and overrides applied;
-    - `cells/ab/<content hash>.nc`: a file for each finished cell, failed ones included (`SweepStore.read`);
+    - `config.toml`: the configuration as it was run, its size and overrides applied (`sweep.toml` in sweeps of version 0.1.0);
+    - `cells/ab/<content hash>.nc`: a file for each finished cell, failed ones included (`SweepStore.read`), unless
+    - `runs/VARIANT/FLOW/seed-K/` holds its whole trajectory, of which the same is derived;
     - `index.jsonl`: a line for each of them, so that they need not be opened; it may be deleted;
-    - `set_aside/`: files that were found damaged or are not the cell their name says.
+    - `set_aside/`: files that were found damaged or are not the cell their name says;
+    - `summary.csv`, where trajectories are kept: a line for each run.
 
     A file appears whole or not at all, and is never changed. Any number of processes may work on one folder.
 
-    **Arguments:** `folder`: need not exist yet. **Attributes:** `set_aside`: what this object has set aside so far, a
-    sentence for each file, which is also printed on the standard error output.
+    **Arguments:** `folder`: need not exist yet. **Attributes:** `trajectories`: those that are kept whole.
     """
 
     def __init__(self, folder: str | os.PathLike[str]):
         self.folder = as_path(folder, "the folder", RunFolderError)
-        self.set_aside: list[str] = []
+        self.trajectories = Trajectories(self.folder)
+        self._configuration = ConfigurationFile(self.folder)
         self._index = Index(self.folder / _INDEX)
+        self._files = CellFiles(self.folder, self._index)
 
-    def begin(self, spec: SweepSpec) -> None:
+    def begin(self, spec: Specification, *, resume: bool = False) -> None:
         """Make the folder and write the configuration.
 
-        A folder that holds cells of a sweep is gone on with, if this one has all of that one's cells (and perhaps more:
-        values and seeds may be added).
+        A folder that holds another grid is gone on with, if this one has all of that one's cells (and perhaps more:
+        values and seeds may be added). A configuration that says the same is left as it is.
 
-        **Raises:** `RunFolderError` if the folder holds other things, or a sweep that has cells this one has not, or cannot
-        be written.
+        **Arguments:** `resume`: True where nobody else works on the folder: then only what is finished in it has to be
+        of this grid.
+
+        **Raises:** `RunFolderError` if the folder holds other things, a grid that has cells this one has not,
+        trajectories that are not this grid's, or a configuration that gnflow did not write and that would be replaced,
+        or cannot be written.
         """
-        file = self.folder / SWEEP_FILE
-        text = to_toml(spec.to_dict())
         try:
-            if not self._fits(spec, file, text):
+            if not self._fits(spec, resume):
                 self.folder.mkdir(parents=True, exist_ok=True)
                 # Held, so that of two sweeps that begin here at once the second one sees the first.
                 with self._index.locked():
-                    if not self._fits(spec, file, text):
-                        write_whole(file, text.encode())
+                    if not self._fits(spec, resume):
+                        self._configuration.write(spec)
         except OSError as error:
             raise error if isinstance(error, RunFolderError) else cannot_write(self.folder, error) from error
 
-    def require_fit(self, spec: SweepSpec) -> None:
-        """Check that the folder may be begun with this sweep, and write nothing. **Raises:** as `begin`."""
+    def require_fit(self, spec: Specification, *, resume: bool = False) -> None:
+        """Check that the folder may be begun with this grid, and write nothing. **Raises:** as `begin`."""
         try:
-            self._fits(spec, self.folder / SWEEP_FILE, to_toml(spec.to_dict()))
+            self._fits(spec, resume)
         except OSError as error:
             raise error if isinstance(error, RunFolderError) else cannot_write(self.folder, error) from error
 
-    def _fits(self, spec: SweepSpec, file: Path, text: str) -> bool:
+    def _fits(self, spec: Specification, resume: bool) -> bool:
         """Whether the configuration is there as it should be.
 
-        **Raises:** `RunFolderError` if the folder is not for this sweep; `OSError` if it cannot be read.
+        **Raises:** `RunFolderError` if the folder is not for this grid; `OSError` if it cannot be read.
         """
         if self.folder.exists() and not self.folder.is_dir():
             raise RunFolderError(f"{self.folder} is a file; choose a folder.")
         above = next(place for place in (self.folder, *self.folder.absolute().parents) if place.exists())
         if not above.is_dir():
             raise RunFolderError(f"{self.folder} cannot be made, because {above} is a file; choose another folder.")
-        if file.is_file():
-            if file.read_bytes() == text.encode():
-                return True
-            self._require_all_cells(spec)
-        elif self.folder.is_dir():
+        if self._configuration.exists():
+            is_there = self._configuration.says(spec)
+            self.trajectories.require_all_in(spec)
+            if not is_there:
+                (self._require_finished_cells if resume else self._require_all_cells)(spec)
+                self._configuration.require_replaceable()
+            return is_there
+        if self.folder.is_dir():
             others = sorted(
                 entry.name
                 for entry in self.folder.iterdir()
@@ -122,29 +116,41 @@ class SweepStore:
             )
             if others:
                 raise RunFolderError(
-                    f"{self.folder} holds other things ({', '.join(others[:3])}) and no {SWEEP_FILE}; choose another folder."
+                    f"{self.folder} holds other files ({', '.join(others[:3])}) and no {CONFIG_FILE}; choose another folder."
                 )
         return False
+
+    @property
+    def set_aside(self) -> list[str]:
+        """What this object has set aside so far, a sentence for each file, which is also printed on the standard error
+        output."""
+        return self._files.set_aside
+
+    @property
+    def configuration_file(self) -> Path:
+        """The file that states the grid; it need not be there."""
+        return self._configuration.path
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether the folder states a grid, gnflow's or a person's."""
+        return self._configuration.exists()
+
+    @property
+    def has_own_configuration(self) -> bool:
+        """Whether gnflow wrote the configuration as it stands."""
+        return self._configuration.is_gnflows()
 
     def require_writable(self) -> None:
         """Try to write, before anything is computed.
 
         **Raises:** `RunFolderError` if the folder cannot be written (full disk, read-only folder).
         """
-        try:
-            draft_of(self.folder / _INDEX, bytes(_PROBE_BYTES)).unlink()
-        except OSError as error:
-            raise cannot_write(self.folder, error) from error
+        make_writable(self.folder)
 
-    def read_specification(self) -> SweepSpec:
-        """The sweep that this folder holds. **Raises:** `RunFolderError` if there is none, or a damaged one."""
-        file = self.folder / SWEEP_FILE
-        if not file.is_file():
-            raise RunFolderError(f"{self.folder} holds no sweep: there is no {SWEEP_FILE} in it.")
-        try:
-            spec = SweepSpec.from_dict(read_toml(file))
-        except ConfigError as error:
-            raise RunFolderError(f"{file} cannot be read: {error}") from error
+    def read_specification(self) -> Specification:
+        """The grid that this folder holds. **Raises:** `RunFolderError` if there is none, or a damaged one."""
+        spec = self._configuration.read()
         absent = {str(cell.problem["path"]): None for cell in spec.cells if cell.lacks_data}
         if absent:
             print(
@@ -154,75 +160,120 @@ class SweepStore:
         return spec
 
     def holds(self, content_hash: str) -> bool:
-        """Whether a cell's file is there, unopened."""
-        return self.place(content_hash).is_file()
+        """Whether a cell's file is there, or its trajectory, unopened."""
+        return self.place(content_hash).is_file() or content_hash in self.trajectories.finished()
 
     def place(self, content_hash: str) -> Path:
         """Where a cell's file belongs."""
-        return self.folder / _CELLS / content_hash[:2] / f"{content_hash}.nc"
+        return self._files.place(content_hash)
 
     def read(self, content_hash: str) -> xr.Dataset:
         """All that a finished cell holds: what was measured along its run, and in the attributes how it ended.
 
         **Raises:** `RunFolderError` if the file is missing or is not what it should be.
         """
+        run = self.trajectories.finished().get(content_hash)
+        if run is not None:
+            return run.cell()
         place = self.place(content_hash)
         try:
             return read_cell(place.read_bytes(), content_hash)[0]
         except OSError as error:
             raise RunFolderError(f"{place}: {error}") from error
 
-    def put(self, outcome: CellOutcome) -> None:
-        """Keep a finished cell, for good.
+    def put(self, outcome: CellOutcome) -> dict[str, Any] | None:
+        """Keep a finished cell, for good: its whole trajectory, where the outcome has it.
 
-        **Raises:** `RunFolderError` if it cannot be written (full disk, read-only folder); then nothing half-written stays.
+        **Returns:** its record. A trajectory that cannot be kept here is kept in another folder, which its record and
+        the standard error output name; of a run that was interrupted the trajectory is kept beside the finished ones,
+        and there is no record.
+
+        **Raises:** `RunFolderError` if a cell's file cannot be written (full disk, read-only folder); then nothing
+        half-written stays.
         """
+        if outcome.kept is not None:
+            return self._put_trajectory(outcome, outcome.kept)
         place = self.place(outcome.content_hash)
         try:
-            self._make_folder_of(place)
+            self._files.make_folder_of(place)
             draft = draft_of(place, outcome.payload)
             try:
                 # Held over both, so that the line is about the file that is there if two processes finish one cell.
                 with self._index.locked() as lines:
                     os.replace(draft, place)
                     sync_folder(place.parent)
-                    lines.append([{**outcome.record, "mtime_ns": place.stat().st_mtime_ns}])
+                    record = {**outcome.record, "mtime_ns": place.stat().st_mtime_ns}
+                    lines.append([record])
+                return record
             except BaseException:
                 draft.unlink(missing_ok=True)
                 raise
         except OSError as error:
             raise cannot_write(place, error) from error
 
+    def _put_trajectory(self, outcome: CellOutcome, kept: Kept) -> dict[str, Any] | None:
+        is_interrupted = outcome.record["code"] == ResultCode.INTERRUPTED
+        try:
+            place = self.trajectories.save(kept, is_interrupted)
+        except RunFolderError as error:
+            print(f"gnflow: {kept.spec.label}: {error}", file=sys.stderr)
+            return None if is_interrupted else {**outcome.record, "failed": True, "message": str(error)}
+        if is_interrupted:
+            print(f"gnflow: {kept.spec.label}: {kept.trajectory.result}; in {place}", file=sys.stderr)
+            return None
+        with contextlib.suppress(OSError):  # the index only saves deriving the line from the run
+            payload, changed = (place / DATA_FILE).read_bytes(), (place / DATA_FILE).stat().st_mtime_ns
+            found = {"size": len(payload), "sha256": hashlib.sha256(payload).hexdigest(), "mtime_ns": changed}
+            with self._index.locked() as lines:
+                lines.append([{**outcome.record, **found}])
+            self.place(outcome.content_hash).unlink(missing_ok=True)  # of an attempt that raised an error
+        return outcome.record
+
+    def write_summary(self, spec: Specification, records: Mapping[str, Mapping[str, Any]]) -> None:
+        """summary.csv: one line for each run that has a record. **Raises:** `RunFolderError` if it cannot be written."""
+        file = self.folder / "summary.csv"
+        try:
+            write_whole(file, as_csv(rows_of(spec, records)))
+        except OSError as error:
+            raise cannot_write(file, error) from error
+
     def finished(self, cells: Iterable[str], check: bool = False) -> dict[str, dict[str, Any]]:
         """The records of those of `cells` that are finished, by content hash.
 
         A file that fits its line in the index is not opened; any other is checked as a whole, and then entered in the index
-        or set aside, so that its cell counts as missing. Files of other sweeps' cells are left alone; what else is found
+        or set aside, so that its cell counts as missing. A trajectory that cannot be read stays where it is, and its record has
+        the code "error". Files of other sweeps' cells are left alone; what else is found
         among the cells is set aside, and what killed writers left is removed.
 
         **Arguments:** `cells`: content hashes; `check`: read every file, and compare its checksum and its line in the index;
         how many lines were wrong is printed on the standard error output, and the files hold.
         """
-        found = self._list()
+        found = self._files.find()
+        runs = self.trajectories.finished()
         lines = self._index.read()
         records: dict[str, dict[str, Any]] = {}
-        again: dict[str, tuple[_Found, dict[str, Any]]] = {}
+        again: dict[str, tuple[Found, dict[str, Any]]] = {}
         wrong: list[str] = []
         for content_hash in cells:
-            file = found.get(content_hash)
+            run = runs.get(content_hash)
+            file = found.get(content_hash) if run is None else Found.of(run.place / DATA_FILE)
             if file is None:
                 continue
-            line = lines.get(content_hash)
-            if file.fits(line) and not check:
-                assert line is not None
+            line = lines.get(content_hash if run is None else run.content_hash)
+            if line is not None and file.fits(line) and not check:
                 records[content_hash] = line
                 continue
-            record = self._examine(file, content_hash, None if check else line)
+            believed = None if check else line
+            if run is None:
+                record = self._examine(file, content_hash, believed)
+            else:
+                record = self._examine_run(file, run, believed)
             if record is not None:
                 records[content_hash] = record
-                if not file.fits(line) or record != line:
+                is_wrong = line is not None and file.fits(line) and not _agree(line, record)
+                if "mtime_ns" in record and (is_wrong or not file.fits(line)):
                     again[content_hash] = (file, record)
-                    wrong += [content_hash] if file.fits(line) else []
+                wrong += [content_hash] if is_wrong else []
         self._enter(again)
         if wrong:
             print(
@@ -232,19 +283,13 @@ class SweepStore:
             )
         return records
 
-    def _make_folder_of(self, place: Path) -> None:
-        if not place.parent.is_dir():
-            place.parent.mkdir(parents=True, exist_ok=True)
-            for above in (place.parent.parent, self.folder):
-                sync_folder(above)
-
-    def _examine(self, file: _Found, content_hash: str, line: dict[str, Any] | None) -> dict[str, Any] | None:
+    def _examine(self, file: Found, content_hash: str, line: dict[str, Any] | None) -> dict[str, Any] | None:
         """The record of a file that the index does not vouch for, or None if it is set aside.
 
         **Arguments:** `line`: of the index, to be believed if the file has its checksum.
         """
         if file.size > _LARGEST_CELL:
-            self._put_aside(file.path, f"it has {file.size} bytes, more than a cell of a sweep", file.mtime_ns)
+            self._files.put_aside(file.path, f"it has {file.size} bytes, more than a cell of a sweep", file.mtime_ns)
             return None
         try:
             payload = file.path.read_bytes()
@@ -260,10 +305,21 @@ class SweepStore:
                 raise RunFolderError(
                     f"{file.path} cannot be read now: {error.strerror}; when that has passed, give the same command again."
                 ) from error
-            self._put_aside(file.path, str(error), file.mtime_ns)
+            self._files.put_aside(file.path, str(error), file.mtime_ns)
             return None
 
-    def _enter(self, again: dict[str, tuple[_Found, dict[str, Any]]]) -> None:
+    def _examine_run(self, file: Found, run: KeptRun, line: dict[str, Any] | None) -> dict[str, Any]:
+        """The record of a trajectory that the index does not vouch for; one of an error if it cannot be read."""
+        try:
+            payload = file.path.read_bytes()
+            if line is not None and line.get("sha256") == hashlib.sha256(payload).hexdigest():
+                return {**line, "mtime_ns": file.mtime_ns}
+            return {**record_of(run.cell(), payload), "mtime_ns": file.mtime_ns}
+        except OSError as error:  # gnflow's own errors of what it reads are among them
+            text = f"{error} Remove {run.place}, and the same command computes it again."
+            return outcome_of_code(run.spec, ERROR, text).record
+
+    def _enter(self, again: dict[str, tuple[Found, dict[str, Any]]]) -> None:
         if not again:
             return
         try:
@@ -275,75 +331,29 @@ class SweepStore:
         except OSError:
             pass  # a read-only folder can be read all the same
 
-    def _list(self) -> dict[str, _Found]:
-        """The cells' files by content hash; abandoned temporary files are removed, strangers set aside."""
-        found: dict[str, _Found] = {}
-        cells = self.folder / _CELLS
-        for folder in [entry for entry in _scan(cells) if not entry.name.startswith(".")]:
-            if not folder.is_dir():
-                self._put_aside(Path(folder.path), "it is no cell of a sweep")
-                continue
-            for entry in _scan(Path(folder.path)):
-                match = _CELL_FILE.fullmatch(entry.name)
-                if match is not None and match["hash"][:2] == folder.name and entry.is_file():
-                    try:
-                        stat = entry.stat()
-                    except FileNotFoundError:
-                        continue  # another process has set it aside meanwhile
-                    found[match["hash"]] = _Found(Path(entry.path), stat.st_size, stat.st_mtime_ns)
-                elif is_temporary(entry.name):
-                    remove_if_abandoned(Path(entry.path))
-                elif not entry.name.startswith("."):
-                    self._put_aside(Path(entry.path), "it is no cell of a sweep, or not where it belongs")
-        for entry in _scan(self.folder):
-            remove_if_abandoned(Path(entry.path))
-        return found
-
-    def _put_aside(self, path: Path, reason: str, mtime_ns: int | None = None) -> None:
-        """Move what should not be among the cells out of the way, and say so.
-
-        **Arguments:** `mtime_ns`: when the file changed last; one that has changed since is left where it is.
-        """
-        aside = self.folder / _SET_ASIDE
-        reason = reason.rstrip(".")
-        try:
-            # Held, so that no other process puts a good file there between the last look and the renaming.
-            with self._index.locked():
-                if mtime_ns is not None and path.stat().st_mtime_ns != mtime_ns:
-                    return
-                aside.mkdir(exist_ok=True)
-                number = 0
-                while (target := aside / (f"{path.name}.{number}" if number else path.name)).exists():
-                    number += 1
-                path.rename(target)
-            told = f"{path}: {reason}; it is set aside as {target}."
-        except FileNotFoundError:
-            return  # another process was faster
-        except OSError as error:
-            told = f"{path}: {reason}; it is passed over, and cannot be set aside ({error.strerror})."
-        self.set_aside.append(told)
-        print(f"gnflow: {told}", file=sys.stderr)
-
-    def _require_all_cells(self, spec: SweepSpec) -> None:
-        """**Raises:** `RunFolderError` if the folder's sweep has cells that `spec` has not."""
+    def _require_all_cells(self, spec: Specification) -> None:
+        """**Raises:** `RunFolderError` if the folder's grid has cells that `spec` has not."""
         there = self.read_specification()
         mine = set(spec.hashes)
-        missing = [
-            cell for cell, content_hash in zip(there.cells, there.hashes, strict=True) if content_hash not in mine
-        ]
+        missing = [cell for cell, key in zip(there.cells, there.hashes, strict=True) if key not in mine]
         if missing:
             raise RunFolderError(
                 f"{self.folder} holds another sweep: {len(missing)} of its {len(there.cells)} cells are not in this one (such "
-                f"as {missing[0].label}). Choose another folder; or run {self.folder / SWEEP_FILE} to go on with that sweep; "
+                f"as {missing[0].label}). Choose another folder; or run {self._configuration.path} to go on with that sweep; "
                 f"or remove that file to take over the cells that both have."
             )
 
+    def _require_finished_cells(self, spec: Specification) -> None:
+        """**Raises:** `RunFolderError` if the folder has finished cells that `spec` has not, other than failed ones."""
+        others = self._files.find().keys() - set(spec.hashes)
+        finished = sorted(key for key, record in self.finished(others).items() if not record["failed"])
+        if finished:
+            raise RunFolderError(
+                f"{self.folder} holds {len(finished)} finished cells that are not in this configuration (such as "
+                f"{self.place(finished[0])}). Choose another folder; or run {self._configuration.path} to go on with them."
+            )
 
-def _scan(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return list(entries)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        raise RunFolderError(f"{folder} cannot be read: {error.strerror}.") from error
+
+def _agree(line: dict[str, Any], record: dict[str, Any]) -> bool:
+    """Whether a line of the index says of a cell what its file does; earlier versions said less."""
+    return all(line[name] == value for name, value in record.items() if name in line)

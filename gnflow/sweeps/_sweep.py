@@ -1,24 +1,23 @@
-"""The driver: what is missing is computed and kept, cell by cell."""
+"""The driver: what is missing of a grid is computed and kept, cell by cell."""
 
 import contextlib
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import xarray as xr
 
-from .._core import ConfigError
-from ..config import RunSpec
+from .._core import ConfigError, RunFolderError
+from ..config import RunSpec, Specification, read_sweep
 from ..simulate import versions
 from ._cell import ERROR, WORKER_DIED
 from ._choice import make_engine
 from ._dataset import dataset_in
 from ._engine import AbstractEngine
-from ._progress import SweepProgress
-from ._specification import SweepSpec, read_sweep
-from ._store import SWEEP_FILE, SweepStore
+from ._progress import CellProgress, RunLines, SweepProgress
+from ._serial import SerialEngine
+from ._store import SweepStore
 from ._task import largest_first
 from ._versions import say_if_mixed, versions_in
 
@@ -29,19 +28,20 @@ except ImportError:  # Windows: two processes on one folder then work in the sam
 
 
 def sweep(
-    spec: SweepSpec | Mapping[str, Any] | str | os.PathLike[str],
+    spec: Specification | Mapping[str, Any] | str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
     size: str | None = None,
-    engine: str | AbstractEngine = "local",
+    engine: str | AbstractEngine | None = None,
     workers: int | None = None,
     memory_gib: float | None = None,
+    keep_trajectories: bool = False,
     retry_failed: bool = False,
     check: bool = False,
     progress: bool = False,
     **options: Any,
 ) -> xr.Dataset:
-    """Carry out a sweep, or what is missing of it, and return its results over the axes.
+    """Carry out a grid of runs, or what is missing of it, and return its results over the axes.
 
     Every cell is kept in `out` as soon as it is finished, so that a sweep may be stopped at any instant, by whatever it is;
     the same call goes on with the rest. Several processes may work on one folder: they share the cells. A cell that fails is
@@ -49,15 +49,18 @@ def sweep(
 
     **Arguments:**
 
-    - `spec`: a `SweepSpec`, a TOML file that states one, or its table. `size`: one of the names in its [sizes].
-    - `out`: the folder; new, empty, or of this sweep.
-    - `engine`: "local" (processes of this machine), "dask" (a Dask cluster of this machine), "slurm" (Slurm jobs), the address
-      of a Dask scheduler, or an engine. `workers`, `memory_gib` and further `options` are those of `LocalEngine` or
-      `DaskEngine`.
+    - `spec`: a `Specification`, a TOML file that states one, or its table. `size`: one of the names in its [sizes].
+    - `out`: the folder; new, empty, or of this grid.
+    - `engine`: "local" (processes of this machine, the default), "serial" (this process, one cell after another),
+      "dask" (a Dask cluster of this machine), "slurm" (Slurm jobs), the address of a Dask scheduler, or an engine.
+      `workers`, `memory_gib` and further `options` are those of `LocalEngine` or `DaskEngine`.
+    - `keep_trajectories`: keep each run whole (models and all), in `out`/runs/VARIANT/FLOW/seed-K, which `gnflow.load`
+      reads; as `gnflow run` does. Runs are then made in this process, one after another, with checkpoints in the
+      middle of a run.
     - `retry_failed`: compute again the cells whose run raised an error or whose worker died. Cells whose run ended with a
       result code of its own would end so again.
     - `check`: read the files of all finished cells and compare their checksums, which takes longer than looking at the index.
-    - `progress`: show a bar: cells done, failed, rate and time left.
+    - `progress`: show a bar: cells done, failed, rate and time left; where trajectories are kept, a bar for each run.
 
     **Returns:** the data set that `gnflow.load(out)` gives: final values, result codes and times over (axes..., flow, seed).
 
@@ -65,67 +68,142 @@ def sweep(
     cannot be written; `KeyboardInterrupt` after Ctrl-C, with the finished cells kept.
     """
     spec = _specification(spec, size)
-    carrier = make_engine(engine, workers=workers, memory_gib=memory_gib, **options)
+    if keep_trajectories and engine not in (None, "serial"):
+        raise ConfigError(
+            f"keep_trajectories = True with engine = {engine!r}: trajectories are kept of runs in this process alone; leave "
+            "the engine out, or keep_trajectories."
+        )
+    name = "serial" if keep_trajectories else engine or "local"
+    carrier = make_engine(name, workers=workers, memory_gib=memory_gib, **options)
     store = SweepStore(out)
-    store.require_fit(spec)
+    records = compute(
+        spec,
+        store,
+        engine=None if keep_trajectories else carrier,
+        retry_failed=retry_failed,
+        check=check,
+        progress=progress,
+    )
+    return dataset_in(store, spec, records)
+
+
+def compute(
+    spec: Specification,
+    store: SweepStore,
+    *,
+    engine: AbstractEngine | None = None,
+    resume: bool = False,
+    retry_failed: bool = False,
+    check: bool = False,
+    progress: bool = False,
+) -> dict[str, dict[str, Any]]:
+    """Compute and keep what is missing of a grid.
+
+    **Arguments:** `engine`: None for runs in this process whose trajectories are kept; `resume`: as of
+    `SweepStore.begin`; the others are those of `sweep`.
+
+    **Returns:** the records of the cells by content hash, as `SweepStore.finished` gives them; those too of runs that
+    could not be kept.
+
+    **Raises:** as `sweep`.
+    """
+    store.require_fit(spec, resume=resume)
     finished = store.finished(spec.hashes, check=check)
-    again = {key for key, record in finished.items() if retry_failed and record["code"] in (ERROR, WORKER_DIED)}
+    failed = {key for key, record in finished.items() if record["code"] in (ERROR, WORKER_DIED)}
+    # A trajectory that is there and cannot be read is nobody's to overwrite.
+    again = {key for key in failed if retry_failed and store.place(key).is_file()}
     pending = {
         content_hash: cell
         for content_hash, cell in zip(spec.hashes, spec.cells, strict=True)
         if content_hash not in finished or content_hash in again
     }
-    kept = [record for key, record in finished.items() if key not in again]
-    say_if_mixed([*versions_in(kept), *([versions()["gnflow"]] if pending else [])], store.folder)
+    kept = {key: record for key, record in finished.items() if key not in again}
+    say_if_mixed([*versions_in(kept.values()), *([versions()["gnflow"]] if pending else [])], store.folder)
     if pending:
-        spec.check(pending.values())
-    store.begin(spec)
+        spec.check(pending.values(), combinations=engine is None)
+    store.begin(spec, resume=resume)
     if pending:
         store.require_writable()
-        if progress:
-            print(f"{len(pending)} of {len(spec.cells)} cells to compute, with {carrier.describe()}", file=sys.stderr)
-        bar = SweepProgress(len(spec.cells), len(kept), sum(record["failed"] for record in kept), progress)
-        with _turn(store.folder) as first:
-            # Two runners start at opposite ends and meet in the middle.
-            order = largest_first(list(pending.values()))
-            _carry_out(order if first else order[::-1], again, carrier, store, bar)
-        finished = store.finished(spec.hashes)
-    return dataset_in(store, spec, finished)
+    records = dict(kept)
+    if pending or engine is None:
+        _carry_on(spec, store, engine, pending, records, again, progress)
+    return records | store.finished([key for key in spec.hashes if key not in records])
 
 
-def _carry_out(
-    cells: list[RunSpec], again: set[str], engine: AbstractEngine, store: SweepStore, bar: SweepProgress
+def _carry_on(
+    spec: Specification,
+    store: SweepStore,
+    engine: AbstractEngine | None,
+    pending: Mapping[str, RunSpec],
+    records: dict[str, dict[str, Any]],
+    again: set[str],
+    progress: bool,
 ) -> None:
-    """Run the engine and keep every outcome. Whatever interrupts it ends the engine too."""
+    """Run the engine and keep every outcome. Whatever interrupts this ends the engine too.
+
+    **Arguments:** `records`: of the cells that are finished; those that come are added. The others: as in `compute`.
+    """
+    cells = list(pending.values())
+    if engine is None:
+        shown: CellProgress = RunLines(spec.cells, cells, progress)
+        carrier: AbstractEngine = SerialEngine(store.trajectories.checkpoint, progress)
+        _write_summary(spec, store, records)
+        for cell in (cell for key, cell in zip(spec.hashes, spec.cells, strict=True) if key not in pending):
+            store.trajectories.forget_checkpoint(cell)  # of a process that was killed as it finished the run
+    else:
+        if progress:
+            print(f"{len(cells)} of {len(spec.cells)} cells to compute, with {engine.describe()}", file=sys.stderr)
+        failed = sum(record["failed"] for record in records.values())
+        shown, carrier, cells = (
+            SweepProgress(len(spec.cells), len(records), failed, progress),
+            engine,
+            largest_first(cells),
+        )
 
     def wanted(cell: RunSpec) -> bool:
         content_hash = cell.content_hash()
         if content_hash in again or not store.holds(content_hash):
+            shown.start(cell)
             return True
-        bar.skip()  # another process has finished it
+        shown.skip()  # another process has finished it
         return False
 
-    with contextlib.closing(bar), contextlib.closing(engine.run(cells, wanted)) as outcomes:  # pyright: ignore[reportArgumentType]
+    with contextlib.ExitStack() as stack:
+        # Two runners start at opposite ends and meet in the middle.
+        ordered = cells if stack.enter_context(_turn(store)) else cells[::-1]
+        stack.enter_context(contextlib.closing(shown))
+        outcomes = stack.enter_context(contextlib.closing(carrier.run(ordered, wanted)))  # pyright: ignore[reportArgumentType]
         for outcome in outcomes:
-            store.put(outcome)
-            bar.update(outcome.record)
+            record = store.put(outcome)
+            if record is not None:
+                records[outcome.content_hash] = record
+            shown.update(outcome.record)
+            if engine is None:
+                _write_summary(spec, store, records)
 
 
-def _specification(spec: SweepSpec | Mapping[str, Any] | str | os.PathLike[str], size: str | None) -> SweepSpec:
-    if isinstance(spec, SweepSpec):
+def _write_summary(spec: Specification, store: SweepStore, records: Mapping[str, Mapping[str, Any]]) -> None:
+    try:
+        store.write_summary(spec, records)
+    except RunFolderError as error:  # the runs are worth more than their summary
+        print(f"gnflow: {error}", file=sys.stderr)
+
+
+def _specification(spec: Specification | Mapping[str, Any] | str | os.PathLike[str], size: str | None) -> Specification:
+    if isinstance(spec, Specification):
         if size is not None:
-            raise ConfigError(f"size = {size!r} is given beside a SweepSpec; choose the size when it is made.")
+            raise ConfigError(f"size = {size!r} is given beside a Specification; choose the size when it is made.")
         return spec
-    return SweepSpec.from_dict(spec, size) if isinstance(spec, Mapping) else read_sweep(spec, size)
+    return Specification.from_dict(spec, size, name="sweep") if isinstance(spec, Mapping) else read_sweep(spec, size)
 
 
 @contextlib.contextmanager
-def _turn(folder: Path) -> Iterator[bool]:
+def _turn(store: SweepStore) -> Iterator[bool]:
     """Whether this process is the first of those that work on the folder now. Only the order of the cells depends on it."""
     if fcntl is None:
         yield True
         return
-    with (folder / SWEEP_FILE).open("rb") as file:
+    with store.configuration_file.open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             first = True

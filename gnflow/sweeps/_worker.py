@@ -15,7 +15,7 @@ import jax
 
 from .._core import forget_compiled_programs
 from ..config import RunSpec
-from ._cell import CellOutcome, carry_out
+from ._cell import CellOutcome, run_cell
 
 READY = "ready"
 _LENGTH = struct.Struct("<Q")  # before each message: its number of bytes
@@ -25,7 +25,7 @@ _LARGEST_READ = 2**20  # bytes; a length that is none must not ask for all memor
 def work(table: Mapping[str, Any]) -> CellOutcome:
     """Carry out the cell with this table (`RunSpec.to_dict`), whichever engine's process this is."""
     jax.config.update("jax_enable_x64", True)
-    outcome = carry_out(RunSpec.from_dict(table))
+    outcome = run_cell(RunSpec.from_dict(table))
     forget_compiled_programs()
     return outcome
 

@@ -14,8 +14,8 @@ from facts.interrupting import interrupt_after
 import gnflow as gn
 import gnflow.cli
 from gnflow.cli import main
-from gnflow.cli._table import Row
-from gnflow.config import RunSpec, Specification, read_specification, to_toml
+from gnflow.config import RunSpec, Specification, read_sweep, to_toml
+from gnflow.sweeps import Row, run_cell
 
 CONFIG = """
 metrics = ["ntk_spectrum", "kernel_distance", "direction_distance"]
@@ -86,10 +86,11 @@ class TestRun:
     def test_the_folder_holds_everything(self, folder):
         parts = ("arrays.npz", "run.json", "specification.json", "trajectory.nc")
         runs = [f"runs/{label}/{part}" for label in LABELS for part in parts]
-        assert files(folder) == sorted(["config.toml", "summary.csv", *(f"figures/{name}" for name in FIGURES), *runs])
+        figures = [f"figures/{name}" for name in FIGURES]
+        assert files(folder) == sorted(["config.toml", "index.jsonl", "summary.csv", *figures, *runs])
 
     def test_runs_are_those_of_a_script(self, folder, config):
-        spec = read_specification(config).runs[1]
+        spec = read_sweep(config).runs[1]
         saved = gn.load(folder / "runs" / spec.label)
         expected = spec.run()
         np.testing.assert_array_equal(saved.data["train_loss"], expected.data["train_loss"])
@@ -108,7 +109,7 @@ class TestRun:
             assert (row["result"], row["num_steps"], row["flow_time"]) == ("num_steps_reached", "3", "1.5")
 
     def test_the_stored_configuration_gives_the_same_runs(self, folder, config):
-        assert read_specification(folder / "config.toml").runs == read_specification(config).runs
+        assert read_sweep(folder / "config.toml").runs == read_sweep(config).runs
 
     def test_a_second_run_into_the_folder_is_refused(self, folder, config, capsys):
         before = {name: (folder / name).stat().st_mtime_ns for name in files(folder)}
@@ -180,7 +181,7 @@ class TestRun:
 def undrawn():
     """Where figures are not what is tested."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(importlib.import_module("gnflow.cli._carry_out_runs"), "draw_figures", lambda *_: [])
+        patch.setattr(importlib.import_module("gnflow.cli._compute"), "draw_figures", lambda *_, **__: [])
         yield
 
 
@@ -206,7 +207,7 @@ class TestTable:
         specs = (
             Specification.from_dict({**table, **more}).runs[0] for more in ({}, {"integration": adam, "metrics": []})
         )
-        assert [Row.of(spec, spec.run()).flow_time for spec in specs] == [1.5, None]
+        assert [Row.of(spec, run_cell(spec).record).flow_time for spec in specs] == [1.5, None]
 
     def test_progress_goes_to_standard_error(self, config, tmp_path, capsys):
         flows = 'flows={descent={kind="gradient"}}'
@@ -365,9 +366,10 @@ class TestQuickStart:
     PATH = Path(gnflow.cli.__file__).parent / "quick_start.toml"
 
     def test_it_is_the_comparison_of_the_paper(self):
-        specification = read_specification(self.PATH)
-        scales = [changes["model.init_scale"] for changes in specification.variants.values()]
-        assert scales == [0.1, 1.0, 10.0]
+        specification = read_sweep(self.PATH)
+        (variants,) = specification.axes
+        assert variants.name == "variant"
+        assert variants.beside == {"init_scale": (0.1, 1.0, 10.0)}
         assert {run.flow_name for run in specification.runs} == {"gradient_flow", "gauss_newton", "random_features"}
         assert len(specification.runs) == 9
         made = {run.flow_name: run.prepare().flow for run in specification.runs[:3]}

@@ -15,9 +15,8 @@ import pytest
 
 import gnflow as gn
 from gnflow.cli import main
-from gnflow.cli._folder import RunFolder
-from gnflow.config import RunSpec, read_specification, to_toml
-from gnflow.simulate import Trajectory
+from gnflow.config import RunSpec, read_sweep, to_toml
+from gnflow.sweeps import SweepStore
 
 CONFIG = """# my notes: do not lose
 name = "own"
@@ -47,7 +46,7 @@ OLDER = Path(__file__).parents[1] / "fixtures" / "version_0_1_0" / "runs"
 @pytest.fixture(autouse=True)
 def undrawn(monkeypatch):
     """Figures are not what is tested."""
-    monkeypatch.setattr(importlib.import_module("gnflow.cli._carry_out_runs"), "draw_figures", lambda *_: [])
+    monkeypatch.setattr(importlib.import_module("gnflow.cli._compute"), "draw_figures", lambda *_, **__: [])
 
 
 @pytest.fixture
@@ -64,7 +63,7 @@ def made(tmp_path_factory):
     place = tmp_path_factory.mktemp("made")
     (place / "mine.toml").write_text(CONFIG)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(importlib.import_module("gnflow.cli._carry_out_runs"), "draw_figures", lambda *_: [])
+        patch.setattr(importlib.import_module("gnflow.cli._compute"), "draw_figures", lambda *_, **__: [])
         assert main(["run", str(place / "mine.toml"), "--out", str(place / "out"), "--quiet"]) == 0
     return place / "out"
 
@@ -88,7 +87,7 @@ class TestConfigurationsOfOthers:
 
     def test_nor_without_resume(self, own, capsys):
         assert run(own / "config.toml", own) == 2
-        assert "a config.toml that gnflow run did not write" in capsys.readouterr().err
+        assert "a configuration that gnflow did not write" in capsys.readouterr().err
 
     def test_nor_one_that_looks_like_gnflows(self, own):
         # Without comments and in gnflow's own layout, and yet a person's.
@@ -119,7 +118,7 @@ class TestConfigurationsOfOthers:
 
     def test_gnflows_own_goes_on(self, folder):
         assert run(folder / "config.toml", folder, "--resume", "--set", "seeds=[0, 1]") == 0
-        assert read_specification(folder / "config.toml").table["seeds"] == [0, 1]
+        assert read_sweep(folder / "config.toml").table["seeds"] == [0, 1]
 
     def test_one_of_a_folder_that_was_killed_before_its_first_run_goes_on(self, folder):
         shutil.rmtree(folder / "runs")
@@ -159,7 +158,7 @@ class TestPaths:
         problem = "problem={kind='file', path='~/data.npz', n_train=5}"
         (home / "mine.toml").write_text(CONFIG)
         assert run(home / "mine.toml", tmp_path / "out", "--set", problem) == 0
-        assert read_specification(tmp_path / "out" / "config.toml").table["problem"]["path"] == str(home / "data.npz")
+        assert read_sweep(tmp_path / "out" / "config.toml").table["problem"]["path"] == str(home / "data.npz")
 
     @pytest.mark.parametrize("text", ["", "a\0b", "n" * 300, "x/" * 3000, "~nobody-of-this-name/x"])
     @pytest.mark.parametrize("verb", ["run", "out", "plot", "verify", "sweep"])
@@ -186,7 +185,7 @@ class TestFoldersThatCannotBeWritten:
 
     @pytest.mark.usefixtures("uncomputed")
     def test_a_full_disk_is_found_before_anything_is_computed(self, config, tmp_path, monkeypatch, capsys):
-        module = importlib.import_module("gnflow.cli._folder")
+        module = importlib.import_module("gnflow._core._files")
 
         def full(*arguments):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -198,41 +197,42 @@ class TestFoldersThatCannotBeWritten:
     @pytest.mark.usefixtures("uncomputed")
     def test_a_folder_within_a_file(self, config, capsys):
         assert run(config, config / "out") == 2
-        assert "cannot write to" in capsys.readouterr().err
+        assert f"cannot be made, because {config} is a file" in capsys.readouterr().err
 
     def test_a_run_that_cannot_be_kept_is_kept_elsewhere_and_the_others_go_on(
         self, config, tmp_path, monkeypatch, capsys
     ):
         out = tmp_path / "out"
-        save = Trajectory.save
+        store = importlib.import_module("gnflow.simulate._store")
+        write = store._write
 
-        def fails(trajectory, folder, **options):
-            if out in Path(folder).parents and "seed-0" in str(folder):
-                raise gn.RunFolderError("the disk is full")
-            save(trajectory, folder, **options)
+        def fails(target, *arguments):
+            if out in target.parents and "seed-0" in str(target):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            write(target, *arguments)
 
-        monkeypatch.setattr(Trajectory, "save", fails)
-        monkeypatch.setenv("TMPDIR", str(tmp_path))
-        monkeypatch.setattr("tempfile.tempdir", None)
+        monkeypatch.setattr(store, "_write", fails)
+        monkeypatch.chdir(tmp_path)
         assert run(config, out, "--set", "seeds=[0, 1]") == 1
         captured = capsys.readouterr()
-        assert "the disk is full" in captured.err
-        (kept,) = tmp_path.glob("gnflow-run-*/seed-0")
-        assert f"it is kept in {kept}" in captured.err
-        assert f"it is kept in {kept}" in captured.out
+        assert "No space left" in captured.err
+        (kept,) = tmp_path.glob("gnflow-rescued-*/run")
+        assert f"It is kept in {kept}" in captured.err
+        assert f"It is kept in {kept}" in captured.out
         assert (out / "runs" / "base" / "descent" / "seed-1" / "run.json").is_file()
         # And it can be brought back, as the message says.
         monkeypatch.undo()
         kept.rename(out / "runs" / LABEL)
-        assert len(RunFolder(out).load(read_specification(out / "config.toml"))) == 2
+        assert gn.load(out)["result"].to_numpy().tolist() == [["num_steps_reached"] * 2]
+        assert len(SweepStore(out).trajectories.finished()) == 2
 
     def test_a_run_that_can_be_kept_nowhere_is_said_to_be_lost(self, config, tmp_path, monkeypatch, capsys):
-        def fails(trajectory, folder, **options):
+        def fails(*arguments):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-        monkeypatch.setattr(Trajectory, "save", fails)
+        monkeypatch.setattr(importlib.import_module("gnflow.simulate._store"), "_write", fails)
         assert run(config, tmp_path / "out") == 1
-        assert "it is lost" in capsys.readouterr().err
+        assert "It could be kept nowhere else" in capsys.readouterr().err
 
 
 class TestHostileFolders:
@@ -277,7 +277,7 @@ class TestFigures:
     @pytest.fixture
     def drawing(self, monkeypatch):
         """With figures, which the other tests here leave out."""
-        module = importlib.import_module("gnflow.cli._carry_out_runs")
+        module = importlib.import_module("gnflow.cli._compute")
         monkeypatch.setattr(module, "draw_figures", importlib.import_module("gnflow.plots").draw_figures)
 
     @pytest.mark.usefixtures("drawing")
@@ -295,7 +295,8 @@ class TestFigures:
         def fails(*arguments):
             raise error
 
-        monkeypatch.setattr(importlib.import_module("gnflow.plots._figures"), "loss_figure", fails)
+        figures = importlib.import_module("gnflow.plots._run_figures").RUN_FIGURES
+        monkeypatch.setitem(figures, "loss", fails)
         assert main(["plot", str(folder)]) == 1
         captured = capsys.readouterr()
         *_, told = captured.err.splitlines()
@@ -308,7 +309,7 @@ class TestFigures:
         def fails(*arguments, **options):
             raise OverflowError("big")
 
-        monkeypatch.setattr(importlib.import_module("gnflow.plots._sweep_figures"), "heat_map_figure", fails)
+        monkeypatch.setattr(importlib.import_module("gnflow.plots._draw"), "heat_map_figure", fails)
         assert main(["plot", str(sweep)]) == 1
         captured = capsys.readouterr()
         assert "gnflow: the figure map-test_loss cannot be drawn: OverflowError: big" in captured.err

@@ -74,10 +74,9 @@ def place(tmp_path_factory):
         patch.setenv("HOME", str(place / "home"))
         patch.setattr(RunSpec, "run", begin)
         for module, name in (
-            ("gnflow.sweeps._sweep", "_carry_out"),
+            ("gnflow.sweeps._sweep", "_keep_cells"),
             ("gnflow.cli._check_theorems", "verify"),
             ("gnflow.cli._draw", "draw_figures"),
-            ("gnflow.cli._draw", "draw_sweep_figures"),
             ("gnflow.cli._draw", "draw_run_figures"),
         ):
             patch.setattr(importlib.import_module(module), name, begin)

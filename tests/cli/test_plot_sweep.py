@@ -1,12 +1,15 @@
 """`gnflow plot` on the folder of a sweep."""
 
 import csv
+import shutil
+from pathlib import Path
 
 import pytest
 
 from gnflow.cli import main
 from gnflow.sweeps import load_sweep
 
+OLDER = Path(__file__).parents[1] / "fixtures" / "version_0_1_0"
 CONFIG = """
 name = "tiny"
 metrics = ["kernel_distance", { kind = "particles", max_count = 4 }]
@@ -107,14 +110,15 @@ def test_the_numbers_beside_a_figure_are_those_of_the_cells(folder, capsys):
 def test_bad_options(folder, tmp_path, capsys):
     assert main(["plot", str(folder), "--x", "tau"]) == 2
     assert "did you mean 'tau0'" in capsys.readouterr().err
-    assert main(["plot", str(tmp_path), "--reference", "newton"]) == 2
-    assert "--reference are for the folder of a sweep" in capsys.readouterr().err
+    single = shutil.copytree(OLDER / "own_model", tmp_path / "single")
+    assert main(["plot", str(single), "--reference", "newton"]) == 2
+    assert "--reference are for the folder of several runs" in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_written(folder, tmp_path, capsys):
     copy = tmp_path / "copy"
     copy.mkdir()
-    for name in ("sweep.toml", "index.jsonl"):
+    for name in ("config.toml", "index.jsonl"):
         (copy / name).write_bytes((folder / name).read_bytes())
     (copy / "cells").symlink_to(folder / "cells")
     (copy / "figures").write_text("a file in the way")

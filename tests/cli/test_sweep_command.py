@@ -49,7 +49,7 @@ class TestSweep:
     def test_default_folder(self, config, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         assert main(["sweep", str(config), "--workers", "1", "--quiet", "--size", "smoke"]) == 0
-        assert (tmp_path / "gnflow-sweeps" / "tiny" / "sweep.toml").is_file()
+        assert (tmp_path / "gnflow-sweeps" / "tiny" / "config.toml").is_file()
 
     @pytest.mark.parametrize(
         ("arguments", "message"),

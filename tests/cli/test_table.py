@@ -4,7 +4,9 @@ import itertools
 
 import pytest
 
-from gnflow.cli._table import Row, _direction, format_table
+from gnflow.cli._table import format_table
+from gnflow.sweeps import Row
+from gnflow.sweeps._cell import _direction
 
 
 def row(variant="base", flow="flow", seed=0, result="num_steps_reached", **changes):

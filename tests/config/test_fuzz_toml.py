@@ -8,8 +8,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from oracles.odd_inputs import ODD_TEXTS, ODD_VALUES, broken_text, mutated, toml_text
 
 from gnflow import GnflowError
-from gnflow.config import parse_assignment, read_specification
-from gnflow.sweeps import read_sweep
+from gnflow.config import parse_assignment, read_sweep
 
 ROOT = Path(__file__).parents[2]
 SMALL = {
@@ -59,9 +58,7 @@ def place(tmp_path_factory):
 
 def read(file):
     """Up to the first thing that would be computed: objects are made, and no run is begun."""
-    reader = read_sweep if b"axes" in file.read_bytes() else read_specification
-    spec = reader(file)
-    (spec.cells if hasattr(spec, "cells") else spec.runs)[0].prepare()
+    read_sweep(file).cells[0].prepare()
 
 
 def is_refused_clearly(action):
@@ -96,7 +93,7 @@ def test_entries_of_other_types_and_names(place, table):
 @given(content=st.sampled_from(FILES).map(lambda file: file.read_text()).flatmap(broken_text))
 def test_files_that_are_cut_or_filled(place, content):
     place.write_bytes(content)
-    is_refused_clearly(lambda: (read_sweep if b"[axes" in content else read_specification)(place))
+    is_refused_clearly(lambda: read_sweep(place))
 
 
 @settings(fuzz, max_examples=60)

@@ -7,10 +7,9 @@ import pytest
 
 from gnflow import ConfigError
 from gnflow._core import _machine
-from gnflow.config import Specification, parse_assignment, read_specification, read_toml
+from gnflow.config import Specification, parse_assignment, read_sweep, read_toml
 from gnflow.config._forms import at
 from gnflow.config._plain import require_plain, shown
-from gnflow.sweeps import SweepSpec, read_sweep
 
 TABLE = {
     "problem": {"kind": "teacher_student", "n_train": 5, "n_test": 4, "input_dim": 2},
@@ -62,7 +61,6 @@ def test_what_a_specification_can_hold_passes():
     require_plain({"a": [1, -(2**63), 2**63 - 1, 1.5, math.inf, "text\n", True, (1, 2)], "model.init_scale": {"b": []}})
 
 
-@pytest.mark.parametrize("make", [Specification.from_dict, SweepSpec.from_dict])
 @pytest.mark.parametrize(
     "sections",
     [
@@ -80,9 +78,9 @@ def test_what_a_specification_can_hold_passes():
     ],
     ids=lambda sections: next(iter(sections)),
 )
-def test_both_faces_of_a_table_refuse_it(make, sections):
+def test_what_no_specification_can_be_is_refused(sections):
     with pytest.raises(ConfigError):
-        make(table_with(**sections))
+        Specification.from_dict(table_with(**sections))
 
 
 class TestNumbers:
@@ -136,12 +134,12 @@ class TestFiles:
     )
     def test_what_is_refused_is_named_with_its_file(self, content, message, tmp_path):
         file = self.write(tmp_path, content)
-        for read in (read_toml, read_specification, read_sweep):
+        for read in (read_toml, read_sweep):
             with pytest.raises(ConfigError, match=message) as caught:
                 read(file)
             assert str(file) in str(caught.value)
 
-    @pytest.mark.parametrize("read", [read_toml, read_specification, read_sweep])
+    @pytest.mark.parametrize("read", [read_toml, read_sweep])
     @pytest.mark.parametrize("name", ["", "a\0", "n" * 300, "x/" * 3000])
     def test_what_is_no_path(self, name, read):
         with pytest.raises(ConfigError):
@@ -174,9 +172,8 @@ class TestAssignments:
 
 class TestNumberOfRuns:
     def test_seeds(self):
-        for make in (Specification.from_dict, SweepSpec.from_dict):
-            with pytest.raises(ConfigError, match=r"has 1000001 (entries|values); expected at most 1000000"):
-                make(table_with(seeds=list(range(1_000_001))))
+        with pytest.raises(ConfigError, match=r"has 1000001 (entries|values); expected at most 1000000"):
+            Specification.from_dict(table_with(seeds=list(range(1_000_001))))
 
     def test_products(self):
         variants = {f"v{i}": {"model.width": i} for i in range(1, 1001)}
@@ -184,7 +181,7 @@ class TestNumberOfRuns:
             Specification.from_dict(table_with(variants=variants, seeds=list(range(2000))))
         axes = {"w": {"path": "model.width", "linspace": [1, 1000, 1000]}}
         with pytest.raises(ConfigError, match="1000 w x 1 flows x 2000 seeds = 2000000 runs"):
-            SweepSpec.from_dict(table_with(axes=axes, seeds=list(range(2000))))
+            Specification.from_dict(table_with(axes=axes, seeds=list(range(2000))))
 
 
 class TestMemory:

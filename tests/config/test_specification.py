@@ -11,7 +11,7 @@ import pytest
 import gnflow as gn
 from gnflow import ConfigError
 from gnflow._core import stream
-from gnflow.config import RunSpec, Specification, read_specification, to_toml
+from gnflow.config import RunSpec, Specification, read_sweep, to_toml
 from gnflow.config._overrides import apply_overrides, parse_assignment
 
 TABLE = tomllib.loads("""
@@ -106,32 +106,32 @@ class TestReading:
     def test_name_is_that_of_the_file_unless_given(self, tmp_path):
         path = tmp_path / "study.toml"
         path.write_text(to_toml(without("name")))
-        assert read_specification(path).name == "study"
-        assert read_specification(path, [parse_assignment("name=other")]).name == "other"
+        assert read_sweep(path).name == "study"
+        assert read_sweep(path, overrides=[parse_assignment("name=other")]).name == "other"
 
     def test_data_files_are_relative_to_the_configuration(self, tmp_path):
         table = {**without("metrics"), "problem": {"kind": "file", "path": "data/a.csv", "target": "y"}}
         table["variants"] = {"a": {}, "b": {"problem.path": "b.csv"}, "c": {"problem": {"path": "c.csv"}}}
         path = tmp_path / "study.toml"
         path.write_text(to_toml(table))
-        paths = {run.variant: run.problem["path"] for run in read_specification(path).runs}
+        paths = {run.variant: run.problem["path"] for run in read_sweep(path).runs}
         assert paths == {"a": str(tmp_path / "data/a.csv"), "b": str(tmp_path / "b.csv"), "c": str(tmp_path / "c.csv")}
         override = [parse_assignment("problem.path=here.csv")]
-        assert read_specification(path, override).runs[0].problem["path"] == str(Path("here.csv").resolve())
+        assert read_sweep(path, overrides=override).runs[0].problem["path"] == str(Path("here.csv").resolve())
 
     def test_errors_name_the_file(self, tmp_path):
         path = tmp_path / "study.toml"
         path.write_text(to_toml(changed("model.widht=3")))
         with pytest.raises(ConfigError, match=r"study\.toml: model: unknown option 'widht'.*did you mean 'width'"):
-            read_specification(path)
+            read_sweep(path)
 
     def test_an_override_that_every_variant_overrides_is_refused(self, tmp_path):
         path = tmp_path / "study.toml"
         path.write_text(to_toml({**TABLE, "variants": {"a": {"model": {"width": 2}}, "b": {"model.width": 3}}}))
         with pytest.raises(ConfigError, match=r"setting model\.width has no effect.*set variants\.a\.model\.width"):
-            read_specification(path, [parse_assignment("model.width=9")])
+            read_sweep(path, overrides=[parse_assignment("model.width=9")])
         overrides = [parse_assignment("model.width=9"), parse_assignment("variants={}")]
-        assert read_specification(path, overrides).runs[0].model["width"] == 9
+        assert read_sweep(path, overrides=overrides).runs[0].model["width"] == 9
 
 
 class TestHash:
@@ -187,7 +187,7 @@ class TestMaking:
         )
         assert made.metrics == (gn.metrics.KernelDistance(), gn.metrics.DirectionDistance("teacher"))
         assert made.settings == {"rtol": 1e-3, "saveat": [1.0, 2.0], "stop": (gn.GradientNorm(1e-3),)}
-        assert made.carry_out is gn.simulate
+        assert made.method is gn.simulate
         assert made.model.hidden_weight.shape == (8, 3)
 
     def test_a_preconditioner_is_named_within_its_solver(self):
@@ -204,9 +204,18 @@ class TestMaking:
         assert made.flow == gn.flows.Frozen(gn.flows.SpectralFlow(power=1.0), trainable="output")
         assert made.settings == {"rtol": 1e-3, "saveat": [1.0, 2.0], "t1": 2.0, "stop": (gn.RelativeLoss(0.5),)}
 
+    def test_weight_decay_wraps_the_flow(self):
+        """One rate, or a table of them; also of weights of which only some move."""
+        made = run_of(changed("flows.newton.weight_decay=0.1"), "newton").prepare()
+        assert made.flow == gn.flows.WeightDecay(made.flow.flow, 0.1)
+        assert isinstance(made.flow.flow, gn.flows.GaussNewtonFlow)
+        made = run_of(changed("flows.features.weight_decay={output=1}"), "features").prepare()
+        features = gn.flows.Frozen(gn.flows.SpectralFlow(power=1.0), trainable="output")
+        assert made.flow == gn.flows.WeightDecay(features, {"output": 1.0})
+
     def test_another_method_takes_nothing_of_the_common_integration(self):
         made = run_of(TABLE, "descent").prepare()
-        assert made.carry_out is gn.iterate
+        assert made.method is gn.iterate
         assert made.settings == {"step_size": 1.0, "num_steps": 2, "stop": (gn.RelativeLoss(0.5),)}
 
     def test_batches_are_drawn_from_the_seed_unless_there_is_a_key(self):
@@ -272,6 +281,27 @@ class TestMaking:
         model = gn.models.MeanFieldNetwork(3, 8, init_scale=10.0, key=stream(key, "model"))
         np.testing.assert_array_equal(large.model.hidden_weight, model.hidden_weight)
 
+    def test_what_runs_share_is_made_once(self):
+        table = {**TABLE, "variants": {"small": {"model.init_scale": 0.1}, "large": {"model.init_scale": 10}}}
+        specification = Specification.from_dict({**table, "seeds": [17]})
+        specification.check()  # what is made for the check is taken for the runs
+        made = {run.label: run.prepare() for run in specification.runs}
+        first = made["small/descent/seed-17"]
+        assert all(other.problem is first.problem for other in made.values())
+        assert made["small/newton/seed-17"].model is first.model
+        assert made["large/newton/seed-17"].model is not first.model
+        (other,) = (run for run in Specification.from_dict({**table, "seeds": [18]}).runs[:1])
+        assert other.prepare().problem is not first.problem
+
+    def test_a_data_file_that_changed_is_read_again(self, tmp_path):
+        file = tmp_path / "d.csv"
+        run = run_of({**TABLE, "problem": {"kind": "file", "path": str(file), "target": "y"}, "metrics": []})
+        targets = []
+        for last in (2.5, 3.5):
+            file.write_text(f"a,b,y\n1,2,3.5\n2,0,1.5\n0,1,{last}\n")
+            targets.append(float(run.prepare().problem.y_train[-1, 0]))
+        assert targets == [2.5, 3.5]
+
     def test_seeds_differ_in_problem_and_model(self):
         first, second = (run.prepare() for run in Specification.from_dict(TABLE).runs[:2])
         assert not np.allclose(first.problem.x_train, second.problem.x_train)
@@ -317,6 +347,12 @@ UNKNOWN = [
     ("flows.newton.solver=colesky", r"flows\.newton\.solver\.kind: .*'colesky'; did you mean 'cholesky'"),
     ("flows.descent.mobility=modle", r"flows\.descent\.mobility: unknown mobility 'modle'; did you mean 'model'"),
     ("flows.features.trainable=outptu", r"flows\.features: .*'outptu'; did you mean 'output'"),
+    ("flows.features.weight_decay={outptu=0.1}", r"flows\.features: .*'outptu' that move; did you mean 'output'"),
+    ("flows.features.weight_decay={hidden=0.1}", r"flows\.features: .*'hidden' that move"),
+    (
+        "flows.features.weight_decay=-1",
+        r"flows\.features\.weight_decay: rate = -1.0; expected a finite number of at least 0",
+    ),
     ("integration.method=simualte", r"integration\.method: unknown method 'simualte'; did you mean 'simulate'"),
     ("integration.rtl=1", r"integration: unknown option 'rtl' of method 'simulate'; did you mean 'rtol'"),
     ("integration.progress=true", r"integration: unknown option 'progress'"),
@@ -353,6 +389,14 @@ WRONG = [
         r"flows\.descent\.mobility = \[1\] is an array; expected one of 'model', or a number",
     ),
     ("flows.features.trainable=1", r"flows\.features\.trainable = 1 is an integer; expected a string, or an array"),
+    (
+        "flows.features.weight_decay=much",
+        r"flows\.features\.weight_decay = 'much' is a string; expected a number, or a table",
+    ),
+    (
+        "flows.features.weight_decay={output=true}",
+        r"flows\.features\.weight_decay\.output = True is a boolean; expected a number",
+    ),
     ("flows.features.power=2", r"flows\.features: power = 2\.0"),
     (
         "flows.descent.integration={method='iterate'}",

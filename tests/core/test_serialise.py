@@ -11,7 +11,7 @@ import pytest
 from oracles.cases import LOSSES, MODELS, make_problem
 
 from gnflow._core import RunFolderError, decode as decode_as, encode, known_classes
-from gnflow.flows import Frozen, GaussNewtonFlow, GradientFlow, SpectralFlow
+from gnflow.flows import Frozen, GaussNewtonFlow, GradientFlow, SpectralFlow, WeightDecay
 from gnflow.geometry.damping import Constant, Exponential, LargestEigenvalue, Schedule, SmallestEigenvalue
 from gnflow.geometry.directions import Cholesky, ConjugateGradients, MeanKernel, Nystrom, TruncatedEigh
 from gnflow.losses import HuberLoss, SquaredLoss
@@ -34,6 +34,8 @@ FLOWS = {
     "mean kernel": GaussNewtonFlow(solver=ConjugateGradients(preconditioner=MeanKernel())),
     "spectral": SpectralFlow(power=0.25, damping=SmallestEigenvalue(2.0, 1e-9)),
     "frozen": Frozen(GaussNewtonFlow(solver=TruncatedEigh()), trainable=("output", "hidden_bias")),
+    "weight decay": WeightDecay(Frozen(GradientFlow(2.0), "output"), 0.1),
+    "weight decay by name": WeightDecay(SpectralFlow(), {"hidden": 0.1, "output_weight": 0.0}),
 }
 
 

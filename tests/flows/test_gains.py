@@ -12,6 +12,7 @@ from gnflow.flows import (
     GradientFlow,
     ReversibleGaussNewtonFlow,
     SpectralFlow,
+    WeightDecay,
     flow_kinds,
 )
 from gnflow.geometry.damping import Constant, LargestEigenvalue, SmallestEigenvalue
@@ -92,6 +93,8 @@ def test_every_kind_of_flow_says_whether_it_has_one():
     assert {name.split(",")[0].split(" of")[0] for name in CASES} == set(flow_kinds) - {
         "frozen",
         "reversible_gauss_newton",
+        "weight_decay",
     }
+    assert WeightDecay(GradientFlow(), 0.1).gain(system) is None
     assert ReversibleGaussNewtonFlow().gain(system) is None
     assert DualGaussNewtonFlow(1.0, "exact").gain(system) is None

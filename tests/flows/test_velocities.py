@@ -19,6 +19,7 @@ from gnflow.flows import (
     GradientFlow,
     ReversibleGaussNewtonFlow,
     SpectralFlow,
+    WeightDecay,
     flow_kinds,
 )
 from gnflow.geometry import AbstractOutputMetric, SolveDiagnostics
@@ -48,6 +49,11 @@ def gauss_newton(metric, damping):
 
 def gradient_flow(mobility):
     return lambda case, jac, gradient: -mobility(case) * jac.T @ gradient
+
+
+def decaying(velocity, rate):
+    """The dense formula `velocity` less rate w, of all weights."""
+    return lambda case, jac, gradient: velocity(case, jac, gradient) - rate * dense.flat(case.leaves(case.model))
 
 
 def spectral(power, shift):
@@ -123,6 +129,11 @@ FLOWS = {
     "spectral 0": (SpectralFlow(power=0.0), gradient_flow(lambda case: 1.0)),
     "spectral 1/2": (SpectralFlow(power=0.5, damping=Constant(0.01)), spectral(0.5, 0.01)),
     "spectral 1": (SpectralFlow(power=1.0, damping=Constant(0.01)), gauss_newton("identity", lambda _: 0.01)),
+    "weight decay": (WeightDecay(GradientFlow(mobility=2.5), 0.3), decaying(gradient_flow(lambda case: 2.5), 0.3)),
+    "gauss-newton, weight decay": (
+        WeightDecay(WeightDecay(GaussNewtonFlow(damping=Constant(0.01)), {"all": 0.5}), 0.2),
+        decaying(gauss_newton("identity", lambda _: 0.01), 0.7),
+    ),
 }
 
 
@@ -174,10 +185,11 @@ def test_what_every_flow_promises(name, case):
         assert leaf.dtype == jnp.float64
         assert bool(jnp.all(jnp.isfinite(leaf)))
         assert bool(jnp.any(leaf != 0))
-    # Fact 5: the loss falls. At these weights J^T g is not zero.
+    # Fact 5: the loss falls, unless weights decay. At these weights J^T g is not zero.
     oracle = dense.dense_case(case)
-    assert oracle.gradient @ oracle.jacobian @ dense.flat([leaf[0] for leaf in case.leaves(velocity)]) < 0
-    if isinstance(FLOWS[name][0], GradientFlow):
+    slope = oracle.gradient @ oracle.jacobian @ dense.flat([leaf[0] for leaf in case.leaves(velocity)])
+    assert slope < 0 or isinstance(FLOWS[name][0], WeightDecay)
+    if name in ("gradient", "gradient, mobility 2.5", "weight decay"):
         assert how is None
     else:
         assert bool(jnp.all(how.success))
@@ -302,6 +314,7 @@ def test_names_of_the_flows():
         "spectral": SpectralFlow,
         "reversible_gauss_newton": ReversibleGaussNewtonFlow,
         "frozen": Frozen,
+        "weight_decay": WeightDecay,
     }
     assert Frozen(GradientFlow()).trainable == "output"
     assert GradientFlow().trainable == "all"

@@ -16,6 +16,7 @@ from gnflow.geometry.damping import AbstractDamping, Constant, Exponential, Larg
 from gnflow.geometry.directions import (
     Cholesky,
     ConjugateGradients,
+    DirectionEquation,
     MeanKernel,
     Nystrom,
     TruncatedEigh,
@@ -75,7 +76,7 @@ class ScaledMetric(AbstractOutputMetric):
 def solve(solver, metric, loss, tangent, y, damping, time=START):
     factor, gradient = metric.factor(loss, tangent.outputs, y), loss.gradient(tangent.outputs, y)
     unseen = None if metric.sees_gradient(loss) else factor.unseen(gradient)
-    return solver.solve(tangent, factor, factor.whiten(gradient), damping, time, unseen)
+    return solver.solve(DirectionEquation(tangent, factor, factor.whiten(gradient), damping, time, unseen))
 
 
 def flat_image(jacobian, direction):

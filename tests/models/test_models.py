@@ -128,7 +128,7 @@ def test_any_elementwise_function_is_an_activation():
         (np.tanh, "tanh cannot be evaluated by JAX"),
         (jnp.sum, r"numbers of shape \(4,\) into float64 of shape \(\)"),
         (lambda z: z.astype(jnp.float32), "into float32"),
-        (lambda z: z - jnp.mean(z), "other values for numbers that stand together"),
+        (lambda z: z - jnp.mean(z), "other values on an array than on each of its numbers"),
         (eqx.nn.PReLU(), "PReLU has arrays of its own"),
     ],
 )

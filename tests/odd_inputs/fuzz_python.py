@@ -104,6 +104,7 @@ MADE = {
 # What makes each of them, were all of it right.
 GIVEN: dict[str, dict[str, typing.Any]] = {
     "flow frozen": {"flow": FLOW},
+    "flow weight_decay": {"flow": FLOW, "rate": 0.1},
     "damping constant": {"value": 1.0},
     "damping exponential": {"start": 1.0, "rate": 1.0},
     "damping schedule": {"function": lambda t: t},

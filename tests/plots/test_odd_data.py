@@ -12,7 +12,7 @@ from gnflow.plots import (
     boundary_figure,
     curves_figure,
     directions_figure,
-    draw_sweep_figures,
+    draw_figures,
     eigenvalue_figure,
     heat_map_figure,
     loss_figure,
@@ -200,7 +200,7 @@ class TestSweeps:
     def test_long_names_make_files(self, tmp_path):
         data = sweep([0.3, 2.0])
         data = data.assign_coords(n_train=["a/" + "x" * 400, "b\n\0" + "x" * 400])
-        written = draw_sweep_figures(data, tmp_path, x="tau0", y="flow")
+        written = draw_figures(data, tmp_path, x="tau0", y="flow")
         assert len(set(written)) == len(written)
         assert all(path.is_file() for path in written)
 

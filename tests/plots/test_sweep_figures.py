@@ -15,7 +15,7 @@ from gnflow import ConfigError
 from gnflow.plots import (
     boundary_figure,
     curves_figure,
-    draw_sweep_figures,
+    draw_figures,
     heat_map_figure,
     regime_map_figure,
     seed_band_figure,
@@ -373,7 +373,7 @@ class TestCurves:
 class TestAllFigures:
     def test_names_and_data_beside_every_figure(self, holed, tmp_path):
         data = holed.drop_vars(["hidden_learning_gain", "test_loss_ratio"])
-        written = draw_sweep_figures(data, tmp_path / "figures", variables=["test_loss", "test_loss_ratio"])
+        written = draw_figures(data, tmp_path / "figures", variables=["test_loss", "test_loss_ratio"])
         names = sorted(path.name for path in written)
         assert names == sorted(path.name for path in (tmp_path / "figures").iterdir())
         assert [name for name in names if name.endswith(".png")] == [
@@ -399,34 +399,34 @@ class TestAllFigures:
 
     def test_an_axis_that_is_not_shown_gives_a_figure_for_each_value(self, complete, tmp_path):
         data = complete.sel(n_train=[100, 500])
-        written = draw_sweep_figures(data, tmp_path, x="tau0", y="flow", variables=["test_loss"])
+        written = draw_figures(data, tmp_path, x="tau0", y="flow", variables=["test_loss"])
         maps = sorted(path.name for path in written if path.name.startswith("map") and path.suffix == ".png")
         assert maps == ["map-test_loss-n_train=100.png", "map-test_loss-n_train=500.png"]
         rows = rows_of(tmp_path / "map-test_loss-n_train=100.csv")
         assert float(rows[0]["median"]) == float(data["test_loss"].isel(tau0=0, n_train=0, flow=0).median())
 
     def test_one_axis_is_drawn_against_the_flows(self, one_size, tmp_path):
-        names = {path.name for path in draw_sweep_figures(one_size, tmp_path, variables=["test_loss"])}
+        names = {path.name for path in draw_figures(one_size, tmp_path, variables=["test_loss"])}
         assert {"map-test_loss.png", "regimes.png", "lines.png"} <= names
         assert {row["flow"] for row in rows_of(tmp_path / "map-test_loss.csv")} == set(FLOWS)
 
     def test_one_flow_has_a_boundary_too(self, complete, tmp_path):
         one = complete.sel(flow=["gauss_newton"], n_train=[100, 500])
-        names = {path.name for path in draw_sweep_figures(one, tmp_path, variables=["kernel_distance"])}
+        names = {path.name for path in draw_figures(one, tmp_path, variables=["kernel_distance"])}
         assert {"map-kernel_distance.png", "boundary.png", "boundary.csv"} <= names
         found = boundary(one, threshold=0.1, along="tau0")["median"].squeeze("flow")
         rows = [row for row in rows_of(tmp_path / "boundary.csv") if float(row["threshold"]) == 0.1]
         assert [float(row["median"]) for row in rows] == found.to_numpy().tolist()
 
     def test_the_time_to_the_smallest_target_that_half_of_the_runs_reached(self, one_size, tmp_path):
-        draw_sweep_figures(one_size, tmp_path, variables=["time_to_target"])
+        draw_figures(one_size, tmp_path, variables=["time_to_target"])
         rows = rows_of(tmp_path / "map-time_to_target.csv")
         assert {float(row["median"]) for row in rows} == {10.0 * (1 + index) for index in range(7)}
 
     def test_few_variables_and_curves(self, one_size, tmp_path):
         few = one_size[["test_loss"]].sel(flow=["gradient_flow", "gauss_newton"], tau0=[0.1, 1.0])
         curves = decay().assign_coords(flow=["gradient_flow", "gauss_newton"]).expand_dims(tau0=[0.1, 1.0])
-        names = {path.name for path in draw_sweep_figures(few, tmp_path, curves=curves)}
+        names = {path.name for path in draw_figures(few, tmp_path, curves=curves)}
         assert {"map-test_loss.png", "map-test_loss_ratio.png", "lines.png", "curves-train_loss.png"} <= names
         assert "regimes.png" not in names
         rows = rows_of(tmp_path / "curves-train_loss.csv")
@@ -443,5 +443,5 @@ class TestAllFigures:
     )
     def test_bad_names_are_refused_before_anything_is_drawn(self, complete, options, message, tmp_path):
         with pytest.raises(ConfigError, match=message):
-            draw_sweep_figures(complete, tmp_path / "figures", **options)
+            draw_figures(complete, tmp_path / "figures", **options)
         assert not (tmp_path / "figures").exists()

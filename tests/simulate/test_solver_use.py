@@ -22,6 +22,7 @@ from gnflow.flows import (
     GradientFlow,
     ReversibleGaussNewtonFlow,
     SpectralFlow,
+    WeightDecay,
 )
 from gnflow.geometry import Direction
 from gnflow.geometry.damping import Constant
@@ -62,6 +63,7 @@ FLOWS = {
     "dual gauss-newton": DualGaussNewtonFlow(),
     "frozen gradient": Frozen(GradientFlow()),
     "frozen gauss-newton": Frozen(GaussNewtonFlow("identity"), trainable="hidden"),
+    "weight decay": WeightDecay(GaussNewtonFlow("identity"), {"hidden": 0.1}),
 }
 
 

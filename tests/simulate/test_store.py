@@ -15,7 +15,7 @@ from facts.recording import equinox_mlp, make_problem, mean_field, mlp, steps
 from simulate.linear import Axes, Linear
 
 import gnflow as gn
-from gnflow.flows import Frozen, GaussNewtonFlow, GradientFlow, SpectralFlow
+from gnflow.flows import Frozen, GaussNewtonFlow, GradientFlow, SpectralFlow, WeightDecay
 from gnflow.geometry.damping import Constant, Exponential, Schedule, SmallestEigenvalue
 from gnflow.geometry.directions import Cholesky, ConjugateGradients
 from gnflow.models import Linearised, RandomFeatures
@@ -112,6 +112,7 @@ def test_every_model_of_gnflow(run, name, tmp_path):
         SpectralFlow(0.25, Constant(0.5)),
         Frozen(GaussNewtonFlow("fisher", Exponential(1.0, 2.0, 3.0), Cholesky()), ("output", "hidden_bias")),
         GaussNewtonFlow("hessian", Constant(0.1), ConjugateGradients(max_steps=7)),
+        WeightDecay(Frozen(GradientFlow(), "hidden"), {"hidden_weight": 0.5}),
     ],
     ids=lambda flow: type(flow).__name__,
 )

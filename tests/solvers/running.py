@@ -63,13 +63,15 @@ def rows(ys: Any) -> np.ndarray:
 class Nonlinear:
     """A flow on the mean-field network of eight particles, four samples and two outputs, to `end`.
 
-    **Attributes:** `damping`: eps(t, sigma_min) of a Gauss-Newton flow with H = I, None for gradient flow.
+    **Attributes:** `damping`: eps(t, sigma_min) of a Gauss-Newton flow with H = I, None for gradient flow; `decay`: rates of
+    weight decay, by the field that holds the weights.
     """
 
     flow: AbstractFlow
     damping: Any
     end: float
     seed: int = 0
+    decay: Any = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
     def term(self) -> LinearisedTerm:
@@ -92,14 +94,18 @@ class Nonlinear:
             return (outputs - problem.y_train).reshape(-1)
 
         linear = jax.jit(lambda vector: (residuals(vector), jax.jacfwd(residuals)(vector)))
+        names = ("hidden_weight", "hidden_bias", "output_weight")
+        sizes = [getattr(self.weights, name).size for name in names]
+        rates = np.repeat([self.decay.get(name, 0.0) for name in names], sizes)
 
         def velocity(time: float, vector: np.ndarray) -> np.ndarray:
             residual, jac = map(np.asarray, linear(vector))
             if self.damping is None:
-                return -WIDTH * jac.T @ residual / NUM_TRAIN
+                return -WIDTH * jac.T @ residual / NUM_TRAIN - rates * vector
             gram = jac @ jac.T
             shift = self.damping(time, max(np.linalg.eigvalsh(gram)[0], 0.0))
-            return -jac.T @ np.linalg.solve(gram + shift * np.eye(len(gram)), residual / NUM_TRAIN)
+            pulled = jac.T @ np.linalg.solve(gram + shift * np.eye(len(gram)), residual / NUM_TRAIN)
+            return -pulled - rates * vector
 
         return velocity
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gnflow.solvers import phi_functions
+from gnflow.solvers._phi import divided_phi_functions
 
 HIGHEST = 5
 # From 0 over the smallest numbers there are and the switch of the two formulas to the end of the range.
@@ -24,15 +25,15 @@ ARGUMENTS = -np.concatenate(
 )
 
 
-def exact(z: float) -> list[decimal.Decimal]:
+def exact(z: float | decimal.Decimal, digits: int = 80) -> list[decimal.Decimal]:
     """phi_0, ..., phi_HIGHEST: the series near 0, the recurrence far from it."""
     with decimal.localcontext() as context:
-        context.prec = 80
+        context.prec = digits
         context.Emin, context.Emax = decimal.MIN_EMIN, decimal.MAX_EMAX
         argument = decimal.Decimal(z)
         if abs(argument) < 1:
             return [
-                sum((argument**p / math.factorial(p + k) for p in range(1, 60)), decimal.Decimal(1) / math.factorial(k))
+                sum((argument**p / math.factorial(p + k) for p in range(1, 90)), decimal.Decimal(1) / math.factorial(k))
                 for k in range(HIGHEST + 1)
             ]
         values = [argument.exp()]
@@ -95,3 +96,40 @@ def test_derivatives_are_finite_at_zero_and_far_out():
     z = jnp.asarray([0.0, -1e-9, -1.9, -2.1, -50.0, -1e12])
     phi = phi_functions(z, 2)
     np.testing.assert_allclose(slope(z), [0.5, *((phi[0] - phi[1]) / z)[1:]], rtol=1e-6)
+
+
+REST = -np.concatenate(
+    [[0.0, 1e-300, 1e-20], np.logspace(-16, 12, 29), np.linspace(0.1, 5, 12), [2 - 1e-5, 2.0, 2 + 1e-5]]
+)
+DECAYS = np.concatenate([[0.0, 1e-300, 1e-20], np.logspace(-16, 12, 29), np.linspace(0.1, 5, 12)])
+
+
+def exactly_between(z: float, y: float) -> list[decimal.Decimal]:
+    """(phi_k(z) - phi_k(y))/(z - y); where they are as good as equal, of two numbers 1e-45 apart."""
+    with decimal.localcontext() as context:
+        context.prec = 130
+        context.Emin, context.Emax = decimal.MIN_EMIN, decimal.MAX_EMAX
+        upper, lower = decimal.Decimal(z), decimal.Decimal(y)
+        least = max(abs(upper), decimal.Decimal(1)) * decimal.Decimal(10) ** -45
+        upper = upper + least if abs(upper - lower) < least else upper
+        pairs = zip(exact(upper, 130), exact(lower, 130), strict=True)
+        return [(a - b) / (upper - lower) for a, b in pairs]
+
+
+def test_divided_differences_have_all_digits():
+    """Of arguments that are equal, nearly equal, and 1e12 apart."""
+    z, y = REST[:, None] + 0 * DECAYS, REST[:, None] - DECAYS
+    found = jax.jit(lambda z, y: divided_phi_functions(z, y, HIGHEST))(jnp.asarray(z), jnp.asarray(y))
+    for k in range(HIGHEST + 1):
+        np.testing.assert_allclose(found[0][k], phi_functions(jnp.asarray(z), HIGHEST)[k], rtol=1e-14)
+        np.testing.assert_allclose(found[1][k], phi_functions(jnp.asarray(y), HIGHEST)[k], rtol=1e-14)
+    computed = np.array(found[2])
+    assert np.all(computed >= 0)
+    worst = np.zeros(HIGHEST + 1)
+    for row, column in np.ndindex(z.shape):
+        for k, value in enumerate(exactly_between(float(z[row, column]), float(y[row, column]))):
+            if value > decimal.Decimal("1e-290"):
+                worst[k] = max(worst[k], abs(float(decimal.Decimal(computed[k, row, column]) / value - 1)))
+            else:
+                assert computed[k, row, column] < 1e-280
+    assert np.all(worst < 1e-14), worst

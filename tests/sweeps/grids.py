@@ -4,8 +4,8 @@ import copy
 import tomllib
 
 from gnflow._core import Result, ResultCode
+from gnflow.config import Specification
 from gnflow.simulate import Trajectory
-from gnflow.sweeps import SweepSpec
 from gnflow.sweeps._cell import outcome_of
 
 TABLE = tomllib.loads("""
@@ -51,7 +51,7 @@ def table_with(**sections):
 
 
 def with_axes(**axes):
-    return SweepSpec.from_dict(table_with(axes=axes))
+    return Specification.from_dict(table_with(axes=axes))
 
 
 def outcome_like(cell, trajectory, code=ResultCode.NUM_STEPS_REACHED, losses=None):

@@ -4,7 +4,7 @@ import json
 import os
 from pathlib import Path
 
-from gnflow.sweeps import SweepSpec
+from gnflow.config import Specification
 
 SIZES = {"n_train": 5, "n_test": 4, "input_dim": 2}
 
@@ -23,7 +23,7 @@ def tiny_table(seeds=(0,), scales=(0.1, 1.0), **sections):
 
 
 def tiny_sweep(*args, **sections):
-    return SweepSpec.from_dict(tiny_table(*args, **sections))
+    return Specification.from_dict(tiny_table(*args, **sections))
 
 
 # Python imports a module of this name when it starts, so it reaches any process, however that was started.

@@ -7,7 +7,7 @@ from sweeps.processes import by_seed, tiny_sweep
 
 import gnflow as gn
 from gnflow.config import RunSpec
-from gnflow.sweeps import DaskEngine, _clusters, _dask, carry_out
+from gnflow.sweeps import DaskEngine, _clusters, _dask, run_cell
 
 # Neither comes with the tests: pip install 'gnflow[slurm]'.
 dask = pytest.importorskip("dask")
@@ -77,7 +77,7 @@ def counted(table):
     AT_ONCE.append(len(RUNNING))
     time.sleep(0.1)
     RUNNING.pop()
-    return carry_out(RunSpec.from_dict(table))
+    return run_cell(RunSpec.from_dict(table))
 
 
 class TestSchedulerThatRuns:

@@ -22,10 +22,11 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch, cluster, module,
 @pytest.mark.parametrize(
     ("engine", "options", "message"),
     [
-        ("pbs", {}, "expected one of local, dask, slurm"),
+        ("pbs", {}, "expected one of local, serial, dask, slurm"),
         ("slurm", {"workers": 0}, "workers = 0"),
         ("dask", {"memory_gib": 0.0}, "memory_gib = 0.0"),
         ("local", {"walltime": "1:00"}, "the local engine has no option 'walltime'"),
+        ("serial", {"workers": 2}, "the serial engine has no option 'workers'; it has none"),
         ("dask", {"cluster": "slurm"}, "cluster = 'slurm' is given beside engine = 'dask'"),
         (DaskEngine(), {"workers": 2}, "workers is given beside an engine"),
         ("http://host", {}, "expected 'local', 'slurm' or the address"),

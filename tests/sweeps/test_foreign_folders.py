@@ -13,11 +13,12 @@ import xarray as xr
 from grids import TABLE, outcome_like
 
 import gnflow as gn
-from gnflow.sweeps import SweepSpec, SweepStore, _store
+from gnflow.config import Specification
+from gnflow.sweeps import SweepStore, _store
 from gnflow.sweeps._cell import _digest, read_cell
 from gnflow.sweeps._netcdf import from_netcdf, to_netcdf
 
-SPEC = SweepSpec.from_dict(TABLE)
+SPEC = Specification.from_dict(TABLE)
 OLDER = Path(__file__).parents[1] / "fixtures" / "version_0_1_0" / "sweep"
 
 
@@ -292,18 +293,18 @@ class TestSweepFiles:
         ids=lambda content: repr(content[:8]),
     )
     def test_one_that_is_none_is_named(self, content, full):
-        (full.folder / "sweep.toml").write_bytes(content)
+        (full.folder / "config.toml").write_bytes(content)
         for read in (gn.load, gn.sweeps.load_curves, lambda folder: gn.sweep(SPEC, folder, workers=1)):
-            with pytest.raises(gn.RunFolderError, match=r"sweep\.toml cannot be read"):
+            with pytest.raises(gn.RunFolderError, match=r"config\.toml cannot be read"):
                 read(full.folder)
 
     def test_a_byte_order_mark_is_none_of_it(self, full):
-        file = full.folder / "sweep.toml"
+        file = full.folder / "config.toml"
         file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
         assert not (gn.load(full.folder)["result"] == "missing").any()
 
     def test_an_axis_of_an_earlier_version_that_hides_what_is_measured_is_refused(self, full):
-        file = full.folder / "sweep.toml"
+        file = full.folder / "config.toml"
         file.write_text(file.read_text().replace("[axes.tau0]", "[axes.test_loss]"))
         with pytest.raises(gn.RunFolderError, match=r"'test_loss' cannot name a dimension.*test_loss_axis"):
             gn.load(full.folder)

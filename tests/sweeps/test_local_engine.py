@@ -14,7 +14,7 @@ from sweeps.processes import by_seed, environment, is_running, tiny_sweep
 
 import gnflow as gn
 from gnflow._core import _machine, available_memory_gib, num_cores
-from gnflow.sweeps import LocalEngine, carry_out
+from gnflow.sweeps import LocalEngine, run_cell
 from gnflow.sweeps._cell import CellOutcome, read_cell
 from gnflow.sweeps._environment import worker_settings
 from gnflow.sweeps._memory import estimated_memory_gib
@@ -172,7 +172,7 @@ class TestWorkers:
         # What a worker computes is what this process computes.
         for cell in (cells[0], cells[1]):
             here, there = (
-                read_cell(outcome.payload, outcome.content_hash)[0] for outcome in (carry_out(cell), found[cell.seed])
+                read_cell(outcome.payload, outcome.content_hash)[0] for outcome in (run_cell(cell), found[cell.seed])
             )
             np.testing.assert_array_equal(here["train_loss"], there["train_loss"])
 

@@ -13,7 +13,7 @@ from sweeps.processes import environment, tiny_sweep, tiny_table
 
 import gnflow as gn
 from gnflow.config import to_toml
-from gnflow.sweeps import AbstractEngine, LocalEngine, SweepStore, carry_out, load_curves, sweep
+from gnflow.sweeps import AbstractEngine, LocalEngine, SweepStore, load_curves, run_cell, sweep
 from gnflow.sweeps._cell import outcome_of_code, outcome_of_error
 
 HERE = LocalEngine(workers=1)
@@ -43,7 +43,7 @@ class Recording(AbstractEngine):
         for cell in cells:
             if wanted(cell):
                 self.seeds.append(cell.seed)
-                yield carry_out(cell)
+                yield run_cell(cell)
                 self.after.get(cell.seed, lambda: None)()
 
     def describe(self):
@@ -112,7 +112,7 @@ class TestResume:
             def run(self, cells, wanted=lambda cell: True):
                 yield outcome_of_error(cells[0], MemoryError("no room"))
                 yield outcome_of_code(cells[1], "worker_died", "its process was ended by SIGKILL")
-                yield carry_out(cells[2])
+                yield run_cell(cells[2])
 
         data = sweep(spec, tmp_path, engine=Failing())
         assert list(data["result"].to_numpy()[0, 0]) == ["error", "worker_died", "num_steps_reached"]
@@ -125,7 +125,7 @@ class TestResume:
     def test_a_cell_another_process_finished_meanwhile_is_skipped(self, tmp_path):
         spec = tiny_sweep(seeds=range(3), scales=[1.0])
         other = SweepStore(tmp_path)
-        engine = Recording({0: lambda: other.put(carry_out(spec.cells[1]))})
+        engine = Recording({0: lambda: other.put(run_cell(spec.cells[1]))})
         sweep(spec, tmp_path, engine=engine)
         assert engine.seeds == [0, 2]
 
@@ -167,7 +167,7 @@ class TestBadInput:
         assert not (tmp_path / "out").exists()
 
     def test_a_size_beside_a_specification(self, tmp_path):
-        with pytest.raises(gn.ConfigError, match="size = 'smoke' is given beside a SweepSpec"):
+        with pytest.raises(gn.ConfigError, match="size = 'smoke' is given beside a Specification"):
             sweep(tiny_sweep(), tmp_path, size="smoke")
 
     def test_a_folder_that_cannot_be_written_ends_the_engine(self, tmp_path, monkeypatch):
@@ -275,5 +275,5 @@ class TestSeveralProcesses:
             assert runner.returncode == 0
             assert "12 of 12 cells" in out
         assert_same_to_the_last_bit(place / "shared", uninterrupted)
-        assert tomllib.loads((place / "shared" / "sweep.toml").read_text())["name"] == "tiny"
+        assert tomllib.loads((place / "shared" / "config.toml").read_text())["name"] == "tiny"
         assert not (place / "shared" / "set_aside").exists()

@@ -8,12 +8,12 @@ from grids import TABLE, outcome_like, table_with, with_axes
 
 import gnflow as gn
 from gnflow import ConfigError, ResultCode, RunFolderError
-from gnflow.config import RunSpec
-from gnflow.sweeps import SweepSpec, SweepStore, carry_out, load_curves, load_sweep
+from gnflow.config import RunSpec, Specification
+from gnflow.sweeps import SweepStore, load_curves, load_sweep, run_cell
 from gnflow.sweeps._cell import has_failed, outcome_of_code
 from gnflow.sweeps._dataset import dataset_of
 
-SPEC = SweepSpec.from_dict(TABLE)
+SPEC = Specification.from_dict(TABLE)
 RATE = "flows.newton.integration.step_size"
 
 
@@ -53,7 +53,7 @@ class TestDataset:
         assert data["step_size"].attrs["units"] == "flow time"
         assert data["train_loss"].attrs == described["train_loss"]
         assert data.attrs["name"] == "small"
-        assert SweepSpec.from_dict(json.loads(data.attrs["configuration"])) == SPEC
+        assert Specification.from_dict(json.loads(data.attrs["configuration"])) == SPEC
 
     def test_what_is_missing_or_failed_says_so_and_nothing_else_is_nan(self, trajectory):
         gone, failed, error, died, *rest = SPEC.cells
@@ -86,7 +86,7 @@ class TestDataset:
 
     def test_a_variable_with_the_name_of_a_coordinate_is_renamed(self, records):
         axes = {"ntk_largest_eigenvalue": {"path": "model.width", "values": [3, 4]}}
-        spec = SweepSpec.from_dict(table_with(axes=axes))
+        spec = Specification.from_dict(table_with(axes=axes))
         made = {key: next(iter(records.values())) for key in spec.hashes}
         data = dataset_of(spec, made)
         assert data["ntk_largest_eigenvalue"].to_numpy().tolist() == [3, 4]
@@ -136,7 +136,7 @@ class TestTimeToTarget:
 
 class TestCarryOut:
     def test_a_cell_is_the_run_of_its_specification(self, trajectory):
-        outcome = carry_out(SPEC.cells[0])
+        outcome = run_cell(SPEC.cells[0])
         record = outcome.record
         assert outcome.content_hash == record["hash"] == SPEC.hashes[0]
         assert (record["code"], record["failed"], record["num_steps"]) == ("num_steps_reached", False, 3)
@@ -153,7 +153,7 @@ class TestCarryOut:
             raise error
 
         monkeypatch.setattr(RunSpec, "run", fail)
-        outcome = carry_out(SPEC.cells[0])
+        outcome = run_cell(SPEC.cells[0])
         assert (outcome.record["code"], outcome.record["failed"]) == ("error", True)
         assert outcome.record["message"] == f"{type(error).__name__}: {error}"
         store = SweepStore(tmp_path)
@@ -161,10 +161,10 @@ class TestCarryOut:
         assert "raise error" in store.read(SPEC.hashes[0]).attrs["traceback"]
 
     def test_a_cell_that_cannot_be_prepared_is_an_outcome_too(self):
-        spec = SweepSpec.from_dict(
+        spec = Specification.from_dict(
             table_with(problem={"kind": "file", "path": "/none.csv", "target": "y", "n_train": 3})
         )
-        assert carry_out(spec.cells[0]).record["message"].startswith("ConfigError: problem: ")
+        assert run_cell(spec.cells[0]).record["message"].startswith("ConfigError: problem: ")
 
     def test_interrupts_are_passed_on(self, monkeypatch):
         def interrupt(cell, progress=False):
@@ -172,7 +172,7 @@ class TestCarryOut:
 
         monkeypatch.setattr(RunSpec, "run", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            carry_out(SPEC.cells[0])
+            run_cell(SPEC.cells[0])
 
     def test_which_codes_are_failures(self):
         assert [str(code) for code in ResultCode if has_failed(str(code)) != code.failed] == []
@@ -210,7 +210,7 @@ class TestLoading:
     def test_neither_is_named(self, tmp_path):
         with pytest.raises(RunFolderError, match="holds no run"):
             gn.load(tmp_path)
-        with pytest.raises(RunFolderError, match="holds no sweep"):
+        with pytest.raises(RunFolderError, match="holds no runs"):
             load_sweep(tmp_path)
 
     def test_a_damaged_cell_is_missing(self, folder, capsys):
@@ -274,7 +274,7 @@ class TestCurves:
             load_curves(folder, tau0=5.0)
 
     def test_what_was_recorded_of_batches_is_over_batches(self, tmp_path, trajectory):
-        spec = SweepSpec.from_dict(table_with(axes={"rate": {"path": RATE, "values": [0.1, 0.2]}}, seeds=[0]))
+        spec = Specification.from_dict(table_with(axes={"rate": {"path": RATE, "values": [0.1, 0.2]}}, seeds=[0]))
         store = SweepStore(tmp_path)
         store.begin(spec)
         for cell, size in zip(spec.cells[:3], (2, 5, 5), strict=True):
@@ -288,7 +288,7 @@ class TestCurves:
         assert "batch_loss" not in gn.load(tmp_path)
 
     def test_variables_of_different_shapes_are_read_one_shape_at_a_time(self, tmp_path, trajectory):
-        spec = SweepSpec.from_dict(
+        spec = Specification.from_dict(
             table_with(axes={"samples": {"path": "problem.n_train", "values": [6, 4]}}, seeds=[0])
         )
         store = SweepStore(tmp_path)

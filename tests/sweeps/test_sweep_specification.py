@@ -9,8 +9,7 @@ from grids import TABLE, table_with, with_axes
 from hypothesis import given, settings, strategies as st
 
 from gnflow import ConfigError
-from gnflow.config import RunSpec, parse_assignment, to_toml
-from gnflow.sweeps import SweepSpec, read_sweep
+from gnflow.config import RunSpec, Specification, parse_assignment, read_sweep, to_toml
 
 # Entries that no two axes share, with values that are all valid and all different.
 POOL = {
@@ -62,13 +61,13 @@ class TestHypothesis:
         flows = {name: dict(shuffled(table["flows"][name].items())) for name in shuffled(table["flows"])}
         other = {**table, "axes": axes, "flows": flows, "seeds": shuffled(table["seeds"])}
         other = dict(shuffled(other.items()))
-        assert by_position(SweepSpec.from_dict(other)) == by_position(SweepSpec.from_dict(table))
+        assert by_position(Specification.from_dict(other)) == by_position(Specification.from_dict(table))
 
     @settings(max_examples=40, deadline=None)
     @given(grids())
     def test_the_file_that_is_written_states_the_same_sweep(self, table):
-        spec = SweepSpec.from_dict(table)
-        again = SweepSpec.from_dict(tomllib.loads(to_toml(spec.to_dict())))
+        spec = Specification.from_dict(table)
+        again = Specification.from_dict(tomllib.loads(to_toml(spec.to_dict())))
         assert again == spec
         np.testing.assert_array_equal(again.grid, spec.grid)
 
@@ -76,14 +75,14 @@ class TestHypothesis:
     @given(grids())
     def test_a_cell_is_the_run_that_its_own_table_states(self, table):
         # The grid shares checked sections between cells; each is compared with a sweep of that single position.
-        spec = SweepSpec.from_dict(table)
+        spec = Specification.from_dict(table)
         place = spec.grid.size // 2
         index = np.unravel_index(place, spec.grid.shape)
         axes = {
-            axis.name: {**table["axes"][axis.name], "values": [axis.values[position][0]]}
+            axis.name: {**table["axes"][axis.name], "values": [axis.changes[position][0][1]]}
             for axis, position in zip(spec.axes, index[: len(spec.axes)], strict=True)
         }
-        alone = SweepSpec.from_dict({**table, "axes": axes})
+        alone = Specification.from_dict({**table, "axes": axes})
         there = tuple(0 for _ in spec.axes) + index[-2:]
         assert alone.hashes[alone.grid[there]] == spec.hashes[spec.grid[index]]
         cell = spec.cells[spec.grid[index]]
@@ -93,7 +92,7 @@ class TestHypothesis:
     @settings(max_examples=40, deadline=None)
     @given(grids())
     def test_cells_are_equal_exactly_where_their_content_is(self, table):
-        spec = SweepSpec.from_dict(table)
+        spec = Specification.from_dict(table)
         assert len(set(spec.hashes)) == len(spec.cells)
         contents = {json.dumps({**c.to_dict(), "variant": "", "flow_name": ""}, sort_keys=True) for c in spec.cells}
         assert len(contents) == len(spec.cells)
@@ -150,7 +149,7 @@ class TestDraws:
 
 class TestGrid:
     def test_dimensions_are_axes_flow_seed_in_the_order_of_the_file(self):
-        spec = SweepSpec.from_dict(TABLE)
+        spec = Specification.from_dict(TABLE)
         assert spec.dims == ("tau0", "step_size", "flow", "seed")
         assert spec.grid.shape == (3, 2, 2, 2)
         cell = spec.cells[spec.grid[2, 1, 1, 0]]
@@ -163,30 +162,60 @@ class TestGrid:
         assert cell.label == "tau0=10,step_size=2.0/newton/seed-0"
 
     def test_a_flow_that_an_axis_does_not_touch_is_computed_once_along_it(self):
-        spec = SweepSpec.from_dict(TABLE)
+        spec = Specification.from_dict(TABLE)
         np.testing.assert_array_equal(spec.grid[:, 0, 0], spec.grid[:, 1, 0])
         assert np.all(spec.grid[:, 0, 1] != spec.grid[:, 1, 1])
         assert len(spec.cells) == 3 * (1 + 2) * 2
 
     def test_without_axes_there_are_flows_and_seeds(self):
-        spec = SweepSpec.from_dict({key: value for key, value in TABLE.items() if key != "axes"})
+        spec = Specification.from_dict({key: value for key, value in TABLE.items() if key != "axes"})
         assert spec.grid.shape == (2, 2)
         assert spec.cells[0].variant == "base"
 
+    def test_variants_are_an_axis_of_their_own_before_the_others(self):
+        variants = {"tanh": {"model.activation": "tanh"}, "wide": {"model": {"width": 20}, "flows.descent.mobility": 2}}
+        spec = Specification.from_dict(table_with(variants=variants))
+        assert spec.dims == ("variant", "tau0", "step_size", "flow", "seed")
+        assert spec.coords()["variant"][1].tolist() == ["tanh", "wide"]
+        assert [run.label for run in spec.runs[:2]] == [
+            "tanh,tau0=0.1,step_size=0.5/descent/seed-0",
+            "tanh,tau0=0.1,step_size=0.5/descent/seed-3",
+        ]
+        assert len(spec.runs) == spec.grid.size
+        cell = spec.cells[spec.grid[1, 2, 1, 1, 0]]
+        assert (cell.model["width"], cell.model["init_scale"], cell.variant) == (20, 10.0, "wide,tau0=10,step_size=2.0")
+
+    def test_variants_that_set_one_entry_have_its_values_beside_their_names(self):
+        variants = {"small": {"model.init_scale": 0.1}, "large": {"model.init_scale": 10}}
+        coords = Specification.from_dict({**TABLE, "axes": {}, "variants": variants}).coords()
+        assert coords["init_scale"][0] == "variant"
+        assert coords["init_scale"][1].tolist() == [0.1, 10.0]
+        assert coords["variant"][2]["long_name"] == "model.init_scale"
+
+    def test_a_variant_and_an_axis_that_set_the_same_entry_are_refused(self):
+        variants = {"small": {"model.init_scale": 0.1}, "wide": {"model.width": 20}}
+        with pytest.raises(
+            ConfigError, match=r"axes\.tau0 sets model\.init_scale and a variant sets model\.init_scale"
+        ):
+            Specification.from_dict(table_with(variants=variants))
+        axes = {"variant": {"path": "model.bias", "values": [True, False]}}
+        with pytest.raises(ConfigError, match=r"axes\.variant stands beside \[variants\]"):
+            Specification.from_dict(table_with(variants={"wide": {"model.width": 20}}, axes=axes))
+
     def test_hashes_are_those_of_single_runs_and_stay(self):
         # Written out: with other hashes every folder of an older version would be computed anew.
-        assert SweepSpec.from_dict(TABLE).hashes[:2] == ("f56e467976b81ce9", "01c37b73e55e9bf7")
+        assert Specification.from_dict(TABLE).hashes[:2] == ("f56e467976b81ce9", "01c37b73e55e9bf7")
 
     def test_the_table_is_kept_as_it_was(self):
         table = table_with()
-        spec = SweepSpec.from_dict(table)
+        spec = Specification.from_dict(table)
         assert table == TABLE
         assert spec.table == TABLE
 
     def test_numbers_of_numpy_are_numbers(self):
         axes = {"tau0": {"path": "model.init_scale", "values": np.array([0.1, 1.0])}}
-        spec = SweepSpec.from_dict(table_with(axes=axes, seeds=np.arange(2)))
-        assert spec == SweepSpec.from_dict(tomllib.loads(to_toml(spec.to_dict())))
+        spec = Specification.from_dict(table_with(axes=axes, seeds=np.arange(2)))
+        assert spec == Specification.from_dict(tomllib.loads(to_toml(spec.to_dict())))
 
 
 class TestSizes:
@@ -198,26 +227,26 @@ class TestSizes:
     )
 
     def test_a_size_overrides_entries(self):
-        spec = SweepSpec.from_dict(self.SIZED, size="smoke")
+        spec = Specification.from_dict(self.SIZED, size="smoke")
         assert spec.grid.shape == (2, 2, 2, 1)
         assert {cell.problem["n_train"] for cell in spec.cells} == {4}
         assert "sizes" not in spec.table
         assert spec.table["size"] == "smoke"
-        assert SweepSpec.from_dict(spec.to_dict()) == spec
+        assert Specification.from_dict(spec.to_dict()) == spec
 
     def test_nested_and_dotted_are_the_same_and_none_is_the_base(self):
-        assert SweepSpec.from_dict(self.SIZED, size="wide").cells[0].model["width"] == 20
-        assert SweepSpec.from_dict(self.SIZED).hashes == SweepSpec.from_dict(TABLE).hashes
+        assert Specification.from_dict(self.SIZED, size="wide").cells[0].model["width"] == 20
+        assert Specification.from_dict(self.SIZED).hashes == Specification.from_dict(TABLE).hashes
 
     def test_a_size_in_the_file_is_the_default(self):
         table = {**self.SIZED, "size": "smoke"}
-        assert SweepSpec.from_dict(table) == SweepSpec.from_dict(self.SIZED, "smoke")
-        assert SweepSpec.from_dict(table, "wide") == SweepSpec.from_dict(self.SIZED, "wide")
+        assert Specification.from_dict(table) == Specification.from_dict(self.SIZED, "smoke")
+        assert Specification.from_dict(table, "wide") == Specification.from_dict(self.SIZED, "wide")
 
     def test_zipped_axes_can_be_sized(self):
         axes = {"size_": {"values": {"problem.n_train": [5, 6], "model.width": [7, 8]}}}
         sizes = {"one": {"axes.size_.values": {"problem.n_train": [5], "model.width": [9]}}}
-        (cell,) = SweepSpec.from_dict(
+        (cell,) = Specification.from_dict(
             table_with(axes=axes, sizes=sizes, seeds=[0], flows={"d": {"kind": "gradient"}}), "one"
         ).cells
         assert (cell.problem["n_train"], cell.model["width"]) == (5, 9)
@@ -226,18 +255,18 @@ class TestSizes:
         ("table", "size", "message"),
         [
             (SIZED, "smok", r"unknown size 'smok'; did you mean 'smoke'"),
-            (TABLE, "smoke", r"size = 'smoke', but the sweep has no \[sizes\]"),
+            (TABLE, "smoke", r"size = 'smoke', but there are no \[sizes\]"),
             ({**TABLE, "sizes": {"a": 3}}, "a", r"expected a table for each: \[sizes\.NAME\]"),
             ({**TABLE, "sizes": {"a": {"sizes.b.seeds": [1]}}}, "a", r"a size cannot choose a size"),
-            ({**TABLE, "variants": {}}, None, r"a sweep has no variants"),
+            ({**TABLE, "variants": {"a": {"axes.tau0": 1}}}, None, r"variants\.a sets 'axes\.tau0', which is common"),
             ({**TABLE, "seeds": [1, 1]}, None, r"seeds = \[1, 1\]; expected"),
-            ({**TABLE, "flows": 3}, None, r"there is no \[flows\.NAME\] section"),
+            ({**TABLE, "flows": 3}, None, r"flows = 3; expected a table"),
             ({**TABLE, "modl": {}}, None, r"unknown section 'modl'; did you mean 'model'"),
         ],
     )
     def test_what_is_wrong_is_named(self, table, size, message):
         with pytest.raises(ConfigError, match=message):
-            SweepSpec.from_dict(table, size)
+            Specification.from_dict(table, size)
 
 
 class TestReading:
@@ -258,6 +287,10 @@ class TestReading:
     def test_an_override_may_change_or_choose_a_size(self, tmp_path):
         changes = [parse_assignment("size=smoke"), parse_assignment("sizes.smoke.seeds=[7]")]
         assert read_sweep(self.write(tmp_path, TestSizes.SIZED), overrides=changes).seeds == (7,)
+
+    def test_an_override_that_an_axis_overrides_is_refused(self, tmp_path):
+        with pytest.raises(ConfigError, match=r"setting model\.init_scale has no effect, because axes\.tau0 sets it"):
+            read_sweep(self.write(tmp_path, TABLE), overrides=[parse_assignment("model.init_scale=9")])
 
     def test_errors_name_the_file(self, tmp_path):
         with pytest.raises(ConfigError, match=r"study\.toml: unknown section"):
@@ -282,7 +315,7 @@ class TestCheck:
     def test_each_table_is_made_once_and_the_first_failure_is_located(self, monkeypatch):
         made = []
         monkeypatch.setattr(RunSpec, "prepare", lambda cell: made.append(cell.label))
-        spec = SweepSpec.from_dict(TABLE)
+        spec = Specification.from_dict(TABLE)
         spec.check()
         # Three models, of which each is made with the first flow; the two settings of the other flow; no second seed.
         assert len(made) == 5
@@ -291,7 +324,7 @@ class TestCheck:
     def test_only_what_is_pending_is_tried(self, monkeypatch):
         made = []
         monkeypatch.setattr(RunSpec, "prepare", lambda cell: made.append(cell))
-        spec = SweepSpec.from_dict(TABLE)
+        spec = Specification.from_dict(TABLE)
         spec.check(spec.cells[-1:])
         assert made == [spec.cells[-1]]
 

@@ -13,10 +13,11 @@ from grids import TABLE, outcome_like, table_with, with_axes
 
 import gnflow as gn
 from gnflow import RunFolderError
-from gnflow.sweeps import SweepSpec, SweepStore, _cell, _index, _store
+from gnflow.config import Specification
+from gnflow.sweeps import SweepStore, _cell, _index, _store
 from gnflow.sweeps._cell import outcome_of_code
 
-SPEC = SweepSpec.from_dict(TABLE)
+SPEC = Specification.from_dict(TABLE)
 
 
 @pytest.fixture(scope="module")
@@ -307,7 +308,7 @@ class TestKilled:
         alive = place / f".{SPEC.hashes[0]}.nc~{host}~{os.getpid()}~9.tmp"
         elsewhere = place / f".{SPEC.hashes[0]}.nc~other-host~1~0.tmp"
         long_ago = place / f".{SPEC.hashes[0]}.nc~other-host~2~0.tmp"
-        of_the_folder = full.folder / f".sweep.toml~{host}~{ended.pid}~0.tmp"
+        of_the_folder = full.folder / f".config.toml~{host}~{ended.pid}~0.tmp"
         for path in (dead, alive, elsewhere, long_ago, of_the_folder):
             path.write_bytes(b"half")
         os.utime(long_ago, (0, 0))
@@ -462,18 +463,18 @@ class TestBegin:
     def test_the_configuration_is_kept_and_read_back(self, store):
         assert store.read_specification() == SPEC
         store.begin(SPEC)
-        assert sorted(path.name for path in store.folder.iterdir()) == ["index.jsonl", "sweep.toml"]
+        assert sorted(path.name for path in store.folder.iterdir()) == ["config.toml", "index.jsonl"]
 
     def test_a_file_or_a_folder_of_other_things_is_refused(self, tmp_path):
         (tmp_path / "file").write_text("x")
         with pytest.raises(RunFolderError, match="is a file; choose a folder"):
             SweepStore(tmp_path / "file").begin(SPEC)
-        with pytest.raises(RunFolderError, match=r"holds other things \(file\) and no sweep\.toml"):
+        with pytest.raises(RunFolderError, match=r"holds other files \(file\) and no config\.toml"):
             SweepStore(tmp_path).begin(SPEC)
         assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
     def test_another_sweep_is_refused_and_stays(self, store):
-        other = SweepSpec.from_dict(table_with(seeds=[0]))
+        other = Specification.from_dict(table_with(seeds=[0]))
         with pytest.raises(
             RunFolderError, match=r"holds another sweep: 9 of its 18 cells are not in this one \(such as tau0"
         ):
@@ -482,23 +483,23 @@ class TestBegin:
 
     def test_values_and_seeds_may_be_added(self, full, outcomes):
         axes = {**TABLE["axes"], "tau0": {**TABLE["axes"]["tau0"], "values": [10, 1, 100.0, 0.1], "label": "tau0"}}
-        larger = SweepSpec.from_dict(table_with(axes=axes, seeds=[1, 0, 3]))
+        larger = Specification.from_dict(table_with(axes=axes, seeds=[1, 0, 3]))
         full.begin(larger)
         assert full.read_specification() == larger
         assert same(full.finished(larger.hashes), outcomes)
 
     def test_cells_without_a_configuration_are_taken_over(self, full, outcomes):
-        (full.folder / "sweep.toml").unlink()
-        with pytest.raises(RunFolderError, match=r"holds no sweep: there is no sweep\.toml"):
+        (full.folder / "config.toml").unlink()
+        with pytest.raises(RunFolderError, match=r"holds no runs: there is no config\.toml"):
             full.read_specification()
-        part = SweepSpec.from_dict(table_with(seeds=[0]))
+        part = Specification.from_dict(table_with(seeds=[0]))
         full.begin(part)
         assert len(full.finished(part.hashes)) == 9
 
     def test_a_damaged_configuration_is_named(self, store):
-        (store.folder / "sweep.toml").write_text("name = ")
+        (store.folder / "config.toml").write_text("name = ")
         for attempt in (store.read_specification, lambda: store.begin(SPEC)):
-            with pytest.raises(RunFolderError, match=r"sweep\.toml cannot be read: .* is not valid TOML"):
+            with pytest.raises(RunFolderError, match=r"config\.toml cannot be read: .* is not valid TOML"):
                 attempt()
 
 

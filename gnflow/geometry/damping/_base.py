@@ -1,4 +1,4 @@
-"""What a damping rule is."""
+"""The abstract base of damping rules."""
 
 import abc
 import math
@@ -11,13 +11,15 @@ from ._spectrum import Spectrum
 
 
 class AbstractDamping(eqx.Module):
-    """A rule for eps >= 0 in (H A + eps I)^(-1), as a function of flow time and of what it reads of the spectrum.
+    """A rule for eps >= 0 in (H A + eps I)^(-1): a function of flow time and of the spectrum.
+
+    The defaults of its attributes and properties are always safe.
 
     **Attributes:**
 
-    - `has_jumps`: whether eps may jump in time; True, which is always safe, for a rule that does not say.
-    - `depends_on_time`: whether it depends on time otherwise than through the spectrum; True for a rule that does not say.
-    - `is_smooth`: whether eps is infinitely differentiable in time and spectrum; False for a rule that does not say.
+    - `has_jumps`: whether eps may jump in time; True by default.
+    - `depends_on_time`: whether eps depends on time other than through the spectrum; True by default.
+    - `is_smooth`: whether eps is infinitely differentiable in time and spectrum; False by default.
     """
 
     has_jumps: ClassVar[bool] = True
@@ -26,17 +28,21 @@ class AbstractDamping(eqx.Module):
 
     @property
     def is_positive(self) -> bool:
-        """Whether eps > 0 at all times and for every spectrum; a rule that cannot tell says False."""
+        """Whether eps > 0 at all times and for every spectrum; False if that is not known."""
         return False
 
     @property
     def is_zero(self) -> bool:
-        """Whether eps = 0 at all times and for every spectrum; a rule that cannot tell says False."""
+        """Whether eps = 0 at all times and for every spectrum; False if that is not known."""
         return False
 
     def largest_ratio(self, smallest_eigenvalue: float) -> float:
-        """The least known a with eps <= a sigma_min at all times, wherever sigma_min is at least `smallest_eigenvalue` > 0, in
-        the unit of A; infinite for a rule that does not say."""
+        """The smallest known a such that eps <= a sigma_min at all times, if sigma_min >= `smallest_eigenvalue`.
+
+        **Arguments:** `smallest_eigenvalue`: > 0, in units of A.
+
+        **Returns:** a, dimensionless; infinity by default.
+        """
         return math.inf
 
     @abc.abstractmethod
@@ -46,7 +52,7 @@ class AbstractDamping(eqx.Module):
         **Arguments:**
 
         - `time`: flow time.
-        - `spectrum`: what is not read of it is not computed.
+        - `spectrum`: the eigenvalues; only what the rule reads is computed.
 
-        **Raises:** `ConfigError` where the direction solver does not know what the rule reads.
+        **Raises:** `ConfigError` if the direction solver cannot provide what the rule reads.
         """

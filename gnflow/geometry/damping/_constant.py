@@ -13,7 +13,9 @@ from ._spectrum import Spectrum
 class Constant(AbstractDamping):
     """eps = value: Levenberg-Marquardt with a fixed parameter (0 gives undamped Gauss-Newton).
 
-    **Arguments:** `value`: eps >= 0, in units of H A (of A for the identity metric). **Raises:** `ConfigError` if negative.
+    **Arguments:** `value`: eps >= 0, in units of H A (of A for the identity metric).
+
+    **Raises:** `ConfigError` if it is negative.
     """
 
     has_jumps: ClassVar[bool] = False
@@ -24,12 +26,12 @@ class Constant(AbstractDamping):
 
     @property
     def is_positive(self) -> bool:
-        """Whether the value is."""
+        """Whether the value is positive."""
         return bool(self.value > 0)
 
     @property
     def is_zero(self) -> bool:
-        """Whether the value is."""
+        """Whether the value is zero."""
         return bool(self.value == 0)
 
     def largest_ratio(self, smallest_eigenvalue: float) -> float:
@@ -37,5 +39,5 @@ class Constant(AbstractDamping):
         return float(self.value) / smallest_eigenvalue
 
     def __call__(self, time: Float[Array, ""], spectrum: Spectrum) -> Float[Array, ""]:
-        """eps, whatever the time and the spectrum."""
+        """eps, at all times and for every spectrum."""
         return jnp.asarray(self.value, dtype=jnp.float64)

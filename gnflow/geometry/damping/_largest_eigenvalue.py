@@ -1,4 +1,4 @@
-"""Damping by the largest eigenvalue, which is known without a Gram matrix."""
+"""Damping by the largest eigenvalue, which needs no Gram matrix."""
 
 from typing import ClassVar
 
@@ -11,19 +11,24 @@ from ._spectrum import Spectrum
 
 
 class LargestEigenvalue(AbstractDamping):
-    """eps = max(floor, factor * sigma_max(w)), with sigma_max the largest eigenvalue of H A.
+    """eps = max(floor, factor * sigma_max(w)), where sigma_max is the largest eigenvalue of H A.
 
-    It stands in for `SmallestEigenvalue` where no Gram matrix is formed: a few products with J and J^T give sigma_max, and
-    none of them sigma_min. H A + eps then has a condition number of at most 1 + 1/factor, so that the number of
-    conjugate-gradient iterations is bounded whatever A is (Golub and Van Loan, "Matrix Computations", 4th ed., Theorem
-    11.3.3), and modes decay at the rate lam/(lam + eps) of the undamped ones: those far below factor * sigma_max are slow.
-    The bound of [A], Theorem 1, on the rate is not promised by it.
+    It replaces `SmallestEigenvalue` where no Gram matrix is formed: a few products with J and J^T give sigma_max, but not
+    sigma_min. The condition number of H A + eps is then at most 1 + 1/factor, which bounds the number of conjugate-gradient
+    iterations for every A (Golub and Van Loan, "Matrix Computations", 4th ed., Theorem 11.3.3). A mode decays at
+    lam/(lam + eps) times its undamped rate, so modes far below factor * sigma_max are slow. The bound on the rate in [A],
+    Theorem 1, does not hold with this rule.
 
-    Of H A, not of A, so that the same factor means the same strength whatever the metric; for the identity metric they are
-    one. `TruncatedEigh` and the spectral family take sigma_max from their decomposition, `Cholesky` and `ConjugateGradients`
-    from ten Lanczos steps, which give it from below.
+    sigma_max is of H A, not of A, so that the same factor is the same strength in every metric. `TruncatedEigh` and the
+    spectral family take it from their decomposition. `Cholesky` and `ConjugateGradients` take it from ten Lanczos steps, whose
+    result is a lower bound.
 
-    **Arguments:** `factor` >= 0, dimensionless; `floor` >= 0, in units of H A. **Raises:** `ConfigError` if negative.
+    **Arguments:**
+
+    - `factor`: >= 0, dimensionless.
+    - `floor`: >= 0, in units of H A.
+
+    **Raises:** `ConfigError` if one of them is negative.
     """
 
     has_jumps: ClassVar[bool] = False
@@ -34,12 +39,12 @@ class LargestEigenvalue(AbstractDamping):
 
     @property
     def is_positive(self) -> bool:
-        """Whether the floor is: sigma_max may underflow to 0."""
+        """Whether the floor is positive: sigma_max may underflow to 0."""
         return bool(self.floor > 0)
 
     @property
     def is_zero(self) -> bool:
-        """Whether factor and floor are."""
+        """Whether factor and floor are zero."""
         return bool(self.factor == 0 and self.floor == 0)
 
     def __call__(self, time: Float[Array, ""], spectrum: Spectrum) -> Float[Array, ""]:

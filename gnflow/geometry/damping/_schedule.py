@@ -14,10 +14,15 @@ from ._spectrum import Spectrum
 
 
 class Exponential(AbstractDamping):
-    """eps(t) = max(floor, start * exp(-rate t)): damping that is lifted as training goes on.
+    """eps(t) = max(floor, start * exp(-rate t)): damping that decays during training.
 
-    **Arguments:** `start` >= 0 and `floor` >= 0, in units of H A; `rate` >= 0 per unit of flow time.
-    **Raises:** `ConfigError` if one is negative.
+    **Arguments:**
+
+    - `start`: >= 0, in units of H A.
+    - `rate`: >= 0, in 1/flow time.
+    - `floor`: >= 0, in units of H A.
+
+    **Raises:** `ConfigError` if one of them is negative.
     """
 
     has_jumps: ClassVar[bool] = False
@@ -28,16 +33,16 @@ class Exponential(AbstractDamping):
 
     @property
     def is_positive(self) -> bool:
-        """Whether the floor is: without one eps underflows to 0 in the end."""
+        """Whether the floor is positive: without a floor eps underflows to 0 in the end."""
         return bool(self.floor > 0)
 
     @property
     def is_zero(self) -> bool:
-        """Whether start and floor are."""
+        """Whether start and floor are zero."""
         return bool(self.start == 0 and self.floor == 0)
 
     def largest_ratio(self, smallest_eigenvalue: float) -> float:
-        """max(start, floor)/sigma: it falls to the floor."""
+        """max(start, floor)/sigma: eps falls from start to the floor."""
         return max(float(self.start), float(self.floor)) / smallest_eigenvalue
 
     def __call__(self, time: Float[Array, ""], spectrum: Spectrum) -> Float[Array, ""]:
@@ -64,10 +69,12 @@ def _as_schedule(function: Any) -> Any:
 
 
 class Schedule(AbstractDamping):
-    """eps(t) = function(t), any JAX function of flow time with values of at least zero; it may jump.
+    """eps(t) = function(t).
 
-    Where it is negative or nan the direction is nan, and a run ends there as a failure. A run whose damping is a function of
-    the user's is saved, but to load it the flow must be passed again.
+    Where the function is negative or nan the direction is nan, and the run ends as a failure. A run with such a damping is
+    saved, but to load it the flow must be passed again.
+
+    **Arguments:** `function`: any JAX function from flow time to a number >= 0, in units of H A. It may jump.
 
     **Raises:** `ConfigError` unless JAX can trace `function` from a scalar to a scalar.
     """
@@ -75,6 +82,6 @@ class Schedule(AbstractDamping):
     function: Callable[[Float[Array, ""]], Float[Array, ""]] = eqx.field(static=True, converter=_as_schedule)
 
     def __call__(self, time: Float[Array, ""], spectrum: Spectrum) -> Float[Array, ""]:
-        """function(t), nan where that is negative."""
+        """function(t), or nan where that is negative."""
         value = jnp.asarray(self.function(time), dtype=jnp.float64)
         return jnp.where(value >= 0, value, jnp.nan)

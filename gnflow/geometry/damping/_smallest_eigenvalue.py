@@ -11,12 +11,17 @@ from ._spectrum import Spectrum
 
 
 class SmallestEigenvalue(AbstractDamping):
-    """eps = max(floor, factor * sigma_min(w)), with sigma_min the smallest eigenvalue of the NTK Gram matrix A.
+    """eps = max(floor, factor * sigma_min(w)), where sigma_min is the smallest eigenvalue of the NTK Gram matrix A.
 
-    With eps <= factor * sigma_min the convergence rate does not depend on the conditioning of A ([A], Theorem 1);
-    factor = 1, floor = 1e-7 is the choice of [A]'s experiments (Section 5).
+    If eps <= factor * sigma_min, the convergence rate does not depend on the conditioning of A ([A], Theorem 1). The
+    experiments of [A] (Section 5) have factor = 1 and floor = 1e-7.
 
-    **Arguments:** `factor` >= 0, dimensionless; `floor` >= 0, in units of A. **Raises:** `ConfigError` if negative.
+    **Arguments:**
+
+    - `factor`: >= 0, dimensionless.
+    - `floor`: >= 0, in units of A.
+
+    **Raises:** `ConfigError` if one of them is negative.
     """
 
     has_jumps: ClassVar[bool] = False
@@ -27,12 +32,12 @@ class SmallestEigenvalue(AbstractDamping):
 
     @property
     def is_positive(self) -> bool:
-        """Whether the floor is: sigma_min may be 0."""
+        """Whether the floor is positive: sigma_min may be 0."""
         return bool(self.floor > 0)
 
     @property
     def is_zero(self) -> bool:
-        """Whether factor and floor are."""
+        """Whether factor and floor are zero."""
         return bool(self.factor == 0 and self.floor == 0)
 
     def largest_ratio(self, smallest_eigenvalue: float) -> float:

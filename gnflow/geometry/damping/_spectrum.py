@@ -1,4 +1,4 @@
-"""What a damping rule may read of the Gram matrix, computed only if it does."""
+"""The eigenvalues that damping rules read, computed only if they are read."""
 
 import functools
 from collections.abc import Callable
@@ -10,13 +10,14 @@ _Number = Callable[[], Float[Array, ""]]
 
 
 class Spectrum:
-    """The eigenvalues that a damping rule may read: of H A, to which eps is added, and the smallest of A, which [A] damps by.
+    """The eigenvalues that a damping rule may read: those of H A, to which eps is added, and the smallest of A, as in [A].
 
-    Each property is computed when it is first asked for, within one trace. Whoever solves for the direction says how: from an
+    Within one trace each property is computed when it is first read. The direction solver decides how: from an
     eigendecomposition that it has, by Lanczos steps, or not at all, with a `ConfigError` that names the remedy. For the
     identity metric H A is A.
 
-    **Arguments:** functions without arguments, one for each property; nothing may be negative but for rounding, which is cut.
+    **Arguments:** `smallest`, `largest`, `trace`, `all`: functions without arguments that compute the properties. Values below
+    zero are rounding and become zero.
     """
 
     def __init__(self, smallest: _Number, largest: _Number, trace: _Number, all: Callable[[], Float[Array, " size"]]):
@@ -24,7 +25,7 @@ class Spectrum:
 
     @classmethod
     def of(cls, eigenvalues: Float[Array, " size"]) -> "Spectrum":
-        """Of all eigenvalues of A, ascending, in the identity metric."""
+        """The spectrum for all eigenvalues of A, ascending, in the identity metric."""
         return cls(
             smallest=lambda: eigenvalues[0],
             largest=lambda: eigenvalues[-1],
@@ -39,7 +40,7 @@ class Spectrum:
 
     @functools.cached_property
     def largest(self) -> Float[Array, ""]:
-        """The largest eigenvalue of H A; from below where no decomposition is at hand."""
+        """The largest eigenvalue of H A; a lower bound if the solver has no decomposition."""
         return jnp.maximum(self._largest(), 0.0)
 
     @functools.cached_property

@@ -1,4 +1,4 @@
-"""Direction solvers: the coefficients a of the Gauss-Newton direction -J^T a, with rank, damping and residual."""
+"""Direction solvers, which compute the coefficients a of the Gauss-Newton direction -J^T a, and their preconditioners."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +11,7 @@ from ._base import (
 )
 from ._cholesky import Cholesky as Cholesky
 from ._conjugate_gradients import ConjugateGradients as ConjugateGradients
+from ._equation import DirectionEquation as DirectionEquation
 from ._matrix_power import (
     kept_modes as kept_modes,
     truncated_power as truncated_power,

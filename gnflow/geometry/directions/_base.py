@@ -1,4 +1,4 @@
-"""What a direction is, and what solves for it."""
+"""Directions, and the abstract base of their solvers."""
 
 import abc
 from typing import ClassVar
@@ -7,28 +7,31 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ...losses import AbstractOutputFactor
-from .._tangent import AbstractTangent
-from ..damping import AbstractDamping
+from ._equation import DirectionEquation
 from ._modes import Decomposition, Modes
 
 
 class SolveDiagnostics(eqx.Module):
     """How a direction was solved for.
 
-    **Attributes:** `damping`: eps, in units of H A; `rank`: the number of modes the solve could tell from zero (for the
-    conjugate-gradient solver, which sees no spectrum: the iterations it took, a lower bound); `relative_residual`:
-    ||(H A + eps) a - g|| / ||g|| in the whitened coordinates, the part of the gradient that the direction does not reach
-    (with a part of g that the metric does not see: relative to the right-hand side of the whitened system);
-    `success`: False if the solve broke down.
+    **Attributes:**
 
-    Of some solves only, None for the others: `kept`: the number of modes that the direction is made of, where those at rounding
-    are cut off: the velocity jumps where it changes; `truncated`: whether modes that the gradient has were left out, so that
-    an update that is exact otherwise is not; `iterations`: how many an iterative solve took; `duality_gap`: primal minus dual
-    objective, an upper bound on how far the direction's model is from its minimum; `relative_duality_gap`: the fraction of the
-    model's decrease that this is, from 0 to 1; `half_block_rank`,
-    `half_block_residual`: rank and relative residual of the least-squares problem of each half-block of a reversible network,
-    first to last.
+    - `damping`: eps, in units of H A.
+    - `rank`: the number of modes that the solve can tell from zero. (Conjugate gradients do not see the spectrum; for them it
+      is the number of iterations, a lower bound.)
+    - `relative_residual`: ||(H A + eps) a - g|| / ||g|| in whitened coordinates: the part of the gradient that the direction
+      does not reach. (If the metric does not see a part of g, it is relative to the right-hand side of the whitened system.)
+    - `success`: False if the solve broke down.
+    - `kept`: the number of modes that the direction is made of, for a solver that cuts off those at rounding. The velocity
+      jumps where this number changes.
+    - `truncated`: whether modes of the gradient were left out of an update that would be exact with them.
+    - `iterations`: the number of iterations of an iterative solve.
+    - `duality_gap`: primal minus dual objective, an upper bound on the distance of the direction's model from its minimum.
+    - `relative_duality_gap`: the duality gap as a fraction of the model's decrease, from 0 to 1.
+    - `half_block_rank`, `half_block_residual`: rank and relative residual of the least-squares problem of each half-block of
+      a reversible network, first to last.
+
+    From `kept` on they are None for solves that do not have them.
     """
 
     damping: Float[Array, ""]
@@ -45,9 +48,12 @@ class SolveDiagnostics(eqx.Module):
 
 
 class Direction(eqx.Module):
-    """The direction -J^T a in weight space, by its coefficients a (N, C) on the outputs.
+    """The direction -J^T a in weight space, given by its coefficients a on the outputs.
 
-    **Attributes:** `coefficients` (N, C); `diagnostics`: None for a direction that takes no solve (gradient flow).
+    **Attributes:**
+
+    - `coefficients`: a (N, C).
+    - `diagnostics`: how it was solved for; None if there was nothing to solve (gradient flow).
     """
 
     coefficients: Float[Array, "samples outputs"]
@@ -57,14 +63,16 @@ class Direction(eqx.Module):
 class AbstractDirectionSolver(eqx.Module):
     """Solves (H A + eps I) a = g for the coefficients a of the Gauss-Newton direction -J^T a.
 
-    With H = R R^T and g = R h this is a = R z, (R^T A R + eps I) z = h, a symmetric system (push-through identity:
-    (R R^T A + eps) R z = R (R^T A R + eps) z). A part u of g outside the image of a singular H adds to it:
-    a = R z + u/eps, (R^T A R + eps I) z = h - R^T A u/eps. Without damping u is left out: only what H sees moves
+    With H = R R^T and g = R h the solution is a = R z, where z solves the symmetric system (R^T A R + eps I) z = h
+    (push-through identity: (R R^T A + eps) R z = R (R^T A R + eps) z). If g has a part u outside the image of a singular H,
+    then a = R z + u/eps and (R^T A R + eps I) z = h - R^T A u/eps. Without damping u is left out: only what H sees moves
     (docs/theory.md, Singular metrics).
 
-    **Attributes:** `is_differentiable`: whether the coefficients have a derivative in the weights that JAX finds, whatever the
-    rank of A; `is_direct`: whether they come from a factorisation of the whole matrix, so that the residual is rounding. False,
-    which is always safe, for a solver that does not say.
+    **Attributes:**
+
+    - `is_differentiable`: whether JAX finds the derivative of the coefficients in the weights, for every rank of A.
+    - `is_direct`: whether the coefficients come from a factorisation of the whole matrix, so that the residual is rounding.
+      False by default, which is always safe.
     """
 
     is_differentiable: ClassVar[bool] = False
@@ -72,50 +80,32 @@ class AbstractDirectionSolver(eqx.Module):
 
     @property
     def allowed_residual(self) -> float:
-        """The relative residual that a solve may leave beside rounding; 0 for a solver that does not say."""
+        """The relative residual that a solve may leave beside rounding; 0 by default."""
         return 0.0
 
     def never_ascends(self, sees_gradient: bool) -> bool:
-        """Whether its direction, as far as it is computed, is one of descent wherever that of the exact solve is.
+        """Whether the computed direction is a descent direction wherever the exact one is. False by default, which is safe.
 
-        **Arguments:** `sees_gradient`: whether all of g is in the image of H. False by default, which is always safe.
+        **Arguments:** `sees_gradient`: whether all of g is in the image of H.
         """
         return False
 
     @abc.abstractmethod
-    def solve(
-        self,
-        tangent: AbstractTangent,
-        factor: AbstractOutputFactor,
-        whitened_gradient: Float[Array, "samples outputs"],
-        damping: AbstractDamping,
-        time: Float[Array, ""],
-        unseen_gradient: Float[Array, "samples outputs"] | None = None,
-    ) -> Direction:
-        """a (N, C) at flow time `time`.
+    def solve(self, equation: DirectionEquation) -> Direction:
+        """a (N, C), with rank, damping and residual.
 
-        **Arguments:** `tangent`: of the training inputs; `factor`: R; `whitened_gradient`: h (N, C); `damping`: the rule
-        for eps; `unseen_gradient`: u (N, C), None where there is none.
+        **Raises:** `ConfigError` for a damping rule that reads what this solver does not know.
         """
 
-    def solve_and_decompose(
-        self,
-        tangent: AbstractTangent,
-        factor: AbstractOutputFactor,
-        whitened_gradient: Float[Array, "samples outputs"],
-        damping: AbstractDamping,
-        time: Float[Array, ""],
-        decomposition: Decomposition,
-        unseen_gradient: Float[Array, "samples outputs"] | None = None,
-    ) -> tuple[Direction, Modes]:
-        """The direction of `solve` and the modes of R^T A R, which a flow's linearisation is made of."""
+    def solve_and_decompose(self, equation: DirectionEquation, decomposition: Decomposition) -> tuple[Direction, Modes]:
+        """The direction of `solve`, and the modes of R^T A R for the flow's linearisation."""
         return (
-            self.solve(tangent, factor, whitened_gradient, damping, time, unseen_gradient),
-            decomposition.modes(tangent, factor),
+            self.solve(equation),
+            decomposition.modes(equation.tangent, equation.factor),
         )
 
 
 def relative_residual(residual: Float[Array, "..."], right_hand_side: Float[Array, "..."]) -> Float[Array, ""]:
-    """||residual|| / ||right-hand side||; 0 where the right-hand side is 0 (there the solution 0 is exact)."""
+    """||residual|| / ||right-hand side||; 0 if the right-hand side is 0, for which the solution 0 is exact."""
     norm = jnp.linalg.norm(right_hand_side)
     return jnp.where(norm == 0, 0.0, jnp.linalg.norm(residual) / jnp.where(norm == 0, 1.0, norm))

@@ -1,33 +1,35 @@
 """The matrix-free solver, for more outputs than a dense Gram matrix allows."""
 
 import jax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
 from ..._core import instance_field, integer_field, number_field
-from ...losses import AbstractOutputFactor
-from .._tangent import AbstractTangent
-from ..damping import AbstractDamping
 from ._base import AbstractDirectionSolver, Direction, SolveDiagnostics, relative_residual
+from ._equation import DirectionEquation
 from ._modes import Decomposition, Modes
 from ._preconditioner import AbstractPreconditioner
 from ._smoothed import smoothed_conjugate_gradients
 from ._spectra import matrix_free_spectrum
-from ._unseen import coefficients, right_hand_side
 
-# By how much the residual may be above the tolerance for what rounding adds to it over the iterations.
+# How many times the tolerance the residual may be: rounding adds to it over the iterations.
 _SLACK = 10.0
 
 
 class ConjugateGradients(AbstractDirectionSolver):
-    """Conjugate gradients on R^T J J^T R + eps I: one J and one J^T product an iteration, nothing of size NC x NC.
+    """Conjugate gradients on R^T J J^T R + eps I: one J and one J^T product per iteration, and no matrix of size NC x NC.
 
-    The number of iterations grows with the square root of the condition number, so damp, or give a preconditioner: an
-    ill-conditioned A without either is better served by `TruncatedEigh` as long as NC allows. Damping rules that read
-    sigma_min are refused, for it is not known here: `damping.LargestEigenvalue` stands in.
+    The number of iterations grows with the square root of the condition number, so use damping or a preconditioner. For an
+    ill-conditioned A without either `TruncatedEigh` is better, as long as NC allows it. Damping rules that read sigma_min are
+    refused, because it is not known here; take `damping.LargestEigenvalue`.
 
-    **Arguments:** `rtol`: the residual to stop at, relative to the norm of the right-hand side; `max_steps`: iterations
-    allowed; `preconditioner`: `MeanKernel`, `Nystrom` or one of yours, None for none. **Raises:** `ConfigError` for other
-    numbers or objects; from the velocity, for a damping rule that reads sigma_min.
+    **Arguments:**
+
+    - `rtol`: the norm of the residual at which to stop, relative to that of the right-hand side; between 0 and 1.
+    - `max_steps`: the number of iterations allowed, at least 1.
+    - `preconditioner`: `MeanKernel`, `Nystrom`, a preconditioner of your own, or None.
+
+    **Raises:** `ConfigError` for other numbers or objects; when the velocity is computed, for a damping rule that reads
+    sigma_min.
     """
 
     rtol: float = number_field("ConjugateGradients: rtol", default=1e-10, above=0.0, below=1.0)
@@ -45,26 +47,23 @@ class ConjugateGradients(AbstractDirectionSolver):
         return float(self.rtol)
 
     def never_ascends(self, sees_gradient: bool) -> bool:
-        """Where all of g is in the image of H every iterate is one of descent (docs/theory.md, exact fact 5), and with them
-        their means; those of a preconditioned iteration need not be."""
+        """True if all of g is in the image of H, without a preconditioner.
+
+        Then every iterate is a descent direction (docs/theory.md, exact fact 5), and so are the means of iterates that
+        smoothing returns. Iterates with a preconditioner need not be.
+        """
         return sees_gradient and self.preconditioner is None
 
-    def solve(
-        self,
-        tangent: AbstractTangent,
-        factor: AbstractOutputFactor,
-        whitened_gradient: Float[Array, "samples outputs"],
-        damping: AbstractDamping,
-        time: Float[Array, ""],
-        unseen_gradient: Float[Array, "samples outputs"] | None = None,
-    ) -> Direction:
-        """The direction; `success` is False where the iterations ended before the tolerance was met."""
+    def solve(self, equation: DirectionEquation) -> Direction:
+        """The direction; `success` is False if the iterations ended before the tolerance was met."""
+        tangent, factor = equation.tangent, equation.factor
         gram_product = tangent.gram_operator()
 
         def whitened_product(vector: Array) -> Array:
             return factor.transpose_product(gram_product(factor.product(vector)))
 
-        shift = damping(time, matrix_free_spectrum(tangent, factor, whitened_product, damping))
+        spectrum = matrix_free_spectrum(tangent, factor, whitened_product, equation.damping)
+        shift = equation.damping(equation.time, spectrum)
 
         def product(vector: Array) -> Array:
             return whitened_product(vector) + shift * vector
@@ -72,16 +71,16 @@ class ConjugateGradients(AbstractDirectionSolver):
         inverse = _unchanged
         if self.preconditioner is not None:
             inverse = self.preconditioner.inverse(tangent, factor, shift, whitened_product)
-        right = right_hand_side(whitened_gradient, unseen_gradient, factor, shift, gram_product)
+        right = equation.right_hand_side(shift, gram_product)
 
         def iterate(_, right: Array) -> tuple[Array, Int[Array, ""]]:
             return smoothed_conjugate_gradients(product, right, inverse, self.rtol, self.max_steps)
 
-        # A derivative of the solution is another solve, not one of the iterations.
+        # So the derivative is computed by another solve, and not through the iterations.
         solution, iterations = jax.lax.custom_linear_solve(product, right, iterate, symmetric=True, has_aux=True)
         residual = relative_residual(product(solution) - right, right)
         return Direction(
-            coefficients=coefficients(solution, unseen_gradient, factor, shift),
+            coefficients=equation.coefficients(solution, shift),
             diagnostics=SolveDiagnostics(
                 damping=shift,
                 rank=iterations,
@@ -91,21 +90,10 @@ class ConjugateGradients(AbstractDirectionSolver):
             ),
         )
 
-    def solve_and_decompose(
-        self,
-        tangent: AbstractTangent,
-        factor: AbstractOutputFactor,
-        whitened_gradient: Float[Array, "samples outputs"],
-        damping: AbstractDamping,
-        time: Float[Array, ""],
-        decomposition: Decomposition,
-        unseen_gradient: Float[Array, "samples outputs"] | None = None,
-    ) -> tuple[Direction, Modes]:
-        """The direction and the leading modes: beyond their number the dense Gram matrix is not formed here either."""
+    def solve_and_decompose(self, equation: DirectionEquation, decomposition: Decomposition) -> tuple[Direction, Modes]:
+        """The direction and the leading modes, without a dense Gram matrix (unless `decomposition.rank` modes are all)."""
         matrix_free = Decomposition(0, decomposition.rank, decomposition.power)
-        return super().solve_and_decompose(
-            tangent, factor, whitened_gradient, damping, time, matrix_free, unseen_gradient
-        )
+        return super().solve_and_decompose(equation, matrix_free)
 
 
 def _unchanged(vector: Array) -> Array:

@@ -1,4 +1,4 @@
-"""(B + eps)^(-s) b over the modes that can be told from zero, with a derivative where modes coincide."""
+"""(B + eps)^(-s) b over the modes that can be told from zero, differentiable also where eigenvalues coincide."""
 
 import jax
 import jax.numpy as jnp
@@ -8,14 +8,14 @@ from .._spectrum import rank_cutoff
 
 
 def kept_modes(eigenvalues: Float[Array, " size"], shift: Float[Array, ""]) -> Bool[Array, " size"]:
-    """Which modes can be divided by lam + eps: those where it is above the rank cut-off."""
+    """Which modes are kept: those with lam + eps above the rank cut-off, which can be divided by."""
     return jnp.maximum(eigenvalues, 0.0) + shift > rank_cutoff(eigenvalues)
 
 
 def truncated_power(
     eigenvalues: Float[Array, " size"], shift: Float[Array, ""], power: Float[Array, ""] | float
 ) -> Float[Array, " size"]:
-    """(lam + eps)^(-power) for the modes that are kept, 0 for the others; nan for an eps that is nan."""
+    """(lam + eps)^(-power) for the kept modes, 0 for the others; nan if eps is nan."""
     kept = kept_modes(eigenvalues, shift)
     left_out = jnp.where(jnp.isnan(shift), jnp.nan, 0.0)
     return jnp.where(kept, _shifted(eigenvalues, shift, kept) ** -power, left_out)
@@ -30,16 +30,22 @@ def truncated_power_product(
     eigenvalues: Float[Array, " size"],
     eigenvectors: Float[Array, "size size"],
 ) -> Float[Array, " size"]:
-    """Q diag((lam + eps)^(-power)) Q^T b over the kept modes; a solve with B + eps at power 1.
+    """Q diag((lam + eps)^(-power)) Q^T b over the kept modes; for power 1 a solve with B + eps.
 
-    Its derivative in B, eps and b does not go through that of the eigenvectors, which does not exist where eigenvalues
-    coincide (with fewer weights than outputs all but P are zero): it is Q [Gamma o (Q^T dB Q + deps)] Q^T b with the divided
-    differences Gamma_ij = (psi_i - psi_j)/(lam_i - lam_j), between a kept mode and one that is left out psi_i/(lam_i + eps),
-    and 0 between two that are left out. At power 1 that is the derivative of the pseudo-inverse at constant rank (Golub and
-    Pereyra, SIAM J. Numer. Anal. 1973). Sources: Daleckii and Krein 1965; Higham, "Functions of Matrices", 2008, Theorem
-    3.11. A second derivative goes through the eigenvectors' and is nan where eigenvalues coincide.
+    The derivative of the eigenvectors does not exist where eigenvalues coincide (with P weights and more outputs all but P
+    are zero). So the derivative in B, eps and b does not use it: it is Q [Gamma o (Q^T dB Q + deps)] Q^T b with the divided
+    differences Gamma_ij = (psi_i - psi_j)/(lam_i - lam_j). Between a kept mode i and one that is left out Gamma is
+    psi_i/(lam_i + eps); between two modes that are left out it is 0. For power 1 that is the derivative of the pseudo-inverse
+    at constant rank (Golub and Pereyra, SIAM J. Numer. Anal. 1973). Sources: Daleckii and Krein 1965; Higham, "Functions of
+    Matrices", 2008, Theorem 3.11. A second derivative uses that of the eigenvectors and is nan where eigenvalues coincide.
 
-    **Arguments:** `matrix`: B, symmetric; `right`: b; `eigenvalues`, `eigenvectors`: of B. No derivative is taken in `power`.
+    **Arguments:**
+
+    - `matrix`: B, symmetric.
+    - `shift`: eps.
+    - `power`: s > 0; no derivative is taken in it.
+    - `right`: b.
+    - `eigenvalues`, `eigenvectors`: those of B.
     """
     return eigenvectors @ (truncated_power(eigenvalues, shift, power) * (eigenvectors.T @ right))
 
@@ -60,7 +66,7 @@ def _divided_differences(
 ) -> Float[Array, "size size"]:
     kept = kept_modes(eigenvalues, shift)
     shifted = _shifted(eigenvalues, shift, kept)
-    # a^-s - b^-s = b^-s (exp(-s x) - 1) and a - b = b (exp(x) - 1) with x = log(a/b): no difference of near numbers is left.
+    # With x = log(a/b), a^-s - b^-s = b^-s (exp(-s x) - 1) and a - b = b (exp(x) - 1), so that near numbers do not cancel.
     x = jnp.log(shifted)[:, None] - jnp.log(shifted)[None, :]
     both = -power * shifted[None, :] ** (-power - 1) * _growth(-power * x) / _growth(x)
     one = shifted ** (-power - 1)
@@ -70,7 +76,7 @@ def _divided_differences(
 
 
 def _growth(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """(exp(x) - 1)/x."""
+    """(exp(x) - 1)/x, also near x = 0."""
     return jnp.where(x == 0, 1.0, jnp.expm1(x) / jnp.where(x == 0, 1.0, x))
 
 

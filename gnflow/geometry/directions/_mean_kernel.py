@@ -1,4 +1,4 @@
-"""A preconditioner for several outputs: one kernel of the samples for all of them."""
+"""A preconditioner for several outputs, from one kernel of the samples for all of them."""
 
 import jax
 import jax.numpy as jnp
@@ -12,21 +12,21 @@ from ._whitening import whitened_blocks
 
 
 class MeanKernel(AbstractPreconditioner):
-    """P^(-1) = S (K^(-1) kron I) S + Q: a Cholesky factorisation of size N in place of one of size NC.
+    """P^(-1) = S (K^(-1) kron I) S + Q, which takes a Cholesky factorisation of size N instead of NC.
 
-    B_nn (C, C) is the block of sample n with itself, and S_n = (B_nn + eps I)^(-1/2) on those of its eigenvectors whose
-    eigenvalue is above eps; on the others, which damping decides and the samples do not share, Q_n = (B_nn + eps I)^(-1). So
-    S (B + eps) S has projections in its diagonal (block Jacobi scaling), and K (N, N) is the mean of its blocks over the r_n
-    outputs that sample n has in them, tr [S (B + eps) S]_nm / sqrt(r_n r_m).
+    B_nn (C, C) is the block of sample n with itself. On its eigenvectors with eigenvalues above eps
+    S_n = (B_nn + eps I)^(-1/2). On the others, where damping dominates and which the samples do not share,
+    Q_n = (B_nn + eps I)^(-1). So the diagonal blocks of S (B + eps) S are projections (block Jacobi scaling). K (N, N) is the
+    mean of its blocks over the r_n outputs that sample n has in them, tr [S (B + eps) S]_nm / sqrt(r_n r_m).
 
-    P is exact for one output, and where the outputs share a kernel and the metric is the identity: the NTK of a wide network
-    is a kernel times I (Jacot et al. 2018, Theorem 1). That one kernel of the samples approximates all of A at finite width:
-    Mohamadi, Bae and Sutherland, "A fast, well-founded approximation to the empirical neural tangent kernel", ICML 2023
-    (arXiv 2206.12543). S and Q take the metric and the spread of the samples into it: docs/theory.md, Preconditioners.
+    P is exact for one output, and if the outputs share a kernel and the metric is the identity: the NTK of a wide network is
+    a kernel times I (Jacot et al. 2018, Theorem 1). At finite width one kernel of the samples approximates all of A: Mohamadi,
+    Bae and Sutherland, "A fast, well-founded approximation to the empirical neural tangent kernel", ICML 2023
+    (arXiv 2206.12543). S and Q account for the metric and the spread of the samples: docs/theory.md, Preconditioners.
 
-    Cost: of the order of N^2 C width operations a layer, and N^3/3; memory: a few arrays (N, N). Closed forms for `MLP`,
-    `MeanFieldNetwork`, `RandomFeatures` and `Linearised` of these; of other models the blocks are taken from the whole Gram
-    matrix, (NC)^2: take `Nystrom` there.
+    Cost: about N^2 C width operations per layer, and N^3/3; memory: a few arrays (N, N). This needs closed forms, which `MLP`,
+    `MeanFieldNetwork`, `RandomFeatures`, `ReversibleMLP` and `Linearised` of these have. For other models the blocks are taken
+    from the whole Gram matrix, (NC)^2; use `Nystrom` for them.
     """
 
     def inverse(
@@ -39,7 +39,7 @@ class MeanKernel(AbstractPreconditioner):
         damped = eigenvalues + shift
         rounding = outputs * jnp.finfo(jnp.float64).eps * eigenvalues[:, -1:]
         seen = eigenvalues > jnp.maximum(shift, rounding)
-        # Without damping a block may be singular (softmax): what it does not see is left as it is.
+        # Without damping a block may be singular (softmax). Directions that it does not see are left unchanged.
         gains = 1.0 / jnp.where(damped > rounding, damped, 1.0)
         scale = _from_spectrum(jnp.where(seen, jnp.sqrt(gains), 0.0), vectors)  # S
         rest = _from_spectrum(jnp.where(seen, 0.0, gains), vectors)  # Q
@@ -48,7 +48,8 @@ class MeanKernel(AbstractPreconditioner):
         count = jnp.maximum(jnp.sum(seen, axis=1), 1)
         root = jnp.sqrt(count)
         kernel = tangent.projected_gram(columns) / (root[:, None] * root[None, :])
-        # What eps adds; 1 for a sample of which nothing is seen; and the rounding of a kernel that is singular without damping.
+        # The diagonal gets the share of eps; 1 for a sample of which nothing is seen; and at least the rounding of the kernel,
+        # which may be singular without damping.
         added = jnp.where(jnp.any(seen, axis=1), shift * jnp.sum(scale**2, axis=(1, 2)) / count, 1.0)
         added = jnp.maximum(added, samples * jnp.finfo(jnp.float64).eps)
         triangle = jnp.linalg.cholesky(kernel + jnp.diag(added))

@@ -1,4 +1,4 @@
-"""The eigenvectors of the whitened Gram matrix: all of them, or the leading ones where it is too large to form."""
+"""Eigenpairs of the whitened Gram matrix: all of them, or the leading ones if it is too large to form."""
 
 import equinox as eqx
 import jax
@@ -10,17 +10,22 @@ from ...losses import AbstractOutputFactor
 from .._tangent import AbstractTangent
 from ._whitening import whitened_gram
 
-# Columns that are sent through J^T and J at once: what they need beside the result.
+# Columns that go through J^T and J at once, which bounds the memory beside the result.
 _BLOCK = 16
 
 
 class Modes(eqx.Module):
-    """Eigenpairs of B = R^T A R, with H = R R^T an output metric.
+    """Eigenpairs of B = R^T A R, where H = R R^T is an output metric.
 
-    **Attributes:** `eigenvalues` (r,), ascending; `eigenvectors` (NC, r), orthonormal, with Q^T B Q = diag(eigenvalues) to
-    rounding also where they are approximations; `gram`: A (NC, NC) and `matrix`: B, or None where they were not formed;
-    `relative_residual`: the largest ||B q - lam q|| over the largest eigenvalue (0 for all modes, which are exact to
-    rounding); `left_out`: the largest eigenvalue that is left out, estimated (0 for all modes).
+    **Attributes:**
+
+    - `eigenvalues`: lam (r,), ascending.
+    - `eigenvectors`: Q (NC, r), orthonormal. Q^T B Q = diag(eigenvalues) to rounding, also if they are approximations.
+    - `gram`: A (NC, NC), or None if it was not formed.
+    - `matrix`: B (NC, NC), or None if it was not formed.
+    - `relative_residual`: the largest ||B q - lam q|| over the largest eigenvalue; 0 if all modes are there, which are
+      exact to rounding.
+    - `left_out`: an estimate of the largest eigenvalue that is left out; 0 if all modes are there.
     """
 
     eigenvalues: Float[Array, " rank"]
@@ -32,13 +37,19 @@ class Modes(eqx.Module):
 
 
 class Decomposition(eqx.Module):
-    """How to get the modes: up to `dense_limit` outputs NC all of them by a dense eigendecomposition, beyond it the `rank`
-    leading ones by randomised subspace iteration with a Rayleigh-Ritz step, in memory O(NC rank).
+    """How modes are computed: all of them, or the leading ones.
 
-    Source: Halko, Martinsson, Tropp, "Finding structure with randomness", SIAM Review 2011, Algorithms 4.4 and 5.3.
+    Up to `dense_limit` outputs NC all modes come from a dense eigendecomposition. Beyond, the `rank` leading ones come from
+    randomised subspace iteration with a Rayleigh-Ritz step, in memory O(NC rank). Source: Halko, Martinsson, Tropp, "Finding
+    structure with randomness", SIAM Review 2011, Algorithms 4.4 and 5.3.
 
-    **Arguments:** `dense_limit` >= 0; `rank` >= 1; `power`: subspace iterations beyond the first, >= 0, each of which takes
-    one product with B for each of rank + 10 columns. **Raises:** `ConfigError` for other numbers.
+    **Arguments:**
+
+    - `dense_limit`: the largest NC with a dense eigendecomposition, at least 0.
+    - `rank`: the number of leading modes, at least 1.
+    - `power`: the number of subspace iterations beyond the first, at least 0. Each takes rank + 10 products with B.
+
+    **Raises:** `ConfigError` for other numbers.
     """
 
     dense_limit: int = integer_field("Decomposition: dense_limit", default=4096, static=True, least=0)
@@ -46,7 +57,7 @@ class Decomposition(eqx.Module):
     power: int = integer_field("Decomposition: power", default=1, static=True, least=0)
 
     def is_dense(self, num_outputs: int) -> bool:
-        """Whether NC = `num_outputs` outputs are decomposed whole."""
+        """Whether all modes of NC = `num_outputs` outputs are computed."""
         return num_outputs <= max(self.dense_limit, self.rank)
 
     def modes(self, tangent: AbstractTangent, factor: AbstractOutputFactor) -> Modes:
@@ -65,11 +76,14 @@ class Decomposition(eqx.Module):
         def products(columns: Array) -> Array:
             return jax.lax.map(product, columns.T, batch_size=_BLOCK).T
 
+        # Some columns more than modes: the last directions of the subspace converge slowly and are cut off (Halko et al.).
         oversampled = min(self.rank + 10, tangent.outputs.size)
+        # The key is fixed, so that the linearisation is a function of the weights.
         block = jax.random.normal(
             stream(jax.random.key(0), "randomised subspace iteration"), (shape[0] * shape[1], oversampled)
         )
         for _ in range(self.power + 1):
+            # Without orthogonalisation all columns would turn towards the leading eigenvector.
             block = jnp.linalg.qr(products(block))[0]
         image = products(block)
         small = block.T @ image

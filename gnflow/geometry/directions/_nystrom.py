@@ -1,4 +1,4 @@
-"""The randomised Nystrom preconditioner: the leading modes from a sketch, for any model."""
+"""The randomised Nystrom preconditioner, from the leading modes of a sketch, for any model."""
 
 import jax
 import jax.numpy as jnp
@@ -10,22 +10,24 @@ from ...losses import AbstractOutputFactor
 from .._tangent import AbstractTangent
 from ._preconditioner import AbstractPreconditioner, Product
 
-# Columns that are sent through the product at once: what they need beside the sketch.
+# Columns that go through the product at once, which bounds the memory beside the sketch.
 _BLOCK = 16
 
 
 class Nystrom(AbstractPreconditioner):
-    """P^(-1) = U diag((lam_r + eps)/(lam + eps)) U^T + I - U U^T, `rank` Nystrom modes (lam, U) of B from a sketch B Omega.
+    """P^(-1) = U diag((lam_r + eps)/(lam + eps)) U^T + I - U U^T with `rank` Nystrom modes (lam, U) of B from a sketch B Omega.
 
     With a rank of about the number of modes above eps the condition number is a small constant (Frangella et al., Theorem
-    5.1). The sketch costs `rank` products with B, each about a conjugate-gradient iteration, in every velocity: it pays
-    where it saves more iterations than its rank. Memory: two arrays (NC, rank). For networks with several outputs see
+    5.1). Every velocity needs a new sketch, which costs `rank` products with B, each about a conjugate-gradient iteration. So
+    it pays if it saves more iterations than its rank. Memory: two arrays (NC, rank). For networks with several outputs see
     `MeanKernel`.
 
     Source: Frangella, Tropp, Udell, "Randomized Nystrom preconditioning", SIAM J. Matrix Anal. Appl. 2023 (arXiv 2110.02820),
     Algorithm 2.1 and (1.3).
 
-    **Arguments:** `rank` >= 1, and at most NC where it is used. **Raises:** `ConfigError` otherwise.
+    **Arguments:** `rank`: the number of modes, from 1 to NC.
+
+    **Raises:** `ConfigError` otherwise.
     """
 
     rank: int = integer_field("Nystrom: rank", default=50, static=True)
@@ -40,10 +42,11 @@ class Nystrom(AbstractPreconditioner):
                 f"Nystrom(rank={self.rank}), but there are only N C = {size} outputs; expected a rank of at most that, and far "
                 "less to gain anything: with so few outputs take TruncatedEigh or Cholesky."
             )
+        # The key is fixed, so that the velocity is a function of the weights.
         test = jax.random.normal(stream(jax.random.key(0), "Nystrom sketch"), (size, self.rank))
         test = jnp.linalg.qr(test)[0]
         sketch = jax.lax.map(lambda column: product(column.reshape(shape)).reshape(-1), test.T, batch_size=_BLOCK).T
-        # The shift of the paper, without which rounding makes a small factor indefinite.
+        # The shift of the paper: without it rounding can make the small matrix below indefinite.
         precision = jnp.finfo(jnp.float64)
         small_shift = precision.eps * jnp.linalg.norm(sketch) + precision.tiny
         sketch = sketch + small_shift * test
@@ -51,7 +54,7 @@ class Nystrom(AbstractPreconditioner):
         vectors, singular, _ = jnp.linalg.svd(
             jsl.solve_triangular(triangle, sketch.T, lower=True).T, full_matrices=False
         )
-        # Modes at rounding stay above zero: without damping P would be singular.
+        # Modes at rounding are kept above zero, because without damping P would be singular.
         eigenvalues = jnp.maximum(singular**2 - small_shift, small_shift)
         gains = (eigenvalues[-1] + shift) / (eigenvalues + shift) - 1.0
 

@@ -1,4 +1,4 @@
-"""What a preconditioner of conjugate gradients is."""
+"""The abstract base of preconditioners of conjugate gradients."""
 
 import abc
 from collections.abc import Callable
@@ -13,9 +13,11 @@ Product = Callable[[Float[Array, "samples outputs"]], Float[Array, "samples outp
 
 
 class AbstractPreconditioner(eqx.Module):
-    """An approximation P of B + eps, B = R^T A R, that is made anew in every velocity, from the state at hand: nothing is kept,
-    so a flow stays a function of its weights. How good P is decides the number of iterations and nothing else: solutions
-    are judged by their residual."""
+    """An approximation P of B + eps, where B = R^T A R.
+
+    P is computed anew in every velocity, from the present state alone, so that a flow stays a function of its weights. The
+    quality of P affects only the number of iterations, because solutions are judged by their residual.
+    """
 
     @abc.abstractmethod
     def inverse(
@@ -23,5 +25,10 @@ class AbstractPreconditioner(eqx.Module):
     ) -> Product:
         """v -> P^(-1) v on (N, C), symmetric positive definite.
 
-        **Arguments:** `tangent`: has A; `factor`: R; `shift`: eps; `product`: with B.
+        **Arguments:**
+
+        - `tangent`: the tangent on the training inputs, with A = J J^T.
+        - `factor`: R.
+        - `shift`: eps, in units of B.
+        - `product`: v -> B v on (N, C).
         """

@@ -1,4 +1,4 @@
-"""Preconditioned conjugate gradients whose residual is smoothed: it falls with every iteration."""
+"""Preconditioned conjugate gradients with a smoothed residual, which never grows."""
 
 from collections.abc import Callable
 
@@ -28,17 +28,22 @@ def smoothed_conjugate_gradients(
     rtol: Float[Array, ""] | float,
     max_steps: Int[Array, ""] | int,
 ) -> tuple[Array, Int[Array, ""]]:
-    """x with M x = b for a symmetric positive semi-definite M, and the number of iterations, one product each.
+    """The solution of M x = b for a symmetric positive semi-definite M, and the number of iterations, one product each.
 
-    The conjugate-gradient iterates x_k are the best in M's norm, but their residuals oscillate, by several times where M is
-    ill-conditioned. What is returned is y_k = y_(k-1) + eta (x_k - y_(k-1)), with the eta in [0, 1] of the smallest
-    residual: a mean of iterates, at the cost of two inner products, which is at a coarse tolerance sooner.
+    The conjugate-gradient iterates x_k are optimal in M's norm, but their residuals oscillate, by several times if M is
+    ill-conditioned. The smoothed iterates are y_k = y_(k-1) + eta (x_k - y_(k-1)), with the eta in [0, 1] that gives the
+    smallest residual. They are means of the x_k, cost two more inner products, and reach a coarse tolerance sooner.
 
     Sources: Hestenes and Stiefel 1952; Golub and Van Loan, "Matrix Computations", 4th ed., Algorithm 11.5.1 (preconditioned);
     Zhou and Walker, "Residual smoothing techniques for iterative methods", SIAM J. Sci. Comput. 1994 (smoothing).
 
-    **Arguments:** `product`: with M; `right`: b; `inverse`: with P^(-1), symmetric positive definite; `rtol`: iterations end
-    where ||b - M y|| <= rtol ||b||; `max_steps`: or after so many.
+    **Arguments:**
+
+    - `product`: v -> M v.
+    - `right`: b.
+    - `inverse`: v -> P^(-1) v, symmetric positive definite.
+    - `rtol`: iterations end when ||b - M y|| <= rtol ||b||.
+    - `max_steps`: the largest number of iterations.
     """
     goal = rtol * jnp.linalg.norm(right)
 
@@ -49,7 +54,7 @@ def smoothed_conjugate_gradients(
     def iterate(state: _State) -> _State:
         image = product(state.search)
         curvature = jnp.sum(state.search * image)
-        # Not positive only once rounding is all that is left, or where M or P is no such matrix.
+        # These are positive until only rounding is left, unless M or P is not positive definite.
         stuck = ~((curvature > 0) & (state.square > 0))
         length = jnp.where(stuck, 0.0, state.square / jnp.where(stuck, 1.0, curvature))
         iterate, residual = state.iterate + length * state.search, state.residual - length * image

@@ -1,4 +1,4 @@
-"""What direction solvers know of the spectrum that a damping rule reads: with a Gram matrix, and without one."""
+"""The spectrum that damping rules read, as direction solvers compute it with and without a Gram matrix."""
 
 from collections.abc import Callable
 
@@ -12,13 +12,13 @@ from .._tangent import AbstractTangent
 from ..damping import AbstractDamping, Spectrum
 from ._whitening import whitened_blocks, whitened_gram
 
-# The largest eigenvalues of a kernel of C outputs come in clusters of C; ten steps see past the first.
+# The largest eigenvalues of a kernel of C outputs come in clusters of C. Ten steps see beyond the first cluster.
 _LANCZOS_STEPS = 10
 _EXHAUSTED = 1e-12
 
 
 def gram_spectrum(gram: Float[Array, "size size"], factor: AbstractOutputFactor, num_outputs: int) -> Spectrum:
-    """The spectrum of a Gram matrix A, in the metric H = R R^T, without a decomposition that would serve for more.
+    """The spectrum of a Gram matrix A in the metric H = R R^T, if no eigendecomposition is at hand.
 
     **Arguments:**
 
@@ -38,7 +38,7 @@ def gram_spectrum(gram: Float[Array, "size size"], factor: AbstractOutputFactor,
 def decomposed_spectrum(
     gram: Float[Array, "size size"], factor: AbstractOutputFactor, eigenvalues: Float[Array, " size"]
 ) -> Spectrum:
-    """The spectrum of A in the metric H = R R^T, where all eigenvalues of R^T A R, ascending, are at hand."""
+    """The spectrum of a Gram matrix A in the metric H = R R^T, given all eigenvalues of R^T A R, ascending."""
 
     def smallest() -> Float[Array, ""]:
         if isinstance(factor, ScaledIdentity):
@@ -59,12 +59,14 @@ def matrix_free_spectrum(
     product: Callable[[Array], Array],
     damping: AbstractDamping,
 ) -> Spectrum:
-    """What is known of the spectrum without a Gram matrix: the largest eigenvalue and the trace.
+    """The part of the spectrum that is known without a Gram matrix: the largest eigenvalue and the trace.
 
     **Arguments:**
 
-    - `product`: with R^T A R, on arrays (N, C).
-    - `damping`: the rule, for the message to one that reads more.
+    - `tangent`: the tangent on the training inputs.
+    - `factor`: R.
+    - `product`: v -> R^T A R v on arrays (N, C).
+    - `damping`: the rule that reads it, for messages.
     """
 
     def refuse() -> Float[Array, "..."]:
@@ -77,19 +79,23 @@ def matrix_free_spectrum(
     return Spectrum(
         smallest=refuse,
         largest=lambda: largest_eigenvalue(product, tangent.outputs.shape),
-        # H is block diagonal over the samples, so that the blocks of A on its diagonal have the whole trace.
+        # H is block diagonal over the samples, so the trace of H A needs only the diagonal blocks of A.
         trace=lambda: jnp.trace(jnp.sum(whitened_blocks(tangent.sample_blocks(), factor), axis=0)),
         all=refuse,
     )
 
 
 def largest_eigenvalue(product: Callable[[Array], Array], shape: tuple[int, ...]) -> Float[Array, ""]:
-    """The largest eigenvalue of a symmetric positive semi-definite matrix, from below, by ten Lanczos steps.
+    """A lower bound, by ten Lanczos steps, of the largest eigenvalue of a symmetric positive semi-definite matrix.
 
     The basis is orthogonalised in full. Source: Golub and Van Loan, "Matrix Computations", 4th ed., Section 10.1.
 
-    **Arguments:** `product`: with the matrix, on arrays of shape `shape`.
+    **Arguments:**
+
+    - `product`: the product with the matrix, on arrays of shape `shape`.
+    - `shape`: their shape.
     """
+    # The key is fixed, so that damping, and with it the velocity, is a function of the weights.
     start = jax.random.normal(stream(jax.random.key(0), "largest eigenvalue"), shape).reshape(-1)
     count = min(_LANCZOS_STEPS, start.size)
     empty = jnp.zeros((count, start.size))
@@ -99,10 +105,10 @@ def largest_eigenvalue(product: Callable[[Array], Array], shape: tuple[int, ...]
         image = product(vector.reshape(shape)).reshape(-1)
         basis, images = basis.at[index].set(vector), images.at[index].set(image)
         rest = image
-        for _ in range(2):  # once leaves rounding that grows
+        for _ in range(2):  # rounding that one pass leaves along the basis would grow from step to step
             rest = rest - basis.T @ (basis @ rest)
         norm = jnp.linalg.norm(rest)
-        # Zero where only rounding is left, the space being exhausted: such a row adds the eigenvalue 0.
+        # If only rounding is left the space is exhausted. A zero vector then adds the eigenvalue 0, which changes nothing.
         goes_on = norm > _EXHAUSTED * jnp.linalg.norm(image)
         return basis, images, jnp.where(goes_on, rest / jnp.where(goes_on, norm, 1.0), 0.0)
 

@@ -1,73 +1,48 @@
-"""The safe default: a truncated eigendecomposition of the whitened Gram matrix."""
+"""The default solver, by a truncated eigendecomposition of the whitened Gram matrix."""
 
 from typing import ClassVar
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
-from ...losses import AbstractOutputFactor
 from .._spectrum import numerical_rank
-from .._tangent import AbstractTangent
-from ..damping import AbstractDamping
 from ._base import AbstractDirectionSolver, Direction, SolveDiagnostics, relative_residual
+from ._equation import DirectionEquation
 from ._matrix_power import kept_modes, truncated_power_product
 from ._modes import Decomposition, Modes, dense_modes
 from ._spectra import decomposed_spectrum
-from ._unseen import coefficients, right_hand_side
 
 
 class TruncatedEigh(AbstractDirectionSolver):
     """a = R Q diag(1/(lam + eps)) Q^T h over the modes with lam + eps above the rank cut-off.
 
-    On a rank-deficient Gram matrix without damping this is the minimum-norm direction, where QR and Cholesky return
-    another one without saying so. Cost: one symmetric eigendecomposition of size NC, O(NC^2) memory.
+    On a rank-deficient Gram matrix without damping this is the minimum-norm direction; QR and Cholesky return another one and
+    report success. Cost: one symmetric eigendecomposition of size NC, in O((NC)^2) memory.
     """
 
     is_differentiable: ClassVar[bool] = True
     is_direct: ClassVar[bool] = True
 
     def never_ascends(self, sees_gradient: bool) -> bool:
-        """True: each mode by itself descends, so that those left out change nothing of that."""
+        """True: each mode descends by itself, so leaving some out changes nothing."""
         return True
 
-    def solve(
-        self,
-        tangent: AbstractTangent,
-        factor: AbstractOutputFactor,
-        whitened_gradient: Float[Array, "samples outputs"],
-        damping: AbstractDamping,
-        time: Float[Array, ""],
-        unseen_gradient: Float[Array, "samples outputs"] | None = None,
-    ) -> Direction:
+    def solve(self, equation: DirectionEquation) -> Direction:
         """The direction; `rank` counts the eigenvalues of R^T A R above the cut-off."""
-        return self.solve_and_decompose(
-            tangent, factor, whitened_gradient, damping, time, Decomposition(), unseen_gradient
-        )[0]
+        return self.solve_and_decompose(equation, Decomposition())[0]
 
-    def solve_and_decompose(
-        self,
-        tangent: AbstractTangent,
-        factor: AbstractOutputFactor,
-        whitened_gradient: Float[Array, "samples outputs"],
-        damping: AbstractDamping,
-        time: Float[Array, ""],
-        decomposition: Decomposition,
-        unseen_gradient: Float[Array, "samples outputs"] | None = None,
-    ) -> tuple[Direction, Modes]:
-        """The direction and the modes it was computed from; always all of them, whatever `decomposition` says."""
-        modes = dense_modes(tangent, factor)
+    def solve_and_decompose(self, equation: DirectionEquation, decomposition: Decomposition) -> tuple[Direction, Modes]:
+        """The direction and the modes that it was computed from: always all of them, for any `decomposition`."""
+        modes = dense_modes(equation.tangent, equation.factor)
         gram, matrix, eigenvalues, eigenvectors = modes.gram, modes.matrix, modes.eigenvalues, modes.eigenvectors
         assert gram is not None
         assert matrix is not None
-        shift = damping(time, decomposed_spectrum(gram, factor, eigenvalues))
-        shape = whitened_gradient.shape
-        right = right_hand_side(
-            whitened_gradient, unseen_gradient, factor, shift, lambda v: (gram @ v.reshape(-1)).reshape(shape)
-        ).reshape(-1)
+        shift = equation.damping(equation.time, decomposed_spectrum(gram, equation.factor, eigenvalues))
+        shape = equation.whitened_gradient.shape
+        right = equation.right_hand_side(shift, lambda v: (gram @ v.reshape(-1)).reshape(shape)).reshape(-1)
         solution = truncated_power_product(matrix, shift, jnp.ones(()), right, eigenvalues, eigenvectors)
         residual = matrix @ solution + shift * solution - right
         direction = Direction(
-            coefficients=coefficients(solution.reshape(shape), unseen_gradient, factor, shift),
+            coefficients=equation.coefficients(solution.reshape(shape), shift),
             diagnostics=SolveDiagnostics(
                 damping=shift,
                 rank=numerical_rank(eigenvalues),

@@ -1,4 +1,4 @@
-"""The part of a gradient that a singular output metric does not see, in a direction solve."""
+"""Account in a direction solve for the part of a gradient that a singular output metric does not see."""
 
 from collections.abc import Callable
 
@@ -15,9 +15,15 @@ def right_hand_side(
     shift: Float[Array, ""],
     gram_product: Callable[[Array], Array],
 ) -> Float[Array, "samples outputs"]:
-    """b of (R^T A R + eps) z = b: h - R^T A u / eps for a gradient R h + u, h alone where eps = 0 or there is no u.
+    """The right-hand side of (R^T A R + eps) z = b for a gradient g = R h + u: b = h - R^T A u / eps, or h if eps = 0.
 
-    **Arguments:** `gram_product`: v -> A v, (N, C).
+    **Arguments:**
+
+    - `whitened`: h (N, C).
+    - `unseen`: u (N, C), or None if it is zero.
+    - `factor`: R.
+    - `shift`: eps.
+    - `gram_product`: v -> A v on (N, C).
     """
     if unseen is None:
         return whitened
@@ -30,7 +36,7 @@ def coefficients(
     factor: AbstractOutputFactor,
     shift: Float[Array, ""],
 ) -> Float[Array, "samples outputs"]:
-    """a = R z + u / eps, so that (R R^T A + eps) a = R b + R R^T A u / eps + u = R h + u; R z alone where eps = 0."""
+    """a = R z + u / eps, or R z if eps = 0. So (R R^T A + eps) a = R b + R R^T A u / eps + u = R h + u."""
     product = factor.product(solution)
     return product if unseen is None else product + _over_damping(unseen, shift)
 

@@ -1,5 +1,8 @@
-"""Dual (prox-linear) Gauss-Newton directions: a convex model of the loss, solved in the dual, of NC unknowns
-(docs/dual.md)."""
+"""Dual (prox-linear) Gauss-Newton directions: a convex model of the loss is minimised in the dual, with NC unknowns.
+
+Derived in docs/dual.md. Oracles differ from the solvers of `gnflow.geometry.directions`: they take the loss itself, while a
+solver takes a linear system that the output metric and a damping rule define.
+"""
 
 from collections.abc import Callable
 from typing import Any

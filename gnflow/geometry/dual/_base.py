@@ -1,4 +1,4 @@
-"""What a dual direction is, and what finds it."""
+"""Dual directions, and the abstract base of their oracles."""
 
 import abc
 from typing import Literal
@@ -17,9 +17,13 @@ from ._products import check_products
 class DualDirection(eqx.Module):
     """d = -(gamma/N) J^T alpha.
 
-    **Attributes:** `dual_variables`: alpha (N, C), gradients of the samples' losses (no 1/N); `hessian_outputs` (N, C):
-    the outputs at whose Hessian H the direction changes with the weights, d' = -gamma J^T (I + gamma H A)^(-1) H f';
-    `gamma`; `diagnostics`.
+    **Attributes:**
+
+    - `dual_variables`: alpha (N, C), gradients of the samples' losses (without 1/N).
+    - `hessian_outputs`: the outputs (N, C) of the Hessian H in the derivative of the direction,
+      d' = -gamma J^T (I + gamma H A)^(-1) H f'.
+    - `gamma`: the strength of the step, in units of 1/(H A).
+    - `diagnostics`: how it was solved for.
     """
 
     dual_variables: Float[Array, "samples outputs"]
@@ -29,33 +33,38 @@ class DualDirection(eqx.Module):
 
     @property
     def coefficients(self) -> Float[Array, "samples outputs"]:
-        """alpha/N (N, C): d = -gamma J^T of it."""
+        """alpha/N (N, C), with which d = -gamma J^T (alpha/N)."""
         return self.dual_variables / self.dual_variables.shape[0]
 
     def displacement(self, tangent: AbstractTangent) -> PyTree:
-        """d, a tree like the weights, for the tangent that it was found with."""
+        """d, a tree like the weights. `tangent` is the one that the direction was computed with."""
         return tree_scale(-self.gamma, tangent.vjp(self.coefficients))
 
 
 def relative_gap(gap: Float[Array, ""], decrease: Float[Array, ""]) -> Float[Array, ""]:
-    """The duality gap over P(0) - D, the most that P could fall by: the fraction that may be missing, 1 where P(d) >= P(0).
+    """The duality gap over P(0) - D: the fraction that may be missing of the largest possible decrease; 1 if P(d) >= P(0).
 
-    **Arguments:** `gap`: P(d) - D(alpha) >= 0; `decrease`: P(0) - P(d).
+    **Arguments:**
+
+    - `gap`: P(d) - D(alpha) >= 0.
+    - `decrease`: P(0) - P(d).
     """
     most = jnp.maximum(gap + decrease, gap)
     return jnp.where(gap == 0, 0.0, gap / jnp.where(most == 0, 1.0, most))
 
 
 class AbstractDualOracle(eqx.Module):
-    """Finds d = argmin (1/N) sum_n q_n(f_n + J_n d) + ||d||^2/(2 gamma), q_n a convex model of the loss of sample n.
+    """Finds d = argmin (1/N) sum_n q_n(f_n + J_n d) + ||d||^2/(2 gamma), where q_n is a convex model of the loss of sample n.
 
     Source: Roulet and Blondel, "Dual Gauss-Newton directions for deep learning", TMLR 2024, arXiv 2308.08886. Derived
     in docs/dual.md.
 
-    **Attributes:** `max_iterations`: how many iterations to take at most, None to go on to the tolerance; `tol`: the
-    tolerance at which to stop; `products`: how products with the NTK Gram matrix A are computed, "matrix_free"
-    by one J^T and one J product each, "dense" with A itself, "auto" by the cheaper of these as counted from the traced
-    programs.
+    **Attributes:**
+
+    - `max_iterations`: the largest number of iterations, or None to continue to the tolerance.
+    - `tol`: the tolerance at which to stop.
+    - `products`: how products with the NTK Gram matrix A are computed: "matrix_free" by one J^T and one J product,
+      "dense" with A itself, "auto" by the cheaper of these, as counted from the traced programs.
     """
 
     max_iterations: eqx.AbstractVar[int | None]
@@ -79,7 +88,12 @@ class AbstractDualOracle(eqx.Module):
     ) -> DualDirection:
         """The direction at the tangent's weights.
 
-        **Arguments:** `tangent`: of the training inputs; `targets`: y (N, C) in the loss's canonical form; `gamma` > 0;
-        `initial`: dual variables (N, C) to start from, such as those of an earlier solve. They are not taken where they
-        begin worse than the start without them.
+        **Arguments:**
+
+        - `tangent`: the tangent on the training inputs.
+        - `loss`: the loss.
+        - `targets`: y (N, C), in the loss's canonical form.
+        - `gamma`: > 0, in units of 1/(H A).
+        - `initial`: dual variables (N, C) to start from, such as those of an earlier solve. They are ignored if they are a
+          worse start than none.
         """

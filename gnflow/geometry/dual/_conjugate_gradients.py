@@ -1,5 +1,4 @@
-"""(I + gamma H A) a = g by conjugate gradients, cut off anywhere: the iteration of truncated Gauss-Newton
-directions."""
+"""Conjugate gradients for (I + gamma H A) a = g, every iterate of which is a descent direction."""
 
 from typing import Literal
 
@@ -13,10 +12,15 @@ from ._products import GramProducts
 
 
 class Solution(eqx.Module):
-    """Where the iterations ended.
+    """A solution of M z = b, and how good it is.
 
-    **Attributes:** `whitened`: z (N, C) with a = g + R z; `residual`: b - M z (N, C); `scale`: ||b||; `slope`: -<d, J^T g>,
-    how fast the objective falls along d at first; `iterations`.
+    **Attributes:**
+
+    - `whitened`: z (N, C), with a = g + R z.
+    - `residual`: b - M z (N, C).
+    - `scale`: ||b||.
+    - `slope`: -<d, J^T g>, the rate at which the objective falls along d at first.
+    - `iterations`: their number.
     """
 
     whitened: Float[Array, "samples outputs"]
@@ -36,7 +40,7 @@ class _State(eqx.Module):
     stuck: Bool[Array, ""]
     descending: tuple[
         Float[Array, "samples outputs"], Float[Array, "samples outputs"]
-    ]  # the last z that does, its residual
+    ]  # the last z whose direction descends, and its residual
 
 
 def conjugate_gradients(
@@ -49,25 +53,30 @@ def conjugate_gradients(
     initial: Float[Array, "samples outputs"] | None = None,
     relative_to: Literal["right_side", "decrease"] = "right_side",
 ) -> Solution:
-    """Minimise the primal objective over a in g + R (Krylov space), one product with A an iteration.
+    """Minimise the primal objective over a in g + R (Krylov space), by one product with A per iteration.
 
-    With B = R^T A R and M = I + gamma B the dual variables z solve M z = b = -gamma R^T A g. M is symmetric in the
-    inner product <x, y>_B = x^T B y too, and the iteration runs in it: the error it minimises, ||z - z*|| in the norm
-    of B M, is up to a constant the primal objective at d = -gamma J^T (g + R z), where ordinary conjugate gradients
-    minimise the dual one. So the direction is the best there is in its space, each iteration improves it, and neither
-    costs a product more.
+    With B = R^T A R and M = I + gamma B the dual variables z solve M z = b = -gamma R^T A g. M is symmetric also in the inner
+    product <x, y>_B = x^T B y, and the iteration uses this one. The error that it minimises, ||z - z*|| in the norm of B M, is
+    up to a constant the primal objective at d = -gamma J^T (g + R z); ordinary conjugate gradients minimise the dual one. So
+    the direction is the best in its space and each iteration improves it, without more products. (lineax's conjugate
+    gradients have the ordinary inner product only.)
 
-    Every iterate is a direction of descent, in exact arithmetic. Rounding takes from the iterations their orthogonality where
-    M is ill-conditioned, and then one that is cut off may ascend: the last that descends is returned. So it is with a start
-    from `initial`, of which nothing is promised at all.
+    In exact arithmetic every iterate is a descent direction. If M is ill-conditioned, rounding destroys the orthogonality of
+    the iterations, and a direction that is cut off may ascend; so may one that starts from `initial`. The last iterate that
+    descends is returned.
 
-    (lineax's conjugate gradients know the ordinary inner product only.)
+    **Arguments:**
 
-    **Arguments:** `product`: with A; `factor`: R; `gradient`: g (N, C); `tol`: the residual to stop at, relative to
-    `relative_to`: "right_side" ||b||, or "decrease" the square root of the objective's slope along d, twice the decrease at the
-    end. ||residual||^2/2 being the duality gap, that bounds the fraction of the decrease that is missing; where gamma ||A|| is
-    large ||b|| is of its size and tells nothing of the other modes. `initial`: z to start from, if its residual is smaller than
-    that of z = 0.
+    - `product`: v -> A v.
+    - `factor`: R.
+    - `gradient`: g (N, C).
+    - `gamma`: > 0.
+    - `tol`: the norm of the residual at which to stop, relative to `relative_to`.
+    - `max_iterations`: the largest number of iterations.
+    - `initial`: z to start from, if its residual is smaller than that of z = 0.
+    - `relative_to`: "right_side" for ||b||; "decrease" for the square root of the objective's slope along d. At the end
+      this slope is twice the decrease, and ||residual||^2/2 is the duality gap, so that "decrease" bounds the missing
+      fraction of the decrease. If gamma ||A|| is large, ||b|| is of that size and says nothing about the other modes.
     """
     pulled = product(gradient)
     right = -gamma * factor.transpose_product(pulled)
@@ -97,7 +106,7 @@ def conjugate_gradients(
         image = image_of_residual + ratio * state.image
         mapped = search + gamma * image
         curvature = jnp.sum(image * mapped)
-        # Not positive only once rounding is all that is left of the residual.
+        # These are positive until only rounding is left of the residual.
         stuck = ~((curvature > 0) & (square > 0))
         step = jnp.where(stuck, 0.0, square / jnp.where(stuck, 1.0, curvature))
         whitened, residual = state.whitened + step * search, state.residual - step * mapped

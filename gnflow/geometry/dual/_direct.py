@@ -1,4 +1,4 @@
-"""(I + gamma H A) a = g by a Cholesky factorisation."""
+"""A Cholesky factorisation for (I + gamma H A) a = g."""
 
 import jax.numpy as jnp
 import jax.scipy.linalg as jsl
@@ -17,9 +17,14 @@ def direct_solution(
     gradient: Float[Array, "samples outputs"],
     gamma: Float[Array, ""],
 ) -> tuple[Solution, Int[Array, ""]]:
-    """z by a Cholesky factorisation of I + gamma R^T A R, and the number of its pivots that are no rounding.
+    """z by a Cholesky factorisation of I + gamma R^T A R, and the number of its pivots above the rank cut-off.
 
-    **Arguments:** `product`: with the dense A; `factor`: R; `gradient`: g (N, C).
+    **Arguments:**
+
+    - `product`: products with A, which must be dense.
+    - `factor`: R.
+    - `gradient`: g (N, C).
+    - `gamma`: > 0.
     """
     assert product.gram is not None
     whitened = whitened_gram(product.gram, factor, gradient.shape[1])

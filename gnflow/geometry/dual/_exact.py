@@ -1,4 +1,4 @@
-"""The exact prox-linear direction: the loss itself on the linearised outputs."""
+"""The exact prox-linear direction, for the loss itself on the linearised outputs."""
 
 import math
 from typing import Literal
@@ -20,33 +20,46 @@ from ._step_length import step_length
 
 _MOST_ITERATIONS = 256
 
-# What Newton's steps are solved to, relative to what they gain, and better once they are small: convergence is quadratic.
+# The tolerance of a Newton step, relative to what it gains. It falls with the error of the step before, so that convergence
+# stays quadratic.
 _FORCING = 0.1
 _FINEST_FORCING = 1e-12
 
-# Of J d, relative: what the dual variables may lose of the direction before it counts as not solved for.
+# The largest relative error of J d that rounding in the dual variables may cause in a solve that counts as successful.
 _ROUNDING = 1e-6
 
-# Conjugate gradients that have lost their orthogonality to rounding take some times NC iterations.
+# At most max(1000, 10 NC) iterations: conjugate gradients that lose their orthogonality to rounding take several times NC.
 _INNER_ITERATIONS = (1000, 10)
 
 
 class ExactOracle(AbstractDualOracle):
-    """d = argmin P(d), P(d) = L(f + J d) + ||d||^2/(2 gamma) (prox-linear: only the model is linearised).
+    """d = argmin P(d) with P(d) = L(f + J d) + ||d||^2/(2 gamma): prox-linear, only the model is linearised.
 
-    Newton's method on P: the direction of a step is that of the quadratic model at the outputs reached, solved for as
-    `QuadraticOracle` does, by Cholesky with a dense A, else by conjugate gradients; its length is searched along the convex
-    P, which costs no product with A. So P falls in every step from P(0) = L(f), and every iterate is a direction of descent
-    (docs/dual.md). In dual variables: d = -gamma J^T a, u = f + J d, and a = grad L(u) at the end.
+    P is minimised by Newton's method. The direction of a step is that of the quadratic model at the present outputs, solved
+    for as by `QuadraticOracle`: by Cholesky with a dense A, otherwise by conjugate gradients. The length of the step is
+    searched along the convex P, without products with A. So P falls in every step from P(0) = L(f), and every iterate is a
+    descent direction (docs/dual.md). In dual variables d = -gamma J^T a and u = f + J d; at the end a = grad L(u).
 
-    It stops where Newton's whole step, what is missing of its solve included, is below `tol` ||d||: that was the error of d
-    before the step, and after it is smaller still. Beside it there is rounding: a has 16 digits, so that d = -gamma J^T a is
-    known to about 1e-16 gamma ||J|| ||a||, some 1e-8 of it at gamma = 1e8 where A is rank deficient.
+    The iteration stops when the whole Newton step, including what its solve may lack, is below `tol` ||d||. That was the error
+    of d before the step; after the step it is smaller. Rounding comes on top: a has 16 digits, so d = -gamma J^T a is known
+    to about 1e-16 gamma ||J|| ||a||, which is some 1e-8 of d at gamma = 1e8 if A is rank deficient.
 
-    **Diagnostics:** `damping` 1/gamma; `relative_residual` of u - f + gamma A grad L(u) = 0, relative to that at u = f;
-    `duality_gap`, what P can still fall by at most: gamma/2 ||J^T (a - grad L(f + J d))||^2, and `relative_duality_gap`;
-    `iterations`: Newton's steps; `rank`: the number of unknowns NC. `success` is False where numbers are not finite
-    and, if no number of iterations was given, where `tol` was not reached or rounding is more than it and 1e-6.
+    **Arguments:**
+
+    - `max_iterations`: the largest number of Newton steps, at least 1, or None to continue to the tolerance.
+    - `tol`: the tolerance of d, relative to ||d||.
+    - `products`: as for every `AbstractDualOracle`.
+
+    **Diagnostics:**
+
+    - `damping`: 1/gamma.
+    - `rank`: the number NC of unknowns.
+    - `relative_residual`: that of u - f + gamma A grad L(u) = 0, relative to the residual at u = f.
+    - `success`: False if numbers are not finite. With `max_iterations=None` also if `tol` was not reached, or if rounding is
+      larger than `tol` and 1e-6.
+    - `iterations`: the number of Newton steps.
+    - `duality_gap`: how much P can still fall at most, gamma/2 ||J^T (a - grad L(f + J d))||^2.
+    - `relative_duality_gap`: this as a fraction of the largest possible decrease.
     """
 
     max_iterations: int | None = eqx.field(static=True, default=None)
@@ -67,7 +80,7 @@ class ExactOracle(AbstractDualOracle):
         gamma: Float[Array, ""] | float,
         initial: Float[Array, "samples outputs"] | None = None,
     ) -> DualDirection:
-        """The direction. Where no step could be made it is the gradient's, so that it is always one of descent."""
+        """The direction. If no step could be made it is the gradient's, so that it always descends."""
         strength = jnp.asarray(gamma, dtype=jnp.float64)
         outputs = tangent.outputs
         product = gram_products(tangent, self.products, None)
@@ -76,12 +89,13 @@ class ExactOracle(AbstractDualOracle):
         last = model.minimise(model.start(initial), self.tol, most)
         steepest = loss.gradient(outputs, targets)
         coefficients = jnp.where(jnp.sum(steepest * last.change) < 0, last.coefficients, steepest)
-        # Once more from the coefficients themselves, so that what is reported holds for the direction that is returned.
+        # J d is computed again from the coefficients: the sum over steps has other rounding, and the diagnostics have to hold
+        # for the direction that is returned.
         change = -strength * product(coefficients)
         difference = coefficients - loss.gradient(outputs + change, targets)
         away = product(difference)
         scale, missed = jnp.linalg.norm(product(steepest)), jnp.linalg.norm(away)
-        # A bound also where all digits of the product have cancelled.
+        # The second term keeps it an upper bound where all digits of the first have cancelled.
         digits = jnp.finfo(away.dtype).eps
         gap = strength / 2 * jnp.maximum(jnp.sum(difference * away), digits * jnp.linalg.norm(difference) * missed)
         value = loss.value(outputs, targets)
@@ -89,6 +103,7 @@ class ExactOracle(AbstractDualOracle):
         success = jnp.isfinite(missed)
         if self.max_iterations is None:
             rounding = jnp.linalg.norm(change - last.change) / jnp.linalg.norm(change)
+            # Rounding has neither changed J d nor made P rise by more than its own digits.
             faithful = (rounding <= jnp.maximum(self.tol, _ROUNDING)) & (decrease >= -8 * digits * jnp.abs(value))
             success = success & ((last.solved & faithful) | (scale == 0))
         diagnostics = SolveDiagnostics(
@@ -104,18 +119,18 @@ class ExactOracle(AbstractDualOracle):
 
 
 class _State(eqx.Module):
-    """d = -gamma J^T a and what is known of it."""
+    """The iterate d = -gamma J^T a."""
 
     coefficients: Float[Array, "samples outputs"]  # a
     change: Float[Array, "samples outputs"]  # J d
-    error: Float[Array, ""]  # of d before the last step, relative
+    error: Float[Array, ""]  # relative error of d before the last step
     iterations: Int[Array, ""]
     solved: Bool[Array, ""]
-    stuck: Bool[Array, ""]  # all that is left is rounding
+    stuck: Bool[Array, ""]  # only rounding is left
 
 
 class _Model(eqx.Module):
-    """P and Newton's method on it, in dual variables."""
+    """The objective P and Newton's method for it, in dual variables."""
 
     product: GramProducts
     loss: AbstractLoss
@@ -128,7 +143,7 @@ class _Model(eqx.Module):
         return self.loss.gradient(self.outputs + change, self.targets)
 
     def start(self, initial: Float[Array, "samples outputs"] | None) -> _State:
-        """d = 0, or the direction of the dual variables `initial` where P is less than there."""
+        """d = 0, or the direction of the dual variables `initial` if P is smaller there."""
         coefficients = change = jnp.zeros_like(self.outputs)
         if initial is not None:
             guess = initial / initial.shape[0]
@@ -141,7 +156,7 @@ class _Model(eqx.Module):
         return _State(coefficients, change, jnp.ones(()), none, no, no)
 
     def minimise(self, start: _State, tol: Float[Array, ""] | float, max_iterations: int) -> _State:
-        """Newton's steps from `start`."""
+        """Newton steps from `start`."""
 
         def goes_on(state: _State) -> Bool[Array, ""]:
             return ~state.solved & ~state.stuck & (state.iterations < max_iterations)
@@ -149,8 +164,8 @@ class _Model(eqx.Module):
         return jax.lax.while_loop(goes_on, lambda state: self.step(state, tol), start)
 
     def step(self, state: _State, tol: Float[Array, ""] | float) -> _State:
-        """One of Newton's steps, and how far from its end P was."""
-        # With a + v + R z for a, d + step is the minimum of the quadratic model at u: (I + gamma B) z = -gamma R^T A v.
+        """One Newton step, and the error of d before it."""
+        # The quadratic model at u has its minimum at a + v + R z, where v = grad L(u) - a and (I + gamma B) z = -gamma R^T A v.
         gradient = self.gradient(state.change)
         left = gradient - state.coefficients
         along, unsolved = self.newton(state, left)
@@ -167,7 +182,8 @@ class _Model(eqx.Module):
         length = step_length(slope)
         stuck = ~(-slope(jnp.zeros(())) > rounding) | (length == 0)
         coefficients, change = state.coefficients + length * along, state.change + length * moved
-        # ||d||^2 = -gamma <a, J d>; the model is 1/gamma-strongly convex, and ||residual||^2/2 its duality gap.
+        # ||d||^2 = -gamma <a, J d>. The model is 1/gamma-strongly convex and its duality gap is ||residual||^2/2, so that the
+        # computed step is within sqrt(gamma) ||residual|| of the whole one.
         size = jnp.sqrt(self.gamma * jnp.maximum(-jnp.sum(coefficients * change), 0.0))
         missing = jnp.sqrt(self.gamma * jnp.maximum(-jnp.sum(along * moved), 0.0)) + jnp.sqrt(self.gamma) * unsolved
         error = missing / jnp.where(size == 0, 1.0, size)
@@ -176,7 +192,7 @@ class _Model(eqx.Module):
     def newton(
         self, state: _State, left: Float[Array, "samples outputs"]
     ) -> tuple[Float[Array, "samples outputs"], Float[Array, ""]]:
-        """Newton's step in a, and the norm of its system's residual."""
+        """The Newton step in a, and the norm of the residual of its system."""
         factor = self.loss.hessian_factor(self.outputs + state.change, self.targets)
         if self.product.gram is None:
             least, times = _INNER_ITERATIONS

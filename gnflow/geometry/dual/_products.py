@@ -1,4 +1,4 @@
-"""Products with the NTK Gram matrix A, by J and J^T or with A itself: whichever is cheaper."""
+"""Products with the NTK Gram matrix A, by J^T and J or with A itself, whichever is cheaper."""
 
 from typing import Any, Literal
 
@@ -11,17 +11,20 @@ from .._tangent import AbstractTangent
 
 _WAYS = ("auto", "matrix_free", "dense")
 
-# As `Decomposition` has it: beyond that many outputs a dense matrix is not formed unless asked for.
+# The default of `Decomposition`: beyond this many outputs a dense matrix is formed only if the user asks for it.
 _DENSE_LIMIT = 4096
 
-# What a solve to a tolerance is counted as: its iterations depend on the spectrum, which is not known beforehand.
+# The iterations that a solve to a tolerance counts as. Their number depends on the spectrum, which is not known beforehand.
 _USUAL_ITERATIONS = 100
 
 
 class GramProducts(eqx.Module):
     """v -> A v on outputs (N, C).
 
-    **Attributes:** `tangent`; `gram`: A (NC, NC), or None for products by J^T and J.
+    **Attributes:**
+
+    - `tangent`: the tangent on the training inputs.
+    - `gram`: A (NC, NC), or None for products by J^T and J.
     """
 
     tangent: AbstractTangent
@@ -35,7 +38,7 @@ class GramProducts(eqx.Module):
 
 
 def check_products(products: Any) -> None:
-    """**Raises:** `ConfigError` unless `products` is the name of a way to compute products with A."""
+    """Check that `products` names a way to compute products with A. **Raises:** `ConfigError`."""
     if not isinstance(products, str) or products not in _WAYS:
         raise ConfigError(f"products = {shown(products)}; expected one of {', '.join(repr(way) for way in _WAYS)}.")
 
@@ -45,10 +48,17 @@ def gram_products(
     products: Literal["auto", "matrix_free", "dense"],
     max_iterations: int | None,
 ) -> GramProducts:
-    """The products for a solve of `max_iterations` iterations (None: to a tolerance), with A formed or not.
+    """Products with A for a solve.
 
-    "auto" forms A if NC is at most 4096 and A with what follows from it (a Cholesky factorisation for a solve to a
-    tolerance, else a product with A for each iteration) is cheaper than a J^T and a J product for each iteration.
+    "auto" forms A if NC is at most 4096 and this is cheaper. Forming A is counted with what follows: a Cholesky factorisation
+    for a solve to a tolerance, otherwise a product with A for each iteration. The alternative is a J^T and a J product for each
+    iteration.
+
+    **Arguments:**
+
+    - `tangent`: the tangent on the training inputs.
+    - `products`: "matrix_free", "dense" or "auto".
+    - `max_iterations`: the number of iterations of the solve, or None for a solve to a tolerance.
     """
     check_products(products)
     dense = products == "dense" or (products == "auto" and _dense_is_cheaper(tangent, max_iterations))

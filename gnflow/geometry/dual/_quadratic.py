@@ -14,24 +14,33 @@ from ._conjugate_gradients import conjugate_gradients
 from ._direct import direct_solution
 from ._products import gram_products
 
-# Where no number is given: more than a well-posed solve takes, so that an ill-posed one ends.
+# The largest number of iterations if none is given: more than a well-posed solve takes, so that an ill-posed one ends.
 _MOST_ITERATIONS = 1000
 
 
 class QuadraticOracle(AbstractDualOracle):
     """d = -(J^T H J + I/gamma)^(-1) J^T g with the Hessian H of the loss at f: q_n is the quadratic model of l_n.
 
-    With H = R R^T the dual variables are alpha/N = g + R z, in the image of H beside g, so that a singular H (softmax,
-    Huber) is no obstacle: (I + gamma R^T A R) z = -gamma R^T A g, a positive definite system. Conjugate gradients from
-    z = 0 are on the way from the gradient direction, which is zero iterations, to d, and every iterate is a descent
-    direction (docs/dual.md). They stop at a relative residual of `tol`. With `max_iterations=None` and the dense A
-    the system is solved directly, by Cholesky, to rounding whatever `tol`.
+    With H = R R^T the dual variables are alpha/N = g + R z, where (I + gamma R^T A R) z = -gamma R^T A g. This system is
+    positive definite also for a singular H (softmax, Huber). Conjugate gradients from z = 0 go from the gradient direction
+    (zero iterations) to d, and every iterate is a descent direction (docs/dual.md). They stop at a relative residual of `tol`.
+    With `max_iterations=None` and a dense A the system is solved directly, by Cholesky, to rounding for every `tol`.
 
-    **Diagnostics:** `damping` 1/gamma, the eps of `GaussNewtonFlow("hessian", Constant(eps))`; `relative_residual` of
-    the system for z; `duality_gap` = ||residual||^2/2, what the primal objective can still fall by at most, and
-    `relative_duality_gap`; `iterations` (None for a direct solve); `rank`: the pivots above the rank cut-off of a direct
-    solve, else the iterations. `success` is False where the iterations did not meet the tolerance although no number of
-    them was given, and where numbers are not finite.
+    **Arguments:**
+
+    - `max_iterations`: the number of iterations, at least 0, or None to continue to the tolerance.
+    - `tol`: the relative residual at which the iterations stop.
+    - `products`: as for every `AbstractDualOracle`.
+
+    **Diagnostics:**
+
+    - `damping`: 1/gamma, the eps of `GaussNewtonFlow("hessian", Constant(eps))`.
+    - `rank`: the number of pivots above the rank cut-off for a direct solve, otherwise the number of iterations.
+    - `relative_residual`: that of the system for z.
+    - `success`: False if numbers are not finite. With `max_iterations=None` also if the iterations did not reach the tolerance.
+    - `iterations`: their number; None for a direct solve.
+    - `duality_gap`: how much the primal objective can still fall at most, ||residual||^2/2.
+    - `relative_duality_gap`: this as a fraction of the largest possible decrease.
     """
 
     max_iterations: int | None = eqx.field(static=True, default=None)
@@ -46,7 +55,7 @@ class QuadraticOracle(AbstractDualOracle):
         gamma: Float[Array, ""] | float,
         initial: Float[Array, "samples outputs"] | None = None,
     ) -> DualDirection:
-        """The direction; `initial` is not needed by, and changes nothing of, a direct solve."""
+        """The direction; a direct solve ignores `initial`."""
         strength = jnp.asarray(gamma, dtype=jnp.float64)
         gradient = loss.gradient(tangent.outputs, targets)
         factor = loss.hessian_factor(tangent.outputs, targets)
@@ -62,7 +71,7 @@ class QuadraticOracle(AbstractDualOracle):
         size = jnp.linalg.norm(solution.residual)
         nothing = solution.scale == 0
         residual = jnp.where(nothing, 0.0, size / jnp.where(nothing, 1.0, solution.scale))
-        # R^T J d = z + r, which makes of L(f) - P(d) what is known already.
+        # L(f) - P(d) without another product with A, since R^T J d = z + r.
         decrease = (solution.slope - jnp.sum(solution.residual * (solution.whitened + solution.residual))) / 2
         success = jnp.isfinite(size)
         if self.max_iterations is None and iterations is not None:

@@ -1,4 +1,4 @@
-"""How far to go along a direction in which a convex function falls."""
+"""The length of a step along a direction in which a convex function falls."""
 
 from collections.abc import Callable
 
@@ -7,30 +7,31 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-# Of the slope at the start. When it was measured, a step nearer to the minimum saved no iterations, one farther off lost some.
+# The slope at which a step is accepted, relative to that at the start. In measurements a step nearer to the minimum saved no
+# iterations, and one farther away cost some.
 _FLAT = 0.1
 
-# Far beyond what a step of Newton's method deserves: where a function seems to fall for ever it is rounding.
+# Far more than a Newton step needs: a function that still falls there falls by rounding.
 _LONGEST = 8.0
 
-# Doublings and halvings in all: steps down to 1e-18.
+# Doublings and halvings together; they reach steps down to 1e-18.
 _MOST_TRIES = 60
 
 
 class _State(eqx.Module):
     low: Float[Array, ""]  # a step at which the function still falls
-    high: Float[Array, ""]  # one at which it rises
+    high: Float[Array, ""]  # a step at which it rises
     step: Float[Array, ""]
     found: Bool[Array, ""]
     tries: Int[Array, ""]
 
 
 def step_length(slope: Callable[[Float[Array, ""]], Float[Array, ""]]) -> Float[Array, ""]:
-    """A step t >= 0 with phi(t) <= phi(0), near the minimum of a convex phi, of which only the slope is evaluated.
+    """A step t >= 0 with phi(t) <= phi(0), near the minimum of a convex phi; 0 unless phi'(0) < 0.
 
-    By the slope alone nothing cancels near the minimum, where differences of phi are rounding. t = 1 comes first, then steps
-    are doubled and halved until |phi'(t)| <= |phi'(0)|/10. As phi' rises, phi(t) - phi(0) <= t (phi'(t/2) + phi'(t))/2; a step
-    where that is not positive is taken though phi rises again there. 0 unless phi'(0) < 0.
+    Only the slope of phi is evaluated, because differences of phi are rounding near the minimum. The first try is t = 1; then
+    steps are doubled and halved until |phi'(t)| <= |phi'(0)|/10. Since phi' rises, phi(t) - phi(0) <= t (phi'(t/2) +
+    phi'(t))/2, so a step beyond the minimum is accepted if this bound is not positive.
 
     **Arguments:** `slope`: t -> phi'(t).
     """

@@ -1,5 +1,6 @@
 """Whether a run that seems to stand still will leave where it is: a saddle below the accuracy of the modes, a later time."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ from ...geometry import ResolvedRange, System
 DENSE_LIMIT = 4096  # outputs, beyond which no Gram matrix is formed
 
 _NOISE = 1e3 * float(jnp.finfo(jnp.float64).eps)  # of ||J|| ||g||, below which J^T g is not looked at
-_SOON = 1e-3  # e-foldings of an unstable direction in the time that has passed, below which it is not waited for
+SOON = 1e-3  # e-foldings of an unstable direction in the time that has passed, below which it is not waited for
 _LATER_TIMES = 256  # evenly in the logarithm, and as many evenly
 _FIRST_LATER = 1e-3  # of the time that has passed
 
@@ -39,7 +40,7 @@ def leaves_saddle(weights: PyTree, system: System, flow: Any, time: Float[Array,
     largest = jnp.sqrt(jnp.maximum(seen.eigenvalues[-1], 0.0))
     return (
         (size > _NOISE * largest * jnp.linalg.norm(gradient))
-        & (growth * time > jnp.where(time > 0, _SOON, -1.0))
+        & (growth * time > jnp.where(time > 0, SOON, -1.0))
         & (growth > 0)
     )
 
@@ -49,13 +50,20 @@ def moves_later(
     weights: PyTree, system: System, flow: Any, time: Float[Array, ""], horizon: Float[Array, ""], rounding: float
 ) -> Bool[Array, ""]:
     """Whether the velocity at these weights is more than rounding at one of 512 later times up to `horizon`."""
+
+    def moves(at: Float[Array, ""]) -> Bool[Array, ""]:
+        return tree_norm(flow.velocity(at, weights, system)) * at > rounding * tree_norm(weights)
+
+    return at_later_times(moves, time, horizon)
+
+
+def at_later_times(
+    moves: Callable[[Float[Array, ""]], Bool[Array, ""]], time: Float[Array, ""], horizon: Float[Array, ""]
+) -> Bool[Array, ""]:
+    """Whether `moves` says so of one of 512 times from `time` up to `horizon`."""
     least = jnp.maximum(_FIRST_LATER * time, jnp.finfo(jnp.float64).tiny)
     span = jnp.maximum(horizon - time, least)
     least = jnp.maximum(least, 1e-18 * span)
     times = time + least * (span / least) ** jnp.linspace(0.0, 1.0, _LATER_TIMES)
     times = jnp.concatenate([times, time + span * jnp.linspace(0.0, 1.0, _LATER_TIMES)])
-
-    def moves(at: Float[Array, ""]) -> Bool[Array, ""]:
-        return tree_norm(flow.velocity(at, weights, system)) * at > rounding * tree_norm(weights)
-
     return jnp.any(jax.lax.map(moves, times))

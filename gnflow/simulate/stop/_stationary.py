@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ..._core import ResultCode, tree_dot, tree_norm
 from ...geometry import ResolvedRange, Snapshot, System
+from ._balance import imbalance, leaves_balance
 from ._base import AbstractStopRule, log, positive_field
 from ._escape import DENSE_LIMIT as DENSE_LIMIT, leaves_saddle, moves_later
 from ._time_scale import excess_loss, loss_time_scale
@@ -23,12 +24,16 @@ _STEPS_PER_FOLD = 2
 _PATIENCE = 50  # accepted steps
 _PROGRESS = 0.1  # of the resolution: what counts as a fall of the loss
 _VELOCITY_ROUNDING = 1e-12
+_HOVERING = (
+    10.0  # times the resolution: the imbalance at which steps that something else limits may leave weights that decay
+)
 
 
 class Stillness(eqx.Module):
     """What `Stationary` remembers.
 
-    **Attributes:** `loss`: L - L* after the last step; `lowest`: the last value from which it fell no further; `since`: steps
+    **Attributes:** `loss`: L - L* after the last step; `lowest`: the last value from which it fell no further, or with weight
+    decay did not move; `since`: steps
     since then; `wait`: steps until the next look; `margin`: of the rule; `time_scale`: of the loss's first decrease, where the
     velocity is looked at.
     """
@@ -52,12 +57,15 @@ class Stationary(AbstractStopRule):
     - the share is at most `resolution`, or P g is rounding of the outputs (docs/stop_rules.md);
     - or the share is at most sqrt(resolution), a fall of the loss below its own accuracy, and in 50 accepted steps the loss has
       not fallen by a tenth of `resolution` of itself: then the run hovers at its accuracy;
-    - or, for a flow that does not rest where J^T g vanishes (`AbstractFlow.rests_with_gradient`), where the velocity is
+    - or, for a flow with weight decay, w' = -J^T a - D w, where the share of w' in its two parts, which cancel at rest,
+      ||w'|| / (||w' + D w|| + ||D w||), is at most `resolution`, or at most ten times that while in 50 accepted steps the
+      loss has not changed by `resolution` of itself;
+    - or, for another flow that does not rest where J^T g vanishes (`AbstractFlow.rests_with_gradient`), where the velocity is
       rounding: ||w'|| t <= 1e-12 ||w||, with t no less than the time scale (L - L*)/|dL/dt| of the start.
 
     A saddle is none of these, nor is a pause: the run goes on where along the part of J^T g that these modes do not explain the
-    loss is concave, and the flow would leave within a thousand times the time that has passed; and where the velocity of a flow
-    of the second kind is more than rounding at one of 512 later times.
+    loss is concave, and the flow would leave within a thousand times the time that has passed; and where the velocity of the
+    other flows is more than that at one of 512 later times, or grows along itself as fast.
 
     It is part of every `stop` of `simulate` that is not None, and ends a run with the code `stationary`, which is no failure;
     the message says why, where that can be known. Beyond 4096 outputs, where no Gram matrix is formed, J^T g must be rounding.
@@ -88,7 +96,10 @@ class Stationary(AbstractStopRule):
     def update(self, snapshot: Snapshot, memory: PyTree) -> PyTree:
         """Counts, and every few steps in which the loss does not move looks closer."""
         excess, resolution = excess_loss(snapshot), self._resolution()
-        fell = excess < (1 - _PROGRESS * resolution) * memory.lowest
+        if snapshot.decay is None:
+            fell = excess < (1 - _PROGRESS * resolution) * memory.lowest
+        else:  # it may rise as well
+            fell = jnp.abs(excess - memory.lowest) > resolution * memory.lowest
         since = jnp.where(fell, 0, memory.since + 1)
         patient = since >= _PATIENCE
         unmoved = jnp.abs(excess - memory.loss) <= resolution * jnp.abs(excess)
@@ -107,6 +118,9 @@ class Stationary(AbstractStopRule):
     def is_over(self, time: float, weights: PyTree, system: System, flow: Any, horizon: float) -> bool:
         """Unless the run will move again: from a saddle that the modes of J J^T do not show, or at a later time."""
         now = jnp.asarray(time)
+        if flow.dynamics.decay(weights, system) is not None:
+            allowed = _HOVERING * self._resolution()
+            return not bool(leaves_balance(weights, system, flow, now, jnp.asarray(horizon), allowed))
         if not flow.dynamics.rests_with_gradient:
             return not bool(moves_later(weights, system, flow, now, jnp.asarray(horizon), _VELOCITY_ROUNDING))
         if system.problem.y_train.size > DENSE_LIMIT:
@@ -121,6 +135,10 @@ class Stationary(AbstractStopRule):
         return jnp.asarray(_DEFAULT_RESOLUTION if self.resolution is None else self.resolution)
 
     def _margin(self, snapshot: Snapshot, patient: Bool[Array, ""], time_scale: Float[Array, ""]) -> Float[Array, ""]:
+        if snapshot.decay is not None:
+            past = jnp.maximum(snapshot.time, time_scale)
+            share = imbalance(snapshot.velocity, snapshot.weights, snapshot.decay, past)
+            return log(share) - log(self._resolution() * jnp.where(patient, _HOVERING, 1.0))
         if not snapshot.rests_with_gradient:
             # Before the loss has had time to fall, a short time is no sign of rest.
             moved = tree_norm(snapshot.velocity) * jnp.maximum(snapshot.time, time_scale)

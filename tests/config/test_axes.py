@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-from grids import TABLE, table_with, with_axes
+from sweeps.grids import TABLE, table_with, with_axes
 
 from gnflow import ConfigError
-from gnflow.sweeps import SweepSpec
-from gnflow.sweeps._axes import read_axes
+from gnflow.config import Specification
+from gnflow.config._axes import read_axes
 
 
 def only(**entries):
@@ -167,6 +167,6 @@ def test_an_axis_that_every_flow_overrules_is_refused():
     flows = {"newton": {"kind": "gauss_newton", "stop": {"relative_loss": 1e-3}}}
     axes = {"target": {"path": "stop.relative_loss", "values": [1e-1, 1e-2]}}
     with pytest.raises(ConfigError, match="'target' cannot name"):
-        SweepSpec.from_dict(table_with(flows=flows, axes=axes))
+        Specification.from_dict(table_with(flows=flows, axes=axes))
     with pytest.raises(ConfigError, match=r"axes\.goal has no effect: stop\.relative_loss is replaced"):
-        SweepSpec.from_dict(table_with(flows=flows, axes={"goal": axes["target"]}))
+        Specification.from_dict(table_with(flows=flows, axes={"goal": axes["target"]}))

@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 
 from .._core import ConfigError, nearest_name
-from ..config._overrides import Override, flatten_overrides, parse_path
-from ..config._plain import shown
-from ..config._specification import require_few_runs
+from ._overrides import AXIS_FORMS, Override, flatten_overrides, parse_path
+from ._plain import require_few_runs, shown
 
-FORMS = ("values", "logspace", "linspace")
-_ENTRIES = (*FORMS, "path", "label", "labels", "units")
-_COMMON = ("name", "size", "sizes", "seeds", "axes", "variants")
+_ENTRIES = (*AXIS_FORMS, "path", "label", "labels", "units")
+COMMON = ("name", "size", "sizes", "seeds", "axes", "variants")  # entries that no cell has for itself
+VARIANT = "variant"  # the axis whose positions are the variants
 # Names that the data set and the tables of figures have for themselves, as dimensions or variables: ...
 _OF_DATA_SETS = (
     *("flow", "seed", "target", "save", "batch", "regime", "threshold"),
@@ -31,34 +30,50 @@ _MEASURED = (
 )
 RESERVED = (*_OF_DATA_SETS, *_MEASURED)
 _LONGEST_NAME = 100  # characters; figures are called after it
+_LONGEST_LABEL = 80  # characters of a coordinate, in the label of a cell
 _DIGITS = 12  # of a generated value: 0.1 from a logspace is the 0.1 a person writes
 
 
 @dataclasses.dataclass(frozen=True)
 class Axis:
-    """One dimension of a sweep: positions, each of which sets one or several entries of the configuration.
+    """One dimension of a grid: positions, each of which sets one or several entries of the configuration.
 
-    Made by `read_axes`, which checks everything.
+    Made by `read_axes` and `read_variants`, which check everything.
 
-    **Attributes:** `name`: of the dimension; `paths`: the entries it sets; `values`: for each position the value of each
-    path; `coordinate`: a number, boolean or text for each position, all different; `beside`: further coordinates along
+    **Attributes:** `name`: of the dimension; `changes`: for each position the entries that it sets, as paths and values;
+    `coordinate`: a number, boolean or text for each position, all different; `beside`: further coordinates along
     the dimension, by name; `label`, `units`: for figures.
     """
 
     name: str
-    paths: tuple[tuple[str, ...], ...]
-    values: tuple[tuple[Any, ...], ...]
+    changes: tuple[tuple[Override, ...], ...]
     coordinate: tuple[Any, ...]
     beside: Mapping[str, tuple[Any, ...]]
     label: str
     units: str
 
     def __len__(self) -> int:
-        return len(self.values)
+        return len(self.changes)
+
+    @property
+    def paths(self) -> tuple[tuple[str, ...], ...]:
+        """Every entry that a position sets, once."""
+        return tuple(dict.fromkeys(path for changes in self.changes for path, _ in changes))
 
     def overrides(self, position: int) -> list[Override]:
         """What this axis changes in the configuration at `position`."""
-        return list(zip(self.paths, self.values[position], strict=True))
+        return list(self.changes[position])
+
+    def sets(self, path: tuple[str, ...]) -> bool:
+        """Whether every position sets this very entry."""
+        return all(any(own == path for own, _ in changes) for changes in self.changes)
+
+    def words(self, position: int) -> str:
+        """The position in the label of a cell: NAME=VALUE, or the name of the variant."""
+        coordinate = self.coordinate[position]
+        text = str(coordinate)
+        text = text if text.isprintable() and len(text) <= _LONGEST_LABEL else shown(coordinate)
+        return text if self.name == VARIANT else f"{self.name}={text}"
 
     def coordinates(self) -> dict[str, tuple[str, np.ndarray, dict[str, str]]]:
         """The coordinates along this dimension as xarray takes them: (dimension, values, attributes) by name."""
@@ -67,29 +82,35 @@ class Axis:
         return own | {name: (self.name, np.asarray(along), {"long_name": name}) for name, along in self.beside.items()}
 
 
-def read_axes(table: Any, flows: Mapping[str, Any]) -> tuple[Axis, ...]:
-    """The axes that the section [axes] states, in its order.
+def read_axes(table: Any, flows: Mapping[str, Any], *others: Axis) -> tuple[Axis, ...]:
+    """The axes that the section [axes] states, in its order, after `others`.
 
-    **Arguments:** `table`: the section; `flows`: the section [flows], whose names paths may use.
+    **Arguments:** `table`: the section; `flows`: the section [flows], whose names paths may use; `others`: further
+    axes of the grid.
 
     **Raises:** `ConfigError` that names the axis, the entry, its value and what was expected, for the first thing that
     is wrong; also where two axes, or two entries of one, set the same entry of the configuration.
     """
     if not isinstance(table, Mapping):
         raise ConfigError(f"axes = {shown(table)}; expected a table for each axis: [axes.NAME].")
-    axes = tuple(_read_axis(str(name), entries, flows) for name, entries in table.items())
-    require_few_runs(*((axis.name, len(axis)) for axis in axes), ("flows", len(flows)))
-    taken: dict[tuple[str, ...], str] = {}
+    axes = (*others, *(_read_axis(str(name), entries, flows) for name, entries in table.items()))
+    require_few_runs(*counts_of(axes), ("flows", len(flows)))
+    if len({axis.name for axis in axes}) < len(axes):
+        raise ConfigError(
+            f"axes.{VARIANT} stands beside [variants], which are the axis of this name; call it otherwise."
+        )
+    taken: dict[tuple[str, ...], str] = {}  # by path, what sets it
+    taken |= {path: "a variant" for axis in others for path in axis.paths}
     names: dict[str, str] = {axis.name: axis.name for axis in axes}
-    for axis in axes:
+    for axis in axes[len(others) :]:
         for path in axis.paths:
             for other, owner in taken.items():
                 if path[: len(other)] == other or other[: len(path)] == path:
                     raise ConfigError(
-                        f"axes.{axis.name} sets {'.'.join(path)} and axes.{owner} sets {'.'.join(other)}: which of them "
+                        f"axes.{axis.name} sets {'.'.join(path)} and {owner} sets {'.'.join(other)}: which of them "
                         "holds would depend on their order; let one axis set it."
                     )
-            taken[path] = axis.name
+            taken[path] = f"axes.{axis.name}"
         for name in axis.beside:
             if names.setdefault(name, axis.name) != axis.name or name in RESERVED:
                 raise ConfigError(
@@ -115,9 +136,11 @@ def _read_axis(name: str, entries: Any, flows: Mapping[str, Any]) -> Axis:
     for key in entries:
         if key not in _ENTRIES:
             raise ConfigError(f"{at}: unknown entry {shown(key)}; {nearest_name(str(key)[:80], _ENTRIES)}")
-    given = [form for form in FORMS if form in entries]
+    given = [form for form in AXIS_FORMS if form in entries]
     if len(given) != 1:
-        raise ConfigError(f"{at} has {' and '.join(given) or 'no values'}; expected exactly one of {', '.join(FORMS)}.")
+        raise ConfigError(
+            f"{at} has {' and '.join(given) or 'no values'}; expected exactly one of {', '.join(AXIS_FORMS)}."
+        )
     columns = _columns(at, given[0], entries)
     for path in columns:
         _check_path(at, path, flows)
@@ -130,10 +153,10 @@ def _read_axis(name: str, entries: Any, flows: Mapping[str, Any]) -> Axis:
     coordinate = _coordinate(at, entries.get("labels"), columns[paths[0]])
     beside = {
         inner: tuple(columns[path])
-        for path, inner in zip(paths, _short_names(paths), strict=True)
-        if inner != name and (path != paths[0] or "labels" in entries) and _is_plain(columns[path])
+        for path, inner in zip(paths, short_names(paths), strict=True)
+        if inner != name and (path != paths[0] or "labels" in entries) and are_plain(columns[path])
     }
-    for path, inner in zip(paths[1:], _short_names(paths)[1:], strict=True):
+    for path, inner in zip(paths[1:], short_names(paths)[1:], strict=True):
         if inner == name:
             raise ConfigError(
                 f"{at} is named like its entry {'.'.join(path)}, whose values would be nowhere in the data set: put that "
@@ -141,15 +164,20 @@ def _read_axis(name: str, entries: Any, flows: Mapping[str, Any]) -> Axis:
             )
     if len(paths) == 1:
         beside = {}  # labels name the values of the one entry, and say all there is to say
+    rows = zip(*columns.values(), strict=True)
     return Axis(
         name,
-        paths,
-        tuple(zip(*columns.values(), strict=True)),
+        tuple(tuple(zip(paths, row, strict=True)) for row in rows),
         coordinate,
         beside,
         _text(at, entries, "label", name),
         _text(at, entries, "units", "1"),
     )
+
+
+def counts_of(axes: tuple[Axis, ...]) -> list[tuple[str, int]]:
+    """The names and lengths of axes, for `require_few_runs`."""
+    return [(f"{axis.name}s" if axis.name == VARIANT else axis.name, len(axis)) for axis in axes]
 
 
 def _columns(at: str, form: str, entries: Mapping[str, Any]) -> dict[tuple[str, ...], list[Any]]:
@@ -191,7 +219,7 @@ def _spaced(at: str, form: str, given: Any) -> list[float | int]:
 def _check_path(at: str, path: tuple[str, ...], flows: Mapping[str, Any]) -> None:
     """**Raises:** `ConfigError` where a path leads to what no cell has for itself."""
     dotted = ".".join(path)
-    if path[0] in _COMMON:
+    if path[0] in COMMON:
         raise ConfigError(
             f"{at} sets {dotted!r}, which is common to all cells (seeds are a dimension of their own); expected an entry of "
             "problem, model, flows.NAME, integration, stop or metrics."
@@ -202,14 +230,14 @@ def _check_path(at: str, path: tuple[str, ...], flows: Mapping[str, Any]) -> Non
 
 def _coordinate(at: str, labels: Any, values: list[Any]) -> tuple[Any, ...]:
     """What tells the positions apart: the labels, or the values of the first path."""
-    if labels is None and not _is_plain(values):
+    if labels is None and not are_plain(values):
         raise ConfigError(
             f"{at}: its values are tables, arrays or of mixed types, and cannot be coordinates; give labels = [...], a text "
             "for each."
         )
     chosen = values if labels is None else labels
     what = "values" if labels is None else "labels"
-    if not isinstance(chosen, list | tuple) or len(chosen) != len(values) or not _is_plain(list(chosen)):
+    if not isinstance(chosen, list | tuple) or len(chosen) != len(values) or not are_plain(list(chosen)):
         raise ConfigError(f"{at}.labels = {shown(labels)}; expected an array of {len(values)} texts or numbers.")
     if any(isinstance(value, float) and not math.isfinite(value) for value in chosen):
         raise ConfigError(f"{at}.{what} = {shown(list(chosen))}; expected finite numbers.")
@@ -218,13 +246,13 @@ def _coordinate(at: str, labels: Any, values: list[Any]) -> tuple[Any, ...]:
     return tuple(chosen)
 
 
-def _is_plain(values: list[Any]) -> bool:
+def are_plain(values: list[Any]) -> bool:
     """Whether the values are all numbers, all booleans or all text."""
     kinds = {bool if isinstance(v, bool) else float if isinstance(v, int | float) else type(v) for v in values}
     return len(kinds) == 1 and kinds <= {bool, float, str}
 
 
-def _short_names(paths: tuple[tuple[str, ...], ...]) -> list[str]:
+def short_names(paths: tuple[tuple[str, ...], ...]) -> list[str]:
     """For each path its last part, with as many parts before it as tell it from the others and from what is measured."""
     for depth in range(1, max(map(len, paths)) + 1):
         names = ["_".join(path[-depth:]) for path in paths]

@@ -1,8 +1,8 @@
-"""All figures of a sweep."""
+"""All figures of a grid of runs."""
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ from .._core import ConfigError, as_path, look_up
 from ..regimes import axis_scale, order_parameters
 from ._attempts import OnFailure, attempt
 from ._boundary_figure import boundary_figure
+from ._compare_variants import VARIANT, compare_variants
 from ._curves import curves_figure
 from ._drawable import with_drawable_axes
 from ._drawn import DrawnFigure
@@ -22,6 +23,7 @@ from ._particle_motion import HIDDEN, OUTPUT, particle_motion
 from ._particles import animate_particles, particle_stills_figure
 from ._placing import value_text
 from ._regime_map import regime_map_figure
+from ._run_figures import Run, draw_run_figures, write_figure
 from ._seed_bands import seed_band_figure
 
 _DRAWN = (
@@ -37,8 +39,8 @@ _DRAWN = (
 )
 _LINES_TOGETHER = ("test_loss", "hidden_learning_gain", "kernel_distance", "direction_distance_to_initial")
 _MOVEMENT = "kernel_distance"
-_NOT_AXES = ("seed", "target")
 _FLOW = "flow"
+_NOT_AXES = ("seed", "target")
 _MOST_COLUMNS = 3
 _LONGEST_VALUE = 24  # characters, in the name of a file
 
@@ -49,10 +51,11 @@ class _Axes(NamedTuple):
     over: str | None
 
 
-def draw_sweep_figures(
+def draw_figures(
     dataset: xr.Dataset,
     folder: str | Path,
     *,
+    runs: Mapping[str, Run] | None = None,
     x: str | None = None,
     y: str | None = None,
     over: str | None = None,
@@ -61,13 +64,21 @@ def draw_sweep_figures(
     curves: xr.Dataset | None = None,
     on_failure: OnFailure | None = None,
 ) -> list[Path]:
-    """Draw what the data set of a sweep allows, each figure with its data beside it as CSV.
+    """Draw what the data set of a grid and its runs allow.
+
+    Of `runs`, for each position of variants and axes (the name after the figure's): "loss", "ntk-eigenvalues", "movement" and
+    "directions" (of the first seed, where its model is there); over variants alone "regimes", their ends.
+
+    Of the data set, where it has axes other than variants, no runs are given, or axes or variables are asked for, each
+    with its data beside it as CSV:
 
     - "map-VARIABLE": heat maps over `x` and `y` with the regimes' boundaries, a panel for each value of `over`;
     - "regimes": the regime of each cell, where the kernel distance was measured;
     - "boundary": where the regimes' boundary lies along `x`, against `y`, where both have numbers;
     - "lines": the main quantities along `x` with bands of the seeds, a line for each flow;
-    - with `curves`, "curves-VARIABLE": losses against flow time, a panel for each value of `x`; and "particles", where they
+    With `curves`:
+
+    - "curves-VARIABLE": losses against flow time, a panel for each value of `x`; and "particles", where they
       were recorded, an animation and stills at the first and the last value of `x`, for the first seed and the first value of
       every other axis (others: `particle_motion` and `animate_particles`).
 
@@ -76,8 +87,9 @@ def draw_sweep_figures(
 
     **Arguments:**
 
-    - `dataset`: as `gnflow.load` gives it for a sweep.
+    - `dataset`: as `gnflow.load` gives it for a grid of runs.
     - `folder`: where to write; it is made.
+    - `runs`: trajectories (or what can be read of them, `gnflow.simulate.read_data`), by the content hash in `dataset["cell"]`.
     - `x`, `y`, `over`: axes, by default the first numeric axis, the next one (or else "flow"), and "flow" (unless it is y).
     - `variables`: what to draw, of the data set or its `order_parameters`; by default the order parameters that it has.
     - `reference`: the flow that test losses are compared with, the first by default.
@@ -89,6 +101,30 @@ def draw_sweep_figures(
 
     **Raises:** `ConfigError` for names that the data set has not, before anything is drawn.
     """
+    target = _Target(as_path(folder, "folder", ConfigError), "", on_failure)
+    is_asked = any(given is not None for given in (x, y, over, variables, reference))
+    has_axes = any(dataset.sizes[dim] > 1 for dim in dataset.dims if dim not in (VARIANT, _FLOW, *_NOT_AXES))
+    draws_grid = has_axes or is_asked or not runs
+    axes, parameters, wanted = _Axes(None, None, None), dataset, []
+    if draws_grid:
+        parameters, wanted = _parameters(dataset, variables, reference)
+        axes = _choose(parameters, x, y, over)
+    written: list[Path] = []
+    if runs:
+        written += _draw_runs(dataset, runs, target, compare=not draws_grid)
+    if draws_grid:
+        for suffix, part in _parts(parameters, axes):
+            written += _draw_maps(part, axes, wanted, target._replace(suffix=suffix))
+        written += _draw_lines(parameters, axes, wanted, variables is None, target)
+    if curves is not None:
+        written += _draw_curves(curves, axes.x, target)
+    return written
+
+
+def _parameters(
+    dataset: xr.Dataset, variables: Sequence[str] | None, reference: str | None
+) -> tuple[xr.Dataset, list[str]]:
+    """The data set with its order parameters, and which of its variables are to be drawn."""
     parameters = dataset.merge(order_parameters(dataset, reference), compat="override")
     known = {str(name): name for name in parameters.data_vars if parameters[name].dtype.kind in "fiu"}
     for name in variables or ():
@@ -96,15 +132,20 @@ def draw_sweep_figures(
     wanted = [name for name in (_DRAWN if variables is None else variables) if name in known]
     if variables is None and "test_loss" in wanted:
         wanted = [name for name in wanted if name != "train_loss"]
-    parameters = with_drawable_axes(_at_one_target(parameters), [str(dim) for dim in parameters.dims])
-    axes = _choose(parameters, x, y, over)
-    folder = as_path(folder, "folder", ConfigError)
+    return with_drawable_axes(_at_one_target(parameters), [str(dim) for dim in parameters.dims]), wanted
+
+
+def _draw_runs(dataset: xr.Dataset, runs: Mapping[str, Run], target: "_Target", compare: bool) -> list[Path]:
     written: list[Path] = []
-    for suffix, part in _parts(parameters, axes):
-        written += _draw_maps(part, axes, wanted, _Target(folder, suffix, on_failure))
-    written += _draw_lines(parameters, axes, wanted, variables is None, _Target(folder, "", on_failure))
-    if curves is not None:
-        written += _draw_curves(curves, axes.x, _Target(folder, "", on_failure))
+    for suffix, part in _parts(dataset[["cell"]], (_FLOW,)):
+        # A flow without a finished run keeps its place, and so the others their colours.
+        cells = {str(flow): part["cell"].sel(flow=flow).to_numpy().ravel() for flow in part[_FLOW].to_numpy()}
+        own = {flow: [runs[key] for key in keys if key in runs] for flow, keys in cells.items()}
+        if any(own.values()):
+            written += draw_run_figures(own, target.folder, suffix, target.on_failure)
+    if compare and VARIANT in dataset.dims:
+        draw = partial(compare_variants, dataset, runs)
+        written += write_figure("regimes", draw, target.folder, target.on_failure)
     return written
 
 
@@ -136,7 +177,8 @@ def _parts(dataset: xr.Dataset, axes: Sequence[str | None]) -> Iterator[tuple[st
     for index in itertools.product(*(range(dataset.sizes[dim]) for dim in left)):
         position = dict(zip(left, index, strict=True))
         values = {dim: dataset[dim].to_numpy()[i] for dim, i in position.items()}
-        yield "".join(f"-{dim}={_file_text(value)}" for dim, value in values.items()), dataset.isel(position, drop=True)
+        names = (f"-{value}" if dim == VARIANT else f"-{dim}={_file_text(value)}" for dim, value in values.items())
+        yield "".join(names), dataset.isel(position, drop=True)
 
 
 class _Target(NamedTuple):

@@ -1,0 +1,159 @@
+"""A flow with weight decay."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from .._core import (
+    ConfigError,
+    ModelError,
+    instance_field,
+    require_number,
+    shown,
+    tree_add_scaled,
+    tree_dot,
+    tree_multiply,
+    tree_subtract,
+)
+from ..geometry import SolveDiagnostics, System
+from ..problems import Problem
+from ._base import AbstractFlow, AbstractLinearisedFlow
+
+_LEAST = "0 is no decay."
+
+
+def _as_rate(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return require_number(ConfigError, "rate", value, least=0.0, remedy=_LEAST)
+    if not value or not all(isinstance(name, str) for name in value):
+        raise ConfigError(
+            f"rate = {shown(value)}; expected a number, or one for each group of weights: {{'hidden': 0.1, 'output': 0.2}}."
+        )
+    return {
+        name: require_number(ConfigError, f"rate[{name!r}]", rate, least=0.0, remedy=_LEAST)
+        for name, rate in value.items()
+    }
+
+
+class WeightDecay(AbstractFlow):
+    """`flow` with weight decay: w' = (the flow's) - rate w.
+
+    For gradient flow with mobility m it is gradient flow of L + rate/(2m) |w|^2: that never increases, and where the flow rests
+    a model that is linear in its weights is ridge regression's. For preconditioned flows neither L nor this need fall. What
+    theorems say of -J^T a is not about it. Derived in docs/theory.md, Weight decay.
+
+    Solvers take the decay for what it is: the exponential one in closed form, exactly where all weights have one rate.
+    `Frozen` and `WeightDecay` may wrap each other: what does not move does not decay.
+
+    **Arguments:**
+
+    - `flow`: any flow.
+    - `rate` >= 0: in 1/flow time, for all weights that move, or a mapping of names to rates: layers as the model names them
+      ("hidden", "output") or paths of its leaves ("layers[0].bias"). Weights that are not named do not decay.
+
+    **Raises:** `ConfigError` for another rate, or if `flow` is no flow; `ModelError`, when a run begins, for a name that is
+    none of the model's moving weights, and for weights that two names have.
+    """
+
+    flow: AbstractFlow = instance_field(
+        "flow of WeightDecay", AbstractFlow, "a flow such as gnflow.flows.GradientFlow()"
+    )
+    rate: float | dict[str, float] = eqx.field(converter=_as_rate)
+
+    @property
+    def trainable(self) -> str | tuple[str, ...]:
+        """The wrapped flow's."""
+        return self.flow.trainable
+
+    def system(self, problem: Problem, model: Any) -> System:
+        """The wrapped flow's. **Raises:** `ModelError` for names that are none of the weights that move."""
+        system = self.flow.system(problem, model)
+        self._own_rates(system.weights(model), system)
+        return system
+
+    @property
+    def dynamics(self) -> AbstractFlow:
+        """With what acts inside a `Frozen`."""
+        inner = self.flow.dynamics
+        return self if inner is self.flow else WeightDecay(inner, self.rate)
+
+    @property
+    def linearised(self) -> AbstractLinearisedFlow | None:
+        """The wrapped flow's: what is linear beside it is in `decay`."""
+        return self.flow.dynamics.linearised
+
+    def decay(self, weights: PyTree, system: System) -> PyTree:
+        """The rates of all leaves, with those of a wrapped flow that decays itself.
+
+        **Raises:** `ModelError` for names that the model does not have, or that share weights.
+        """
+        own, inner = self._own_rates(weights, system), self.flow.dynamics.decay(weights, system)
+        return own if inner is None else tree_add_scaled(own, 1.0, inner)
+
+    def penalty(self, weights: PyTree, system: System) -> Float[Array, ""] | None:
+        """sum rate/(2m) |w|^2 over the weights, where the wrapped flow is w' = -m grad L; None elsewhere."""
+        gain = self._without_decay.gain(system)
+        if gain is None or gain.constant is None:
+            return None
+        mobility = gain.value(jnp.ones(()), 0.0)
+        return tree_dot(tree_multiply(self.decay(weights, system), weights), weights) / (2 * mobility)
+
+    def never_ascends(self, system: System) -> bool:
+        """L + `penalty` of gradient flow with a positive mobility."""
+        inner = self._without_decay
+        gain = inner.gain(system)
+        constant = None if gain is None else gain.constant
+        return constant is not None and float(constant) > 0 and inner.never_ascends(system)
+
+    def has_jumps(self, system: System) -> bool:
+        """The wrapped flow's."""
+        return self.flow.dynamics.has_jumps(system)
+
+    def has_real_spectrum(self, system: System) -> bool:
+        """The wrapped flow's: a diagonal matrix keeps a symmetric one symmetric."""
+        return self.flow.dynamics.has_real_spectrum(system)
+
+    def is_smooth(self, system: System) -> bool | None:
+        """The wrapped flow's."""
+        return self.flow.dynamics.is_smooth(system)
+
+    @property
+    def solves_iteratively(self) -> bool:
+        """The wrapped flow's."""
+        return self.flow.dynamics.solves_iteratively
+
+    @property
+    def allowed_residual(self) -> float:
+        """The wrapped flow's."""
+        return self.flow.dynamics.allowed_residual
+
+    def velocity_and_diagnostics(
+        self, time: Float[Array, ""] | float, weights: PyTree, system: System
+    ) -> tuple[PyTree, SolveDiagnostics | None]:
+        """The wrapped flow's velocity less rate w, and how that was solved for."""
+        velocity, diagnostics = self.flow.velocity_and_diagnostics(time, weights, system)
+        return tree_subtract(velocity, tree_multiply(self._own_rates(weights, system), weights)), diagnostics
+
+    @property
+    def _without_decay(self) -> AbstractFlow:
+        inner = self.flow.dynamics
+        return inner._without_decay if isinstance(inner, WeightDecay) else inner
+
+    def _own_rates(self, weights: PyTree, system: System) -> PyTree:
+        if not isinstance(self.rate, dict):
+            return jax.tree.map(lambda _: jnp.asarray(self.rate, dtype=jnp.float64), weights)
+        leaves, tree = jax.tree.flatten(weights)
+        names: list[str | None] = [None] * len(leaves)
+        for name in self.rate:
+            for index in (i for i, here in enumerate(jax.tree.leaves(system.named(weights, name))) if here):
+                if names[index] is not None:
+                    raise ModelError(
+                        f"rate gives two rates to the same weights, as {names[index]!r} and as {name!r}; name them once."
+                    )
+                names[index] = name
+        rates = [0.0 if name is None else self.rate[name] for name in names]
+        return jax.tree.unflatten(tree, [jnp.asarray(rate, dtype=jnp.float64) for rate in rates])

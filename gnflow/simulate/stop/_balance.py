@@ -1,0 +1,46 @@
+"""Whether a flow with weight decay rests: where the decay and what drives the weights balance."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PyTree
+
+from ..._core import jit_for_looks, tree_add_scaled, tree_dot, tree_multiply, tree_norm
+from ...geometry import System
+from ._escape import SOON, at_later_times
+
+
+def imbalance(velocity: PyTree, weights: PyTree, decay: PyTree, time: Float[Array, ""] | float) -> Float[Array, ""]:
+    """||w'|| / (||w' + D w|| + ||D w||): what is left of -J^T a and -D w, which cancel at rest, beside both of them.
+
+    With s = ||w'||/||D w||, one rate, a convex loss and a model linear in its weights, the rest is within s of the weights
+    (docs/theory.md, Weight decay). Weights that do not decay have nothing to cancel: theirs is how far they would move in
+    as long as the run has taken, beside all weights.
+    """
+    pulled = tree_multiply(decay, weights)
+    size = tree_norm(tree_add_scaled(velocity, 1.0, pulled)) + tree_norm(pulled)
+    share = jnp.where(size > 0, tree_norm(velocity) / jnp.where(size > 0, size, 1.0), 0.0)
+    free = jax.tree.map(lambda rate, leaf: jnp.where(rate > 0, 0.0, leaf), decay, velocity)
+    moved, scale = tree_norm(free) * time, tree_norm(weights)
+    return jnp.maximum(share, jnp.where(moved > 0, moved / jnp.where(scale > 0, scale, moved), 0.0))
+
+
+@jit_for_looks
+def leaves_balance(
+    weights: PyTree, system: System, flow: Any, time: Float[Array, ""], horizon: Float[Array, ""], allowed: Any
+) -> Bool[Array, ""]:
+    """Whether the run will move again: because its velocity grows along itself, by more than 1e-3 in the time that has passed,
+    or because the `allowed` imbalance is passed at one of 512 later times up to `horizon`."""
+    velocity, bent = jax.jvp(
+        lambda point: flow.velocity(time, point, system), (weights,), (flow.velocity(time, weights, system),)
+    )
+    size = tree_dot(velocity, velocity)
+    growth = jnp.where(size > 0, tree_dot(velocity, bent) / jnp.where(size > 0, size, 1.0), 0.0)
+    decay = flow.dynamics.decay(weights, system)
+
+    def moves(at: Float[Array, ""]) -> Bool[Array, ""]:
+        # At the present time in all of them: only the law may have changed.
+        return imbalance(flow.velocity(at, weights, system), weights, decay, time) > allowed
+
+    return ((growth > 0) & (growth * time > jnp.where(time > 0, SOON, -1.0))) | at_later_times(moves, time, horizon)

@@ -1,0 +1,80 @@
+"""The file in a folder that states its grid."""
+
+from pathlib import Path
+
+from .._core import ConfigError, RunFolderError, write_whole
+from ..config import Specification, read_sweep, read_toml, to_toml
+
+CONFIG_FILE = "config.toml"
+OLDER_FILE = "sweep.toml"  # what version 0.1.0 called that of a sweep
+_MARK = "# Written by gnflow: the configuration as it was run, size and overrides applied.\n"
+_MARKS = "# Written by gnflow"  # earlier versions had another end
+# One without a mark, of version 0.1.0, is known by what stands beside it.
+_BESIDE = ("runs", "cells", "index.jsonl", "summary.csv", "unfinished", "interrupted")
+
+
+class ConfigurationFile:
+    """config.toml of a folder: as gnflow wrote it, or a person's own.
+
+    **Arguments:** `folder`: need not exist.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+
+    @property
+    def path(self) -> Path:
+        """The file; that of version 0.1.0 where it alone is there."""
+        older = self._folder / OLDER_FILE
+        return older if older.is_file() and not (self._folder / CONFIG_FILE).is_file() else self._folder / CONFIG_FILE
+
+    def exists(self) -> bool:
+        """Whether there is one."""
+        return self.path.is_file()
+
+    def read(self) -> Specification:
+        """The grid that it states. **Raises:** `RunFolderError` if there is none, or a damaged one."""
+        if not self.exists():
+            raise RunFolderError(f"{self._folder} holds no runs: there is no {CONFIG_FILE} in it.")
+        try:
+            spec = read_sweep(self.path)
+        except ConfigError as error:
+            raise RunFolderError(f"{self.path} cannot be read: {error}") from error
+        return spec
+
+    def says(self, spec: Specification) -> bool:
+        """Whether it states this very grid, with whatever a person has noted in it. **Raises:** `OSError`."""
+        text = to_toml(spec.to_dict())
+        if _without_mark(self.path.read_bytes()) == text.encode():
+            return True
+        try:
+            return to_toml(self.read().to_dict()) == text
+        except RunFolderError:
+            return False
+
+    def require_replaceable(self) -> None:
+        """**Raises:** `RunFolderError` unless gnflow wrote it as it stands, so that nothing of a person's is lost with it."""
+        if not self.is_gnflows():
+            raise RunFolderError(
+                f"{self.path} states another configuration than is to be run, and gnflow has not written it as it stands, so "
+                "it is not overwritten; choose another folder with --out, or move that file."
+            )
+
+    def is_gnflows(self) -> bool:
+        """Whether gnflow wrote it as it stands."""
+        try:
+            content = self.path.read_bytes()
+            as_written = to_toml(read_toml(self.path)).encode()
+        except (OSError, ValueError):
+            return False
+        if _without_mark(content) != as_written:
+            return False
+        return content != as_written or any((self._folder / name).exists() for name in _BESIDE)
+
+    def write(self, spec: Specification) -> None:
+        """Write it whole. **Raises:** `OSError`."""
+        write_whole(self.path, (_MARK + to_toml(spec.to_dict())).encode())
+
+
+def _without_mark(content: bytes) -> bytes:
+    return content.partition(b"\n")[2] if content.startswith(_MARKS.encode()) else content

@@ -1,0 +1,89 @@
+"""One line for each run: what `gnflow run` prints and summary.csv holds."""
+
+import csv
+import dataclasses
+import io
+from collections.abc import Mapping
+from typing import Any
+
+from ..config import RunSpec, Specification
+from ._cell import EXACT
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """How one run ended; None for what it does not have."""
+
+    variant: str
+    flow: str
+    seed: int
+    result: str
+    failed: bool
+    num_steps: int | None = None
+    flow_time: float | None = None
+    train_loss: float | None = None
+    test_loss: float | None = None
+    kernel_distance: float | None = None
+    direction: str | None = None
+    wall_seconds: float | None = None
+    compile_seconds: float | None = None
+    message: str = ""
+    content_hash: str = ""
+
+    @classmethod
+    def of(cls, spec: RunSpec, record: Mapping[str, Any]) -> "Row":
+        """The row of a run with this record, complete or not."""
+        finals = record["finals"]
+        # An optimiser has no flow time: what stands there are its steps, which have a column.
+        in_flow_time = bool(finals) and "optimiser" not in spec.integration
+        return cls(
+            spec.variant,
+            spec.flow_name,
+            spec.seed,
+            record["code"],
+            record["failed"],
+            num_steps=record["num_steps"],
+            flow_time=float(record["time"]) if in_flow_time else None,
+            train_loss=_number(finals.get("train_loss")),
+            test_loss=_number(finals.get("test_loss")),
+            kernel_distance=_number(finals.get("kernel_distance")),
+            direction=record.get("direction"),
+            wall_seconds=_number(record["wall_seconds"]) if finals else None,
+            compile_seconds=_number(record.get("compile_seconds")),  # not of runs by earlier versions
+            message=record["message"],
+            content_hash=record["hash"],
+        )
+
+    @property
+    def label(self) -> str:
+        """variant/flow/seed-k."""
+        return f"{self.variant}/{self.flow}/seed-{self.seed}"
+
+    @property
+    def is_exact(self) -> bool | None:
+        """Whether the last direction was exact; None for a flow that does not claim to be."""
+        return None if self.direction is None else self.direction == EXACT
+
+    @property
+    def run_seconds(self) -> float | None:
+        """Wall time without compiling; all of it where that is not known."""
+        return None if self.wall_seconds is None else self.wall_seconds - (self.compile_seconds or 0.0)
+
+
+def rows_of(spec: Specification, records: Mapping[str, Mapping[str, Any]]) -> list[Row]:
+    """A row for each run of the grid that has a record, in its order."""
+    pairs = ((run, spec.hashes[place]) for run, place in zip(spec.runs, spec.grid.flat, strict=True))
+    return [Row.of(run, records[content_hash]) for run, content_hash in pairs if content_hash in records]
+
+
+def as_csv(rows: list[Row]) -> bytes:
+    """The rows in full precision."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, fieldnames=[field.name for field in dataclasses.fields(Row)])
+    writer.writeheader()
+    writer.writerows(dataclasses.asdict(row) for row in rows)
+    return text.getvalue().encode("utf-8", "backslashreplace")
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)

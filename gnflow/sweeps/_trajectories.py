@@ -1,0 +1,166 @@
+"""Whole trajectories in a folder: runs/VARIANT/FLOW/seed-K/, a finished run each, that appears whole."""
+
+import contextlib
+import json
+import math
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import xarray as xr
+
+from .._core import ConfigError, GnflowError, RunFolderError, read_json
+from ..config import RunSpec, Specification
+from ..simulate import load, read_data
+from ._cell import Kept, cell_of_run
+
+_RUNS = "runs"
+_UNFINISHED = "unfinished"
+_INTERRUPTED = "interrupted"
+_SPECIFICATION = "specification.json"
+_DATA = "data.sha256"
+_LARGEST_TEXT = 2**22  # bytes of a specification or a digest
+
+
+class KeptRun(NamedTuple):
+    """A finished run as the folder holds it.
+
+    **Attributes:** `place`: its folder; `spec`; `data_digest`: of the data files that it read; None where that was not
+    recorded.
+    """
+
+    place: Path
+    spec: RunSpec
+    data_digest: str | None
+
+    @property
+    def content_hash(self) -> str:
+        """Of what was run; without a record of its data files they count as unchanged."""
+        return self.spec.content_hash(self.data_digest)
+
+    def cell(self) -> xr.Dataset:
+        """What the cell's file would hold. **Raises:** `RunFolderError` for a damaged run."""
+        run = read_data(self.place)
+        try:
+            problem = load(self.place).problem
+            minimum = float(problem.loss.minimum(problem.y_train))
+        except GnflowError:  # of a user's class, which is not rebuilt
+            minimum = math.nan
+        data_digest = self.spec.data_digest if self.data_digest is None else self.data_digest
+        try:
+            return cell_of_run(self.spec, run, minimum, data_digest)
+        except (LookupError, TypeError, ValueError) as error:  # stats that somebody else wrote
+            raise RunFolderError(f"the run in {self.place} is damaged: {type(error).__name__}: {error}.") from error
+
+
+class Trajectories:
+    """The trajectories of a folder: finished, interrupted, and where unfinished runs stand.
+
+    **Arguments:** `folder`: need not exist.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+
+    def finished(self) -> dict[str, KeptRun]:
+        """Those that are finished, by the content hashes that they have; what is damaged is named on the standard error output.
+
+        A run whose data files cannot be read now is found by what is known without them, too.
+        """
+        found: dict[str, KeptRun] = {}
+        for file in self._files():
+            try:
+                kept = _read(file)
+            except RunFolderError as error:
+                print(f"gnflow: {self._label(file)} is left out: {error}", file=sys.stderr)
+                continue
+            if kept.spec.lacks_data:
+                found.setdefault(kept.spec.content_hash(""), kept)
+            found[kept.content_hash] = kept
+        return found
+
+    def require_all_in(self, spec: Specification) -> None:
+        """**Raises:** `RunFolderError` for a run that is not the specification's, has other settings or data, or is damaged."""
+        hashes = {run.folder: spec.hashes[place] for run, place in zip(spec.runs, spec.grid.flat, strict=True)}
+        for file in self._files():
+            label = self._label(file)
+            own = hashes.get(label)
+            if own is None or _read(file).content_hash != own:
+                what = "which is not in" if own is None else "with other settings or data files than"
+                raise RunFolderError(
+                    f"{self._folder} holds the run {label}, {what} this configuration; choose another folder with --out, or "
+                    f"run {self._folder / 'config.toml'} to go on with what is there."
+                )
+
+    def save(self, kept: Kept, is_interrupted: bool = False) -> Path:
+        """Keep a run, beside the finished ones if it was interrupted, and forget where it stood: its folder.
+
+        **Raises:** `RunFolderError` if it cannot be kept here; the message says in which other folder it is kept.
+        """
+        place = self._folder / (_INTERRUPTED if is_interrupted else _RUNS) / kept.spec.folder
+        beside = {_SPECIFICATION: json.dumps(kept.spec.to_dict(), indent=1) + "\n"}
+        beside |= {_DATA: kept.data_digest + "\n"} if kept.data_digest else {}
+        if is_interrupted:
+            shutil.rmtree(place, ignore_errors=True)  # of an earlier interrupt
+            kept.trajectory.save(place, beside=beside)
+            return place
+        if not _is_there(place, kept):
+            kept.trajectory.save(place, beside=beside)
+        self.forget_checkpoint(kept.spec)
+        return place
+
+    def checkpoint(self, spec: RunSpec) -> Path:
+        """The folder in which a run keeps where it stands until it is finished."""
+        return self._folder / _UNFINISHED / spec.folder
+
+    def forget_checkpoint(self, spec: RunSpec) -> None:
+        """Remove it, and what it leaves empty."""
+        place, top = self.checkpoint(spec), self._folder / _UNFINISHED
+        shutil.rmtree(place, ignore_errors=True)
+        with contextlib.suppress(OSError):  # a read-only folder: it does no harm
+            while place != top and top.exists():
+                place = place.parent
+                if place.exists() and not any(place.iterdir()):
+                    place.rmdir()
+
+    def _files(self) -> Iterator[Path]:
+        yield from sorted((self._folder / _RUNS).glob(f"*/*/*/{_SPECIFICATION}"))
+
+    def _label(self, file: Path) -> str:
+        return file.parent.relative_to(self._folder / _RUNS).as_posix()
+
+
+def _read(file: Path) -> KeptRun:
+    """**Raises:** `RunFolderError` for a damaged one."""
+    try:
+        spec = RunSpec.from_dict(read_json(_read_text(file), str(file)))
+    except ConfigError as error:
+        raise RunFolderError(f"{file} is damaged: {error}") from error
+    data = file.with_name(_DATA)
+    return KeptRun(file.parent, spec, _read_text(data).strip() if data.is_file() else None)
+
+
+def _is_there(place: Path, kept: Kept) -> bool:
+    """Whether another process has finished this very run meanwhile."""
+    try:
+        return _read(place / _SPECIFICATION).content_hash == kept.spec.content_hash(kept.data_digest)
+    except RunFolderError:
+        return False
+
+
+def _read_text(file: Path) -> str:
+    """**Raises:** `RunFolderError` for a file that is no text, or larger than any that gnflow writes here."""
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(_LARGEST_TEXT + 1)
+        if len(content) > _LARGEST_TEXT:
+            raise RunFolderError(f"{file} is damaged: it is longer than what gnflow writes there.")
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RunFolderError(f"{file} is damaged: it is not UTF-8 text.") from error
+    except OSError as error:
+        if isinstance(error, RunFolderError):
+            raise
+        raise RunFolderError(f"{file} cannot be read: {error.strerror}.") from error
