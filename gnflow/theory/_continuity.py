@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +13,9 @@ from .._core import tree_size
 from ..geometry import Snapshot, System
 from ..metrics import AbstractMetric, Variable
 from ..models import kinked_activations
-from ._check import Check
+from ._claim import Check
 from ._evidence import Evidence
-from ._linear_model import is_linear
+from ._hypotheses import is_linear
 from ._sliding import Arrivals, Judgement, judge, next_arrivals
 
 NAME = "J is continuous along the run (no sample stays on a kink)"
@@ -28,8 +27,8 @@ _STATES = 64
 _ROUNDS = 4
 _ARRIVALS = 16  # looked at from each state
 _LARGEST_STORE = 2**26  # numbers: weights at all states together
-# Where the next round looks, in units of the time from a state to an arrival: before an unclear one, so near to it that a
-# linear forecast is good; after one that stays.
+# Where the next round looks, in units of the time from a state to an arrival: before an unclear one, so near to it that
+# a linear forecast is good; after one that stays.
 _BEFORE, _AFTER = 0.9, 2.0
 # What is still on its kink comes back to it within this part of the time for which it has been there.
 _STILL = 0.1
@@ -38,9 +37,9 @@ _STILL = 0.1
 def continuity(evidence: Evidence) -> Check:
     """Whether J is continuous at almost every time of the run, so that f' = J w' there (docs/theorems/kinks.md).
 
-    Of models without kinks, and of those that are linear in what moves, it is a fact. With kinks it is measured on a repeated
-    run: not met where a sample is seen to stay on a kink, met (as an estimate) where every kink that any state of that run
-    comes to is passed, unclear otherwise and for models that say nothing of their kinks.
+    Of models without kinks, and of those that are linear in what moves, it is a fact. With kinks it is measured on a
+    repeated run: not met where a sample is seen to stay on a kink, met (as an estimate) where every kink that any state
+    of that run comes to is passed, unclear otherwise and for models that say nothing of their kinks.
     """
     model = evidence.trajectory.initial_model
     if is_linear(evidence.system, evidence.start):
@@ -62,15 +61,15 @@ def continuity(evidence: Evidence) -> Check:
 
 
 def _open(remark: str) -> Check:
-    return Check(NAME, math.nan, "==", 1.0, remark=remark)
+    return Check.unknown(NAME, remark)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Stretch:
     """A stretch of flow time whose arrivals at kinks are not judged yet.
 
-    **Attributes:** `doubt`: in words, why it is looked at; `stayed`: the pair (sample, unit) that a state before it sends to a
-    kink to stay there, and `since`: for how long at its beginning.
+    **Attributes:** `doubt`: in words, why it is looked at; `stayed`: the pair (sample, unit) that a state before it
+    sends to a kink to stay there, and `since`: for how long at its beginning.
     """
 
     begin: float
@@ -102,7 +101,7 @@ def _measured(evidence: Evidence, activation: str) -> Check:
                 known = [one for one in (stretch, *again) if one.stayed == _pair(arrivals, index)]
                 if any(arrivals.wait[index] <= _STILL * (stretch.begin - one.begin + one.since) for one in known):
                     remark = _words(evidence, activation, stretch, arrivals, index, "stays")
-                    return Check(NAME, 0.0, "==", 1.0, rigorous=False, remark=remark)
+                    return Check.fact(NAME, False, remark, rigorous=False)
             brief = brief or ("" if stretch.stayed is None else stretch.doubt)
             again += _split(evidence, activation, stretch, arrivals, verdict)
         if not again:
@@ -115,7 +114,7 @@ def _measured(evidence: Evidence, activation: str) -> Check:
     if brief:
         return _open(brief)
     remark = f"every kink of {activation} that {looked} states of a repeated run come to is passed"
-    return Check(NAME, 1.0, "==", 1.0, rigorous=False, remark=remark)
+    return Check.fact(NAME, True, remark, rigorous=False)
 
 
 def _arrivals(evidence: Evidence, stretch: _Stretch, weights: PyTree) -> Arrivals:
@@ -131,8 +130,8 @@ def _pair(arrivals: Arrivals, index: int) -> tuple[int, int]:
 def _split(
     evidence: Evidence, activation: str, stretch: _Stretch, arrivals: Arrivals, verdict: Judgement
 ) -> list[_Stretch]:
-    """What is left of a stretch to look at: from shortly before each unclear arrival on, shortly after the first that stays,
-    and from where there were too many."""
+    """What is left of a stretch to look at: from shortly before each unclear arrival on, shortly after the first that
+    stays, and from where there were too many."""
     begin, end = stretch.begin, stretch.end
     found: list[_Stretch] = []
     for index in verdict.unclear:

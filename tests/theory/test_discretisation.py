@@ -12,7 +12,7 @@ from facts.recording import equinox_mlp, make_problem, mean_field, mlp
 import gnflow as gn
 from gnflow.theory import Verdict, _discretisation as module, verify
 from gnflow.theory._discretisation import Discretisation, ModifiedEquation, logarithm_coefficients
-from gnflow.theory._studies import smoothness_check
+from gnflow.theory._hypotheses import smooth_velocity
 
 TAU = 2.0
 GRADIENT = gn.flows.GradientFlow()
@@ -60,6 +60,18 @@ def test_gauss_newton_is_first_order(problem):
     certificate = verify(run, Discretisation())
     assert certificate.verdict == Verdict.HOLDS
     assert abs(claim(certificate, "order").observed - 1) < 0.05
+
+
+def test_gradient_descent_with_weight_decay_is_first_order(problem):
+    """It is true of any smooth flow; the fastest rate is that of the modes with the largest of the weights' own."""
+    flow = gn.flows.WeightDecay(GRADIENT, {"hidden": 0.3, "output": 2.0})
+    run = gn.simulate(problem, mean_field(), flow, t1=TAU, stop=None, saveat=[1.0])
+    certificate = verify(run, THEOREM)
+    assert certificate.verdict == Verdict.HOLDS
+    assert abs(claim(certificate, "order").observed - 1) < 0.02
+    plain = verify(dataclasses.replace(run, flow=GRADIENT), THEOREM)
+    faster = certificate.constants["fastest rate"] - plain.constants["fastest rate"]
+    np.testing.assert_allclose(faster, 2.0)
 
 
 def test_constant_against_the_variational_equation(problem, gradient_run, certificate):
@@ -229,17 +241,17 @@ def test_kinks_do_no_harm_in_any_model_that_is_linear_in_what_moves():
         (gn.models.RandomFeatures.of(mean_field(activation="relu")), GRADIENT),
     ]
     for model, flow in linear:
-        assert smoothness_check(problem, model, flow).met, flow
+        assert smooth_velocity(problem, model, flow).met, flow
     for model, flow in (
         (mlp(activation="relu"), GRADIENT),
         (mlp(activation="relu"), gn.flows.Frozen(GRADIENT, "hidden")),
     ):
-        assert not smoothness_check(problem, model, flow).met
+        assert not smooth_velocity(problem, model, flow).met
 
 
 def test_damping_that_may_switch_is_not_known_to_be_smooth():
     for damping, known in ((gn.damping.Constant(0.05), True), (gn.damping.SmallestEigenvalue(1.0, floor=1e-3), False)):
-        check = smoothness_check(make_problem(), mean_field(), gn.flows.GaussNewtonFlow("hessian", damping))
+        check = smooth_velocity(make_problem(), mean_field(), gn.flows.GaussNewtonFlow("hessian", damping))
         assert check.met
         assert check.rigorous is known
 
