@@ -309,3 +309,20 @@ def test_the_rest_of_a_network_is_the_minimum_of_its_objective():
 
     found = minimize(jax.jit(jax.value_and_grad(value)), np.asarray(end), jac=True, method="BFGS", tol=1e-12)
     np.testing.assert_allclose(value(end), found.fun, rtol=1e-6)
+
+
+def test_another_rate_is_another_run(tmp_path):
+    """To a folder of checkpoints; to the compiled programs it is not."""
+    options = {"t1": 1.0, "stop": None, "checkpoint": tmp_path / "kept"}
+    first = RIDGE.run(**options)
+    again = RIDGE.run(**options)
+    np.testing.assert_array_equal(weights_of(first), weights_of(again))
+    other = WeightDecay(GradientFlow(MOBILITY), 2 * RATE)
+    with pytest.raises(gn.RunFolderError, match="flow"):
+        gn.simulate(RIDGE.problem, RIDGE.model, other, **options)
+
+
+def test_an_optimiser_sees_the_decay_as_gradient():
+    run = gn.iterate(RIDGE.problem, RIDGE.model, RIDGE.flow, optimiser=gn.optimisers.SGD(0.1), num_steps=30)
+    plain = gn.iterate(RIDGE.problem, RIDGE.model, RIDGE.flow, step_size=0.1, num_steps=30)
+    np.testing.assert_allclose(weights_of(run), weights_of(plain), rtol=1e-12)
