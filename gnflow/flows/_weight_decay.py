@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PyTree
 from .._core import (
     ConfigError,
     ModelError,
-    instance_field,
+    require_instance,
     require_number,
     shown,
     tree_add_scaled,
@@ -24,6 +24,12 @@ from ..problems import Problem
 from ._base import AbstractFlow, AbstractLinearisedFlow
 
 _LEAST = "0 is no decay."
+
+
+def _as_flow(value: Any) -> AbstractFlow:
+    return require_instance(
+        ConfigError, "flow of WeightDecay", value, AbstractFlow, "a flow such as gnflow.flows.GradientFlow()"
+    )
 
 
 def _as_rate(value: Any) -> Any:
@@ -59,9 +65,7 @@ class WeightDecay(AbstractFlow):
     none of the model's moving weights, and for weights that two names have.
     """
 
-    flow: AbstractFlow = instance_field(
-        "flow of WeightDecay", AbstractFlow, "a flow such as gnflow.flows.GradientFlow()"
-    )
+    flow: AbstractFlow = eqx.field(converter=_as_flow)
     rate: float | dict[str, float] = eqx.field(converter=_as_rate)
 
     @property

@@ -33,7 +33,7 @@ def require_depth(**depths: int) -> None:
         require_integer(ModelError, name, depth, most=_MOST_LAYERS, remedy="Each layer is a part of the program.")
 
 
-def require_room(model: str, num_weights: int) -> None:
+def require_memory_for_weights(model: str, num_weights: int) -> None:
     """Check that the weights of a network fit into memory before they are drawn. **Raises:** `ModelError`."""
     require_memory(ModelError, f"{model} of {num_weights} weights", 8.0 * num_weights, "Take a smaller width.")
 

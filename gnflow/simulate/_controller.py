@@ -135,12 +135,6 @@ def get_error_norm(name: str) -> AbstractErrorNorm:
     return look_up(name, error_norm_kinds, "error norm")()
 
 
-def _objective(args: Any, weights: PyTree, loss: Float[Array, ""]) -> Float[Array, ""]:
-    """What the flow never increases, if it says so: the `loss`, with the penalty of a flow that has one."""
-    penalty = args.measurement.flow.dynamics.penalty(weights, args.system)
-    return loss if penalty is None else loss + penalty
-
-
 class RunMemory(eqx.Module):
     """What is remembered from one accepted step to the next.
 
@@ -254,6 +248,11 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
         reaches = self.steps_to_pauses & (end + _STRETCH * length >= self.pause_at)
         return jnp.where(reaches, self.pause_at, end)
 
+    def _objective(self, args: Any, weights: PyTree, loss: Float[Array, ""]) -> Float[Array, ""]:
+        """What the flow never increases, if it says so: the `loss`, with the penalty of a flow that has one."""
+        penalty = args.measurement.flow.dynamics.penalty(weights, args.system) if self.monotone else None
+        return loss if penalty is None else loss + penalty
+
     def _inner(self) -> diffrax.PIDController:
         return diffrax.PIDController(
             rtol=0.0,
@@ -279,7 +278,7 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
         loss, nothing = args.system.train_loss(y0[0]), jnp.zeros(())
         memory = RunMemory(
             loss=loss,
-            lowest=_objective(args, y0[0], loss),
+            lowest=self._objective(args, y0[0], loss),
             difficulty=nothing,
             worst_errors=jnp.zeros(2),
             earlier_errors=jnp.zeros(2),
@@ -310,7 +309,7 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
         after = system.loss.value(tangent.outputs, system.problem.y_train)
         change = Change(weights, candidate, error, tangent, memory.loss, after)
         scaled = self.error_norm.scaled_error(change, system, self.tolerated)
-        objective = _objective(args, candidate, after)
+        objective = self._objective(args, candidate, after)
         if self.monotone:
             residual = residual_of(memory.lowest, system)
             tolerated = self.tolerated.relative * residual + self.tolerated.residual

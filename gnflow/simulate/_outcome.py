@@ -117,11 +117,13 @@ def _stationary(rule: AbstractStopRule, rules: tuple[AbstractStopRule, ...], end
     """The result of a run that stands still, with the reasons."""
     targets = [other.describe() for other in rules if other is not rule]
     missed = f"; no other rule was met ({', '.join(targets)})" if targets else ""
-    if end.measurement.flow.dynamics.decay(end.weights, end.system) is None:
-        why = "; ".join(why_still(end.system, end.weights))
-    else:
-        why = "weight decay balances what drives the weights; with a smaller rate they rest closer to the targets"
+    balanced = ["weight decay balances what drives the weights; with a smaller rate they rest closer to the targets"]
+    why = "; ".join(balanced if _decays(end) else why_still(end.system, end.weights))
     return Result(rule.code, f"{rule.describe()} {end.where}{missed}{': ' if why else ''}{why}", end.time)
+
+
+def _decays(end: End) -> bool:
+    return end.measurement.flow.dynamics.decay(end.weights, end.system) is not None
 
 
 @jit_for_looks
@@ -140,7 +142,7 @@ def _margin_from_here(rule: AbstractStopRule, end: End) -> Float[Array, ""]:
 
 def _unseen(end: End) -> str:
     """A sentence on a flow that does not move although the loss would fall; empty of one that moves."""
-    if end.last.velocity is None or float(tree_norm(end.last.velocity)) > 0:
+    if end.last.velocity is None or float(tree_norm(end.last.velocity)) > 0 or _decays(end):
         return ""
     if float(tree_norm(jax.grad(end.system.train_loss)(end.weights))) == 0:
         return ""

@@ -69,6 +69,8 @@ class AbstractTheorem(abc.ABC):
     - `reference`: paper and number, and the page with the proof.
     - `own_runs`: whether checking it takes further runs beyond the evidence's two; such a theorem is checked where it
       is asked for by name.
+    - `allows_decay`: whether it is true of flows with weight decay, w' = -J^T a - D w; where not, such a run is none it is
+      about.
     - `about`: what of the record is part of the claim, and so compared: the whole "run", its "start", or nothing but
       the "parts" that it was made of.
     """
@@ -77,6 +79,7 @@ class AbstractTheorem(abc.ABC):
     statement: ClassVar[str]
     reference: ClassVar[str]
     own_runs: ClassVar[bool] = False
+    allows_decay: ClassVar[bool] = False
     about: ClassVar[Literal["run", "start", "parts"]] = "run"
 
     @abc.abstractmethod
@@ -112,8 +115,10 @@ class AbstractTheorem(abc.ABC):
         return self._certificate(verdict, reason, hypotheses, conclusion, record, compared)
 
     def _checked(self, evidence: Evidence) -> Hypotheses:
-        """The hypotheses, and that the record has last weights, where it is about these."""
+        """The hypotheses, that nothing stands beside -J^T a, and that the record has last weights, where it is about these."""
         try:
+            if evidence.decays and not self.allows_decay:
+                return Hypotheses((Check.fact("the flow is -J^T a, without weight decay", False, repr(evidence.flow)),))
             hypotheses = self.hypotheses(evidence)
             if self.about != "start" and not any(check.met is False for check in hypotheses.checks):
                 evidence.end  # noqa: B018 (raises)

@@ -65,6 +65,7 @@ class Discretisation(AbstractTheorem):
         "docs/theorems/discretisation.md, Theorem D1 to D3; Hairer, Norsett, Wanner I, Theorem II.8.1"
     )
     own_runs: ClassVar[bool] = True
+    allows_decay: ClassVar[bool] = True
     about: ClassVar[Literal["run", "start", "parts"]] = "parts"
 
     halvings: int = 5
@@ -328,11 +329,13 @@ def _switches(evidence: Evidence) -> tuple[Check, ...]:
 
 def _fastest_rate(evidence: Evidence) -> float | None:
     """The largest decay rate of the linearised flow at the run's start and end; None for a flow without a linearisation."""
-    flow = evidence.flow
-    if not isinstance(flow, AbstractLinearisedFlow):
+    flow = evidence.flow.linearised
+    if flow is None:
         return None
     ends = ((0.0, evidence.start), (float(evidence.recorded_times[-1]), evidence.end))
-    return max(float(_largest_rate(jnp.asarray(t), w, evidence.system, flow)) for t, w in ends)
+    largest = max(float(_largest_rate(jnp.asarray(t), w, evidence.system, flow)) for t, w in ends)
+    decay = evidence.flow.decay(evidence.start, evidence.system)
+    return largest + max((float(jnp.max(jnp.asarray(rate))) for rate in jax.tree.leaves(decay)), default=0.0)
 
 
 @eqx.filter_jit

@@ -80,9 +80,14 @@ class Evidence:
         return self.gain
 
     @property
+    def decays(self) -> bool:
+        """Whether weights decay beside what -J^T a makes of them."""
+        return self.flow.decay(self.start, self.system) is not None
+
+    @property
     def never_ascends(self) -> bool:
-        """Whether the loss cannot rise along the flow."""
-        return self.flow.never_ascends(self.system)
+        """Whether the loss, with no penalty added to it, cannot rise along the flow."""
+        return self.flow.never_ascends(self.system) and self.flow.penalty(self.start, self.system) is None
 
     @functools.cached_property
     def system(self) -> System:

@@ -60,6 +60,7 @@ class FeatureGram(AbstractTheorem):
         "docs/theorems/a_priori.md, Theorem F; the invertibility condition of Arbel et al. 2023 (arXiv 2302.02904)"
     )
 
+    allows_decay: ClassVar[bool] = True
     about: ClassVar[Literal["run", "start", "parts"]] = "start"
 
     @in_stages

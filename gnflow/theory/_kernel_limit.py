@@ -61,6 +61,10 @@ class KernelLimit(AbstractTheorem):
             alike = _names(self.other) == _names(evidence.trajectory.flow)
             checks += [
                 along_jacobian(self.other.dynamics, "the other flow has the form w' = -J^T a"),
+                Check.fact(
+                    "no weights decay along the other flow",
+                    self.other.dynamics.decay(evidence.start, evidence.system) is None,
+                ),
                 Check.fact("the other flow moves the same weights", alike),
             ]
         yield (*checks,)

@@ -148,7 +148,14 @@ def test_rises_cannot_add_up():
     """Each step may lie by rtol above the lowest residual, not above the last."""
     system = GradientFlow().system(Axes().problem, Linear.at([0.0, 0.0]))
     args = types.SimpleNamespace(
-        system=system, probe=None, time_scale=1.0, horizon=9.0, rules=(), stop_memories=(), first_margins=()
+        system=system,
+        probe=None,
+        time_scale=1.0,
+        horizon=9.0,
+        rules=(),
+        stop_memories=(),
+        first_margins=(),
+        measurement=types.SimpleNamespace(flow=GradientFlow()),
     )
     controller = ResidualController(jnp.asarray(0.1), jnp.asarray(1e-13), jnp.asarray(1e-13), Exact(), monotone=True)
     state_at = [system.weights(Linear.at(-rise * np.asarray(Axes().targets))) for rise in (0.0, 0.09, 0.18)]

@@ -186,7 +186,14 @@ def judge(error, rise=0.0, *, monotone=True, min_growth=0.2):
     before = system.weights(model)
     after = eqx.tree_at(lambda tree: tree.w, before, -rise * jnp.asarray(Axes().targets))
     args = types.SimpleNamespace(
-        system=system, probe=None, time_scale=1.0, horizon=9.0, rules=(), stop_memories=(), first_margins=()
+        system=system,
+        probe=None,
+        time_scale=1.0,
+        horizon=9.0,
+        rules=(),
+        stop_memories=(),
+        first_margins=(),
+        measurement=types.SimpleNamespace(flow=GradientFlow()),
     )
     controller = ResidualController(0.1, 1e-13, 1e-13, Given(error), monotone=monotone, min_growth=min_growth)
     start, end, length = jnp.asarray(0.0), jnp.asarray(1.0), jnp.asarray(1.0)

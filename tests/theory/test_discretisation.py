@@ -62,6 +62,18 @@ def test_gauss_newton_is_first_order(problem):
     assert abs(claim(certificate, "order").observed - 1) < 0.05
 
 
+def test_gradient_descent_with_weight_decay_is_first_order(problem):
+    """It is true of any smooth flow; the fastest rate is that of the modes with the largest of the weights' own."""
+    flow = gn.flows.WeightDecay(GRADIENT, {"hidden": 0.3, "output": 2.0})
+    run = gn.simulate(problem, mean_field(), flow, t1=TAU, stop=None, saveat=[1.0])
+    certificate = verify(run, THEOREM)
+    assert certificate.verdict == Verdict.HOLDS
+    assert abs(claim(certificate, "order").observed - 1) < 0.02
+    plain = verify(dataclasses.replace(run, flow=GRADIENT), THEOREM)
+    faster = certificate.constants["fastest rate"] - plain.constants["fastest rate"]
+    np.testing.assert_allclose(faster, 2.0)
+
+
 def test_constant_against_the_variational_equation(problem, gradient_run, certificate):
     # e_1' = F'(w) e_1 - F'(w) F(w)/2 by the classical Runge-Kutta method on the velocity itself.
     system = GRADIENT.system(problem, gradient_run.initial_model)

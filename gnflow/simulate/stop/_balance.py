@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
-from ..._core import jit_for_looks, tree_add_scaled, tree_dot, tree_multiply, tree_norm
+from ..._core import jit_for_looks, tree_add_scaled, tree_dot, tree_multiply, tree_norm, tree_subtract
 from ...geometry import System
 from ._escape import SOON, at_later_times
+
+_DISPLACEMENT = 1e-6  # beside the weights: of the difference of two velocities enough digits should be left
 
 
 def imbalance(velocity: PyTree, weights: PyTree, decay: PyTree, time: Float[Array, ""] | float) -> Float[Array, ""]:
@@ -32,11 +34,13 @@ def leaves_balance(
 ) -> Bool[Array, ""]:
     """Whether the run will move again: because its velocity grows along itself, by more than 1e-3 in the time that has passed,
     or because the `allowed` imbalance is passed at one of 512 later times up to `horizon`."""
-    velocity, bent = jax.jvp(
-        lambda point: flow.velocity(time, point, system), (weights,), (flow.velocity(time, weights, system),)
-    )
-    size = tree_dot(velocity, velocity)
-    growth = jnp.where(size > 0, tree_dot(velocity, bent) / jnp.where(size > 0, size, 1.0), 0.0)
+    velocity = flow.velocity(time, weights, system)
+    # By a difference: not every velocity has a derivative.
+    size = tree_norm(velocity)
+    length = _DISPLACEMENT * tree_norm(weights) / jnp.where(size > 0, size, 1.0)
+    moved = flow.velocity(time, tree_add_scaled(weights, length, velocity), system)
+    bent = tree_dot(velocity, tree_subtract(moved, velocity)) / jnp.where(length > 0, length, 1.0)
+    growth = bent / jnp.where(size > 0, size, 1.0) ** 2
     decay = flow.dynamics.decay(weights, system)
 
     def moves(at: Float[Array, ""]) -> Bool[Array, ""]:
