@@ -11,9 +11,8 @@ import numpy as np
 from .._core import tree_norm, tree_subtract
 from ._accuracy import DISTANCE_RESOLUTION, ELSEWHERE, ELSEWHERE_AT_WORST, EPSILON, LOSS_RESOLUTION, TINY
 from ._base import AbstractTheorem, Conclusion, Hypotheses, Stage, in_stages
-from ._claim import Check, Claim, Error, at_times, compare
+from ._claim import Check, Claim, Error, at_times, compare, compare_along
 from ._continuity import continuity
-from ._curves import Curves
 from ._description import is_like
 from ._evidence import Evidence
 from ._feature_gram import GramSpectrum, start_spectrum
@@ -116,7 +115,8 @@ class APriori(AbstractTheorem):
         claims = [*_decay("L_t - L* <= (L_0 - L*) exp(-r t)", evidence, rate)]
         claims += _decay("the same with r on the smaller ball", evidence, sharper)
         claims += _movement(evidence, hypotheses.constants["R"], length, sharper)
-        return Conclusion(claims=tuple(claims), curves=_curves(evidence, rate))
+        bound = np.exp(evidence.log_excess[0] - rate * evidence.times)
+        return Conclusion(claims=tuple(claims), curves=(evidence.loss_curve(None, bound),))
 
 
 def path_bound(regime: Regime, smoothness: float, excess: float) -> float:
@@ -130,9 +130,7 @@ def _regime(evidence: Evidence, spectrum: GramSpectrum, lipschitz: LipschitzBoun
     convexity = system.loss.strong_convexity(system.problem.num_train)
     moved = 0.0 if lipschitz.value == 0 else lipschitz.value * radius
     least = math.sqrt(spectrum.smallest - spectrum.error) - moved
-    gain = evidence.gain
-    assert gain is not None
-    scale = _metric_scale(evidence)
+    gain, scale = evidence.law, _metric_scale(evidence)
     assert scale is not None
     ratio = gain.damping.largest_ratio(least**2)
     if not math.isfinite(ratio):
@@ -149,8 +147,7 @@ def _metric_scale(evidence: Evidence) -> float | None:
 
 def _flow_checks(evidence: Evidence, spectrum: GramSpectrum, regime: Regime, start: float) -> list[Check]:
     """What is asked of the flow itself: damping below a sigma_min, and a direction that reaches every mode."""
-    gain = evidence.gain
-    assert gain is not None
+    gain = evidence.law
     if not gain.is_truncated:
         return [Check("m > 0 (mobility)", regime.rate, ">", 0.0, remark="the rate 2 mu m sigma_min is positive")]
     remark = f"{type(gain.damping).__name__}, sigma_min >= {regime.singular_value**2:.4g} there"
@@ -192,12 +189,11 @@ def _movement(evidence: Evidence, radius: float, length: float, rate: float) -> 
         if math.isfinite(bound)  # R = inf, of a model linear in its weights, claims nothing
     ]
     if "path_length" in evidence.flow_run.data:
-        later = slice(1, None)
-        path, bound = evidence.flow_run.data["path_length"].to_numpy()[later], reached[later]
+        path = evidence.flow_run.data["path_length"].to_numpy()
         # A step errs by rtol of the path too, all of them by so much each and in the same sense at worst.
         error = error + Error(accuracy.rtol * path, 2 * accuracy.rtol * accuracy.steps * path)
-        name, where = "int ||w'|| <= bound of the path", at_times(evidence.times[later])
-        claims.append(compare(name, path, "<=", bound, error, DISTANCE_RESOLUTION * bound, where))
+        name, resolution = "int ||w'|| <= bound of the path", DISTANCE_RESOLUTION * reached
+        claims.append(compare_along(name, evidence.times, path, "<=", reached, error, resolution))
         claims.append(_recorded_path(evidence))
     return claims
 
@@ -208,19 +204,11 @@ def _recorded_path(evidence: Evidence) -> Claim:
     at, whole = matching(evidence.recorded_times, evidence.times), max(flow[-1], TINY)
     off = np.abs(evidence.trajectory.data["path_length"].to_numpy() - flow[at]) / whole
     honest = np.zeros(len(off))
-    if evidence.replicate is not None and "path_length" in evidence.replicate.data:
+    if "path_length" in evidence.replicate_run.data:
         index, own = evidence.accuracy.common
-        again = evidence.replicate.data["path_length"].to_numpy()[own]
+        again = evidence.replicate_run.data["path_length"].to_numpy()[own]
         honest = evidence.accuracy.growing(np.abs(again - flow[index]))[at] / whole
     tolerance = ELSEWHERE * honest + _PATH_ROUNDING
     error = Error(tolerance, ELSEWHERE_AT_WORST * tolerance if is_like(evidence) else np.full(len(off), np.inf))
     name, where = "the recorded path length is that of a rerun (relative)", at_times(evidence.recorded_times)
     return compare(name, off, "==", 0.0, error, DISTANCE_RESOLUTION, where, every=True)
-
-
-def _curves(evidence: Evidence, rate: float) -> tuple[Curves, ...]:
-    times, logs = evidence.times[1:], evidence.log_excess
-    if not len(times):
-        return ()
-    bound = np.exp(logs[0] - rate * times)
-    return (Curves(times, "flow time", "L - L*", np.exp(logs[1:]), None, bound),)

@@ -213,6 +213,14 @@ def compare(
     return dataclasses.replace(min(judged, key=lambda claim: claim.slack - claim.tolerance), **numbers)
 
 
+def compare_along(
+    name: str, times: np.ndarray, observed: Any, relation: Relation, bound: Any, error: Error, resolution: Any
+) -> Claim:
+    """`compare` at every one of `times`, (k,), but the first, the start, where nothing has happened that could fail."""
+    observed, bound, error, resolution = (each[1:] for each in (observed, bound, error, resolution))
+    return compare(name, observed, relation, bound, error, resolution, at_times(times)[1:])
+
+
 def at_times(times: np.ndarray) -> list[str]:
     """The places of a claim at these times, in words."""
     return [f"at t = {time:.4g}" for time in times]

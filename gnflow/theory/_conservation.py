@@ -61,9 +61,8 @@ class Conservation(AbstractTheorem):
 
     def conclusion(self, evidence: Evidence, hypotheses: Hypotheses) -> Conclusion:
         """One claim for each hidden layer, between the first and the last weights of the reference."""
-        start, run, again = evidence.trajectory.initial_model, evidence.flow_run, evidence.replicate
+        start, run, again = evidence.trajectory.initial_model, evidence.flow_run, evidence.replicate_run
         whole = start.activation.is_identity
-        assert again is not None
         models = (start, run.model, again.model)
         claims, constants = [], {}
         layers = zip(*(_sides(model) for model in models), strict=True)

@@ -16,6 +16,7 @@ from ..models import kinked_activations
 from ._claim import Check
 from ._evidence import Evidence
 from ._hypotheses import is_linear
+from ._reruns import spread_over
 from ._sliding import Arrivals, Judgement, judge, next_arrivals
 
 NAME = "J is continuous along the run (no sample stays on a kink)"
@@ -48,20 +49,19 @@ def continuity(evidence: Evidence) -> Check:
     if kinked is False:
         return Check.fact(NAME, True, f"{type(model).__name__} has no kinks")
     if kinked is None:
-        return _open(
+        return Check.unknown(
+            NAME,
             f"not known of {type(model).__name__}; a smooth model says so by activations = (), an "
-            "activation of yours by Activation.from_function(function, kinks=())"
+            "activation of yours by Activation.from_function(function, kinks=())",
         )
     activation = ", ".join(kinked_activations(model))
     if not hasattr(model, "pre_activations"):
-        return _open(f"{activation} has kinks, and {type(model).__name__} no pre_activations(x) to see them")
+        return Check.unknown(
+            NAME, f"{activation} has kinks, and {type(model).__name__} no pre_activations(x) to see them"
+        )
     if tree_size(evidence.start) * (_STATES + 2) > _LARGEST_STORE:
-        return _open(f"{activation} has kinks, and the weights are too many to look at {_STATES} states")
+        return Check.unknown(NAME, f"{activation} has kinks, and the weights are too many to look at {_STATES} states")
     return evidence.once("continuity", lambda: _measured(evidence, activation))
-
-
-def _open(remark: str) -> Check:
-    return Check.unknown(NAME, remark)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,33 +87,33 @@ def _measured(evidence: Evidence, activation: str) -> Check:
     """
     times = _first_times(evidence)
     stretches = [_Stretch(*ends) for ends in itertools.pairwise(times)]
-    looked, brief = 0, ""
+    num_states, brief = 0, ""
     for _ in range(_ROUNDS):
         states = _states(evidence, np.array([stretch.begin for stretch in stretches]))
         if states is None:
-            return _open(f"{activation} has kinks, and the run could not be repeated")
+            return Check.unknown(NAME, f"{activation} has kinks, and the run could not be repeated")
         again: list[_Stretch] = []
         for stretch in stretches:
-            looked += 1
+            num_states += 1
             arrivals = _arrivals(evidence, stretch, states[stretch.begin])
-            verdict = judge(arrivals, stretch.end - stretch.begin)
-            for index in verdict.stays:
+            judgement = judge(arrivals, stretch.end - stretch.begin)
+            for index in judgement.stays:
                 known = [one for one in (stretch, *again) if one.stayed == _pair(arrivals, index)]
                 if any(arrivals.wait[index] <= _STILL * (stretch.begin - one.begin + one.since) for one in known):
                     remark = _words(evidence, activation, stretch, arrivals, index, "stays")
                     return Check.fact(NAME, False, remark, rigorous=False)
             brief = brief or ("" if stretch.stayed is None else stretch.doubt)
-            again += _split(evidence, activation, stretch, arrivals, verdict)
+            again += _split(evidence, activation, stretch, arrivals, judgement)
         if not again:
             break
         if len(again) > _STATES:
-            return _open(again[0].doubt)
+            return Check.unknown(NAME, again[0].doubt)
         stretches = again
     else:
-        return _open(stretches[0].doubt)
+        return Check.unknown(NAME, stretches[0].doubt)
     if brief:
-        return _open(brief)
-    remark = f"every kink of {activation} that {looked} states of a repeated run come to is passed"
+        return Check.unknown(NAME, brief)
+    remark = f"every kink of {activation} that {num_states} states of a repeated run come to is passed"
     return Check.fact(NAME, True, remark, rigorous=False)
 
 
@@ -128,16 +128,16 @@ def _pair(arrivals: Arrivals, index: int) -> tuple[int, int]:
 
 
 def _split(
-    evidence: Evidence, activation: str, stretch: _Stretch, arrivals: Arrivals, verdict: Judgement
+    evidence: Evidence, activation: str, stretch: _Stretch, arrivals: Arrivals, judgement: Judgement
 ) -> list[_Stretch]:
     """What is left of a stretch to look at: from shortly before each unclear arrival on, shortly after the first that
     stays, and from where there were too many."""
     begin, end = stretch.begin, stretch.end
     found: list[_Stretch] = []
-    for index in verdict.unclear:
+    for index in judgement.unclear:
         doubt = _words(evidence, activation, stretch, arrivals, index, "may stay")
         found.append(_Stretch(begin + _BEFORE * float(arrivals.wait[index]), end, doubt))
-    for index in verdict.stays[:1]:
+    for index in judgement.stays[:1]:
         doubt = _words(evidence, activation, stretch, arrivals, index, "stays, if only for a moment,")
         wait = float(arrivals.wait[index])
         after = min(begin + _AFTER * wait, (begin + wait + end) / 2)
@@ -179,10 +179,7 @@ class _Weights(AbstractMetric):
 
 def _first_times(evidence: Evidence) -> np.ndarray:
     """The start, `_STATES` times inside the run and its end: half spread over the saves, half over flow time."""
-    saves = evidence.recorded_times[
-        np.unique(np.round(np.linspace(0, len(evidence.recorded_times) - 1, _STATES // 2)).astype(int))
-    ]
-    return _filled(saves, float(evidence.recorded_times[-1]))
+    return _filled(spread_over(evidence.recorded_times, _STATES // 2), float(evidence.recorded_times[-1]))
 
 
 def _filled(times: np.ndarray, end: float) -> np.ndarray:

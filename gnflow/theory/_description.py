@@ -42,9 +42,8 @@ def _valid(evidence: Evidence) -> Check:
 
 def _solver(evidence: Evidence) -> Check:
     """The solver of the settings against that of the statistics; where either is missing nothing is said."""
-    settings, again = evidence.trajectory.settings, evidence.replicate_rerun.trajectory
+    settings, again = evidence.trajectory.settings, evidence.same_call
     said, taken = settings.get("solver"), evidence.trajectory.stats.get("solver")
-    assert again is not None
     same = taken is None or taken == (again.stats["solver"] if said == "auto" else said)
     remark = "" if same else f"solver = {said!r}, but the run's statistics say {taken!r}"
     return Check.fact("the solver is that of the settings", same, remark)
@@ -52,8 +51,7 @@ def _solver(evidence: Evidence) -> Check:
 
 def _end(evidence: Evidence) -> Check:
     """Where the settings end the run."""
-    record, again = evidence.trajectory, evidence.replicate_rerun.trajectory
-    assert again is not None
+    record, again = evidence.trajectory, evidence.same_call
     here, there = float(evidence.recorded_times[-1]), float(again.data.time[-1])
     error = (_SAME_END if _is_reproduced_so_far(evidence) else _SIMILAR_END) * max(here, there)
     if abs(here - there) <= error:
@@ -79,8 +77,7 @@ def steps_taken(evidence: Evidence) -> tuple[Check, ...]:
     Other steps are no sign that the record is no run of its flow: another machine may take them. But what the replicate
     is off by is then not what the record may be off by.
     """
-    record, again = evidence.trajectory, evidence.replicate_rerun.trajectory
-    assert again is not None
+    record, again = evidence.trajectory, evidence.same_call
     found = _marks(record)
     ends_elsewhere = not description(evidence)[2].met
     if not found or (ends_elsewhere and _is_reproduced_so_far(evidence)):
@@ -105,9 +102,7 @@ def is_like(evidence: Evidence) -> bool:
 
 def _is_reproduced_so_far(evidence: Evidence) -> bool:
     """Whether the same call once more gives every save that it has in common with the record."""
-    again = evidence.replicate_rerun.trajectory
-    assert again is not None
-    found = [reproduction(evidence, losses, again) for losses in recorded_losses(evidence)]
+    found = [reproduction(evidence, losses, evidence.same_call) for losses in recorded_losses(evidence)]
     return all(bool(np.all(off <= allowed)) for off, allowed, _ in found)
 
 

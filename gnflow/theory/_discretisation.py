@@ -15,7 +15,7 @@ from .._core import ConfigError, require_integer, require_number, tree_add_scale
 from ..flows import AbstractFlow, AbstractLinearisedFlow
 from ..geometry import Decomposition, SolveDiagnostics, System
 from ..problems import Problem
-from ..simulate import iterate, simulate_once
+from ..simulate import Trajectory, iterate, simulate_once
 from ._accuracy import LOOSER, SAFETY
 from ._base import AbstractTheorem, Conclusion, Hypotheses, in_stages
 from ._claim import Check, Claim, Error, compare
@@ -265,7 +265,7 @@ class _Runs:
             error_norm="weights",
             throw=False,
         )
-        return np.full_like(self.start, np.nan) if run.result.failed else self._vector(run.model)
+        return self._end(run)
 
     def euler(self, num_steps: int) -> np.ndarray:
         """The end of `num_steps` Euler steps; nan or infinite if they diverged."""
@@ -273,6 +273,9 @@ class _Runs:
         run = iterate(
             self.problem, self.model, self.flow, step_size=size, num_steps=num_steps, save_every=num_steps, throw=False
         )
+        return self._end(run)
+
+    def _end(self, run: Trajectory) -> np.ndarray:
         return np.full_like(self.start, np.nan) if run.result.failed else self._vector(run.model)
 
     def _vector(self, model: Any) -> np.ndarray:

@@ -181,19 +181,17 @@ def _norm(transpose: Any, forward: Any, like: Float[Array, "..."]) -> Float[Arra
     return jax.lax.scan(step, vector, None, length=_POWER_STEPS)[1][-1]
 
 
+def _claim(name: str, found: list[_Found], observed: Any, relation: Any, bound: Any, error: Any) -> Claim:
+    """Of one number for each direction."""
+    where = [one.where for one in found]
+    return compare(name, np.asarray(observed), relation, bound, np.asarray(error), _RESOLUTION, where)
+
+
 def _descent(found: list[_Found]) -> Claim:
     # a = g + R z cancels by the condition number.
     rounding = [one.gradient_rounding + ROUNDING * one.condition * abs(one.cosine) for one in found]
     name = "cosine of d and -grad L > 0, whatever the number of iterations"
     return _claim(name, found, [one.cosine for one in found], ">=", 0.0, rounding)
-
-
-def _claim(
-    name: str, found: list[_Found], observed: list[float], relation: Any, bound: Any, error: list[float]
-) -> Claim:
-    """Of one number for each direction."""
-    where = [one.where for one in found]
-    return compare(name, np.array(observed), relation, np.asarray(bound), np.array(error), _RESOLUTION, where)
 
 
 def _gap(sequences: list[list[_Found]]) -> Claim:
@@ -205,7 +203,7 @@ def _gap(sequences: list[list[_Found]]) -> Claim:
             left = one.objective - best.objective * best.scale / one.scale
             found.append(one)
             rows.append((left, one.gap, _objective_error(one, best)))
-    left, gap, error = map(list, zip(*rows, strict=True))
+    left, gap, error = np.array(rows).T
     name = "P(d) - min P <= the duality gap (over the size of the terms of P)"
     return _claim(name, found, left, "<=", gap, error)
 
@@ -259,7 +257,7 @@ def _damped_gauss_newton(
     own = [sequence[-1] for sequence in sequences]
     rounding = np.array([ROUNDING * outputs * (one.condition + one.amplification) for one in own])
     name = "solved to the end d is that of damped Gauss-Newton, eps = 1/gamma (relative distance)"
-    return compare(name, off, "==", np.zeros(len(off)), rounding, _RESOLUTION, list(ends))
+    return compare(name, off, "==", 0.0, rounding, _RESOLUTION, list(ends))
 
 
 @eqx.filter_jit
@@ -279,4 +277,4 @@ def _no_ascent(evidence: Evidence) -> Claim:
     where = [f"from t = {first:.4g} to {last:.4g}" for first, last in itertools.pairwise(times)]
     # Only a fall beyond the error shows that there was no rise: a resolution of 0.
     name = "the loss does not rise: log L falls by at least 0"
-    return compare(name, fallen, ">=", np.zeros(len(fallen)), error, 0.0, where)
+    return compare(name, fallen, ">=", 0.0, error, 0.0, where)

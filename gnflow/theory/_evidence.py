@@ -16,6 +16,7 @@ from ..metrics import AbstractMetric, DirectionDiagnostics, PathLength
 from ..simulate import Trajectory
 from ._accuracy import Accuracy, log_excess
 from ._claim import Check
+from ._curves import Curves
 from ._rate_band import RateBand, RateBandMetric, has_band
 from ._reruns import Rerun, companion, ends_with, reference, reference_times, replicate
 from ._settings import saved_times
@@ -71,6 +72,12 @@ class Evidence:
     def gain(self) -> AbstractGain | None:
         """The flow's law on the eigenvalues of the Gram matrix, where it has one."""
         return self.flow.gain(self.system)
+
+    @property
+    def law(self) -> AbstractGain:
+        """The same of a flow that is known to have one."""
+        assert self.gain is not None
+        return self.gain
 
     @property
     def decays(self) -> bool:
@@ -168,6 +175,18 @@ class Evidence:
         assert self.reference is not None
         return self.reference
 
+    @property
+    def replicate_run(self) -> Trajectory:
+        """The replicate, or the companion, once `repeated` is met."""
+        assert self.replicate is not None
+        return self.replicate
+
+    @property
+    def same_call(self) -> Trajectory:
+        """What the recorded call gives once more, once `repeated` is met."""
+        assert self.replicate_rerun.trajectory is not None
+        return self.replicate_rerun.trajectory
+
     def repeat(
         self, times: np.ndarray, metrics: tuple[AbstractMetric, ...], rtol: float | None = None
     ) -> Trajectory | None:
@@ -204,8 +223,7 @@ class Evidence:
     @functools.cached_property
     def replicated_end(self) -> Any:
         """The last trained weights of the replicate, once `repeated` is met."""
-        assert self.replicate is not None
-        return self.system.weights(self.replicate.model)
+        return self.system.weights(self.replicate_run.model)
 
     @functools.cached_property
     def band(self) -> RateBand:
@@ -222,6 +240,11 @@ class Evidence:
     def outputs(self, weights: Any, x: Any = None) -> np.ndarray:
         """The model's outputs on the training inputs, or on the inputs `x` (n, d), as one vector (n C,)."""
         return np.asarray(jax.device_get(self.system.outputs(weights, x))).reshape(-1)
+
+    def loss_curve(self, lower: np.ndarray | None, upper: np.ndarray, log_x: bool = True) -> Curves:
+        """The excess loss of the reference after its start, between bounds that are given at `times`, (k,)."""
+        lower = None if lower is None else lower[1:]
+        return Curves(self.times[1:], "flow time", "L - L*", np.exp(self.log_excess[1:]), lower, upper[1:], log_x=log_x)
 
     @functools.cached_property
     def start_gram(self) -> np.ndarray:

@@ -10,10 +10,9 @@ from .._core import tree_size
 from ..geometry._block_gauss_newton import EXACT
 from ._accuracy import LOSS_RESOLUTION
 from ._base import AbstractTheorem, Conclusion, Hypotheses, Stage, in_stages
-from ._claim import Check, Claim, Error, at_times, compare
+from ._claim import Check, Claim, Error, compare, compare_along
 from ._continuity import continuity
 from ._convolution import cumulative_integral
-from ._curves import Curves
 from ._evidence import Evidence
 from ._hypotheses import continuous_time, invertible, metric_scale, monotone_between, squared_loss
 from ._rate import fit_rate, rate_error
@@ -65,12 +64,8 @@ class ExactRate(AbstractTheorem):
         resolution = LOSS_RESOLUTION * expected
         # Every error of the outputs shrinks at the rate k, as the residual does: relative errors of steps add up.
         error = accuracy.loss_agreement(logs[0] - expected, accuracy.accumulated(steps), resolution) + 2 * solves
-        later = slice(1, None)
-        where = at_times(times[later])
         claims = [
-            compare(
-                "log L falls by 2 k t", fallen[later], "==", expected[later], error[later], resolution[later], where
-            ),
+            compare_along("log L falls by 2 k t", times, fallen, "==", expected, error, resolution),
             _residual_claim(evidence, rate, solves[-1], float(steps[-1])),
         ]
         constants = {"largest error of the direction's solves, in log L": float(2 * solves.measured[-1])}
@@ -88,9 +83,8 @@ class ExactRate(AbstractTheorem):
                 "fitted rate, upper end of its 95% interval": fit.interval[1],
                 "R^2 of the fit": fit.r_squared,
             }
-        line = np.exp(logs[0] - expected)[later]
-        curve = Curves(times[later], "flow time", "L - L*", np.exp(logs[later]), line, line, log_x=False)
-        return Conclusion(tuple(claims), constants, (curve,))
+        line = np.exp(logs[0] - expected)
+        return Conclusion(tuple(claims), constants, (evidence.loss_curve(line, line, log_x=False),))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,10 +124,8 @@ def _invertible_kernel(evidence: Evidence) -> Iterator[Stage]:
 
 
 def _no_damping(evidence: Evidence) -> Check:
-    assert evidence.gain is not None
-    damping = evidence.gain.damping
+    damping, largest = evidence.law.damping, 0.0
     always = damping.is_zero
-    largest = 0.0
     if not always:
         largest = float(evidence.trajectory.stats.get("final_damping", 0.0))
         if largest == 0 and evidence.reference is not None:

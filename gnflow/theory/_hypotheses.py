@@ -62,9 +62,8 @@ def along_jacobian(flow: AbstractFlow, name: str = "the flow has the form w' = -
 
 def scale_of_metric(evidence: Evidence, outputs: Any) -> float | None:
     """c where the flow's output metric H is c I at these outputs (N, C); None for another metric."""
-    gain, system = evidence.gain, evidence.system
-    assert gain is not None
-    factor = gain.metric.factor(system.loss, outputs, system.problem.y_train)
+    system = evidence.system
+    factor = evidence.law.metric.factor(system.loss, outputs, system.problem.y_train)
     return float(factor.scale) if isinstance(factor, ScaledIdentity) else None
 
 
@@ -76,8 +75,7 @@ def metric_scale(evidence: Evidence) -> tuple[float | None, bool]:
     scales = [scale_of_metric(evidence, evidence.system.outputs(weights)) for weights in (evidence.start, evidence.end)]
     if None in scales or scales[0] != scales[1]:
         return None, True
-    assert evidence.gain is not None
-    return scales[0], is_own_class(type(evidence.gain.metric))
+    return scales[0], is_own_class(type(evidence.law.metric))
 
 
 def accurate_solves(evidence: Evidence) -> list[Check]:

@@ -15,9 +15,8 @@ from ..geometry import System
 from ..geometry.damping import AbstractDamping, Spectrum
 from ._accuracy import EPSILON, LOSS_RESOLUTION, ROUNDING_OF_PROGRAMS, TINY
 from ._base import AbstractTheorem, Conclusion, Hypotheses, in_stages
-from ._claim import Check, Claim, Error, at_times, compare
+from ._claim import Check, Claim, Error, compare_along
 from ._continuity import continuity
-from ._curves import Curves
 from ._evidence import Evidence
 from ._hypotheses import ANY_GAIN, accurate_solves, continuous_time, is_linear, metric_scale, squared_loss
 from ._rate_band import has_band
@@ -47,16 +46,15 @@ class KernelDynamics(AbstractTheorem):
     @in_stages
     def hypotheses(self, evidence: Evidence):
         """A known flow with the squared loss, a model that is linear, a damping that does not change."""
-        gain = evidence.gain
-        yield continuous_time(evidence), Check.fact(ANY_GAIN, gain is not None), squared_loss(evidence)
-        assert gain is not None
+        has_gain = Check.fact(ANY_GAIN, evidence.gain is not None)
+        yield continuous_time(evidence), has_gain, squared_loss(evidence)
         scale, known = metric_scale(evidence)
         linearity = _linearity(evidence)
         multiple = Check.fact("H = c I", scale is not None, rigorous=known)
         yield multiple, *accurate_solves(evidence), linearity, *((continuity(evidence),) if linearity.met else ())
         yield (evidence.repeated(),)
-        if not gain.damping.is_zero:
-            yield (_constant_damping(evidence, gain.damping),)
+        if not evidence.law.damping.is_zero:
+            yield (_constant_damping(evidence, evidence.law.damping),)
 
     def conclusion(self, evidence: Evidence, hypotheses: Hypotheses) -> Conclusion:
         """The loss at the measured times and the last outputs, against the closed form."""
@@ -66,14 +64,13 @@ class KernelDynamics(AbstractTheorem):
         eigen = np.array([kernel.residual_error(time) for time in times])
         with np.errstate(divide="ignore", invalid="ignore"):
             relative_eigen = np.where(norms > 0, eigen / norms, np.inf)
-        steps, later = _promised(evidence, kernel, norms), slice(1, None)
+        steps = _promised(evidence, kernel, norms)
         with np.errstate(divide="ignore"):
             expected = -2 * np.log(norms / norms[0])
         fallen, resolution = logs[0] - logs, LOSS_RESOLUTION * expected
         error = evidence.accuracy.loss_agreement(logs[0] - expected, steps, resolution) + 2 * relative_eigen
-        name, where = "log L falls as the closed form's", at_times(times[later])
         claims = [
-            compare(name, fallen[later], "==", expected[later], error[later], resolution[later], where),
+            compare_along("log L falls as the closed form's", times, fallen, "==", expected, error, resolution),
             _train_claim(evidence, kernel, float(norms[-1]), float(relative_eigen[-1]), float(steps[-1])),
         ]
         if evidence.system.problem.x_test is not None:
@@ -89,8 +86,7 @@ class KernelDynamics(AbstractTheorem):
             "largest relative error of the closed form from that of A": float(relative_eigen.max()),
         }
         closed = norms**2 / (2 * evidence.system.problem.num_train)
-        curve = Curves(times[later], "flow time", "L - L*", np.exp(logs[later]), closed[later], closed[later])
-        return Conclusion(tuple(claims), constants, (curve,))
+        return Conclusion(tuple(claims), constants, (evidence.loss_curve(closed, closed),))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,8 +135,7 @@ class _Kernel:
         scale, _ = metric_scale(evidence)
         assert scale is not None
         damping, damping_error = _recorded_damping(evidence)
-        assert evidence.gain is not None
-        law = _Law(system.problem.num_train, evidence.gain, scale, damping, damping_error)
+        law = _Law(system.problem.num_train, evidence.law, scale, damping, damping_error)
         return cls(evidence.start_gram, evidence.outputs(evidence.start) - evidence.targets, law)
 
     def residual(self, time: float) -> np.ndarray:
@@ -231,7 +226,7 @@ def _linearity(evidence: Evidence) -> Check:
 
 def _recorded_damping(evidence: Evidence) -> tuple[float, float]:
     """eps at the start, and how far it is from that at any measured time."""
-    if evidence.gain is None or evidence.gain.damping.is_zero:
+    if evidence.law.damping.is_zero:
         return 0.0, 0.0
     damping = evidence.band.damping
     return float(damping[0]), float(np.max(np.abs(damping - damping[0])))

@@ -11,7 +11,7 @@ from ..geometry import rank_cutoff
 from ..simulate import RelativeLoss, Trajectory, simulate_once
 from ._accuracy import BOUND_RESOLUTION, MOVED_RESOLUTION, ROUNDING, SAFETY, TINY, rms_residual
 from ._base import AbstractTheorem, Conclusion, Hypotheses, in_stages
-from ._claim import Check, Claim, Error, at_times, compare
+from ._claim import Check, Claim, Error, compare, compare_along
 from ._continuity import continuity
 from ._convolution import Integral, mode_bound
 from ._curves import Curves
@@ -159,11 +159,10 @@ def _measure(evidence: Evidence) -> _AgainstKernel:
 
 
 def _within(run: _AgainstKernel, whose: str = "") -> Claim:
-    later, bound = slice(1, None), run.bound.value
-    resolution = np.maximum(MOVED_RESOLUTION * run.movement, BOUND_RESOLUTION * bound)[later]
-    name, where = f"the test outputs follow the first kernel within R{whose}", at_times(run.times[later])
-    error = (run.error + run.bound.error)[later]
-    return compare(name, run.gap[later], "<=", bound[later], error, resolution, where)
+    bound = run.bound.value
+    resolution = np.maximum(MOVED_RESOLUTION * run.movement, BOUND_RESOLUTION * bound)
+    name = f"the test outputs follow the first kernel within R{whose}"
+    return compare_along(name, run.times, run.gap, "<=", bound, run.error + run.bound.error, resolution)
 
 
 def _apart(own: _AgainstKernel, other: _AgainstKernel) -> Claim:

@@ -27,8 +27,13 @@ _BISECTIONS = 100
 class LipschitzBound:
     """||J_w - J_w'|| <= value ||w - w'|| in the operator norm, for w, w' in the ball of `radius` about a point.
 
-    **Attributes:** `value`: K, in outputs/weights^2; `radius`: R, in weights; `rigorous`: whether K is a bound, and not
-    an estimate, which is at most the true constant; `method`: how it was found; `constants`: what it was computed from.
+    **Attributes:**
+
+    - `value`: K, in outputs/weights^2.
+    - `radius`: R, in weights.
+    - `rigorous`: whether K is a bound, and not an estimate, which is at most the true constant.
+    - `method`: how it was found.
+    - `constants`: what it was computed from.
     """
 
     value: float

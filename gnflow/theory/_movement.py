@@ -16,7 +16,7 @@ from ..metrics import AbstractMetric, Variable
 from ..simulate import Trajectory
 from ._evidence import Evidence
 from ._measured import Measured, Quantity
-from ._reruns import filled
+from ._reruns import filled, spread_over
 
 _NUM_TIMES = 40
 _GAIN, _SPEED = "N/flow time", "outputs/flow time"
@@ -148,9 +148,7 @@ def _movement_run(evidence: Evidence) -> Trajectory | None:
 def measured_times(evidence: Evidence) -> np.ndarray:
     """The 40 times at which `movement_run` measures: up to 40 saved times spread over the record, first and last among them,
     and where there are fewer, times between them. Always as many: then runs of one problem share a compiled program."""
-    count = len(evidence.recorded_times)
-    chosen = np.unique(np.round(np.linspace(0, count - 1, min(count, _NUM_TIMES))).astype(int))
-    return filled(evidence.recorded_times[chosen], _NUM_TIMES)
+    return filled(spread_over(evidence.recorded_times, _NUM_TIMES), _NUM_TIMES)
 
 
 def has_gain(flow: AbstractFlow, system: System) -> bool:

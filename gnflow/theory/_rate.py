@@ -14,10 +14,16 @@ _FEWEST_POINTS = 5
 class RateFit:
     """L - L* ~ exp(-rate t) over a window.
 
-    **Attributes:** `rate`: minus the slope of log(L - L*) against flow time, in 1/flow time; `interval`: of confidence
-    for it; `r_squared`; `window`: first and last time used; `num_points`; `slope_change`: how much the slopes of the
-    two halves of the window differ, over the slope; `is_linear`: whether that is at most the fit's linearity. Where it
-    is not, the curve is not one exponential (gradient flow's is a sum of many), and the rate is that of no mode.
+    **Attributes:**
+
+    - `rate`: minus the slope of log(L - L*) against flow time, in 1/flow time.
+    - `interval`: of confidence for it.
+    - `r_squared`: of the weighted line.
+    - `window`: first and last time used.
+    - `num_points`: used.
+    - `slope_change`: how much the slopes of the two halves of the window differ, over the slope.
+    - `is_linear`: whether that is at most the fit's linearity. Where it is not, the curve is not one exponential (gradient
+      flow's is a sum of many), and the rate is that of no mode.
     """
 
     rate: float
@@ -51,9 +57,13 @@ def fit_rate(
     time do not make the start of the run count for all of it. The interval is Student's for this slope where the points
     scatter about the line independently and equally: it speaks of the fit, not of the integration (for that: `rate_error`).
 
-    **Arguments:** `times` (n,), ascending, in flow time; `excess` (n,): L - L*; points where it is not positive are
-    left out; `window`: first and last time to use, None for all; `confidence` of the interval; `linearity`: the
-    relative change of the slope between the halves of the window above which the decay is flagged.
+    **Arguments:**
+
+    - `times` (n,): ascending, in flow time.
+    - `excess` (n,): L - L*; points where it is not positive are left out.
+    - `window`: first and last time to use, None for all.
+    - `confidence`: of the interval.
+    - `linearity`: the relative change of the slope between the halves of the window above which the decay is flagged.
 
     **Raises:** `ConfigError` for arrays that do not match, times that are not finite and ascending, a confidence
     outside (0, 1), or fewer than 5 points in the window.

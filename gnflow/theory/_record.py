@@ -121,8 +121,7 @@ def _against_reruns(evidence: Evidence, losses: RecordedLosses, reproduced: bool
     what, where = LOSSES[losses.name], at_times(evidence.recorded_times)
     record = losses.logs(evidence.trajectory)
     if reproduced:
-        assert evidence.replicate is not None
-        off, allowed, _ = reproduction(evidence, losses, evidence.replicate)
+        off, allowed, _ = reproduction(evidence, losses, evidence.replicate_run)
         name = f"a rerun with its settings gives every {what} (log)"
         return compare(name, record, "==", record - off, allowed, np.inf, where, every=True)
     at = matching(evidence.recorded_times, evidence.times)

@@ -116,7 +116,6 @@ def reproducible(honest: Any) -> Any:
 
 def honest_error(evidence: Evidence, losses: RecordedLosses) -> np.ndarray:
     """What an honest run is off by at the reference's times: the largest difference of both reruns so far."""
-    assert evidence.replicate is not None
     index, own = evidence.accuracy.common
-    difference = losses.logs(evidence.replicate)[own] - losses.logs(evidence.flow_run)[index]
+    difference = losses.logs(evidence.replicate_run)[own] - losses.logs(evidence.flow_run)[index]
     return evidence.accuracy.growing(np.abs(difference))

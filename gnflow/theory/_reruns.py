@@ -115,6 +115,11 @@ def reference_times(recorded: np.ndarray, replicated: np.ndarray) -> np.ndarray:
     return filled(times, wanted)
 
 
+def spread_over(times: np.ndarray, number: int) -> np.ndarray:
+    """At most `number` of the times, the first and the last among them, as many of them between any two."""
+    return times[np.unique(np.round(np.linspace(0, len(times) - 1, min(len(times), number))).astype(int))]
+
+
 def filled(times: np.ndarray, wanted: int) -> np.ndarray:
     """At least `times`, the first 0, and others until there are `wanted` that halve the widest gaps in the logarithm of
     time."""

@@ -7,7 +7,7 @@ import numpy as np
 
 from ._accuracy import LOSS_RESOLUTION
 from ._base import AbstractTheorem, Conclusion, Hypotheses, in_stages
-from ._claim import Error, Relation, at_times, compare
+from ._claim import Error, Relation, at_times, compare, compare_along
 from ._continuity import continuity
 from ._convolution import cumulative_integral
 from ._curves import Curves
@@ -58,50 +58,31 @@ class Sandwich(AbstractTheorem):
         """Both sides, for the loss and for the instantaneous rate."""
         band, times, logs = evidence.band, evidence.times, evidence.log_excess
         solves = _solve_error(evidence)
-        sides: tuple[tuple[str, str, str, Relation, np.ndarray, np.ndarray], ...] = (
-            ("lower", "least", "low", ">=", band.lower, band.lower_error),
-            ("upper", "most", "high", "<=", band.upper, band.upper_error),
+        sides: tuple[tuple[str, str, Relation, np.ndarray, np.ndarray], ...] = (
+            ("least", "low", ">=", band.lower, band.lower_error),
+            ("most", "high", "<=", band.upper, band.upper_error),
         )
-        rates, falls, integrals = [], [], {}
         known = np.flatnonzero(np.isfinite(band.rate))
-        fallen, later = (logs[0] - logs)[1:], slice(1, None)
-        for side, most, rho, relation, bound, bound_error in sides:
+        rate, where, loss = band.rate[known], at_times(times[known]), evidence.accuracy.loss
+        rates, falls, integrals = [], [], []
+        for most, rho, relation, bound, bound_error in sides:
             integral, error = cumulative_integral(times, bound)
+            integrals.append(integral)
             uncertain, _ = cumulative_integral(times, bound_error + solves)
-            error = (error + uncertain)[later]
             # Of what is predicted: an error beyond it leaves nothing that could fail.
-            resolution = LOSS_RESOLUTION * integral[later]
-            loss = evidence.accuracy.loss[later]
-            # The worst of the integration where that is fine enough: as measured it leaves out what is interpolated
-            # between saves.
+            resolution = LOSS_RESOLUTION * integral
+            # The worst of the integration where that is fine enough: as measured it leaves out the interpolation between saves.
             surely = Error(np.where(loss.at_worst <= resolution, loss.at_worst, loss.measured), loss.at_worst)
-            name = f"the loss falls at {most} by exp(-int rho_{rho})"
-            where = at_times(times[later])
-            falls.append(
-                compare(name, fallen, relation, integral[later], (surely + error).ordered(), resolution, where)
-            )
-            rate = band.rate[known]
+            name, error = f"the loss falls at {most} by exp(-int rho_{rho})", (surely + (error + uncertain)).ordered()
+            falls.append(compare_along(name, times, logs[0] - logs, relation, integral, error, resolution))
             error = (bound_error + solves)[known] + _ROUNDING * rate
-            resolution, where = _RATE_RESOLUTION * rate, at_times(times[known])
-            rates.append(compare(f"rate {relation} rho_{rho}", rate, relation, bound[known], error, resolution, where))
-            integrals[side] = integral[later]
+            name, resolution = f"rate {relation} rho_{rho}", _RATE_RESOLUTION * rate
+            rates.append(compare(name, rate, relation, bound[known], error, resolution, where))
+        least, most = (np.exp(logs[0] - integral) for integral in integrals)
+        later, label = slice(1, None), "decay rate of the loss [1/flow time]"
         curves = (
-            Curves(
-                times[later],
-                "flow time",
-                "L - L*",
-                np.exp(logs[later]),
-                np.exp(logs[0] - integrals["upper"]),
-                np.exp(logs[0] - integrals["lower"]),
-            ),
-            Curves(
-                times[later],
-                "flow time",
-                "decay rate of the loss [1/flow time]",
-                band.rate[later],
-                band.lower[later],
-                band.upper[later],
-            ),
+            evidence.loss_curve(most, least),
+            Curves(times[later], "flow time", label, band.rate[later], band.lower[later], band.upper[later]),
         )
         constants = {"smallest rho_low": float(band.lower.min()), "largest rho_high": float(band.upper.max())}
         return Conclusion((*falls, *rates), constants, curves)
