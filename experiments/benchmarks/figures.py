@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from gnflow.plots import save
-from gnflow.plots._style import look, styled
+from gnflow.plots._style import style_of, styled
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 METHODS = {
@@ -48,7 +48,7 @@ def work_precision() -> Figure:
                 own = [r for r in rows if (r["flow"], r["init_scale"], r["method"]) == (flow, scale, method)]
                 done = [r for r in own if r.get("error") is not None]
                 axis.loglog(
-                    [r["seconds"] for r in done], [r["error"] for r in done], label=label, **look(index)._asdict()
+                    [r["seconds"] for r in done], [r["error"] for r in done], label=label, **style_of(index)._asdict()
                 )
             axis.set_title(rf"{flow_label}, $\tau_0$ = {scale:g}")
     for axis in axes[-1]:
@@ -96,7 +96,9 @@ def three_tiers() -> Figure:
     for axis, case in zip(above.subplots(1, len(cases), squeeze=False)[0], cases, strict=True):
         for index, (method, label) in enumerate(TIERS.items()):
             own = [row for row in rows if (row["case"], row["solver"]) == (case, method)]
-            axis.loglog([r["seconds"] for r in own], [r["error"] for r in own], label=label, **look(index)._asdict())
+            axis.loglog(
+                [r["seconds"] for r in own], [r["error"] for r in own], label=label, **style_of(index)._asdict()
+            )
         axis.xaxis.set_minor_formatter(NullFormatter())  # whose numbers overlap
         axis.set(title=own[0]["title"], xlabel="wall time [s]", ylabel="relative error of\nthe test outputs")
     axis = below.subplots()
@@ -104,7 +106,7 @@ def three_tiers() -> Figure:
     for index, (method, label) in enumerate(TIERS.items()):
         points = [(i, over_best(row, method)) for i, row in enumerate(matrix)]
         kept = [(i, ratio) for i, ratio in points if ratio is not None]
-        style = look(index)._asdict() | {"linestyle": "none"}
+        style = style_of(index)._asdict() | {"linestyle": "none"}
         axis.semilogy([i for i, _ in kept], [ratio for _, ratio in kept], label=label, **style)
     axis.axhline(1.3, linestyle="--", color="0.5")
     labels = [f"{row['case']} {row['target']:.0e}".replace("_", " ") for row in matrix]

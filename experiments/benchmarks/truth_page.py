@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from truth_run import PROMISE, SILENT, UNDECIDED, VERDICTS
 
 from gnflow.plots import save
-from gnflow.plots._style import look, styled
+from gnflow.plots._style import style_of, styled
 
 sys.path.append(str(Path(__file__).parents[1]))
 import pages
@@ -117,7 +117,7 @@ def figure(rows: Sequence[dict[str, Any]]) -> Figure:
     for index, name in enumerate(("smooth, of one rank", "rank changes along the run", "kinks")):
         own = [row for row in judged if kind(row) == name]
         estimates, errors = [[row[value] for row in own] for value in ("estimated_error", "error")]
-        axes.loglog(estimates, errors, label=name, linestyle="", **look(index)._asdict())
+        axes.loglog(estimates, errors, label=name, linestyle="", **style_of(index)._asdict())
     ends = np.asarray([1e-8, 1e2])
     axes.loglog(ends, ends, color="0.4", linewidth=0.8)
     axes.axhline(PROMISE, color="black", linestyle="--", linewidth=0.8)

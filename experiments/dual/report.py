@@ -22,7 +22,7 @@ from matplotlib.lines import Line2D  # noqa: E402
 
 import gnflow as gn  # noqa: E402
 from gnflow import plots  # noqa: E402
-from gnflow.plots._style import legend_on_top, look, new_figure, styled  # noqa: E402
+from gnflow.plots._style import legend_on_top, new_figure, style_of, styled  # noqa: E402
 from gnflow.simulate import versions  # noqa: E402
 
 HERE = Path(__file__).parent
@@ -133,7 +133,7 @@ def digit_figure(runs: pd.DataFrame, curves: pd.DataFrame, against: str) -> Figu
             x = one.index.to_numpy() * unit
             if against == "time":
                 one, x = one[1:], x[1:]
-            style = look(index)
+            style = style_of(index)
             axis.plot(x, one.median(axis=1), color=style.color, marker=style.marker, markevery=5)
             axis.fill_between(x, one.min(axis=1), one.max(axis=1), color=style.color, alpha=0.18, linewidth=0)
         axis.set_title(name)
@@ -146,7 +146,7 @@ def digit_figure(runs: pd.DataFrame, curves: pd.DataFrame, against: str) -> Figu
     for axis in axes[:, 0] if np.ndim(axes) == 2 else axes[::2]:
         axis.set_ylabel("training loss")
     handles = [
-        Line2D([], [], color=look(index).color, marker=look(index).marker, label=direction)
+        Line2D([], [], color=style_of(index).color, marker=style_of(index).marker, label=direction)
         for index, direction in enumerate(digits.DIRECTIONS)
     ]
     legend_on_top(figure, handles)

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from stored import Study
 
 from gnflow.plots import save
-from gnflow.plots._style import legend_on_top, look, new_figure, styled
+from gnflow.plots._style import legend_on_top, new_figure, style_of, styled
 
 # Seven looks can be told apart; the dense method shares no figure with the one whose look it has.
 _ORDER = [name for name in NAMES if name != "minimum_norm"]
@@ -127,12 +127,12 @@ def _draw(
     axes: Axes, table: pd.DataFrame, flow: str, place: Callable[[np.ndarray], np.ndarray] = lambda index: index
 ) -> None:
     """The median over seeds (columns) with their range."""
-    style = look(_ORDER_OF[flow])
+    style = style_of(_ORDER_OF[flow])
     places = place(table.index.to_numpy(dtype=float))
     axes.plot(places, table.median(axis=1), markevery=0.2, color=style.color, marker=style.marker)
     axes.fill_between(places, table.min(axis=1), table.max(axis=1), color=style.color, alpha=0.2, linewidth=0)
 
 
 def _handles(flows: Sequence[str]) -> list[Line2D]:
-    looks = [(flow, look(_ORDER_OF[flow])) for flow in flows]
+    looks = [(flow, style_of(_ORDER_OF[flow])) for flow in flows]
     return [Line2D([], [], color=style.color, marker=style.marker, label=NAMES[flow]) for flow, style in looks]

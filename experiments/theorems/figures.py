@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from pages import markdown_table
 
 from gnflow.plots import save
-from gnflow.plots._style import look, styled
+from gnflow.plots._style import style_of, styled
 
 RESULTS, DOCS = Path(__file__).parent / "results", Path(__file__).parents[2] / "docs"
 
@@ -30,7 +30,7 @@ def rates_figure(rates: list[dict]) -> Figure:
         x = np.array([r["smallest"] / r["largest"] for r in rows])
         order = np.argsort(x)
         rate, low = (np.array([r[key] / r["high"] for r in rows])[order] for key in ("rate", "low"))
-        style = look(index)
+        style = style_of(index)
         axis.loglog(x[order], rate, linestyle="", markersize=2.5, alpha=0.6, label=label, **style._asdict())
         axis.loglog(x[order], low, linestyle="--", linewidth=1, color=style.color)
     axis.plot([], [], linestyle="--", linewidth=1, color="0.3", label="lower bound of each")

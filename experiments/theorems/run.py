@@ -92,16 +92,23 @@ def cell(labels: dict, size: Size) -> tuple[list[dict], list[dict]]:
         labels | {"theorem": c.theorem, "verdict": str(c.verdict), "reason": c.reason} | steps | seconds
         for c in certificates
     ]
-    return rows, [] if evidence.second_run is None else rates_of(labels, evidence)
+    return rows, [] if evidence.reference is None else rates_of(labels, evidence)
 
 
 def rates_of(labels: dict, evidence: gn.theory.Evidence) -> list[dict]:
     """A line for each measured time."""
-    assert evidence.second_run is not None
-    data = evidence.second_run.data
-    names = ("rate", "low", "high", "smallest", "largest", "eigenvalue_error", "damping")
-    columns = {name: data[f"band_{name}"].to_numpy() for name in names} | {"time": data.time.to_numpy()}
-    return [labels | {name: float(values[i]) for name, values in columns.items()} for i in range(len(data.time))]
+    band = evidence.band
+    columns = {
+        "rate": band.rate,
+        "low": band.lower,
+        "high": band.upper,
+        "smallest": band.smallest,
+        "largest": band.largest,
+        "eigenvalue_error": band.eigenvalue_error,
+        "damping": band.damping,
+        "time": band.times,
+    }
+    return [labels | {name: float(values[i]) for name, values in columns.items()} for i in range(len(band.times))]
 
 
 def write_csv(path: Path, rows: list[dict]) -> None:

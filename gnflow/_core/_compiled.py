@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 
 _DEFAULT_LIMIT = 65_530  # Linux's default of vm.max_map_count
-_SHARE = 0.3  # of the limit, which leaves room for one more run: it may add several thousand maps
+_LARGEST_SHARE = 0.3  # of the limit, which leaves room for one more run: it may add several thousand maps
 
 # XLA's fusion emitters and its higher levels of optimisation take longer to compile and make programs a few percent faster
 # (docs/devdocs/benchmarks.md, What compiling takes). Most runs are shorter than their compilation, so they are turned off.
@@ -38,7 +38,7 @@ def forget_compiled_programs() -> bool:
         return False
     limit = Path("/proc/sys/vm/max_map_count")
     most = int(limit.read_text()) if limit.exists() else _DEFAULT_LIMIT
-    if maps.read_bytes().count(b"\n") < _SHARE * most:
+    if maps.read_bytes().count(b"\n") < _LARGEST_SHARE * most:
         return False
     jax.clear_caches()
     gc.collect()  # programs in reference cycles stay in memory until the collector finds them

@@ -48,9 +48,9 @@ def available_memory_gib() -> float:
         available = int(lines["MemAvailable"].split()[0]) * 1024
     else:  # not Linux, where nothing is reported: half of what is installed
         available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    lefts = [_left(group, "memory.max", "memory.current", "inactive_file") for group in _groups("")]
+    lefts = [_bytes_left(group, "memory.max", "memory.current", "inactive_file") for group in _groups("")]
     lefts += [
-        _left(group, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        _bytes_left(group, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
         for group in _groups(_MEMORY)
     ]
     return min([available, *(left for left in lefts if left is not None)]) / _GIB
@@ -73,7 +73,7 @@ def _groups(controller: str) -> list[Path]:
     return groups
 
 
-def _left(group: Path, limit_file: str, used_file: str, reclaimable: str) -> int | None:
+def _bytes_left(group: Path, limit_file: str, used_file: str, reclaimable: str) -> int | None:
     """Bytes that a group may still use, including the cache of files that it can drop; None if it has no limit."""
     # Without a limit version 2 writes "max" and version 1 a huge number, which is larger than what the system has.
     limit, used = _read(group / limit_file), _read(group / used_file)

@@ -11,7 +11,7 @@ from jaxtyping import PyTree
 
 # Moving one number counts as this many multiplications of a matrix product. It is a round figure for operations whose time
 # the memory bounds (products of thin matrices, elementwise operations).
-_MOVE = 8.0
+_OPERATIONS_PER_MOVE = 8.0
 # Multiplications of decompositions of an n x n matrix, over n^3: rounded from measured times relative to those of products
 # (docs/devdocs/solvers.md, Three tiers).
 _CUBIC = {"eigh": 10.0, "eig": 80.0, "svd": 60.0, "qr": 6.0, "cholesky": 1.0, "lu": 2.0}
@@ -26,14 +26,14 @@ def count_operations(function: Callable[..., Any], *arguments: PyTree) -> float:
     leaves, structure = jax.tree.flatten(arguments)
     known = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if eqx.is_array(leaf) else leaf for leaf in leaves)
     try:
-        return _counted(function, structure, known)
+        return _cached_count(function, structure, known)
     except TypeError:  # an argument has no hash
-        return _counted.__wrapped__(function, structure, known)
+        return _cached_count.__wrapped__(function, structure, known)
 
 
 # A trace takes as long as a short run, and a sweep has many runs of the same shapes.
 @functools.lru_cache(maxsize=64)
-def _counted(function: Callable[..., Any], structure: Any, known: tuple[Any, ...]) -> float:
+def _cached_count(function: Callable[..., Any], structure: Any, known: tuple[Any, ...]) -> float:
     is_shape = [isinstance(leaf, jax.ShapeDtypeStruct) for leaf in known]
 
     def of_arrays(arrays: list[Any]) -> Any:
@@ -42,20 +42,20 @@ def _counted(function: Callable[..., Any], structure: Any, known: tuple[Any, ...
         return function(*jax.tree.unflatten(structure, leaves))
 
     shapes = [leaf for leaf, shape in zip(known, is_shape, strict=True) if shape]
-    return _of_program(jax.make_jaxpr(of_arrays)(shapes).jaxpr)
+    return _count_program(jax.make_jaxpr(of_arrays)(shapes).jaxpr)
 
 
-def _of_program(program: Any) -> float:
+def _count_program(program: Any) -> float:
     total = 0.0
     for equation in program.eqns:
-        inner = [_of_program(part) for part in _programs_in(equation.params)]
+        inner = [_count_program(part) for part in _programs_in(equation.params)]
         if inner:
             name = equation.primitive.name
             repeats = equation.params["length"] if name == "scan" else 1
             # One branch of a conditional runs, and it is not known which.
             total += repeats * (max(inner) if name == "cond" else sum(inner))
         else:
-            total += _of_equation(equation)
+            total += _count_equation(equation)
     return total
 
 
@@ -68,10 +68,10 @@ def _programs_in(parameters: dict[str, Any]) -> Iterator[Any]:
                 yield item
 
 
-def _of_equation(equation: Any) -> float:
+def _count_equation(equation: Any) -> float:
     operands = [variable.aval.shape for variable in equation.invars if hasattr(variable.aval, "shape")]
     results = [variable.aval.shape for variable in equation.outvars if hasattr(variable.aval, "shape")]
-    moved = _MOVE * sum(math.prod(shape) for shape in (*operands, *results))
+    moved = _OPERATIONS_PER_MOVE * sum(math.prod(shape) for shape in (*operands, *results))
     # Arithmetic and memory work at the same time: the slower of the two takes the time.
     return max(moved, float(_multiplications(equation.primitive.name, equation.params, operands, results)))
 

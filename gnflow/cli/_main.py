@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text
     try:
-        code = _carry_out(given)
+        code = _call_verb(given)
         sys.stdout.flush()
         return code
     except OSError as error:
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _carry_out(given: list[str]) -> int:
+def _call_verb(given: list[str]) -> int:
     """What the arguments ask for. **Returns:** the exit code."""
     if given == ["--version"]:
         print(f"gnflow {__version__}")

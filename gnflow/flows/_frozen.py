@@ -5,7 +5,7 @@ from jaxtyping import Array, Float, PyTree
 
 from .._core import ConfigError, ModelError, require_instance
 from ..geometry import SolveDiagnostics, System
-from ..models._trainable import as_names
+from ..models._trainable import trainable_names
 from ._base import AbstractFlow
 
 
@@ -27,7 +27,7 @@ class Frozen(AbstractFlow):
         self.flow = require_instance(
             ConfigError, "flow of Frozen", flow, AbstractFlow, "a flow such as gnflow.flows.GradientFlow()"
         )
-        self.moving = as_names(trainable)
+        self.moving = trainable_names(trainable)
 
     @property
     def trainable(self) -> str | tuple[str, ...]:

@@ -78,6 +78,7 @@ def _(structure: Linearised, weights: PyTree, x: Array) -> AbstractTangent:
     start, base_structure = trainable_weights(model.base)
     whole = make_tangent(base_structure, start, x)
     outputs = whole.outputs + whole.jvp(model.displacement)
+    # Weights that the system does not train are None in `weights`, and have to be None in the base model too.
     moving = jax.tree.map(
         lambda leaf, moves: None if moves is None else leaf, start, weights.weights, is_leaf=lambda leaf: leaf is None
     )

@@ -150,18 +150,18 @@ class AbstractLayeredTangent(AbstractTangent):
         twins = layers if other is self else other.layers
         num_outputs = self.outputs.shape[1]
         pairs = zip(layers, twins, strict=True)
-        total = _total(layer.cross_gram(twin, num_outputs) for layer, twin in pairs if layer.trained)
+        total = _sum(layer.cross_gram(twin, num_outputs) for layer, twin in pairs if layer.trained)
         return total.reshape(self.outputs.size, other.outputs.size)
 
     def sample_blocks(self) -> Float[Array, "samples outputs outputs"]:
         """The diagonal blocks of A, (n, C, C), layer by layer."""
-        return _total(layer.sample_blocks(self.outputs.shape[1]) for layer in self.layers if layer.trained)
+        return _sum(layer.sample_blocks(self.outputs.shape[1]) for layer in self.layers if layer.trained)
 
     def projected_gram(self, projections: Float[Array, "count samples outputs"]) -> Float[Array, "samples samples"]:
         """sum_k v_kn^T A_nm v_km, (n, n), layer by layer."""
-        return _total(layer.projected_gram(projections) for layer in self.layers if layer.trained)
+        return _sum(layer.projected_gram(projections) for layer in self.layers if layer.trained)
 
 
-def _total(parts: Iterable[Array]) -> Array:
+def _sum(parts: Iterable[Array]) -> Array:
     """The sum of at least one array."""
     return functools.reduce(operator.add, parts)

@@ -74,6 +74,7 @@ def least_squares_with_bias(
         return solution[:-1], solution[-1]
 
     weight, bias = solve(targets)
+    # One step of iterative refinement, because the Gram matrix has squared the condition number.
     more_weight, more_bias = solve(targets - product(weight, bias))
     weight, bias = weight + more_weight, bias + more_bias
     fitted = product(weight, bias)

@@ -77,6 +77,7 @@ def _signals(model: ReversibleMLP, slopes: Array) -> Array:
     def backward(carry: tuple[Array, Array, Array], block: tuple[HalfBlock, HalfBlock]) -> Any:
         f, g = block
         to_left, to_right, index = carry
+        # The scan runs over the blocks' arrays, so the slopes are found by the block's index in the carry.
         f_slopes, g_slopes = slopes[index]
         from_g = to_right
         to_left = to_left + _pull_back(g, g_slopes, from_g)

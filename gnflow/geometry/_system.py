@@ -22,7 +22,7 @@ from .._core import (
 from ..losses import AbstractLoss
 from ..models import has_kinks, trainable_mask
 from ..models._checks import output_of, require_weights
-from ..models._trainable import as_names, require_something
+from ..models._trainable import require_trained_weights, trainable_names
 from ..problems import Problem
 from ._dispatch import make_tangent
 from ._tangent import AbstractTangent
@@ -68,7 +68,7 @@ class System(eqx.Module):
             )
         load_lapack()  # flows and metrics of the system decompose its Gram matrix
         self.problem = problem
-        names = as_names(trainable)
+        names = trainable_names(trainable)
         self.trainable = (names,) if isinstance(names, str) else names
         weights, self.structure = eqx.partition(model, _mask(model, self.trainable))
         require_weights(model, weights)
@@ -144,7 +144,7 @@ class System(eqx.Module):
 def _mask(model: Any, names: tuple[str, ...]) -> PyTree:
     """A tree of booleans like `model`: True where a leaf is trainable and named."""
     mask = trainable_mask(model)
-    require_something(model, mask)
+    require_trained_weights(model, mask)
     if names == ("all",):
         return mask
     if not names:

@@ -26,11 +26,11 @@ class WrappedTangent(AbstractTangent):
 
     def jvp(self, displacement: PyTree) -> Float[Array, "samples outputs"]:
         """J r through the inner model."""
-        return self.inner.jvp(_like(self.inner_weights, displacement))
+        return self.inner.jvp(_in_tree_of(self.inner_weights, displacement))
 
     def vjp(self, coefficients: Float[Array, "samples outputs"]) -> PyTree:
         """J^T a in the wrapping model's tree."""
-        return _like(self.weights, self.inner.vjp(coefficients))
+        return _in_tree_of(self.weights, self.inner.vjp(coefficients))
 
     def cross_gram(self, other: AbstractTangent) -> Float[Array, "rows columns"]:
         """J J'^T of the inner tangents."""
@@ -50,5 +50,6 @@ class WrappedTangent(AbstractTangent):
         return self.inner.projected_gram(projections)
 
 
-def _like(tree: PyTree, leaves_of: PyTree) -> PyTree:
+def _in_tree_of(tree: PyTree, leaves_of: PyTree) -> PyTree:
+    """The leaves of one tree in the structure of the other: the same weights in the same order, under other names."""
     return jax.tree.unflatten(jax.tree.structure(tree), jax.tree.leaves(leaves_of))

@@ -35,18 +35,18 @@ class BlockFactor(AbstractOutputFactor):
 
     def product(self, v: Float[Array, "N C"]) -> Float[Array, "N C"]:
         """sqrt(H_n) v_n for each sample."""
-        return _each(self.root, v)
+        return _blockwise(self.root, v)
 
     def transpose_product(self, v: Float[Array, "N C"]) -> Float[Array, "N C"]:
         """The same: the roots are symmetric."""
-        return _each(self.root, v)
+        return _blockwise(self.root, v)
 
     def whiten(self, g: Float[Array, "N C"]) -> Float[Array, "N C"]:
         """sqrt(H_n)^+ g_n for each sample."""
-        return _each(self.inverse, g)
+        return _blockwise(self.inverse, g)
 
 
-def _each(blocks: Float[Array, "N C C"], v: Float[Array, "N C"]) -> Float[Array, "N C"]:
+def _blockwise(blocks: Float[Array, "N C C"], v: Float[Array, "N C"]) -> Float[Array, "N C"]:
     return jnp.einsum("nij,nj->ni", blocks, v)
 
 

@@ -71,4 +71,5 @@ class AbstractMetric(eqx.Module):
 def ratio(numerator: Float[Array, ""], denominator: Float[Array, ""]) -> Float[Array, ""]:
     """numerator / denominator of two numbers >= 0, with 0/0 = 0 (nothing has changed yet) and x/0 = inf."""
     nothing = (numerator == 0) & (denominator == 0)
+    # The inner `where` keeps 0/0 out of the branch that is not taken: nan checks and derivatives of JAX would see it there.
     return jnp.where(nothing, 0.0, numerator / jnp.where(nothing, 1.0, denominator))

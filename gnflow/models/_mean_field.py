@@ -18,7 +18,7 @@ from .._core import (
     stream,
 )
 from ._activations import Activation, get_activation
-from ._checks import require_init_scale, require_room
+from ._checks import require_init_scale, require_memory_for_weights
 
 
 class MeanFieldNetwork(eqx.Module):
@@ -83,7 +83,7 @@ class MeanFieldNetwork(eqx.Module):
         output_scale = require_number(ModelError, "output_scale", output_scale, above=0.0)
         output_exponent = require_number(ModelError, "output_exponent", output_exponent, least=0.0, most=4.0)
         require_float64((), "MeanFieldNetwork")
-        require_room("MeanFieldNetwork", width * (input_dim + output_dim + 1))
+        require_memory_for_weights("MeanFieldNetwork", width * (input_dim + output_dim + 1))
         self.hidden_weight = init_scale * jr.normal(stream(key, "hidden_weight"), (width, input_dim))
         self.hidden_bias = init_scale * jr.normal(stream(key, "hidden_bias"), (width,)) if bias else None
         self.output_weight = output_init_scale * jr.normal(stream(key, "output_weight"), (width, output_dim))

@@ -17,7 +17,7 @@ from .._core import (
     stream,
 )
 from ._activations import Activation, get_activation
-from ._checks import require_depth, require_init_scale, require_room
+from ._checks import require_depth, require_init_scale, require_memory_for_weights
 
 _PARAMETRISATIONS = ("ntk", "mean_field")
 
@@ -97,7 +97,7 @@ class MLP(eqx.Module):
         (bias,) = require_bool(ModelError, bias=bias)
         look_up(parametrisation, dict.fromkeys(_PARAMETRISATIONS), "parametrisation", ModelError)
         require_float64((), "MLP")
-        require_room("MLP", width * (input_dim + (depth - 1) * width + output_dim))
+        require_memory_for_weights("MLP", width * (input_dim + (depth - 1) * width + output_dim))
         sizes = (input_dim, *(width,) * depth, output_dim)
         output_factor = 1 / width if parametrisation == "mean_field" else width**-0.5
         factors = [size**-0.5 for size in sizes[:-2]] + [output_factor]

@@ -23,7 +23,7 @@ from .._core import (
     stream,
 )
 from ._activations import Activation, get_activation
-from ._checks import require_depth, require_room
+from ._checks import require_depth, require_memory_for_weights
 
 _ORTHONORMAL = 1e-8  # the largest difference between an entry of u^T u and the identity
 
@@ -142,7 +142,7 @@ class ReversibleMLP(eqx.Module):
                 f"{width} orthonormal outputs; take a larger width."
             )
         require_float64((), "ReversibleMLP")
-        require_room("ReversibleMLP", 2 * num_blocks * width * bottleneck)
+        require_memory_for_weights("ReversibleMLP", 2 * num_blocks * width * bottleneck)
         shape = (num_blocks, 2, width // 2, bottleneck)
         self.frozen_weight = frozen_scale * bottleneck**-0.5 * jr.normal(stream(key, "frozen_weight"), shape)
         self.weight = init_scale * jr.normal(stream(key, "weight"), shape)

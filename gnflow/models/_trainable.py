@@ -35,13 +35,13 @@ def trainable_weights(model: Any) -> tuple[PyTree, PyTree]:
     in two places.
     """
     mask = trainable_mask(model)
-    require_something(model, mask)
+    require_trained_weights(model, mask)
     weights, structure = eqx.partition(model, mask)
     require_weights(model, weights)
     return weights, structure
 
 
-def require_something(model: Any, mask: PyTree) -> None:
+def require_trained_weights(model: Any, mask: PyTree) -> None:
     """Check that `mask` trains something of `model`. **Raises:** `ModelError`."""
     if not any(jax.tree.leaves(mask)):
         raise ModelError(
@@ -69,7 +69,7 @@ def _own_mask(model: Any) -> PyTree:
     return mask
 
 
-def as_names(trainable: Any) -> str | tuple[str, ...]:
+def trainable_names(trainable: Any) -> str | tuple[str, ...]:
     """One name of weights that move, or several. **Raises:** `ModelError` for anything else."""
     if isinstance(trainable, str):
         return trainable

@@ -76,8 +76,14 @@ def dual_gauss_newton(
         unknown = jnp.asarray(jnp.inf, dtype=jnp.float64)
         # A solve ignores initial dual variables that are not finite.
         start = None if warm_start is None else jnp.full(warm_start, jnp.nan)
-        no, none = jnp.zeros((), dtype=bool), jnp.zeros((), dtype=int)
-        return DualGaussNewtonState(no, none, unknown, unknown, unknown, start)
+        return DualGaussNewtonState(
+            success=jnp.zeros((), dtype=bool),
+            iterations=jnp.zeros((), dtype=int),
+            relative_residual=unknown,
+            duality_gap=unknown,
+            relative_duality_gap=unknown,
+            dual_variables=start,
+        )
 
     def update(
         updates: PyTree,

@@ -13,7 +13,7 @@ from ._drawable import bounded_variable, with_drawable_axes
 from ._drawn import DrawnFigure
 from ._panels import require_axes
 from ._placing import Placing, value_text
-from ._style import flow_handles, legend_on_top, line_handle, look, new_figure, styled, title
+from ._style import flow_handles, legend_on_top, line_handle, new_figure, style_of, styled, title
 
 _HEIGHT = 2.1
 _OUTSIDE = {"below the range": ("v", 0.03), "above the range": ("^", 0.97)}
@@ -81,7 +81,7 @@ def boundary_figure(
 def _draw(
     axes: Axes, found: xr.Dataset, across: Placing, height: Placing, shift: float, index: int, linestyle: Any
 ) -> None:
-    style = look(index)
+    style = style_of(index)
     ordered = found if across.scale == "category" else found.sortby(across.name)
     place = np.log(across.centres) if across.scale == "log" else across.centres
     place = place + shift * ((place.max() - place.min()) or 1.0)

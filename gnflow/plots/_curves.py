@@ -11,7 +11,7 @@ from ._drawable import bounded, drawable, with_drawable_axes
 from ._drawn import DrawnFigure
 from ._panels import label_rows, panel_figure, panels_of, require_axes, with_panel
 from ._placing import value_text
-from ._style import FLOW_TIME_LABEL, axis_label, flow_handles, legend_on_top, look, styled
+from ._style import FLOW_TIME_LABEL, axis_label, flow_handles, legend_on_top, style_of, styled
 
 _TIME = "flow_time"
 _PANEL_HEIGHTS = (2.0, 1.5, 1.3)
@@ -63,7 +63,7 @@ def curves_figure(curves: xr.Dataset, variable: str, *, lines: str = "flow", ove
 
 
 def _draw(axes: Axes, data: xr.Dataset, variable: str, index: int, logarithmic: bool) -> xr.Dataset:
-    style = look(index)
+    style = style_of(index)
     runs = []
     for time, values in zip(data[_TIME].to_numpy(), data[variable].to_numpy(), strict=True):
         time, values = drawable(time, "log"), drawable(values, "log" if logarithmic else "linear")

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from ..regimes import label_regimes
 from ._drawable import are_apart, drawable
-from ._style import axis_label, flow_handles, legend_above, look, new_figure, styled, title
+from ._style import axis_label, flow_handles, legend_above, new_figure, style_of, styled, title
 
 _KERNEL_DISTANCE = "kernel_distance"
 _PANELS = ("test_loss", "train_loss", _KERNEL_DISTANCE, "direction_distance_to_initial")
@@ -114,7 +114,7 @@ def _draw(
     x = x * 10 ** (shift * np.log10(max(where.values()) / min(where.values()))) if logarithmic else x + shift * reach
     middle = np.asarray([np.median(values) for _, values in points])
     bars = np.asarray([[m - values.min(), values.max() - m] for (_, values), m in zip(points, middle, strict=True)]).T
-    style = look(index)
+    style = style_of(index)
     panel.errorbar(x, middle, yerr=bars if np.any(bars > 0) else None, color=style.color, capsize=2, elinewidth=0.8)
     for position, value, (variant, _) in zip(x, middle, points, strict=True):
         met = all(data.attrs.get("converged", True) for data in flow[variant])

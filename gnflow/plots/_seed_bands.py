@@ -15,7 +15,7 @@ from ._drawn import DrawnFigure
 from ._marks import meaning_of_undefined
 from ._panels import Panel, grid_of, label_rows, panel_width, panels_of, require_axes, with_panel
 from ._placing import Placing, value_title
-from ._style import axis_label, flow_handles, legend_on_top, look, new_figure, styled
+from ._style import axis_label, flow_handles, legend_on_top, new_figure, style_of, styled
 
 _PANEL_HEIGHT = 1.35
 _MARGIN = 0.45
@@ -113,7 +113,7 @@ def _draw(axes: Axes, line: xr.Dataset, placing: Placing, index: int, floor: flo
 
     **Arguments:** `floor`: the smallest value that a logarithmic axis shows.
     """
-    style = look(index)
+    style = style_of(index)
     median, lower, upper = (line[name].to_numpy() for name in ("median", "lower", "upper"))
     shown = np.isfinite(median) if floor is None else np.isfinite(median) & (median >= floor)
     lower = lower if floor is None else np.maximum(lower, floor)

@@ -54,16 +54,16 @@ _SETTINGS: dict[Any, Any] = {
 styled = matplotlib.rc_context(_SETTINGS)
 
 
-class Look(NamedTuple):
+class FlowStyle(NamedTuple):
     """How one flow is drawn in every figure."""
 
     color: str
     marker: str
 
 
-def look(index: int) -> Look:
-    """The look of the flow number `index`; colour and marker repeat with different periods only after seven."""
-    return Look(COLOURS[index % len(COLOURS)], _MARKERS[(index + index // len(COLOURS)) % len(_MARKERS)])
+def style_of(index: int) -> FlowStyle:
+    """Colour and marker of the flow number `index`, which repeat together only after seven times seven."""
+    return FlowStyle(COLOURS[index % len(COLOURS)], _MARKERS[(index + index // len(COLOURS)) % len(_MARKERS)])
 
 
 def new_figure(rows: int, columns: int, height: float, **options: Any) -> tuple[Figure, list[Axes]]:
@@ -117,7 +117,7 @@ def title(name: str) -> str:
 def flow_handles(names: Sequence[str]) -> list[Line2D]:
     """Legend entries for flows, in their looks."""
     return [
-        Line2D([], [], color=look(index).color, marker=look(index).marker, label=title(name))
+        Line2D([], [], color=style_of(index).color, marker=style_of(index).marker, label=title(name))
         for index, name in enumerate(names)
     ]
 
@@ -201,9 +201,9 @@ def draw_lines(
             axes.plot(
                 time,
                 values,
-                color=look(index).color,
+                color=style_of(index).color,
                 linestyle=linestyle,
-                marker=look(index).marker,
+                marker=style_of(index).marker,
                 markevery=0.18,
                 alpha=1.0 if len(drawn) == 1 else 0.6,
             )

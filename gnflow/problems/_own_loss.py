@@ -9,8 +9,8 @@ from .._core import DataError, is_own_class, is_traced
 from ..losses import AbstractLoss
 
 _SAMPLES = 4
-_PAIRS = 64  # of outputs for each of the samples
-_SCALES = (1.0, 4.0, 16.0)  # of outputs
+_PAIRS = 64  # of outputs, for each sample
+_SCALES = (1.0, 4.0, 16.0)  # of outputs: a value may be convex near 0 only
 _ROUNDING = 1e-12
 
 

@@ -130,7 +130,7 @@ class Problem(eqx.Module):
 
 def _require_loss(loss: Any) -> None:
     if isinstance(loss, AbstractLoss):
-        _require_whole(type(loss))
+        _require_own_derivatives(type(loss))
         return
     if isinstance(loss, type) and issubclass(loss, AbstractLoss):
         raise DataError(f"loss is the class {loss.__name__}, but an object of it is needed: write {loss.__name__}().")
@@ -146,7 +146,7 @@ def _require_loss(loss: Any) -> None:
     )
 
 
-def _require_whole(cls: type[AbstractLoss]) -> None:
+def _require_own_derivatives(cls: type[AbstractLoss]) -> None:
     """Check that a subclass of one of gnflow's losses does not combine its own value with the inherited derivatives.
 
     **Raises:** `DataError`.

@@ -62,7 +62,7 @@ def as_plain_array(value: Any, what: str) -> np.ndarray:
     except (ValueError, TypeError, OverflowError) as error:
         raise DataError(f"{what} is not a rectangular array of numbers ({error}).") from error
     if array.dtype == object and array.ndim > 0:
-        return _of_numbers(array, what)
+        return _as_numbers(array, what)
     if isinstance(value, list | tuple) and array.dtype.kind == "f":
         # Beside floating-point numbers NumPy rounds whole ones without a warning.
         entries = np.asarray(value, dtype=object).reshape(-1)
@@ -79,7 +79,7 @@ def _column(series: Any, what: str) -> np.ndarray:
     # Nullable and categorical columns become arrays of objects here; columns of a NumPy type keep it.
     array = series.to_numpy()
     if array.dtype == object:
-        return _of_numbers(array, what, str(series.dtype))
+        return _as_numbers(array, what, str(series.dtype))
     if array.dtype.kind in "iu":
         _require_exact(array.reshape(-1), what)
     if array.dtype.kind not in "biuf":
@@ -87,7 +87,7 @@ def _column(series: Any, what: str) -> np.ndarray:
     return array
 
 
-def _of_numbers(array: np.ndarray, what: str, of_type: str = "object") -> np.ndarray:
+def _as_numbers(array: np.ndarray, what: str, of_type: str = "object") -> np.ndarray:
     """An array of Python objects as an array of numbers. **Raises:** `DataError` that names the first entry of another type."""
     flat = array.reshape(-1)
     for index, entry in enumerate(flat):

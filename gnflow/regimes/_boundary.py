@@ -10,7 +10,7 @@ from .._core import ConfigError
 from ._cell_states import FINITE, INFINITE, cell_states
 from ._checks import SEED, require_dimension, require_share, require_variable
 from ._scales import AxisScale, axis_scale, from_scale, to_scale
-from ._summary import central
+from ._summary import median_and_interval
 
 CROSSED = "crossed"
 BELOW = "below the range"
@@ -177,8 +177,10 @@ def _assembled(
     position, last, before, after, count, status, gaps = columns
     defined = np.isin(status, (CROSSED, BELOW, ABOVE))
     flat = np.where(defined, position, np.nan).reshape(-1, shape[-1])
-    summary = np.asarray([central(line[~np.isnan(line)], interval) for line in flat]).reshape(*shape[:-1], 3)
-    median, lower, upper = (_back(summary[..., index], scale) for index in range(3))
+    summary = np.asarray([median_and_interval(line[~np.isnan(line)], interval) for line in flat]).reshape(
+        *shape[:-1], 3
+    )
+    median, lower, upper = (_on_axis(summary[..., index], scale) for index in range(3))
     median_status = np.select(
         [np.isfinite(median), median == -np.inf, median == np.inf, (status == NO_VALUE).all(-1)],
         [CROSSED, BELOW, ABOVE, NO_VALUE],
@@ -186,8 +188,8 @@ def _assembled(
     )
     axis = values[along]
     each = {
-        "position": _back(position, scale),
-        "last_position": _back(last, scale),
+        "position": _on_axis(position, scale),
+        "last_position": _on_axis(last, scale),
         "num_crossings": count,
         "from_value": before,
         "to_value": after,
@@ -221,6 +223,6 @@ def _assembled(
     return result
 
 
-def _back(coordinates: np.ndarray, scale: AxisScale) -> np.ndarray:
+def _on_axis(coordinates: np.ndarray, scale: AxisScale) -> np.ndarray:
     """Coordinates as values of the axis. Infinities stay: on a logarithmic scale minus infinity would become 0."""
     return np.where(np.isinf(coordinates), coordinates, from_scale(coordinates, scale))

@@ -78,6 +78,7 @@ def order_parameters(dataset: xr.Dataset, reference: str | None = None) -> xr.Da
 
 
 def _ratio(numerator: xr.DataArray, denominator: xr.DataArray) -> xr.DataArray:
+    # Zeros in the denominator are values here (inf, or 1 for 0/0), not accidents.
     with np.errstate(divide="ignore", invalid="ignore"):
         quotient = numerator / denominator
     return quotient.where(~((numerator == 0) & (denominator == 0)), 1.0)

@@ -36,7 +36,8 @@ def summarise_seeds(dataset: xr.Dataset, variable: str, interval: float = 1.0) -
     valued = states.isin([FINITE, INFINITE]).to_numpy()
     numbers = np.where(valued, values.to_numpy().astype(float), np.nan)
     shape = numbers.shape[:-1]
-    found = np.asarray([central(line[~np.isnan(line)], interval) for line in numbers.reshape(-1, numbers.shape[-1])])
+    lines = numbers.reshape(-1, numbers.shape[-1])
+    found = np.asarray([median_and_interval(line[~np.isnan(line)], interval) for line in lines])
     median, lower, upper = found.reshape(*shape, 3).transpose(-1, *range(len(shape)))
     counts = {name: (states == name).sum(SEED).to_numpy() for name in (FAILED, MISSING, UNDEFINED)}
     state = np.select(
@@ -59,7 +60,7 @@ def summarise_seeds(dataset: xr.Dataset, variable: str, interval: float = 1.0) -
     return summary.assign_attrs(variable=variable, interval=float(interval))
 
 
-def central(values: np.ndarray, interval: float) -> tuple[float, float, float]:
+def median_and_interval(values: np.ndarray, interval: float) -> tuple[float, float, float]:
     """Median, lower and upper end of the central share of the values, as order statistics, which include infinite values.
 
     All three are nan if there are no values. The median between minus and plus infinity is nan.

@@ -1,11 +1,23 @@
-"""Theorems checked on runs: hypotheses with slack, predictions against observations, verdicts that refuse honestly."""
+"""Theorems checked on runs: hypotheses with slack, predictions against observations, and a verdict on both."""
 
 from ._a_priori import APriori as APriori
-from ._base import AbstractTheorem as AbstractTheorem, Conclusion as Conclusion, Hypotheses as Hypotheses
-from ._certificate import Certificate as Certificate, Certificates as Certificates, Curves as Curves
-from ._check import Check as Check
-from ._claim import Claim as Claim
+from ._accuracy import Accuracy as Accuracy
+from ._base import (
+    AbstractTheorem as AbstractTheorem,
+    Conclusion as Conclusion,
+    Hypotheses as Hypotheses,
+    in_stages as in_stages,
+)
+from ._certificate import Certificate as Certificate, Certificates as Certificates
+from ._claim import (
+    Check as Check,
+    Claim as Claim,
+    Error as Error,
+    Verdict as Verdict,
+    compare as compare,
+)
 from ._conservation import Conservation as Conservation
+from ._curves import Curves as Curves
 from ._discretisation import Discretisation as Discretisation
 from ._dual_directions import DualDirections as DualDirections
 from ._evidence import Evidence as Evidence
@@ -17,8 +29,8 @@ from ._linearised_distance import LinearisedDistance as LinearisedDistance
 from ._lipschitz import LipschitzBound as LipschitzBound, jacobian_lipschitz as jacobian_lipschitz
 from ._mean_field_limit import MeanFieldLimit as MeanFieldLimit
 from ._rate import RateFit as RateFit, fit_rate as fit_rate
+from ._rate_band import RateBand as RateBand
 from ._sandwich import Sandwich as Sandwich
-from ._verdict import Verdict as Verdict
 from ._verify import theorem_kinds as theorem_kinds, verify as verify
 from ._wasserstein import (
     SlicedDistance as SlicedDistance,

@@ -4,45 +4,34 @@ import dataclasses
 import json
 import math
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from .._core import aligned_columns
-from ._check import Check
-from ._claim import Claim
-from ._verdict import Verdict
+from ._claim import Check, Claim, Verdict
+from ._curves import Curves, draw
+from ._verdict import AGREES
 
 if TYPE_CHECKING:
     import matplotlib.figure
 
 
 @dataclasses.dataclass(frozen=True)
-class Curves:
-    """What a certificate plots: observation and bounds over time (or width, or step size).
-
-    **Attributes:** `x`, `x_label`; `y_label`; `observed`, `lower`, `upper`: arrays like `x`, or None; `log_x`, `log_y`.
-    """
-
-    x: np.ndarray
-    x_label: str
-    y_label: str
-    observed: np.ndarray
-    lower: np.ndarray | None = None
-    upper: np.ndarray | None = None
-    log_x: bool = True
-    log_y: bool = True
-
-
-@dataclasses.dataclass(frozen=True)
 class Certificate:
     """A theorem checked on a run.
 
-    **Attributes:** `theorem`: its short name; `statement`: what it says, in a sentence; `reference`: paper and number, or
-    the page of docs/theorems with the proof; `verdict` and `reason`; `checks`: the hypotheses; `claims`: the conclusions
-    (empty where a hypothesis fails: then nothing is claimed); `constants`: every constant by name; `curves`: what `plot` draws;
-    `record`: the comparisons that show the record to be a run of its flow; `compared`: what of the record is certified.
+    **Attributes:**
+
+    - `theorem`: its short name.
+    - `statement`: what it says, in a sentence.
+    - `reference`: paper and number, or the page of docs/theorems with the proof.
+    - `verdict` and `reason`.
+    - `checks`: the hypotheses.
+    - `claims`: the conclusions; empty where a hypothesis fails: then nothing is claimed.
+    - `constants`: every constant by name.
+    - `curves`: what `plot` draws.
+    - `record`: the comparisons that show the record to be a run of its flow.
+    - `compared`: what of the record is certified.
     """
 
     theorem: str
@@ -60,11 +49,10 @@ class Certificate:
     def __str__(self) -> str:
         """Verdict, hypotheses, conclusions and constants in 80 columns: a line of words, and one of numbers below it."""
         lines = [f"{self.theorem}: {self.verdict}"]
-        lines += [
-            line for text in (self.statement, self.reference, self.reason, self.compared) for line in _wrapped(text)
-        ]
+        for text in (self.statement, self.reference, self.reason, self.compared):
+            lines += _wrapped(text)
         tables = (
-            ("hypotheses", _SHORT_CHECK_HEADING, self._short_check_rows()),
+            ("hypotheses", tuple(_CHECK_COLUMNS)[1:-1], _short_check_rows(self.checks)),
             ("conclusions", _SHORT_CLAIM_HEADING, _short_claim_rows(self.claims)),
             ("the record", _SHORT_CLAIM_HEADING, _short_claim_rows(self.record)),
         )
@@ -81,13 +69,8 @@ class Certificate:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the curves, of JSON's types; numbers that JSON does not have as strings."""
-        return {
-            "theorem": self.theorem,
-            "statement": self.statement,
-            "reference": self.reference,
-            "verdict": str(self.verdict),
-            "reason": self.reason,
-            "compared": self.compared,
+        words = ("theorem", "statement", "reference", "verdict", "reason", "compared")
+        return {name: str(getattr(self, name)) for name in words} | {
             "checks": [_plain(dataclasses.asdict(c) | {"slack": c.slack, "met": c.met}) for c in self.checks],
             "claims": [_claim_record(claim) for claim in self.claims],
             "record": [_claim_record(claim) for claim in self.record],
@@ -103,41 +86,15 @@ class Certificate:
         parts = [f"### {self.theorem}: {self.verdict}", f"{self.statement} ({self.reference})", self.reason]
         if self.compared:
             parts.append(self.compared)
-        if self.checks:
-            parts.append(_markdown_table(_CHECK_HEADING, self._check_rows()))
-        for claims in (self.claims, self.record):
-            if claims:
-                parts.append(_markdown_table(_CLAIM_HEADING, _claim_rows(claims)))
+        tables = ((_CHECK_COLUMNS, self.checks), (_CLAIM_COLUMNS, self.claims), (_CLAIM_COLUMNS, self.record))
+        parts += [_markdown_table(tuple(columns), _rows(columns, items)) for columns, items in tables if items]
         if self.constants:
             parts.append(_markdown_table(("constant", "value"), [(n, _number(v)) for n, v in self.constants.items()]))
         return "\n\n".join(parts) + "\n"
 
     def plot(self) -> "matplotlib.figure.Figure":
         """Bounds and observation, one panel for each of the certificate's curves; an empty figure says there are none."""
-        from ._plot import certificate_figure
-
-        return certificate_figure(self)
-
-    def _check_rows(self) -> list[tuple[str, ...]]:
-        met = {True: "yes", False: "NO", None: "unclear"}
-        return [
-            (
-                check.name,
-                _number(check.value),
-                check.relation,
-                _number(check.threshold),
-                _number(check.slack),
-                _number(check.error),
-                "bound" if check.rigorous else "estimate",
-                met[check.met],
-                check.remark,
-            )
-            for check in self.checks
-        ]
-
-    def _short_check_rows(self) -> list[tuple[str, tuple[str, ...]]]:
-        rows = self._check_rows()
-        return [(f"{name} ({remark})" if remark else name, tuple(numbers)) for name, *numbers, remark in rows]
+        return draw(f"{self.theorem}: {self.verdict}", self.curves, instead=self.reason)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,44 +140,43 @@ class Certificates(Sequence[Certificate]):
         return "\n\n".join([table, *(c.to_markdown() for c in self.items)])
 
 
-# How a claim that holds reads where its slack is no larger than its error.
-AGREES = "agrees within the error"
-_CHECK_HEADING = ("hypothesis", "value", "", "threshold", "slack", "error", "kind", "met", "remark")
-_CLAIM_HEADING = (
-    "conclusion",
-    "observed",
-    "bound",
-    "slack",
-    "error",
-    "slack/error",
-    "error at worst",
-    "could fail",
-    "verdict",
-    "reading",
-    "where",
-)
-_SHORT_CHECK_HEADING = ("value", "", "threshold", "slack", "error", "kind", "met")
+_MET = {True: "yes", False: "NO", None: "unclear"}
+# The tables of a certificate: what stands in each column, by its heading.
+_CHECK_COLUMNS: dict[str, Callable[[Check], str]] = {
+    "hypothesis": lambda check: check.name,
+    "value": lambda check: _number(check.value),
+    "": lambda check: check.relation,
+    "threshold": lambda check: _number(check.threshold),
+    "slack": lambda check: _number(check.slack),
+    "error": lambda check: _number(check.error),
+    "kind": lambda check: "bound" if check.rigorous else "estimate",
+    "met": lambda check: _MET[check.met],
+    "remark": lambda check: check.remark,
+}
+_CLAIM_COLUMNS: dict[str, Callable[[Claim], str]] = {
+    "conclusion": lambda claim: claim.name,
+    "observed": lambda claim: _number(claim.observed),
+    "bound": lambda claim: _number(claim.bound),
+    "slack": lambda claim: _number(claim.slack),
+    "error": lambda claim: _number(claim.tolerance),
+    "slack/error": lambda claim: _number(claim.slack_over_error),
+    "error at worst": lambda claim: _number(claim.error_bound),
+    "could fail": lambda claim: f"{claim.telling} of {claim.places}",
+    "verdict": lambda claim: str(claim.verdict),
+    "reading": lambda claim: AGREES if claim.only_agrees else "",
+    "where": lambda claim: claim.where,
+}
 _SHORT_CLAIM_HEADING = ("observed", "bound", "slack", "error", "slack/error", "verdict")
 _WIDTH = 80
 
 
-def _claim_rows(claims: Sequence[Claim]) -> list[tuple[str, ...]]:
-    return [
-        (
-            claim.name,
-            _number(claim.observed),
-            _number(claim.bound),
-            _number(claim.slack),
-            _number(claim.tolerance),
-            _number(claim.slack_over_error),
-            _number(claim.error_bound),
-            f"{claim.telling} of {claim.places}",
-            str(claim.verdict),
-            AGREES if claim.only_agrees else "",
-            claim.where,
-        )
-        for claim in claims
-    ]
+def _rows(columns: Mapping[str, Callable[[Any], str]], items: Sequence[Any]) -> list[tuple[str, ...]]:
+    return [tuple(cell(item) for cell in columns.values()) for item in items]
+
+
+def _short_check_rows(checks: Sequence[Check]) -> list[tuple[str, tuple[str, ...]]]:
+    rows = _rows(_CHECK_COLUMNS, checks)
+    return [(f"{name} ({remark})" if remark else name, tuple(numbers)) for name, *numbers, remark in rows]
 
 
 def _short_claim_rows(claims: Sequence[Claim]) -> list[tuple[str, tuple[str, ...]]]:

@@ -8,13 +8,12 @@ import jax
 import numpy as np
 
 from .._core import tree_size
-from ..flows import AbstractFlow, AbstractOutputFlow
 from ..models import MLP, MeanFieldNetwork
-from ._base import AbstractTheorem, Conclusion, Hypotheses
-from ._check import Check
-from ._claim import Claim
+from ._accuracy import ROUNDING
+from ._base import AbstractTheorem, Conclusion, Hypotheses, in_stages
+from ._claim import Check, Claim, compare
 from ._evidence import Evidence
-from ._integration_error import comparison_error, num_steps, weight_step_error
+from ._hypotheses import along_jacobian, continuous_time
 from ._rate_band import has_band
 
 _RESOLUTION = 0.05  # of how much the two sides of a law changed
@@ -25,10 +24,10 @@ _ROWS = 512  # of a matrix law at once
 class Conservation(AbstractTheorem):
     """Theorem C of docs/theorems/conservation.md, exact fact 4 of docs/theory.md.
 
-    A hidden layer has incoming weights W~ = (W, b), (n, fan_in + 1), and outgoing ones V, (fan_out, n). A flow w' = -J^T a of
-    all weights (gradient flow, but Gauss-Newton and the spectral family as well) conserves the diagonal of V^T V - W~ W~^T
-    where the activation is positively homogeneous, and all of it where the activation is the identity. For gradient flow
-    without biases: Du, Hu, Lee 2018 (arXiv 1806.00900).
+    A hidden layer has incoming weights W~ = (W, b), (n, fan_in + 1), and outgoing ones V, (fan_out, n). A flow w' =
+    -J^T a of all weights (gradient flow, but Gauss-Newton and the spectral family as well) conserves the diagonal of
+    V^T V - W~ W~^T where the activation is positively homogeneous, and all of it where the activation is the identity.
+    For gradient flow without biases: Du, Hu, Lee 2018 (arXiv 1806.00900).
     """
 
     name: ClassVar[str] = "conservation"
@@ -39,41 +38,31 @@ class Conservation(AbstractTheorem):
         "docs/theorems/conservation.md, Theorem C; docs/theory.md, exact fact 4; Du, Hu, Lee 2018 (arXiv 1806.00900)"
     )
 
-    def hypotheses(self, evidence: Evidence) -> Hypotheses:
+    @in_stages
+    def hypotheses(self, evidence: Evidence):
         """A flow along J^T, a network of homogeneous layers, all weights moving."""
         model, flow = evidence.trajectory.initial_model, evidence.flow
-        checks = [
-            Check.fact("the run is a flow in continuous time", evidence.is_continuous),
-            Check.fact("the flow has the form w' = -J^T a", _along_rows_of_jacobian(flow), remark=type(flow).__name__),
-            Check.fact(
-                "the model is a two-layer network or a multilayer perceptron",
-                isinstance(model, MeanFieldNetwork | MLP),
-                remark=type(model).__name__,
-            ),
-        ]
-        if not all(check.met for check in checks):
-            return Hypotheses(tuple(checks))
-        activation, moving = model.activation, tree_size(evidence.start)
-        every = tree_size([leaf for leaf in jax.tree.leaves(model) if hasattr(leaf, "dtype")])
-        checks += [
-            Check.fact(
-                "the activation is positively homogeneous", activation.homogeneous, remark=f"it is {activation.name}"
-            ),
-            Check("all weights move", float(moving), ">=", float(every)),
-        ]
-        if all(check.met for check in checks):
-            # Of other flows nothing is known that says how errors of integration go on.
-            name, known = "it is known how errors of integration go on", has_band(flow, evidence.system)
-            checks.append(Check.fact(name, known, "" if known else f"not for {flow!r}, which has no gain"))
-            if known:
-                checks.append(evidence.repeated())
-        return Hypotheses(tuple(checks), {"number of weights": float(every)})
+        layered = isinstance(model, MeanFieldNetwork | MLP)
+        name = "the model is a two-layer network or a multilayer perceptron"
+        yield (
+            continuous_time(evidence),
+            along_jacobian(flow, remark=type(flow).__name__),
+            Check.fact(name, layered, remark=type(model).__name__),
+        )
+        activation, moving = model.activation, float(tree_size(evidence.start))
+        every = float(tree_size([leaf for leaf in jax.tree.leaves(model) if hasattr(leaf, "dtype")]))
+        name, remark = "the activation is positively homogeneous", f"it is {activation.name}"
+        homogeneous = Check.fact(name, activation.homogeneous, remark)
+        yield homogeneous, Check("all weights move", moving, ">=", every), {"number of weights": every}
+        # Of other flows nothing is known that says how errors of integration go on.
+        name, known = "it is known how errors of integration go on", has_band(flow, evidence.system)
+        yield (Check.fact(name, known, "" if known else f"not for {flow!r}, which has no gain"),)
+        yield (evidence.repeated(),)
 
     def conclusion(self, evidence: Evidence, hypotheses: Hypotheses) -> Conclusion:
         """One claim for each hidden layer, between the first and the last weights of the reference."""
-        start, run, again = evidence.trajectory.initial_model, evidence.flow_run, evidence.replicate
+        start, run, again = evidence.trajectory.initial_model, evidence.flow_run, evidence.replicate_run
         whole = start.activation.is_identity
-        assert again is not None
         models = (start, run.model, again.model)
         claims, constants = [], {}
         layers = zip(*(_sides(model) for model in models), strict=True)
@@ -110,13 +99,6 @@ class _Sides(NamedTuple):
             yield self.outgoing[:, rows].T @ self.outgoing, self.incoming[rows] @ self.incoming.T
 
 
-def _along_rows_of_jacobian(flow: AbstractFlow) -> bool:
-    """Whether w' = -J^T a, by the class: one that brings its own velocity could do anything."""
-    if not isinstance(flow, AbstractOutputFlow):
-        return False
-    return type(flow).velocity_and_diagnostics is AbstractOutputFlow.velocity_and_diagnostics
-
-
 def _sides(model: Any) -> list[_Sides]:
     """The weights on both sides of every hidden layer. Fixed factors of layers do not enter (docs/theorems/conservation.md)."""
     if isinstance(model, MeanFieldNetwork):
@@ -145,34 +127,25 @@ def _claim(
         deviation += float(np.sum(((other[0] - other[1]) - (first[0] - first[1])) ** 2))
         size += float(np.sum(last[0] ** 2 + last[1] ** 2 + first[0] ** 2 + first[1] ** 2))
     moved = moved_out**0.5 + moved_in**0.5
-    rounding = 10 * start.incoming.shape[1] * np.finfo(float).eps * size**0.5
+    rounding = ROUNDING * start.incoming.shape[1] * size**0.5
     if moved == 0:  # nothing to compare with
         moved = float("nan")
     promised = _promised(evidence, start, end, whole) / moved
-    error = comparison_error(evidence, spread**0.5 / moved, deviation**0.5 / moved, promised, _RESOLUTION)
-    tolerance = float(error) + rounding / moved
+    error = evidence.accuracy.agreement(spread**0.5 / moved, deviation**0.5 / moved, promised, _RESOLUTION)
     part = "V^T V - W~ W~^T" if whole else "||v_i||^2 - ||w~_i||^2 of every unit i"
-    observed = drift**0.5 / moved
-    claim = Claim(
-        f"layer {layer}: {part} does not change (norm, relative to the change of its parts)",
-        observed,
-        0.0,
-        -observed,
-        tolerance,
-        max(promised, spread**0.5 / moved) + rounding / moved,
-        _RESOLUTION,
-        "from start to end",
-    )
-    return claim, moved
+    name = f"layer {layer}: {part} does not change (norm, relative to the change of its parts)"
+    return compare(
+        name, drift**0.5 / moved, "==", 0.0, error + rounding / moved, _RESOLUTION, "from start to end"
+    ), moved
 
 
 def _promised(evidence: Evidence, start: _Sides, end: _Sides, whole: bool) -> float:
     """The norm of the change if every step errs as the solver promises: steps (2 |w| e + e^2), e = rtol ||w|| + atol sqrt(P).
 
-    An error e of the weights changes the law's matrix by 2 |w| e + e^2 at most, with |w| the norm of both sides' weights, or
-    for a diagonal the largest of one unit. The exact flow from there on conserves the changed value: errors of steps add up
-    and never grow.
+    An error e of the weights changes the law's matrix by 2 |w| e + e^2 at most, with |w| the norm of both sides'
+    weights, or for a diagonal the largest of one unit. The exact flow from there on conserves the changed value: errors
+    of steps add up and never grow.
     """
-    error = weight_step_error(evidence)
+    error = evidence.accuracy.weight_step
     weight = max(side.norm if whole else side.largest_unit for side in (start, end))
-    return num_steps(evidence) * (2 * weight * error + error**2)
+    return evidence.accuracy.steps * (2 * weight * error + error**2)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +13,10 @@ from .._core import tree_size
 from ..geometry import Snapshot, System
 from ..metrics import AbstractMetric, Variable
 from ..models import kinked_activations
-from ._check import Check
+from ._claim import Check
 from ._evidence import Evidence
-from ._linear_model import is_linear
+from ._hypotheses import is_linear
+from ._reruns import spread_over
 from ._sliding import Arrivals, Judgement, judge, next_arrivals
 
 NAME = "J is continuous along the run (no sample stays on a kink)"
@@ -28,8 +28,8 @@ _STATES = 64
 _ROUNDS = 4
 _ARRIVALS = 16  # looked at from each state
 _LARGEST_STORE = 2**26  # numbers: weights at all states together
-# Where the next round looks, in units of the time from a state to an arrival: before an unclear one, so near to it that a
-# linear forecast is good; after one that stays.
+# Where the next round looks, in units of the time from a state to an arrival: before an unclear one, so near to it that
+# a linear forecast is good; after one that stays.
 _BEFORE, _AFTER = 0.9, 2.0
 # What is still on its kink comes back to it within this part of the time for which it has been there.
 _STILL = 0.1
@@ -38,9 +38,9 @@ _STILL = 0.1
 def continuity(evidence: Evidence) -> Check:
     """Whether J is continuous at almost every time of the run, so that f' = J w' there (docs/theorems/kinks.md).
 
-    Of models without kinks, and of those that are linear in what moves, it is a fact. With kinks it is measured on a repeated
-    run: not met where a sample is seen to stay on a kink, met (as an estimate) where every kink that any state of that run
-    comes to is passed, unclear otherwise and for models that say nothing of their kinks.
+    Of models without kinks, and of those that are linear in what moves, it is a fact. With kinks it is measured on a
+    repeated run: not met where a sample is seen to stay on a kink, met (as an estimate) where every kink that any state
+    of that run comes to is passed, unclear otherwise and for models that say nothing of their kinks.
     """
     model = evidence.trajectory.initial_model
     if is_linear(evidence.system, evidence.start):
@@ -49,28 +49,27 @@ def continuity(evidence: Evidence) -> Check:
     if kinked is False:
         return Check.fact(NAME, True, f"{type(model).__name__} has no kinks")
     if kinked is None:
-        return _open(
+        return Check.unknown(
+            NAME,
             f"not known of {type(model).__name__}; a smooth model says so by activations = (), an "
-            "activation of yours by Activation.from_function(function, kinks=())"
+            "activation of yours by Activation.from_function(function, kinks=())",
         )
     activation = ", ".join(kinked_activations(model))
     if not hasattr(model, "pre_activations"):
-        return _open(f"{activation} has kinks, and {type(model).__name__} no pre_activations(x) to see them")
+        return Check.unknown(
+            NAME, f"{activation} has kinks, and {type(model).__name__} no pre_activations(x) to see them"
+        )
     if tree_size(evidence.start) * (_STATES + 2) > _LARGEST_STORE:
-        return _open(f"{activation} has kinks, and the weights are too many to look at {_STATES} states")
+        return Check.unknown(NAME, f"{activation} has kinks, and the weights are too many to look at {_STATES} states")
     return evidence.once("continuity", lambda: _measured(evidence, activation))
-
-
-def _open(remark: str) -> Check:
-    return Check(NAME, math.nan, "==", 1.0, remark=remark)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Stretch:
     """A stretch of flow time whose arrivals at kinks are not judged yet.
 
-    **Attributes:** `doubt`: in words, why it is looked at; `stayed`: the pair (sample, unit) that a state before it sends to a
-    kink to stay there, and `since`: for how long at its beginning.
+    **Attributes:** `doubt`: in words, why it is looked at; `stayed`: the pair (sample, unit) that a state before it
+    sends to a kink to stay there, and `since`: for how long at its beginning.
     """
 
     begin: float
@@ -88,34 +87,34 @@ def _measured(evidence: Evidence, activation: str) -> Check:
     """
     times = _first_times(evidence)
     stretches = [_Stretch(*ends) for ends in itertools.pairwise(times)]
-    looked, brief = 0, ""
+    num_states, brief = 0, ""
     for _ in range(_ROUNDS):
         states = _states(evidence, np.array([stretch.begin for stretch in stretches]))
         if states is None:
-            return _open(f"{activation} has kinks, and the run could not be repeated")
+            return Check.unknown(NAME, f"{activation} has kinks, and the run could not be repeated")
         again: list[_Stretch] = []
         for stretch in stretches:
-            looked += 1
+            num_states += 1
             arrivals = _arrivals(evidence, stretch, states[stretch.begin])
-            verdict = judge(arrivals, stretch.end - stretch.begin)
-            for index in verdict.stays:
+            judgement = judge(arrivals, stretch.end - stretch.begin)
+            for index in judgement.stays:
                 known = [one for one in (stretch, *again) if one.stayed == _pair(arrivals, index)]
                 if any(arrivals.wait[index] <= _STILL * (stretch.begin - one.begin + one.since) for one in known):
                     remark = _words(evidence, activation, stretch, arrivals, index, "stays")
-                    return Check(NAME, 0.0, "==", 1.0, rigorous=False, remark=remark)
+                    return Check.fact(NAME, False, remark, rigorous=False)
             brief = brief or ("" if stretch.stayed is None else stretch.doubt)
-            again += _split(evidence, activation, stretch, arrivals, verdict)
+            again += _split(evidence, activation, stretch, arrivals, judgement)
         if not again:
             break
         if len(again) > _STATES:
-            return _open(again[0].doubt)
+            return Check.unknown(NAME, again[0].doubt)
         stretches = again
     else:
-        return _open(stretches[0].doubt)
+        return Check.unknown(NAME, stretches[0].doubt)
     if brief:
-        return _open(brief)
-    remark = f"every kink of {activation} that {looked} states of a repeated run come to is passed"
-    return Check(NAME, 1.0, "==", 1.0, rigorous=False, remark=remark)
+        return Check.unknown(NAME, brief)
+    remark = f"every kink of {activation} that {num_states} states of a repeated run come to is passed"
+    return Check.fact(NAME, True, remark, rigorous=False)
 
 
 def _arrivals(evidence: Evidence, stretch: _Stretch, weights: PyTree) -> Arrivals:
@@ -129,16 +128,16 @@ def _pair(arrivals: Arrivals, index: int) -> tuple[int, int]:
 
 
 def _split(
-    evidence: Evidence, activation: str, stretch: _Stretch, arrivals: Arrivals, verdict: Judgement
+    evidence: Evidence, activation: str, stretch: _Stretch, arrivals: Arrivals, judgement: Judgement
 ) -> list[_Stretch]:
-    """What is left of a stretch to look at: from shortly before each unclear arrival on, shortly after the first that stays,
-    and from where there were too many."""
+    """What is left of a stretch to look at: from shortly before each unclear arrival on, shortly after the first that
+    stays, and from where there were too many."""
     begin, end = stretch.begin, stretch.end
     found: list[_Stretch] = []
-    for index in verdict.unclear:
+    for index in judgement.unclear:
         doubt = _words(evidence, activation, stretch, arrivals, index, "may stay")
         found.append(_Stretch(begin + _BEFORE * float(arrivals.wait[index]), end, doubt))
-    for index in verdict.stays[:1]:
+    for index in judgement.stays[:1]:
         doubt = _words(evidence, activation, stretch, arrivals, index, "stays, if only for a moment,")
         wait = float(arrivals.wait[index])
         after = min(begin + _AFTER * wait, (begin + wait + end) / 2)
@@ -180,10 +179,7 @@ class _Weights(AbstractMetric):
 
 def _first_times(evidence: Evidence) -> np.ndarray:
     """The start, `_STATES` times inside the run and its end: half spread over the saves, half over flow time."""
-    saves = evidence.recorded_times[
-        np.unique(np.round(np.linspace(0, len(evidence.recorded_times) - 1, _STATES // 2)).astype(int))
-    ]
-    return _filled(saves, float(evidence.recorded_times[-1]))
+    return _filled(spread_over(evidence.recorded_times, _STATES // 2), float(evidence.recorded_times[-1]))
 
 
 def _filled(times: np.ndarray, end: float) -> np.ndarray:

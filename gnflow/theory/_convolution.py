@@ -1,61 +1,69 @@
 """Integrals of decaying exponentials against what was measured at a few times, with bounds on either side."""
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
-from ._check import Check
+from ._accuracy import SAFETY
+from ._claim import Error
 
 # With fewer times leaving out every second one does not tell how good the trapezoidal rule is.
 _FEWEST_TIMES = 5
-# Twice the change from leaving out every second time.
-_SAFETY = 2.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Integral:
     """An integral of a function that is known at some times, at each of them: (n,).
 
-    **Attributes:** `low`, `high`: bounds that hold if the function is monotone between the times; `value`; `error` of it, an
-    estimate.
+    **Attributes:** `low`, `high`: bounds that hold if the function is monotone between the times; `value`, with an
+    `estimate` of its error.
     """
 
     low: np.ndarray
     high: np.ndarray
     value: np.ndarray
-    error: np.ndarray
+    estimate: np.ndarray
+
+    @property
+    def error(self) -> Error:
+        """Of `value`. The bounds hold for what is monotone between the times; where the rule cannot tell its error,
+        neither can they."""
+        return Error(np.minimum(self.estimate, self.high - self.low), np.maximum(self.high - self.value, self.estimate))
 
 
-def cumulative_integral(times: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def cumulative_integral(times: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, Error]:
     """The integral from times[0] to each time by the trapezoidal rule, and its error; all (k,).
 
     The error is that of values which are monotone between the times. At worst it is that or, where it is larger, twice what
     leaving out every second time changes; infinite with fewer than five times, which show nothing of what is between them.
-
-    **Returns:** the integral, its error, and its error at worst.
     """
     integral, steps = _trapezoidal(times, values), np.diff(times)
     error = np.concatenate([[0.0], np.cumsum(steps * np.abs(np.diff(values)) / 2)])
     if len(times) < _FEWEST_TIMES:
-        at_worst = np.full(len(times), np.inf)
-        at_worst[0] = 0.0
-        return integral, error, at_worst
-    change = np.zeros(len(times))
+        return integral, Error(error, np.where(np.arange(len(times)) > 0, np.inf, 0.0))
+    change = _change_without_every_second(times, integral, lambda kept: _trapezoidal(times[kept], values[kept]))
+    return integral, Error(error, np.maximum(error, SAFETY * np.maximum.accumulate(change)))
+
+
+def _change_without_every_second(
+    times: np.ndarray, whole: np.ndarray, rule: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """By how much the values `whole` of a rule at the times change if it `rule`s over every second of them; inf where
+    unknown."""
+    change = np.full(len(times), np.inf)
+    change[0] = 0.0
     for offset in (0, 1):
         kept = np.unique(np.concatenate([[0], np.arange(offset, len(times), 2)]))
-        change[kept] = np.abs(_trapezoidal(times[kept], values[kept]) - integral[kept])
-    change[1] = change[2]  # one interval, with nothing to leave out
-    return integral, error, np.maximum(error, _SAFETY * np.maximum.accumulate(change))
+        if len(kept) > 2:
+            change[kept[1:]] = np.abs(rule(kept) - whole[kept])[1:]
+    if len(times) > 2:
+        change[1] = change[2]  # one interval, with nothing to leave out
+    return change
 
 
 def _trapezoidal(times: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.concatenate([[0.0], np.cumsum(np.diff(times) * (values[1:] + values[:-1]) / 2)])
-
-
-def monotone_between(name: str) -> Check:
-    """The assumption behind the error of `cumulative_integral`, for the certificate to name."""
-    name = f"{name} is monotone between the measured times"
-    return Check(name, 1.0, "==", 1.0, rigorous=False, remark="assumed; nothing is measured there")
 
 
 def movement_bound(
@@ -65,8 +73,8 @@ def movement_bound(
 
     Its `low` and `high` take movement(s), and the rate at which size(s) decays, for monotone between the times.
 
-    **Arguments:** `times` (n,), the first 0; `movement` (n,): ||B_s - B_0||/N; `size` (n,): ||f_s - y||, positive; `slope`
-    (n,): -d/ds log size(s); `rate`: b_0/N.
+    **Arguments:** `times` (n,), the first 0; `movement` (n,): ||B_s - B_0||/N; `size` (n,): ||f_s - y||, positive;
+    `slope` (n,): -d/ds log size(s); `rate`: b_0/N.
     """
     low, high = np.zeros(len(times)), np.zeros(len(times))
     for i in range(len(times) - 1):
@@ -110,15 +118,9 @@ def _interpolated(times: np.ndarray, size: np.ndarray, rates: np.ndarray) -> tup
     of it where times grow by a factor and the longest interval is not split.
     """
     value = _quadrature(times, size, rates)
-    error = np.full(len(times), np.inf)
-    error[0] = 0.0
-    for offset in (0, 1):
-        kept = np.unique(np.concatenate([[0], np.arange(offset, len(times), 2)]))
-        if len(kept) > 2:
-            coarse = _quadrature(times[kept], size[kept], rates)
-            error[kept[1:]] = _SAFETY * np.abs(coarse - value[kept])[1:]
-    if len(times) > 2:
-        error[1] = error[2]  # one interval, with nothing to leave out
+    error = SAFETY * _change_without_every_second(
+        times, value, lambda kept: _quadrature(times[kept], size[kept], rates)
+    )
     # Two values may agree by chance; at neighbours they hardly do.
     return value, np.maximum(error, np.maximum(np.append(error[1:], 0.0), np.append(0.0, error[:-1])))
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from .._core import ResultCode
 from ..simulate import CARRIED, Trajectory
-from ._check import Check
+from ._claim import Check
 from ._evidence import Evidence
 from ._recorded_losses import is_reproduced, recorded_losses, reproduction
 from ._settings import recorded_settings, steps_allowed
@@ -27,8 +27,8 @@ _SAME_MARK = 1e-2
 
 
 def description(evidence: Evidence) -> tuple[Check, ...]:
-    """What has to be true of a record that comes from its settings; where it is not, no theorem holds on the record, and
-    nobody is accused for its settings.
+    """What has to be true of a record that comes from its settings; where it is not, no theorem holds on the record,
+    and nobody is accused for its settings.
 
     Once both reruns are there. Made once for all theorems.
     """
@@ -42,9 +42,8 @@ def _valid(evidence: Evidence) -> Check:
 
 def _solver(evidence: Evidence) -> Check:
     """The solver of the settings against that of the statistics; where either is missing nothing is said."""
-    settings, again = evidence.trajectory.settings, evidence.replicated.trajectory
+    settings, again = evidence.trajectory.settings, evidence.same_call
     said, taken = settings.get("solver"), evidence.trajectory.stats.get("solver")
-    assert again is not None
     same = taken is None or taken == (again.stats["solver"] if said == "auto" else said)
     remark = "" if same else f"solver = {said!r}, but the run's statistics say {taken!r}"
     return Check.fact("the solver is that of the settings", same, remark)
@@ -52,8 +51,7 @@ def _solver(evidence: Evidence) -> Check:
 
 def _end(evidence: Evidence) -> Check:
     """Where the settings end the run."""
-    record, again = evidence.trajectory, evidence.replicated.trajectory
-    assert again is not None
+    record, again = evidence.trajectory, evidence.same_call
     here, there = float(evidence.recorded_times[-1]), float(again.data.time[-1])
     error = (_SAME_END if _is_reproduced_so_far(evidence) else _SIMILAR_END) * max(here, there)
     if abs(here - there) <= error:
@@ -73,14 +71,13 @@ def _saves(evidence: Evidence) -> Check:
 
 
 def steps_taken(evidence: Evidence) -> tuple[Check, ...]:
-    """The steps that the settings take against those of the record: one check, or none where they have nothing to tell, because
-    the settings end the run elsewhere or the recorded numbers are none that a run can have.
+    """The steps that the settings take against those of the record: one check, or none where they have nothing to tell,
+    because the settings end the run elsewhere or the recorded numbers are none that a run can have.
 
-    Other steps are no sign that the record is no run of its flow: another machine may take them. But what the replicate is off
-    by is then not what the record may be off by.
+    Other steps are no sign that the record is no run of its flow: another machine may take them. But what the replicate
+    is off by is then not what the record may be off by.
     """
-    record, again = evidence.trajectory, evidence.replicated.trajectory
-    assert again is not None
+    record, again = evidence.trajectory, evidence.same_call
     found = _marks(record)
     ends_elsewhere = not description(evidence)[2].met
     if not found or (ends_elsewhere and _is_reproduced_so_far(evidence)):
@@ -105,15 +102,13 @@ def is_like(evidence: Evidence) -> bool:
 
 def _is_reproduced_so_far(evidence: Evidence) -> bool:
     """Whether the same call once more gives every save that it has in common with the record."""
-    again = evidence.replicated.trajectory
-    assert again is not None
-    found = [reproduction(evidence, losses, again) for losses in recorded_losses(evidence)]
+    found = [reproduction(evidence, losses, evidence.same_call) for losses in recorded_losses(evidence)]
     return all(bool(np.all(off <= allowed)) for off, allowed, _ in found)
 
 
 def _marks(record: Trajectory) -> dict[str, float]:
-    """Numbers of a record that tell which steps it took: their counts, and the error that was carried along. Empty where they
-    are none that a run can have, with at most so many steps allowed."""
+    """Numbers of a record that tell which steps it took: their counts, and the error that was carried along. Empty
+    where they are none that a run can have, with at most so many steps allowed."""
     counts = [record.stats.get(name) for name in _STEPS]
     steps, accepted, rejected = (count if isinstance(count, int) else -1 for count in counts)
     if min(accepted, rejected) < 0 or steps != accepted + rejected or steps > steps_allowed(record):

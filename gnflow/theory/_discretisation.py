@@ -11,17 +11,17 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from .._core import ConfigError, require_positive_int, tree_add_scaled, tree_scale
+from .._core import ConfigError, require_integer, require_number, tree_add_scaled, tree_scale
 from ..flows import AbstractFlow, AbstractLinearisedFlow
 from ..geometry import Decomposition, SolveDiagnostics, System
 from ..problems import Problem
-from ..simulate import iterate, simulate_once
-from ._base import AbstractTheorem, Conclusion, Hypotheses
-from ._certificate import Curves
-from ._check import Check
-from ._claim import Claim, equality
+from ..simulate import Trajectory, iterate, simulate_once
+from ._accuracy import LOOSER, SAFETY
+from ._base import AbstractTheorem, Conclusion, Hypotheses, in_stages
+from ._claim import Check, Claim, Error, compare
+from ._curves import Curves
 from ._evidence import Evidence
-from ._studies import smoothness_check
+from ._hypotheses import continuous_time, has_length, smooth_velocity
 
 # log(1 + D) = D - D^2/2 + D^3/3 - ...: up to this power of the difference operator D.
 _HIGHEST_ORDER = 3
@@ -31,8 +31,6 @@ _PART_OF_STABLE = 0.5
 _FEWEST_STEPS = 16
 # For the constant the step of the modified equation is the finest step over this.
 _FINER = 4
-_LOOSER = 10.0
-_SAFETY = 2.0
 _ORDER_RESOLUTION, _ERROR_RESOLUTION = 0.1, 0.02
 
 
@@ -41,9 +39,9 @@ class Discretisation(AbstractTheorem):
     """Theorem D1 to D3 of docs/theorems/discretisation.md, fact 8 of docs/theory.md.
 
     w_h(T), after T/h explicit Euler steps of length h (gradient descent, Gauss-Newton), differs from the flow's w(T) by
-    h e_1(T) + O(h^2), with e_1' = F'(w) e_1 - w''/2, e_1(0) = 0. The certificate runs the steps at h, h/2, h/4, ... and the
-    flow at a tight tolerance. What the two finest errors must be it takes from the modified equation, a flow that the Euler
-    steps follow up to O(h^4), integrated by another method.
+    h e_1(T) + O(h^2), with e_1' = F'(w) e_1 - w''/2, e_1(0) = 0. The certificate runs the steps at h, h/2, h/4, ... and
+    the flow at a tight tolerance. What the two finest errors must be it takes from the modified equation, a flow that
+    the Euler steps follow up to O(h^4), integrated by another method.
 
     Sources: Hairer, Norsett, Wanner, Solving Ordinary Differential Equations I, Theorem II.8.1; Hairer, Lubich, Wanner,
     Geometric Numerical Integration, Section IX.1.
@@ -51,10 +49,10 @@ class Discretisation(AbstractTheorem):
     **Arguments:**
 
     - `halvings` >= 2: how often the step size is halved.
-    - `step_size`: the largest, in flow time; None for half of the largest stable one (and T/16 at most), which needs a flow
-      with a linearisation.
-    - `end_time`: T; None for the run's end or, where that takes too many steps, for the time at which the run's loss has
-      fallen by a factor e; in either case no more than `max_steps` reach.
+    - `step_size`: the largest, in flow time; None for half of the largest stable one (and T/16 at most), which needs a
+      flow with a linearisation.
+    - `end_time`: T; None for the run's end or, where that takes too many steps, for the time at which the run's loss
+      has fallen by a factor e; in either case no more than `max_steps` reach.
     - `max_steps`: Euler steps at the finest size. `rtol`: of the reference integrations (Dopri8, errors of the weights).
     - `smooth`: the caller's word that a model or flow which gnflow does not know is smooth.
 
@@ -78,73 +76,57 @@ class Discretisation(AbstractTheorem):
     smooth: bool | None = None
 
     def __post_init__(self):
-        require_positive_int(ConfigError, halvings=self.halvings, max_steps=self.max_steps)
-        if self.halvings < 2:
-            raise ConfigError(f"halvings = {self.halvings!r}; expected at least 2, so that a trend can be seen.")
-        if self.max_steps < _FEWEST_STEPS * 2**self.halvings:
-            raise ConfigError(
-                f"max_steps = {self.max_steps!r}; {self.halvings} halvings need at least {_FEWEST_STEPS * 2**self.halvings}."
-            )
-        for name, value in (("step_size", self.step_size), ("end_time", self.end_time)):
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise ConfigError(f"{name} = {value!r}; expected a positive, finite flow time, or None.")
-        if not 0 < self.rtol < 1:
-            raise ConfigError(f"rtol = {self.rtol!r}; expected a number between 0 and 1, such as 1e-9.")
+        require_integer(ConfigError, "halvings", self.halvings, least=2, remedy="With fewer no trend can be seen.")
+        require_integer(ConfigError, "max_steps", self.max_steps, least=_FEWEST_STEPS * 2**self.halvings)
+        for name in ("step_size", "end_time"):
+            if getattr(self, name) is not None:
+                require_number(ConfigError, name, getattr(self, name), above=0.0, remedy="Or None.")
+        require_number(ConfigError, "rtol", self.rtol, above=0.0, below=1.0)
 
-    def hypotheses(self, evidence: Evidence) -> Hypotheses:
+    @in_stages
+    def hypotheses(self, evidence: Evidence):
         """A flow in continuous time, a smooth velocity, steps within the limit of stability."""
-        trajectory = evidence.trajectory
-        checks = [
-            Check.fact("the run is a flow in continuous time", evidence.is_continuous),
-            Check.fact(
-                "the run has a length", len(evidence.recorded_times) > 1 and float(evidence.recorded_times[-1]) > 0
-            ),
-            smoothness_check(trajectory.problem, trajectory.initial_model, trajectory.flow, self.smooth),
-        ]
-        switches = _switches(evidence)
-        if switches is not None:
-            checks.append(switches)
-        if not all(check.met for check in checks):
-            return Hypotheses(tuple(checks))
+        run = evidence.trajectory
+        smooth = smooth_velocity(run.problem, run.initial_model, run.flow, self.smooth)
+        yield continuous_time(evidence), has_length(evidence), smooth, *_switches(evidence)
         rate = _fastest_rate(evidence)
         if rate is None and self.step_size is None:
             name = f"the largest stable step of {type(evidence.flow).__name__} is known"
-            checks.append(Check(name, math.nan, "==", 1.0, remark="it has no linearisation: pass step_size"))
-            return Hypotheses(tuple(checks))
+            yield (Check.unknown(name, "it has no linearisation: pass step_size"),)
         steps = self._steps(evidence, rate)
-        if rate:
-            remark = "2 / (fastest rate of the linearised flow), at the run's start and end"
-            checks.append(
-                Check("the largest step is stable", steps.largest, "<", 2 / rate, rigorous=False, remark=remark)
-            )
+        remark = "2 / (fastest rate of the linearised flow), at the run's start and end"
+        name = "the largest step is stable"
+        stable = Check(name, steps.largest, "<", 2 / rate, rigorous=False, remark=remark) if rate else {}
         constants = {
             "end time T": steps.end,
             "end time of the run": float(evidence.recorded_times[-1]),
             "largest step size": steps.largest,
             "finest step size": steps.sizes[-1],
         }
-        return Hypotheses(tuple(checks), constants | ({} if rate is None else {"fastest rate": rate}))
+        yield stable, constants | ({} if rate is None else {"fastest rate": rate})
 
     def conclusion(self, evidence: Evidence, hypotheses: Hypotheses) -> Conclusion:
         """Order, constant and size of the finest error."""
         steps = self._steps(evidence, hypotheses.constants.get("fastest rate"))
         runs = _Runs(evidence, steps.end, self.rtol)
         flow = runs.modified(0.0, 0)
-        flow_error = _SAFETY * _norm(flow - runs.modified(0.0, 0, _LOOSER * self.rtol)) + 1e-15 * _norm(flow)
+        flow_error = SAFETY * _norm(flow - runs.modified(0.0, 0, LOOSER * self.rtol)) + 1e-15 * _norm(flow)
         errors = [runs.euler(steps.first * 2**k) - flow for k in range(self.halvings + 1)]
-        sizes = steps.sizes
-        predictions = [_predict(runs, flow, flow_error, h) for h in sizes[-2:]]
-        delta = sizes[-1] / _FINER
+        sizes, finest = steps.sizes, steps.sizes[-1]
+        coarse, fine = (_predict(runs, flow, flow_error, h) for h in sizes[-2:])
+        delta = finest / _FINER
         slope = (runs.modified(delta, 1) - runs.modified(-delta, 1)) / (2 * delta)  # e_1 + O(delta^2)
-        slope_error = flow_error / delta
         norms = np.array([_norm(error) for error in errors])
         with np.errstate(divide="ignore", invalid="ignore"):
             local = np.log2(norms[:-1] / norms[1:])
-        richardson = 2 * errors[-1] / sizes[-1] - errors[-2] / sizes[-2]
+        richardson = 2 * errors[-1] / finest - errors[-2] / sizes[-2]
+        # Vectors are compared, not lengths.
+        off, error = _norm(errors[-1] / finest - fine.vector) / fine.length, fine.error * (1 / fine.length)
+        name = "error of the finest steps = that of the modified equation, relative"
         claims = (
-            _order(local[-1], predictions),
-            _finest_error(errors[-1], float(sizes[-1]), predictions[-1]),
-            _constant(richardson, slope, slope_error, predictions),
+            _order(float(local[-1]), coarse, fine),
+            compare(name, off, "==", 0.0, error, _ERROR_RESOLUTION, f"at h = {finest:.3g}"),
+            _constant(richardson, slope, flow_error / delta, coarse, fine),
         )
         constants = {
             "C = ||e_1||, from the modified equation": _norm(slope),
@@ -173,10 +155,8 @@ class Discretisation(AbstractTheorem):
             if len(later):
                 k = max(int(later[0]), 1)
                 part = (1 - fallen[k - 1]) / (fallen[k] - fallen[k - 1]) if np.isfinite(fallen[k]) else 1.0
-                end = float(
-                    evidence.recorded_times[k - 1]
-                    + part * (evidence.recorded_times[k] - evidence.recorded_times[k - 1])
-                )
+                before, after = evidence.recorded_times[k - 1 : k + 1]
+                end = float(before + part * (after - before))
         end = min(end, longest)
         fewest = _FEWEST_STEPS if self.step_size is None else 1
         first = max(fewest, math.ceil(end / largest * (1 - 1e-12)))
@@ -197,13 +177,12 @@ class _Steps:
 class _Prediction:
     """What the modified equation says of the error at one step size: the vector over h, and how far that may be off.
 
-    **Attributes:** `vector` (P,); `tolerance`: its last term and the integrations' error; `bound`: the last but one (or
-    twice the last), and twice the integrations' error.
+    **Attributes:** `vector` (P,); `error`: its last term and the integrations' error, at worst the last term but one
+    (or twice the last), and twice the integrations' error.
     """
 
     vector: np.ndarray
-    tolerance: float
-    bound: float
+    error: Error
 
     @property
     def length(self) -> float:
@@ -215,8 +194,8 @@ class ModifiedEquation(AbstractFlow):
     """The flow that explicit Euler steps of size h follow up to O(h^(m+1)): w' = (1/h) log(1 + D) w, truncated after D^(m+1).
 
     D is the difference operator of the Euler map, (D u)(w) = u(w + h F(w)) - u(w), so the velocity is the combination
-    F_0 - (F_1 - F_0)/2 + (F_2 - 2 F_1 + F_0)/3 - ... of the velocities F_j at the next Euler steps. To first order it is
-    F - (h/2) F'F. Derived in docs/theorems/discretisation.md; Hairer, Lubich, Wanner 2006, Section IX.1.
+    F_0 - (F_1 - F_0)/2 + (F_2 - 2 F_1 + F_0)/3 - ... of the velocities F_j at the next Euler steps. To first order it
+    is F - (h/2) F'F. Derived in docs/theorems/discretisation.md; Hairer, Lubich, Wanner 2006, Section IX.1.
 
     **Arguments:** `flow`; `step` h, of either sign, 0 with order 0; `order` m from 0 (the flow itself) to 3.
     """
@@ -286,7 +265,7 @@ class _Runs:
             error_norm="weights",
             throw=False,
         )
-        return np.full_like(self.start, np.nan) if run.result.failed else self._vector(run.model)
+        return self._end(run)
 
     def euler(self, num_steps: int) -> np.ndarray:
         """The end of `num_steps` Euler steps; nan or infinite if they diverged."""
@@ -294,6 +273,9 @@ class _Runs:
         run = iterate(
             self.problem, self.model, self.flow, step_size=size, num_steps=num_steps, save_every=num_steps, throw=False
         )
+        return self._end(run)
+
+    def _end(self, run: Trajectory) -> np.ndarray:
         return np.full_like(self.start, np.nan) if run.result.failed else self._vector(run.model)
 
     def _vector(self, model: Any) -> np.ndarray:
@@ -309,73 +291,40 @@ def _predict(runs: _Runs, flow: np.ndarray, flow_error: float, size: float) -> _
     terms = _norm(first), _norm(second - first), _norm(third - second)
     numerical = 2 * flow_error / size
     if not (terms[2] < terms[1] < terms[0] or max(terms[1:]) <= numerical):
-        return _Prediction(third, math.inf, math.inf)
-    return _Prediction(third, terms[2] + numerical, max(2 * terms[2], terms[1]) + _SAFETY * numerical)
+        return _Prediction(third, Error.known(math.inf))
+    return _Prediction(third, Error(terms[2] + numerical, max(2 * terms[2], terms[1]) + SAFETY * numerical))
 
 
-def _order(observed: float, predictions: list[_Prediction]) -> Claim:
+def _order(observed: float, coarse: _Prediction, fine: _Prediction) -> Claim:
     """The order differs from 1 by O(h): by how much, the modified equation says."""
-    coarse, fine = predictions
     expected = 1 + math.log2(coarse.length / fine.length)
-    uncertain, at_most = (
-        sum(getattr(p, error) / p.length for p in predictions) / math.log(2) for error in ("tolerance", "bound")
-    )
-    shift = abs(expected - 1)
-    return equality(
-        "order over the finest two step sizes = 1",
-        float(observed),
-        1.0,
-        shift + uncertain,
-        shift + at_most,
-        _ORDER_RESOLUTION,
-        f"(finite steps move it to {expected:.4g})",
-    )
+    uncertain = sum((one.error * (1 / one.length) for one in (coarse, fine)), Error.known(0.0)) * (1 / math.log(2))
+    error, where = uncertain + abs(expected - 1), f"(finite steps move it to {expected:.4g})"
+    return compare("order over the finest two step sizes = 1", observed, "==", 1.0, error, _ORDER_RESOLUTION, where)
 
 
-def _finest_error(error: np.ndarray, size: float, prediction: _Prediction) -> Claim:
-    """Vectors are compared, not lengths."""
-    distance = _norm(error / size - prediction.vector) / prediction.length
-    return Claim(
-        "error of the finest steps = that of the modified equation, relative",
-        distance,
-        0.0,
-        -distance,
-        prediction.tolerance / prediction.length,
-        prediction.bound / prediction.length,
-        _ERROR_RESOLUTION,
-        f"at h = {size:.3g}",
-    )
-
-
-def _constant(richardson: np.ndarray, slope: np.ndarray, slope_error: float, predictions: list[_Prediction]) -> Claim:
+def _constant(
+    richardson: np.ndarray, slope: np.ndarray, slope_error: float, coarse: _Prediction, fine: _Prediction
+) -> Claim:
     """The limit of (w_h - w)/h as extrapolated from the steps, against e_1; the extrapolation's own error is O(h^2)."""
-    coarse, fine = predictions
     scale, distance = max(_norm(slope), 1e-300), _norm(richardson - slope)
-    shift = _norm(2 * fine.vector - coarse.vector - slope) + slope_error
-    return Claim(
-        "limit of (w_h(T) - w(T))/h = e_1, relative",
-        distance / scale,
-        0.0,
-        -distance / scale,
-        (shift + 2 * fine.tolerance + coarse.tolerance) / scale,
-        (shift + 2 * fine.bound + coarse.bound) / scale,
-        _ERROR_RESOLUTION,
-    )
+    error = 2 * fine.error + coarse.error + (_norm(2 * fine.vector - coarse.vector - slope) + slope_error)
+    name = "limit of (w_h(T) - w(T))/h = e_1, relative"
+    return compare(name, distance / scale, "==", 0.0, error * (1 / scale), _ERROR_RESOLUTION)
 
 
 def _norm(vector: np.ndarray) -> float:
     return float(np.linalg.norm(vector))
 
 
-def _switches(evidence: Evidence) -> Check | None:
+def _switches(evidence: Evidence) -> tuple[Check, ...]:
     """Without damping, whether the rank of the direction's solve is the same at all saved times; else nothing to check."""
     data = evidence.trajectory.data
     if "rank" not in data or float(data["damping"].min()) > 0:
-        return None
-    ranks = data["rank"].to_numpy()
+        return ()
+    change, remark = float(np.ptp(data["rank"].to_numpy())), "at the saved times; the pseudo-inverse jumps with it"
     name = "the rank of the undamped solve does not change"
-    remark = "at the saved times; the pseudo-inverse jumps with it"
-    return Check(name, float(np.ptp(ranks)), "<=", 0.0, rigorous=False, remark=remark)
+    return (Check(name, change, "<=", 0.0, rigorous=False, remark=remark),)
 
 
 def _fastest_rate(evidence: Evidence) -> float | None:

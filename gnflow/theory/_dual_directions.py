@@ -15,16 +15,15 @@ from ..flows import DualGaussNewtonFlow, GaussNewtonFlow
 from ..geometry import System
 from ..geometry.damping import Constant
 from ..geometry.dual import QuadraticOracle
-from ._base import AbstractTheorem, Conclusion, Hypotheses
-from ._check import Check
-from ._claim import Claim, worst_claim
+from ._accuracy import ROUNDING
+from ._base import AbstractTheorem, Conclusion, Hypotheses, in_stages
+from ._claim import Check, Claim, compare
 from ._continuity import continuity
 from ._evidence import Evidence
 
 # Iterations after which a direction is looked at, as far as the flow's own number goes.
 _ITERATIONS = {"quadratic": (0, 1, 4, 16), "exact": (1, 4)}
 _POWER_STEPS = 8
-_ROUNDING = 10 * np.finfo(float).eps
 _MOST_OUTPUTS = 4096  # NC up to which a dense matrix is formed
 _RESOLUTION = 1e-3  # of each claim's own unit: all are relative
 
@@ -33,10 +32,10 @@ _RESOLUTION = 1e-3  # of each claim's own unit: all are relative
 class DualDirections(AbstractTheorem):
     """Theorem D of docs/theorems/dual_directions.md: Roulet and Blondel 2024 (arXiv 2308.08886), Section 3, with our proof.
 
-    Cut off after any number of iterations, d(gamma) is a direction of descent; zero iterations are the gradient; the objective
-    P of the quadratic model falls in every iteration and is within the duality gap of its least; solved to the
-    end it is the damped Gauss-Newton direction of the squared loss; the exact model bounds the loss from both sides; along
-    the flow the loss does not rise.
+    Cut off after any number of iterations, d(gamma) is a direction of descent; zero iterations are the gradient; the
+    objective P of the quadratic model falls in every iteration and is within the duality gap of its least; solved to
+    the end it is the damped Gauss-Newton direction of the squared loss; the exact model bounds the loss from both
+    sides; along the flow the loss does not rise.
     """
 
     name: ClassVar[str] = "dual directions"
@@ -48,18 +47,16 @@ class DualDirections(AbstractTheorem):
         "docs/theorems/dual_directions.md, Theorem D; Roulet and Blondel 2024 (arXiv 2308.08886), Section 3"
     )
 
-    def hypotheses(self, evidence: Evidence) -> Hypotheses:
+    @in_stages
+    def hypotheses(self, evidence: Evidence):
         """A dual flow, on weights that the gradient moves."""
         flow = evidence.flow
-        checks = [Check.fact("the flow is a dual Gauss-Newton flow", isinstance(flow, DualGaussNewtonFlow))]
-        if not isinstance(flow, DualGaussNewtonFlow):
-            return Hypotheses(tuple(checks))
+        yield (Check.fact("the flow is a dual Gauss-Newton flow", isinstance(flow, DualGaussNewtonFlow)),)
+        assert isinstance(flow, DualGaussNewtonFlow)
         slope = _slope(evidence.system, evidence.start)
-        checks.append(Check("||grad L|| > 0 at the start", slope, ">", 0.0))
-        if evidence.is_continuous and slope > 0:
-            checks.append(continuity(evidence))
-            checks.append(evidence.repeated())
-        return Hypotheses(tuple(checks), {"gamma": float(flow.gamma)})
+        yield Check("||grad L|| > 0 at the start", slope, ">", 0.0), {"gamma": float(flow.gamma)}
+        if evidence.is_continuous:
+            yield continuity(evidence), evidence.repeated()
 
     def conclusion(self, evidence: Evidence, hypotheses: Hypotheses) -> Conclusion:
         """The directions at the first and the last weights, and the loss along the reference."""
@@ -91,8 +88,8 @@ class _Found:
 
     **Attributes:** `where`: in words; `cosine`: of d and -grad L; `off_gradient`: ||d/gamma + grad L|| over ||grad L||;
     `objective`: (P(d) - L)/scale; `gap`: the duality gap as reported, over scale; `progress`: L - ||d||^2/(2 gamma) -
-    L(f + J d), over scale; `rounding`: of these; `scale`; `condition`: 1 + gamma ||J^T H J||; `amplification`: ||J|| ||a|| over
-    ||J^T a||, where d = -gamma J^T a; `gradient_rounding`: of grad L, relative.
+    L(f + J d), over scale; `rounding`: of these; `scale`; `condition`: 1 + gamma ||J^T H J||; `amplification`: ||J||
+    ||a|| over ||J^T a||, where d = -gamma J^T a; `gradient_rounding`: of grad L, relative.
     """
 
     where: str
@@ -164,11 +161,11 @@ def _measure(flow: DualGaussNewtonFlow, system: System, weights: PyTree) -> dict
         "objective": ((predicted + bend if quadratic else moved) + proximity) / scale,
         "gap": gap / scale,
         "progress": -(moved + proximity) / scale,
-        "rounding": _ROUNDING * (1 + cancelled / scale + jnp.sqrt(condition)),
+        "rounding": ROUNDING * (1 + cancelled / scale + jnp.sqrt(condition)),
         "scale": scale,
         "condition": condition,
         "amplification": spread * gamma * jnp.linalg.norm(solution.coefficients) / tree_norm(direction),
-        "gradient_rounding": _ROUNDING * outputs.size**0.5 * (1 + spread * jnp.linalg.norm(gradient) / size),
+        "gradient_rounding": ROUNDING * outputs.size**0.5 * (1 + spread * jnp.linalg.norm(gradient) / size),
     }
 
 
@@ -184,72 +181,71 @@ def _norm(transpose: Any, forward: Any, like: Float[Array, "..."]) -> Float[Arra
     return jax.lax.scan(step, vector, None, length=_POWER_STEPS)[1][-1]
 
 
-def _descent(found: list[_Found]) -> Claim:
-    cosine = np.array([one.cosine for one in found])
-    # a = g + R z cancels by the condition number.
-    rounding = np.array([one.gradient_rounding + _ROUNDING * one.condition * abs(one.cosine) for one in found])
+def _claim(name: str, found: list[_Found], observed: Any, relation: Any, bound: Any, error: Any) -> Claim:
+    """Of one number for each direction."""
     where = [one.where for one in found]
+    return compare(name, np.asarray(observed), relation, bound, np.asarray(error), _RESOLUTION, where)
+
+
+def _descent(found: list[_Found]) -> Claim:
+    # a = g + R z cancels by the condition number.
+    rounding = [one.gradient_rounding + ROUNDING * one.condition * abs(one.cosine) for one in found]
     name = "cosine of d and -grad L > 0, whatever the number of iterations"
-    return worst_claim(name, cosine, np.zeros(len(cosine)), cosine, rounding, rounding, np.array(_RESOLUTION), where)
+    return _claim(name, found, [one.cosine for one in found], ">=", 0.0, rounding)
 
 
 def _gap(sequences: list[list[_Found]]) -> Claim:
     """P(d) - min P <= gap, min P being at most the least that was found."""
-    rows, where = [], []
+    found, rows = [], []
     for sequence in sequences:
         best = min(sequence, key=lambda one: one.objective * one.scale)
         for one in sequence:
             left = one.objective - best.objective * best.scale / one.scale
-            rows.append((left, one.gap, one.gap - left, _objective_error(one, best)))
-            where.append(one.where)
-    left, gap, slack, error = np.array(rows).T
+            found.append(one)
+            rows.append((left, one.gap, _objective_error(one, best)))
+    left, gap, error = np.array(rows).T
     name = "P(d) - min P <= the duality gap (over the size of the terms of P)"
-    return worst_claim(name, left, gap, slack, error, error, np.array(_RESOLUTION), where)
+    return _claim(name, found, left, "<=", gap, error)
 
 
 def _decrease(sequences: list[list[_Found]]) -> Claim:
+    name = "P falls in every iteration"
     rows, where = [], []
     for sequence in sequences:
         for fewer, more in itertools.pairwise(sequence):
             after = more.objective * more.scale / fewer.scale
-            rows.append((after, fewer.objective, fewer.objective - after, _objective_error(fewer, more)))
+            rows.append((after, fewer.objective, _objective_error(fewer, more)))
             where.append(f"{more.where}, after {fewer.where.rpartition(', ')[2]}")
     if not rows:  # a flow of no iterations, the gradient's
-        return Claim("P falls in every iteration", 0.0, 0.0, 0.0, 0.0, 0.0, _RESOLUTION, "there are none")
-    after, before, slack, error = np.array(rows).T
-    name = "P falls in every iteration (over the size of its terms)"
-    return worst_claim(name, after, before, slack, error, error, np.array(_RESOLUTION), where)
+        return compare(name, 0.0, "<=", 0.0, 0.0, _RESOLUTION, "there are none")
+    after, before, error = np.array(rows).T
+    return compare(f"{name} (over the size of its terms)", after, "<=", before, error, _RESOLUTION, where)
 
 
 def _objective_error(one: _Found, other: _Found) -> float:
     """Of the difference of two objectives, over the scale of the first.
 
-    Their rounding, and that of conjugate gradients, whose residual is known to the condition number times the rounding of the
-    right-hand side; P is quadratic in it.
+    Their rounding, and that of conjugate gradients, whose residual is known to the condition number times the rounding
+    of the right-hand side; P is quadratic in it.
     """
     rounding = one.rounding + other.rounding * other.scale / one.scale
     with np.errstate(over="ignore"):  # an infinite error leaves everything open
-        return float(rounding + np.square(_ROUNDING * np.float64(one.condition)) * one.condition)
+        return float(rounding + np.square(ROUNDING * np.float64(one.condition)) * one.condition)
 
 
 def _zero_iterations(sequences: list[list[_Found]]) -> Claim:
     first = [sequence[0] for sequence in sequences if sequence[0].where.endswith(" 0 iterations")]
     if not first:  # the flow itself takes none
         first = [sequence[0] for sequence in sequences]
-    off = np.array([one.off_gradient for one in first])
-    rounding = np.array([one.gradient_rounding for one in first])
-    where = [one.where for one in first]
-    name = "d = -gamma grad L after no iteration (relative distance)"
-    return worst_claim(name, off, np.zeros(len(off)), -off, rounding, rounding, np.array(_RESOLUTION), where)
+    off, rounding = [one.off_gradient for one in first], [one.gradient_rounding for one in first]
+    return _claim("d = -gamma grad L after no iteration (relative distance)", first, off, "==", 0.0, rounding)
 
 
 def _progress_of_the_loss(sequences: list[list[_Found]]) -> Claim:
     own = [sequence[-1] for sequence in sequences]
-    progress = np.array([one.progress for one in own])
-    rounding = np.array([one.rounding for one in own])
+    progress, rounding = [one.progress for one in own], [one.rounding for one in own]
     name = "L(f + J d) <= L - ||d||^2/(2 gamma) (over the size of the terms of P)"
-    where = [one.where for one in own]
-    return worst_claim(name, progress, np.zeros(len(own)), progress, rounding, rounding, np.array(_RESOLUTION), where)
+    return _claim(name, own, progress, ">=", 0.0, rounding)
 
 
 def _damped_gauss_newton(
@@ -259,9 +255,9 @@ def _damped_gauss_newton(
     off = np.array([float(_off_gauss_newton(flow, system, weights)) for weights in ends.values()])
     outputs = system.problem.y_train.size
     own = [sequence[-1] for sequence in sequences]
-    rounding = np.array([_ROUNDING * outputs * (one.condition + one.amplification) for one in own])
+    rounding = np.array([ROUNDING * outputs * (one.condition + one.amplification) for one in own])
     name = "solved to the end d is that of damped Gauss-Newton, eps = 1/gamma (relative distance)"
-    return worst_claim(name, off, np.zeros(len(off)), -off, rounding, rounding, np.array(_RESOLUTION), list(ends))
+    return compare(name, off, "==", 0.0, rounding, _RESOLUTION, list(ends))
 
 
 @eqx.filter_jit
@@ -275,12 +271,10 @@ def _off_gauss_newton(flow: DualGaussNewtonFlow, system: System, weights: PyTree
 
 
 def _no_ascent(evidence: Evidence) -> Claim:
-    logs, times = evidence.log_excess, evidence.times
+    logs, times, loss = evidence.log_excess, evidence.times, evidence.accuracy.loss
     with np.errstate(invalid="ignore"):
-        fallen = logs[:-1] - logs[1:]
-        tolerance, error_bound = (one[:-1] + one[1:] for one in (evidence.tolerance, evidence.error_bound))
+        fallen, error = logs[:-1] - logs[1:], (loss[:-1] + loss[1:]).ordered()
     where = [f"from t = {first:.4g} to {last:.4g}" for first, last in itertools.pairwise(times)]
-    error_bound = np.maximum(tolerance, error_bound)
+    # Only a fall beyond the error shows that there was no rise: a resolution of 0.
     name = "the loss does not rise: log L falls by at least 0"
-    # Only a fall beyond the error shows that there was no rise.
-    return worst_claim(name, fallen, np.zeros(len(fallen)), fallen, tolerance, error_bound, np.array(0.0), where)
+    return compare(name, fallen, ">=", 0.0, error, 0.0, where)

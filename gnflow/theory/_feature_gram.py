@@ -7,18 +7,18 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
 from .._core import tree_size
-from ..geometry import System, rank_cutoff
+from ..geometry import rank_cutoff
 from ..models import MeanFieldNetwork, RandomFeatures
-from ._base import AbstractTheorem, Conclusion, Hypotheses
-from ._check import Check
-from ._claim import Claim, equality
+from ._accuracy import EPSILON
+from ._base import AbstractTheorem, Conclusion, Hypotheses, in_stages
+from ._claim import Check, compare
 from ._evidence import Evidence
-from ._linear_model import is_linear
+from ._hypotheses import is_linear
 
-_UNIT_ROUNDOFF = float(np.finfo(np.float64).eps) / 2
+_UNIT_ROUNDOFF = EPSILON / 2
 # What agreement of two eigenvalues must be known to.
 _RESOLUTION = 0.02
 # Roundings behind an entry of S, for each input feature: those of z and of the activation.
@@ -28,7 +28,7 @@ _RECORDED = "ntk_smallest_eigenvalue"
 
 @dataclasses.dataclass(frozen=True)
 class GramSpectrum:
-    """**Attributes:** `smallest`, `largest`: eigenvalues of a Gram matrix; `error`: first-order estimate of their error by
+    """**Attributes:** `smallest`, `largest`: eigenvalues of a Gram matrix; `error`: a first-order estimate of their
     rounding."""
 
     smallest: float
@@ -38,20 +38,20 @@ class GramSpectrum:
 
 def start_spectrum(evidence: Evidence) -> GramSpectrum:
     """The extreme eigenvalues of A at the start; one Gram matrix and its eigenvalues."""
-    system = evidence.system
     network = _network(evidence.trajectory.initial_model)
     # The longest sum behind an entry of A: over the particles, or at most over all weights.
     terms = tree_size(evidence.start) if network is None else _terms(network)
-    return _spectrum(*_gram_eigenvalues(system, evidence.start), terms)
+    gram = jnp.asarray(evidence.start_gram)
+    return _spectrum(jnp.linalg.eigvalsh(gram), jnp.trace(gram), terms)
 
 
 @dataclasses.dataclass(frozen=True)
 class FeatureGram(AbstractTheorem):
     """Theorem F of docs/theorems/a_priori.md: the features of a random first layer make the NTK invertible at the start.
 
-    S are the features s(u_i.x_n + b_i) of the first layer at the start (N x M) and c is the output factor. A_0 - c^2 S S^T (for
-    each output) is positive semi-definite, so sigma_min(A_0) >= c^2 sigma_min(S S^T). That is positive with probability one
-    over a first layer with a density. What is measured is whether it is so in this run by more than rounding.
+    S are the features s(u_i.x_n + b_i) of the first layer at the start (N x M) and c is the output factor. A_0 - c^2 S S^T
+    (for each output) is positive semi-definite, so sigma_min(A_0) >= c^2 sigma_min(S S^T). That is positive with probability
+    one over a first layer with a density. What is measured is whether it is so in this run by more than rounding.
     """
 
     name: ClassVar[str] = "feature Gram"
@@ -63,88 +63,55 @@ class FeatureGram(AbstractTheorem):
     allows_decay: ClassVar[bool] = True
     about: ClassVar[Literal["run", "start", "parts"]] = "start"
 
-    def hypotheses(self, evidence: Evidence) -> Hypotheses:
+    @in_stages
+    def hypotheses(self, evidence: Evidence):
         """A two-layer network whose output layer moves, an analytic activation, enough particles, inputs that differ."""
         network = _network(evidence.trajectory.initial_model)
-        checks = [Check.fact("the model is a two-layer network", network is not None)]
-        if network is None:
-            return Hypotheses(tuple(checks))
-        x = np.asarray(evidence.system.problem.x_train)
-        particles = np.asarray(network.hidden_weight)
-        if network.hidden_bias is not None:
+        yield (Check.fact("the model is a two-layer network", network is not None),)
+        assert network is not None
+        x, particles = np.asarray(evidence.system.problem.x_train), np.asarray(network.hidden_weight)
+        with_bias = network.hidden_bias is not None
+        if with_bias:
             x = np.concatenate([x, np.ones((len(x), 1))], axis=1)
             particles = np.concatenate([particles, np.asarray(network.hidden_bias)[:, None]], axis=1)
         distance, cosine = _distance_from_parallel(x)
-        activation = network.activation
-        checks += [
+        activation, samples, different = network.activation, float(len(x)), float(len(np.unique(particles, axis=0)))
+        density = "that they are drawn from a density cannot be read off a run"
+        smallest = f"smallest distance; x~ = {'(x, 1)' if with_bias else 'x'}"
+        yield (
             Check.fact("the output layer moves", evidence.start.output_weight is not None),
             Check.fact("s is analytic and no polynomial", activation.is_transcendental, remark=activation.name),
-            Check(
-                "as many different particles as samples",
-                float(len(np.unique(particles, axis=0))),
-                ">=",
-                float(len(x)),
-                remark="that they are drawn from a density cannot be read off a run",
-            ),
+            Check("as many different particles as samples", different, ">=", samples, remark=density),
             Check("x~_n != 0", float(np.linalg.norm(x, axis=1).min()), ">", 0.0),
-            Check(
-                "x~_n != x~_m and x~_n != -x~_m",
-                distance,
-                ">",
-                0.0,
-                remark="smallest distance; x~ = (x, 1)"
-                if network.hidden_bias is not None
-                else "smallest distance; x~ = x",
-            ),
-        ]
-        constants = {
-            "N": float(len(x)),
-            "M": float(network.width),
-            "output factor c": network.output_factor,
-            "largest |cos(x~_n, x~_m)|": cosine,
-        }
-        return Hypotheses(tuple(checks), constants)
+            Check("x~_n != x~_m and x~_n != -x~_m", distance, ">", 0.0, remark=smallest),
+            {
+                "N": samples,
+                "M": float(network.width),
+                "output factor c": network.output_factor,
+                "largest |cos(x~_n, x~_m)|": cosine,
+            },
+        )
 
     def conclusion(self, evidence: Evidence, hypotheses: Hypotheses) -> Conclusion:
         """Positive beyond rounding; the NTK's smallest eigenvalue above that of its part, computed and as recorded."""
         network = _network(evidence.trajectory.initial_model)
         assert network is not None
-        features = _feature_eigenvalues(network, evidence.system.problem.x_train)
-        part = _spectrum(*features, _terms(network))
+        part = _spectrum(*_feature_eigenvalues(network, evidence.system.problem.x_train), _terms(network))
         whole = start_spectrum(evidence)
         width, squared = network.width, network.output_factor**2
-        positive = Claim(
-            "sigma_min(S S^T/M) > 0",
-            observed=part.smallest / width,
-            bound=0.0,
-            slack=part.smallest / width,
-            tolerance=part.error / width,
-            error_bound=part.error / width,
-            resolution=0.0,  # within its error of zero it is not known to be positive
-        )
-        bound, bound_error = squared * part.smallest, squared * part.error
-        claims = [positive]
+        bound, error = squared * part.smallest, whole.error + squared * part.error
+        # Within its error of zero it is not known to be positive: a resolution of 0.
+        claims = [compare("sigma_min(S S^T/M) > 0", part.smallest / width, ">=", 0.0, part.error / width, 0.0)]
         if is_linear(evidence.system, evidence.start):
-            error = whole.error + bound_error
-            name = "sigma_min(A_0) = c^2 sigma_min(S S^T), only the output layer moves"
-            claims.append(equality(name, whole.smallest, bound, error, error, _RESOLUTION * bound))
+            name, relation = "sigma_min(A_0) = c^2 sigma_min(S S^T), only the output layer moves", "=="
         else:
-            claims.append(
-                _at_least("sigma_min(A_0) >= c^2 sigma_min(S S^T)", whole.smallest, bound, whole.error + bound_error)
-            )
-        data = evidence.trajectory.data
-        if _RECORDED in data:
+            name, relation = "sigma_min(A_0) >= c^2 sigma_min(S S^T)", ">="
+        claims.append(compare(name, whole.smallest, relation, bound, error, _RESOLUTION * abs(bound)))
+        if _RECORDED in evidence.trajectory.data:
             # The record's own rounding is that of the eigendecomposition at least, so twice the error.
-            claims.append(
-                equality(
-                    "sigma_min(A_0), recorded and computed",
-                    float(data[_RECORDED][0]),
-                    whole.smallest,
-                    2 * whole.error,
-                    2 * whole.error,
-                    _RESOLUTION * abs(whole.smallest),
-                )
-            )
+            recorded = float(evidence.trajectory.data[_RECORDED][0])
+            name, resolution = "sigma_min(A_0), recorded and computed", _RESOLUTION * abs(whole.smallest)
+            claims.append(compare(name, recorded, "==", whole.smallest, 2 * whole.error, resolution))
         return Conclusion(
             claims=tuple(claims),
             constants={
@@ -156,10 +123,6 @@ class FeatureGram(AbstractTheorem):
                 "error of sigma_min(A_0)": whole.error,
             },
         )
-
-
-def _at_least(name: str, observed: float, bound: float, error: float) -> Claim:
-    return Claim(name, observed, bound, observed - bound, error, error, _RESOLUTION * abs(bound))
 
 
 def _network(model: Any) -> MeanFieldNetwork | None:
@@ -192,12 +155,6 @@ def _spectrum(eigenvalues: Float[Array, " size"], trace: Float[Array, ""], terms
     terms u |J||J|^T entrywise with the unit round-off u, and the norm of |J||J|^T is at most the trace of J J^T."""
     error = float(rank_cutoff(eigenvalues)) + terms * _UNIT_ROUNDOFF * float(trace)
     return GramSpectrum(float(eigenvalues[0]), float(eigenvalues[-1]), error)
-
-
-@eqx.filter_jit
-def _gram_eigenvalues(system: System, weights: PyTree) -> tuple[Float[Array, " size"], Float[Array, ""]]:
-    gram = system.tangent(weights).gram()
-    return jnp.linalg.eigvalsh(gram), jnp.trace(gram)
 
 
 @eqx.filter_jit

@@ -13,25 +13,14 @@ from .._core import tree_norm, tree_subtract
 from ..flows import AbstractGain
 from ..geometry import System
 from ..geometry.damping import AbstractDamping, Spectrum
-from ._base import AbstractTheorem, Conclusion, Hypotheses
-from ._certificate import Curves
-from ._check import Check
-from ._claim import Claim, equality, worst_claim
+from ._accuracy import EPSILON, LOSS_RESOLUTION, ROUNDING_OF_PROGRAMS, TINY
+from ._base import AbstractTheorem, Conclusion, Hypotheses, in_stages
+from ._claim import Check, Claim, Error, compare_along
 from ._continuity import continuity
 from ._evidence import Evidence
-from ._exact_rate import LOSS_RESOLUTION, OUTPUT_RESOLUTION, metric_scale
-from ._integration_error import (
-    accumulated,
-    comparison_error,
-    log_error,
-    num_steps,
-    relative_step_errors,
-    weight_step_error,
-)
-from ._linear_model import is_linear
-from ._solve_accuracy import largest_residual, solve_accuracy
+from ._hypotheses import ANY_GAIN, accurate_solves, continuous_time, is_linear, metric_scale, squared_loss
+from ._rate_band import has_band
 
-_ROUNDING = 100 * np.finfo(float).eps
 # Test inputs beyond these are not compared: a kernel of so many rows costs what one of the Gram matrices does.
 _MOST_TEST_INPUTS = 500
 
@@ -40,9 +29,9 @@ _MOST_TEST_INPUTS = 500
 class KernelDynamics(AbstractTheorem):
     """Theorem K of docs/theorems/kernel_dynamics.md, exact facts 2 and 3 of docs/theory.md.
 
-    A model linear in its weights with the squared loss, A = Q diag(lam) Q^T: f_t - y = Q exp(-rho(lam) t) Q^T (f_0 - y) with
-    rho(lam) = m lam/N for gradient flow, lam (lam + eps)^-s/N for the spectral family, lam/((c lam + eps) N) for Gauss-Newton
-    with H = c I, (1 + gamma) lam/(N + gamma lam) for the dual flow. On any other input f_t(x) = f_0(x) +
+    A model linear in its weights with the squared loss, A = Q diag(lam) Q^T: f_t - y = Q exp(-rho(lam) t) Q^T (f_0 - y)
+    with rho(lam) = m lam/N for gradient flow, lam (lam + eps)^-s/N for the spectral family, lam/((c lam + eps) N) for
+    Gauss-Newton with H = c I, (1 + gamma) lam/(N + gamma lam) for the dual flow. On any other input f_t(x) = f_0(x) +
     K(x, X) A^+ (f_t - f_0). For gradient flow: Lee et al. 2019 (arXiv 1902.06720).
     """
 
@@ -54,45 +43,35 @@ class KernelDynamics(AbstractTheorem):
         "docs/theorems/kernel_dynamics.md, Theorem K; docs/theory.md, exact facts 2 and 3; Lee et al. 2019 (arXiv 1902.06720)"
     )
 
-    def hypotheses(self, evidence: Evidence) -> Hypotheses:
+    @in_stages
+    def hypotheses(self, evidence: Evidence):
         """A known flow with the squared loss, a model that is linear, a damping that does not change."""
-        loss = evidence.system.loss
-        checks = [
-            Check.fact("the run is a flow in continuous time", evidence.is_continuous),
-            Check.fact(
-                "the flow has a gain (gradient, Gauss-Newton, spectral, dual with the quadratic model)",
-                evidence.gain is not None,
-            ),
-            Check.fact("the loss is the squared loss", loss.is_squared_distance, remark=type(loss).__name__),
-        ]
-        if not all(check.met for check in checks):
-            return Hypotheses(tuple(checks))
+        has_gain = Check.fact(ANY_GAIN, evidence.gain is not None)
+        yield continuous_time(evidence), has_gain, squared_loss(evidence)
         scale, known = metric_scale(evidence)
-        checks.append(Check("H = c I", float(scale is not None), "==", 1.0, rigorous=known))
-        checks += solve_accuracy(evidence)
-        checks.append(_linearity(evidence))
-        if checks[-1].met:
-            checks.append(continuity(evidence))
-        if not all(check.met for check in checks):
-            return Hypotheses(tuple(checks))
-        checks.append(evidence.repeated())
-        gain = evidence.gain
-        if checks[-1].met and gain is not None and not gain.damping.is_zero:
-            checks.append(_constant_damping(evidence, gain.damping))
-        return Hypotheses(tuple(checks))
+        linearity = _linearity(evidence)
+        multiple = Check.fact("H = c I", scale is not None, rigorous=known)
+        yield multiple, *accurate_solves(evidence), linearity, *((continuity(evidence),) if linearity.met else ())
+        yield (evidence.repeated(),)
+        if not evidence.law.damping.is_zero:
+            yield (_constant_damping(evidence, evidence.law.damping),)
 
     def conclusion(self, evidence: Evidence, hypotheses: Hypotheses) -> Conclusion:
         """The loss at the measured times and the last outputs, against the closed form."""
         kernel = _Kernel.of(evidence)
-        times = evidence.times
+        times, logs = evidence.times, evidence.log_excess
         norms = np.array([float(np.linalg.norm(kernel.residual(time))) for time in times])
         eigen = np.array([kernel.residual_error(time) for time in times])
         with np.errstate(divide="ignore", invalid="ignore"):
             relative_eigen = np.where(norms > 0, eigen / norms, np.inf)
-        steps = _promised(evidence, kernel, times, norms)
+        steps = _promised(evidence, kernel, norms)
+        with np.errstate(divide="ignore"):
+            expected = -2 * np.log(norms / norms[0])
+        fallen, resolution = logs[0] - logs, LOSS_RESOLUTION * expected
+        error = evidence.accuracy.loss_agreement(logs[0] - expected, steps, resolution) + 2 * relative_eigen
         claims = [
-            _loss_claim(evidence, times, norms, relative_eigen, steps),
-            _train_claim(evidence, kernel, norms, relative_eigen, steps),
+            compare_along("log L falls as the closed form's", times, fallen, "==", expected, error, resolution),
+            _train_claim(evidence, kernel, float(norms[-1]), float(relative_eigen[-1]), float(steps[-1])),
         ]
         if evidence.system.problem.x_test is not None:
             claims.append(_test_claim(evidence, kernel))
@@ -106,11 +85,8 @@ class KernelDynamics(AbstractTheorem):
             "damping": kernel.law.damping,
             "largest relative error of the closed form from that of A": float(relative_eigen.max()),
         }
-        logs = evidence.log_excess
         closed = norms**2 / (2 * evidence.system.problem.num_train)
-        later = slice(1, None)
-        curve = Curves(times[later], "flow time", "L - L*", np.exp(logs[later]), closed[later], closed[later])
-        return Conclusion(tuple(claims), constants, (curve,))
+        return Conclusion(tuple(claims), constants, (evidence.loss_curve(closed, closed),))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +123,7 @@ class _Kernel:
     def __init__(self, gram: np.ndarray, residual: np.ndarray, law: "_Law", eigenvalue_error: float | None = None):
         self.eigenvalues, self.eigenvectors = np.linalg.eigh(gram)
         self.law = law
-        rounding = len(gram) * np.finfo(float).eps * float(np.abs(self.eigenvalues).max())
+        rounding = len(gram) * EPSILON * float(np.abs(self.eigenvalues).max())
         self.eigenvalue_error = rounding if eigenvalue_error is None else eigenvalue_error
         self.amplitudes = self.eigenvectors.T @ residual
         self.rates = self._rates(0.0)
@@ -159,10 +135,8 @@ class _Kernel:
         scale, _ = metric_scale(evidence)
         assert scale is not None
         damping, damping_error = _recorded_damping(evidence)
-        assert evidence.gain is not None
-        law = _Law(system.problem.num_train, evidence.gain, scale, damping, damping_error)
-        gram, outputs = _gram_and_outputs(system, evidence.start)
-        return cls(gram, (outputs - np.asarray(system.problem.y_train)).reshape(-1), law)
+        law = _Law(system.problem.num_train, evidence.law, scale, damping, damping_error)
+        return cls(evidence.start_gram, evidence.outputs(evidence.start) - evidence.targets, law)
 
     def residual(self, time: float) -> np.ndarray:
         """f_t - y, (NC,)."""
@@ -176,8 +150,8 @@ class _Kernel:
     def change_elsewhere(self, time: float, cross: np.ndarray) -> tuple[np.ndarray, float]:
         """K(x, X) A^+ (f_t - f_0), (nC,), and the norm of its error, with `cross` = K(x, X), (nC, NC).
 
-        A^+ (f_t - f_0) = -Q (1 - exp(-rho t))/lam Q^T (f_0 - y), where a mode that does not move contributes nothing: taken as
-        one function of lam it needs no division of a difference of outputs by a small eigenvalue.
+        A^+ (f_t - f_0) = -Q (1 - exp(-rho t))/lam Q^T (f_0 - y), where a mode that does not move contributes nothing:
+        taken as one function of lam it needs no division of a difference of outputs by a small eigenvalue.
         """
 
         def gain(lam: np.ndarray, rates: np.ndarray) -> np.ndarray:
@@ -189,7 +163,7 @@ class _Kernel:
         sizes = np.sum(modes**2, axis=0)
         differences = self._divided_differences(gain)
         error = self.eigenvalue_error * float(np.sqrt(sizes @ (differences**2 @ self.amplitudes**2)))
-        rounding = len(self.eigenvalues) * np.finfo(float).eps * float(np.linalg.norm(cross))
+        rounding = len(self.eigenvalues) * EPSILON * float(np.linalg.norm(cross))
         return -modes @ coefficients, error + rounding * float(np.linalg.norm(coefficients))
 
     def _rates(self, shift: float) -> np.ndarray:
@@ -208,19 +182,8 @@ class _Kernel:
         high, low = values.max(axis=0), values.min(axis=0)
         rises = np.maximum(high[:, None], high[None, :]) - np.minimum(low[:, None], low[None, :])
         distances = np.abs(self.eigenvalues[:, None] - self.eigenvalues[None, :])
-        error = max(self.eigenvalue_error, np.finfo(float).tiny)
+        error = max(self.eigenvalue_error, TINY)
         return rises / np.maximum(distances, error)
-
-
-@eqx.filter_jit
-def _gram_and_outputs_compiled(system: System, weights):
-    tangent = system.tangent(weights)
-    return tangent.gram(), tangent.outputs
-
-
-def _gram_and_outputs(system: System, weights) -> tuple[np.ndarray, np.ndarray]:
-    gram, outputs = jax.device_get(_gram_and_outputs_compiled(system, weights))
-    return np.asarray(gram), np.asarray(outputs)
 
 
 @eqx.filter_jit
@@ -238,7 +201,7 @@ def _nonlinearity(system: System, start, end, x):
     first, last, linear = system.outputs(start, x), system.outputs(end, x), tangent.jvp(displacement)
     # Sums of products of J's entries and weights: ||J||_F (||w_0|| + ||w||) bounds the sizes of their terms.
     terms = jnp.sqrt(jnp.trace(tangent.gram())) * (tree_norm(start) + tree_norm(end))
-    rounding = _ROUNDING * (terms + jnp.linalg.norm(first) + jnp.linalg.norm(last))
+    rounding = ROUNDING_OF_PROGRAMS * (terms + jnp.linalg.norm(first) + jnp.linalg.norm(last))
     return jnp.linalg.norm(last - first - linear), jnp.linalg.norm(last - first), rounding
 
 
@@ -252,58 +215,48 @@ def _linearity(evidence: Evidence) -> Check:
     worst, allowed = 0.0, 0.0
     for x in inputs:
         distance, moved, rounding = (float(n) for n in _nonlinearity(system, evidence.start, evidence.end, x))
-        moved = max(moved, np.finfo(float).tiny)
+        moved = max(moved, TINY)
         if distance / moved - rounding / moved > worst - allowed or allowed == 0:
             worst, allowed = distance / moved, rounding / moved
-    return Check(
-        "the model is linear: ||f_T - f_0 - J_0 (w_T - w_0)||/||f_T - f_0|| is rounding",
-        worst,
-        "<=",
-        allowed,
-        rigorous=by_structure,
-        remark=f"{type(evidence.trajectory.initial_model).__name__}, "
-        + ("linear by its structure" if by_structure else "measured at the end of the run only"),
-    )
+    known = "linear by its structure" if by_structure else "measured at the end of the run only"
+    remark = f"{type(evidence.trajectory.initial_model).__name__}, {known}"
+    name = "the model is linear: ||f_T - f_0 - J_0 (w_T - w_0)||/||f_T - f_0|| is rounding"
+    return Check(name, worst, "<=", allowed, rigorous=by_structure, remark=remark)
 
 
 def _recorded_damping(evidence: Evidence) -> tuple[float, float]:
     """eps at the start, and how far it is from that at any measured time."""
-    if evidence.gain is None or evidence.gain.damping.is_zero:
+    if evidence.law.damping.is_zero:
         return 0.0, 0.0
-    damping = evidence.flow_run.data["band_damping"].to_numpy()
+    damping = evidence.band.damping
     return float(damping[0]), float(np.max(np.abs(damping - damping[0])))
 
 
 def _constant_damping(evidence: Evidence, rule: AbstractDamping) -> Check:
     """eps may change by rounding (a rule that reads the spectrum, of a matrix that does not move), and by nothing else."""
+    name = "eps is constant along the run"
+    if not has_band(evidence.flow, evidence.system):
+        return Check.unknown(name, "eps is measured of flows alone whose gain says that it increases")
     damping, change = _recorded_damping(evidence)
-    gram, _ = _gram_and_outputs(evidence.system, evidence.start)
     # The largest eigenvalue is at most the trace; every eigenvalue is known to its rounding.
-    largest = gram.shape[0] * float(np.trace(gram))
-    start = jnp.zeros(())
-    greatest, least = (Spectrum.of(jnp.full(gram.shape[0], value)) for value in (largest, 0.0))
+    largest = len(evidence.start_gram) * float(np.trace(evidence.start_gram))
+    start, size = jnp.zeros(()), len(evidence.start_gram)
+    greatest, least = (Spectrum.of(jnp.full(size, value)) for value in (largest, 0.0))
     sensitive = float(rule(start, greatest) - rule(start, least))
-    rounding = _ROUNDING * (damping + abs(sensitive))
-    return Check(
-        "eps is constant along the run",
-        change,
-        "<=",
-        rounding,
-        rigorous=not rule.depends_on_time,
-        remark=f"{type(rule).__name__}: largest change at the measured times",
-    )
+    rounding = ROUNDING_OF_PROGRAMS * (damping + abs(sensitive))
+    remark = f"{type(rule).__name__}: largest change at the measured times"
+    return Check(name, change, "<=", rounding, rigorous=not rule.depends_on_time, remark=remark)
 
 
-def _promised(evidence: Evidence, kernel: _Kernel, times: np.ndarray, norms: np.ndarray) -> np.ndarray:
-    """The relative error of ||f - y|| at each time if every step errs as the solver promises and every solve as measured, (k,).
+def _promised(evidence: Evidence, kernel: _Kernel, norms: np.ndarray) -> np.ndarray:
+    """The relative error of ||f - y|| at each time if every step errs as the solver promises and every solve as
+    measured, (k,).
 
     An error made at s shrinks at least at the slowest rate, the residual may shrink faster: what was rtol ||f_s - y|| then is
     that times exp(-rho_min (t - s)) at t, and relative to ||f_t - y|| it may have grown. What atol, or a tolerance of the
-    weights, lets through does not depend on s: relative to ||f_t - y|| `relative_step_errors` has it as large as it can be.
+    weights, lets through does not depend on s: relative to ||f_t - y|| `Accuracy.relative_steps` has it as large as it can be.
     """
-    slowest = float(kernel.rates.min())
-    per_step = relative_step_errors(evidence, norms)
-    rtol = evidence.flow_run.settings["rtol"]
+    slowest, times, accuracy = float(kernel.rates.min()), evidence.times, evidence.accuracy
     grown = np.ones(len(times))
     with np.errstate(divide="ignore", invalid="ignore"):
         for k in range(1, len(times)):
@@ -311,82 +264,32 @@ def _promised(evidence: Evidence, kernel: _Kernel, times: np.ndarray, norms: np.
             left = norms[:k] * np.exp(-slowest * (times[k] - times[1 : k + 1]))
             grown[k] = max(1.0, float(np.max(left)) / norms[k]) if norms[k] > 0 else np.inf
     # By the solves f' is off by at most their residual times the fastest rate, relative to f - y, at every time.
-    solves = largest_residual(evidence) * float(kernel.rates.max()) * times * grown
-    return accumulated(per_step + rtol * (grown - 1), num_steps(evidence)) + solves
+    solves = accuracy.solve_residual * float(kernel.rates.max()) * times * grown
+    return accuracy.accumulated(accuracy.relative_steps(norms) + accuracy.rtol * (grown - 1)) + solves
 
 
-def _loss_claim(
-    evidence: Evidence, times: np.ndarray, norms: np.ndarray, eigen: np.ndarray, steps: np.ndarray
-) -> Claim:
-    logs = evidence.log_excess
-    with np.errstate(divide="ignore"):
-        expected = 2 * np.log(norms / norms[0])
-    fallen = logs[0] - logs
-    resolution = LOSS_RESOLUTION * -expected
-    tolerance, error_bound = log_error(evidence, logs[0] + expected, steps, (2 * eigen, 2 * eigen), resolution)
-    return worst_claim(
-        "log L falls as the closed form's",
-        fallen[1:],
-        -expected[1:],
-        -np.abs(fallen + expected)[1:],
-        tolerance[1:],
-        error_bound[1:],
-        resolution[1:],
-        [f"at t = {time:.4g}" for time in times[1:]],
-    )
-
-
-def _train_claim(evidence: Evidence, kernel: _Kernel, norms: np.ndarray, eigen: np.ndarray, steps: np.ndarray) -> Claim:
+def _train_claim(evidence: Evidence, kernel: _Kernel, norm: float, eigen: float, promised: float) -> Claim:
     """The last residual against the closed form's, relative to its norm."""
-    system, time = evidence.system, float(evidence.times[-1])
-    x, targets = system.problem.x_train, np.asarray(system.problem.y_train).reshape(-1)
-    last, again = (_outputs(system, w, x) for w in (evidence.flow_end, evidence.replicated_end))
-    expected = targets + kernel.residual(time)
-    distance, difference, deviation = (
-        float(np.linalg.norm(change) / norms[-1]) for change in (last - expected, last - again, again - expected)
-    )
-    errors, promised = float(eigen[-1] + evidence.rounding[-1]), float(steps[-1])
-    tolerance = float(comparison_error(evidence, difference, deviation, promised, OUTPUT_RESOLUTION)) + errors
-    return equality(
-        "the last residual is the closed form's (relative distance)",
-        distance,
-        0.0,
-        tolerance,
-        max(promised, difference) + errors,
-        OUTPUT_RESOLUTION,
-        f"at t = {time:.4g}",
-    )
+    ends = evidence.outputs(evidence.flow_end), evidence.outputs(evidence.replicated_end)
+    expected = evidence.targets + kernel.residual(float(evidence.times[-1]))
+    name = "the last residual is the closed form's (relative distance)"
+    other = Error.known(float(eigen + evidence.accuracy.rounding[-1]))
+    return evidence.accuracy.last_outputs(name, ends, expected, norm, promised, other)
 
 
 def _test_claim(evidence: Evidence, kernel: _Kernel) -> Claim:
     """The change of the test outputs against K(x, X) A^+ (f_T - f_0), relative to its norm."""
-    system, time = evidence.system, float(evidence.times[-1])
+    system, accuracy = evidence.system, evidence.accuracy
     x = system.problem.x_test
     assert x is not None
     x = x[:_MOST_TEST_INPUTS]
     cross, squares = jax.device_get(_test_kernel(system, evidence.start, x))
-    expected, eigen = kernel.change_elsewhere(time, np.asarray(cross))
-    ends = (evidence.start, evidence.flow_end, evidence.replicated_end)
-    first, last, again = (_outputs(system, w, x) for w in ends)
-    size = max(float(np.linalg.norm(expected)), np.finfo(float).tiny)
-    distance, difference, deviation = (
-        float(np.linalg.norm(change)) / size
-        for change in (last - first - expected, last - again, again - first - expected)
-    )
-    errors = eigen / size + _ROUNDING * float(np.linalg.norm(last) + np.linalg.norm(first)) / size
+    expected, eigen = kernel.change_elsewhere(float(evidence.times[-1]), np.asarray(cross))
+    first, last, again = (evidence.outputs(w, x) for w in (evidence.start, evidence.flow_end, evidence.replicated_end))
+    size = max(float(np.linalg.norm(expected)), TINY)
+    rounding = ROUNDING_OF_PROGRAMS * float(np.linalg.norm(last) + np.linalg.norm(first))
     # No mode of the linear flow of the weights grows, so their errors at most add up.
-    promised = num_steps(evidence) * weight_step_error(evidence) * float(squares) ** 0.5 / size
-    tolerance = float(comparison_error(evidence, difference, deviation, promised, OUTPUT_RESOLUTION)) + errors
-    return equality(
-        f"the last outputs on {len(x)} test inputs are f_0(x) + K(x, X) A^+ (f_T - f_0) (relative distance)",
-        distance,
-        0.0,
-        tolerance,
-        max(promised, difference) + errors,
-        OUTPUT_RESOLUTION,
-        f"at t = {time:.4g}",
-    )
-
-
-def _outputs(system: System, weights, x) -> np.ndarray:
-    return np.asarray(jax.device_get(system.outputs(weights, x))).reshape(-1)
+    promised = accuracy.steps * accuracy.weight_step * float(squares) ** 0.5 / size
+    name = f"the last outputs on {len(x)} test inputs are f_0(x) + K(x, X) A^+ (f_T - f_0) (relative distance)"
+    other = Error.known((eigen + rounding) / size)
+    return accuracy.last_outputs(name, (last - first, again - first), expected, size, promised, other)

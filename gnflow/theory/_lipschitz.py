@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from .._core import ConfigError, require_non_negative, stream, tree_add_scaled, tree_norm, tree_scale, tree_subtract
 from ..geometry import System
 from ..models import MLP, DerivativeBounds, MeanFieldNetwork
-from ._linear_model import is_linear
+from ._hypotheses import is_linear
 
 # For the rounding of the norms of the data, whose relative error is of the order of 1e-13.
 _ROUND_UP = 1 + 1e-9
@@ -27,8 +27,13 @@ _BISECTIONS = 100
 class LipschitzBound:
     """||J_w - J_w'|| <= value ||w - w'|| in the operator norm, for w, w' in the ball of `radius` about a point.
 
-    **Attributes:** `value`: K, in outputs/weights^2; `radius`: R, in weights; `rigorous`: whether K is a bound, and not an
-    estimate, which is at most the true constant; `method`: how it was found; `constants`: what it was computed from.
+    **Attributes:**
+
+    - `value`: K, in outputs/weights^2.
+    - `radius`: R, in weights.
+    - `rigorous`: whether K is a bound, and not an estimate, which is at most the true constant.
+    - `method`: how it was found.
+    - `constants`: what it was computed from.
     """
 
     value: float
@@ -55,8 +60,8 @@ def jacobian_lipschitz(system: System, weights: PyTree, radius: float) -> Lipsch
 def consistent_radius(system: System, weights: PyTree, singular_value: float) -> LipschitzBound:
     """K with the largest R such that 2 K(R) R <= `singular_value`, the smallest one of J at `weights`.
 
-    On that ball the smallest singular value of J stays above half of that. K grows with R, so R is found by bisection and
-    rounded down. It is inf where K = 0 and 0 where K = inf.
+    On that ball the smallest singular value of J stays above half of that. K grows with R, so R is found by bisection
+    and rounded down. It is inf where K = 0 and 0 where K = inf.
     """
     require_non_negative(ConfigError, singular_value=singular_value)
     family = _bound_family(system, weights)
@@ -75,8 +80,8 @@ def consistent_radius(system: System, weights: PyTree, singular_value: float) ->
 
 @dataclasses.dataclass(frozen=True)
 class _BoundFamily:
-    """K(R) = (gamma + sqrt(gamma^2 + 4 beta^2))/2 with gamma = curvature (largest + R) where the output layer moves, else
-    curvature times largest (Lemma 1)."""
+    """K(R) = (gamma + sqrt(gamma^2 + 4 beta^2))/2 with gamma = curvature (largest + R) where the output layer moves,
+    else curvature times largest (Lemma 1)."""
 
     beta: float
     curvature: float

@@ -1,5 +1,8 @@
 """How far the kernel has moved along a run, and the run that measures it: what bounds of the linearised model take."""
 
+import dataclasses
+from typing import Annotated, ClassVar
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
@@ -12,31 +15,56 @@ from ..losses import ScaledIdentity
 from ..metrics import AbstractMetric, Variable
 from ..simulate import Trajectory
 from ._evidence import Evidence
+from ._measured import Measured, Quantity
+from ._reruns import filled, spread_over
 
-_SOURCE = "docs/theorems/linearised_distance.md"
 _NUM_TIMES = 40
-_FIRST_TIME = 1e-3  # of the end, where the record holds no time between
+_GAIN, _SPEED = "N/flow time", "outputs/flow time"
+
+
+@dataclasses.dataclass(frozen=True)
+class Movement(Measured):
+    """How far the gain B_t of f' = -(1/N) B_t (f - y) is from B_0, and what the residual sees of it (squared loss).
+
+    **Attributes:** with A_0 = Q diag(lam) Q^T and r = f - y, at `times`, (k,): `gain` (k,) is ||B_t - B_0|| in the
+    operator norm, `residual` (k, NC) is Q^T r, `drive` (k, NC) is Q^T (B_t - B_0) r.
+    """
+
+    prefix: ClassVar[str] = "movement"
+    source: ClassVar[str] = "docs/theorems/linearised_distance.md"
+
+    gain: Annotated[np.ndarray, Quantity("operator norm of the change of the gain", _GAIN)]
+    residual: Annotated[np.ndarray, Quantity("residual in the modes of A_0", "outputs", ("kernel_mode",))]
+    drive: Annotated[np.ndarray, Quantity("(B_t - B_0) r in those modes", f"outputs {_GAIN}", ("kernel_mode",))]
+
+
+@dataclasses.dataclass(frozen=True)
+class Interpolation(Measured):
+    """How far the test outputs are from what the first kernel makes of the training outputs, and how fast they leave it.
+
+    **Attributes:** with S_0 = K_0(x, X) A_0^-1 and test inputs x, arrays (k,) over `times`: `gap` is ||f_t(x) - f_0(x)
+    - S_0 (f_t - f_0)||, `mismatch` is ||f'_t(x) - S_0 f'_t||, `speed` is ||f'_t||, `movement` is ||f_t(x) - f_0(x)||.
+    """
+
+    prefix: ClassVar[str] = "interpolation"
+    source: ClassVar[str] = "docs/theorems/kernel_limit.md"
+
+    gap: Annotated[np.ndarray, Quantity("distance of the test outputs to the kernel's", "outputs")]
+    mismatch: Annotated[np.ndarray, Quantity("||f'(x) - S_0 f'|| on test inputs", _SPEED)]
+    speed: Annotated[np.ndarray, Quantity("||f'|| on training inputs", _SPEED)]
+    movement: Annotated[np.ndarray, Quantity("change of the test outputs", "outputs")]
 
 
 class GainMovement(AbstractMetric):
-    """How far the gain B_t of f' = -(1/N) B_t (f - y) is from B_0, and what the residual sees of it (squared loss).
-
-    With A_0 = Q diag(lam) Q^T and r = f - y: `movement_gain` is ||B_t - B_0|| in the operator norm, `movement_residual`
-    is Q^T r, `movement_drive` is Q^T (B_t - B_0) r. It can be handed to any run of the flow.
-    """
+    """`Movement` at one state. It can be handed to any run of the flow."""
 
     flow: AbstractFlow
 
     def variables(self, system: System) -> tuple[Variable, ...]:
-        """Three quantities, two of them vectors over the modes of A_0; **raises** `ConfigError` where no gain is known."""
+        """Those of `Movement`; **raises** `ConfigError` where no gain is known."""
         if not has_gain(self.flow, system):
             raise ConfigError(f"no gain B with f' = -(1/N) B (f - y) is known for {self.flow!r} with {system.loss!r}.")
-        unit = "N/flow time"
-        return (
-            Variable("movement_gain", "operator norm of the change of the gain", unit, _SOURCE),
-            Variable("movement_residual", "residual in the modes of A_0", "outputs", _SOURCE, ("kernel_mode",)),
-            Variable("movement_drive", "(B_t - B_0) r in those modes", f"outputs {unit}", _SOURCE, ("kernel_mode",)),
-        )
+        return Movement.variables()
 
     def prepare(self, start: Snapshot) -> PyTree:
         """Q and B_0, (NC, NC) each."""
@@ -51,19 +79,15 @@ class GainMovement(AbstractMetric):
         change = gain(self.flow, system, snapshot.gram, snapshot.time)[2] - start
         # At the start itself two compilations of one matrix may round differently.
         change = jnp.where(snapshot.time > 0, change, 0.0)
-        return {
-            "movement_gain": jnp.max(jnp.abs(jnp.linalg.eigvalsh(change))),
-            "movement_residual": vectors.T @ residual,
-            "movement_drive": vectors.T @ (change @ residual),
-        }
+        return Movement.named(
+            gain=jnp.max(jnp.abs(jnp.linalg.eigvalsh(change))),
+            residual=vectors.T @ residual,
+            drive=vectors.T @ (change @ residual),
+        )
 
 
 class InterpolationMismatch(AbstractMetric):
-    """How far the test outputs are from what the first kernel makes of the training outputs, and how fast they leave it.
-
-    With S_0 = K_0(x, X) A_0^-1: `interpolation_gap` is ||f_t(x) - f_0(x) - S_0 (f_t - f_0)|| over the test inputs x,
-    `interpolation_mismatch` is ||f'_t(x) - S_0 f'_t||, `interpolation_speed` is ||f'_t||, `interpolation_movement` is
-    ||f_t(x) - f_0(x)||. Derived in docs/theorems/kernel_limit.md.
+    """`Interpolation` at one state.
 
     **Attributes:** `operator`: S_0, (nC, NC), from `interpolation_operator`.
     """
@@ -71,16 +95,10 @@ class InterpolationMismatch(AbstractMetric):
     operator: Float[Array, "test_rows rows"]
 
     def variables(self, system: System) -> tuple[Variable, ...]:
-        """Four numbers; **raises** `ConfigError` without test inputs."""
+        """Those of `Interpolation`; **raises** `ConfigError` without test inputs."""
         if system.problem.x_test is None:
             raise ConfigError("interpolation_gap compares test outputs; give the problem x_test and y_test.")
-        source, speed = "docs/theorems/kernel_limit.md", "outputs/flow time"
-        return (
-            Variable("interpolation_gap", "distance of the test outputs to the kernel's", "outputs", source),
-            Variable("interpolation_mismatch", "||f'(x) - S_0 f'|| on test inputs", speed, source),
-            Variable("interpolation_speed", "||f'|| on training inputs", speed, source),
-            Variable("interpolation_movement", "change of the test outputs", "outputs", source),
-        )
+        return Interpolation.variables()
 
     def prepare(self, start: Snapshot) -> PyTree:
         """f_0 on training and test inputs."""
@@ -94,12 +112,12 @@ class InterpolationMismatch(AbstractMetric):
         test_speed = system.tangent(snapshot.weights, system.problem.x_test).jvp(velocity).reshape(-1)
         change = (snapshot.train_outputs - train).reshape(-1)
         test_change = (snapshot.test_outputs - test).reshape(-1)
-        return {
-            "interpolation_gap": jnp.linalg.norm(test_change - self.operator @ change),
-            "interpolation_mismatch": jnp.linalg.norm(test_speed - self.operator @ speed),
-            "interpolation_speed": jnp.linalg.norm(speed),
-            "interpolation_movement": jnp.linalg.norm(test_change),
-        }
+        return Interpolation.named(
+            gap=jnp.linalg.norm(test_change - self.operator @ change),
+            mismatch=jnp.linalg.norm(test_speed - self.operator @ speed),
+            speed=jnp.linalg.norm(speed),
+            movement=jnp.linalg.norm(test_change),
+        )
 
 
 def interpolation_operator(system: System, weights: PyTree) -> Float[Array, "test_rows rows"]:
@@ -110,8 +128,8 @@ def interpolation_operator(system: System, weights: PyTree) -> Float[Array, "tes
 
 
 def movement_run(evidence: Evidence) -> Trajectory | None:
-    """A run like the reference, with both metrics above where they are defined, at `measured_times`; None where it fails or has
-    no length. Done once for each `evidence`, so that two theorems share it."""
+    """A run like the reference, with both metrics above where they are defined, at `measured_times`; None where it
+    fails or has no length. Done once for each `evidence`, so that two theorems share it."""
     return evidence.once("movement", lambda: _movement_run(evidence))
 
 
@@ -129,22 +147,13 @@ def _movement_run(evidence: Evidence) -> Trajectory | None:
 
 def measured_times(evidence: Evidence) -> np.ndarray:
     """The 40 times at which `movement_run` measures: up to 40 saved times spread over the record, first and last among them,
-    and where there are fewer, times between them that halve the widest gaps in the logarithm of time."""
-    count = len(evidence.recorded_times)
-    chosen = np.unique(np.round(np.linspace(0, count - 1, min(count, _NUM_TIMES))).astype(int))
-    times = list(evidence.recorded_times[chosen])
-    if len(times) == 2:
-        times.insert(1, _FIRST_TIME * times[1])
-    # Always as many: then runs of one problem share a compiled program.
-    while len(times) < _NUM_TIMES:
-        widest = 1 + int(np.argmax(np.diff(np.log(times[1:]))))
-        times.insert(widest + 1, float(np.sqrt(times[widest] * times[widest + 1])))
-    return np.asarray(times)
+    and where there are fewer, times between them. Always as many: then runs of one problem share a compiled program."""
+    return filled(spread_over(evidence.recorded_times, _NUM_TIMES), _NUM_TIMES)
 
 
 def has_gain(flow: AbstractFlow, system: System) -> bool:
-    """Whether f' = -(1/N) B (f - y) with a B that `gain` knows: squared loss, a flow with a gain in a metric that is a multiple
-    of the identity, and directions that are solved for exactly."""
+    """Whether f' = -(1/N) B (f - y) with a B that `gain` knows: squared loss, a flow with a gain in a metric that is a
+    multiple of the identity, and directions that are solved for exactly."""
     law = flow.gain(system)
     if law is None or flow.solves_iteratively or not system.loss.is_squared_distance:
         return False

@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .._core import ConfigError
-from ._student import student_quantile
 
 _FEWEST_POINTS = 5
 
@@ -15,10 +14,16 @@ _FEWEST_POINTS = 5
 class RateFit:
     """L - L* ~ exp(-rate t) over a window.
 
-    **Attributes:** `rate`: minus the slope of log(L - L*) against flow time, in 1/flow time; `interval`: of confidence for it;
-    `r_squared`; `window`: first and last time used; `num_points`; `slope_change`: how much the slopes of the two halves of the
-    window differ, over the slope; `is_linear`: whether that is at most the fit's linearity. Where it is not, the curve is not
-    one exponential (gradient flow's is a sum of many), and the rate is that of no mode.
+    **Attributes:**
+
+    - `rate`: minus the slope of log(L - L*) against flow time, in 1/flow time.
+    - `interval`: of confidence for it.
+    - `r_squared`: of the weighted line.
+    - `window`: first and last time used.
+    - `num_points`: used.
+    - `slope_change`: how much the slopes of the two halves of the window differ, over the slope.
+    - `is_linear`: whether that is at most the fit's linearity. Where it is not, the curve is not one exponential (gradient
+      flow's is a sum of many), and the rate is that of no mode.
     """
 
     rate: float
@@ -52,12 +57,16 @@ def fit_rate(
     time do not make the start of the run count for all of it. The interval is Student's for this slope where the points
     scatter about the line independently and equally: it speaks of the fit, not of the integration (for that: `rate_error`).
 
-    **Arguments:** `times` (n,), ascending, in flow time; `excess` (n,): L - L*; points where it is not positive are left out;
-    `window`: first and last time to use, None for all; `confidence` of the interval; `linearity`: the relative change of the
-    slope between the halves of the window above which the decay is flagged.
+    **Arguments:**
 
-    **Raises:** `ConfigError` for arrays that do not match, times that are not finite and ascending, a confidence outside
-    (0, 1), or fewer than 5 points in the window.
+    - `times` (n,): ascending, in flow time.
+    - `excess` (n,): L - L*; points where it is not positive are left out.
+    - `window`: first and last time to use, None for all.
+    - `confidence`: of the interval.
+    - `linearity`: the relative change of the slope between the halves of the window above which the decay is flagged.
+
+    **Raises:** `ConfigError` for arrays that do not match, times that are not finite and ascending, a confidence
+    outside (0, 1), or fewer than 5 points in the window.
     """
     t, values = _ascending(times), np.asarray(excess, dtype=float)
     if t.shape != values.shape:
@@ -93,13 +102,15 @@ def fit_rate(
 
 
 def rate_error(times: ArrayLike, log_errors: ArrayLike) -> float:
-    """How far the rate of `fit_rate` can be off if log(L - L*) is off by at most `log_errors` (n,) at the points it used, (n,).
+    """How far the rate of `fit_rate` can be off if log(L - L*) is off by at most `log_errors` (n,) at the points it
+    used, (n,).
 
     The rate is a linear function of the logarithms, so this is a bound, and it is attained. In 1/flow time.
 
     **Raises:** `ConfigError` for times that are not finite and ascending, or fewer than two of them.
     """
-    return float(np.sum(np.abs(_slope_coefficients(_ascending(times))) * np.asarray(log_errors, dtype=float)))
+    t = _ascending(times)
+    return float(np.sum(np.abs(slope_coefficients(t, _weights(t))) * np.asarray(log_errors, dtype=float)))
 
 
 def _ascending(times: ArrayLike) -> np.ndarray:
@@ -115,29 +126,38 @@ def _secant(t: np.ndarray, values: np.ndarray) -> float:
 
 def _weights(t: np.ndarray) -> np.ndarray:
     """The share of the window that each point stands for."""
-    halves = np.diff(t) / 2
-    weights = np.concatenate([halves, [0.0]]) + np.concatenate([[0.0], halves])
-    return weights / weights.sum()
-
-
-def _slope_coefficients(t: np.ndarray) -> np.ndarray:
-    """The a of slope = a . values, for the weighted least-squares line."""
-    weights = _weights(t)
-    centred = t - weights @ t
-    return weights * centred / (weights @ centred**2)
+    halves = np.diff(t, prepend=t[0], append=t[-1])
+    return (halves[1:] + halves[:-1]) / (2 * (t[-1] - t[0]))
 
 
 def _weighted_line(t: np.ndarray, values: np.ndarray) -> tuple[float, float, float]:
     """Slope, its standard error and R^2 of the line through the points, each weighted by the time it stands for."""
-    weights, coefficients = _weights(t), _slope_coefficients(t)
+    weights = _weights(t)
+    coefficients = slope_coefficients(t, weights)
     around = values - weights @ values
     slope = float(coefficients @ around)
     residuals = around - slope * (t - weights @ t)
     total = float(weights @ around**2)
-    # The variance of one point comes from the unweighted line: only for its residuals is the sum of squares over n - 2 free of
-    # bias. About the weighted line, which follows the last points, the others scatter by more than their error.
+    # The variance of one point comes from the unweighted line: only for its residuals is the sum of squares over n - 2
+    # free of bias. About the weighted line, which follows the last points, the others scatter by more than their error.
     plain = np.polynomial.Polynomial.fit(t, values, 1)
     variance = float(np.sum((values - plain(t)) ** 2)) / (len(t) - 2)
     error = float(np.sqrt(variance * np.sum(coefficients**2)))
     r_squared = 1 - float(weights @ residuals**2) / total if total > 0 else 1.0
     return slope, error, r_squared
+
+
+def slope_coefficients(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The a, (n,), with slope = a . y for the weighted least-squares line through the points (x, y)."""
+    centred = x - np.average(x, weights=weights)
+    return weights * centred / (weights @ centred**2)
+
+
+def student_quantile(degrees_of_freedom: int, probability: float) -> float:
+    """The t below which a variable of Student's distribution lies with this probability.
+
+    `scipy.special.stdtrit` is what `scipy.stats.t.ppf` calls; `scipy.stats` takes longer to load than most runs of a theorem.
+    """
+    from scipy.special import stdtrit
+
+    return float(stdtrit(degrees_of_freedom, probability))

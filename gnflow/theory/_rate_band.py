@@ -1,9 +1,11 @@
-"""The rate at which the loss decays, and the band in which theory puts it, at one state."""
+"""The rate at which the loss decays, and the band in which theory puts it."""
 
-import functools
+import dataclasses
+from typing import Annotated, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from .._core import ConfigError
@@ -12,39 +14,58 @@ from ..geometry import Snapshot, System, rank_cutoff
 from ..geometry.directions import decomposed_spectrum, whitened_gram
 from ..losses import AbstractOutputFactor
 from ..metrics import AbstractMetric, Variable
+from ._measured import Measured, Quantity
 
-_SOURCE = "docs/theorems/sandwich.md"
+_RATE, _EIGENVALUE = "1/flow time", "outputs^2/weights^2"
 
 
-class RateBand(AbstractMetric):
-    """-d/dt log(L - L*) and the band [rho_low, rho_high] of the a posteriori sandwich, with what the band is made of.
+@dataclasses.dataclass(frozen=True)
+class RateBand(Measured):
+    """-d/dt log(L - L*) along a run and the band [lower, upper] of the a posteriori sandwich, with what the band is made of.
 
-    For a flow w' = -J^T K g the rate is g^T A K g/(L - L*), and with kappa_low <= A K <= kappa_high on the eigenvalues of A,
-    2 mu kappa_low <= rate <= 2 lambda kappa_high. Derived in docs/theorems/sandwich.md.
+    For a flow w' = -J^T K g the rate is g^T A K g/(L - L*), and with kappa_low <= A K <= kappa_high on the eigenvalues
+    of A, 2 mu kappa_low <= rate <= 2 lambda kappa_high. Derived in docs/theorems/sandwich.md.
+
+    **Attributes:** arrays (k,) over `times`; errors are those that the error of the eigenvalues makes, NC eps sigma_max.
     """
+
+    prefix: ClassVar[str] = "band"
+    source: ClassVar[str] = "docs/theorems/sandwich.md"
+
+    rate: Annotated[np.ndarray, Quantity("decay rate of the loss", _RATE)]
+    lower: Annotated[np.ndarray, Quantity("lower bound of the rate", _RATE)]
+    upper: Annotated[np.ndarray, Quantity("upper bound of the rate", _RATE)]
+    lower_error: Annotated[np.ndarray, Quantity("error of the lower bound from that of the eigenvalues", _RATE)]
+    upper_error: Annotated[np.ndarray, Quantity("error of the upper bound from that of the eigenvalues", _RATE)]
+    smallest: Annotated[np.ndarray, Quantity("smallest eigenvalue of the NTK", _EIGENVALUE)]
+    largest: Annotated[np.ndarray, Quantity("largest eigenvalue of the NTK", _EIGENVALUE)]
+    eigenvalue_error: Annotated[np.ndarray, Quantity("error of the eigenvalues", _EIGENVALUE)]
+    damping: Annotated[np.ndarray, Quantity("damping eps", "eigenvalues of H A")]
+    residual: Annotated[
+        np.ndarray, Quantity("what the solve's residual may change of the rate, over the upper bound", "1")
+    ]
+
+    @property
+    def solve_error(self) -> np.ndarray:
+        """The relative error of a direction from (A + eps) a = g, (k,): a backward stable solver solves with A + E,
+        ||E|| <= e.
+
+        That is e/(sigma_min + eps - e). eps is that of H A; for H <= 1, as the metrics of gnflow are, that of A is no smaller.
+        """
+        smallest = np.maximum(self.smallest + self.damping - self.eigenvalue_error, np.finfo(float).tiny)
+        return self.eigenvalue_error / smallest
+
+
+class RateBandMetric(AbstractMetric):
+    """`RateBand` at one state, for a flow whose gain increases."""
 
     flow: AbstractFlow
 
     def variables(self, system: System) -> tuple[Variable, ...]:
-        """Ten numbers; defined for a flow with an increasing gain (`gnflow.flows.AbstractGain`)."""
+        """Those of `RateBand`; **raises** `ConfigError` where no band is known (`has_band`)."""
         if not has_band(self.flow, system):
             raise ConfigError(f"no band of rates is known for the flow {self.flow!r}.")
-        rate, eigenvalue = "1/flow time", "outputs^2/weights^2"
-        return tuple(
-            Variable(f"band_{name}", long_name, units, _SOURCE)
-            for name, long_name, units in (
-                ("rate", "decay rate of the loss", rate),
-                ("low", "lower bound of the rate", rate),
-                ("high", "upper bound of the rate", rate),
-                ("low_error", "error of the lower bound from that of the eigenvalues", rate),
-                ("high_error", "error of the upper bound from that of the eigenvalues", rate),
-                ("smallest", "smallest eigenvalue of the NTK", eigenvalue),
-                ("largest", "largest eigenvalue of the NTK", eigenvalue),
-                ("eigenvalue_error", "error of the eigenvalues", eigenvalue),
-                ("damping", "damping eps", "eigenvalues of H A"),
-                ("residual", "what the residual of the solve may change of the rate, over the upper bound", "1"),
-            )
-        )
+        return RateBand.variables()
 
     def evaluate(self, snapshot: Snapshot, memory: PyTree) -> dict[str, Float[Array, "..."]]:
         """One Gram matrix, its eigenvalues and one velocity."""
@@ -71,23 +92,23 @@ class RateBand(AbstractMetric):
             low, high = gain.bounds(low_eigenvalue, high_eigenvalue, damping, metric)
             return 2 * convexity * low, 2 * smoothness * high
 
-        low, high = bounds(smallest, largest)
-        surely_low, surely_high = bounds(jnp.maximum(smallest - error, 0.0), largest + error)
+        lower, upper = bounds(smallest, largest)
+        surely_lower, surely_upper = bounds(jnp.maximum(smallest - error, 0.0), largest + error)
         gradient = system.loss.gradient(tangent.outputs, targets)
         slope = -jnp.vdot(gradient, tangent.jvp(snapshot.velocity))
         excess = snapshot.train_loss - system.loss.minimum(targets)
-        return {
-            "band_rate": jnp.where(excess > 0, slope / jnp.where(excess > 0, excess, 1.0), jnp.nan),
-            "band_low": low,
-            "band_high": high,
-            "band_low_error": low - surely_low,
-            "band_high_error": surely_high - high,
-            "band_smallest": eigenvalues[0],
-            "band_largest": largest,
-            "band_eigenvalue_error": error,
-            "band_damping": damping,
-            "band_residual": residual * self.flow.residual_amplification(metric[1] * largest),
-        }
+        return RateBand.named(
+            rate=jnp.where(excess > 0, slope / jnp.where(excess > 0, excess, 1.0), jnp.nan),
+            lower=lower,
+            upper=upper,
+            lower_error=lower - surely_lower,
+            upper_error=surely_upper - upper,
+            smallest=eigenvalues[0],
+            largest=largest,
+            eigenvalue_error=error,
+            damping=damping,
+            residual=residual * self.flow.residual_amplification(metric[1] * largest),
+        )
 
 
 def has_band(flow: AbstractFlow, system: System) -> bool:
@@ -99,11 +120,7 @@ def has_band(flow: AbstractFlow, system: System) -> bool:
 def block_bounds(factor: AbstractOutputFactor, shape: tuple[int, ...]) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """The extreme eigenvalues of R R^T on outputs of `shape` (N, C): it couples only the outputs of one sample."""
     basis = jnp.broadcast_to(jnp.eye(shape[1])[:, None, :], (shape[1], *shape))
-    columns = jax.vmap(functools.partial(_column, factor))(basis)  # (C, N, C): R_n e_c
+    columns = jax.vmap(factor.product)(basis)  # (C, N, C): R_n e_c
     blocks = jnp.einsum("cni,cnj->nij", columns, columns)
     eigenvalues = jnp.linalg.eigvalsh(blocks)
     return jnp.maximum(jnp.min(eigenvalues), 0.0), jnp.max(eigenvalues)
-
-
-def _column(factor: AbstractOutputFactor, values: Array) -> Array:
-    return factor.product(values)

@@ -1,6 +1,5 @@
 """Whether a record is a run of its flow: what every theorem about a single run asks of it, beside its own conclusions."""
 
-import math
 from typing import Any
 
 import equinox as eqx
@@ -9,15 +8,12 @@ import numpy as np
 
 from .._core import GnflowError, tree_norm, tree_subtract
 from ..losses import AbstractLoss
-from ._check import Check
-from ._claim import Claim, worst_claim
+from ._accuracy import EPSILON, ROUNDING_OF_PROGRAMS, TINY
+from ._claim import Check, Claim, Error, at_times, compare
 from ._description import is_like
 from ._evidence import Evidence
 from ._recorded_losses import (
-    EPSILON,
     LOSSES,
-    ROUNDINGS,
-    TINY,
     RecordedLosses,
     honest_error,
     is_reproduced,
@@ -30,8 +26,6 @@ from ._settings import check_parts
 
 # How finely a record has to be known to agree: to this of the loss, and of how far the weights have moved.
 _RESOLUTION = 3e-3
-# An honest run made elsewhere is off by twice what the replicate is off by; at worst by five times that.
-_TWICE, _ELSEWHERE = 2.0, 5.0
 
 
 def record_facts(evidence: Evidence) -> tuple[Check, ...]:
@@ -72,19 +66,19 @@ def record_claims(evidence: Evidence) -> tuple[Claim, ...]:
 
     Made once for all theorems.
     """
-    return evidence.once("claims about the record", lambda: _record_claims(evidence))
 
-
-def _record_claims(evidence: Evidence) -> tuple[Claim, ...]:
-    claims = [_stored_weights(evidence, losses) for losses in recorded_losses(evidence)]
-    if not evidence.is_continuous:
+    def make() -> tuple[Claim, ...]:
+        every = recorded_losses(evidence)
+        claims = [_stored_weights(evidence, losses) for losses in every]
+        if evidence.is_continuous:
+            reproduced = is_reproduced(evidence)
+            claims += [_against_reruns(evidence, losses, reproduced) for losses in every]
+            claims.append(_last_weights(evidence, reproduced))
+            if evidence.never_ascends:
+                claims.append(_no_rise(evidence))
         return tuple(claims)
-    reproduced = is_reproduced(evidence)
-    claims += [_against_reruns(evidence, losses, reproduced) for losses in recorded_losses(evidence)]
-    claims.append(_last_weights(evidence, reproduced))
-    if evidence.never_ascends:
-        claims.append(_no_rise(evidence))
-    return tuple(claims)
+
+    return evidence.once("claims about the record", make)
 
 
 def start_claims(evidence: Evidence) -> tuple[Claim, ...]:
@@ -115,46 +109,34 @@ def _stored_weights(evidence: Evidence, losses: RecordedLosses, ends: int = 2) -
         stored.append((evidence.end, -1, "at the end"))
     passes = [float(loss.value(evidence.system.outputs(weights, losses.x), losses.y)) for weights, _, _ in stored]
     recorded, expected = losses.log(data[[at for _, at, _ in stored]]), losses.log(np.asarray(passes))
-    off = np.abs(recorded - expected)
-    off = np.where(np.isnan(off), np.inf, off)
-    error = losses.rounding(expected)
     name = f"the {LOSSES[losses.name]} is that of the stored weights (log)"
     where = [place for _, _, place in stored]
-    resolution = np.full(len(off), _RESOLUTION)
-    return worst_claim(name, recorded, expected, -off, error, error, resolution, where, every=True)
+    # A loss that is no number is as far from that of the weights as can be.
+    recorded = np.where(np.isnan(recorded), np.inf, recorded)
+    return compare(name, recorded, "==", expected, losses.rounding(expected), _RESOLUTION, where, every=True)
 
 
 def _against_reruns(evidence: Evidence, losses: RecordedLosses, reproduced: bool) -> Claim:
     """Every saved loss: reproduced by the replicate, or else against the reference."""
-    what = LOSSES[losses.name]
-    where = [f"at t = {time:.4g}" for time in evidence.recorded_times]
+    what, where = LOSSES[losses.name], at_times(evidence.recorded_times)
     record = losses.logs(evidence.trajectory)
     if reproduced:
-        assert evidence.replicate is not None
-        off, allowed, _ = reproduction(evidence, losses, evidence.replicate)
-        name, resolution = f"a rerun with its settings gives every {what} (log)", np.full(len(off), np.inf)
-        expected = record - off
-        return worst_claim(name, record, expected, -off, allowed, allowed, resolution, where, every=True)
+        off, allowed, _ = reproduction(evidence, losses, evidence.replicate_run)
+        name = f"a rerun with its settings gives every {what} (log)"
+        return compare(name, record, "==", record - off, allowed, np.inf, where, every=True)
     at = matching(evidence.recorded_times, evidence.times)
     expected = losses.logs(evidence.flow_run)[at]
-    honest, rounding = honest_error(evidence, losses), losses.rounding(expected)
-    tolerance, error_bound = _TWICE * honest[at] + rounding, _at_worst(evidence, honest[-1]) + rounding
-    off, resolution = np.abs(record - expected), np.full(len(at), _RESOLUTION)
+    honest = evidence.accuracy.elsewhere(honest_error(evidence, losses), is_like(evidence))
+    error = Error(honest.measured[at], honest.at_worst) + losses.rounding(expected)
     name = f"a rerun at another tolerance gives every {what} (log)"
-    return worst_claim(name, record, expected, -off, tolerance, error_bound, resolution, where, every=True)
-
-
-def _at_worst(evidence: Evidence, honest: float) -> float:
-    """What a run made elsewhere may be off by where the replicate is off by `honest`; infinite where that is no run like the
-    record, so that nothing tells."""
-    return _ELSEWHERE * max(honest, float(evidence.tolerance.max())) if is_like(evidence) else math.inf
+    return compare(name, record, "==", expected, error, _RESOLUTION, where, every=True)
 
 
 def _last_weights(evidence: Evidence, reproduced: bool) -> Claim:
     """The stored last weights against those of the reruns, over how far they have moved."""
     record, flow, again = evidence.end, evidence.flow_end, evidence.replicated_end
     moved = max(float(tree_norm(tree_subtract(flow, evidence.start))), EPSILON * float(tree_norm(flow)), TINY)
-    rounding = ROUNDINGS * EPSILON * float(tree_norm(flow)) / moved
+    rounding = ROUNDING_OF_PROGRAMS * float(tree_norm(flow)) / moved
     honest = float(tree_norm(tree_subtract(again, flow))) / moved
     where = "at the end"
     if reproduced:
@@ -162,11 +144,11 @@ def _last_weights(evidence: Evidence, reproduced: bool) -> Claim:
         allowed = float(reproducible(honest)) + rounding
         if off <= allowed:
             name = "a rerun with its settings gives the last weights (over movement)"
-            return Claim(name, off, 0.0, -off, allowed, allowed, np.inf, where)
+            return compare(name, off, "==", 0.0, allowed, np.inf, where)
     off = float(tree_norm(tree_subtract(record, flow))) / moved
     name = "a rerun at another tolerance gives the last weights (over movement)"
-    tolerance, worst = _TWICE * honest + rounding, _at_worst(evidence, honest) + rounding
-    return Claim(name, off, 0.0, -off, tolerance, worst, _RESOLUTION, where)
+    error = evidence.accuracy.elsewhere(honest, is_like(evidence)) + rounding
+    return compare(name, off, "==", 0.0, error, _RESOLUTION, where)
 
 
 def _no_rise(evidence: Evidence) -> Claim:
@@ -175,13 +157,11 @@ def _no_rise(evidence: Evidence) -> Claim:
     record = losses.logs(evidence.trajectory)
     at = matching(evidence.recorded_times, evidence.times)
     lowest = np.minimum.accumulate(record)[:-1]
-    fallen = lowest - record[1:]
     rounding = losses.rounding(losses.logs(evidence.flow_run)[at])[1:]
     honest = honest_error(evidence, losses)
-    error = 2 * honest[at][1:] + rounding  # of two saves
-    worst = _at_worst(evidence, honest[-1]) + rounding
-    where = [f"at t = {time:.4g}" for time in evidence.recorded_times[1:]]
+    worst = evidence.accuracy.elsewhere(honest, is_like(evidence)).at_worst
+    error = Error(2 * honest[at][1:], worst) + rounding  # of two saves
     # Agreement with reruns tells the rest: here only a rise beyond what an honest run shows counts.
-    resolution = np.full(len(error), np.inf)
     name = "no save is above the lowest before it (log)"
-    return worst_claim(name, record[1:], lowest, fallen, error, worst, resolution, where, every=True)
+    where = at_times(evidence.recorded_times[1:])
+    return compare(name, record[1:], "<=", lowest, error, np.inf, where, every=True)

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from ..simulate import Trajectory
+from ._accuracy import ROUNDING_OF_PROGRAMS, TINY
 from ._evidence import Evidence
 from ._reruns import matching
 
@@ -14,17 +15,21 @@ from ._reruns import matching
 _FLOOR = 2e-11
 # A rerun reproduces a record that it is this near to: a part of what an honest run is off by, between two limits.
 _REPRODUCED, _LEAST, _MOST = 0.1, 1e-5, 2e-3
-# Two evaluations of one network, compiled in two programs.
-ROUNDINGS = 100.0
-EPSILON = float(np.finfo(float).eps)
-TINY = float(np.finfo(float).tiny)
 LOSSES = {"train_loss": "training loss", "test_loss": "test loss"}
 
 
 @dataclasses.dataclass(frozen=True)
 class RecordedLosses:
-    """One recorded loss. **Attributes:** `name`: its variable; `x`, `y`: the data; `minimum`: its infimum over outputs;
-    `floor`: the excess below which nothing is compared; `scale` of the outputs."""
+    """One recorded loss.
+
+    **Attributes:**
+
+    - `name`: its variable.
+    - `x`, `y`: the data.
+    - `minimum`: its infimum over outputs.
+    - `floor`: the excess below which nothing is compared.
+    - `scale`: rms of outputs, targets and the terms that outputs are made of.
+    """
 
     name: str
     x: Any
@@ -43,26 +48,26 @@ class RecordedLosses:
 
     def rounding(self, logs: np.ndarray) -> np.ndarray:
         """The error of these logarithms from the last digits of the outputs."""
-        return ROUNDINGS * EPSILON * (1 + self.scale * np.exp(-logs / 2))
+        return ROUNDING_OF_PROGRAMS * (1 + self.scale * np.exp(-logs / 2))
 
 
 def recorded_losses(evidence: Evidence) -> list[RecordedLosses]:
     """Those that the record has, the training loss first."""
-    return evidence.once("recorded losses", lambda: _make_losses(evidence))
 
+    def make() -> list[RecordedLosses]:
+        system, problem = evidence.system, evidence.system.problem
+        data: list[tuple[str, Any, Any]] = [("train_loss", problem.x_train, problem.y_train)]
+        if problem.x_test is not None and "test_loss" in evidence.trajectory.data:
+            data.append(("test_loss", problem.x_test, problem.y_test))
+        found = []
+        for name, x, y in data:
+            parts = (system.outputs(evidence.start, x), y, _cancelled(evidence, x))
+            scale = sum(float(np.sqrt(np.mean(np.asarray(part) ** 2))) for part in parts) + TINY**0.25
+            minimum = float(system.loss.minimum(y))
+            found.append(RecordedLosses(name, x, y, minimum, (_FLOOR * scale) ** 2 / 2, scale))
+        return found
 
-def _make_losses(evidence: Evidence) -> list[RecordedLosses]:
-    system, problem = evidence.system, evidence.system.problem
-    data: list[tuple[str, Any, Any]] = [("train_loss", problem.x_train, problem.y_train)]
-    if problem.x_test is not None and "test_loss" in evidence.trajectory.data:
-        data.append(("test_loss", problem.x_test, problem.y_test))
-    found = []
-    for name, x, y in data:
-        parts = (evidence.system.outputs(evidence.start, x), y, _cancelled(evidence, x))
-        scale = sum(float(np.sqrt(np.mean(np.asarray(part) ** 2))) for part in parts) + TINY**0.25
-        minimum = float(system.loss.minimum(y))
-        found.append(RecordedLosses(name, x, y, minimum, (_FLOOR * scale) ** 2 / 2, scale))
-    return found
+    return evidence.once("recorded losses", make)
 
 
 def _cancelled(evidence: Evidence, x: Any) -> Any:
@@ -75,8 +80,8 @@ def _cancelled(evidence: Evidence, x: Any) -> Any:
 def reproduction(
     evidence: Evidence, losses: RecordedLosses, again: Trajectory
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """How far the record is from a rerun, and how far it may be, at the saves that both have, (c,); and the record's indices of
-    these."""
+    """How far the record is from a rerun, and how far it may be, at the saves that both have, (c,); and the record's
+    indices of these."""
     at = matching(evidence.recorded_times, again.data.time.to_numpy())
     both, index = np.flatnonzero(at >= 0), matching(evidence.recorded_times, evidence.times)
     allowed = reproducible(honest_error(evidence, losses)) + losses.rounding(losses.logs(evidence.flow_run))
@@ -89,7 +94,11 @@ def is_reproduced(evidence: Evidence) -> bool:
 
     def compare() -> bool:
         again, record = evidence.replicate, evidence.trajectory
-        if again is None or evidence.accompanied is not evidence.replicated or again.result.code != record.result.code:
+        if (
+            again is None
+            or evidence.companion_rerun is not evidence.replicate_rerun
+            or again.result.code != record.result.code
+        ):
             return False
         num_saves = len(evidence.recorded_times)
         found = [reproduction(evidence, losses, again) for losses in recorded_losses(evidence)]
@@ -107,6 +116,6 @@ def reproducible(honest: Any) -> Any:
 
 def honest_error(evidence: Evidence, losses: RecordedLosses) -> np.ndarray:
     """What an honest run is off by at the reference's times: the largest difference of both reruns so far."""
-    assert evidence.replicate is not None
-    index, own = evidence.common
-    return evidence.growing(np.abs(losses.logs(evidence.replicate)[own] - losses.logs(evidence.flow_run)[index]))
+    index, own = evidence.accuracy.common
+    difference = losses.logs(evidence.replicate_run)[own] - losses.logs(evidence.flow_run)[index]
+    return evidence.accuracy.growing(np.abs(difference))

@@ -11,7 +11,7 @@ from ..simulate import DEFAULT_ATOL, DEFAULT_RTOL, Trajectory, simulate_once
 from ._settings import recorded_settings, saved_times, steps_allowed
 
 # The reference: so many times tighter than the record says it is, and than what a run is by default.
-_TIGHTER = 16.0
+TIGHTER = 16.0
 # A smooth run takes a few times as many steps at 1/16 of its tolerance; one that needs 32 times as many is not waited for.
 _MORE_STEPS, _FEWEST_STEPS, _MOST_STEPS = 32, 16384, 262144
 # Above rounding.
@@ -19,6 +19,7 @@ _LEAST_RTOL = 1e-12
 # Two runs of one program may find the time at which a stop rule is met 1e-6 apart.
 _SAME_TIME = 1e-5
 _FEWEST_TIMES = 32
+_FIRST_TIME = 1e-3  # of the end, where the record holds no time between
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +46,8 @@ def replicate(record: Trajectory) -> Rerun:
 
 
 def companion(record: Trajectory, times: np.ndarray, metrics: tuple[AbstractMetric, ...], taken: int) -> Rerun:
-    """The flow from the record's start to its end at the recorded tolerances, where a replicate ends elsewhere: by what it
-    differs from the reference tells what a run with these tolerances is off by. Arguments as of `reference`."""
+    """The flow from the record's start to its end at the recorded tolerances, where a replicate ends elsewhere: by what
+    it differs from the reference tells what a run with these tolerances is off by. Arguments as of `reference`."""
     arguments = recorded_settings(record).arguments
     tolerances = {name: arguments[name] for name in ("atol", "error_norm")} | {"rtol": _recorded_rtol(record)}
     return _to_the_end(record, "at its recorded tolerances", times, metrics, taken, **tolerances)
@@ -54,15 +55,11 @@ def companion(record: Trajectory, times: np.ndarray, metrics: tuple[AbstractMetr
 
 def reference_rtol(record: Trajectory) -> float:
     """The tolerance of the reference: 1/16 of the default, or of what the record says where that is less."""
-    return max(min(recorded_settings(record).arguments["rtol"], DEFAULT_RTOL) / _TIGHTER, _LEAST_RTOL)
+    return max(min(recorded_settings(record).arguments["rtol"], DEFAULT_RTOL) / TIGHTER, _LEAST_RTOL)
 
 
 def reference(
-    record: Trajectory,
-    times: np.ndarray,
-    metrics: tuple[AbstractMetric, ...],
-    taken: int,
-    rtol: float | None = None,
+    record: Trajectory, times: np.ndarray, metrics: tuple[AbstractMetric, ...], taken: int, rtol: float | None = None
 ) -> Rerun:
     """The flow from the record's start to its end at `reference_rtol`, judged in the outputs whatever the record says.
 
@@ -78,16 +75,11 @@ def reference(
 
 def _recorded_rtol(record: Trajectory) -> float:
     """What the record says, at least so much that a reference is tighter."""
-    return max(recorded_settings(record).arguments["rtol"], _TIGHTER * _LEAST_RTOL)
+    return max(recorded_settings(record).arguments["rtol"], TIGHTER * _LEAST_RTOL)
 
 
 def _to_the_end(
-    record: Trajectory,
-    how: str,
-    times: np.ndarray,
-    metrics: tuple[AbstractMetric, ...],
-    taken: int,
-    **settings: Any,
+    record: Trajectory, how: str, times: np.ndarray, metrics: tuple[AbstractMetric, ...], taken: int, **settings: Any
 ) -> Rerun:
     """A run that ends where the record does and has every save."""
     end = float(times[-1])
@@ -112,20 +104,31 @@ def _to_the_end(
 def reference_times(recorded: np.ndarray, replicated: np.ndarray) -> np.ndarray:
     """When the reference saves: at every recorded time, at those of the replicate that are others, and between them.
 
-    Filled up to 32, 64, ... times where gaps are widest in the logarithm: so integrals over time are resolved, and runs of
-    one problem share a compiled program.
+    Filled up to 32, 64, ... times where gaps are widest in the logarithm: so integrals over time are resolved, and runs
+    of one problem share a compiled program.
     """
     others = replicated[(matching(replicated, recorded) < 0) & (replicated < recorded[-1] * (1 - _SAME_TIME))]
-    times = list(np.unique(np.concatenate([recorded, others])))
+    times = np.unique(np.concatenate([recorded, others]))
     wanted = _FEWEST_TIMES
     while wanted < len(times):
         wanted *= 2
+    return filled(times, wanted)
+
+
+def spread_over(times: np.ndarray, number: int) -> np.ndarray:
+    """At most `number` of the times, the first and the last among them, as many of them between any two."""
+    return times[np.unique(np.round(np.linspace(0, len(times) - 1, min(len(times), number))).astype(int))]
+
+
+def filled(times: np.ndarray, wanted: int) -> np.ndarray:
+    """At least `times`, the first 0, and others until there are `wanted` that halve the widest gaps in the logarithm of
+    time."""
     if len(times) == 2:
-        times.insert(1, 1e-3 * times[1])
+        times = np.insert(times, 1, _FIRST_TIME * times[1])
     while len(times) < wanted:
         widest = 1 + int(np.argmax(np.diff(np.log(times[1:]))))
-        times.insert(widest + 1, float(np.sqrt(times[widest] * times[widest + 1])))
-    return np.asarray(times)
+        times = np.insert(times, widest + 1, np.sqrt(times[widest] * times[widest + 1]))
+    return times
 
 
 def matching(times: np.ndarray, others: np.ndarray) -> np.ndarray:

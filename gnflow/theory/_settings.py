@@ -24,8 +24,8 @@ _INSTEAD: Mapping[str, Any] = {
 
 @dataclasses.dataclass(frozen=True)
 class RecordedSettings:
-    """**Attributes:** `arguments`: of `simulate`, legal; `wrong`: a sentence for each setting that no run can have had, in
-    whose place stands what a run has by default, and for its end that of the record.
+    """**Attributes:** `arguments`: of `simulate`, legal; `wrong`: a sentence for each setting that no run can have had,
+    in whose place stands what a run has by default, and for its end that of the record.
     """
 
     arguments: Mapping[str, Any]
@@ -35,8 +35,8 @@ class RecordedSettings:
 def recorded_settings(record: Trajectory) -> RecordedSettings:
     """What a flow's record says that it was called with.
 
-    Metrics, stop rules and solvers of the user's, which a file cannot hold, are words in a record that was loaded. They are
-    left out; the end of the record takes the place of such stop rules, and "auto" that of such a solver.
+    Metrics, stop rules and solvers of the user's, which a file cannot hold, are words in a record that was loaded. They
+    are left out; the end of the record takes the place of such stop rules, and "auto" that of such a solver.
     """
     settings, arguments, wrong = record.settings, dict(_INSTEAD), []
     kind = settings.get("kind")
@@ -70,8 +70,8 @@ def recorded_settings(record: Trajectory) -> RecordedSettings:
 
 
 def steps_allowed(record: Trajectory) -> int | float:
-    """How many steps the recorded solution was allowed: `max_steps` bounds the first, and one that was made to see the error of
-    another may take more."""
+    """How many steps the recorded solution was allowed: `max_steps` bounds the first, and one that was made to see the
+    error of another may take more."""
     solutions = record.stats.get("num_solutions")
     is_first = not isinstance(solutions, int) or solutions <= 1
     return recorded_settings(record).arguments["max_steps"] if is_first else math.inf

@@ -25,8 +25,8 @@ class Arrivals(eqx.Module):
 
     **Attributes:** `wait`: flow time until z is on the kink, at the speed of the state; inf for entries beyond the last pair;
     `samples`, `units`: which pair, units counted through all layers and each one's kinks; `approach`: z' at the state;
-    `above`, `below`: z' on both sides of the kink where z arrives, nan where no weight moves z; `side`: 1 where z
-    comes from above, -1 from below, 0 where it is on the kink; `count`: how many pairs arrive within the time asked for.
+    `above`, `below`: z' on both sides of the kink where z arrives, nan where no weight moves z; `side`: 1 where z comes from
+    above, -1 from below, 0 where it is on the kink; `count`: how many pairs arrive within the time asked for.
     """
 
     wait: Float[Array, " k"]
@@ -48,8 +48,8 @@ def next_arrivals(
     From the state the flow is taken to go on along its velocity v: z meets the kink c after the time (c - z)/z', if that is
     positive. At w + wait v, moved along grad z so that z = c +- delta, the velocity is taken again, with s' of either side.
 
-    **Arguments:** `time`: flow time; `weights`: the trained weights; `horizon`: the flow time for `count`; `system`, `flow`: of
-    a model with `activations` and `pre_activations` and at least one kink.
+    **Arguments:** `time`: flow time; `weights`: the trained weights; `horizon`: the flow time for `count`; `system`,
+    `flow`: of a model with `activations` and `pre_activations` and at least one kink.
     """
 
     def velocity(after: Array, w: PyTree) -> PyTree:
@@ -121,9 +121,9 @@ class Judgement:
 def judge(arrivals: Arrivals, horizon: float) -> Judgement:
     """Which of the arrivals within the time `horizon` stay on their kinks (docs/theorems/kinks.md, How sliding is measured).
 
-    Where z comes from, z' at the arrival must be what it is at the state, to a quarter: then the arrival is one that the flow
-    comes to, and their difference is the error with which z' beyond the kink is known. z stays where that points back by more
-    than the error. It passes where that points on by more, and where no weight moves it.
+    Where z comes from, z' at the arrival must be what it is at the state, to a quarter: then the arrival is one that
+    the flow comes to, and their difference is the error with which z' beyond the kink is known. z stays where that
+    points back by more than the error. It passes where that points on by more, and where no weight moves it.
     """
     on_kink = arrivals.side == 0  # there is no telling whence it came: both sides must push towards it
     near = np.where(arrivals.side >= 0, arrivals.above, arrivals.below)

@@ -51,9 +51,11 @@ def verify(trajectory: Any, theorem: Any = None) -> Certificate | Certificates:
     The run is made again twice: by the same call, and at a tolerance of verify's own, on which the theorems are tested. Both
     tell whether the record is a run of this flow, without which no theorem about a run holds (docs/theorems/index.md).
 
-    **Arguments:** `trajectory`: from `simulate`, `iterate` or `load`; `theorem`: a name in `theorem_kinds`, an
-    `AbstractTheorem`, a list of those, None for every theorem about a single run, or "all" for those that take runs of
-    their own as well (minutes and more).
+    **Arguments:**
+
+    - `trajectory`: from `simulate`, `iterate` or `load`.
+    - `theorem`: a name in `theorem_kinds`, an `AbstractTheorem`, a list of those, None for every theorem about a single run, or
+      "all" for those that take runs of their own as well (minutes and more).
 
     **Returns:** one `Certificate` for a single theorem, `Certificates` otherwise.
 

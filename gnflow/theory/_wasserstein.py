@@ -16,8 +16,8 @@ _LARGEST = (
 
 @dataclasses.dataclass(frozen=True)
 class SlicedDistance:
-    """**Attributes:** `value`: the sliced distance; `standard_error`: its Monte Carlo error over the directions (0 in one
-    dimension), to first order."""
+    """**Attributes:** `value`: the sliced distance; `standard_error`: its Monte Carlo error over the directions (0 in
+    one dimension), to first order."""
 
     value: float
     standard_error: float
@@ -26,14 +26,14 @@ class SlicedDistance:
 def wasserstein2(first: Any, second: Any) -> float:
     """W_2 = min over couplings of (E |x - y|^2)^(1/2) between two clouds, in the units of the particles; exact up to rounding.
 
-    Between equally many particles of equal weight an optimal coupling is a permutation (Peyre and Cuturi, "Computational
-    Optimal Transport", 2019, Proposition 2.1), found by the Hungarian method. If one cloud has k times as many particles, each
-    of the other's stands for k of them.
+    Between equally many particles of equal weight an optimal coupling is a permutation (Peyre and Cuturi,
+    "Computational Optimal Transport", 2019, Proposition 2.1), found by the Hungarian method. If one cloud has k times
+    as many particles, each of the other's stands for k of them.
 
     **Arguments:** `first` (m, d), `second` (n, d): m a multiple of n or the reverse, at most 4096 each; (m,) for d = 1.
 
-    **Raises:** `DataError` for clouds of other shapes or with entries that are not finite; `ConfigError` for sizes of which
-    neither is a multiple of the other, or that are too large.
+    **Raises:** `DataError` for clouds of other shapes or with entries that are not finite; `ConfigError` for sizes of
+    which neither is a multiple of the other, or that are too large.
     """
     x, y = _clouds(first, second)
     if len(x) > len(y):
@@ -61,14 +61,14 @@ def wasserstein2(first: Any, second: Any) -> float:
 def sliced_wasserstein2(first: Any, second: Any, num_directions: int = 128, *, key: Any) -> SlicedDistance:
     """SW_2 = (E_theta W_2^2 of the projections on theta)^(1/2), theta uniform on the sphere; in the units of the particles.
 
-    Each projection is solved exactly by its quantile functions, for clouds of any sizes; the mean over directions is a Monte
-    Carlo estimate. SW_2 <= W_2/sqrt(d). Sources: Bonneel, Rabin, Peyre, Pfister 2015 (J. Math. Imaging Vis. 51);
+    Each projection is solved exactly by its quantile functions, for clouds of any sizes; the mean over directions is a
+    Monte Carlo estimate. SW_2 <= W_2/sqrt(d). Sources: Bonneel, Rabin, Peyre, Pfister 2015 (J. Math. Imaging Vis. 51);
     Peyre and Cuturi 2019, Section 10.4.
 
     **Arguments:** `first` (m, d), `second` (n, d), or (m,), (n,); `num_directions` >= 2; `key`: a JAX key for them.
 
-    **Raises:** `DataError` for clouds of other shapes or with entries that are not finite; `ConfigError` for fewer than 2
-    directions.
+    **Raises:** `DataError` for clouds of other shapes or with entries that are not finite; `ConfigError` for fewer than
+    2 directions.
     """
     x, y = _clouds(first, second)
     if not isinstance(num_directions, int) or num_directions < 2:

@@ -14,7 +14,7 @@ from gnflow.regimes import (
     regime_names,
     summarise_seeds,
 )
-from gnflow.regimes._summary import central
+from gnflow.regimes._summary import median_and_interval
 
 
 @pytest.fixture(scope="module")
@@ -176,10 +176,10 @@ class TestSummary:
         assert found["state"].to_numpy().tolist() == ["finite", "infinite", "finite"]
 
     def test_between_minus_and_plus_infinity_there_is_no_median(self):
-        median, lower, upper = central(np.array([np.inf, -np.inf]), 1.0)
+        median, lower, upper = median_and_interval(np.array([np.inf, -np.inf]), 1.0)
         assert np.isnan(median)
         assert (lower, upper) == (-np.inf, np.inf)
-        assert central(np.array([2.0, -np.inf]), 1.0)[0] == -np.inf
+        assert median_and_interval(np.array([2.0, -np.inf]), 1.0)[0] == -np.inf
 
     def test_the_interval_is_a_central_share(self, complete):
         data = grid_dataset(tau0=(1.0,), sizes=None, flows=("gradient_flow",), seeds=tuple(range(11)))

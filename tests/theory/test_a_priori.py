@@ -15,7 +15,7 @@ from theory.runs import as_if, failing_record, run, slowed, tampered
 
 import gnflow as gn
 from gnflow.flows import DualGaussNewtonFlow, Frozen, GaussNewtonFlow, GradientFlow, SpectralFlow
-from gnflow.geometry.damping import Constant, Exponential, Schedule, SmallestEigenvalue
+from gnflow.geometry.damping import Constant, Exponential, Schedule, SmallestEigenvalue, Spectrum
 from gnflow.geometry.directions import ConjugateGradients
 from gnflow.metrics import PathLength
 from gnflow.models import RandomFeatures
@@ -54,7 +54,7 @@ def at_start(flow, problem, model):
     trajectory = tampered(base(), train_loss=[float(problem_loss)] * 2)
     settings = trajectory.settings | {"kind": "simulate"}
     evidence = Evidence(dataclasses.replace(trajectory, settings=settings, **parts))
-    vars(evidence)["referred"] = Rerun(None, "only the start is looked at")
+    vars(evidence)["reference_rerun"] = Rerun(None, "only the start is looked at")
     return evidence
 
 
@@ -270,7 +270,7 @@ def test_damping_stays_below_its_ratio(sigma):
     for rule in rules:
         ratio = rule.largest_ratio(sigma)
         found = [
-            float(rule(jnp.asarray(time), jnp.asarray(value))) / value
+            float(rule(jnp.asarray(time), Spectrum.of(jnp.asarray([value])))) / value
             for time, value in zip(
                 [0.0, *rng.exponential(2.0, 50)], [sigma, *(sigma + rng.exponential(1.0, 50))], strict=True
             )

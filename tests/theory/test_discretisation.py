@@ -12,7 +12,7 @@ from facts.recording import equinox_mlp, make_problem, mean_field, mlp
 import gnflow as gn
 from gnflow.theory import Verdict, _discretisation as module, verify
 from gnflow.theory._discretisation import Discretisation, ModifiedEquation, logarithm_coefficients
-from gnflow.theory._studies import smoothness_check
+from gnflow.theory._hypotheses import smooth_velocity
 
 TAU = 2.0
 GRADIENT = gn.flows.GradientFlow()
@@ -241,17 +241,17 @@ def test_kinks_do_no_harm_in_any_model_that_is_linear_in_what_moves():
         (gn.models.RandomFeatures.of(mean_field(activation="relu")), GRADIENT),
     ]
     for model, flow in linear:
-        assert smoothness_check(problem, model, flow).met, flow
+        assert smooth_velocity(problem, model, flow).met, flow
     for model, flow in (
         (mlp(activation="relu"), GRADIENT),
         (mlp(activation="relu"), gn.flows.Frozen(GRADIENT, "hidden")),
     ):
-        assert not smoothness_check(problem, model, flow).met
+        assert not smooth_velocity(problem, model, flow).met
 
 
 def test_damping_that_may_switch_is_not_known_to_be_smooth():
     for damping, known in ((gn.damping.Constant(0.05), True), (gn.damping.SmallestEigenvalue(1.0, floor=1e-3), False)):
-        check = smoothness_check(make_problem(), mean_field(), gn.flows.GaussNewtonFlow("hessian", damping))
+        check = smooth_velocity(make_problem(), mean_field(), gn.flows.GaussNewtonFlow("hessian", damping))
         assert check.met
         assert check.rigorous is known
 

@@ -25,8 +25,8 @@ from gnflow.geometry import IdentityMetric
 from gnflow.geometry.damping import Constant, Exponential, SmallestEigenvalue
 from gnflow.models import Linearised, RandomFeatures
 from gnflow.theory import Evidence, Verdict, verify
+from gnflow.theory._hypotheses import is_linear
 from gnflow.theory._kernel_dynamics import KernelDynamics, _Kernel, _Law
-from gnflow.theory._linear_model import is_linear
 
 TRAIN, TEST, LOSS = "the last residual", "the last outputs", "log L"
 

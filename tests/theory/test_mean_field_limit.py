@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import gnflow as gn
-from gnflow.theory import Verdict, _mean_field_limit as module, verify
-from gnflow.theory._mean_field_limit import MeanFieldLimit, Observed
-from gnflow.theory._studies import fit_power_law
+from gnflow.theory import MeanFieldLimit, Verdict, _mean_field_study as module, verify
+from gnflow.theory._mean_field_study import LOSS, MOMENTS, OUTPUTS, Level
+from gnflow.theory._power_law import fit_power_law
 from gnflow.theory._wasserstein import SlicedDistance
 
 # So short a time that even 4 particles are nearly in the asymptotic range.
@@ -95,7 +95,7 @@ def test_slower_fluctuations_are_caught(run, monkeypatch):
     plain = module.observe
 
     def tampered(model, loss, inputs):
-        return tuple(model.width**0.25 * values for values in plain(model, loss, inputs))
+        return {name: model.width**0.25 * values for name, values in plain(model, loss, inputs).items()}
 
     monkeypatch.setattr(module, "observe", tampered)
     certificate = verify(run, THEOREM)
@@ -158,20 +158,20 @@ def test_blocks_of_a_seed_are_the_next_width(run, monkeypatch):
         return types.SimpleNamespace(model=model, data={"train_loss": types.SimpleNamespace(to_numpy=lambda: [1.0])})
 
     monkeypatch.setattr(module, "simulate_once", nothing)
-    study = module._Study(dataclasses.replace(THEOREM, seeds=2), gn.theory.Evidence(run))
+    study = dataclasses.replace(THEOREM, seeds=2)._study(gn.theory.Evidence(run))
     levels = [study.level(index) for index in range(4)]
-    assert [level.values.moments.shape[:2] for level in levels] == [(2, 4), (2, 4), (2, 4), (2, 2)]
+    assert [level.values[MOMENTS].shape[:2] for level in levels] == [(2, 4), (2, 4), (2, 4), (2, 2)]
     for level, union in itertools.pairwise(levels):
         # Second moments are linear in the empirical measure, so the coupled difference has nothing left of them.
-        np.testing.assert_allclose(module._coupled(level, union, module._moments), 0, atol=1e-14)
+        np.testing.assert_allclose(module.coupled(level, union, MOMENTS), 0, atol=1e-14)
     assert np.all(levels[0].squared_distances > 0)
-    assert not np.allclose(levels[0].values.moments[0], levels[0].values.moments[1])
+    assert not np.allclose(levels[0].values[MOMENTS][0], levels[0].values[MOMENTS][1])
 
 
 def made_up_level(width, blocks, samples):
-    values = Observed(samples, samples[..., None], samples[..., None])
+    values = dict.fromkeys((LOSS, OUTPUTS, MOMENTS), samples[..., None])
     assert samples.shape[1] == blocks
-    return module._Level(width, values, values, np.ones(len(samples)))
+    return Level(width, values, values, np.ones(len(samples)))
 
 
 @pytest.mark.parametrize("ratio", [2, 4])
@@ -181,7 +181,7 @@ def test_second_order_part_of_a_variance(ratio):
     means, union = numbers.mean(axis=2), numbers.mean(axis=(1, 2))[:, None]
     for function, part in ((np.square, 1.0), (lambda m: m, 0.0)):
         levels = [made_up_level(8, ratio, function(means)), made_up_level(8 * ratio, 1, function(union))]
-        parts = module._second_order_parts(levels, module._loss)
+        parts = module.second_order_parts(levels, LOSS)
         assert abs(parts[0] - part) < 0.05
         np.testing.assert_allclose(parts[1], parts[0] / ratio)
 
@@ -190,13 +190,13 @@ def power_law(seed, seeds, exponent=-0.5):
     rng = np.random.default_rng(seed)
     widths = np.array([8.0, 16.0, 32.0, 64.0])
     samples = [width**exponent * rng.normal(size=(seeds, 2, 1)) for width in widths]
-    return fit_power_law(widths, samples, module._spread, np.zeros(4), np.zeros(4), rng)
+    return fit_power_law(widths, samples, module.spread, np.zeros(4), np.zeros(4), rng)
 
 
 def test_interval_of_a_slope_covers_it():
     # 99% intervals of 60 fits: more than four misses have a probability below 1e-3.
     laws = [power_law(seed, 6) for seed in range(60)]
-    assert sum(abs(law.slope + 0.5) > law.half_width for law in laws) <= 4
+    assert sum(abs(law.slope + 0.5) > law.error.measured for law in laws) <= 4
     # No wider than what the interval is for: a standard error is that of the slopes.
     spread = np.std([law.slope for law in laws])
     assert 0.7 < np.mean([law.standard_error for law in laws]) / spread < 1.4
@@ -206,7 +206,7 @@ def test_slope_of_many_samples():
     law = power_law(0, 2000, exponent=-0.3)
     assert abs(law.slope + 0.3) < 3 * law.standard_error < 0.03
     np.testing.assert_allclose(law.constant, 1.0, rtol=0.1)
-    assert law.half_width < law.wide_half_width
+    assert law.error.measured < law.error.at_worst
 
 
 def test_finite_sizes_and_noise_widen_the_interval():
@@ -214,7 +214,7 @@ def test_finite_sizes_and_noise_widen_the_interval():
     samples = [np.full((50, 1), width**-1.0) for width in widths]
     rng = np.random.default_rng(0)
     exact, noisy, shifted = (
-        fit_power_law(widths, samples, module._mean, noise, shift, rng)
+        fit_power_law(widths, samples, module.mean, noise, shift, rng)
         for noise, shift in (
             (np.zeros(4), np.zeros(4)),
             (np.full(4, 0.1), np.zeros(4)),
@@ -222,16 +222,16 @@ def test_finite_sizes_and_noise_widen_the_interval():
         )
     )
     np.testing.assert_allclose(exact.slope, -1, rtol=1e-9)
-    assert exact.half_width < 1e-6
-    assert noisy.half_width > 0.05
-    assert shifted.half_width > 0.02
-    np.testing.assert_allclose(shifted.wide_half_width, 2 * shifted.half_width, rtol=1e-3)
+    assert exact.error.measured < 1e-6
+    assert noisy.error.measured > 0.05
+    assert shifted.error.measured > 0.02
+    np.testing.assert_allclose(shifted.error.at_worst, 2 * shifted.error.measured, rtol=1e-3)
 
 
 def test_a_mean_whose_sign_is_open_has_no_slope():
     samples = [np.random.default_rng(0).normal(size=(20, 1)) for _ in range(3)]
     law = fit_power_law(
-        np.array([8.0, 16.0, 32.0]), samples, module._mean, np.zeros(3), np.zeros(3), np.random.default_rng(0)
+        np.array([8.0, 16.0, 32.0]), samples, module.mean, np.zeros(3), np.zeros(3), np.random.default_rng(0)
     )
     assert np.isnan(law.slope)
-    assert law.half_width == np.inf
+    assert law.error.measured == np.inf

@@ -82,3 +82,16 @@ def test_a_flow_without_one_gets_none():
     assert certificate.verdict == Verdict.ASSUMPTIONS_NOT_MET
     assert "the flow has a gain that increases" in certificate.reason
     assert gn.flows.DualGaussNewtonFlow(1.0, "exact").gain(gn.System(make_problem(), mean_field())) is None
+
+
+class Unstated(FilterGain):
+    """A gain that does not say that it increases."""
+
+    is_increasing = False
+
+
+def test_a_damping_that_is_not_measured_is_not_called_constant():
+    law = Unstated(30.0, damping=Constant(1e-3))
+    certificate = verify(run(Own(law), model=RandomFeatures.of(mean_field()), stop=None, t1=1.0), "kernel dynamics")
+    assert certificate.verdict == Verdict.UNDECIDED, str(certificate)
+    assert "eps is constant along the run" in certificate.reason

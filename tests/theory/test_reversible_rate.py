@@ -15,9 +15,8 @@ import gnflow as gn
 from gnflow.flows import ReversibleGaussNewtonFlow
 from gnflow.models import ReversibleMLP
 from gnflow.theory import Evidence, Verdict, verify
-from gnflow.theory._exact_rate import ExactRate, _solve_error
+from gnflow.theory._exact_rate import ExactRate, _block_error, _solve_error
 from gnflow.theory._reruns import Rerun
-from gnflow.theory._reversible_rate import block_error
 
 NUM_TRAIN, OUTPUTS, WIDTH = 4, 2, 8
 RESIDUAL = "the direction is exact (relative residual)"
@@ -49,7 +48,7 @@ def evidence():
 def changed(evidence, **changes):
     """The run with other parts, and the repetitions of the run as it was."""
     other = Evidence(dataclasses.replace(evidence.trajectory, **changes))
-    vars(other).update(referred=evidence.referred, replicated=evidence.replicated)
+    vars(other).update(reference_rerun=evidence.reference_rerun, replicate_rerun=evidence.replicate_rerun)
     return other
 
 
@@ -157,7 +156,7 @@ def test_residuals_are_in_the_tolerance(evidence):
     """Integrated over the length of the run."""
     times = evidence.times
     other = measuring(evidence, np.full(len(times), 5e-9))
-    np.testing.assert_allclose(_solve_error(other, times)[0], 5e-9 * times, rtol=1e-6)
+    np.testing.assert_allclose(_solve_error(other).measured, 5e-9 * times, rtol=1e-6)
     certificate = ExactRate().certify(other)
     assert certificate.verdict == Verdict.HOLDS
     largest = certificate.constants["largest error of the direction's solves, in log L"]
@@ -168,7 +167,7 @@ def test_a_projection_that_is_not_orthonormal_is_in_the_tolerance(evidence):
     """f' = -(f - y) u^T u, with u^T u = (1 + 1e-6)^2 I here."""
     model = evidence.trajectory.initial_model
     stretched = eqx.tree_at(lambda m: m.output_projection, model, (1 + 1e-6) * model.output_projection)
-    np.testing.assert_allclose(block_error(changed(evidence, initial_model=stretched)), 2e-6, rtol=1e-5)
+    np.testing.assert_allclose(_block_error(changed(evidence, initial_model=stretched)), 2e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +187,7 @@ def test_other_losses_are_refused(evidence, loss, targets):
 
 def test_a_run_that_cannot_be_repeated_is_undecided(evidence):
     other = changed(evidence)
-    vars(other)["referred"] = Rerun(None, "it has lost its way")
+    vars(other)["reference_rerun"] = Rerun(None, "it has lost its way")
     certificate = ExactRate().certify(other)
     assert certificate.verdict == Verdict.UNDECIDED
     assert "can be repeated (it has lost its way)" in certificate.reason

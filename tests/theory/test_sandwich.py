@@ -77,7 +77,7 @@ def test_a_loose_tolerance_excuses_nothing():
 
 
 @pytest.mark.parametrize(
-    ("side", "factor", "claim"), [("low", 2.0, "rate >= rho_low"), ("high", 0.5, "rate <= rho_high")]
+    ("side", "factor", "claim"), [("lower", 2.0, "rate >= rho_low"), ("upper", 0.5, "rate <= rho_high")]
 )
 def test_a_measured_bound_that_is_off_by_two_is_seen(exact, side, factor, claim):
     name = f"band_{side}"  # measured by the rerun on which the theorem is tested
@@ -132,7 +132,7 @@ def test_a_rate_that_may_dip_between_the_saves_accuses_nobody(monkeypatch):
     reference = evidence.reference
     assert reference is not None
     assert len(reference.data.time) == 3
-    doubled = {f"band_{name}": 2 * reference.data[f"band_{name}"].to_numpy() for name in ("rate", "low", "high")}
+    doubled = {f"band_{name}": 2 * reference.data[f"band_{name}"].to_numpy() for name in ("rate", "lower", "upper")}
     vars(evidence)["reference"] = tampered(reference, **doubled)
     certificate = Sandwich().certify(evidence)
     assert certificate.verdict == Verdict.UNDECIDED, str(certificate)
@@ -141,21 +141,21 @@ def test_a_rate_that_may_dip_between_the_saves_accuses_nobody(monkeypatch):
 
 def test_the_error_of_an_integral_at_worst():
     times = np.linspace(0.0, 1.0, 9)
-    integral, error, at_worst = cumulative_integral(times, np.exp(-times))
+    integral, error = cumulative_integral(times, np.exp(-times))
     true = 1 - np.exp(-times)
-    assert np.all(np.abs(integral - true) <= error + 1e-15)
-    np.testing.assert_allclose(at_worst, error)
+    assert np.all(np.abs(integral - true) <= error.measured + 1e-15)
+    np.testing.assert_allclose(error.at_worst, error.measured)
     # Values that alternate are not monotone between every second time, so hardly between the times.
     alternating, rise = np.arange(9) % 2 * 1.0, np.array([0, 1, 0, 0, 0, 0, 0, 0, 0.0])
     for values in (alternating, rise):
-        _, error, at_worst = cumulative_integral(times, values)
-        assert np.all(at_worst >= error)
-    assert cumulative_integral(times, alternating)[2][-1] == 2 * 0.5
+        _, error = cumulative_integral(times, values)
+        assert np.all(error.at_worst >= error.measured)
+    assert cumulative_integral(times, alternating)[1].at_worst[-1] == 2 * 0.5
     for count in (2, 3, 4):
-        _, error, at_worst = cumulative_integral(times[:count], np.ones(count))
-        assert np.all(error == 0)
-        assert np.all(np.isinf(at_worst[1:]))
-    assert np.all(np.isfinite(cumulative_integral(times[:5], np.ones(5))[2]))
+        _, error = cumulative_integral(times[:count], np.ones(count))
+        assert np.all(error.measured == 0)
+        assert np.all(np.isinf(error.at_worst[1:]))
+    assert np.all(np.isfinite(cumulative_integral(times[:5], np.ones(5))[1].at_worst))
 
 
 @pytest.mark.slow

@@ -83,7 +83,7 @@ def certify(name, evidence):
 def with_the_same_reruns(name, trajectory):
     """The evidence of a record that is another one than that of `name`, where neither flow nor settings nor times differ."""
     evidence = Evidence(trajectory)
-    vars(evidence).update(referred=honest(name).referred, replicated=honest(name).replicated)
+    vars(evidence).update(reference_rerun=honest(name).reference_rerun, replicate_rerun=honest(name).replicate_rerun)
     return evidence
 
 
@@ -308,7 +308,7 @@ def test_a_run_at_the_default_tolerance(name):
     assert "tested on a rerun at rtol 6.3e-05" in certificate.compared
     for part in (0.01, 0.05):
         changed = Evidence(changed_loss(trajectory, drift(part)))
-        vars(changed).update(referred=evidence.referred, replicated=evidence.replicated)
+        vars(changed).update(reference_rerun=evidence.reference_rerun, replicate_rerun=evidence.replicate_rerun)
         assert certify(name, changed).verdict in (Verdict.UNDECIDED, Verdict.VIOLATED)
 
 

@@ -13,9 +13,9 @@ from theory.runs import failing_record, run, tampered
 import gnflow as gn
 from gnflow.flows import GradientFlow
 from gnflow.theory import Certificates, Check, Claim, Evidence, Sandwich, Verdict, theorem_kinds, verify
-from gnflow.theory._base import _verdict_of as verdict_of
-from gnflow.theory._claim import worst_claim
+from gnflow.theory._claim import Error, compare
 from gnflow.theory._reruns import matching, reference_times
+from gnflow.theory._verdict import of_claims
 
 
 @pytest.mark.parametrize(
@@ -115,9 +115,9 @@ def test_a_slack_below_its_error_is_not_told_as_one(trajectory):
     assert [claim["agrees_within_the_error"] for claim in certificate.to_dict()["claims"]] == [True, False]
     assert (
         "near, which agrees within the error (slack 0.00037, error 0.04, slack/error 0.00925)"
-        in verdict_of((near, far))[1]
+        in of_claims((near, far))[1]
     )
-    assert "agrees" not in verdict_of((far,))[1]
+    assert "agrees" not in of_claims((far,))[1]
 
 
 def test_a_loss_of_zero_that_was_written_into_the_record(trajectory):
@@ -132,11 +132,11 @@ def test_what_atol_promises_is_relative_to_the_rms_residual(trajectory):
     evidence = Evidence(trajectory)
     reference = evidence.reference
     settings = reference.settings | {"rtol": 0.0, "atol": 1e-3}
-    vars(evidence)["reference"] = dataclasses.replace(reference, settings=settings)
-    vars(evidence)["between"] = np.zeros(len(evidence.times))
+    accuracy = dataclasses.replace(evidence.accuracy, reference=dataclasses.replace(reference, settings=settings))
+    vars(accuracy)["between"] = np.zeros(len(evidence.times))
     residual = np.asarray(evidence.system.outputs(evidence.flow_end) - trajectory.problem.y_train)
     rms = np.sqrt(np.mean(np.sum(residual**2, axis=1)))
-    promised = (evidence.error_bound - evidence.rounding)[-1]
+    promised = (accuracy.loss.at_worst - accuracy.rounding)[-1]
     np.testing.assert_allclose(promised, 2 * 1e-3 / rms * reference.stats["num_accepted_steps"], rtol=1e-6)
 
 
@@ -193,23 +193,38 @@ def test_what_is_no_theorem_and_no_run(trajectory):
 
 def test_a_point_that_could_not_have_failed_says_nothing():
     """An error of 0.04 against an observation of 0.0126: beside a point that tells, and alone."""
-    observed, bound = np.array([0.0126, 6.0]), np.array([0.0122, 5.9])
-    slack, tolerance = observed - bound, np.array([0.04, 0.04])
-    arguments = ("c", observed, bound, slack, tolerance, tolerance, 0.05 * bound, ["early", "late"])
-    both = worst_claim(*arguments)
+    observed, bound, error = np.array([0.0126, 6.0]), np.array([0.0122, 5.9]), np.array([0.04, 0.04])
+    places = ["early", "late"]
+    both = compare("c", observed, ">=", bound, error, 0.05 * bound, places)
     assert both.verdict == Verdict.HOLDS
     assert (both.where, both.telling, both.places) == ("late", 1, 2)
-    assert worst_claim(*arguments, every=True).verdict == Verdict.UNDECIDED
-    alone = worst_claim(
-        "c", *(column[:1] for column in (observed, bound, slack, tolerance, tolerance)), 0.05 * bound[:1], ["early"]
-    )
+    assert compare("c", observed, ">=", bound, error, 0.05 * bound, places, every=True).verdict == Verdict.UNDECIDED
+    alone = compare("c", observed[:1], ">=", bound[:1], error[:1], 0.05 * bound[:1], places[:1])
     assert alone.verdict == Verdict.UNDECIDED
     assert alone.telling == 0
     # It still accuses where it is far outside.
-    wrong = worst_claim(
-        "c", observed, bound, slack - np.array([1.0, 0.0]), tolerance, tolerance, 0.05 * bound, ["early", "late"]
-    )
+    wrong = compare("c", observed - np.array([1.0, 0.0]), ">=", bound, error, 0.05 * bound, places)
     assert (wrong.verdict, wrong.where) == (Verdict.VIOLATED, "early")
+
+
+@pytest.mark.parametrize(
+    ("relation", "slack"), [(">=", -0.5), ("<=", 0.5), ("==", -0.5)], ids=["at least", "at most", "equal"]
+)
+def test_the_slack_of_a_comparison(relation, slack):
+    claim = compare("c", 1.0, relation, 1.5, Error(0.1, 0.2), 1.0, "here")
+    assert (claim.slack, claim.tolerance, claim.error_bound, claim.where) == (slack, 0.1, 0.2, "here")
+    assert claim.verdict == (Verdict.VIOLATED if slack < 0 else Verdict.HOLDS)
+    many = compare("c", np.array([1.0, 1.5]), relation, np.array([1.5, 1.5]), 0.1, 1.0, ["here", "there"])
+    assert many.where == ("there" if relation == "<=" else "here")
+
+
+def test_the_arithmetic_of_errors():
+    error = Error(np.array([1.0, 2.0]), np.array([0.5, 4.0]))
+    both = np.array([1.0, 1.0]) + 2 * error + Error.known(1.0)
+    assert both.measured.tolist() == [4.0, 6.0]
+    assert both.at_worst.tolist() == [3.0, 10.0]
+    assert error.ordered().at_worst.tolist() == [1.0, 4.0]
+    assert error[1] == Error(2.0, 4.0)
 
 
 @pytest.mark.parametrize(("slack", "error", "ratio"), [(-0.5, 0.25, -2.0), (0.0, 0.0, math.inf), (1.0, 0.0, math.inf)])

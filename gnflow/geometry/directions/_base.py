@@ -108,4 +108,5 @@ class AbstractDirectionSolver(eqx.Module):
 def relative_residual(residual: Float[Array, "..."], right_hand_side: Float[Array, "..."]) -> Float[Array, ""]:
     """||residual|| / ||right-hand side||; 0 if the right-hand side is 0, for which the solution 0 is exact."""
     norm = jnp.linalg.norm(right_hand_side)
+    # The inner `where` keeps 0/0 out of the branch that is not taken: nan checks and derivatives of JAX would see it there.
     return jnp.where(norm == 0, 0.0, jnp.linalg.norm(residual) / jnp.where(norm == 0, 1.0, norm))

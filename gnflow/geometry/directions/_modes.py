@@ -108,5 +108,5 @@ def dense_modes(tangent: AbstractTangent, factor: AbstractOutputFactor) -> Modes
     gram = tangent.gram()
     matrix = whitened_gram(gram, factor, tangent.outputs.shape[1])
     eigenvalues, eigenvectors = jnp.linalg.eigh(matrix)
-    nothing = jnp.zeros(())
-    return Modes(eigenvalues, eigenvectors, gram, matrix, nothing, nothing)
+    zero = jnp.zeros(())
+    return Modes(eigenvalues, eigenvectors, gram, matrix, relative_residual=zero, left_out=zero)

@@ -75,14 +75,14 @@ def smoothed_conjugate_gradients(
             stuck=stuck,
         )
 
-    nothing = jnp.zeros_like(right)
+    zeros = jnp.zeros_like(right)
     search = inverse(right)
     first = _State(
-        iterate=nothing,
+        iterate=zeros,
         residual=right,
         search=search,
         square=jnp.sum(right * search),
-        smoothed=nothing,
+        smoothed=zeros,
         smoothed_residual=right,
         iterations=jnp.zeros((), dtype=int),
         stuck=jnp.zeros((), dtype=bool),

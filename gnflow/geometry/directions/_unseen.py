@@ -42,4 +42,5 @@ def coefficients(
 
 
 def _over_damping(unseen: Float[Array, "samples outputs"], shift: Float[Array, ""]) -> Float[Array, "samples outputs"]:
+    # Without damping the metric does not say how far the unseen part should move, so it does not move.
     return jnp.where(shift > 0, unseen / jnp.where(shift > 0, shift, 1.0), 0.0)

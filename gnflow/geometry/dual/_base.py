@@ -49,6 +49,7 @@ def relative_gap(gap: Float[Array, ""], decrease: Float[Array, ""]) -> Float[Arr
     - `gap`: P(d) - D(alpha) >= 0.
     - `decrease`: P(0) - P(d).
     """
+    # By rounding P may be above P(0); the whole decrease then counts as missing.
     most = jnp.maximum(gap + decrease, gap)
     return jnp.where(gap == 0, 0.0, gap / jnp.where(most == 0, 1.0, most))
 

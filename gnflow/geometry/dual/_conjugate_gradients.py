@@ -103,6 +103,7 @@ def conjugate_gradients(
         square = jnp.sum(state.residual * image_of_residual)
         ratio = jnp.where(state.iterations > 0, square / state.square, 0.0)
         search = state.residual + ratio * state.search
+        # B times the search direction follows from what is known, without another product.
         image = image_of_residual + ratio * state.image
         mapped = search + gamma * image
         curvature = jnp.sum(image * mapped)
@@ -125,11 +126,17 @@ def conjugate_gradients(
             ),
         )
 
-    nothing, none, yet = jnp.zeros_like(right), jnp.zeros((), dtype=int), jnp.zeros((), dtype=bool)
     down = slope(whitened) >= 0
     descending = jnp.where(down, whitened, 0.0), jnp.where(down, residual, right)
     first = _State(
-        whitened, residual, nothing, nothing, square=jnp.ones(()), iterations=none, stuck=yet, descending=descending
+        whitened=whitened,
+        residual=residual,
+        search=jnp.zeros_like(right),
+        image=jnp.zeros_like(right),
+        square=jnp.ones(()),
+        iterations=jnp.zeros((), dtype=int),
+        stuck=jnp.zeros((), dtype=bool),
+        descending=descending,
     )
     last = jax.lax.while_loop(goes_on, iterate, first)
     whitened, residual = last.descending

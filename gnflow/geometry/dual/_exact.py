@@ -152,8 +152,8 @@ class _Model(eqx.Module):
             value = self.loss.value(self.outputs + moved, self.targets) - jnp.sum(guess * moved) / 2
             better = value < self.loss.value(self.outputs, self.targets)
             coefficients, change = jnp.where(better, guess, 0.0), jnp.where(better, moved, 0.0)
-        no, none = jnp.zeros((), dtype=bool), jnp.zeros((), dtype=int)
-        return _State(coefficients, change, jnp.ones(()), none, no, no)
+        false, zero = jnp.zeros((), dtype=bool), jnp.zeros((), dtype=int)
+        return _State(coefficients, change, error=jnp.ones(()), iterations=zero, solved=false, stuck=false)
 
     def minimise(self, start: _State, tol: Float[Array, ""] | float, max_iterations: int) -> _State:
         """Newton steps from `start`."""

@@ -64,6 +64,7 @@ class QuadraticOracle(AbstractDualOracle):
             solution, rank = direct_solution(product, factor, gradient, strength)
             iterations = None
         else:
+            # The z of alpha/N = g + R z.
             start = None if initial is None else factor.whiten(initial / initial.shape[0] - gradient)
             most = _MOST_ITERATIONS if self.max_iterations is None else self.max_iterations
             solution = conjugate_gradients(product, factor, gradient, strength, self.tol, most, start)

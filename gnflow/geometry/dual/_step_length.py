@@ -9,10 +9,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 # The slope at which a step is accepted, relative to that at the start. In measurements a step nearer to the minimum saved no
 # iterations, and one farther away cost some.
-_FLAT = 0.1
+_ACCEPTED_SLOPE = 0.1
 
 # Far more than a Newton step needs: a function that still falls there falls by rounding.
-_LONGEST = 8.0
+_LONGEST_STEP = 8.0
 
 # Doublings and halvings together; they reach steps down to 1e-18.
 _MOST_TRIES = 60
@@ -43,13 +43,18 @@ def step_length(slope: Callable[[Float[Array, ""]], Float[Array, ""]]) -> Float[
     def attempt(state: _State) -> _State:
         step = state.step
         here, halfway = slope(step), slope(step / 2)
-        found = (jnp.abs(here) <= _FLAT * jnp.abs(first)) & (halfway + here <= 0)
+        found = (jnp.abs(here) <= _ACCEPTED_SLOPE * jnp.abs(first)) & (halfway + here <= 0)
         falls = here <= 0
-        found = found | (falls & (step >= _LONGEST))
+        found = found | (falls & (step >= _LONGEST_STEP))
         low, high = jnp.where(falls, step, state.low), jnp.where(falls, state.high, step)
         following = jnp.where(jnp.isinf(high), 2 * step, (low + high) / 2)
         return _State(jnp.where(found, step, low), high, following, found, state.tries + 1)
 
-    nothing, none = jnp.zeros(()), jnp.zeros((), dtype=int)
-    start = _State(nothing, jnp.asarray(jnp.inf), jnp.ones(()), ~(first < 0), none)
+    start = _State(
+        low=jnp.zeros(()),
+        high=jnp.asarray(jnp.inf),
+        step=jnp.ones(()),
+        found=~(first < 0),
+        tries=jnp.zeros((), dtype=int),
+    )
     return jax.lax.while_loop(goes_on, attempt, start).low
