@@ -23,7 +23,7 @@ from ._compilation_cache import (
 from ._compile_clock import CompileClock as CompileClock
 from ._compiled import (
     forget_compiled_programs as forget_compiled_programs,
-    jit_for_looks as jit_for_looks,
+    jit_for_states as jit_for_states,
     jit_for_steps as jit_for_steps,
 )
 from ._errors import (

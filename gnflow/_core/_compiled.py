@@ -21,7 +21,7 @@ _LEAST_OPTIMISED = {**_WITHOUT_EMITTERS, "xla_backend_optimization_level": 1}
 # refuses these options inside another compiled program.
 _jit: Any = eqx.filter_jit  # it passes on the options, though its declaration does not list them
 jit_for_steps = functools.partial(_jit, compiler_options=_WITHOUT_EMITTERS)
-jit_for_looks = functools.partial(_jit, compiler_options=_LEAST_OPTIMISED)
+jit_for_states = functools.partial(_jit, compiler_options=_LEAST_OPTIMISED)
 
 
 def forget_compiled_programs() -> bool:

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from .._core import jit_for_looks, tree_size
+from .._core import jit_for_states, tree_size
 from ..geometry import System, rank_cutoff
 from .stop import DENSE_LIMIT
 
@@ -78,7 +78,7 @@ def gram_eigenvalues(system: System, weights: PyTree) -> Float[np.ndarray, " row
     return np.asarray(_eigenvalues(system, weights))
 
 
-@jit_for_looks
+@jit_for_states
 def _eigenvalues(system: System, weights: PyTree) -> Float[Array, " rows"]:
     return jnp.linalg.eigvalsh(system.tangent(weights).gram())
 

@@ -9,41 +9,41 @@ from .._core import jit_for_steps
 from ..geometry import System
 from ._measure import Evaluation, Measurement
 from ._outcome import stack_solves, step_failure
-from ._start import Start, start_run
-from ._steps import AbstractCourse, AbstractStep, Reached
-from .stop import AbstractStopRule, look
+from ._start import InitialState, evaluate_start
+from ._steps import AbstractStep, AbstractStepLoop, SavedStep
+from .stop import AbstractStopRule, evaluate_rules
 
 # Weights, integrals and the method's memory.
 _Carry = tuple[PyTree, dict[str, Array], PyTree]
 
 
-class FullBatch(AbstractCourse):
+class FullBatch(AbstractStepLoop):
     """Steps along the velocity on all training samples."""
 
-    _begun: Start
+    _begun: InitialState
 
-    def start(self, weights: PyTree) -> Reached:
+    def start(self, weights: PyTree) -> SavedStep:
         """The state before any step."""
-        self._begun = start_run(weights, self.system, self.measurement, self.rules)
+        self._begun = evaluate_start(weights, self.system, self.measurement, self.rules)
         begun = self._begun
         state = _State(weights, begun.integrals, self.method.init(weights), begun.evaluation, begun.stop_memories)
-        return self._reached(state, self._begun.margins, 0)
+        return self._saved(state, self._begun.margins, 0)
 
-    def advance(self, reached: Reached, stride: int) -> Reached:
+    def advance(self, saved: SavedStep, stride: int) -> SavedStep:
         """The state after `stride` steps more, or where the first of them failed."""
-        after = self._advance(reached, stride)
+        after = self._advance(saved, stride)
         if after.failure is None:
             return after
-        # What went wrong on the way is seen in the state where it did. What is no number stays so: halve the stretch.
-        while after.step - reached.step > 1:
-            middle = self._advance(reached, (after.step - reached.step) // 2)
-            reached, after = (middle, after) if middle.failure is None else (reached, middle)
+        # The result must name the step that failed. A loss that is not finite never becomes finite again, so bisection finds it.
+        while after.step - saved.step > 1:
+            middle = self._advance(saved, (after.step - saved.step) // 2)
+            saved, after = (middle, after) if middle.failure is None else (saved, middle)
         return after
 
-    def _advance(self, reached: Reached, stride: int) -> Reached:
+    def _advance(self, saved: SavedStep, stride: int) -> SavedStep:
         state, margins = _advance(
-            reached.state,
-            jnp.asarray(reached.step),
+            saved.state,
+            jnp.asarray(saved.step),
             jnp.asarray(stride),
             self.method,
             self.system,
@@ -51,13 +51,13 @@ class FullBatch(AbstractCourse):
             self._begun,
             self.rules,
         )
-        return self._reached(state, margins, reached.step + stride)
+        return self._saved(state, margins, saved.step + stride)
 
-    def _reached(self, state: "_State", margins: tuple[Array, ...], step: int) -> Reached:
+    def _saved(self, state: "_State", margins: tuple[Array, ...], step: int) -> SavedStep:
         values, diagnostics = state.evaluation.values, state.evaluation.diagnostics
         residual = None if diagnostics is None else float(diagnostics.relative_residual)
         failure = step_failure(step, self.method.too_long, residual, float(values["train_loss"]))
-        return Reached(step, state, values, margins, stack_solves([diagnostics]), {}, failure)
+        return SavedStep(step, state, values, margins, stack_solves([diagnostics]), {}, failure)
 
 
 class _State(eqx.Module):
@@ -81,7 +81,7 @@ def _advance(
     method: AbstractStep,
     system: System,
     measurement: Measurement,
-    start: Start,
+    start: InitialState,
     rules: tuple[AbstractStopRule, ...],
 ) -> tuple[_State, tuple[Array, ...]]:
     """`stride` steps from `state` at `step`, and the margins of the stop rules after them."""
@@ -97,5 +97,5 @@ def _advance(
     now = method.time(step + stride)
     evaluation = measurement.evaluate(now, weights, integrals, system, start.memories)
     snapshot = measurement.snapshot(now, weights, system, integrals)
-    stop_memories, margins = look(rules, snapshot, state.stop_memories)
+    stop_memories, margins = evaluate_rules(rules, snapshot, state.stop_memories)
     return _State(weights, integrals, memory, evaluation, stop_memories), margins

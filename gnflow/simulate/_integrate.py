@@ -18,7 +18,7 @@ from ._controller import VELOCITIES, ResidualController, RunMemory
 from ._measure import Evaluation
 from ._progress import ProgressBar
 from ._segments import Arguments, Segment, advance, begin, changed, inside, margins_inside
-from ._start import Start, measure
+from ._start import InitialState, measure
 from ._tiers import Phase, Tiers
 from .stop import AbstractStopRule
 
@@ -101,7 +101,7 @@ class Loop:
     def __init__(
         self,
         weights: PyTree,
-        start: Start,
+        start: InitialState,
         args: Arguments,
         chosen: SolverChoice,
         controller: ResidualController,

@@ -22,8 +22,8 @@ from ._measure import Measurement, Values, as_metrics, numbers_as_arrays
 from ._minibatch import Batches, MiniBatch, batch_dataset
 from ._outcome import direction_stats, with_solve_warning
 from ._progress import progress_bar
-from ._simulate import join, rules_met
-from ._steps import AbstractCourse, AbstractStep, EulerStep, OptimiserStep, Reached
+from ._simulate import rules_met, system_and_weights
+from ._steps import AbstractStep, AbstractStepLoop, EulerStep, OptimiserStep, SavedStep
 from ._trajectory import Trajectory, checked, make_dataset, stack_rows
 from .stop import AbstractStopRule, stop_rules
 
@@ -96,7 +96,7 @@ def iterate(
     )
     progress, throw = require_bool(ConfigError, progress=progress, throw=throw)
     rules = stop_rules(stop)
-    system, weights = join(problem, model, flow)
+    system, weights = system_and_weights(problem, model, flow)
     check_batch_size(batch_size, problem.num_train)
     batches = None if batch_size is None else Batches(as_key(key), problem.num_train, batch_size)
     per_epoch = 1 if batches is None else batches.per_epoch
@@ -113,8 +113,8 @@ def iterate(
     else:
         method = OptimiserStep(numbers_as_arrays(as_optimiser(optimiser)))
     parts = system, measurement, method, numbers_as_arrays(rules)
-    course: AbstractCourse = FullBatch(*parts) if batches is None else MiniBatch(*parts, batches, save_every)
-    record = _take_steps(course, weights, rules, last_step, save_every, progress)
+    loop: AbstractStepLoop = FullBatch(*parts) if batches is None else MiniBatch(*parts, batches, save_every)
+    record = _take_steps(loop, weights, rules, last_step, save_every, progress)
     values = stack_rows(record.rows)
     # Without the data set: the first one of a process loads xarray.
     wall_seconds, compile_seconds = time.perf_counter() - began, clock.seconds()
@@ -172,7 +172,7 @@ class _Record:
     rows: list[Values]
     losses: dict[str, np.ndarray]
     solves: SolveDiagnostics | None
-    last: Reached
+    last: SavedStep
     result: Result
 
     @property
@@ -184,7 +184,7 @@ class _Record:
 
 
 def _take_steps(
-    course: AbstractCourse,
+    loop: AbstractStepLoop,
     weights: PyTree,
     rules: tuple[AbstractStopRule, ...],
     num_steps: int,
@@ -194,13 +194,13 @@ def _take_steps(
     """Steps until something ends the run."""
     interrupted = False
     with progress_bar(progress, rules, "step") as bar:
-        states = [course.start(weights)]
+        states = [loop.start(weights)]
         result = _early_end(states[0], rules)
         if bar is not None:
             bar.begin(float(states[0].values["train_loss"]))
         try:
             while result is None and states[-1].step < num_steps:
-                states.append(course.advance(states[-1], min(save_every, num_steps - states[-1].step)))
+                states.append(loop.advance(states[-1], min(save_every, num_steps - states[-1].step)))
                 result = _early_end(states[-1], rules)
                 if bar is not None:
                     bar.update(float(states[-1].step), float(states[-1].values["train_loss"]), states[-1].step)
@@ -224,16 +224,16 @@ def _end_to_end(*parts: np.ndarray) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _early_end(reached: Reached, rules: tuple[AbstractStopRule, ...]) -> Result | None:
+def _early_end(saved: SavedStep, rules: tuple[AbstractStopRule, ...]) -> Result | None:
     """Why the run is over, or None."""
-    if reached.failure is not None:
-        return reached.failure
-    met = next(iter(rules_met(rules, reached.margins)), None)
+    if saved.failure is not None:
+        return saved.failure
+    met = next(iter(rules_met(rules, saved.margins)), None)
     if met is None:
         return None
-    at_start = reached.step == 0 and met.code == ResultCode.STOP_RULE_MET
+    at_start = saved.step == 0 and met.code == ResultCode.STOP_RULE_MET
     code = ResultCode.STOP_RULE_MET_AT_START if at_start else met.code
-    return Result(code, f"{met.describe()} at step {reached.step}", float(reached.step))
+    return Result(code, f"{met.describe()} at step {saved.step}", float(saved.step))
 
 
 def _kind(optimiser: AbstractOptimiser) -> str:

@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from .._core import Result, jit_for_looks, jit_for_steps
+from .._core import Result, jit_for_states, jit_for_steps
 from ..geometry import SolveDiagnostics, System
 from ..metrics import DirectionDiagnostics, Variable
 from ._measure import Measurement, Values
 from ._outcome import step_failure
 from ._start import remember
-from ._steps import AbstractCourse, AbstractStep, Reached
+from ._steps import AbstractStep, AbstractStepLoop, SavedStep
 from ._trajectory import make_dataset
-from .stop import AbstractStopRule, look
+from .stop import AbstractStopRule, evaluate_rules
 
 if TYPE_CHECKING:
     import xarray
@@ -63,7 +63,7 @@ class Batches(eqx.Module):
         return eqx.tree_at(lambda s: (s.problem.x_train, s.problem.y_train), system, (x[chosen], y[chosen]))
 
 
-class MiniBatch(AbstractCourse):
+class MiniBatch(AbstractStepLoop):
     """Steps along the velocity of a problem that has the batch's samples alone.
 
     **Arguments:** as for the base class; `batches`; `longest_stride`: the most steps between two saves.
@@ -83,21 +83,21 @@ class MiniBatch(AbstractCourse):
         self.longest_stride = longest_stride
         self._memories: tuple[PyTree, ...] = ()
 
-    def start(self, weights: PyTree) -> Reached:
+    def start(self, weights: PyTree) -> SavedStep:
         """The state before any step."""
         memories, stop_memories, integrals = remember(weights, self.system, self.measurement, self.rules)
         self._memories = memories
         order, loss = _first_batch(weights, self.system, self.batches)
-        # No step is taken: what is measured here takes no program of its own.
+        # Zero steps: the program of the steps measures the start too, so that no second one is compiled.
         return self._advance(_State(weights, integrals, self.method.init(weights), order, loss, stop_memories), 0, 0)
 
-    def advance(self, reached: Reached, stride: int) -> Reached:
+    def advance(self, saved: SavedStep, stride: int) -> SavedStep:
         """The state after `stride` steps more, or the one that failed."""
-        after = self._advance(reached.state, reached.step, stride)
-        taken = stride if after.failure is None else int(after.failure.time) - reached.step
-        return after if taken == stride else self._advance(reached.state, reached.step, taken)
+        after = self._advance(saved.state, saved.step, stride)
+        taken = stride if after.failure is None else int(after.failure.time) - saved.step
+        return after if taken == stride else self._advance(saved.state, saved.step, taken)
 
-    def _advance(self, state: "_State", step: int, stride: int) -> Reached:
+    def _advance(self, state: "_State", step: int, stride: int) -> SavedStep:
         state, values, margins, rows = _advance(
             state,
             jnp.asarray(step),
@@ -114,7 +114,7 @@ class MiniBatch(AbstractCourse):
         failure = _batch_failure(step, losses, solves, self.method.too_long)
         if failure is None:
             failure = step_failure(step + stride, self.method.too_long, None, float(values["train_loss"]))
-        return Reached(step + stride, state, values, margins, solves, losses, failure)
+        return SavedStep(step + stride, state, values, margins, solves, losses, failure)
 
 
 def batch_dataset(
@@ -153,7 +153,7 @@ class _State(eqx.Module):
     stop_memories: tuple[PyTree, ...]
 
 
-@jit_for_looks
+@jit_for_states
 def _first_batch(weights: PyTree, system: System, batches: Batches) -> tuple[Int[Array, " samples"], Float[Array, ""]]:
     """The order of the first epoch, and the loss of its first batch."""
     step = jnp.zeros((), dtype=int)
@@ -207,7 +207,7 @@ def _advance(
     now = method.time(step + stride)
     values = measurement.values(now, state.weights, state.integrals, system, memories)
     snapshot = measurement.snapshot(now, state.weights, system, state.integrals)
-    stop_memories, margins = look(rules, snapshot, state.stop_memories)
+    stop_memories, margins = evaluate_rules(rules, snapshot, state.stop_memories)
     state = _State(state.weights, state.integrals, state.memory, state.order, state.loss, stop_memories)
     return state, values, margins, rows
 

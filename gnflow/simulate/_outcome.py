@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from .._core import Result, ResultCode, jit_for_looks, tree_norm
+from .._core import Result, ResultCode, jit_for_states, tree_norm
 from ..geometry import SolveDiagnostics, System
 from ..solvers import AbstractReportingSolver, SolverChoice
 from ._advice import advice
@@ -126,7 +126,7 @@ def _decays(end: End) -> bool:
     return end.measurement.flow.dynamics.decay(end.weights, end.system) is not None
 
 
-@jit_for_looks
+@jit_for_states
 def _margin_after(
     rule: AbstractStopRule, time: Float[Array, ""], weights: PyTree, system: System, measurement: Measurement
 ) -> Float[Array, ""]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optimistix as optx
 from jaxtyping import Array, Float, PyTree
 
-from .._core import jit_for_looks, jit_for_steps
+from .._core import jit_for_states, jit_for_steps
 from ..geometry import System
 from ..solvers import LinearisedTerm, PairTerm, StepReport
 from ._controller import ControllerState, ResidualController
@@ -27,7 +27,7 @@ class Arguments(eqx.Module):
     """What the compiled integration needs beside the state.
 
     **Attributes:** `time_scale`: of the loss's first decrease; `horizon`: the flow time at which the run ends at the latest;
-    `first_margins`: of the rules, at the start; `probe`: None without test data; the others: as in `Start`.
+    `first_margins`: of the rules, at the start; `probe`: None without test data; the others: as in `InitialState`.
     """
 
     system: System
@@ -67,7 +67,7 @@ class Segment(eqx.Module):
         return self.solver_state.inner.report
 
 
-@jit_for_looks
+@jit_for_states
 def begin(
     weights: PyTree,
     integrals: dict[str, Array],
@@ -84,7 +84,7 @@ def begin(
     return Segment(start, weights, integrals, *states, zero, zero, diffrax.RESULTS.successful)
 
 
-@jit_for_looks
+@jit_for_states
 def changed(
     before: Segment,
     args: Arguments,
@@ -150,7 +150,7 @@ def advance(
     )
 
 
-@jit_for_looks
+@jit_for_states
 def inside(
     time: Float[Array, ""], last: LastStep, solver: diffrax.AbstractAdaptiveSolver, system: System, probe: Probe | None
 ) -> tuple[PyTree, dict[str, Array], Array | None]:
@@ -159,7 +159,7 @@ def inside(
     return weights, integrals, None if probe is None else probe.outputs(system, weights)
 
 
-@jit_for_looks
+@jit_for_states
 def margins_inside(
     time: Float[Array, ""], last: LastStep, solver: diffrax.AbstractAdaptiveSolver, args: Arguments
 ) -> Float[Array, " rules"]:

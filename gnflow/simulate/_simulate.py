@@ -50,7 +50,7 @@ from ._progress import progress_bar
 from ._segments import Arguments
 from ._situation import situation_of
 from ._solution import Integration, linearisation_stats
-from ._start import Start, start_run
+from ._start import InitialState, evaluate_start
 from ._trajectory import Trajectory, checked, make_dataset, stack_rows
 from .stop import AbstractStopRule, stop_rules, with_stationary
 
@@ -166,7 +166,7 @@ def _simulate(
     atol, max_steps = float(atol), int(max_steps)
     progress, throw = require_bool(ConfigError, progress=progress, throw=throw)
     given_rules = stop_rules(stop)
-    system, weights = join(problem, model, flow)
+    system, weights = system_and_weights(problem, model, flow)
     metrics = as_metrics(metrics)
     settings: dict[str, Any] = {
         "kind": "simulate",
@@ -200,7 +200,7 @@ def _simulate(
         identity = identity_of(problem=problem, model=model, flow=flow, settings=settings, version=version)
         checkpoints = Checkpoints(checkpoint, identity)
     with progress_bar(progress, rules, "flow time") as bar:
-        start: Start = start_run(weights, system, measurement, numbers_as_arrays(rules))
+        start: InitialState = evaluate_start(weights, system, measurement, numbers_as_arrays(rules))
         if bar is not None:
             bar.begin(float(start.evaluation.values["train_loss"]))
         chosen = choose(first_rtol)
@@ -311,7 +311,7 @@ def _estimates(errors: Errors, system: System) -> dict[str, float]:
     return {**estimates, "estimated_test_error": errors.test_outputs} if has_test else estimates
 
 
-def join(problem: Problem, model: Any, flow: AbstractFlow) -> tuple[System, Any]:
+def system_and_weights(problem: Problem, model: Any, flow: AbstractFlow) -> tuple[System, Any]:
     """The system of a run and its first weights.
 
     **Raises:** `ConfigError` if `flow` is no flow; what `System` raises.

@@ -10,12 +10,14 @@ from jaxtyping import PyTree
 from .._core import tree_size
 from ..geometry import Decomposition, System
 from ..solvers import Situation
-from ._start import Start, linearisation_at, linearisation_work, velocity_work
+from ._start import InitialState, linearisation_at, linearisation_work, velocity_work
 
 _LEADING_MODE = Decomposition(dense_limit=0, rank=1, power=2)
 
 
-def situation_of(system: System, weights: PyTree, flow: Any, t1: float | None, start: Callable[[], Start]) -> Situation:
+def situation_of(
+    system: System, weights: PyTree, flow: Any, t1: float | None, start: Callable[[], InitialState]
+) -> Situation:
     """For a run that begins at `weights`. **Arguments:** `flow`, `t1`: as of `simulate`; `start`: asked once it is known."""
     dynamics = flow.dynamics
     linearised = dynamics.linearised

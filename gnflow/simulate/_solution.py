@@ -23,7 +23,7 @@ from ._measure import Evaluation, Measurement, Values, numbers_as_arrays
 from ._outcome import End, integration_result
 from ._progress import ProgressBar
 from ._segments import Arguments
-from ._start import Start, last_time_scale, linearisation_at, linearise_at
+from ._start import InitialState, last_time_scale, linearisation_at, linearise_at
 from ._tiers import Phase
 from .stop import AbstractStopRule
 
@@ -119,7 +119,7 @@ class Solution:
 class Integration:
     """A run before it is integrated, at any tolerance: everything but that.
 
-    **Attributes:** `weights`: the first; `args`, `start`: as `Loop` and `start_run` have them; `choose`: the solver for a
+    **Attributes:** `weights`: the first; `args`, `start`: as `Loop` and `evaluate_start` have them; `choose`: the solver for a
     tolerance, and that for one where the usual solver ran out of steps; `rules`: stop rules; `t1`: as `simulate` was told;
     `save_times`; `atol`, `error_norm`, `monotone`, `max_steps`; `bar`: of progress, or None;
     `steps_to_saves`: as of `simulate_once`; `checkpoints`: of its solutions in their order, or None.
@@ -127,7 +127,7 @@ class Integration:
 
     weights: PyTree
     args: Arguments
-    start: Start
+    start: InitialState
     choose: Callable[[float, bool], SolverChoice]
     rules: tuple[AbstractStopRule, ...]
     t1: float | None

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from .._core import jit_for_looks, tree_size
+from .._core import jit_for_states, tree_size
 from ..geometry import ResolvedRange, System
 from ..losses import AbstractLoss
 from ._advice import of_inputs, of_spectrum, of_targets
@@ -60,7 +60,7 @@ def _conflicts(system: System, weights: PyTree) -> list[str]:
     return [f"{in_conflict} {are} more than once with different targets{keeps}"]
 
 
-@jit_for_looks
+@jit_for_states
 def _linearised(system: System, weights: PyTree) -> tuple[Float[Array, " rows"], Float[Array, ""]]:
     """The eigenvalues of A and min over d of L(f + J d)."""
     tangent = system.tangent(weights)
@@ -68,7 +68,7 @@ def _linearised(system: System, weights: PyTree) -> tuple[Float[Array, " rows"],
     return able.eigenvalues, _infimum(system.loss, tangent.outputs, system.problem.y_train, able.project)
 
 
-@jit_for_looks
+@jit_for_states
 def _over_groups(system: System, weights: PyTree, groups: Array) -> Float[Array, ""]:
     """The infimum over outputs that are equal within each group of samples."""
     size = groups.shape[0]

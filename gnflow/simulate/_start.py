@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._core import count_operations, jit_for_looks
+from .._core import count_operations, jit_for_states
 from ..flows import AbstractFlow
 from ..geometry import Decomposition, Snapshot, System
 from ..solvers import LinearisedTerm
@@ -14,7 +14,7 @@ from ._measure import Evaluation, Measurement
 from .stop import AbstractStopRule, loss_time_scale
 
 
-class Start(eqx.Module):
+class InitialState(eqx.Module):
     """The first state of a run and what is remembered of it.
 
     **Attributes:** `memories`: of the metrics; `stop_memories`, `margins`: of the stop rules, at the start; `time_scale`:
@@ -29,16 +29,18 @@ class Start(eqx.Module):
     evaluation: Evaluation
 
 
-def start_run(weights: PyTree, system: System, measurement: Measurement, rules: tuple[AbstractStopRule, ...]) -> Start:
+def evaluate_start(
+    weights: PyTree, system: System, measurement: Measurement, rules: tuple[AbstractStopRule, ...]
+) -> InitialState:
     """Evaluate everything at t = 0."""
     memories, stop_memories, integrals = remember(weights, system, measurement, rules)
     # The program that measures the end: metrics may take as long to compile as the integration.
     evaluation = measure(jnp.zeros(()), weights, integrals, system, measurement, memories)
     margins, time_scale = _first_scales(weights, evaluation, system, measurement.flow, rules, stop_memories)
-    return Start(memories, stop_memories, margins, time_scale, integrals, evaluation)
+    return InitialState(memories, stop_memories, margins, time_scale, integrals, evaluation)
 
 
-@jit_for_looks
+@jit_for_states
 def remember(
     weights: PyTree, system: System, measurement: Measurement, rules: tuple[AbstractStopRule, ...]
 ) -> tuple[tuple[PyTree, ...], tuple[PyTree, ...], dict[str, Array]]:
@@ -48,7 +50,7 @@ def remember(
     return measurement.prepare(weights, system), stop_memories, measurement.initial_integrals(weights)
 
 
-@jit_for_looks
+@jit_for_states
 def _first_scales(
     weights: PyTree,
     evaluation: Evaluation,
@@ -65,7 +67,7 @@ def _first_scales(
     return margins, loss_time_scale(snapshot)
 
 
-@jit_for_looks
+@jit_for_states
 def measure(
     time: Float[Array, ""],
     weights: PyTree,
@@ -78,7 +80,7 @@ def measure(
     return measurement.evaluate(time, weights, integrals, system, memories)
 
 
-@jit_for_looks
+@jit_for_states
 def last_time_scale(weights: PyTree, evaluation: Evaluation, system: System) -> Float[Array, ""]:
     """(L - L*)/|dL/dt| where a run ended."""
     return loss_time_scale(Snapshot(jnp.zeros(()), weights, system, lambda: (evaluation.velocity, None)))
@@ -92,7 +94,7 @@ def linearise_at(
     return linearisation.all_rates, linearisation.relative_residual, linearisation.left_out
 
 
-linearisation_at = jit_for_looks(linearise_at)
+linearisation_at = jit_for_states(linearise_at)
 
 
 def velocity_work(weights: PyTree, system: System, dynamics: Any) -> float:

@@ -1,4 +1,4 @@
-"""What the discrete methods share: the step that is made of a velocity, and what a run in steps has got to."""
+"""What the discrete methods share: the step that is made of a velocity, and what is known where a run in steps saves."""
 
 import abc
 import dataclasses
@@ -112,8 +112,8 @@ class OptimiserStep(AbstractStep):
 
 
 @dataclasses.dataclass(frozen=True)
-class Reached:
-    """Where a run in steps has got to.
+class SavedStep:
+    """What is known of a run in steps where it saves.
 
     **Attributes:** `step`: how many were taken; `state`: weights and all that the next step needs, on the device; `values`:
     what was measured; `margins`: of the stop rules; `solves`: how the directions were solved for since the last save, each
@@ -130,7 +130,7 @@ class Reached:
     failure: Result | None
 
 
-class AbstractCourse(abc.ABC):
+class AbstractStepLoop(abc.ABC):
     """Takes the steps of a run, with all training samples each or with batches of them.
 
     **Arguments:** `system`, `measurement`; `method`: what makes steps of velocities; `rules`: the stop rules. Their floats
@@ -146,9 +146,9 @@ class AbstractCourse(abc.ABC):
         self.rules = rules
 
     @abc.abstractmethod
-    def start(self, weights: PyTree) -> Reached:
+    def start(self, weights: PyTree) -> SavedStep:
         """The state before any step."""
 
     @abc.abstractmethod
-    def advance(self, reached: Reached, stride: int) -> Reached:
+    def advance(self, saved: SavedStep, stride: int) -> SavedStep:
         """The state after `stride` steps more, or fewer where one of them fails."""

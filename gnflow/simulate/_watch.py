@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from ..geometry import AbstractTangent
 from ._accuracy import shortening
-from .stop import look
+from .stop import evaluate_rules
 
 _FIRST_DECADE = 0.1  # of the time scale, before which a decade is as long as the first
 # By how much a step may go beyond the time at which a rule is expected to be met, of what is left until then: relative to the
@@ -52,7 +52,7 @@ class Watch(eqx.Module):
 
         def looked() -> Watch:
             snapshot = args.measurement.snapshot(time, state[0], args.system, state[1], tangent)
-            memories, margins = look(args.rules, snapshot, self.memories)
+            memories, margins = evaluate_rules(args.rules, snapshot, self.memories)
             due = [
                 time + _until_zero(before, margin) * (time - start)
                 for rule, before, margin in zip(args.rules, self.margins, margins, strict=True)

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from .._core import ConfigError, tree_norm, tree_scale
 from ._reporting import AbstractReportingSolver, StepReport
-from ._term import split
+from ._term import split_state
 from ._wrapping import AbstractWrappingSolver
 
 # Of the stability limit, from which on a step counts as limited by it: there, steps of 0.77 and 1.25 of it take turns.
@@ -98,7 +98,7 @@ class ExplicitRungeKutta(AbstractWrappingSolver, AbstractReportingSolver):
         y1, y_error, dense_info, inner, result = self.inner.step(terms, t0, t1, y0, args, before.inner, made_jump)
         length = terms.contr(t0, t1)
         stages = dense_info["k"]  # times the length of the step
-        folds = self._folds(split(terms, stages)[0], split(terms, y1)[0])
+        folds = self._folds(split_state(terms, stages)[0], split_state(terms, y1)[0])
         is_near = folds > _NEAR_LIMIT * self.stability_limit
         balance = jnp.clip(before.balance + jnp.where(is_near, 1, -1), 0, _MOST)
         velocity = None

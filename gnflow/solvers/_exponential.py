@@ -9,7 +9,7 @@ from jaxtyping import PyTree
 
 from .._core import tree_add_scaled, tree_multiply, tree_scale
 from ..geometry import Decomposition, Linearisation
-from ._exponential_interpolation import ExponentialInterpolation, Packed, StepPath
+from ._exponential_interpolation import ExponentialInterpolation, PackedTree, StepPath
 from ._linearised import AbstractLinearisedSolver, remainder_at
 from ._reduced import ReducedVector, apply_functions, combination, reduce
 from ._term import LinearisedTerm
@@ -88,5 +88,5 @@ class ExponentialRungeKutta(AbstractLinearisedSolver):
         (increment, _), (error, _) = apply_functions(linearisation, length, sums)
         y1 = terms.join(tree_add_scaled(weights, length, increment), path.integrate(integrals, length, length))
         y_error = terms.join(tree_scale(length, error), jax.tree.map(jnp.zeros_like, integrals))
-        dense_info = {"y0": y0, "path": Packed(path)}
+        dense_info = {"y0": y0, "path": PackedTree(path)}
         return (y1, y_error, dense_info, None, diffrax.RESULTS.successful), linearisation

@@ -75,7 +75,7 @@ def add_integrals(
     return {name: value + jnp.dot(measures, rates[name]) for name, value in integrals.items()}
 
 
-class Packed(eqx.Module):
+class PackedTree(eqx.Module):
     """A tree as Diffrax can keep it from step to step: its arrays as float64 or complex, the rest as part of the structure.
 
     Diffrax fills the slots of steps not taken with inf, which integers and booleans (in a model's structure, in how a
@@ -110,7 +110,7 @@ class ExponentialInterpolation(diffrax.AbstractLocalInterpolation):
     t0: Any
     t1: Any
     y0: PyTree
-    path: Packed
+    path: PackedTree
 
     def evaluate(self, t0: Any, t1: Any = None, left: bool = True) -> PyTree:
         """The state at flow time `t0`, or the difference of the states at `t1` and `t0`."""

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Complex, Float, PyTree
 
-from ._exponential_interpolation import ExponentialInterpolation, Packed, add_integrals
+from ._exponential_interpolation import ExponentialInterpolation, PackedTree, add_integrals
 from ._linearised import AbstractErrorCarryingSolver
 from ._phi import phi_functions
 from ._term import unwrap
@@ -104,7 +104,7 @@ class ExponentialRosenbrock(AbstractErrorCarryingSolver):
         scale = jnp.maximum(scale, 1.0)
         change = (velocity(t1, end + scale * kept) - velocity(t1, end)) / scale - jacobian @ kept
         moved = kept + length * spectrum.real(phi[2] * (spectrum.inverse @ change))
-        stepped = y1, y_error, {"y0": y0, "path": Packed(path)}, None, diffrax.RESULTS.successful
+        stepped = y1, y_error, {"y0": y0, "path": PackedTree(path)}, None, diffrax.RESULTS.successful
         return stepped, unravel(moved)
 
 

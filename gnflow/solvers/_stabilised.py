@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from .._core import integer_field, tree_add_scaled, tree_scale
 from ._reporting import AbstractReportingSolver, StepReport
 from ._spectral_radius import SpectralRadius
-from ._term import join, split
+from ._term import join_state, split_state
 
 DAMPING = 2 / 13
 # The real stability interval reaches beyond it times s^2 - 1, for every s (tests/solvers; 0.653 for many stages).
@@ -93,7 +93,7 @@ class StabilisedRungeKutta(AbstractReportingSolver):
         """Nothing is known."""
         none, nothing = jnp.zeros((), dtype=int), jnp.zeros(())
         velocity = jax.tree.map(jnp.zeros_like, y0)
-        spectrum = SpectralRadius.unknown(split(terms, y0)[0])
+        spectrum = SpectralRadius.unknown(split_state(terms, y0)[0])
         return StabilisedState(
             velocity, spectrum, none, none, nothing, StepReport(none, none, nothing, jnp.asarray(False))
         )
@@ -114,14 +114,14 @@ class StabilisedRungeKutta(AbstractReportingSolver):
         # Not the radius can have been what failed where two stages would be stable for twice as much.
         ample = _AMPLE * size * before.spectrum.radius <= _INTERVAL * (2**2 - 1)
         wanted = begins | old | ((size < _SHORTER * before.length) & ~ample)
-        weights, integrals = split(terms, y0)
+        weights, integrals = split_state(terms, y0)
 
         def velocity(point: PyTree) -> tuple[PyTree, Any]:
-            return split(terms, terms.vf(t0, join(terms, point, integrals), args))
+            return split_state(terms, terms.vf(t0, join_state(terms, point, integrals), args))
 
-        known = split(terms, before.velocity)
+        known = split_state(terms, before.velocity)
         spectrum, start, num_products = before.spectrum.refreshed(velocity, weights, known, wanted)
-        first = join(terms, *start)
+        first = join_state(terms, *start)
         bound = _SAFETY * spectrum.radius
         reach = _INTERVAL * (self.max_stages**2 - 1)
         fits = size * _LEAST_SAFETY * spectrum.radius <= reach

@@ -98,13 +98,13 @@ class PairTerm(diffrax.ODETerm):
         return weights, integrals
 
 
-def split(terms: Any, y: PyTree) -> tuple[PyTree, Any]:
+def split_state(terms: Any, y: PyTree) -> tuple[PyTree, Any]:
     """(weights, integrals) of a state of any term, or of anything of its structure; no integrals where the term has none."""
     term = _inside(terms)
     return term.split(y) if isinstance(term, LinearisedTerm | PairTerm) else (y, {})
 
 
-def join(terms: Any, weights: PyTree, integrals: Any) -> PyTree:
+def join_state(terms: Any, weights: PyTree, integrals: Any) -> PyTree:
     """The inverse of `split`."""
     term = _inside(terms)
     return term.join(weights, integrals) if isinstance(term, LinearisedTerm | PairTerm) else weights

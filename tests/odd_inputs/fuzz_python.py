@@ -149,7 +149,7 @@ def nothing_is_compiled():
 
     with pytest.MonkeyPatch.context() as patched:
         # Not by dots: gnflow.simulate is the function.
-        patched.setattr(importlib.import_module("gnflow.simulate._simulate"), "start_run", reached)
+        patched.setattr(importlib.import_module("gnflow.simulate._simulate"), "evaluate_start", reached)
         patched.setattr(importlib.import_module("gnflow.simulate._iterate"), "_take_steps", reached)
         yield
 

@@ -364,7 +364,7 @@ def test_velocities_are_counted(monkeypatch):
 @pytest.mark.parametrize("solver", ["stabilised", SOLVER])
 def test_flows_that_are_refused(flow, solver, monkeypatch):
     """Before anything is computed."""
-    monkeypatch.setattr(importlib.import_module("gnflow.simulate._simulate"), "start_run", None)
+    monkeypatch.setattr(importlib.import_module("gnflow.simulate._simulate"), "evaluate_start", None)
     with pytest.raises(gn.ConfigError, match=r"real spectrum.*has_real_spectrum.*'tsit5'"):
         gn.simulate(make_problem(), mean_field(), flow, solver=solver)
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from ..._core import ConfigError, require_instance
-from ._base import AbstractStopRule as AbstractStopRule, look as look
+from ._base import AbstractStopRule as AbstractStopRule, evaluate_rules as evaluate_rules
 from ._gradient_norm import GradientNorm as GradientNorm
 from ._loss_plateau import LossPlateau as LossPlateau
 from ._movement import Movement as Movement

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
-from ..._core import jit_for_looks, tree_add_scaled, tree_dot, tree_multiply, tree_norm, tree_subtract
+from ..._core import jit_for_states, tree_add_scaled, tree_dot, tree_multiply, tree_norm, tree_subtract
 from ...geometry import System
 from ._escape import SOON, at_later_times
 
@@ -28,7 +28,7 @@ def imbalance(velocity: PyTree, weights: PyTree, decay: PyTree, time: Float[Arra
     return jnp.maximum(share, jnp.where(moved > 0, moved / jnp.where(scale > 0, scale, moved), 0.0))
 
 
-@jit_for_looks
+@jit_for_states
 def leaves_balance(
     weights: PyTree, system: System, flow: Any, time: Float[Array, ""], horizon: Float[Array, ""], allowed: Any
 ) -> Bool[Array, ""]:

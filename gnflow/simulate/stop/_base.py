@@ -64,7 +64,7 @@ class AbstractStopRule(eqx.Module):
         return self
 
 
-def look(
+def evaluate_rules(
     rules: tuple[AbstractStopRule, ...], snapshot: Snapshot, memories: tuple[PyTree, ...]
 ) -> tuple[tuple[PyTree, ...], tuple[Float[Array, ""], ...]]:
     """Memories and margins of the rules after a step that ended at `snapshot`."""

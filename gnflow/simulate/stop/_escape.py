@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
-from ..._core import jit_for_looks, tree_dot, tree_norm, tree_scale
+from ..._core import jit_for_states, tree_dot, tree_norm, tree_scale
 from ...geometry import ResolvedRange, System
 
 DENSE_LIMIT = 4096  # outputs, beyond which no Gram matrix is formed
@@ -18,7 +18,7 @@ _LATER_TIMES = 256  # evenly in the logarithm, and as many evenly
 _FIRST_LATER = 1e-3  # of the time that has passed
 
 
-@jit_for_looks
+@jit_for_states
 def leaves_saddle(weights: PyTree, system: System, flow: Any, time: Float[Array, ""]) -> Bool[Array, ""]:
     """Whether the velocity grows along what the modes above the rank cut-off do not explain of it.
 
@@ -45,7 +45,7 @@ def leaves_saddle(weights: PyTree, system: System, flow: Any, time: Float[Array,
     )
 
 
-@jit_for_looks
+@jit_for_states
 def moves_later(
     weights: PyTree, system: System, flow: Any, time: Float[Array, ""], horizon: Float[Array, ""], rounding: float
 ) -> Bool[Array, ""]:
