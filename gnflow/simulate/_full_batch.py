@@ -34,7 +34,7 @@ class FullBatch(AbstractStepLoop):
         after = self._advance(saved, stride)
         if after.failure is None:
             return after
-        # The result must name the step that failed. A loss that is not finite never becomes finite again, so bisection finds it.
+        # The result must name the step that failed. A loss that is not finite stays so, which makes bisection find it.
         while after.step - saved.step > 1:
             middle = self._advance(saved, (after.step - saved.step) // 2)
             saved, after = (middle, after) if middle.failure is None else (saved, middle)
