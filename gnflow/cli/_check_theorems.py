@@ -52,7 +52,8 @@ def _runs(folder: Path) -> dict[str, Trajectory]:
     finished = {cell.label: found[key] for key, cell in zip(spec.hashes, spec.cells, strict=True) if key in found}
     if not finished:
         raise RunFolderError(
-            f"{folder} holds no finished run; give the folder that gnflow run wrote, or --resume it first."
+            f"{folder} holds no finished run whose trajectory was kept; give the folder "
+            "that gnflow run wrote, or --resume it first."
         )
     return finished
 

@@ -41,8 +41,8 @@ def run_configuration(
     **Arguments:** those of the command line. **Returns:** the exit code.
     """
     spec, store = _read(config, out, "gnflow-runs", size, overrides)
-    if store.is_begun and not resume:
-        held = "a run" if store.has_own_configuration else "a configuration that gnflow did not write"
+    if store.configuration.exists() and not resume:
+        held = "a run" if store.configuration.is_gnflows() else "a configuration that gnflow did not write"
         raise RunFolderError(
             f"{store.folder} already holds {held}, and nothing is overwritten; give --resume to keep what is finished "
             "and compute what is missing, choose another folder with --out, or remove this one."

@@ -52,7 +52,7 @@ def draw(
         written = draw_figures(
             dataset,
             figures,
-            runs=runs,
+            runs=runs or None,
             x=x,
             y=y,
             over=over,

@@ -36,7 +36,8 @@ def _setting(changes: list[tuple[Any, ...]]) -> tuple[dict[str, tuple[Any, ...]]
     if len(paths) != 1:
         return {}, VARIANT
     (path,) = paths
-    values = [value for overrides in changes for _, value in overrides]
+    # Of an entry that is set twice (in a size, by --set) the last holds.
+    values = [overrides[-1][1] for overrides in changes if overrides]
     if len(values) < len(changes) or not are_plain(values):
         return {}, ".".join(path)
     (name,) = short_names((path,))

@@ -191,7 +191,7 @@ def _require_classes_from_zero(labels: np.ndarray) -> None:
     empty = int(present[-1]) + 1 - present.size
     if empty > max(_MOST_EMPTY_CLASSES, present.size):
         raise DataError(
-            f"the class labels are {present.size} different numbers up to {present[-1]}, so that {empty} classes would have no "
+            f"the class labels are {present.size} different numbers up to {present[-1]}, so {empty} classes would have no "
             "sample; renumber them from 0: y = numpy.unique(y, return_inverse=True)[1], over training and test together."
         )
 

@@ -15,9 +15,9 @@ _IS_FUNCTION = (
     "eqx.nn.MLP(d, C, width, depth, key=key)"
 )
 _DETERMINISTIC = (
-    "A flow needs a function of one input that draws nothing and knows no other samples: pass eqx.nn.inference_mode(model), "
-    "which turns Dropout off and lets BatchNorm use its running statistics. These (eqx.nn.State) belong into a field of the "
-    "model, which hands them on in __call__; they are not trained."
+    "A flow needs a function of one input that draws no random numbers and sees no other samples: pass "
+    "eqx.nn.inference_mode(model), which turns Dropout off and lets BatchNorm use its running statistics. Keep these "
+    "(eqx.nn.State) in a field of the model, which passes them on in __call__; they are not trained."
 )
 
 
@@ -99,8 +99,8 @@ def output_of(model: Any, x: Any) -> jax.ShapeDtypeStruct:
             raise ModelError(f"{name} cannot be called on one input: {text} {_DETERMINISTIC}") from error
         raise ModelError(
             f"{name} cannot be called on one training input of shape {x.shape}: {text}. A model maps one input to (C,) outputs "
-            "(gnflow batches it), its input size must be that of the data, and what else it needs (a key, a state) must be in "
-            "it already."
+            "(gnflow batches it), its input size must be that of the data, and it must already hold what else it needs (a "
+            "key, a state)."
         ) from error
     if not isinstance(output, jax.ShapeDtypeStruct):
         raise ModelError(f"{name} returns a {type(output).__name__} for one input; expected one array of outputs (C,).")

@@ -23,9 +23,10 @@ _STOPPED = (ResultCode.STOP_RULE_MET, ResultCode.STOP_RULE_MET_AT_START)
 def compare_variants(dataset: xr.Dataset, runs: Mapping[str, Run]) -> Figure | None:
     """`regime_figure` of the variants, over the number in which they differ, where it is one.
 
-    **Arguments:** `dataset`: of a grid over variant, flow and seed; `runs`: by content hash.
+    **Arguments:** `dataset`: of a grid over variant, flow and seed, other axes with one value each; `runs`: by content hash.
     """
-    cells = dataset["cell"].transpose(VARIANT, "flow", "seed")
+    cells = dataset["cell"]
+    cells = cells.squeeze([dim for dim in cells.dims if dim not in (VARIANT, "flow", "seed")])
     ends = {
         str(flow): {
             str(variant): [

@@ -104,7 +104,7 @@ def draw_figures(
     target = _Target(as_path(folder, "folder", ConfigError), "", on_failure)
     is_asked = any(given is not None for given in (x, y, over, variables, reference))
     has_axes = any(dataset.sizes[dim] > 1 for dim in dataset.dims if dim not in (VARIANT, _FLOW, *_NOT_AXES))
-    draws_grid = has_axes or is_asked or not runs
+    draws_grid = has_axes or is_asked or runs is None
     axes, parameters, wanted = _Axes(None, None, None), dataset, []
     if draws_grid:
         parameters, wanted = _parameters(dataset, variables, reference)

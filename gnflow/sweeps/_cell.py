@@ -66,8 +66,9 @@ class Kept:
 def run_cell(spec: RunSpec) -> CellOutcome:
     """Run a cell. An error of any kind becomes an outcome with the code "error"; only interrupts are passed on."""
     began = time.perf_counter()
+    data_digest = spec.data_digest  # of the files as they are read, whatever becomes of them during the run
     try:
-        return outcome_of(spec, spec.run(), time.perf_counter() - began)
+        return outcome_of(spec, spec.run(), time.perf_counter() - began, data_digest=data_digest)
     except Exception as error:
         # Memory, a backend's error, a configuration that cannot be prepared: the other cells are still worth having.
         return outcome_of_error(spec, error, time.perf_counter() - began)

@@ -37,10 +37,9 @@ class ConfigurationFile:
         if not self.exists():
             raise RunFolderError(f"{self._folder} holds no runs: there is no {CONFIG_FILE} in it.")
         try:
-            spec = read_sweep(self.path)
+            return read_sweep(self.path)
         except ConfigError as error:
             raise RunFolderError(f"{self.path} cannot be read: {error}") from error
-        return spec
 
     def says(self, spec: Specification) -> bool:
         """Whether it states this very grid, with whatever a person has noted in it. **Raises:** `OSError`."""
@@ -52,16 +51,8 @@ class ConfigurationFile:
         except RunFolderError:
             return False
 
-    def require_replaceable(self) -> None:
-        """**Raises:** `RunFolderError` unless gnflow wrote it as it stands, so that nothing of a person's is lost with it."""
-        if not self.is_gnflows():
-            raise RunFolderError(
-                f"{self.path} states another configuration than is to be run, and gnflow has not written it as it stands, so "
-                "it is not overwritten; choose another folder with --out, or move that file."
-            )
-
     def is_gnflows(self) -> bool:
-        """Whether gnflow wrote it as it stands."""
+        """Whether gnflow wrote it as it stands, so that nothing of a person's is lost with it."""
         try:
             content = self.path.read_bytes()
             as_written = to_toml(read_toml(self.path)).encode()

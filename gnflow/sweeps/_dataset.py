@@ -42,7 +42,7 @@ def load(
     **Raises:** `RunFolderError` if there is neither, or a damaged one.
     """
     place = as_path(folder, "the folder", RunFolderError)
-    if not (place / RUN_FILE).is_file() and SweepStore(place).is_begun:
+    if not (place / RUN_FILE).is_file() and SweepStore(place).configuration.exists():
         given = [name for name, part in (("problem", problem), ("model", model), ("flow", flow)) if part is not None]
         if given:
             raise RunFolderError(

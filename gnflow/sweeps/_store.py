@@ -18,7 +18,6 @@ from .._core import (
     cannot_write,
     draft_of,
     is_temporary,
-    make_writable,
     sync_folder,
     write_whole,
 )
@@ -51,13 +50,14 @@ class SweepStore:
 
     A file appears whole or not at all, and is never changed. Any number of processes may work on one folder.
 
-    **Arguments:** `folder`: need not exist yet. **Attributes:** `trajectories`: those that are kept whole.
+    **Arguments:** `folder`: need not exist yet. **Attributes:** `configuration`: the file that states the grid; `trajectories`:
+    those that are kept whole.
     """
 
     def __init__(self, folder: str | os.PathLike[str]):
         self.folder = as_path(folder, "the folder", RunFolderError)
         self.trajectories = Trajectories(self.folder)
-        self._configuration = ConfigurationFile(self.folder)
+        self.configuration = ConfigurationFile(self.folder)
         self._index = Index(self.folder / _INDEX)
         self._files = CellFiles(self.folder, self._index)
 
@@ -80,7 +80,7 @@ class SweepStore:
                 # Held, so that of two sweeps that begin here at once the second one sees the first.
                 with self._index.locked():
                     if not self._fits(spec, resume):
-                        self._configuration.write(spec)
+                        self.configuration.write(spec)
         except OSError as error:
             raise error if isinstance(error, RunFolderError) else cannot_write(self.folder, error) from error
 
@@ -101,12 +101,17 @@ class SweepStore:
         above = next(place for place in (self.folder, *self.folder.absolute().parents) if place.exists())
         if not above.is_dir():
             raise RunFolderError(f"{self.folder} cannot be made, because {above} is a file; choose another folder.")
-        if self._configuration.exists():
-            is_there = self._configuration.says(spec)
+        if self.configuration.exists():
+            is_there = self.configuration.says(spec)
             self.trajectories.require_all_in(spec)
             if not is_there:
                 (self._require_finished_cells if resume else self._require_all_cells)(spec)
-                self._configuration.require_replaceable()
+                if not self.configuration.is_gnflows():
+                    raise RunFolderError(
+                        f"{self.configuration.path} states another configuration than is to be run, and gnflow has not "
+                        "written it as it stands, so it is not overwritten; choose another folder with --out, or "
+                        "move that file."
+                    )
             return is_there
         if self.folder.is_dir():
             others = sorted(
@@ -126,31 +131,9 @@ class SweepStore:
         output."""
         return self._files.set_aside
 
-    @property
-    def configuration_file(self) -> Path:
-        """The file that states the grid; it need not be there."""
-        return self._configuration.path
-
-    @property
-    def is_begun(self) -> bool:
-        """Whether the folder states a grid, gnflow's or a person's."""
-        return self._configuration.exists()
-
-    @property
-    def has_own_configuration(self) -> bool:
-        """Whether gnflow wrote the configuration as it stands."""
-        return self._configuration.is_gnflows()
-
-    def require_writable(self) -> None:
-        """Try to write, before anything is computed.
-
-        **Raises:** `RunFolderError` if the folder cannot be written (full disk, read-only folder).
-        """
-        make_writable(self.folder)
-
     def read_specification(self) -> Specification:
         """The grid that this folder holds. **Raises:** `RunFolderError` if there is none, or a damaged one."""
-        spec = self._configuration.read()
+        spec = self.configuration.read()
         absent = {str(cell.problem["path"]): None for cell in spec.cells if cell.lacks_data}
         if absent:
             print(
@@ -339,7 +322,7 @@ class SweepStore:
         if missing:
             raise RunFolderError(
                 f"{self.folder} holds another sweep: {len(missing)} of its {len(there.cells)} cells are not in this one (such "
-                f"as {missing[0].label}). Choose another folder; or run {self._configuration.path} to go on with that sweep; "
+                f"as {missing[0].label}). Choose another folder; or run {self.configuration.path} to go on with that sweep; "
                 f"or remove that file to take over the cells that both have."
             )
 
@@ -350,7 +333,7 @@ class SweepStore:
         if finished:
             raise RunFolderError(
                 f"{self.folder} holds {len(finished)} finished cells that are not in this configuration (such as "
-                f"{self.place(finished[0])}). Choose another folder; or run {self._configuration.path} to go on with them."
+                f"{self.place(finished[0])}). Choose another folder; or run {self.configuration.path} to go on with them."
             )
 
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import xarray as xr
 
-from .._core import ConfigError, RunFolderError
+from .._core import ConfigError, RunFolderError, make_writable
 from ..config import RunSpec, Specification, read_sweep
 from ..simulate import versions
 from ._cell import ERROR, WORKER_DIED
 from ._choice import make_engine
 from ._dataset import dataset_in
 from ._engine import AbstractEngine
-from ._progress import CellProgress, RunLines, SweepProgress
+from ._progress import CellProgress
 from ._serial import SerialEngine
 from ._store import SweepStore
 from ._task import largest_first
@@ -109,9 +109,10 @@ def compute(
     """
     store.require_fit(spec, resume=resume)
     finished = store.finished(spec.hashes, check=check)
-    failed = {key for key, record in finished.items() if record["code"] in (ERROR, WORKER_DIED)}
-    # A trajectory that is there and cannot be read is nobody's to overwrite.
-    again = {key for key in failed if retry_failed and store.place(key).is_file()}
+    has_raised = {key: record["code"] in (ERROR, WORKER_DIED) for key, record in finished.items()}
+    wanted = [key for key in finished if (retry_failed if has_raised[key] else engine is None)]
+    # Not where a trajectory is: one that cannot be read is nobody's to overwrite.
+    again = {key for key in wanted if store.place(key).is_file()}
     pending = {
         content_hash: cell
         for content_hash, cell in zip(spec.hashes, spec.cells, strict=True)
@@ -123,7 +124,7 @@ def compute(
         spec.check(pending.values(), combinations=engine is None)
     store.begin(spec, resume=resume)
     if pending:
-        store.require_writable()
+        make_writable(store.folder)
     records = dict(kept)
     if pending or engine is None:
         _carry_on(spec, store, engine, pending, records, again, progress)
@@ -144,21 +145,16 @@ def _carry_on(
     **Arguments:** `records`: of the cells that are finished; those that come are added. The others: as in `compute`.
     """
     cells = list(pending.values())
+    shown = CellProgress(spec.cells, records, cells, progress, in_lines=engine is None)
+    carrier = SerialEngine(store.trajectories.checkpoint, progress) if engine is None else engine
     if engine is None:
-        shown: CellProgress = RunLines(spec.cells, cells, progress)
-        carrier: AbstractEngine = SerialEngine(store.trajectories.checkpoint, progress)
         _write_summary(spec, store, records)
         for cell in (cell for key, cell in zip(spec.hashes, spec.cells, strict=True) if key not in pending):
             store.trajectories.forget_checkpoint(cell)  # of a process that was killed as it finished the run
     else:
+        cells = largest_first(cells)
         if progress:
-            print(f"{len(cells)} of {len(spec.cells)} cells to compute, with {engine.describe()}", file=sys.stderr)
-        failed = sum(record["failed"] for record in records.values())
-        shown, carrier, cells = (
-            SweepProgress(len(spec.cells), len(records), failed, progress),
-            engine,
-            largest_first(cells),
-        )
+            print(f"{len(cells)} of {len(spec.cells)} cells to compute, with {carrier.describe()}", file=sys.stderr)
 
     def wanted(cell: RunSpec) -> bool:
         content_hash = cell.content_hash()
@@ -203,7 +199,7 @@ def _turn(store: SweepStore) -> Iterator[bool]:
     if fcntl is None:
         yield True
         return
-    with store.configuration_file.open("rb") as file:
+    with store.configuration.path.open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             first = True

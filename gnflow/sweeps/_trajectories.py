@@ -63,6 +63,7 @@ class Trajectories:
 
     def __init__(self, folder: Path):
         self._folder = folder
+        self._known: dict[Path, tuple[int, KeptRun]] = {}  # with the time of change of the file that says what was run
 
     def finished(self) -> dict[str, KeptRun]:
         """Those that are finished, by the content hashes that they have; what is damaged is named on the standard error output.
@@ -72,7 +73,7 @@ class Trajectories:
         found: dict[str, KeptRun] = {}
         for file in self._files():
             try:
-                kept = _read(file)
+                kept = self._read(file)
             except RunFolderError as error:
                 print(f"gnflow: {self._label(file)} is left out: {error}", file=sys.stderr)
                 continue
@@ -87,7 +88,7 @@ class Trajectories:
         for file in self._files():
             label = self._label(file)
             own = hashes.get(label)
-            if own is None or _read(file).content_hash != own:
+            if own is None or self._read(file).content_hash != own:
                 what = "which is not in" if own is None else "with other settings or data files than"
                 raise RunFolderError(
                     f"{self._folder} holds the run {label}, {what} this configuration; choose another folder with --out, or "
@@ -124,6 +125,13 @@ class Trajectories:
                 place = place.parent
                 if place.exists() and not any(place.iterdir()):
                     place.rmdir()
+
+    def _read(self, file: Path) -> KeptRun:
+        # A finished run never changes; who runs many asks for all of them before each.
+        changed = file.stat().st_mtime_ns
+        if self._known.get(file, (None,))[0] != changed:
+            self._known[file] = changed, _read(file)
+        return self._known[file][1]
 
     def _files(self) -> Iterator[Path]:
         yield from sorted((self._folder / _RUNS).glob(f"*/*/*/{_SPECIFICATION}"))

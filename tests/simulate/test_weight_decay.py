@@ -10,6 +10,7 @@ from jax.flatten_util import ravel_pytree
 from scipy.integrate import solve_ivp
 from scipy.optimize import minimize
 from simulate.linear import Axes, Linear, flow_down
+from simulate.products import Products
 
 import gnflow as gn
 from gnflow import ResultCode
@@ -309,3 +310,33 @@ def test_the_rest_of_a_network_is_the_minimum_of_its_objective():
 
     found = minimize(jax.jit(jax.value_and_grad(value)), np.asarray(end), jac=True, method="BFGS", tol=1e-12)
     np.testing.assert_allclose(value(end), found.fun, rtol=1e-6)
+
+
+def test_another_rate_is_another_run(tmp_path):
+    """To a folder of checkpoints; to the compiled programs it is not."""
+    options = {"t1": 1.0, "stop": None, "checkpoint": tmp_path / "kept"}
+    first = RIDGE.run(**options)
+    again = RIDGE.run(**options)
+    np.testing.assert_array_equal(weights_of(first), weights_of(again))
+    other = WeightDecay(GradientFlow(MOBILITY), 2 * RATE)
+    with pytest.raises(gn.RunFolderError, match="flow"):
+        gn.simulate(RIDGE.problem, RIDGE.model, other, **options)
+
+
+def test_an_optimiser_sees_the_decay_as_gradient():
+    run = gn.iterate(RIDGE.problem, RIDGE.model, RIDGE.flow, optimiser=gn.optimisers.SGD(0.1), num_steps=30)
+    plain = gn.iterate(RIDGE.problem, RIDGE.model, RIDGE.flow, step_size=0.1, num_steps=30)
+    np.testing.assert_allclose(weights_of(run), weights_of(plain), rtol=1e-12)
+
+
+def test_a_saddle_beside_weights_at_rest_is_left():
+    """(u_k v_k - 2)^2/4 with decay: u_k^2 = 2 - 2 rate at rest. The second pair is 1e-6 and grows, the first is there."""
+    problem = gn.Problem(np.eye(2), np.array([2.0, 2.0]))
+    rest = np.sqrt(2 - 2 * 0.1)
+    model = Products(jnp.asarray([rest, 1e-6]), jnp.asarray([rest, 1e-6]))
+    run = gn.simulate(
+        problem, model, WeightDecay(GradientFlow(1.0), 0.1), stop=(gn.RelativeLoss(1e-8), gn.Stationary(1e-5))
+    )
+    assert run.result.code == ResultCode.STATIONARY
+    np.testing.assert_allclose(run.model.u, [rest, rest], rtol=1e-4)
+    np.testing.assert_allclose(run.model.v, [rest, rest], rtol=1e-4)

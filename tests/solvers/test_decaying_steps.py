@@ -18,6 +18,8 @@ from gnflow.flows import AbstractLinearisedFlow, GaussNewtonFlow, GradientFlow, 
 from gnflow.geometry import Decomposition
 from gnflow.geometry.damping import Constant
 from gnflow.solvers import ExponentialRosenbrock, ExponentialRungeKutta, LinearisedTerm, LowRankKvaerno5
+from gnflow.solvers._implicit import LowRankChord, _ChordState
+from gnflow.solvers._linearised import carry_error
 from gnflow.solvers._reduced import apply_functions, reduce
 
 HIGHEST = 3
@@ -81,6 +83,59 @@ def test_w_is_the_jacobian_where_the_model_is_linear():
     line = term.linearise(0.0, term.system.weights(mean_field()), Decomposition())
     assert float(line.decay) == 0.0  # of the bias
     assert term_of(GradientFlow()).linearise(0.0, term.system.weights(mean_field()), Decomposition()).decay is None
+
+
+def dense_parts(rate):
+    """A term with one rate at its start: the linearisation, W as a matrix, the vector of weights and how to fold it."""
+    term = term_of(WeightDecay(GradientFlow(), rate))
+    weights = term.system.weights(mean_field())
+    flat, unravel = ravel_pytree(weights)
+
+    @jax.jit
+    def measure(weights):
+        jac = jax.jacfwd(lambda w: term.system.outputs(unravel(w)).reshape(-1))(ravel_pytree(weights)[0])
+        return term.linearise(0.0, weights, Decomposition()), jac
+
+    line, jac = measure(weights)
+    matrix = -rate * np.eye(flat.size) - np.asarray(jac.T @ line.left @ line.right @ jac)
+    return term, line, matrix, flat, unravel
+
+
+def test_one_iteration_of_the_implicit_solver_solves_what_w_says():
+    """fn(y) = (I - c W) y - b, from any y."""
+    term, line, matrix, flat, unravel = dense_parts(0.7)
+    gain, rng = 2.5, np.random.default_rng(1)
+    system, right = np.eye(flat.size) - gain * matrix, rng.normal(size=flat.size)
+    nothing = jnp.asarray(jnp.inf)
+    state = _ChordState(line, jnp.asarray(gain), nothing, nothing, jnp.asarray(0))
+
+    def residual(y, args):
+        return unravel(jnp.asarray(system) @ ravel_pytree(y)[0] - right), None
+
+    start = unravel(jnp.asarray(rng.normal(size=flat.size)))
+    found, _, _ = LowRankChord(term, line, 1e-6).step(residual, start, None, {}, state, frozenset())
+    np.testing.assert_allclose(ravel_pytree(found)[0], np.linalg.solve(system, right), rtol=1e-8, atol=1e-10)
+
+
+def test_a_displacement_decays_with_the_weights():
+    """As exp(h W) makes it where W is the whole Jacobian: of a model that is linear in its weights."""
+    model, problem, rate = random_features(), linear_problem(), 0.6
+    term = term_of(WeightDecay(GradientFlow(2.0), rate), problem, model)
+    weights = term.system.weights(model)
+    flat, unravel = ravel_pytree(weights)
+    error = 1e-3 * np.random.default_rng(2).normal(size=flat.size)
+
+    @jax.jit
+    def carry(weights, error, length):
+        line = term.linearise(0.0, weights, Decomposition())
+        return carry_error(term, line, 0.0, weights, length, error, jnp.asarray(0.5))
+
+    jac = jax.jacfwd(lambda w: term.system.outputs(unravel(w)).reshape(-1))(flat)
+    matrix = -rate * np.eye(flat.size) - 2 * np.asarray(jac.T @ jac) / NUM_LINEAR
+    for length in (0.01, 1.0, 100.0):
+        found = carry(weights, unravel(jnp.asarray(error)), number(length))
+        expected = scipy.linalg.expm(length * matrix) @ error
+        np.testing.assert_allclose(ravel_pytree(found)[0], expected, rtol=1e-7, atol=1e-15)
 
 
 def random_features():

@@ -103,6 +103,13 @@ class TestSweep:
         with pytest.raises(gn.RunFolderError, match=r"holds the run tau0=.*with other settings or data files"):
             sweep(other, folder, keep_trajectories=True)
 
+    def test_a_cell_without_its_trajectory_is_run_again_to_keep_it(self, tmp_path):
+        plain = sweep(SPEC, tmp_path, engine="serial")
+        kept = sweep(SPEC, tmp_path, keep_trajectories=True)
+        xr.testing.assert_identical(without_times(kept), without_times(plain))
+        assert len(list(tmp_path.glob("runs/*/*/*/run.json"))) == 4
+        assert list(tmp_path.glob("cells/*/*.nc")) == []
+
     def test_an_error_is_kept_as_a_cell_and_gives_way_to_the_run(self, tmp_path, monkeypatch, capsys):
         original = RunSpec.run
 

@@ -292,6 +292,13 @@ class TestReading:
         with pytest.raises(ConfigError, match=r"setting model\.init_scale has no effect, because axes\.tau0 sets it"):
             read_sweep(self.write(tmp_path, TABLE), overrides=[parse_assignment("model.init_scale=9")])
 
+    def test_an_entry_of_a_variant_can_be_set_and_is_its_coordinate(self, tmp_path):
+        variants = {"small": {"model.init_scale": 0.1}, "large": {"model.init_scale": 10.0}}
+        change = [parse_assignment("variants.large.model.init_scale=20.0")]
+        spec = read_sweep(self.write(tmp_path, {**TABLE, "axes": {}, "variants": variants}), overrides=change)
+        assert spec.coords()["init_scale"][1].tolist() == [0.1, 20.0]
+        assert {run.variant: run.model["init_scale"] for run in spec.runs} == {"small": 0.1, "large": 20.0}
+
     def test_errors_name_the_file(self, tmp_path):
         with pytest.raises(ConfigError, match=r"study\.toml: unknown section"):
             read_sweep(self.write(tmp_path, {**TABLE, "x": {}}))

@@ -13,6 +13,7 @@ from grids import TABLE, outcome_like, table_with, with_axes
 
 import gnflow as gn
 from gnflow import RunFolderError
+from gnflow._core import make_writable
 from gnflow.config import Specification
 from gnflow.sweeps import SweepStore, _cell, _index, _store
 from gnflow.sweeps._cell import outcome_of_code
@@ -396,11 +397,11 @@ class TestFullDisk:
         assert 0 < len(kept) < len(SPEC.cells)
         assert [path for path in files(store) if path.suffix != ".nc"] == []
         with pytest.raises(RunFolderError, match="the disk is full"):
-            store.require_writable()
+            make_writable(store.folder)
         assert set(kept) <= set(SweepStore(store.folder).finished(SPEC.hashes))
         assert gn.load(store.folder)["result"].isin(["missing", "num_steps_reached"]).all()
         ballast.unlink()
-        store.require_writable()
+        make_writable(store.folder)
         for outcome in outcomes.values():
             if not store.holds(outcome.content_hash):
                 store.put(outcome)
@@ -437,7 +438,7 @@ class TestReadOnly:
         assert set(store.finished(SPEC.hashes)) == set(SPEC.hashes[1:4])
         assert "it is passed over, and cannot be set aside (Read-only file system)" in store.set_aside[0]
         assert int((gn.load(store.folder)["result"] != "missing").sum()) > 0
-        for attempt in (store.require_writable, lambda: store.put(outcomes[SPEC.hashes[5]])):
+        for attempt in (lambda: make_writable(store.folder), lambda: store.put(outcomes[SPEC.hashes[5]])):
             with pytest.raises(RunFolderError, match=r"read-only file system: copy the folder"):
                 attempt()
         with pytest.raises(RunFolderError, match="read-only file system"):
