@@ -55,7 +55,8 @@ def increasing_gain(evidence: Evidence) -> Check:
 
 
 def along_jacobian(flow: AbstractFlow, name: str = "the flow has the form w' = -J^T a", remark: str = "") -> Check:
-    """w' = -J^T a, by the class: one that brings its own velocity could do anything. The one place where this is asked."""
+    """w' = -J^T a, by the class: one that brings its own velocity could do anything. The one place where this is asked; whether
+    weights decay beside it is asked for all theorems at once (`AbstractTheorem.allows_decay`)."""
     own = type(flow).velocity_and_diagnostics is not AbstractOutputFlow.velocity_and_diagnostics
     return Check.fact(name, isinstance(flow, AbstractOutputFlow) and not own, remark)
 

@@ -65,7 +65,7 @@ class Sandwich(AbstractTheorem):
         known = np.flatnonzero(np.isfinite(band.rate))
         rate, where, loss = band.rate[known], at_times(times[known]), evidence.accuracy.loss
         rates, falls, integrals = [], [], []
-        for most, rho, relation, bound, bound_error in sides:
+        for extent, rho, relation, bound, bound_error in sides:
             integral, error = cumulative_integral(times, bound)
             integrals.append(integral)
             uncertain, _ = cumulative_integral(times, bound_error + solves)
@@ -73,15 +73,15 @@ class Sandwich(AbstractTheorem):
             resolution = LOSS_RESOLUTION * integral
             # The worst of the integration where that is fine enough: as measured it leaves out the interpolation between saves.
             surely = Error(np.where(loss.at_worst <= resolution, loss.at_worst, loss.measured), loss.at_worst)
-            name, error = f"the loss falls at {most} by exp(-int rho_{rho})", (surely + (error + uncertain)).ordered()
+            name, error = f"the loss falls at {extent} by exp(-int rho_{rho})", (surely + (error + uncertain)).ordered()
             falls.append(compare_along(name, times, logs[0] - logs, relation, integral, error, resolution))
             error = (bound_error + solves)[known] + _ROUNDING * rate
             name, resolution = f"rate {relation} rho_{rho}", _RATE_RESOLUTION * rate
             rates.append(compare(name, rate, relation, bound[known], error, resolution, where))
-        least, most = (np.exp(logs[0] - integral) for integral in integrals)
+        slowest, fastest = (np.exp(logs[0] - integral) for integral in integrals)
         later, label = slice(1, None), "decay rate of the loss [1/flow time]"
         curves = (
-            evidence.loss_curve(most, least),
+            evidence.loss_curve(fastest, slowest),
             Curves(times[later], "flow time", label, band.rate[later], band.lower[later], band.upper[later]),
         )
         constants = {"smallest rho_low": float(band.lower.min()), "largest rho_high": float(band.upper.max())}
