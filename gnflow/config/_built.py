@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-_MOST_BYTES = 2**29  # of all that is kept; what has more by itself is made each time
+_MOST_BYTES = 2**28  # of all that is kept; what has more by itself is made each time
 
 _lock = threading.Lock()
 _kept: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()  # with their bytes, the last used last

@@ -5,7 +5,7 @@ from typing import Any
 
 from .._core import ConfigError, shown
 from ._dask import DaskEngine
-from ._engine import AbstractEngine
+from ._engine import AbstractEngine, require_engine_options
 from ._local import LocalEngine
 from ._serial import SerialEngine
 
@@ -22,6 +22,13 @@ def make_engine(engine: str | AbstractEngine, **options: Any) -> AbstractEngine:
     **Raises:** `ConfigError` for anything else, and for options that the engine does not have.
     """
     given = {name: option for name, option in options.items() if option is not None}
+    require_engine_options(
+        given.get("workers"),
+        given.get("memory_gib"),
+        given.get("retries", 0),
+        given.get("compilation_cache", True),
+        threads=given.get("threads"),
+    )
     if isinstance(engine, AbstractEngine):
         if given:
             raise ConfigError(f"{next(iter(given))} is given beside an engine; state it when the engine is made.")

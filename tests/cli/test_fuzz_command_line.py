@@ -74,7 +74,7 @@ def place(tmp_path_factory):
         patch.setenv("HOME", str(place / "home"))
         patch.setattr(RunSpec, "run", begin)
         for module, name in (
-            ("gnflow.sweeps._sweep", "_keep_cells"),
+            ("gnflow.sweeps._sweep", "_carry_on"),
             ("gnflow.cli._check_theorems", "verify"),
             ("gnflow.cli._draw", "draw_figures"),
             ("gnflow.cli._draw", "draw_run_figures"),
