@@ -15,7 +15,7 @@ class Frozen(AbstractFlow):
     J, A and the direction are those of the moving weights alone, and only they are integrated.
 
     **Arguments:** `flow`: any flow; `trainable`: the names of the weights that move: layers as the model names them
-    ("output", "hidden") or paths of its leaves ("layers[0].bias"), one or several.
+    ("output", "hidden"), "biases" or paths of its leaves ("layers[0].bias"), one or several.
 
     **Raises:** `ConfigError` if `flow` is no flow; `ModelError` if `trainable` is neither a name nor several.
     """

@@ -59,7 +59,7 @@ class WeightDecay(AbstractFlow):
 
     - `flow`: any flow.
     - `rate` >= 0: in 1/flow time, for all weights that move, or a mapping of names to rates: layers as the model names them
-      ("hidden", "output") or paths of its leaves ("layers[0].bias"). Weights that are not named do not decay.
+      ("hidden", "output"), "biases" or paths of its leaves ("layers[0].bias"). Weights that are not named do not decay.
 
     **Raises:** `ConfigError` for another rate, or if `flow` is no flow; `ModelError`, when a run begins, for a name that is
     none of the model's moving weights, and for weights that two names have.
