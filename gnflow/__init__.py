@@ -11,7 +11,7 @@ import sys
 import types
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"  # the one place: the package's metadata take it from here
+__version__ = "0.2.0"  # the one place: the package's metadata take it from here
 
 # What type checkers and the reference read. At run time `_HOMES` says the same.
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import diffrax
 import jax
+import jax.numpy as jnp
 
 jax.config.update("jax_enable_x64", True)
 
@@ -42,11 +43,11 @@ class _Scheme(diffrax.AbstractAdaptiveSolver):
 
         def stage(node: float, sums: list[tuple[float, list[Any]]]):
             """D at w + node h phi_1(node z) F + sum of h c psi(c z) x over (c, parts)."""
-            point, amplitudes = weights, 0.0
+            moved, amplitudes = jax.tree.map(jnp.zeros_like, weights), 0.0
             for c, parts in [(node, [({1: 1.0}, start)]), *sums]:
                 ((increment, reached),) = apply_functions(linearisation, c * length, [parts])
-                point, amplitudes = tree_add_scaled(point, c * length, increment), amplitudes + c * length * reached
-            return remainder_at(terms, linearisation, t0 + node * length, point, amplitudes)
+                moved, amplitudes = tree_add_scaled(moved, c * length, increment), amplitudes + c * length * reached
+            return remainder_at(terms, linearisation, t0 + node * length, weights, 1.0, moved, amplitudes)
 
         solution, error = self._combine(stage, start)
         (increment, _), (difference, _) = apply_functions(linearisation, length, [solution, error])

@@ -1,6 +1,7 @@
 """The flows of the table of truth written out anew, by a singular value decomposition of the Jacobian.
 
-What the docstrings of `gnflow.flows` state, with the same rank cut-off, and nothing of `gnflow.geometry`. A Gram matrix has
+What the docstrings of `gnflow.flows` state, with the same rank cut-off, and nothing of `gnflow.geometry`
+but the record that a damping rule reads. A Gram matrix has
 the squares of J's singular values, so that its small eigenvalues are rounding; those of the SVD are not. The two agree up to
 that rounding, which makes the velocity of a badly scaled problem too rough for a tight tolerance (docs/truth.md).
 """
@@ -11,6 +12,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from gnflow.geometry.damping import Spectrum
 
 _EPSILON = float(jnp.finfo(jnp.float64).eps)
 _HESSIAN_CUTOFF = 1e-12  # below this part of the largest, an eigenvalue of a sample's Hessian is taken for zero
@@ -65,7 +68,7 @@ def spectral(state: State, flow: Any) -> Float[Array, " weights"]:
 
 def gauss_newton_in_hessian_metric(state: State, flow: Any) -> Float[Array, " weights"]:
     """-(J^T H J + eps)^-1 J^T g."""
-    return _damped(state, flow.damping(state.time, jnp.zeros(())), cutoff=True)
+    return _damped(state, flow.damping(state.time, Spectrum.of(jnp.zeros(1))), cutoff=True)
 
 
 def dual(state: State, flow: Any) -> Float[Array, " weights"]:
@@ -93,7 +96,7 @@ def _spectral(state: State, damping: Any, power: Any) -> Float[Array, " weights"
     size = jacobian.shape[0]
     # With fewer weights than outputs A has zeros beside the squares.
     smallest = values[-1] ** 2 if size <= jacobian.shape[1] else jnp.zeros(())
-    shift = damping(state.time, smallest)
+    shift = damping(state.time, Spectrum.of(jnp.stack([smallest, values[0] ** 2])))
     shifted = values**2 + shift
     kept = shifted > size * _EPSILON * values[0] ** 2
     gains = jnp.where(kept, values * jnp.where(kept, shifted, 1.0) ** -power, 0.0)

@@ -1,6 +1,5 @@
 """A problem joined with a model's structure: everything that a flow needs beside the weights."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
@@ -17,12 +16,12 @@ from .._core import (
     nearest_name,
     require_float64,
     require_number,
-    shown,
 )
 from ..losses import AbstractLoss
 from ..models import has_kinks, trainable_mask
 from ..models._checks import output_of, require_weights
 from ..models._trainable import require_trained_weights, trainable_names
+from ..models._weight_groups import weight_groups
 from ..problems import Problem
 from ._dispatch import make_tangent
 from ._tangent import AbstractTangent
@@ -35,8 +34,8 @@ class System(eqx.Module):
 
     - `problem`: a `gnflow.Problem`.
     - `model`: any Equinox module called on one input (d,) that returns (C,), or () for C = 1.
-    - `trainable`: "all", or the names of the weights that move: layers as the model names them (`weight_groups`) or paths
-      of its leaves ("output_weight", "layers[0]", "layers[0].bias").
+    - `trainable`: "all", or the names of the weights that move: layers as the model names them (`weight_groups`), "biases",
+      or paths of its leaves ("output_weight", "layers[0]", "layers[0].bias").
 
     A system can also be made inside a compiled program (`jax.jit`, `jax.lax.scan`), from a batch that is sliced there, a model
     that is an argument, or both. Shapes are then checked when the program is traced; for numbers see `Problem`. Outside of
@@ -97,7 +96,7 @@ class System(eqx.Module):
         **Raises:** `ModelError` if no trained weights have this name.
         """
         paths = [path for path, _ in named_leaves(weights)]
-        groups = {"all": tuple(paths), **_groups(self.structure)}
+        groups = {"all": tuple(paths), **weight_groups(self.structure, paths)}
 
         def chosen(one: str) -> list[bool]:
             return [any(is_within(path, prefix) for prefix in groups.get(one, (one,))) for path in paths]
@@ -149,29 +148,17 @@ def _mask(model: Any, names: tuple[str, ...]) -> PyTree:
         return mask
     if not names:
         raise ModelError(f'trainable names no weights of {type(model).__name__}; name one, or say "all".')
-    groups = _groups(model)
-    prefixes = [prefix for name in names for prefix in groups.get(name, (name,))]
     leaves = named_leaves(mask)
-    known = {*groups, *(path for path, trained in leaves if trained)}
+    paths = [path for path, trained in leaves if trained]
+    groups = weight_groups(model, paths)
+    prefixes = [prefix for name in names for prefix in groups.get(name, (name,))]
+    known = {*groups, *paths}
     for name in names:
         own = groups.get(name, (name,))
         if not any(is_within(path, prefix) for path in known for prefix in own):
             raise ModelError(f"{type(model).__name__} has no weights called {name!r}; {nearest_name(name, known)}")
     chosen = [trained and any(is_within(path, prefix) for prefix in prefixes) for path, trained in leaves]
     return jax.tree.unflatten(jax.tree.structure(mask), chosen)
-
-
-def _groups(model: Any) -> dict[str, tuple[str, ...]]:
-    """The model's names of layers, each with the paths of its leaves. **Raises:** `ModelError` for anything else."""
-    own = getattr(model, "weight_groups", {})
-    expected = "expected a dictionary of names, each with the paths of its leaves: {'output': ('weight', 'bias')}"
-    if not isinstance(own, Mapping) or not all(isinstance(name, str) for name in own):
-        raise ModelError(f"{type(model).__name__}.weight_groups = {shown(own)}; {expected}.")
-    groups = {name: (paths,) if isinstance(paths, str) else paths for name, paths in own.items()}
-    for name, paths in groups.items():
-        if not isinstance(paths, tuple | list) or not all(isinstance(path, str) for path in paths):
-            raise ModelError(f"{type(model).__name__}.weight_groups[{name!r}] = {shown(paths)}; {expected}.")
-    return {name: tuple(paths) for name, paths in groups.items()}
 
 
 def _mobility(model: Any) -> float:

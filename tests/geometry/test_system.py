@@ -1,5 +1,7 @@
 """Joining a problem with a model: what moves, and what is refused with which words."""
 
+from typing import ClassVar
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -60,6 +62,8 @@ def test_mobility_is_the_models():
         ("output", {"output_weight"}),
         ("hidden", {"hidden_weight", "hidden_bias"}),
         ("hidden_bias", {"hidden_bias"}),
+        ("biases", {"hidden_bias"}),
+        (("biases", "output"), {"hidden_bias", "output_weight"}),
         (("output", "hidden_bias"), {"output_weight", "hidden_bias"}),
     ],
 )
@@ -88,6 +92,33 @@ def test_a_name_is_not_the_prefix_of_another():
     weights = System(PROBLEM, model, "scale").weights(model)
     assert weights.scale is not None
     assert weights.scale_of_the_output is None
+
+
+def test_biases_of_any_model():
+    for model, number in (
+        (MLP(INPUT_DIM, 4, 2, key=jr.key(0)), 3),
+        (eqx.nn.MLP(INPUT_DIM, 1, 4, 2, key=jr.key(0)), 3),
+        (Linearised(NETWORK), 1),
+    ):
+        leaves = jax.tree.leaves(System(PROBLEM, model, "biases").weights(model))
+        assert [leaf.ndim for leaf in leaves] == [1] * number
+    with pytest.raises(ModelError, match="no weights called 'biases'"):
+        System(PROBLEM, MeanFieldNetwork(INPUT_DIM, 3, bias=False, key=jr.key(0)), "biases")
+
+
+def test_a_model_may_mean_other_weights_by_a_common_name():
+    class OwnBiases(eqx.Module):
+        weight_groups: ClassVar = {"biases": "shift"}
+        bias: jax.Array
+        shift: jax.Array
+
+        def __call__(self, x):
+            return jnp.sum(x * self.bias) + self.shift
+
+    model = OwnBiases(jnp.ones(INPUT_DIM), jnp.ones(()))
+    weights = System(PROBLEM, model, "biases").weights(model)
+    assert weights.bias is None
+    assert weights.shift is not None
 
 
 def test_a_layer_without_bias_is_still_a_layer():

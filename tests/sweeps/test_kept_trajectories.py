@@ -154,7 +154,7 @@ class TestSweep:
 
         compute(tiny_sweep(scales=[1.0]), Recording(folder.parent / "other"))
         (outcome,) = outcomes
-        store.put(outcome)  # the folder has this run
+        assert store.put(outcome)["failed"] is False  # the folder has this run already
         assert list(tmp_path.glob("gnflow-rescued-*")) == []
         assert set(store.finished(SPEC.hashes)) == set(SPEC.hashes)
 
