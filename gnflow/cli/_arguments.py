@@ -1,4 +1,4 @@
-"""Arguments that several verbs have, as annotations of their parameters; nothing is loaded here but the parser."""
+"""Arguments that several verbs share, as annotations of their parameters. Only the parser is loaded here."""
 
 from typing import Annotated
 

@@ -16,7 +16,9 @@ from ._runs import read_runs
 def check_theorems(folder: str, theorems: Sequence[str], out: str | None, full: bool, quiet: bool) -> int:
     """Check theorems on the runs in `folder`, write the certificates and print the verdicts.
 
-    **Arguments:** those of the command line. **Returns:** the exit code.
+    The arguments are those of the command line.
+
+    **Returns:** the exit code.
     """
     for name in theorems:
         look_up(name, {**theorem_kinds, "all": None}, "theorem")
@@ -43,7 +45,7 @@ def check_theorems(folder: str, theorems: Sequence[str], out: str | None, full: 
 
 
 def _runs(folder: Path) -> dict[str, Trajectory]:
-    """The finished runs of a folder by label. **Raises:** `RunFolderError` if there is none."""
+    """The finished runs of a folder by label. **Raises:** `RunFolderError` if there are none."""
     if (folder / RUN_FILE).is_file():
         return {folder.resolve().name: load(folder)}
     store = SweepStore(folder)
@@ -59,7 +61,7 @@ def _runs(folder: Path) -> dict[str, Trajectory]:
 
 
 def _write(certificates: Certificates, folder: Path, failures: Failures) -> None:
-    """certificates.json, certificates.md, and a figure of each certificate that has curves."""
+    """Write certificates.json, certificates.md, and a figure of each certificate that has curves."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "certificates.json").write_text(certificates.to_json() + "\n", encoding="utf-8")
@@ -71,5 +73,5 @@ def _write(certificates: Certificates, folder: Path, failures: Failures) -> None
             name = certificate.theorem.replace(" ", "-")
             try:
                 save(certificate.plot(), folder / f"{name}.png")
-            except Exception as error:  # the verdicts are worth more than their figures
+            except Exception as error:  # a figure that fails must not cost the verdicts
                 failures.tell(name, error)

@@ -1,5 +1,4 @@
-"""What `gnflow run` and `gnflow sweep` do: what is missing of a grid, a table of how its runs ended, figures of what
-was kept."""
+"""What `gnflow run` and `gnflow sweep` do: compute what is missing of a grid, print how its runs ended, draw figures."""
 
 import sys
 from collections import Counter
@@ -17,7 +16,7 @@ from ._table import format_table
 
 _QUICK_START = Path(__file__).parent / "quick_start.toml"
 _SHOWN_FAILURES = 5
-# Options of engines, and of `gnflow.sweep`, that the command line has in another place.
+# Options of engines and of `gnflow.sweep` for which the command line has another way.
 _ELSEWHERE = {
     "workers": "use --workers K",
     "memory_gib": "use --memory GIB",
@@ -36,9 +35,11 @@ _ELSEWHERE = {
 def run_configuration(
     config: str | None, out: str | None, *, size: str | None, overrides: Sequence[str], resume: bool, quiet: bool
 ) -> int:
-    """Carry out a configuration in this process, keep the trajectories, print a line for each run and draw the figures.
+    """Run a configuration in this process, keep the trajectories, print a line for each run and draw the figures.
 
-    **Arguments:** those of the command line. **Returns:** the exit code.
+    The arguments are those of the command line.
+
+    **Returns:** the exit code.
     """
     spec, store = _read(config, out, "gnflow-runs", size, overrides)
     if store.configuration.exists() and not resume:
@@ -56,7 +57,7 @@ def run_configuration(
     dataset = dataset_in(store, spec, records)
     figures = draw_figures(dataset, store.folder / "figures", runs=runs, on_failure=failures.tell)
     number = sum(spec.hashes[place] in runs for place in spec.grid.flat)
-    # Last, for whoever reads it may have gone.
+    # Printed last, because the reader of the output may have gone, and printing then fails.
     print(format_table(rows))
     print(f"\n{number} of {len(spec.runs)} runs and {len(figures)} figures in {store.folder}")
     return 1 if failures.names or any(row.failed for row in rows) else 0
@@ -76,9 +77,11 @@ def sweep_configuration(
     check: bool,
     quiet: bool,
 ) -> int:
-    """Carry out a configuration with an engine and print how many cells ended in which way.
+    """Run a configuration with an engine, and print the numbers of cells by result.
 
-    **Arguments:** those of the command line. **Returns:** the exit code.
+    The arguments are those of the command line.
+
+    **Returns:** the exit code.
     """
     spec, store = _read(config, out, "gnflow-sweeps", size, overrides)
     carrier = make_engine(engine, workers=workers, memory_gib=memory, **_named(options))
@@ -105,7 +108,7 @@ def _read(
 
 
 def _named(options: Sequence[str]) -> dict[str, Any]:
-    """The options of the engine. **Raises:** `ConfigError` for one that has an option of the command line of its own."""
+    """The options of the engine. **Raises:** `ConfigError` for those that are given in another way."""
     named: dict[str, Any] = {}
     for text in options:
         path, value = parse_assignment(text, "--option")
@@ -117,7 +120,7 @@ def _named(options: Sequence[str]) -> dict[str, Any]:
 
 
 def _counts(spec: Specification, records: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Cells by result code, for each flow and together."""
+    """The numbers of cells by result code, for each flow and in all, as lines of a table."""
     counts = Counter(
         (records[content_hash]["code"] if content_hash in records else "missing", cell.flow_name)
         for content_hash, cell in zip(spec.hashes, spec.cells, strict=True)

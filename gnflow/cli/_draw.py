@@ -1,4 +1,4 @@
-"""What `gnflow plot` does: the figures of a folder, whatever it holds."""
+"""What `gnflow plot` does: draw the figures of a folder with one run or a grid of runs."""
 
 import json
 from collections.abc import Sequence
@@ -31,9 +31,10 @@ def draw(
 ) -> int:
     """Draw the figures of `folder` and print where they are.
 
-    A figure that cannot be drawn is named on the standard error output, and the others are drawn.
+    A figure that cannot be drawn is named on the standard error output, and the others are still drawn. The arguments are those
+    of the command line.
 
-    **Arguments:** those of the command line. **Returns:** the exit code, 1 if a figure could not be drawn.
+    **Returns:** the exit code, 1 if a figure could not be drawn.
     """
     place = as_path(folder, "the folder", RunFolderError)
     figures = place / "figures"
@@ -67,7 +68,7 @@ def draw(
 
 
 def _curves(folder: Path, dataset: xr.Dataset) -> xr.Dataset:
-    """The losses along the runs, and the particles where they were recorded."""
+    """The losses along the runs, and the particles if they were recorded."""
     metrics = json.loads(dataset.attrs["configuration"]).get("metrics", [])
     names = [entry if isinstance(entry, str) else entry.get("kind") for entry in metrics]
     losses = [name for name in _LOSSES if name in dataset]

@@ -1,4 +1,4 @@
-"""Figures that could not be drawn: a line for each, and no traceback."""
+"""Report figures that could not be drawn, in one line each and without a traceback."""
 
 import sys
 
@@ -6,7 +6,12 @@ _LONGEST_REASON = 300  # characters
 
 
 class Failures:
-    """Those so far. **Attributes:** `names`: of the figures."""
+    """The failures so far.
+
+    **Attributes:**
+
+    - `names`: the names of the figures.
+    """
 
     def __init__(self):
         self.names: list[str] = []

@@ -23,27 +23,29 @@ _INTERRUPTED = 130  # what shells report for a program that Ctrl-C ended
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
-    **Arguments:** `arguments`: without the program's name; those of the process by default.
+    **Arguments:**
+
+    - `arguments`: the arguments without the program's name; those of the process by default.
 
     **Returns:** the exit code: 0, or 1 if a run or a cell failed, 2 for bad input, 130 after Ctrl-C.
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be valid text
     try:
         code = _call_verb(given)
         sys.stdout.flush()
         return code
     except OSError as error:
-        # Of the verbs' own only what concerns the output comes here: it was closed, or the disk is full.
+        # Verbs handle the other errors themselves, so this one is about the output: it was closed, or the disk is full.
         with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would say it again at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # keeps Python from failing again at its end
         print(f"gnflow: the output cannot be written: {error.strerror or error}.", file=sys.stderr)
         return 1
 
 
 def _call_verb(given: list[str]) -> int:
-    """What the arguments ask for. **Returns:** the exit code."""
+    """Call the verb that the arguments name. **Returns:** the exit code."""
     if given == ["--version"]:
         print(f"gnflow {__version__}")
         return 0
@@ -62,7 +64,7 @@ def _call_verb(given: list[str]) -> int:
         )
         return _INTERRUPTED
     except Exception as error:
-        from .._core import GnflowError  # loads JAX, which an error of the command line's own does without
+        from .._core import GnflowError  # not above: it loads JAX, which `--help` does not need
 
         if not isinstance(error, GnflowError):
             raise

@@ -1,4 +1,4 @@
-"""The runs that a folder holds whole, read one by one; what is damaged is told and left out."""
+"""Read the trajectories in a folder one by one. Damaged ones are reported and left out."""
 
 import sys
 from collections.abc import Callable
@@ -16,11 +16,15 @@ _Run = TypeVar("_Run")
 def read_runs(
     store: SweepStore, spec: Specification, read: Callable[[Path, str], _Run]
 ) -> tuple[dict[str, _Run], dict[str, str]]:
-    """The finished runs of a grid whose trajectories were kept, by content hash, in its order.
+    """The finished runs of a grid whose trajectories were kept, by content hash, in the order of the grid.
 
-    **Arguments:** `read`: takes a run's folder and its label.
+    **Arguments:**
 
-    **Returns:** the runs, and for those that cannot be read the reason, which the standard error output says too.
+    - `store`: the folder.
+    - `spec`: the grid.
+    - `read`: reads a run from its folder and its label.
+
+    **Returns:** the runs, and the reasons for those that cannot be read, which are also printed on the standard error output.
     """
     there = store.trajectories.finished()
     found: dict[str, _Run] = {}
@@ -37,9 +41,9 @@ def read_runs(
 
 
 def read_for_figures(folder: Path, label: str) -> Trajectory | RunData:
-    """A saved run, or without its model where that cannot be rebuilt, which the standard error output says.
+    """A saved run, or only its data if the model cannot be rebuilt, with a note on the standard error output.
 
-    **Raises:** `RunFolderError` if there is no run, or a damaged one.
+    **Raises:** `RunFolderError` if there is no run or a damaged one.
     """
     try:
         return load(folder)

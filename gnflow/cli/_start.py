@@ -1,4 +1,4 @@
-"""What every verb does first: a line on the screen, then the numerics in double precision."""
+"""What every verb does first: print a line, then load JAX in double precision."""
 
 import os
 import sys
@@ -7,18 +7,21 @@ _CACHE = "GNFLOW_COMPILATION_CACHE"  # "off" leaves JAX's configuration as it is
 
 
 def start(doing: str, quiet: bool = False) -> None:
-    """Say on standard error what is being done, then load JAX, which takes a second or two.
+    """Print on standard error what is being done, then load JAX, which takes a second or two.
 
-    A verb's own file holds its options and calls this; what it does is in another file, imported after this. So `--help` loads
-    nothing, and the first line does not wait.
+    The file of a verb holds its options and calls this function. What the verb does is in another file, which is imported
+    afterwards. So `--help` loads nothing, and the first line is printed at once.
 
-    **Arguments:** `doing`: what, as a phrase; `quiet`: say nothing.
+    **Arguments:**
+
+    - `doing`: what is being done, as a phrase.
+    - `quiet`: whether to print nothing.
     """
     if not quiet:
         print(one_line(f"gnflow: {doing}"), file=sys.stderr, flush=True)
     import jax
 
-    # Before any array is made: everything is computed in double precision.
+    # Everything is computed in double precision, which must be set before any array is made.
     jax.config.update("jax_enable_x64", True)
 
     from .._core import compilation_cache
@@ -28,5 +31,5 @@ def start(doing: str, quiet: bool = False) -> None:
 
 
 def one_line(text: str) -> str:
-    """`text` with line breaks and other characters that cannot be printed (of names of files) written as Python does."""
+    """`text` with escapes for line breaks and other characters that cannot be printed, as in names of files."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

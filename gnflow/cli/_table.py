@@ -1,12 +1,12 @@
-"""The table that `gnflow run` prints: a line for each run."""
+"""The table that `gnflow run` prints, with a line for each run."""
 
 from collections.abc import Sequence
 
 from ..sweeps import Row
 
-_WIDTH = 80  # characters of a line; summary.csv has no such bound, and everything in full precision
-_SHORTEST_FLOW = 9  # characters that the name of a flow has at the least, where it must be cut
-# In two lines each. Losses and times have the digits that the progress bar shows.
+_WIDTH = 80  # characters of a line; summary.csv has everything, in full precision
+_SHORTEST_FLOW = 9  # least number of characters of a flow's name that must be cut
+# Two lines for each heading.
 _HEADINGS = {
     "variant": ("", "variant"),
     "flow": ("", "flow"),
@@ -32,10 +32,10 @@ _OF_GROUPS = ("variant", "seed")
 
 
 def format_table(rows: Sequence[Row]) -> str:
-    """The rows as aligned text of at most 80 columns, with the messages of failed runs and what else there is to say below.
+    """The rows as aligned text of at most 80 columns, followed by the messages of failed runs and other notes.
 
-    Where there is no room for all columns, those that are the same in every row stand in a line above; if that is not enough,
-    rows of one variant and seed stand together under a line that names them.
+    If there is no room for all columns, those with the same value in every row move to a line above. If that is not enough,
+    rows of one variant and seed are grouped under a line that names them.
     """
     lines = _fitting(rows)
     notes = [f"{row.label} failed: {row.message}" for row in rows if row.failed]

@@ -1,4 +1,4 @@
-"""Specifications: TOML files that state a grid of runs, checked against the code they configure."""
+"""Specifications: TOML files that state a grid of runs, and are checked against the code that they configure."""
 
 from ._axes import Axis as Axis
 from ._overrides import Override as Override, parse_assignment as parse_assignment

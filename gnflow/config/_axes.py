@@ -1,4 +1,4 @@
-"""The axes of a sweep: what varies, over which values, under which coordinates."""
+"""The axes of a sweep: what varies, over which values, with which coordinates."""
 
 import dataclasses
 import math
@@ -12,15 +12,15 @@ from ._overrides import AXIS_FORMS, Override, flatten_overrides, parse_path
 from ._plain import require_few_runs, shown
 
 _ENTRIES = (*AXIS_FORMS, "path", "label", "labels", "units")
-COMMON = ("name", "size", "sizes", "seeds", "axes", "variants")  # entries that no cell has for itself
+COMMON = ("name", "size", "sizes", "seeds", "axes", "variants")  # entries that all cells share
 VARIANT = "variant"  # the axis whose positions are the variants
-# Names that the data set and the tables of figures have for themselves, as dimensions or variables: ...
+# Names that the data set and the tables of figures use as dimensions or variables.
 _OF_DATA_SETS = (
     *("flow", "seed", "target", "save", "batch", "regime", "threshold"),
     *("result", "failed", "message", "cell", "flow_time", "num_steps", "wall_seconds", "time_to_target"),
     *("median", "lower", "upper", "state", "num_values", "num_failed", "num_missing", "num_undefined"),
 )
-# ... and those that are measured, and looked for under these names. Of others (`damping`) there can be both.
+# Names of measured variables that other code looks up. An axis may have the name of another variable (such as `damping`).
 _MEASURED = (
     *("train_loss", "test_loss", "refit_train_loss", "refit_test_loss", "train_accuracy", "test_accuracy"),
     *("kernel_distance", "kernel_distance_estimate", "relative_ntk_change", "linearisation_error", "path_length"),
@@ -29,20 +29,24 @@ _MEASURED = (
     *("particle_hidden_weight", "particle_output_weight", "teacher_hidden_weight"),
 )
 RESERVED = (*_OF_DATA_SETS, *_MEASURED)
-_LONGEST_NAME = 100  # characters; figures are called after it
-_LONGEST_LABEL = 80  # characters of a coordinate, in the label of a cell
-_DIGITS = 12  # of a generated value: 0.1 from a logspace is the 0.1 a person writes
+_LONGEST_NAME = 100  # characters; names of figures contain it
+_LONGEST_LABEL = 80  # characters of a coordinate in the label of a cell
+_DIGITS = 12  # digits of a generated value, so that 0.1 from a logspace equals the 0.1 that a person writes
 
 
 @dataclasses.dataclass(frozen=True)
 class Axis:
-    """One dimension of a grid: positions, each of which sets one or several entries of the configuration.
+    """One dimension of a grid. Each of its positions sets one or several entries of the configuration.
 
-    Made by `read_axes` and `read_variants`, which check everything.
+    `read_axes` and `read_variants` make axes and check everything.
 
-    **Attributes:** `name`: of the dimension; `changes`: for each position the entries that it sets, as paths and values;
-    `coordinate`: a number, boolean or text for each position, all different; `beside`: further coordinates along
-    the dimension, by name; `label`, `units`: for figures.
+    **Attributes:**
+
+    - `name`: the name of the dimension.
+    - `changes`: for each position the entries that it sets, as paths and values.
+    - `coordinate`: a number, boolean or text for each position, all different.
+    - `beside`: further coordinates along the dimension, by name.
+    - `label`, `units`: the label and the units for figures.
     """
 
     name: str
@@ -61,7 +65,7 @@ class Axis:
         return tuple(dict.fromkeys(path for changes in self.changes for path, _ in changes))
 
     def overrides(self, position: int) -> list[Override]:
-        """What this axis changes in the configuration at `position`."""
+        """The changes of the configuration at `position`."""
         return list(self.changes[position])
 
     def sets(self, path: tuple[str, ...]) -> bool:
@@ -76,7 +80,7 @@ class Axis:
         return text if self.name == VARIANT else f"{self.name}={text}"
 
     def coordinates(self) -> dict[str, tuple[str, np.ndarray, dict[str, str]]]:
-        """The coordinates along this dimension as xarray takes them: (dimension, values, attributes) by name."""
+        """The coordinates along this dimension in xarray's form: (dimension, values, attributes) by name."""
         attrs = {"long_name": self.label, "units": self.units}
         own = {self.name: (self.name, np.asarray(self.coordinate), attrs)}
         return own | {name: (self.name, np.asarray(along), {"long_name": name}) for name, along in self.beside.items()}
@@ -85,11 +89,14 @@ class Axis:
 def read_axes(table: Any, flows: Mapping[str, Any], *others: Axis) -> tuple[Axis, ...]:
     """The axes that the section [axes] states, in its order, after `others`.
 
-    **Arguments:** `table`: the section; `flows`: the section [flows], whose names paths may use; `others`: further
-    axes of the grid.
+    **Arguments:**
 
-    **Raises:** `ConfigError` that names the axis, the entry, its value and what was expected, for the first thing that
-    is wrong; also where two axes, or two entries of one, set the same entry of the configuration.
+    - `table`: the section.
+    - `flows`: the section [flows], whose names paths may use.
+    - `others`: further axes of the grid.
+
+    **Raises:** `ConfigError` for the first error. It names the axis, the entry, its value and what was expected. It is an error
+    if two axes, or two entries of one axis, set the same entry of the configuration.
     """
     if not isinstance(table, Mapping):
         raise ConfigError(f"axes = {shown(table)}; expected a table for each axis: [axes.NAME].")
@@ -163,7 +170,7 @@ def _read_axis(name: str, entries: Any, flows: Mapping[str, Any]) -> Axis:
                 "entry first, or choose another name."
             )
     if len(paths) == 1:
-        beside = {}  # labels name the values of the one entry, and say all there is to say
+        beside = {}  # labels name the values of the only entry, so no further coordinate is needed
     rows = zip(*columns.values(), strict=True)
     return Axis(
         name,
@@ -217,7 +224,7 @@ def _spaced(at: str, form: str, given: Any) -> list[float | int]:
 
 
 def _check_path(at: str, path: tuple[str, ...], flows: Mapping[str, Any]) -> None:
-    """**Raises:** `ConfigError` where a path leads to what no cell has for itself."""
+    """Check that cells may differ in the entry at `path`. **Raises:** `ConfigError` if all cells share it."""
     dotted = ".".join(path)
     if path[0] in COMMON:
         raise ConfigError(
@@ -229,7 +236,7 @@ def _check_path(at: str, path: tuple[str, ...], flows: Mapping[str, Any]) -> Non
 
 
 def _coordinate(at: str, labels: Any, values: list[Any]) -> tuple[Any, ...]:
-    """What tells the positions apart: the labels, or the values of the first path."""
+    """The coordinate of an axis: its labels, or the values of its first path."""
     if labels is None and not are_plain(values):
         raise ConfigError(
             f"{at}: its values are tables, arrays or of mixed types, and cannot be coordinates; give labels = [...], a text "
@@ -253,7 +260,7 @@ def are_plain(values: list[Any]) -> bool:
 
 
 def short_names(paths: tuple[tuple[str, ...], ...]) -> list[str]:
-    """For each path its last part, with as many parts before it as tell it from the others and from what is measured."""
+    """A short name for each path: its last parts, as many as distinguish it from the others and from reserved names."""
     for depth in range(1, max(map(len, paths)) + 1):
         names = ["_".join(path[-depth:]) for path in paths]
         if len(set(names)) == len(names) and not set(names) & set(RESERVED):

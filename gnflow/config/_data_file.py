@@ -1,4 +1,4 @@
-"""The content of the data files of a problem, by which a run with them is told from a run with others."""
+"""Digests of a problem's data files, which distinguish a run with these files from a run with others."""
 
 import functools
 import hashlib
@@ -10,20 +10,20 @@ from ..problems import data_file_kinds
 
 
 def has_data_files(problem: Mapping[str, Any]) -> bool:
-    """Whether a problem of this kind reads files of the user's."""
+    """Whether a problem of this kind reads files of the user."""
     return problem.get("kind") in data_file_kinds
 
 
 def data_digest(problem: Mapping[str, Any]) -> str:
-    """A digest of the files that a problem reads; empty for a kind that reads none, and for files that cannot be read."""
+    """A digest of the files that a problem reads. It is empty for a kind without files, and if they cannot be read."""
     if not has_data_files(problem):
         return ""
     options = {name: option for name, option in problem.items() if name != "kind"}
     try:
         digests = [_digest_of(file) for file in data_file_kinds[problem["kind"]](**options)]
     except (TypeError, ValueError, OSError):
-        return ""  # making the problem says what is wrong
-    # Their order is fixed and their digests are of one length, so that no two lists have one text.
+        return ""  # the error is reported when the problem is made
+    # The files have a fixed order and digests of equal length, so that different lists have different texts.
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
@@ -34,6 +34,6 @@ def _digest_of(file: Path) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def _digest(file: Path, size: int, mtime_ns: int) -> str:
-    # Size and time of change are there for the cache: a sweep asks for each of its cells.
+    # Size and time of change are only keys of the cache, which a sweep asks for each of its cells.
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Paths of data files in a configuration, made absolute wherever they stand in it."""
+"""Make the paths of data files in a configuration absolute, wherever they stand."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,15 +11,18 @@ _DOTTED = ".".join(_ENTRY)
 
 
 def with_absolute_paths(table: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """`table` with the path of `problem` (a data file or their folder) absolute: its own, and those of variants and axes.
+    """`table` with absolute paths of data files (or their folder) in `problem`, variants and axes.
 
-    **Arguments:** `folder`: what relative paths are relative to; a leading ~ is the home folder.
+    **Arguments:**
 
-    **Raises:** `ConfigError` for what is no path.
+    - `table`: the configuration.
+    - `folder`: the folder that relative paths start from. A leading ~ is the home folder.
+
+    **Raises:** `ConfigError` for a value that is not a path.
     """
 
     def absolute(value: Any) -> Any:
-        if isinstance(value, list):  # of an axis
+        if isinstance(value, list):  # the values of an axis
             return [absolute(item) for item in value]
         return _absolute_path(value, folder) if isinstance(value, str) else value
 

@@ -1,6 +1,6 @@
-"""Forms: what a value in a specification may look like, read off the annotations of the code that receives it.
+"""Forms: what a value in a specification may look like, taken from the annotations of the code that receives it.
 
-So the names and types a TOML file may use are those of the constructors themselves, and the two cannot drift apart.
+The names and types that a TOML file may use are those of the constructors themselves, so the two cannot drift apart.
 """
 
 import abc
@@ -29,7 +29,7 @@ from ..losses import AbstractLoss, loss_kinds
 from ..optimisers import AbstractOptimiser, optimiser_kinds
 from ._plain import require_plain, shown
 
-_LONGEST_REASON = 300  # characters of somebody else's message
+_LONGEST_REASON = 300  # characters of a message from another library
 _NAMES_OF_TYPES = {
     bool: "a boolean",
     int: "an integer",
@@ -41,16 +41,21 @@ _NAMES_OF_TYPES = {
 
 
 class Form(abc.ABC):
-    """What one value may look like: `expected` says so, `check` enforces it, `build` makes the object."""
+    """What a value may look like. `check` enforces it, and `build` makes the object.
+
+    **Attributes:**
+
+    - `expected`: a description for messages.
+    """
 
     expected: str
 
     @abc.abstractmethod
     def accepts(self, value: Any) -> bool:
-        """Whether `value` has the type this form is about (its contents may still be wrong)."""
+        """Whether `value` has the type of this form. Its content may still be wrong."""
 
     def check(self, value: Any, path: str) -> Any:
-        """`value` as the specification keeps it: equal meanings are equal values, and TOML can hold them.
+        """`value` as the specification keeps it. Equal meanings become equal values, which TOML can hold.
 
         **Raises:** `ConfigError` that names `path`, the value and what was expected.
         """
@@ -60,7 +65,7 @@ class Form(abc.ABC):
         return value
 
     def hint(self, value: Any) -> str:
-        """What to write instead of a `value` of another type, where that can be told: a sentence after a space."""
+        """What to write instead of a `value` of another type, as a sentence after a space; empty if that is not known."""
         return ""
 
     def build(self, value: Any, path: str) -> Any:
@@ -70,28 +75,28 @@ class Form(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class PlainForm(Form):
-    """A value of one of TOML's own types; `convert` takes it to the type the code asks for."""
+    """A value of one of TOML's own types. `convert` turns it into the type that the code expects."""
 
     types: tuple[type, ...]
     expected: str
     convert: Callable[[Any], Any]
 
     def accepts(self, value: Any) -> bool:
-        """TOML tells booleans from integers, and so does this."""
+        """Whether the value has one of the types. A boolean is not an integer, as in TOML."""
         return isinstance(value, self.types) and (bool in self.types or not isinstance(value, bool))
 
     def check(self, value: Any, path: str) -> Any:
-        """The value, converted: 1 for a number is 1.0, so that both give the same content hash.
+        """The converted value. A number 1 becomes 1.0, so that both give the same content hash.
 
-        **Raises:** `ConfigError`, for numbers that are not finite as well.
+        **Raises:** `ConfigError`, also for numbers that are not finite.
         """
-        require_plain(value, path)  # of a script, which may give what no file can
+        require_plain(value, path)  # a script may pass values that no file can hold
         if isinstance(super().check(value, path), float) and not math.isfinite(value):
             raise ConfigError(f"{path} = {value!r}; expected a finite number.")
         return self.convert(value)
 
     def hint(self, value: Any) -> str:
-        """A number without a fraction, where an integer is expected, can be written as one."""
+        """For a number without a fraction in the place of an integer: how to write it as an integer."""
         if int not in self.types or float in self.types or not isinstance(value, float) or not value.is_integer():
             return ""
         return f" Write {int(value)}." if abs(value) < 2**63 else " It is larger than any integer that 64 bits hold."
@@ -105,7 +110,7 @@ TEXT = PlainForm((str,), "a string", str)
 
 @dataclasses.dataclass(frozen=True)
 class NameForm(Form):
-    """One of the names in `known`; `build` gives the thing it names."""
+    """One of the names in `known`. `build` returns the object of that name."""
 
     known: Mapping[Any, Any]
     what: str
@@ -116,35 +121,35 @@ class NameForm(Form):
         return f"one of {', '.join(repr(name) for name in self.known)}"
 
     def accepts(self, value: Any) -> bool:
-        """Any string may be meant as a name."""
+        """Whether the value is a string."""
         return isinstance(value, str)
 
     def check(self, value: Any, path: str) -> Any:
-        """The name. **Raises:** `ConfigError` with the nearest valid one."""
+        """The name. **Raises:** `ConfigError` for an unknown one, with the nearest valid name."""
         name = super().check(value, path)
         if name not in self.known:
             raise ConfigError(f"{path}: unknown {self.what} {shown(name)}; {nearest_name(name[:80], self.known)}")
         return name
 
     def build(self, value: Any, path: str) -> Any:
-        """What the name stands for."""
+        """The object of this name."""
         return self.known[value]
 
 
 @dataclasses.dataclass(frozen=True)
 class ListForm(Form):
-    """An array of values of one form, built as `container` (list or tuple)."""
+    """An array of values of one form, which is built as `container` (list or tuple)."""
 
     item: Form
     container: type
 
     @property
     def expected(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """In words."""
+        """A description for messages."""
         return f"an array, each entry {self.item.expected}"
 
     def accepts(self, value: Any) -> bool:
-        """Arrays."""
+        """Whether the value is an array."""
         return isinstance(value, list | tuple)
 
     def check(self, value: Any, path: str) -> list[Any]:
@@ -159,17 +164,17 @@ class ListForm(Form):
 
 @dataclasses.dataclass(frozen=True)
 class TableForm(Form):
-    """A table of values of one form, by names that are not known beforehand."""
+    """A table of values of one form, with any names."""
 
     item: Form
 
     @property
     def expected(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """In words."""
+        """A description for messages."""
         return f"a table, each entry {self.item.expected}"
 
     def accepts(self, value: Any) -> bool:
-        """Tables."""
+        """Whether the value is a table."""
         return isinstance(value, Mapping)
 
     def check(self, value: Any, path: str) -> dict[str, Any]:
@@ -184,49 +189,52 @@ class TableForm(Form):
 
 @dataclasses.dataclass(frozen=True)
 class UnionForm(Form):
-    """Any of several forms; the first that accepts the value's type decides."""
+    """Any of several forms. The first one that accepts the type of the value is used."""
 
     forms: tuple[Form, ...]
 
     @property
     def expected(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """In words."""
+        """A description for messages."""
         return ", or ".join(form.expected for form in self.forms)
 
     def accepts(self, value: Any) -> bool:
-        """What one of them accepts."""
+        """Whether one of the forms accepts the value."""
         return any(form.accepts(value) for form in self.forms)
 
     def _chosen(self, value: Any) -> Form:
         return next(form for form in self.forms if form.accepts(value))
 
     def check(self, value: Any, path: str) -> Any:
-        """As the chosen form says."""
+        """The value, checked by the chosen form."""
         return self._chosen(super().check(value, path)).check(value, path)
 
     def build(self, value: Any, path: str) -> Any:
-        """As the chosen form says."""
+        """The object, built by the chosen form."""
         return self._chosen(value).build(value, path)
 
 
 @dataclasses.dataclass(frozen=True)
 class NoForm(Form):
-    """A parameter that only a script can give (a function, an object of the user's)."""
+    """A parameter that only a script can give, such as a function or an object of the user."""
 
     expected: str = "nothing: this option can only be given in a script"
 
     def accepts(self, value: Any) -> bool:
-        """Nothing."""
+        """False for every value."""
         return False
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """The options of one constructor or function, by name, as its signature has them.
+    """The options of a constructor or function, by name, taken from its signature.
 
-    **Arguments:** `factory`: what is called with them; `supplied`: parameters that gnflow fills in where the
-    specification leaves them out; `hidden`: parameters that only gnflow gives; `refined`: forms, by name, of parameters
-    whose annotation says less than is known of them.
+    **Arguments:**
+
+    - `factory`: the constructor or function.
+    - `supplied`: parameters that gnflow fills in if the specification leaves them out.
+    - `hidden`: parameters that only gnflow gives.
+    - `refined`: forms by name, for parameters whose annotation does not say everything.
     """
 
     factory: Callable[..., Any]
@@ -238,7 +246,8 @@ class Options:
         """The form of every option."""
         is_class = inspect.isclass(self.factory)
         hints = typing.get_type_hints(self.factory.__init__ if is_class else self.factory)
-        # A field with a converter is annotated with what the converter takes; the field itself says what it is.
+        # In the signature a field with a converter has the type that the converter takes, which may be Any. Then the
+        # annotation of the field itself tells what it is.
         fields = typing.get_type_hints(self.factory) if is_class else {}
         return {
             name: self.refined.get(name)
@@ -250,11 +259,15 @@ class Options:
     def check(self, options: Mapping[str, Any], path: str, what: str, also: tuple[str, ...] = ()) -> dict[str, Any]:
         """The options as the specification keeps them.
 
-        **Arguments:** `what`: what the options are of; `also`: names beside them that are valid at `path`, for
-        messages.
+        **Arguments:**
 
-        **Raises:** `ConfigError` for an option that does not exist (with the nearest one), that has the wrong type or a
-        wrong name in it, or that has no default and is missing.
+        - `options`: the options as they were given.
+        - `path`: where they stand in the specification, for messages.
+        - `what`: what the options belong to, for messages.
+        - `also`: other names that are valid at `path`, for messages.
+
+        **Raises:** `ConfigError` for an option that does not exist (with the nearest one), that has the wrong type or contains
+        a wrong name, or that is missing and has no default.
         """
         forms = self.forms()
         checked = {}
@@ -271,7 +284,7 @@ class Options:
         return checked
 
     def build(self, options: Mapping[str, Any], path: str) -> dict[str, Any]:
-        """The objects that checked options stand for, by the name of the parameter."""
+        """The objects that checked options stand for, by parameter name."""
         forms = self.forms()
         return {key: forms[key].build(option, f"{path}.{key}") for key, option in options.items()}
 
@@ -281,7 +294,7 @@ _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_O
 
 @dataclasses.dataclass(frozen=True)
 class ComponentForm(Form):
-    """A table `{ kind = "...", options }`, or the kind alone; `kinds` maps kinds to what is called with the options."""
+    """A table `{ kind = "...", options }`, or the kind alone. `kinds` maps each kind to its constructor."""
 
     kinds: Mapping[str, Callable[..., Any]]
     what: str
@@ -289,15 +302,15 @@ class ComponentForm(Form):
 
     @property
     def expected(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """In words."""
+        """A description for messages."""
         return f"a {self.what}: a table with kind = {', '.join(repr(kind) for kind in self.kinds)}"
 
     def accepts(self, value: Any) -> bool:
-        """Tables and strings."""
+        """Whether the value is a table or a string."""
         return isinstance(value, Mapping | str)
 
     def check(self, value: Any, path: str) -> dict[str, Any]:
-        """The table, with every option checked against the signature of what the kind names."""
+        """The table, with every option checked against the signature of the constructor."""
         table = super().check(value, path)
         table = {"kind": table} if isinstance(table, str) else table
         if "kind" not in table:
@@ -307,9 +320,15 @@ class ComponentForm(Form):
         return {"kind": kind, **self._options(kind).check(options, path, f"{self.what} {kind!r}", also=("kind",))}
 
     def build(self, value: Any, path: str, **given: Any) -> Any:
-        """The object. **Arguments:** `given`: what the specification left out, passed on where it is asked for.
+        """The object.
 
-        **Raises:** `ConfigError` that names `path` where the constructor refuses the options.
+        **Arguments:**
+
+        - `value`: the checked table.
+        - `path`: where it stands in the specification, for messages.
+        - `given`: arguments for parameters that the table leaves out. Those that the constructor does not have are ignored.
+
+        **Raises:** `ConfigError` that names `path` if the constructor refuses the options.
         """
         factory = self.kinds[value["kind"]]
         asked = inspect.signature(factory).parameters
@@ -320,7 +339,7 @@ class ComponentForm(Form):
             return factory(**built, **keywords)
 
     def identity(self, value: Mapping[str, Any]) -> Hashable:
-        """What decides the object that a checked `value` stands for, but for what `build` is given beside it."""
+        """Everything that decides the object of a checked `value`, except the arguments `given` to `build`."""
         return self.kinds[value["kind"]], json.dumps(value, sort_keys=True)
 
     def _options(self, kind: str) -> Options:
@@ -329,9 +348,9 @@ class ComponentForm(Form):
 
 @contextlib.contextmanager
 def at(path: str) -> Iterator[None]:
-    """Say of an error raised within that it comes from the entry `path` of the specification.
+    """Name the entry `path` of the specification in errors that are raised within.
 
-    **Raises:** `ConfigError` in place of any `Exception`.
+    **Raises:** `ConfigError` in the place of any `Exception`.
     """
     try:
         yield
@@ -339,14 +358,14 @@ def at(path: str) -> Iterator[None]:
         raise ConfigError(f"{path}: {error}") from error
     except MemoryError as error:
         raise ConfigError(f"{path} asks for more memory than there is; make it smaller.") from error
-    except Exception as error:  # of NumPy, JAX or a constructor that does not check: the entry is to blame all the same
+    except Exception as error:  # from NumPy, JAX or a constructor that does not check: the entry is still the cause
         raise ConfigError(
             f"{path} cannot be made of these options ({type(error).__name__}: {shown_error(error)})."
         ) from error
 
 
 def shown_error(error: BaseException) -> str:
-    """The message of somebody else's error as a part of one line."""
+    """The message of an error from another library, shortened to a part of one line."""
     text = " ".join(str(error).split()).rstrip(".")
     return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}..."
 
@@ -364,7 +383,7 @@ _BY_CLASS: dict[type, Form] = {
 
 
 def form_of(name: str, annotation: Any) -> Form:
-    """The form of values for a parameter called `name` and annotated so."""
+    """The form of values for a parameter called `name` with this annotation."""
     if annotation in _BY_CLASS:
         return _BY_CLASS[annotation]
     plain = {bool: BOOLEAN, int: INTEGER, float: NUMBER, str: TEXT}
@@ -378,7 +397,7 @@ def form_of(name: str, annotation: Any) -> Form:
     if origin in (Union, types.UnionType):
         forms = [form_of(name, argument) for argument in arguments if argument not in (types.NoneType, Path)]
         forms = [form for form in forms if not isinstance(form, NoForm)]
-        # A name of something known says more than any string.
+        # Known names come before plain strings, which would accept every name.
         forms.sort(key=lambda form: not isinstance(form, ComponentForm | NameForm))
         return forms[0] if len(forms) == 1 else UnionForm(tuple(forms)) if forms else NoForm()
     return NoForm()

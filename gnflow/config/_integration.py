@@ -1,4 +1,4 @@
-"""The [integration] and [stop] tables: how a flow is carried out, and until when."""
+"""The [integration] and [stop] tables: how a flow is run, and until when."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -27,13 +27,12 @@ _REFINED: dict[str, Form] = {
     "key": INTEGER,
 }
 
-# Of each pair `iterate` takes one.
+# `iterate` takes exactly one option of each pair.
 _ALTERNATIVES = (("step_size", "optimiser"), ("num_steps", "num_epochs"))
 
 
 def check_integration(table: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """An [integration] table: `method` ("simulate" unless given) and the options of `gnflow.simulate` or
-    `gnflow.iterate`.
+    """A checked [integration] table: `method` ("simulate" by default) and the options of `gnflow.simulate` or `gnflow.iterate`.
 
     **Raises:** `ConfigError` for an unknown method or option, a wrong type, or a missing option.
     """
@@ -46,7 +45,7 @@ def check_integration(table: Mapping[str, Any], path: str) -> dict[str, Any]:
 
 
 def _require_alternatives(options: Mapping[str, Any], path: str) -> None:
-    """**Raises:** `ConfigError` unless `iterate` is given one option of each pair."""
+    """Check that `iterate` gets exactly one option of each pair. **Raises:** `ConfigError`."""
     forms = _options("iterate").forms()
     for first, second in _ALTERNATIVES:
         if first in options and second in options:
@@ -61,9 +60,9 @@ def _require_alternatives(options: Mapping[str, Any], path: str) -> None:
 
 
 def merge_integration(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """The [integration] table of a flow with its `own`: changes of the common one, unless it names another method.
+    """The [integration] table of a flow: the common one changed by its `own`, or its own alone if that names another method.
 
-    An `optimiser` of its own replaces a common `step_size`, and so with the other options of which there can be only one.
+    An own `optimiser` replaces a common `step_size`, and so on for the other pairs of options that exclude each other.
     """
     same_method = own.get("method", "simulate") == common.get("method", "simulate") or "method" not in own
     if not same_method:
@@ -73,16 +72,17 @@ def merge_integration(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict
 
 
 def build_integration(table: Mapping[str, Any], path: str) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """The function that carries the run out, and its options."""
+    """The function that runs the flow, and its options."""
     options = {key: option for key, option in table.items() if key != "method"}
     return METHODS[table["method"]], _options(table["method"]).build(options, path)
 
 
 def check_stop(table: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """A [stop] table: stop rules by kind, each with its first number (a tolerance, a patience) or a table of its options; the
-    first that is met ends the run.
+    """A checked [stop] table: stop rules by kind, each with its first number (a tolerance, a patience) or a table of options.
 
-    **Raises:** `ConfigError` for an unknown rule or option, or a value that is no number.
+    The first rule that is met ends the run.
+
+    **Raises:** `ConfigError` for an unknown rule or option, or a value that is not a number.
     """
     checked = {}
     for kind, value in table.items():
@@ -96,7 +96,7 @@ def check_stop(table: Mapping[str, Any], path: str) -> dict[str, Any]:
 
 
 def build_stop(table: Mapping[str, Any], path: str) -> tuple[Any, ...]:
-    """The stop rules."""
+    """The stop rules of a checked [stop] table."""
     rules = []
     for kind, value in table.items():
         with at(f"{path}.{kind}"):

@@ -1,4 +1,4 @@
-"""Change one entry of a specification by its dotted path: `--set model.width=200`, or the lines of a variant."""
+"""Overrides, which change an entry of a specification by its dotted path: `--set model.width=200`, or lines of a variant."""
 
 import datetime
 from collections.abc import Iterable, Mapping
@@ -17,12 +17,15 @@ _EXPECTED = {"--set": "path.to.key=value, such as model.width=200"}
 def parse_assignment(text: str, flag: str = "--set") -> Override:
     """The path and the value of "path.to.key=value".
 
-    The value is read as TOML (a number, true, [1, 2], {kind = "constant", value = 0.1}, "text"); what is not TOML is
-    text as it stands, so that quotes may be left out: model.activation=relu.
+    The value is read as TOML (a number, true, [1, 2], {kind = "constant", value = 0.1}, "text"). Anything else is taken as
+    text, so that quotes may be left out: model.activation=relu.
 
-    **Arguments:** `text`; `flag`: the option of the command line that it was given with, for the message.
+    **Arguments:**
 
-    **Raises:** `ConfigError` if there is no "=" or the path is no TOML key.
+    - `text`: the assignment.
+    - `flag`: its option on the command line, for messages.
+
+    **Raises:** `ConfigError` if there is no "=" or the path is not a TOML key.
     """
     path, equals, value = text.partition("=")
     if not equals or not path.strip():
@@ -32,7 +35,7 @@ def parse_assignment(text: str, flag: str = "--set") -> Override:
         parsed = parse_toml(f"value = {value}")
     except NotTomlError:
         parsed = {}
-    # More than one key means that the text went on past the value. Dates and times no entry takes: they are meant as text.
+    # More than one key means that the text went on past the value. No entry takes dates and times, so they are text, too.
     if parsed.keys() == {"value"} and not isinstance(parsed["value"], datetime.date | datetime.time):
         what = parsed["value"]
     require_plain(what, f"{flag} {shown(path.strip())[1:-1]}")
@@ -40,15 +43,15 @@ def parse_assignment(text: str, flag: str = "--set") -> Override:
 
 
 def parse_path(path: str) -> tuple[str, ...]:
-    """The parts of a dotted TOML key; a part with a dot in it stands in quotes.
+    """The parts of a dotted TOML key. A part that contains a dot stands in quotes.
 
-    **Raises:** `ConfigError` if it is none.
+    **Raises:** `ConfigError` if `path` is not such a key.
     """
     try:
         table: Any = parse_toml(f"{path} = 0")
         parts = []
         while isinstance(table, dict):
-            ((part, table),) = table.items()  # a text of several lines may state several
+            ((part, table),) = table.items()  # raises if a text of several lines states several keys
             parts.append(part)
     except (NotTomlError, ValueError) as error:
         raise ConfigError(f"{shown(path)} is not a dotted key such as model.width.") from error
@@ -58,12 +61,15 @@ def parse_path(path: str) -> tuple[str, ...]:
 
 
 def flatten_overrides(table: Mapping[str, Any], above: tuple[str, ...] = ()) -> list[Override]:
-    """The overrides that a table holds: "model.init_scale" = 0.1 and model = { init_scale = 0.1 } are the same.
+    """The overrides in a table. "model.init_scale" = 0.1 and model = { init_scale = 0.1 } are the same.
 
-    A table that names a `kind`, or states the values of an axis, is a value, which replaces what stands there; any
-    other table only leads to its entries.
+    A table that names a `kind` or states the values of an axis is a value, which replaces the former one. Any other table only
+    leads to its entries.
 
-    **Arguments:** `above`: the path of the table itself.
+    **Arguments:**
+
+    - `table`: the table.
+    - `above`: its own path.
     """
     overrides: list[Override] = []
     for key, value in table.items():
@@ -74,11 +80,11 @@ def flatten_overrides(table: Mapping[str, Any], above: tuple[str, ...] = ()) -> 
 
 
 def apply_overrides(table: Mapping[str, Any], overrides: Iterable[Override]) -> dict[str, Any]:
-    """`table` with every override's entry set; tables that a path needs are made. `table` itself stays as it is.
+    """A copy of `table` with the entries of all overrides set. Tables that a path needs are made.
 
-    An axis that is given values, logspace or linspace loses the other two.
+    An axis that gets values, logspace or linspace loses the other two.
 
-    **Raises:** `ConfigError` where a path leads through something that is no table.
+    **Raises:** `ConfigError` if a path leads through an entry that is not a table.
     """
     changed = dict(table)
     for path, value in overrides:
@@ -89,7 +95,7 @@ def apply_overrides(table: Mapping[str, Any], overrides: Iterable[Override]) -> 
 
 
 def _with(table: Any, path: tuple[str, ...], value: Any, above: tuple[str, ...] = ()) -> dict[str, Any]:
-    # Only the tables on the path are copied: a grid sets entries of one table many thousand times.
+    # Only the tables on the path are copied, because a grid sets entries of one table many thousand times.
     if not isinstance(table, Mapping):
         raise ConfigError(
             f"cannot set {'.'.join((*above, *path))}: {'.'.join(above)} is {shown(table)}, which is not a table."
@@ -99,7 +105,7 @@ def _with(table: Any, path: tuple[str, ...], value: Any, above: tuple[str, ...] 
 
 
 def _without_forms(table: dict[str, Any], axis: str) -> dict[str, Any]:
-    """`table` without the values of an axis, whichever way they are stated."""
+    """`table` without the values of an axis, in any of their forms."""
     axes = table.get("axes")
     if not isinstance(axes, Mapping) or not isinstance(axes.get(axis), Mapping):
         return table

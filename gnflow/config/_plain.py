@@ -1,4 +1,4 @@
-"""Tables as TOML has them: what no entry of a specification can be is refused before any other look at it."""
+"""Plain tables as in TOML. Values that no entry of a specification can have are refused before any other check."""
 
 import datetime
 import math
@@ -9,27 +9,30 @@ import numpy as np
 
 from .._core import ConfigError
 
-MOST_RUNS = 1_000_000  # that a file may state; each is a table in memory, and a file on the disk
+MOST_RUNS = 1_000_000  # runs in a specification; each is a table in memory and a file on the disk
 _DEEPEST = 32  # levels of tables and arrays; a specification has six
-_LONGEST_TEXT = 4096  # characters, of the longest path that file systems take
-_LONGEST_NAME = 300  # characters, of a dotted path
+_LONGEST_TEXT = 4096  # characters, as in the longest path that file systems allow
+_LONGEST_NAME = 300  # characters of a dotted path
 _SHOWN = 80  # characters of a value in a message
-_INTEGERS = 2**63  # what 64 bits hold, of either sign
+_INTEGERS = 2**63  # bound of integers in 64 bits
 
 
 def shown(value: Any) -> str:
-    """`value` as a message shows it: as Python writes it, cut where it is long."""
+    """`value` as a message shows it: its Python representation, shortened if it is long."""
     text = repr(value[: _SHOWN + 1] if isinstance(value, str | list | tuple) else value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def require_plain(table: Any, path: str = "") -> None:
-    """Check that `table` is what TOML can hold and a specification can mean, at any depth.
+    """Check that a specification can contain `table`, at any depth.
 
-    **Arguments:** `path`: of the entry that `table` is, for messages.
+    **Arguments:**
 
-    **Raises:** `ConfigError` that names the entry, the value and what was expected: for integers beyond 64 bits, nan, dates,
-    NUL characters, text of more than 4096 characters, names that are empty, values of other types, and more than 32 levels.
+    - `table`: a table or value.
+    - `path`: its path, for messages.
+
+    **Raises:** `ConfigError` for integers beyond 64 bits, nan, dates, NUL characters, text of more than 4096 characters, empty
+    names, values of other types, and more than 32 levels. It names the entry, the value and what was expected.
     """
     waiting = [(table, path, 1)]
     while waiting:
@@ -43,7 +46,7 @@ def require_plain(table: Any, path: str = "") -> None:
 
 
 def as_plain(value: Any, depth: int = 1) -> Any:
-    """`value` with NumPy's numbers and arrays, and tuples, as TOML's.
+    """`value` with Python's numbers and lists in the place of NumPy's numbers and arrays, and of tuples.
 
     **Raises:** `ConfigError` for too many levels or values.
     """
@@ -59,11 +62,13 @@ def as_plain(value: Any, depth: int = 1) -> Any:
 
 
 def require_few_runs(*counts: tuple[str, int]) -> None:
-    """Check how many runs there would be before they are made.
+    """Check the number of runs before they are made.
 
-    **Arguments:** `counts`: what is multiplied, each with its name.
+    **Arguments:**
 
-    **Raises:** `ConfigError` that states their number.
+    - `counts`: the factors of the number, each with its name.
+
+    **Raises:** `ConfigError` that states the number if there are too many.
     """
     number = math.prod(count for _, count in counts)
     if number > MOST_RUNS:

@@ -1,4 +1,4 @@
-"""One run of a specification: a flow from one start on one problem."""
+"""One run of a specification: a flow on a problem, from one initial model."""
 
 import dataclasses
 import hashlib
@@ -31,7 +31,7 @@ from ._plain import shown
 _PROBLEM = ComponentForm(problem_kinds, "problem", supplied=("key",))
 # The sizes of a model's input and output are those of the problem unless the specification has them.
 _MODEL = ComponentForm(model_kinds, "model", supplied=("key", "input_dim", "output_dim"))
-# `trainable` and `weight_decay` beside the options of any flow stand for the wrappers.
+# The wrappers are not kinds of their own: any flow has the further options `trainable` and `weight_decay`.
 _FLOW = ComponentForm({kind: flow for kind, flow in flow_kinds.items() if flow not in (Frozen, WeightDecay)}, "flow")
 _METRIC = ComponentForm(metric_kinds, "metric")
 _METRICS = ListForm(_METRIC, tuple)
@@ -40,12 +40,12 @@ _AROUND: dict[str, tuple[Form, Callable[[AbstractFlow, Any], AbstractFlow]]] = {
     "weight_decay": (UnionForm((NUMBER, TableForm(NUMBER))), WeightDecay),
 }
 
-_OF_NAMES = "._=+-"  # what a name may hold beside letters and digits
-_LONGEST_NAME = 200  # bytes: file systems take 255, and figures are called after it
+_OF_NAMES = "._=+-"  # characters that a name may contain beside letters and digits
+_LONGEST_NAME = 200  # bytes: file systems allow 255, and the names of figures contain it
 
 _SECTIONS = ("problem", "model", "flows", "integration", "stop", "metrics")
 _OF_FLOW = (*_AROUND, "integration", "stop")
-# Of what `RunSpec.to_dict` writes.
+# The types of the entries that `RunSpec.to_dict` writes.
 _TYPES: dict[str, Any] = {
     "variant": str,
     "flow_name": str,
@@ -61,11 +61,13 @@ _TYPES: dict[str, Any] = {
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """The objects of a run, ready to start.
+    """The objects of a run that is ready to start.
 
-    **Attributes:** `problem`, `model`, `flow`, `metrics`; `method`: `gnflow.simulate` or `gnflow.iterate`;
-    `settings`:
-    its further arguments.
+    **Attributes:**
+
+    - `problem`, `model`, `flow`, `metrics`: the first arguments of the method.
+    - `method`: `gnflow.simulate` or `gnflow.iterate`.
+    - `settings`: the further arguments of the method.
     """
 
     problem: Problem
@@ -78,10 +80,14 @@ class Prepared:
 
 @dataclasses.dataclass(frozen=True)
 class RunSpec:
-    """All that decides a run, as checked tables that TOML and JSON can hold.
+    """Everything that decides a run, as checked tables that TOML and JSON can hold.
 
-    **Attributes:** `variant`, `flow_name`, `seed`: which run of the specification it is; `problem`, `model`, `flow`,
-    `integration`: tables; `stop`: a table, or None for the method's own rule; `metrics`: a table for each metric.
+    **Attributes:**
+
+    - `variant`, `flow_name`, `seed`: the position of the run in the specification.
+    - `problem`, `model`, `flow`, `integration`: tables.
+    - `stop`: a table, or None for the default rule of the method.
+    - `metrics`: a table for each metric.
     """
 
     variant: str
@@ -96,26 +102,26 @@ class RunSpec:
 
     @property
     def label(self) -> str:
-        """variant/flow/seed-k."""
+        """The name of the run: variant/flow/seed-k."""
         return f"{self.variant}/{self.flow_name}/seed-{self.seed}"
 
     @property
     def folder(self) -> str:
-        """The label as the path of a folder: what a position of axes may be called and a folder may not is replaced."""
+        """The label as the path of a folder, with other characters for those that a folder's name cannot contain."""
         kept = "".join(char if char.isalnum() or char in _OF_NAMES + "," else "_" for char in self.variant)
         if kept != self.variant or kept.startswith(".") or len(os.fsencode(kept)) > _LONGEST_NAME:
             kept = f"{kept.lstrip('.')[: _LONGEST_NAME // 8]}~{hashlib.sha256(self.variant.encode()).hexdigest()[:6]}"
         return f"{kept}/{self.flow_name}/seed-{self.seed}"
 
     def to_dict(self) -> dict[str, Any]:
-        """The run as a table; `RunSpec.from_dict` reads it."""
+        """The run as a table, which `RunSpec.from_dict` reads."""
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
     @classmethod
     def from_dict(cls, table: Any) -> "RunSpec":
-        """The run that `to_dict` wrote.
+        """The run from a table that `to_dict` made.
 
-        **Raises:** `ConfigError` if the table does not have a run's entries, each of its type.
+        **Raises:** `ConfigError` unless the table has the entries of a run with the right types.
         """
         names = [field.name for field in dataclasses.fields(cls)]
         if not isinstance(table, Mapping):
@@ -132,7 +138,7 @@ class RunSpec:
 
     @property
     def data_digest(self) -> str:
-        """A digest of the problem's data files as they are now; empty where it has none, or they cannot be read."""
+        """A digest of the problem's data files as they are now; empty without files, or if they cannot be read."""
         return data_digest(self.problem)
 
     @property
@@ -141,9 +147,11 @@ class RunSpec:
         return has_data_files(self.problem) and not self.data_digest
 
     def content_hash(self, data: str | None = None) -> str:
-        """16 hexadecimal digits that tell runs apart by what decides their result, not by their names.
+        """16 hexadecimal digits that identify a run by everything that decides its result, and not by its names.
 
-        **Arguments:** `data`: the digest of the problem's data files, which is part of that; `data_digest` by default.
+        **Arguments:**
+
+        - `data`: the digest of the problem's data files, which also counts; `data_digest` by default.
         """
         content = {key: value for key, value in vars(self).items() if key not in ("variant", "flow_name")}
         if digest := self.data_digest if data is None else data:
@@ -152,14 +160,13 @@ class RunSpec:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def prepare(self) -> Prepared:
-        """Make the problem and the model from the seed's streams "problem" and "model", the flow, metrics and stop
-        rules; batches are drawn from the stream "batches" unless the integration has a `key`.
+        """Make problem, model, flow, metrics and stop rules.
 
-        Runs that differ in nothing but the model's scale so share their data and their unscaled draws. Runs of one
-        problem and seed share the very problem, which is made once in a process, and so with equal models.
+        The problem and the model are drawn from the seed's streams "problem" and "model", and batches from the stream "batches"
+        unless the integration has a `key`. So runs that differ only in the scale of the model share their data and their
+        unscaled draws. Equal problems and equal models of one seed are made only once in a process.
 
-        **Raises:** `ConfigError`, naming the entry, where a constructor refuses its options or things do not fit
-        together.
+        **Raises:** `ConfigError`, which names the entry, if a constructor refuses its options or objects do not fit together.
         """
         key = jax.random.key(self.seed)
         problem = self._problem(stream(key, "problem"))
@@ -184,7 +191,7 @@ class RunSpec:
         return Prepared(problem, model, flow, metrics, method, settings)
 
     def _problem(self, key: jax.Array) -> Problem:
-        if self.lacks_data:  # nothing is known of what the files will hold
+        if self.lacks_data:  # the content of the files is not known, so the problem cannot be shared
             return _PROBLEM.build(self.problem, "problem", key=key)
         return built_once(
             (_PROBLEM.identity(self.problem), self.seed, self.data_digest),
@@ -208,10 +215,14 @@ class RunSpec:
         return flow
 
     def run(self, progress: bool = False, checkpoint: Path | None = None) -> Trajectory:
-        """Carry the run out. A run that fails on its way returns what it got to, with the reason in `result`.
+        """Do the run. A run that fails on its way returns the trajectory so far, with the reason in `result`.
 
-        **Arguments:** `progress`: show a progress bar; `checkpoint`: of `gnflow.simulate`, nothing to `gnflow.iterate`.
-        **Raises:** what `prepare` and `gnflow.simulate` raise for bad input.
+        **Arguments:**
+
+        - `progress`: whether to show a progress bar.
+        - `checkpoint`: as for `gnflow.simulate`; ignored for `gnflow.iterate`.
+
+        **Raises:** the errors of `prepare` and `gnflow.simulate` for bad input.
         """
         made = self.prepare()
         is_integrated = checkpoint is not None and self.integration["method"] == "simulate"
@@ -235,9 +246,13 @@ def check_runs(
 ) -> tuple[RunSpec, ...]:
     """The runs at one position of the axes: flows times seeds.
 
-    **Arguments:** `table`: the sections of a specification with the position's overrides applied; `variant`: what it is
-    called; `memory`: handed to every call for tables that share most of their sections (a grid), so that each section
-    is checked once; it is written to.
+    **Arguments:**
+
+    - `table`: the sections of a specification with the overrides of the position applied.
+    - `variant`: the name of the position.
+    - `seeds`: the seeds.
+    - `memory`: a dictionary shared by the calls for a grid, whose tables have most sections in common. Checked sections are
+      stored in it, so that each is checked once.
 
     **Raises:** `ConfigError` for the first entry that is unknown, of the wrong type or missing.
     """
@@ -288,7 +303,7 @@ def check_runs(
 
 
 def require_sections(table: Mapping[str, Any]) -> None:
-    """**Raises:** `ConfigError` for a section that no run has."""
+    """Check that all sections are known. **Raises:** `ConfigError`."""
     for key in table:
         if key not in _SECTIONS:
             known = (*_SECTIONS, "name", "seeds", "variants", "axes", "sizes")
@@ -296,7 +311,7 @@ def require_sections(table: Mapping[str, Any]) -> None:
 
 
 def _remembered(memory: dict[tuple[str, str], Any], path: str, section: Any, check: Callable[[], Any]) -> Any:
-    # The text tells 1, 1.0 and true apart; what JSON does not know (a date) is refused by the check, if anywhere.
+    # The text distinguishes 1, 1.0 and true, which are equal as keys. A value that JSON does not know is left to the check.
     key = (path, json.dumps(section, default=repr))
     if key not in memory:
         memory[key] = check()
@@ -315,7 +330,7 @@ def _check_metrics(named: Any) -> tuple[Mapping[str, Any], ...]:
 def _check_one_flow(
     own: Mapping[str, Any], integration: Mapping[str, Any], path: str
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None]:
-    """Options, integration and own stop rules of a flow."""
+    """The checked options, integration and own stop rules of a flow."""
     at_stop = f"{path}.stop"
     return (
         _check_flow(own, path),

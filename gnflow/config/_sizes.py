@@ -1,4 +1,4 @@
-"""Named sizes of a configuration: the same question asked small or large, by one word."""
+"""Named sizes of a configuration, which make the same experiment small or large."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,9 +9,12 @@ from ._plain import shown
 
 
 def apply_size(table: Mapping[str, Any], size: str | None) -> dict[str, Any]:
-    """`table` with the overrides of one of its [sizes] applied, and the section [sizes] left out.
+    """`table` with the overrides of one of its [sizes] applied, and without the section [sizes].
 
-    **Arguments:** `size`: its name; None for the one that the entry `size` names, or for none.
+    **Arguments:**
+
+    - `table`: the configuration.
+    - `size`: the name of the size. None uses the one in the entry `size`, if there is one.
 
     **Raises:** `ConfigError` for a name that [sizes] does not have.
     """
@@ -20,7 +23,7 @@ def apply_size(table: Mapping[str, Any], size: str | None) -> dict[str, Any]:
         raise ConfigError(f"sizes = {shown(sizes)}; expected a table for each: [sizes.NAME].")
     rest = {key: value for key, value in table.items() if key != "sizes"}
     if size is None and not sizes:
-        return rest  # an entry `size` then only says which size the table was made from
+        return rest  # an entry `size` then only records the size that the table was made with
     size = table.get("size") if size is None else size
     if size is None:
         return rest

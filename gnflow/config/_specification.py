@@ -23,23 +23,28 @@ from ._variants import read_variants
 
 _OF_THE_GRID = ("name", "size", "seeds", "variants", "axes")
 _SEEDS = ListForm(INTEGER, tuple)
-_SINGLE = "base"  # what the variant of a run is called where there are neither variants nor axes
+_SINGLE = "base"  # the variant's name if there are neither variants nor axes
 
 
 @dataclasses.dataclass(frozen=True)
 class Specification:
-    """A grid of runs: variants times axes times flows times seeds, stated once.
+    """A grid of runs: variants times axes times flows times seeds.
 
-    Made by `Specification.from_dict` or `gnflow.read_sweep`, which check every name and type. Equal content gives equal cells,
-    however it is written: neither the order of axes or values nor the other values of an axis changes a cell's hash or
-    its draws.
+    `Specification.from_dict` and `gnflow.read_sweep` make specifications and check every name and type. Equal content gives
+    equal cells, however it is written: a cell's hash and its draws depend neither on the order of axes or values nor on the
+    other values of an axis.
 
-    **Attributes:** `name`; `table`: the configuration as TOML holds it, its size applied; `axes`: those of the file in
-    its order, after one called "variant" where it states variants; `flows`, `seeds`: the last two dimensions; `runs`:
-    the run at every position, in the order of the grid, the last dimension fastest; `cells`: those of them that differ
-    in content, once; `hashes`: their content hashes; `grid`: an array of integers over (axes..., flow, seed), the
-    place in `cells` of each position. Positions of equal content share a cell: a flow that an axis does not touch is
-    computed once along it.
+    **Attributes:**
+
+    - `name`: the name of the grid.
+    - `table`: the configuration as in TOML, with its size applied.
+    - `axes`: the axes of the file in its order, after one called "variant" if it states variants.
+    - `flows`, `seeds`: the last two dimensions.
+    - `runs`: the run at every position, in the order of the grid, with the last dimension fastest.
+    - `cells`: the runs that differ in content, each once.
+    - `hashes`: their content hashes.
+    - `grid`: an array of integers over (axes..., flow, seed): for each position its index in `cells`. Positions of equal
+      content share a cell, so a flow that an axis does not change is computed only once along it.
     """
 
     name: str
@@ -58,14 +63,14 @@ class Specification:
 
         **Arguments:**
 
-        - `table`: `problem`, `model` and `flows`, and optionally `name`, `integration`, `stop`, `metrics`, `seeds`
-          (default [0]), `variants`, `axes`, `sizes` and `size` (the one of them to take unless another is asked for).
-          NumPy's numbers and arrays are read as Python's.
+        - `table`: a table with `problem`, `model` and `flows`, and optionally `name`, `integration`, `stop`, `metrics`, `seeds`
+          (default [0]), `variants`, `axes`, `sizes` and `size` (the default size). NumPy's numbers and arrays count as
+          Python's.
         - `size`: one of the names in `sizes`.
-        - `name`: used where the table has none.
+        - `name`: the name if the table has none.
 
-        **Raises:** `ConfigError` that names the entry, its value and what was expected, for the first thing that is wrong;
-        where it is wrong only at a position of the grid, the message says which.
+        **Raises:** `ConfigError` for the first error. It names the entry, its value and what was expected, and for an error at
+        a single position of the grid also the position.
         """
         table = as_plain(table)
         require_plain(table)
@@ -102,7 +107,7 @@ class Specification:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The table to write to TOML; `from_dict` makes an equal specification of it."""
+        """The table to write to TOML. `from_dict` makes an equal specification from it."""
         return dict(self.table)
 
     @property
@@ -111,7 +116,7 @@ class Specification:
         return (*(axis.name for axis in self.axes), "flow", "seed")
 
     def coords(self) -> dict[str, tuple[str, np.ndarray, dict[str, str]]]:
-        """The coordinates of the result as xarray takes them: (dimension, values, attributes) by name."""
+        """The coordinates of the result in xarray's form: (dimension, values, attributes) by name."""
         coords: dict[str, tuple[str, np.ndarray, dict[str, str]]] = {}
         for axis in self.axes:
             coords |= axis.coordinates()
@@ -122,13 +127,15 @@ class Specification:
     def check(self, pending: Iterable[RunSpec] | None = None, *, combinations: bool = False) -> None:
         """Make the objects of cells and throw them away, so that nothing starts if they cannot be made.
 
-        Each different table of each section is tried once, on the first of the cells that has it, not each
-        combination: in a sweep of thousands a combination that fails is recorded as a cell that failed.
+        Each different table of each section is tried once, on the first cell that has it, but not every combination. In a sweep
+        of thousands of cells a combination that fails is recorded as a failed cell.
 
-        **Arguments:** `pending`: the cells that are to be carried out; all of them by default; `combinations`: try
-        everything but further seeds.
+        **Arguments:**
 
-        **Raises:** `ConfigError` for the first that cannot be made.
+        - `pending`: the cells to compute; all of them by default.
+        - `combinations`: whether to try every combination, for one seed each.
+
+        **Raises:** `ConfigError` for the first cell that cannot be made.
         """
         seen: set[str] = set()
         for cell in self.cells if pending is None else pending:
@@ -145,7 +152,7 @@ class Specification:
                 raise ConfigError(f"{self._place_of(cell)}{error}") from error
 
     def _place_of(self, cell: RunSpec) -> str:
-        """Where a message is about, as its beginning; nothing where there is only one place."""
+        """The beginning of a message that names the cell; empty if there is only one position."""
         if [axis.name for axis in self.axes] == [VARIANT]:
             return f"in variant {cell.variant!r}: "
         return f"in the cell {cell.label}: " if self.axes else ""
@@ -156,14 +163,17 @@ def read_sweep(
 ) -> Specification:
     """The grid of runs that a TOML file states.
 
-    Paths of data files in the file are relative to its folder, those in overrides to the working directory; the
-    specification keeps them absolute.
+    Paths of data files in the file are relative to its folder, those in overrides to the working directory. The specification
+    keeps absolute paths.
 
-    **Arguments:** `size`: one of the names in its [sizes]; `overrides`: entries to set after that, as
-    `gnflow.config.parse_assignment` reads them.
+    **Arguments:**
 
-    **Raises:** `ConfigError`, naming the file, for a file that cannot be read or whatever is wrong in it; also for an override
-    that would do nothing, because every variant or every value of an axis sets that entry.
+    - `path`: the file.
+    - `size`: one of the names in its [sizes].
+    - `overrides`: entries to set after the size, as `gnflow.config.parse_assignment` reads them.
+
+    **Raises:** `ConfigError`, which names the file, if it cannot be read or contains an error; also for an override without any
+    effect, because every variant or every value of an axis sets that entry.
     """
     path = as_path(path, "the configuration", ConfigError)
     table = read_toml(path)
@@ -199,7 +209,7 @@ def _expand(common: Mapping[str, Any], axes: tuple[Axis, ...], seeds: tuple[int,
 
 
 def _require_axes_that_change_something(axes: tuple[Axis, ...], grid: np.ndarray) -> None:
-    """**Raises:** `ConfigError` for an axis along which all cells are the same. Variants may be."""
+    """Check that cells differ along each axis other than the variants. **Raises:** `ConfigError`."""
     for number, axis in enumerate(axes):
         if axis.name != VARIANT and len(axis) > 1 and np.all(grid == grid.take([0], number)):
             raise ConfigError(
@@ -209,7 +219,10 @@ def _require_axes_that_change_something(axes: tuple[Axis, ...], grid: np.ndarray
 
 
 def _require_overrides_that_change_something(overrides: Iterable[Override], specification: Specification) -> None:
-    """**Raises:** `ConfigError` if every position of an axis sets an entry that was overridden, which would do nothing."""
+    """Check that no axis sets an overridden entry at all its positions, which would undo the override.
+
+    **Raises:** `ConfigError`.
+    """
     for path, _ in overrides:
         dotted = ".".join(path)
         for axis in specification.axes:
@@ -224,7 +237,7 @@ def _require_overrides_that_change_something(overrides: Iterable[Override], spec
 
 
 def _check_seeds(seeds: Any) -> tuple[int, ...]:
-    """The entry `seeds`. **Raises:** `ConfigError` unless it holds integers of at least 0, each once, at least one."""
+    """The entry `seeds`. **Raises:** `ConfigError` unless it holds one or more different integers of at least 0."""
     if isinstance(seeds, list | tuple):
         require_few_runs(("seeds", len(seeds)))
     checked = tuple(_SEEDS.check(seeds, "seeds"))

@@ -1,4 +1,4 @@
-"""Read and write TOML; messages name the file and the place."""
+"""Read and write TOML. Messages name the file and the place."""
 
 import json
 import os
@@ -16,10 +16,10 @@ _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The table a TOML file holds, with or without a byte-order mark.
+    """The table in a TOML file, with or without a byte-order mark.
 
     **Raises:** `ConfigError` if the file is missing, larger than 16 MiB, not UTF-8 text, not TOML (with line and column), or
-    holds what no specification can mean (`require_plain`).
+    contains values that no specification can have (`require_plain`).
     """
     file = as_path(path, "the file", ConfigError)
     try:
@@ -46,23 +46,25 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 class NotTomlError(Exception):
-    """Text that is no TOML; the message says why and where."""
+    """Text that is not TOML. The message says why and where."""
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """The table that a text states. **Raises:** `NotTomlError`."""
+    """The table in a text. **Raises:** `NotTomlError` if it is not TOML."""
     try:
         return tomllib.loads(text)
     except RecursionError as error:
         raise NotTomlError("its arrays or tables are nested too deep") from error
-    except ValueError as error:  # also of integers with thousands of digits, which Python refuses
+    except ValueError as error:  # also for integers with thousands of digits, which Python refuses
         raise NotTomlError(str(error).rstrip(".")) from error
 
 
 def to_toml(table: Mapping[str, Any]) -> str:
-    """The text of a TOML document; `tomllib.loads` gives `table` back.
+    """The text of a TOML document from which `tomllib.loads` reads `table` back.
 
-    **Arguments:** `table`: strings, booleans, integers, floats, lists and tables of them.
+    **Arguments:**
+
+    - `table`: a table of strings, booleans, integers, floats, lists and tables.
     """
     return "\n".join(_section(table, ())).strip() + "\n"
 
@@ -87,7 +89,7 @@ def _key(key: str) -> str:
 
 
 def _string(text: str) -> str:
-    # TOML's basic strings are JSON's, but for the one control character that JSON leaves as it is.
+    # TOML's basic strings are those of JSON, except for one control character that JSON does not escape.
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 

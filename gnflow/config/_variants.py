@@ -1,4 +1,4 @@
-"""Variants: named positions of a grid, each of which sets whatever entries it names."""
+"""Variants: named positions of a grid. Each variant sets the entries that it lists."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,12 +11,12 @@ from ._run import check_name
 
 
 def read_variants(table: Any) -> tuple[Axis, ...]:
-    """The axis "variant" that the section [variants] states; none for an empty section.
+    """The axis "variant" that the section [variants] states; no axis for an empty section.
 
-    Where all variants set one entry alone, to numbers or to texts, its values are a coordinate beside their names.
+    If all variants set a single entry, the same one, to numbers or to texts, its values become a further coordinate.
 
-    **Raises:** `ConfigError` for what is no table of tables, a name that cannot name a folder, and an entry that is common to
-    all variants.
+    **Raises:** `ConfigError` if the section is not a table of tables, a name cannot name a folder, or a variant sets an entry
+    that all variants share.
     """
     if not isinstance(table, Mapping) or not all(isinstance(changes, Mapping) for changes in table.values()):
         raise ConfigError(f"variants = {shown(table)}; expected a table for each: [variants.NAME].")
@@ -31,12 +31,12 @@ def read_variants(table: Any) -> tuple[Axis, ...]:
 
 
 def _setting(changes: list[tuple[Any, ...]]) -> tuple[dict[str, tuple[Any, ...]], str]:
-    """The coordinate beside the names, if there is one, and what differs between the variants, in words."""
+    """The further coordinate, if there is one, and a label for what differs between the variants."""
     paths = {path for overrides in changes for path, _ in overrides}
     if len(paths) != 1:
         return {}, VARIANT
     (path,) = paths
-    # Of an entry that is set twice (in a size, by --set) the last holds.
+    # If an entry is set twice (in a size, by --set), the last value counts.
     values = [overrides[-1][1] for overrides in changes if overrides]
     if len(values) < len(changes) or not are_plain(values):
         return {}, ".".join(path)
