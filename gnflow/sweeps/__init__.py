@@ -1,4 +1,4 @@
-"""Sweeps: grids of runs, carried out by an engine, stored cell by cell, read back as one labelled data set."""
+"""Sweeps: grids of runs, computed by an engine, stored cell by cell, and read back as one labelled data set."""
 
 from ._cell import CellOutcome as CellOutcome, Kept as Kept, run_cell as run_cell
 from ._choice import make_engine as make_engine

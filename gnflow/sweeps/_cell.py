@@ -1,4 +1,4 @@
-"""One cell of a sweep: carried out, and kept as one self-describing netCDF file."""
+"""One cell of a sweep: how it is computed, and kept as one self-describing netCDF file."""
 
 import dataclasses
 import functools
@@ -21,8 +21,8 @@ from ._record import ERROR as ERROR, WORKER_DIED as WORKER_DIED, has_failed as h
 
 CELL_FORMAT = 1
 TARGETS = tuple(10.0**-k for k in range(1, 9))  # relative training losses whose times are kept
-EXACT = "exact"  # what a record says of a direction that is the minimum-norm one
-_TARGET_SLACK = 1e-3  # a run that stops at a target ends within the accuracy of the root search, on either side of it
+EXACT = "exact"  # the entry of a record for a direction that was not truncated
+_TARGET_SLACK = 1e-3  # a run that stops at a target ends slightly above or below it, by the accuracy of the root search
 _LONGEST_TEXT = 20_000  # characters of a message or traceback; HDF5 holds up to 64 KiB in an attribute
 
 
@@ -30,19 +30,26 @@ _LONGEST_TEXT = 20_000  # characters of a message or traceback; HDF5 holds up to
 class CellOutcome:
     """How a cell ended.
 
-    **Attributes:** `content_hash`: of the cell's configuration; `payload`: the cell's file, netCDF-4; `record`: what the
-    index of the store holds of it, as JSON can hold it:
+    **Attributes:**
 
-    - `hash`, `code`, `message`, `failed`: identity and end;
-    - `time`: flow time at the end; `wall_seconds`; `num_steps` (None where the run gave nothing);
-    - `finals`: last value of every variable that has one number for each time;
-    - `targets`: flow time at which the relative training loss reached 1e-1 to 1e-8, by the target;
-    - `gnflow`: the version that computed it; `size`, `sha256`: of the payload.
+    - `content_hash`: the hash of the cell's configuration.
+    - `payload`: the cell's file as bytes, in netCDF-4. It is empty if `kept` is given.
+    - `record`: the entry of the cell in the store's index, in JSON types.
+    - `kept`: a whole trajectory, which is kept in the place of the file.
 
-    - where known `compile_seconds`, and `direction`: whether the last direction was exact, of a flow that claims to be.
+    A record has these entries:
 
-    Numbers that are not finite are the strings "nan", "inf" and "-inf"; `float` reads them. `kept`: a whole
-    trajectory, which is then kept in place of the file, and `payload` is empty.
+    - `hash`, `code`, `message`, `failed`: the content hash, and how the cell ended.
+    - `time`: the flow time at the end.
+    - `wall_seconds`, `num_steps`: wall time and number of steps; the latter is None if the run gave nothing.
+    - `finals`: the last value of every variable that has one number for each time.
+    - `targets`: the flow times at which the relative training loss reached 1e-1 to 1e-8, by target.
+    - `gnflow`: the version that computed the cell.
+    - `size`, `sha256`: size and checksum of the payload.
+    - `compile_seconds`: the time spent compiling, if known.
+    - `direction`: whether the last direction was exact, for a flow that claims to be exact.
+
+    Numbers that are not finite are the strings "nan", "inf" and "-inf", which `float` reads.
     """
 
     content_hash: str
@@ -55,7 +62,11 @@ class CellOutcome:
 class Kept:
     """A run whose whole trajectory is to be kept.
 
-    **Attributes:** `data_digest`: of the data files that it read; empty for none.
+    **Attributes:**
+
+    - `spec`: the run's specification.
+    - `trajectory`: its trajectory.
+    - `data_digest`: a digest of the data files that it read; empty without files.
     """
 
     spec: RunSpec
@@ -64,13 +75,13 @@ class Kept:
 
 
 def run_cell(spec: RunSpec) -> CellOutcome:
-    """Run a cell. An error of any kind becomes an outcome with the code "error"; only interrupts are passed on."""
+    """Run a cell. Any error becomes an outcome with the code "error"; only interrupts are passed on."""
     began = time.perf_counter()
-    data_digest = spec.data_digest  # of the files as they are read, whatever becomes of them during the run
+    data_digest = spec.data_digest  # before the run, because the files may change while it lasts
     try:
         return outcome_of(spec, spec.run(), time.perf_counter() - began, data_digest=data_digest)
     except Exception as error:
-        # Memory, a backend's error, a configuration that cannot be prepared: the other cells are still worth having.
+        # Memory, an error of the backend, a configuration that cannot be prepared: the other cells should still be computed.
         return outcome_of_error(spec, error, time.perf_counter() - began)
 
 
@@ -84,8 +95,13 @@ def outcome_of(
 ) -> CellOutcome:
     """The outcome of a cell that has a trajectory, complete or not.
 
-    **Arguments:** `wall_seconds`: what the cell cost, where that is not the trajectory's own wall time; `data_digest`:
-    of the data files that it read, where they may have changed since; `keep`: whether the whole trajectory is to be kept.
+    **Arguments:**
+
+    - `spec`: the cell.
+    - `trajectory`: its trajectory.
+    - `wall_seconds`: the wall time of the cell; by default that of the trajectory.
+    - `data_digest`: a digest of the data files that it read, if they may have changed since.
+    - `keep`: whether to keep the whole trajectory.
     """
     data_digest = spec.data_digest if data_digest is None else data_digest
     problem = trajectory.problem
@@ -100,7 +116,7 @@ def outcome_of(
 def cell_of_run(
     spec: RunSpec, run: RunData, loss_minimum: float, data_digest: str, wall_seconds: float | None = None
 ) -> xr.Dataset:
-    """The data set of a cell that has measured something; `wall_seconds` and `data_digest` as in `outcome_of`."""
+    """The data set of a cell that measured something. `wall_seconds` and `data_digest` are as in `outcome_of`."""
     wall = run.stats["wall_seconds"] if wall_seconds is None else wall_seconds
     details = {"stats": _to_json(run.stats), "loss_minimum": loss_minimum, "versions": json.dumps(run.versions)}
     result = run.result
@@ -116,36 +132,42 @@ def outcome_of_error(spec: RunSpec, error: BaseException, wall_seconds: float = 
 
 
 def outcome_of_code(spec: RunSpec, code: str, message: str, wall_seconds: float = 0.0) -> CellOutcome:
-    """The outcome of a cell that gave nothing, for a reason that is no exception of its own (`WORKER_DIED`)."""
+    """The outcome of a cell that gave nothing, for a reason other than an exception of its own (`WORKER_DIED`)."""
     return _packed(_cell(spec, xr.Dataset(), code, message, math.nan, wall_seconds, {}))
 
 
 def read_cell(payload: bytes, content_hash: str) -> tuple[xr.Dataset, dict[str, Any]]:
-    """Data set and record of a cell's file, checked as a whole.
+    """The data set and the record in a cell's file, after all checks.
 
-    **Arguments:** `content_hash`: the cell that the file should be of.
+    **Arguments:**
 
-    **Raises:** `RunFolderError` that says what is wrong: not netCDF, truncated, of another format, of another cell, or
-    changed since it was written. `MemoryError`.
+    - `payload`: the bytes of the file.
+    - `content_hash`: the cell that the file should hold.
+
+    **Raises:** `RunFolderError` if the file is not netCDF, truncated, of another format, of another cell, or changed since it
+    was written. `MemoryError`.
     """
     try:
         data = from_netcdf(payload)
     except MemoryError:
-        raise  # which says nothing about the file
+        raise  # it says nothing about the file
     except RunFolderError:
         raise
-    except Exception as error:  # whatever HDF5 makes of bytes that are not its own
+    except Exception as error:  # HDF5 raises many kinds of errors for bytes that are not a file of its own
         raise RunFolderError(f"it cannot be read as netCDF ({type(error).__name__}: {error})") from error
     try:
         return data, _checked_record(data, payload, content_hash)
     except (MemoryError, RunFolderError):
         raise
-    except Exception as error:  # anybody may have written it, and left out or put in anything
+    except Exception as error:  # anybody may have written the file, with anything missing or added
         raise RunFolderError(f"it is damaged ({type(error).__name__}: {error})") from error
 
 
 def _checked_record(data: xr.Dataset, payload: bytes, content_hash: str) -> dict[str, Any]:
-    """The record of a cell's file. **Raises:** as `read_cell`, and anything where attributes are not what gnflow writes."""
+    """The record of a cell's file.
+
+    **Raises:** the errors of `read_cell`, and any error for attributes that gnflow does not write.
+    """
     attrs = data.attrs
     if not _is(attrs.get("gnflow_cell_format"), CELL_FORMAT):
         raise RunFolderError(f"it is no cell of format {CELL_FORMAT}")
@@ -161,12 +183,12 @@ def _checked_record(data: xr.Dataset, payload: bytes, content_hash: str) -> dict
 
 
 def _is(value: Any, expected: int | str) -> bool:
-    """Equality, also where `value` is an array."""
+    """Whether `value` is a number or text equal to `expected`. An array, which `==` would compare entrywise, is not."""
     return isinstance(value, int | str) and value == expected
 
 
 def _require_series(data: xr.Dataset) -> None:
-    """**Raises:** `RunFolderError` unless there is nothing measured, or losses and times along the run with more beside."""
+    """Check that the data set is empty, or has losses and times along the run. **Raises:** `RunFolderError`."""
     if not data.variables:
         return
     if "train_loss" not in data or data["train_loss"].ndim != 1 or not data["train_loss"].size:
@@ -185,7 +207,7 @@ def _cell(
     details: Mapping[str, Any],
     data_digest: str | None = None,
 ) -> xr.Dataset:
-    """The data set of a cell, which says in its attributes what it is and how it ended."""
+    """The data set of a cell. Its attributes say which cell it is and how it ended."""
     table, data_files = spec.to_dict(), spec.data_digest if data_digest is None else data_digest
     attrs = {
         "gnflow_cell_format": CELL_FORMAT,
@@ -217,7 +239,13 @@ def _versions() -> str:
 
 
 def record_of(data: xr.Dataset, payload: bytes) -> dict[str, Any]:
-    """The record of a cell. **Arguments:** `payload`: the file that holds its data."""
+    """The record of a cell.
+
+    **Arguments:**
+
+    - `data`: the data set of the cell.
+    - `payload`: the bytes of the file with the data.
+    """
     attrs = data.attrs
     stats = read_json(attrs.get("stats", "{}"), "its stats")
     return {
@@ -239,7 +267,7 @@ def record_of(data: xr.Dataset, payload: bytes) -> dict[str, Any]:
 
 
 def _direction(stats: Mapping[str, Any]) -> str | None:
-    """Whether the last direction was exact, of a flow that claims to be."""
+    """Whether the last direction was exact, as text; None for a flow that does not claim to be exact."""
     if "final_truncated" not in stats:
         return None
     if not stats["final_truncated"]:
@@ -254,22 +282,22 @@ def _series(data: xr.Dataset) -> dict[str, np.ndarray]:
 
 
 def flow_times(data: xr.Dataset) -> xr.DataArray:
-    """Flow times of what was saved along a run: of one in steps they stand beside the number of the step."""
+    """The flow times of the saves along a run. In a run in steps they are a coordinate beside the number of the step."""
     return data["time" if "time" in data.coords else "flow_time"]
 
 
 def _time_to_targets(data: xr.Dataset) -> dict[str, float | str]:
-    """Flow time at which (L - L*) / (L_0 - L*) first reached each target; inf where it did not.
+    """The flow time at which (L - L*) / (L_0 - L*) first reached each target; inf if it did not.
 
     Between saved times the logarithm of the loss is interpolated linearly in time.
     """
     times, losses = flow_times(data).to_numpy(), data["train_loss"].to_numpy()
-    with np.errstate(all="ignore"):  # a run may begin or end without a finite loss; it then reaches nothing
+    with np.errstate(all="ignore"):  # a run may begin or end without a finite loss; it then reaches no target
         excess = np.maximum(losses - data.attrs["loss_minimum"], np.finfo(float).tiny)
         relative = np.maximum(excess / excess[0], np.finfo(float).tiny)
     if not np.isfinite(excess[0]):
         relative = np.full(losses.shape, math.nan)
-    if math.isnan(data.attrs["loss_minimum"]):  # of a run whose problem cannot be rebuilt
+    if math.isnan(data.attrs["loss_minimum"]):  # L* is unknown if the problem of a kept run cannot be rebuilt
         return {target_name(target): "nan" for target in TARGETS}
     found: dict[str, float | str] = {}
     for target in TARGETS:
@@ -279,7 +307,7 @@ def _time_to_targets(data: xr.Dataset) -> dict[str, float | str]:
             after = int(below[0])
             # `after` is at least 1, since the first relative loss is 1.
             before, reached = relative[after - 1], times[after]
-            if np.isfinite(before):  # from a loss that is no number nothing is interpolated
+            if np.isfinite(before):  # nothing can be interpolated from a loss that is not finite
                 part = (np.log(before) - math.log(target)) / (np.log(before) - np.log(relative[after]))
                 reached = times[after - 1] + min(part, 1.0) * (times[after] - times[after - 1])
         found[target_name(target)] = _number(reached)
@@ -292,7 +320,7 @@ def target_name(target: float) -> str:
 
 
 def _digest(data: xr.Dataset) -> str:
-    """A checksum of everything in a data set, which a bit that turns on a disk changes."""
+    """A checksum of everything in a data set. A single bit that flips on a disk changes it."""
     digest = hashlib.sha256()
     for name in sorted(map(str, data.variables)):
         variable = data.variables[name]
@@ -306,7 +334,7 @@ def _digest(data: xr.Dataset) -> str:
 
 
 def _plain(attrs: Mapping[Any, Any]) -> dict[str, Any]:
-    """Attributes without NumPy's types, which reading a file brings in."""
+    """Attributes with Python's types in the place of NumPy's, which appear when a file is read."""
     return {
         str(name): value.item()
         if isinstance(value, np.generic)
@@ -318,13 +346,13 @@ def _plain(attrs: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _number(value: Any) -> float | str:
-    """`value` as JSON can hold it: numbers that are not finite are text."""
+    """`value` for JSON, with text for numbers that are not finite."""
     number = float(value)
     return number if math.isfinite(number) else str(number)
 
 
 def _to_json(table: Mapping[str, Any]) -> str:
-    """Stats of a run: numbers and text as they are, anything else as text."""
+    """The stats of a run as JSON, with text for anything that is not a number or text."""
     plain = _plain(table)
     return json.dumps(
         {name: _number(value) if isinstance(value, float) else value for name, value in plain.items()}, default=str
@@ -332,5 +360,5 @@ def _to_json(table: Mapping[str, Any]) -> str:
 
 
 def _storable(text: str) -> str:
-    """`text` without what an HDF5 attribute cannot hold: NUL characters and lone surrogates."""
+    """`text` with escapes for characters that an HDF5 attribute cannot hold: NUL and lone surrogates."""
     return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,4 +1,4 @@
-"""The files of cells in a folder, whoever put them there."""
+"""The files of cells in a folder. Other processes and people may add and change files at any time."""
 
 import dataclasses
 import os
@@ -17,19 +17,19 @@ _CELL_FILE = re.compile(r"(?P<hash>[0-9a-f]{16})\.nc")
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """A cell's file as the folder lists it."""
+    """A cell's file as the folder lists it, with its size in bytes and its time of change in ns."""
 
     path: Path
     size: int
     mtime_ns: int
 
     def fits(self, line: dict[str, Any] | None) -> bool:
-        """Whether `line` of the index is about this very file."""
+        """Whether `line` of the index describes this version of the file."""
         return line is not None and (line.get("size"), line.get("mtime_ns")) == (self.size, self.mtime_ns)
 
     @classmethod
     def of(cls, file: Path) -> "Found":
-        """A file wherever it is; what it means that there is none is found out where it is read."""
+        """The entry of a file in any place. If there is no such file, the error comes when it is read."""
         try:
             stat = file.stat()
         except OSError:
@@ -38,9 +38,16 @@ class Found:
 
 
 class CellFiles:
-    """cells/ab/<content hash>.nc of a folder, and set_aside/ for what should not be among them.
+    """The files cells/ab/<content hash>.nc of a folder, and set_aside/ for files that should not be among them.
 
-    **Arguments:** `folder`; `index`: of the folder. **Attributes:** `set_aside`: a sentence for each file that was set aside.
+    **Arguments:**
+
+    - `folder`: the folder of the sweep.
+    - `index`: its index.
+
+    **Attributes:**
+
+    - `set_aside`: a sentence for each file that was set aside.
     """
 
     def __init__(self, folder: Path, index: Index):
@@ -53,14 +60,14 @@ class CellFiles:
         return self.folder / CELLS / content_hash[:2] / f"{content_hash}.nc"
 
     def make_folder_of(self, place: Path) -> None:
-        """Make the folder that `place` is in, and have it on the disk. **Raises:** `OSError`."""
+        """Make the folder of `place`, and write it to the disk, so that it survives a power failure. **Raises:** `OSError`."""
         if not place.parent.is_dir():
             place.parent.mkdir(parents=True, exist_ok=True)
             for above in (place.parent.parent, self.folder):
                 sync_folder(above)
 
     def find(self) -> dict[str, Found]:
-        """The cells' files by content hash; abandoned temporary files are removed, strangers set aside."""
+        """The cells' files by content hash. Abandoned temporary files are removed, and other files set aside."""
         found: dict[str, Found] = {}
         cells = self.folder / CELLS
         for folder in [entry for entry in _scan(cells) if not entry.name.startswith(".")]:
@@ -84,14 +91,18 @@ class CellFiles:
         return found
 
     def put_aside(self, path: Path, reason: str, mtime_ns: int | None = None) -> None:
-        """Move what should not be among the cells out of the way, and say so.
+        """Move a file that should not be among the cells out of the way, and print a note.
 
-        **Arguments:** `mtime_ns`: when the file changed last; one that has changed since is left where it is.
+        **Arguments:**
+
+        - `path`: the file or folder.
+        - `reason`: why it is set aside.
+        - `mtime_ns`: the time of its last known change. A file that has changed since is left where it is.
         """
         aside = self.folder / SET_ASIDE
         reason = reason.rstrip(".")
         try:
-            # Held, so that no other process puts a good file there between the last look and the renaming.
+            # The lock keeps other processes from putting a good file there between the check and the renaming.
             with self._index.locked():
                 if mtime_ns is not None and path.stat().st_mtime_ns != mtime_ns:
                     return

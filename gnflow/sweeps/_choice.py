@@ -1,4 +1,4 @@
-"""An engine by one word."""
+"""Make an engine from its name."""
 
 import inspect
 from typing import Any
@@ -13,11 +13,13 @@ _NAMES = ("local", "serial", "dask", "slurm")
 
 
 def make_engine(engine: str | AbstractEngine, **options: Any) -> AbstractEngine:
-    """The engine that a word stands for.
+    """The engine with a name.
 
-    **Arguments:** `engine`: "local" (`LocalEngine`), "serial" (`SerialEngine`), "dask" (`DaskEngine` on this machine),
-    "slurm" (`DaskEngine` with Slurm jobs), the address of a Dask scheduler, or an engine; `options`: of its
-    constructor; None for an option that is not given.
+    **Arguments:**
+
+    - `engine`: "local" (`LocalEngine`), "serial" (`SerialEngine`), "dask" (`DaskEngine` on this machine), "slurm"
+      (`DaskEngine` with Slurm jobs), the address of a Dask scheduler, or an engine.
+    - `options`: arguments of its constructor. None means that an option is not given.
 
     **Raises:** `ConfigError` for anything else, and for options that the engine does not have.
     """

@@ -1,4 +1,4 @@
-"""Dask clusters: processes of this machine, a scheduler that runs somewhere, jobs of a Slurm queue."""
+"""Dask clusters: worker processes on this machine, or jobs of a Slurm queue."""
 
 import contextlib
 import importlib
@@ -17,13 +17,13 @@ from .._core import ConfigError
 from ._environment import worker_environment, worker_settings
 
 _DEATH_TIMEOUT = "60"  # seconds after which a local worker without a scheduler gives up
-_PATIENCE = 3.0  # seconds that local workers have to end by themselves
-# JAX takes seconds to import; a worker is ready to be given a cell when that is done.
+_PATIENCE = 3.0  # seconds for local workers to end by themselves
+# JAX takes seconds to import, and a worker should report that it is ready only after that.
 _PRELOAD = ["--preload", "gnflow.sweeps._worker"]
-# What LocalCluster has for workers of its own, and for other uses than ours.
+# Options of LocalCluster for workers that it starts itself, and for other uses.
 _NOT_OPTIONS = ("n_workers", "threads_per_worker", "processes", "loop", "start", "asynchronous", "ip")
-_ANY_PORT = ":0"  # the default one may be taken by another sweep
-_QUIET = 50  # logging.CRITICAL: deaths of workers are reported by us, with the cell they had
+_ANY_PORT = ":0"  # the default port may be used by another sweep
+_QUIET = 50  # logging.CRITICAL: gnflow itself reports the death of a worker, with the cell that it had
 
 Cluster = tuple[Any, Callable[[], bool]]
 
@@ -42,20 +42,25 @@ def require(module: str, extra: str) -> Any:
 def local_cluster(
     workers: int, threads: int, memory_gib: float, cache: Path | None, options: Mapping[str, Any]
 ) -> Iterator[Cluster]:
-    """A scheduler in this process and workers as processes of their own, started as a job script would start them.
+    """A scheduler in this process, and worker processes that are started as a job script would start them.
 
-    **Arguments:** `memory_gib`: of each worker; one that takes more is ended by its nanny; `options`: of
-    `distributed.LocalCluster`, those about its scheduler.
+    **Arguments:**
+
+    - `workers`: the number of workers.
+    - `threads`: the number of threads of each worker.
+    - `memory_gib`: the memory of each worker in GiB. Its nanny ends a worker that takes more.
+    - `cache`: the folder of compiled programs, or None.
+    - `options`: options of `distributed.LocalCluster` for its scheduler.
 
     **Yields:** the cluster, and a function that says whether any worker process still runs.
 
-    **Raises:** `ConfigError` for options that it does not take.
+    **Raises:** `ConfigError` for options that the cluster does not have.
     """
     distributed = require("distributed", "dask")
     known = [name for name in inspect.signature(distributed.LocalCluster).parameters if name not in _NOT_OPTIONS]
     known = [name for name in known if not name.startswith("worker_")]
     for name in options:
-        if name not in known:  # LocalCluster would hand it to workers, of which it starts none here
+        if name not in known:  # LocalCluster would pass it to its own workers, and it starts none here
             raise ConfigError(f"the local Dask cluster has no option {name!r}; it has {', '.join(known)}.")
     settings = {
         "processes": True,
@@ -75,8 +80,9 @@ def local_cluster(
         command += ["--memory-limit", f"{memory_gib:.3f}GiB", "--local-directory", scratch]
         environment = worker_environment(threads, cache)
         paths = [path for path in (environment.get("PYTHONPATH"), *sys.path) if path]
-        environment["PYTHONPATH"] = os.pathsep.join(paths)  # gnflow is where this process has it
-        # Sessions of their own: Ctrl-C in the terminal is for the engine, and a whole worker can be ended by one signal.
+        environment["PYTHONPATH"] = os.pathsep.join(paths)  # so that workers import the same gnflow as this process
+        # Each worker has its own session: Ctrl-C in the terminal reaches only the engine, and one signal to the process group
+        # ends a worker with its nanny.
         processes = [
             subprocess.Popen(
                 command,
@@ -100,12 +106,18 @@ def slurm_cluster(
 ) -> Iterator[Cluster]:
     """A scheduler in this process and one Slurm job for each worker.
 
-    **Arguments:** `threads`: cores of each job; `memory_gib`: memory of each job; `options`: of
-    `dask_jobqueue.SLURMCluster` (`queue`, `account`, `walltime`, ...); Dask's configuration (jobqueue.yaml) has the others.
+    **Arguments:**
 
-    **Yields:** the cluster, and a function that is always true: jobs that have ended are submitted again.
+    - `workers`: the number of jobs.
+    - `threads`: the number of cores of each job.
+    - `memory_gib`: the memory of each job in GiB.
+    - `cache`: the folder of compiled programs, or None.
+    - `options`: options of `dask_jobqueue.SLURMCluster` (`queue`, `account`, `walltime`, ...). The others come from Dask's
+      configuration (jobqueue.yaml).
 
-    **Raises:** `ConfigError` for options that it does not take, and where jobs cannot be submitted.
+    **Yields:** the cluster, and a function that always returns True, because jobs that have ended are submitted again.
+
+    **Raises:** `ConfigError` for options that the cluster does not have, or if jobs cannot be submitted.
     """
     jobqueue = require("dask_jobqueue", "slurm")
     exports = [f"export {name}={value!r}" for name, value in worker_settings(threads, cache).items()]
@@ -113,7 +125,7 @@ def slurm_cluster(
     prologue = [*exports, *given.pop("job_script_prologue", [])]
     arguments = [*_PRELOAD, *given.pop("worker_extra_args", [])]
     settings = {
-        # One cell at a time in each job, with all of the job's cores: Dask's own threads would run several.
+        # Each job computes one cell at a time with all its cores. With more of Dask's threads it would compute several.
         "cores": 1,
         "processes": 1,
         "job_cpu": threads,
@@ -138,20 +150,20 @@ def slurm_cluster(
 
 @contextlib.contextmanager
 def _no_deaths_allowed() -> Iterator[None]:
-    """Every death of a worker is reported at once, so that the engine counts them, for the one cell that was running."""
+    """Make Dask report every death of a worker at once. The engine itself counts the deaths for each cell."""
     dask = require("dask", "dask")
     with dask.config.set({"distributed.scheduler.allowed-failures": 0}):
         yield
 
 
 def _end(processes: list[subprocess.Popen[bytes]]) -> None:
-    """End workers and their nannies."""
+    """End the workers and their nannies."""
     for process in processes:
         process.terminate()
     for process in processes:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_PATIENCE)
-        # Its children too, which a nanny that was killed leaves behind.
+        # Also its children, which stay behind if the nanny is killed.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()

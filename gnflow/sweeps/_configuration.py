@@ -6,17 +6,19 @@ from .._core import ConfigError, RunFolderError, write_whole
 from ..config import Specification, read_sweep, read_toml, to_toml
 
 CONFIG_FILE = "config.toml"
-OLDER_FILE = "sweep.toml"  # what version 0.1.0 called that of a sweep
+OLDER_FILE = "sweep.toml"  # its name for a sweep in version 0.1.0
 _MARK = "# Written by gnflow: the configuration as it was run, size and overrides applied.\n"
-_MARKS = "# Written by gnflow"  # earlier versions had another end
-# One without a mark, of version 0.1.0, is known by what stands beside it.
+_MARKS = "# Written by gnflow"  # the beginning of the mark: earlier versions ended it differently
+# Version 0.1.0 wrote a file without a mark, which is recognised by the files beside it.
 _BESIDE = ("runs", "cells", "index.jsonl", "summary.csv", "unfinished", "interrupted")
 
 
 class ConfigurationFile:
-    """config.toml of a folder: as gnflow wrote it, or a person's own.
+    """The file config.toml of a folder, written by gnflow or by a person.
 
-    **Arguments:** `folder`: need not exist.
+    **Arguments:**
+
+    - `folder`: the folder, which need not exist.
     """
 
     def __init__(self, folder: Path):
@@ -24,16 +26,16 @@ class ConfigurationFile:
 
     @property
     def path(self) -> Path:
-        """The file; that of version 0.1.0 where it alone is there."""
+        """The path of the file, or of that of version 0.1.0 if only that exists."""
         older = self._folder / OLDER_FILE
         return older if older.is_file() and not (self._folder / CONFIG_FILE).is_file() else self._folder / CONFIG_FILE
 
     def exists(self) -> bool:
-        """Whether there is one."""
+        """Whether the file exists."""
         return self.path.is_file()
 
     def read(self) -> Specification:
-        """The grid that it states. **Raises:** `RunFolderError` if there is none, or a damaged one."""
+        """The grid that the file states. **Raises:** `RunFolderError` if it is missing or damaged."""
         if not self.exists():
             raise RunFolderError(f"{self._folder} holds no runs: there is no {CONFIG_FILE} in it.")
         try:
@@ -42,7 +44,7 @@ class ConfigurationFile:
             raise RunFolderError(f"{self.path} cannot be read: {error}") from error
 
     def says(self, spec: Specification) -> bool:
-        """Whether it states this very grid, with whatever a person has noted in it. **Raises:** `OSError`."""
+        """Whether the file states exactly this grid, also with comments that a person added. **Raises:** `OSError`."""
         text = to_toml(spec.to_dict())
         if _without_mark(self.path.read_bytes()) == text.encode():
             return True
@@ -52,7 +54,7 @@ class ConfigurationFile:
             return False
 
     def is_gnflows(self) -> bool:
-        """Whether gnflow wrote it as it stands, so that nothing of a person's is lost with it."""
+        """Whether gnflow wrote the file as it is, so that nothing that a person wrote is lost by replacing it."""
         try:
             content = self.path.read_bytes()
             as_written = to_toml(read_toml(self.path)).encode()
@@ -63,7 +65,7 @@ class ConfigurationFile:
         return content != as_written or any((self._folder / name).exists() for name in _BESIDE)
 
     def write(self, spec: Specification) -> None:
-        """Write it whole. **Raises:** `OSError`."""
+        """Write the file, whole or not at all. **Raises:** `OSError`."""
         write_whole(self.path, (_MARK + to_toml(spec.to_dict())).encode())
 
 

@@ -20,33 +20,33 @@ from ._worker import work
 
 _CLUSTERS = {"local": local_cluster, "slurm": slurm_cluster}
 _ADDRESSES = ("tcp://", "tls://")
-_SHARE_OF_MEMORY = 0.8  # of this machine's, for a local cluster
-_SLACK = 1.5  # of the estimated memory, for a job
+_SHARE_OF_MEMORY = 0.8  # of the machine's available memory, for a local cluster
+_SLACK = 1.5  # ratio of a job's memory to the estimate
 _SMALLEST_JOB_GIB = 2.0
-_TICK = 5.0  # seconds between looks at the cluster while nothing finishes
-_CONNECT = 30.0  # seconds to find a scheduler
+_TICK = 5.0  # seconds between checks of the cluster while nothing finishes
+_CONNECT = 30.0  # seconds to connect to a scheduler
 
 
 class DaskEngine(AbstractEngine):
-    """Cells on the workers of a Dask cluster; each worker has one cell at a time.
+    """Computes cells on the workers of a Dask cluster. Each worker has one cell at a time.
 
-    A cell whose worker dies is tried again, the last time while nothing else runs, so that it is not blamed for another
-    cell's or the cluster's misfortune; then it is recorded with the code "worker_died". Jobs that end, at their time limit for
-    instance, are submitted again.
+    A cell whose worker dies is tried again. Its last attempt runs alone, so that it is not blamed for the memory of another
+    cell or a failure of the cluster. Then it is recorded with the code "worker_died". Jobs that end, for instance at their time
+    limit, are submitted again.
 
     **Arguments:**
 
-    - `cluster`: "local" (processes of this machine), "slurm" (jobs, through dask-jobqueue) or the address of a scheduler that
-      runs already ("tcp://host:8786"), whose workers need gnflow installed.
-    - `workers`: number of processes or jobs: by default one for each core ("local") or 4 ("slurm").
-    - `threads`: cores of each worker: by default cores divided by workers ("local") or 1 ("slurm").
-    - `memory_gib`: of each worker, in GiB: by default an equal share of this machine's ("local") or 1.5 times the estimate for
-      the largest cell ("slurm").
+    - `cluster`: "local" (processes on this machine), "slurm" (jobs, by dask-jobqueue) or the address of a running scheduler
+      ("tcp://host:8786"), whose workers need gnflow installed.
+    - `workers`: the number of processes or jobs. By default one for each core ("local") or 4 ("slurm").
+    - `threads`: the number of cores of each worker. By default cores divided by workers ("local") or 1 ("slurm").
+    - `memory_gib`: the memory of each worker in GiB. By default an equal share of the machine's memory ("local") or 1.5 times
+      the estimate for the largest cell ("slurm").
     - `compilation_cache`, `retries`: as for `LocalEngine`. A cache in the home folder serves all nodes that share it.
-    - `options`: of `dask_jobqueue.SLURMCluster` (`queue`, `account`, `walltime`, `job_extra_directives`, ...) or of
-      `distributed.LocalCluster`. What Dask's own configuration (jobqueue.yaml) states need not be repeated here.
+    - `options`: options of `dask_jobqueue.SLURMCluster` (`queue`, `account`, `walltime`, `job_extra_directives`, ...) or of
+      `distributed.LocalCluster`. Options in Dask's own configuration (jobqueue.yaml) need not be repeated here.
 
-    A scheduler that runs already has its own number of workers, threads and memory, so those cannot be given for it.
+    A running scheduler has its own number of workers, threads and memory, so these cannot be given for it.
 
     **Raises:** `ConfigError` for an unknown cluster or numbers out of range.
     """
@@ -135,7 +135,7 @@ class DaskEngine(AbstractEngine):
 
 
 class _Run:
-    """One run of the engine: what waits, what is with the workers."""
+    """One run of the engine: the tasks that wait, and those that workers have."""
 
     def __init__(
         self,
@@ -154,13 +154,13 @@ class _Run:
         self._retries = retries
         self._wanted = wanted
         self._waiting = deque(tasks)
-        self._suspects: deque[Task] = deque()  # for their last attempt, alone
+        self._suspects: deque[Task] = deque()  # tasks whose last attempt runs alone
         self._running: dict[Any, Task] = {}
         self._finished: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._names = (f"gnflow-{os.getpid()}-{id(self)}-{number}" for number in itertools.count())
 
     def outcomes(self) -> Iterator[CellOutcome]:
-        """All of them, as they come."""
+        """The outcomes of all tasks, as they finish."""
         try:
             while True:
                 self._submit()
@@ -172,7 +172,7 @@ class _Run:
                     self._look_after_cluster()
                     continue
                 outcome = self._outcome_of(future, self._running.pop(future))
-                self._submit()  # before the outcome is stored
+                self._submit()  # before the outcome is stored, so that workers do not wait for the disk
                 if outcome is not None:
                     yield outcome
         finally:
@@ -180,7 +180,7 @@ class _Run:
                 self._client.cancel(list(self._running), force=True)
 
     def _submit(self) -> None:
-        """Keep each worker busy with one task; more in a worker's queue would share the blame for its death."""
+        """Give each free worker one task. If more were in its queue, they would share the blame for its death."""
         alone = any(task.deaths >= self._retries > 0 for task in self._running.values())
         slots = 0 if alone else max(self._workers, len(self._client.nthreads()))
         while len(self._running) < slots and (task := self._next()) is not None:
@@ -198,7 +198,7 @@ class _Run:
         return None
 
     def _outcome_of(self, future: Any, task: Task) -> CellOutcome | None:
-        """The outcome of a task that has ended; None where it is to be tried again."""
+        """The outcome of a task that has ended; None if it is to be tried again."""
         distributed = require("distributed", "dask")
         if future.cancelled():
             raise self._lost()
@@ -211,11 +211,11 @@ class _Run:
                 f"the workers cannot import what a cell needs ({error}); install the same gnflow where they run."
             ) from error
         except Exception as error:
-            # A cell's own errors are outcomes; this one is the cluster's, of a result that was lost on its way for instance.
+            # Errors of a cell are outcomes, so this one comes from the cluster, for instance a result that was lost on its way.
             return self._after_death(task, error)
 
     def _after_death(self, task: Task, error: Exception) -> CellOutcome | None:
-        """None where the task is to be tried again, after a death of its worker or another error of the cluster."""
+        """The outcome after the death of a worker or another error of the cluster; None if the task is to be tried again."""
         again = task.after_death()
         if again.deaths > self._retries:
             if not isinstance(error, require("distributed", "dask").KilledWorker):
@@ -226,7 +226,7 @@ class _Run:
         return None
 
     def _look_after_cluster(self) -> None:
-        """Submit the jobs of lost workers again; notice that the scheduler has gone."""
+        """Submit the jobs of lost workers again. **Raises:** `GnflowError` if the scheduler or all workers have gone."""
         if self._client.status in ("closed", "closing"):
             raise self._lost()
         if not self._has_workers():

@@ -1,4 +1,4 @@
-"""A sweep's folder as one labelled data set."""
+"""Read the folder of a sweep as one labelled data set."""
 
 import json
 import math
@@ -32,14 +32,17 @@ def load(
 ) -> Trajectory | xr.Dataset:
     """Read back what was saved in a folder: one run, or a grid of them.
 
-    A folder that `gnflow.sweep`, `gnflow sweep` or `gnflow run` wrote gives an `xarray.Dataset` over its axes (of
-    variants: "variant"), flow and seed, also while it goes on (docs/sweeps.md); one that `Trajectory.save` wrote gives
-    the `Trajectory`.
+    A folder that `gnflow.sweep`, `gnflow sweep` or `gnflow run` wrote gives an `xarray.Dataset` over its axes ("variant" for
+    variants), flow and seed, also while the sweep still runs (docs/sweeps.md). A folder that `Trajectory.save` wrote gives the
+    `Trajectory`.
 
-    **Arguments:** `folder`; `problem`, `model`, `flow`: for a run that used a class of the user's own, as in
-    `gnflow.simulate.load`; refused for a grid.
+    **Arguments:**
 
-    **Raises:** `RunFolderError` if there is neither, or a damaged one.
+    - `folder`: the folder.
+    - `problem`, `model`, `flow`: for a run that used a class of the user's own, as in `gnflow.simulate.load`. They cannot be
+      given for a grid.
+
+    **Raises:** `RunFolderError` if the folder holds neither, or is damaged.
     """
     place = as_path(folder, "the folder", RunFolderError)
     if not (place / RUN_FILE).is_file() and SweepStore(place).configuration.exists():
@@ -55,8 +58,10 @@ def load(
 def load_sweep(folder: str | os.PathLike[str]) -> xr.Dataset:
     """The data set of a sweep's folder.
 
-    **Raises:** `RunFolderError` if the folder holds no sweep, or its configuration is damaged; a damaged cell is set aside,
-    named on the standard error output and marked "missing". Cells of several versions of gnflow are said there, too.
+    A damaged cell is set aside, named on the standard error output and marked "missing". A note is also printed there if cells
+    are from several versions of gnflow.
+
+    **Raises:** `RunFolderError` if the folder holds no sweep, or its configuration is damaged.
     """
     store = SweepStore(folder)
     spec = store.read_specification()
@@ -66,14 +71,14 @@ def load_sweep(folder: str | os.PathLike[str]) -> xr.Dataset:
 
 
 def dataset_in(store: SweepStore, spec: Specification, records: Mapping[str, Mapping[str, Any]]) -> xr.Dataset:
-    """`dataset_of` with the descriptions of the variables as cells of the store have them."""
+    """`dataset_of` with the descriptions of the variables from cells of the store."""
     described: dict[str, dict[str, Any]] = {}
     for content_hash, record in records.items():
         if not record["finals"].keys() <= described.keys():
             try:
                 data = store.read(content_hash)
             except RunFolderError:
-                continue  # another of the cells may tell
+                continue  # another cell may have the descriptions
             described |= {str(name): dict(data[name].attrs) for name in data.data_vars}
     return dataset_of(spec, records, described)
 
@@ -85,21 +90,25 @@ def dataset_of(
 ) -> xr.Dataset:
     """The results of a sweep over (axes..., flow, seed).
 
-    **Arguments:** `records`: of the finished cells by content hash, as `SweepStore.finished` gives them; `described`:
-    attributes (`long_name`, `units`, `reference`) of measured variables, by name.
+    **Arguments:**
 
-    **Returns:** a data set with, at each position of the grid,
+    - `spec`: the grid.
+    - `records`: the records of the finished cells by content hash, as `SweepStore.finished` returns them.
+    - `described`: attributes (`long_name`, `units`, `reference`) of measured variables, by name.
 
-    - `result`: the code of the cell's end, text: one of `gnflow.ResultCode`, "error", "worker_died", or "missing" for a cell
-      that is not finished; `failed`: boolean; `message`: text; `cell`: the content hash, text;
-    - every variable that the runs measured once for each saved time: its last value, nan where the cell failed or is
-      missing (and nowhere else unless the run itself ended with nan);
-    - `flow_time`, `num_steps`, `wall_seconds`: at the end, of failed cells too; nan where there is none;
-    - `time_to_target`, with the further dimension "target": flow time at which the relative training loss first reached
-      1e-1 to 1e-8; inf where the run ended before, nan where it failed before or is missing.
+    **Returns:** a data set with these variables over the grid:
 
-    A measured variable that has the name of a coordinate is called "final_" and that name. The attributes are the sweep's
-    name, its configuration, JSON, and the versions of gnflow that computed its cells.
+    - `result`: how the cell ended, as text: a code of `gnflow.ResultCode`, "error", "worker_died", or "missing" for a cell that
+      is not finished.
+    - `failed`: whether it failed; `message`: how it ended, in words; `cell`: its content hash.
+    - The last value of every variable that the runs measured once for each saved time. It is nan if the cell failed or is
+      missing, and otherwise only if the run itself ended with nan.
+    - `flow_time`, `num_steps`, `wall_seconds`: at the end, also of failed cells; nan if there is none.
+    - `time_to_target`, with the further dimension "target": the flow time at which the relative training loss first reached
+      1e-1 to 1e-8. It is inf if the run ended before, and nan if it failed before or is missing.
+
+    A measured variable with the name of a coordinate gets the prefix "final_". The attributes are the sweep's name, its
+    configuration as JSON, and the versions of gnflow that computed its cells.
     """
     described = {} if described is None else described
     cells = [records.get(content_hash) for content_hash in spec.hashes]
@@ -147,17 +156,20 @@ def load_curves(
 ) -> xr.Dataset:
     """What was measured along the runs of a sweep, over (axes..., flow, seed, save).
 
-    Each run has times of its own: `flow_time` holds them, and "save" counts them; shorter runs are filled with nan at the
-    end. What was recorded of each batch of a run in steps is over "batch" instead. Failed runs have what they got to; missing
-    ones are nan. A measured variable that has the name of a coordinate (`damping`, of an axis called so) is called "measured_"
-    and that name.
+    Each run has its own saved times, which are in `flow_time` and counted by "save". Shorter runs are filled with nan at the
+    end. What was recorded for each batch of a run in steps is over "batch" instead. Failed runs are included as far as they
+    got, and missing ones are nan. A measured variable with the name of a coordinate (such as `damping` for an axis of that
+    name) gets the prefix "measured_".
 
-    **Arguments:** `folder`; `variables`: which; those that depend on more than time keep their further dimensions;
-    `optional`: further variables, left out where no run has them; `positions`: values of the axes, of flow or seed, to read
-    only those, as `xarray.Dataset.sel` takes them.
+    **Arguments:**
 
-    **Raises:** `RunFolderError` if the folder holds no sweep; `ConfigError` for a variable that no run has, a position that
-    is not on the axis, or a further dimension whose length is not the same in all the runs chosen.
+    - `folder`: the folder of the sweep.
+    - `variables`: the variables to read. Those that depend on more than time keep their further dimensions.
+    - `optional`: further variables, which are left out if no run has them.
+    - `positions`: values of axes, flow or seed, to read only these, as for `xarray.Dataset.sel`.
+
+    **Raises:** `RunFolderError` if the folder holds no sweep; `ConfigError` for a variable that no run has, a position that is
+    not on its axis, or a further dimension whose length differs between the chosen runs.
     """
     store = SweepStore(folder)
     spec = store.read_specification()
@@ -201,21 +213,26 @@ def load_curves(
 
 
 def _beside(name: str, coords: Collection[Any]) -> str:
-    """What a measured variable is called beside coordinates."""
+    """The name of a measured variable, different from those of coordinates."""
     return f"measured_{name}" if name in coords else name
 
 
 def _along(array: xr.Variable) -> str:
-    """What counts the entries of a variable of a run."""
+    """The dimension along which a variable of a run was recorded."""
     return _BATCH if array.dims[0] == _BATCH else "save"
 
 
 def _padded(
     name: str, places: xr.DataArray, runs: Mapping[int, Mapping[str, xr.Variable]], lengths: Mapping[str, int]
 ) -> xr.DataArray | None:
-    """One variable of all the runs, over the dimensions of `places`, "save" or "batch", and its own; None if no run has it.
+    """One variable of all runs, over the dimensions of `places`, "save" or "batch", and its own; None if no run has it.
 
-    **Arguments:** `lengths`: those of "save" and "batch" in the longest run.
+    **Arguments:**
+
+    - `name`: the variable.
+    - `places`: for each position of the grid the index of its cell.
+    - `runs`: the variables of each cell, by its index.
+    - `lengths`: the lengths of "save" and "batch" in the longest run.
     """
     arrays = {place: run[name] for place, run in runs.items() if name in run}
     if not arrays:
@@ -238,7 +255,7 @@ def _padded(
 
 
 def _float(value: Any) -> float:
-    """A number of a record: None is nan, text is what `float` makes of it."""
+    """A number of a record as a float. None becomes nan, and text is read by `float`."""
     return math.nan if value is None else float(value)
 
 

@@ -1,4 +1,4 @@
-"""What carries cells out: the interface that every engine has."""
+"""The interface of engines, which compute cells."""
 
 import abc
 from collections.abc import Callable, Iterator, Sequence
@@ -15,18 +15,23 @@ Wanted = Callable[[RunSpec], bool]
 
 
 def every_cell(cell: RunSpec) -> bool:
-    """Whether a cell is wanted: each is."""
+    """True: every cell is wanted."""
     return True
 
 
 def require_engine_options(
     workers: Any, memory_gib: Any, retries: Any, compilation_cache: Any, **others: Any
 ) -> bool | Path:
-    """Check what engines have in common; None is for a default, and `others` are positive integers.
+    """Check the options that engines share.
 
-    **Returns:** the setting of the cache of compiled programs, a folder as a path.
+    **Arguments:**
 
-    **Raises:** `ConfigError` for a number out of range, and for anything of another type.
+    - `workers`, `memory_gib`, `retries`, `compilation_cache`: as for `LocalEngine`; None stands for a default.
+    - `others`: further options that are positive integers or None.
+
+    **Returns:** the setting of the cache of compiled programs, with a path for a folder.
+
+    **Raises:** `ConfigError` for a number out of range or a value of another type.
     """
     given = {name: number for name, number in {"workers": workers, **others}.items() if number is not None}
     require_positive_int(ConfigError, **given)
@@ -43,25 +48,28 @@ def require_engine_options(
 
 
 class AbstractEngine(abc.ABC):
-    """Carries cells out, in any order, and hands their outcomes over as they come.
+    """Computes cells, in any order, and yields their outcomes as they finish.
 
-    An engine keeps nothing on disk; `gnflow.sweep` puts each outcome into the store. An engine may be used again.
+    An engine keeps nothing on disk: `gnflow.sweep` puts each outcome into the store. An engine may be used again.
     """
 
     @abc.abstractmethod
     def run(self, cells: Sequence[RunSpec], wanted: Wanted = every_cell) -> Iterator[CellOutcome]:
-        """Outcomes of the cells, one for each that is carried out, as they finish.
+        """Yield the outcomes of the cells as they finish, one for each cell that is computed.
 
-        A cell that fails has an outcome that says so (`CellOutcome.record["code"]`); it does not stop the others. Closing the
-        iterator (leaving the loop, an exception, Ctrl-C) ends whatever is running and frees what the engine holds.
+        A cell that fails has an outcome that says so (`CellOutcome.record["code"]`), and does not stop the others. Closing the
+        iterator (leaving the loop, an exception, Ctrl-C) ends whatever is running and frees the engine's resources.
 
-        **Arguments:** `cells`: to carry out, no two of one content hash, in the order in which they should be started,
-        other things being equal; `wanted`: asked just before a cell is started, and
-        False for one that need not be computed any more, because another process has finished it meanwhile.
+        **Arguments:**
+
+        - `cells`: the cells, with different content hashes, in the order in which they should be started if nothing else
+          matters.
+        - `wanted`: called just before a cell is started. It returns False if the cell need not be computed any more, because
+          another process has finished it meanwhile.
 
         **Raises:** `ConfigError` if the engine cannot be started on this machine.
         """
 
     @abc.abstractmethod
     def describe(self) -> str:
-        """The engine in a few words, for a person: what runs where."""
+        """The engine in a few words for a person: what runs where."""

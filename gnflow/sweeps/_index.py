@@ -1,4 +1,4 @@
-"""The index of a sweep's folder: one line of JSON for each finished cell."""
+"""The index of a sweep's folder, with one line of JSON for each finished cell."""
 
 import json
 import os
@@ -12,25 +12,30 @@ from ._record import is_record
 
 try:
     import fcntl
-except ImportError:  # no such locks on Windows; appended lines stay whole there all the same
+except ImportError:  # Windows does not have these locks; appended lines still stay whole there
     fcntl = None
 
 _LONGEST_LINE = 2**20  # bytes; messages are cut at a few thousand characters
 
 
 class Index:
-    """The file index.jsonl. It only saves opening the cells' files: without it, everything is found again.
+    """The file index.jsonl. It only saves opening the cells' files; without it everything is read again from these.
 
-    A line is a cell's record and `mtime_ns`, the time of change of its file, by which a line that no longer fits is known.
-    Several processes may append; of several lines about one cell the last holds.
+    A line holds a cell's record and `mtime_ns`, the time of change of its file. A line with another time is out of date.
+    Several processes may append lines. If there are several lines for a cell, the last one counts.
     """
 
     def __init__(self, file: Path):
         self.file = file
 
     def read(self) -> dict[str, dict[str, Any]]:
-        """The lines, by content hash. What is not a whole line (a writer was killed), or not what gnflow writes into one, is
-        passed over: its cell is read again. **Raises:** `RunFolderError` for a file that cannot be read."""
+        """The lines by content hash.
+
+        Incomplete lines (of a writer that was killed) and lines that gnflow does not write are skipped, and their cells are
+        read again.
+
+        **Raises:** `RunFolderError` if the file cannot be read.
+        """
         lines = {}
         try:
             with self.file.open("rb") as content:
@@ -46,29 +51,26 @@ class Index:
 
     @contextmanager
     def locked(self) -> Iterator["Lines"]:
-        """Hold the index for this process alone, and append to it.
-
-        **Raises:** `OSError`.
-        """
+        """Lock the index for this process, to append to it or to change the files of cells. **Raises:** `OSError`."""
         descriptor = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         try:
             if fcntl is not None:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield Lines(descriptor)
         finally:
-            os.close(descriptor)  # and with it the lock
+            os.close(descriptor)  # this also releases the lock
 
 
 class Lines:
-    """An index that is held: lines can be appended."""
+    """A locked index, to which lines can be appended."""
 
     def __init__(self, descriptor: int):
         self.descriptor = descriptor
 
     def append(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """Append lines, all or none. **Raises:** `OSError`."""
+        """Append all lines or none. **Raises:** `OSError`."""
         size = os.fstat(self.descriptor).st_size
-        # A line that a killed writer left unfinished must not swallow the next one.
+        # If a killed writer left an unfinished line, a line break first, or the next line would become a part of it.
         torn = size > 0 and os.pread(self.descriptor, 1, size - 1) != b"\n"
         text = "".join(json.dumps(record, allow_nan=False, separators=(",", ":")) + "\n" for record in records)
         content = (b"\n" if torn else b"") + text.encode()
@@ -82,7 +84,7 @@ class Lines:
 
 
 def _short_lines(content: IO[bytes]) -> Iterator[bytes]:
-    """The lines that are not too long to be gnflow's."""
+    """The lines that are not longer than any line that gnflow writes."""
     is_rest = False
     while text := content.readline(_LONGEST_LINE):
         is_whole = text.endswith(b"\n")

@@ -1,4 +1,4 @@
-"""The local engine: processes on this machine."""
+"""The local engine: worker processes on this machine."""
 
 import math
 import os
@@ -23,29 +23,30 @@ from ._serial import SerialEngine
 from ._task import Task, tasks_of
 from ._worker_process import WorkerDiedError, WorkerProcess
 
-_SHARE_OF_MEMORY = 0.8  # of what is available, unless a budget is given
+_SHARE_OF_MEMORY = 0.8  # of the available memory, unless a budget is given
 _STARTS = 3  # attempts to start a worker
 
 
 class LocalEngine(AbstractEngine):
-    """Cells spread over processes of this machine.
+    """Computes cells in several processes on this machine.
 
-    Each worker is a process of its own with its share of the cores, so a cell that kills its process (memory, a compiler's
-    fault) takes nothing else with it: it is tried again, and recorded with the code "worker_died" if it does it again. A worker
-    is preferably given cells whose compiled program it has, and a cell is started only if its estimated memory fits into what
-    the running ones leave (a cell too large for the budget runs alone).
+    Each worker is a process with its share of the cores, so a cell that kills its process (by its memory or a fault of the
+    compiler) does not affect the others. It is tried again, and recorded with the code "worker_died" if its workers keep dying.
+    A worker preferably gets cells whose compiled program it already has. A cell is started only if its estimated memory fits
+    beside the running ones; a cell that is too large for the budget runs alone.
 
     **Arguments:**
 
-    - `workers`: number of processes; by default one for each core, fewer if memory allows no more. 1 runs the cells in this
-      process, as `SerialEngine`.
-    - `memory_gib`: memory that the workers may take together, in GiB; by default 80% of what is available when the run begins.
-    - `compilation_cache`: keep compiled programs on disk, for the other workers and the next sweep: True (the folder that
-      JAX_COMPILATION_CACHE_DIR names, else gnflow/compiled in the user's cache), False, or a folder. Only for `workers` > 1.
-    - `retries`: how often a cell is tried again when its worker has died.
+    - `workers`: the number of processes. By default one for each core, or fewer if memory does not suffice. With 1 the cells
+      run in this process, as with `SerialEngine`.
+    - `memory_gib`: the memory of all workers together in GiB. By default 80% of the memory available when the run begins.
+    - `compilation_cache`: whether to keep compiled programs on disk, for the other workers and the next sweep: True (in the
+      folder that JAX_COMPILATION_CACHE_DIR names, else in gnflow/compiled in the user's cache), False, or a folder. Only for
+      `workers` > 1.
+    - `retries`: how often a cell is tried again after its worker died.
 
-    Results are the same to the last bit for the same `workers` on the same machine: the number of threads of a
-    worker, cores divided by `workers`, decides the order of some sums.
+    Results are the same to the last bit for the same `workers` on the same machine. The number of threads of a worker, which is
+    cores divided by `workers`, decides the order of some sums.
 
     **Raises:** `ConfigError` for numbers out of range.
     """
@@ -68,7 +69,7 @@ class LocalEngine(AbstractEngine):
         return self._workers == 1
 
     def describe(self) -> str:
-        """How many processes, threads and GiB."""
+        """The numbers of processes and threads, and the memory."""
         if self._in_process:
             return SerialEngine().describe()
         workers, threads, memory = self._shares()
@@ -82,12 +83,13 @@ class LocalEngine(AbstractEngine):
             yield from self._run_in_workers(tasks_of(cells), wanted)
 
     def _shares(self) -> tuple[int, int, float]:
-        """Number of workers, threads of each, and memory in GiB."""
+        """The number of workers, the threads of each, and the memory of all in GiB."""
         cores = num_cores()
         memory = _SHARE_OF_MEMORY * available_memory_gib() if self._memory_gib is None else self._memory_gib
         wished = cores if self._workers is None else self._workers
         workers = max(1, min(wished, int(memory / BASE_GIB))) if self._workers is None else wished
-        # By the number that was wished for: the threads decide the bits of a result, the memory that is free must not.
+        # Threads follow from the wished number of workers. They decide the last bits of a result, which must not depend on how
+        # much memory happens to be free.
         return workers, max(1, cores // wished), memory
 
     def _run_in_workers(self, tasks: Sequence[Task], wanted: Wanted) -> Iterator[CellOutcome]:
@@ -125,7 +127,9 @@ class LocalEngine(AbstractEngine):
                         if death.ready:
                             finished += self._after_death(task, str(death), schedule)
                         else:
-                            schedule.put(task)  # which never reached it
+                            schedule.put(
+                                task
+                            )  # the task never reached the worker, so this is not a death of the cell's
                             failed_starts += 1
                         if failed_starts == _STARTS:
                             raise ConfigError(
@@ -138,7 +142,7 @@ class LocalEngine(AbstractEngine):
                     worker.close()
 
     def _after_death(self, task: Task, how: str, schedule: Schedule) -> list[CellOutcome]:
-        """Put the task of a dead worker back, or give up on it."""
+        """Put the task of a dead worker back, or give up and return an outcome."""
         again = task.after_death()
         if again.deaths <= self._retries:
             schedule.put(again)
@@ -148,7 +152,7 @@ class LocalEngine(AbstractEngine):
 
 
 def _assign(slots: list[WorkerProcess | None], schedule: Schedule, memory: float, environment: dict[str, str]) -> None:
-    """Give every free worker a task, starting workers as they are needed."""
+    """Give every free worker a task, and start workers as needed."""
     for index, worker in enumerate(slots):
         if worker is not None and worker.task is not None:
             continue

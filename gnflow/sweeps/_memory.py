@@ -1,4 +1,4 @@
-"""How much memory a cell needs, estimated before it runs."""
+"""Estimate the memory that a cell needs, before it runs."""
 
 import jax
 
@@ -7,19 +7,19 @@ from ..config import RunSpec
 
 _GIB = 2**30
 BASE_GIB = 0.8  # a worker with JAX and its compiled programs
-# Arrays of float64 alive at the peak of a run, by their shape (experiments/benchmarks/sweep_engine.py measures processes).
-_OF_FEATURES = 5  # training and test samples x hidden units: activations, their derivatives, products with them
-_OF_KERNEL = 12  # (N C)^2: Gram matrices, their eigenvectors, the eigensolver's workspace
-_OF_WEIGHTS = 30  # the weights: stages of the step, the start, the metrics' memories
+# The number of float64 arrays alive at the peak of a run, by shape (experiments/benchmarks/sweep_engine.py measures processes).
+_OF_FEATURES = 5  # training and test samples x hidden units: activations, their derivatives, products with these
+_OF_KERNEL = 12  # (N C)^2: Gram matrices, their eigenvectors, the workspace of the eigensolver
+_OF_WEIGHTS = 30  # like the weights: stages of a step, the start, memories of metrics
 
 
 def estimated_memory_gib(spec: RunSpec) -> float:
-    """Peak memory in GiB that carrying out a cell adds to a worker (`BASE_GIB`), from the shapes of its problem and model.
+    """The peak memory in GiB that a cell adds to a worker (`BASE_GIB`), from the shapes of its problem and model.
 
-    With N training and n test samples, C outputs, U hidden units (counted on both sides of a layer) and P weights: 8 bytes
-    times 5 (N + n) U + 12 (N C)^2 + 30 P.
-    Rather too high: 1.5 to 12 times what was measured (docs/devdocs/sweeps.md), least where arrays are largest. 0 for a
-    cell that cannot be prepared: it will fail at once.
+    With N training and n test samples, C outputs, U hidden units (counted on both sides of a layer) and P weights it is 8 bytes
+    times 5 (N + n) U + 12 (N C)^2 + 30 P. The estimate is rather too high: 1.5 to 12 times what was measured
+    (docs/devdocs/sweeps.md), with the smallest ratio for the largest arrays. It is 0 for a cell that cannot be prepared, which
+    will fail at once.
     """
     try:
         made = spec.prepare()

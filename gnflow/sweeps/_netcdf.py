@@ -1,6 +1,6 @@
 """A data set as the bytes of a netCDF-4 file and back, in a few milliseconds.
 
-What is written are a netCDF-4 file's HDF5 objects themselves, so that xarray, ncdump or any other reader opens it. The general
+The HDF5 objects of a netCDF-4 file are written directly, so that xarray, ncdump or any other reader can open it. The general
 writers and readers take 20 times as long, which is more than a small cell takes to compute.
 """
 
@@ -16,12 +16,12 @@ from .._core import RunFolderError, require_plain_netcdf
 
 _NO_VARIABLE = "This is a netCDF dimension but not a netCDF variable.{:10d}"
 _OF_THE_FORMAT = ("CLASS", "NAME", "REFERENCE_LIST", "DIMENSION_LIST", "dtype")
-_LARGEST_TEXT_ARRAY = 64  # entries, as many as a variable has dimensions: each may refer to the same long text
-_COORDINATES = "coordinates"  # the attribute in which the format names coordinates that are no index
+_LARGEST_TEXT_ARRAY = 64  # entries: all of them may refer to the same long text, and take far more memory than the file
+_COORDINATES = "coordinates"  # the attribute in which the format names coordinates that are not an index
 
 
 def to_netcdf(data: xr.Dataset) -> bytes:
-    """The bytes of a netCDF-4 file that holds `data`: numbers and booleans, with text or numbers as attributes."""
+    """The bytes of a netCDF-4 file with `data`, whose variables are numbers or booleans, and attributes text or numbers."""
     others = [str(name) for name in data.coords if name not in data.dims]
     with h5py.File("cell.nc", "w", driver="core", backing_store=False) as file:
         file.attrs.update(data.attrs)
@@ -44,8 +44,8 @@ def to_netcdf(data: xr.Dataset) -> bytes:
 def from_netcdf(content: bytes) -> xr.Dataset:
     """The data set that `to_netcdf` wrote.
 
-    **Raises:** `RunFolderError` for a file that refers to others, or says that it holds far more than it has bytes; what HDF5
-    does for bytes that are not such a file.
+    **Raises:** `RunFolderError` for a file that refers to others, or claims to hold far more than it has bytes; the errors of
+    HDF5 for bytes that are not such a file.
     """
     with h5py.File(io.BytesIO(content), "r") as file:
         require_plain_netcdf(file, len(content))
@@ -58,7 +58,7 @@ def from_netcdf(content: bytes) -> xr.Dataset:
                 continue
             if stored.dtype.kind not in "bif":
                 raise RunFolderError(f"its variable {name!r} is of type {stored.dtype}, and gnflow's are numbers")
-            # An index is a dimension of its own; another variable refers to the dimensions it is over.
+            # An index is its own dimension. Another variable refers to its dimensions.
             dims = [str(file[part[0]].name).lstrip("/") for part in own.get("DIMENSION_LIST", ())]
             dims = [name] if own.get("CLASS") == "DIMENSION_SCALE" else dims
             values = stored[()].astype(bool) if own.get("dtype") == "bool" else stored[()]
@@ -68,11 +68,11 @@ def from_netcdf(content: bytes) -> xr.Dataset:
 
 
 def _attributes(thing: h5py.File | h5py.Dataset) -> dict[str, Any]:
-    """Attributes as Python has them. **Raises:** `RunFolderError` for long arrays of text, which take more than the file."""
+    """Attributes with Python's types. **Raises:** `RunFolderError` for long arrays of text, which could fill the memory."""
     found = {}
     for name in thing.attrs:
         if name == "REFERENCE_LIST":
-            continue  # the way back from a dimension to its variables
+            continue  # references from a dimension back to its variables
         described = thing.attrs.get_id(name)
         if described.dtype.kind == "O" and math.prod(described.shape) > _LARGEST_TEXT_ARRAY:
             raise RunFolderError(
@@ -89,12 +89,12 @@ def _write(file: h5py.File, name: str, variable: xr.Variable) -> h5py.Dataset:
     written = file.create_dataset(name, data=values.astype(np.int8) if values.dtype.kind == "b" else values)
     written.attrs.update({str(key): value for key, value in variable.attrs.items()})
     if values.dtype.kind == "b":
-        written.attrs["dtype"] = "bool"  # how xarray marks them
+        written.attrs["dtype"] = "bool"  # xarray marks booleans in this way
     return written
 
 
 def _plain(value: Any) -> Any:
-    """An attribute as a number or text of Python's."""
+    """An attribute as a Python number or text."""
     if isinstance(value, bytes | np.bytes_):
         return value.decode()
     return value.item() if isinstance(value, np.generic) else value

@@ -1,4 +1,4 @@
-"""What is shown while cells are computed: a bar for all of them, or a line for each run, which has a bar of its own."""
+"""What is shown while cells are computed: one bar for all of them, or a line for each run, which has its own bar."""
 
 import sys
 from collections.abc import Collection, Mapping, Sequence
@@ -10,10 +10,15 @@ from ..config import RunSpec
 
 
 class CellProgress:
-    """Shows cells done and failed, the rate, and the time that is left; or what becomes of each run.
+    """Shows cells done and failed, the rate and the time left; or a line for each run.
 
-    **Arguments:** `cells`: all; `finished`: records of those that were finished before, by content hash; `pending`:
-    the others, by content hash; `visible`: False to show nothing; `in_lines`: a line for each run in place of the bar.
+    **Arguments:**
+
+    - `cells`: all cells.
+    - `finished`: the records of cells that were finished before, by content hash.
+    - `pending`: the other cells.
+    - `visible`: whether to show anything.
+    - `in_lines`: whether to show a line for each run in the place of the bar.
     """
 
     def __init__(
@@ -47,13 +52,13 @@ class CellProgress:
             self._say(cell.label, "running")
 
     def update(self, record: Mapping[str, Any]) -> None:
-        """One more cell is finished, with this record."""
+        """A cell is finished, with this record."""
         self.failed += bool(record["failed"])
         self._bar.set_postfix_str(f"{self.failed} failed", refresh=False)
         self._bar.update()
 
     def skip(self) -> None:
-        """One more cell was finished by another process."""
+        """A cell was finished by another process."""
         self._bar.update()
 
     def close(self) -> None:

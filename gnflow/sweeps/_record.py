@@ -1,4 +1,4 @@
-"""The record of a cell: what a line of the index holds, whoever wrote it."""
+"""The record of a cell, which is a line of the index. Records are checked, because anybody may have written them."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -6,15 +6,15 @@ from typing import Any
 
 from .._core import ResultCode, RunFolderError
 
-_NOT_FINITE = ("nan", "inf", "-inf")  # JSON has no such numbers
+_NOT_FINITE = ("nan", "inf", "-inf")  # text, because JSON does not have these numbers
 _LARGEST_INTEGER = 2**63
 ERROR = "error"  # the code of a cell whose run raised an error
-WORKER_DIED = "worker_died"  # the code of a cell whose process did not come back
+WORKER_DIED = "worker_died"  # the code of a cell whose worker processes died
 _CODES = {*(str(code) for code in ResultCode), ERROR, WORKER_DIED}
 
 
 def is_number(value: Any) -> bool:
-    """Whether a record may hold it for a number: a finite one, or the text of one that is not."""
+    """Whether `value` is a number of a record: a finite number, or the text of one that is not finite."""
     if isinstance(value, str):
         return value in _NOT_FINITE
     if isinstance(value, int):
@@ -61,19 +61,19 @@ _OPTIONAL: dict[str, Callable[[Any], bool]] = {
 
 
 def is_record(value: Any) -> bool:
-    """Whether this is a cell's record, every field of its type; there may be further ones."""
+    """Whether `value` is the record of a cell, with all fields of the right types. There may be further fields."""
     typed = isinstance(value, dict) and all(name in value and fits(value[name]) for name, fits in _FIELDS.items())
     typed = typed and all(fits(value.get(name)) for name, fits in _OPTIONAL.items())
     return typed and value["failed"] == has_failed(value["code"]) and (value["failed"] or bool(value["finals"]))
 
 
 def has_failed(code: str) -> bool:
-    """Whether a cell that ended with `code` gave no answer: a failed run, an error, a dead worker."""
+    """Whether a cell that ended with `code` gave no result: a failed run, an error, a dead worker."""
     return code not in {str(known) for known in ResultCode} or ResultCode(code).failed
 
 
 def require_record(value: dict[str, Any]) -> dict[str, Any]:
-    """`value`, if it is a record. **Raises:** `RunFolderError` that names the first field that is not what it should be."""
+    """`value`, if it is a record. **Raises:** `RunFolderError` that names the first wrong field."""
     for name, fits in {**_FIELDS, **_OPTIONAL}.items():
         if not fits(value[name]):
             raise RunFolderError(f"its {name} is {str(value[name])[:60]!r}, which no run gives")

@@ -1,4 +1,4 @@
-"""Which task a free worker is given: one whose program it has compiled already, if memory allows."""
+"""Choose the next task for a free worker: one whose program it has already compiled, if memory allows."""
 
 from collections import deque
 from collections.abc import Collection, Iterable
@@ -10,8 +10,10 @@ from ._task import Task
 class Schedule:
     """The tasks that wait, grouped by compiled program.
 
-    **Arguments:** `tasks`: in the order in which they should be started, other things being equal; `wanted`: asked before a
-    task is given out, whether its cell is still to be computed.
+    **Arguments:**
+
+    - `tasks`: the tasks, in the order in which they should be started if nothing else matters.
+    - `wanted`: called before a task is handed out. It says whether the cell still has to be computed.
     """
 
     def __init__(self, tasks: Iterable[Task], wanted: Wanted):
@@ -28,12 +30,16 @@ class Schedule:
         self._groups.setdefault(task.program, deque()).append(task)
 
     def take(self, own: str | None, others: Collection[str | None], memory_gib: float) -> Task | None:
-        """The next task for a worker, or None if there is none that fits into memory.
+        """The next task for a worker, or None if none fits into memory.
 
-        A program that the worker has goes first, then one that no other worker has, then the one with most tasks waiting: so
-        each program is compiled on as few workers as keeps all of them busy.
+        A program that the worker has comes first, then one that no other worker has, then the one with most waiting tasks. So
+        each program is compiled by as few workers as possible while all of them are busy.
 
-        **Arguments:** `own`: the worker's last program; `others`: those of the other workers; `memory_gib`: that is left.
+        **Arguments:**
+
+        - `own`: the last program of the worker.
+        - `others`: the programs of the other workers.
+        - `memory_gib`: the memory that is left.
         """
         while True:
             fitting = [program for program, group in self._groups.items() if group[0].memory_gib <= memory_gib]
@@ -43,7 +49,7 @@ class Schedule:
                 chosen = own
             else:
                 free = [program for program in fitting if program not in others]
-                # Python's max takes the first of equals, which is the one that should be started first.
+                # max returns the first of equal groups, which is the one that should be started first.
                 chosen = free[0] if free else max(fitting, key=lambda program: len(self._groups[program]))
             group = self._groups[chosen]
             task = group.popleft()

@@ -1,4 +1,4 @@
-"""The serial engine: cells in this process, one after another."""
+"""The serial engine, which computes cells in this process."""
 
 import shutil
 import sys
@@ -14,13 +14,15 @@ from ._engine import AbstractEngine, Wanted, every_cell
 
 
 class SerialEngine(AbstractEngine):
-    """Cells one after another in this process, with its JAX settings and all its cores.
+    """Computes cells one after another in this process, with its JAX settings and all its cores.
 
-    Nothing guards the process from a cell that kills it. `gnflow.sweep(..., keep_trajectories=True)` and `gnflow run` use it.
+    Nothing protects the process from a cell that kills it. `gnflow.sweep(..., keep_trajectories=True)` and `gnflow run` use it.
 
-    **Arguments:** `checkpoint_of`: the folder in which a run keeps where it stands until it is finished. With it
-    outcomes carry whole trajectories; a run that is interrupted has an outcome too, after which the interrupt is
-    raised. `progress`: show a bar for each run.
+    **Arguments:**
+
+    - `checkpoint_of`: returns the folder for the checkpoints of a run until it is finished. If it is given, outcomes carry
+      whole trajectories. A run that is interrupted then has an outcome, too, after which the interrupt is raised.
+    - `progress`: whether to show a bar for each run.
     """
 
     def __init__(self, checkpoint_of: Callable[[RunSpec], Path] | None = None, progress: bool = False):
@@ -43,7 +45,7 @@ class SerialEngine(AbstractEngine):
             forget_compiled_programs()
 
     def _with_trajectory(self, cell: RunSpec, checkpoint: Path) -> Iterator[CellOutcome]:
-        data_digest = cell.data_digest  # of the files as they are read, whatever becomes of them during the run
+        data_digest = cell.data_digest  # before the run, because the files may change while it lasts
         try:
             trajectory = cell.run(progress=self._progress, checkpoint=checkpoint)
             outcome = outcome_of(cell, trajectory, data_digest=data_digest, keep=True)
@@ -51,11 +53,11 @@ class SerialEngine(AbstractEngine):
             yield outcome_of(cell, stop.trajectory, data_digest=data_digest, keep=True)
             raise
         except Exception as error:
-            # Whatever goes wrong in one run (memory, a backend's error), the others are still worth having.
+            # Whatever goes wrong in one run (memory, an error of the backend), the others should still be computed.
             if isinstance(error, GnflowError):
                 print(f"gnflow: {cell.label}: {error}", file=sys.stderr)
             else:
                 traceback.print_exc()
-            shutil.rmtree(checkpoint, ignore_errors=True)  # which may be what is wrong
+            shutil.rmtree(checkpoint, ignore_errors=True)  # a damaged checkpoint may be the cause
             outcome = outcome_of_error(cell, error)
         yield outcome

@@ -1,4 +1,4 @@
-"""The folder of a sweep: one file for each cell, an index, and nothing that a kill can spoil."""
+"""The folder of a sweep, with one file for each cell and an index. A process that is killed cannot damage it."""
 
 import contextlib
 import errno
@@ -32,26 +32,36 @@ from ._summary import as_csv, rows_of
 from ._trajectories import KeptRun, Trajectories
 
 _INDEX = "index.jsonl"
-_KNOWN = (CELLS, _INDEX, SET_ASIDE)  # cells without a configuration are taken over
-_LARGEST_CELL = 2**32  # bytes; a file may be larger than the memory of who reads it, and hold nothing
-# Errors that say nothing about the file: too many open files, no memory, a network file system that lost track.
+_KNOWN = (
+    CELLS,
+    _INDEX,
+    SET_ASIDE,
+)  # a folder with only these and no configuration may be used: its cells are taken over
+_LARGEST_CELL = 2**32  # bytes; a sparse file may be larger than the memory and hold nothing
+# Errors that say nothing about the file: too many open files, no memory, a stale handle of a network file system.
 _PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE)
 
 
 class SweepStore:
-    """The folder of a grid of runs.
+    """The folder of a grid of runs. It contains:
 
-    - `config.toml`: the configuration as it was run, its size and overrides applied (`sweep.toml` in sweeps of version 0.1.0);
-    - `cells/ab/<content hash>.nc`: a file for each finished cell, failed ones included (`SweepStore.read`), unless
-    - `runs/VARIANT/FLOW/seed-K/` holds its whole trajectory, of which the same is derived;
-    - `index.jsonl`: a line for each of them, so that they need not be opened; it may be deleted;
-    - `set_aside/`: files that were found damaged or are not the cell their name says;
-    - `summary.csv`, where trajectories are kept: a line for each run.
+    - `config.toml`: the configuration as it was run, with size and overrides applied (`sweep.toml` in version 0.1.0).
+    - `cells/ab/<content hash>.nc`: a file for each finished cell, also for failed ones (`SweepStore.read`).
+    - `runs/VARIANT/FLOW/seed-K/`: in the place of such a file the whole trajectory, from which the same can be derived.
+    - `index.jsonl`: a line for each finished cell, so that its file need not be opened. The index may be deleted.
+    - `set_aside/`: files that are damaged or do not hold the cell that their name says.
+    - `summary.csv`: a line for each run, if trajectories are kept.
 
     A file appears whole or not at all, and is never changed. Any number of processes may work on one folder.
 
-    **Arguments:** `folder`: need not exist yet. **Attributes:** `configuration`: the file that states the grid; `trajectories`:
-    those that are kept whole.
+    **Arguments:**
+
+    - `folder`: the folder, which need not exist yet.
+
+    **Attributes:**
+
+    - `configuration`: the file that states the grid.
+    - `trajectories`: the trajectories that are kept.
     """
 
     def __init__(self, folder: str | os.PathLike[str]):
@@ -64,20 +74,22 @@ class SweepStore:
     def begin(self, spec: Specification, *, resume: bool = False) -> None:
         """Make the folder and write the configuration.
 
-        A folder that holds another grid is gone on with, if this one has all of that one's cells (and perhaps more:
-        values and seeds may be added). A configuration that says the same is left as it is.
+        A folder that holds another grid is used if this grid has all cells of that one (and perhaps more, because values and
+        seeds may be added). A configuration that states the same grid is left as it is.
 
-        **Arguments:** `resume`: True where nobody else works on the folder: then only what is finished in it has to be
-        of this grid.
+        **Arguments:**
 
-        **Raises:** `RunFolderError` if the folder holds other things, a grid that has cells this one has not,
-        trajectories that are not this grid's, or a configuration that gnflow did not write and that would be replaced,
-        or cannot be written.
+        - `spec`: the grid.
+        - `resume`: True if nobody else works on the folder. Then only the finished cells in it must belong to this grid.
+
+        **Raises:** `RunFolderError` if the folder holds other things, a grid with cells that this one does not have,
+        trajectories of another grid, or a configuration that gnflow did not write and that would be replaced; also if the
+        folder cannot be written.
         """
         try:
             if not self._fits(spec, resume):
                 self.folder.mkdir(parents=True, exist_ok=True)
-                # Held, so that of two sweeps that begin here at once the second one sees the first.
+                # The lock makes the second of two sweeps that begin here at once see the configuration of the first.
                 with self._index.locked():
                     if not self._fits(spec, resume):
                         self.configuration.write(spec)
@@ -85,14 +97,14 @@ class SweepStore:
             raise error if isinstance(error, RunFolderError) else cannot_write(self.folder, error) from error
 
     def require_fit(self, spec: Specification, *, resume: bool = False) -> None:
-        """Check that the folder may be begun with this grid, and write nothing. **Raises:** as `begin`."""
+        """Check that `begin` would accept this grid, without writing anything. **Raises:** the errors of `begin`."""
         try:
             self._fits(spec, resume)
         except OSError as error:
             raise error if isinstance(error, RunFolderError) else cannot_write(self.folder, error) from error
 
     def _fits(self, spec: Specification, resume: bool) -> bool:
-        """Whether the configuration is there as it should be.
+        """Whether the configuration of this grid is already in the folder.
 
         **Raises:** `RunFolderError` if the folder is not for this grid; `OSError` if it cannot be read.
         """
@@ -127,12 +139,11 @@ class SweepStore:
 
     @property
     def set_aside(self) -> list[str]:
-        """What this object has set aside so far, a sentence for each file, which is also printed on the standard error
-        output."""
+        """A sentence for each file that this object has set aside, as printed on the standard error output."""
         return self._files.set_aside
 
     def read_specification(self) -> Specification:
-        """The grid that this folder holds. **Raises:** `RunFolderError` if there is none, or a damaged one."""
+        """The grid that this folder holds. **Raises:** `RunFolderError` if its configuration is missing or damaged."""
         spec = self.configuration.read()
         absent = {str(cell.problem["path"]): None for cell in spec.cells if cell.lacks_data}
         if absent:
@@ -143,7 +154,7 @@ class SweepStore:
         return spec
 
     def holds(self, content_hash: str) -> bool:
-        """Whether a cell's file is there, or its trajectory, unopened."""
+        """Whether the file or the trajectory of a cell exists. They are not opened."""
         return self.place(content_hash).is_file() or content_hash in self.trajectories.finished()
 
     def place(self, content_hash: str) -> Path:
@@ -151,9 +162,9 @@ class SweepStore:
         return self._files.place(content_hash)
 
     def read(self, content_hash: str) -> xr.Dataset:
-        """All that a finished cell holds: what was measured along its run, and in the attributes how it ended.
+        """The data set of a finished cell: what was measured along its run, and in the attributes how it ended.
 
-        **Raises:** `RunFolderError` if the file is missing or is not what it should be.
+        **Raises:** `RunFolderError` if the file is missing or damaged.
         """
         run = self.trajectories.finished().get(content_hash)
         if run is not None:
@@ -165,14 +176,14 @@ class SweepStore:
             raise RunFolderError(f"{place}: {error}") from error
 
     def put(self, outcome: CellOutcome) -> dict[str, Any] | None:
-        """Keep a finished cell, for good: its whole trajectory, where the outcome has it.
+        """Keep a finished cell, with its whole trajectory if the outcome has one.
 
-        **Returns:** its record. A trajectory that cannot be kept here is kept in another folder, which its record and
-        the standard error output name; of a run that was interrupted the trajectory is kept beside the finished ones,
-        and there is no record.
+        **Returns:** its record. A trajectory that cannot be kept here is kept in another folder, which its record and the
+        standard error output name. The trajectory of an interrupted run is kept apart from the finished ones, and there is no
+        record (None).
 
-        **Raises:** `RunFolderError` if a cell's file cannot be written (full disk, read-only folder); then nothing
-        half-written stays.
+        **Raises:** `RunFolderError` if a cell's file cannot be written (full disk, read-only folder). Nothing half-written is
+        left then.
         """
         if outcome.kept is not None:
             return self._put_trajectory(outcome, outcome.kept)
@@ -181,7 +192,8 @@ class SweepStore:
             self._files.make_folder_of(place)
             draft = draft_of(place, outcome.payload)
             try:
-                # Held over both, so that the line is about the file that is there if two processes finish one cell.
+                # The lock covers both the file and its line. If two processes finish one cell, the last line then describes
+                # the file that is there.
                 with self._index.locked() as lines:
                     os.replace(draft, place)
                     sync_folder(place.parent)
@@ -204,16 +216,17 @@ class SweepStore:
         if is_interrupted:
             print(f"gnflow: {kept.spec.label}: {kept.trajectory.result}; in {place}", file=sys.stderr)
             return None
-        with contextlib.suppress(OSError):  # the index only saves deriving the line from the run
+        with contextlib.suppress(OSError):  # without a line in the index the record is derived from the run again
             payload, changed = (place / DATA_FILE).read_bytes(), (place / DATA_FILE).stat().st_mtime_ns
             found = {"size": len(payload), "sha256": hashlib.sha256(payload).hexdigest(), "mtime_ns": changed}
             with self._index.locked() as lines:
                 lines.append([{**outcome.record, **found}])
-            self.place(outcome.content_hash).unlink(missing_ok=True)  # of an attempt that raised an error
+            # An earlier attempt that raised an error may have left a file.
+            self.place(outcome.content_hash).unlink(missing_ok=True)
         return outcome.record
 
     def write_summary(self, spec: Specification, records: Mapping[str, Mapping[str, Any]]) -> None:
-        """summary.csv: one line for each run that has a record. **Raises:** `RunFolderError` if it cannot be written."""
+        """Write summary.csv, with a line for each run that has a record. **Raises:** `RunFolderError` if that fails."""
         file = self.folder / "summary.csv"
         try:
             write_whole(file, as_csv(rows_of(spec, records)))
@@ -221,15 +234,18 @@ class SweepStore:
             raise cannot_write(file, error) from error
 
     def finished(self, cells: Iterable[str], check: bool = False) -> dict[str, dict[str, Any]]:
-        """The records of those of `cells` that are finished, by content hash.
+        """The records of the finished ones among `cells`, by content hash.
 
-        A file that fits its line in the index is not opened; any other is checked as a whole, and then entered in the index
-        or set aside, so that its cell counts as missing. A trajectory that cannot be read stays where it is, and its record has
-        the code "error". Files of other sweeps' cells are left alone; what else is found
-        among the cells is set aside, and what killed writers left is removed.
+        A file that fits its line in the index is not opened. Any other file is checked as a whole, and then entered in the
+        index or set aside, so that its cell counts as missing. A trajectory that cannot be read stays where it is, and its
+        record has the code "error". Files of cells of other sweeps are left alone. Other files among the cells are set aside,
+        and temporary files of killed writers are removed.
 
-        **Arguments:** `cells`: content hashes; `check`: read every file, and compare its checksum and its line in the index;
-        how many lines were wrong is printed on the standard error output, and the files hold.
+        **Arguments:**
+
+        - `cells`: content hashes.
+        - `check`: whether to read every file and compare its checksum and its line in the index. The number of wrong lines is
+          printed on the standard error output, and the content of the files counts.
         """
         found = self._files.find()
         runs = self.trajectories.finished()
@@ -267,9 +283,13 @@ class SweepStore:
         return records
 
     def _examine(self, file: Found, content_hash: str, line: dict[str, Any] | None) -> dict[str, Any] | None:
-        """The record of a file that the index does not vouch for, or None if it is set aside.
+        """The record of a file that does not fit the index, or None if the file is set aside.
 
-        **Arguments:** `line`: of the index, to be believed if the file has its checksum.
+        **Arguments:**
+
+        - `file`: the file.
+        - `content_hash`: the cell.
+        - `line`: its line in the index, which is believed if the file has the checksum in it.
         """
         if file.size > _LARGEST_CELL:
             self._files.put_aside(file.path, f"it has {file.size} bytes, more than a cell of a sweep", file.mtime_ns)
@@ -280,10 +300,10 @@ class SweepStore:
                 return {**line, "mtime_ns": file.mtime_ns}
             return {**read_cell(payload, content_hash)[1], "mtime_ns": file.mtime_ns}
         except FileNotFoundError:
-            return None  # another process has set it aside
+            return None  # another process has set the file aside
         except PermissionError as error:
             raise RunFolderError(f"{file.path} cannot be read: permission is denied.") from error
-        except OSError as error:  # the machine's, the disk's, or gnflow's own for a file that is not what it should be
+        except OSError as error:  # from the machine or the disk, or gnflow's own error for a damaged file
             if error.errno in _PASSING:
                 raise RunFolderError(
                     f"{file.path} cannot be read now: {error.strerror}; when that has passed, give the same command again."
@@ -292,13 +312,13 @@ class SweepStore:
             return None
 
     def _examine_run(self, file: Found, run: KeptRun, line: dict[str, Any] | None) -> dict[str, Any]:
-        """The record of a trajectory that the index does not vouch for; one of an error if it cannot be read."""
+        """The record of a trajectory that does not fit the index; the record of an error if it cannot be read."""
         try:
             payload = file.path.read_bytes()
             if line is not None and line.get("sha256") == hashlib.sha256(payload).hexdigest():
                 return {**line, "mtime_ns": file.mtime_ns}
             return {**record_of(run.cell(), payload), "mtime_ns": file.mtime_ns}
-        except OSError as error:  # gnflow's own errors of what it reads are among them
+        except OSError as error:  # gnflow's own errors for damaged folders are among them
             text = f"{error} Remove {run.place}, and the same command computes it again."
             return outcome_of_code(run.spec, ERROR, text).record
 
@@ -307,15 +327,15 @@ class SweepStore:
             return
         try:
             with self._index.locked() as lines:
-                # Unless another process has replaced the file meanwhile, and entered it.
+                # Files that another process has replaced meanwhile are left out: it has entered them itself.
                 lines.append(
                     [record for file, record in again.values() if file.path.stat().st_mtime_ns == file.mtime_ns]
                 )
         except OSError:
-            pass  # a read-only folder can be read all the same
+            pass  # a read-only folder can still be read
 
     def _require_all_cells(self, spec: Specification) -> None:
-        """**Raises:** `RunFolderError` if the folder's grid has cells that `spec` has not."""
+        """Check that `spec` has all cells of the folder's grid. **Raises:** `RunFolderError`."""
         there = self.read_specification()
         mine = set(spec.hashes)
         missing = [cell for cell, key in zip(there.cells, there.hashes, strict=True) if key not in mine]
@@ -327,7 +347,7 @@ class SweepStore:
             )
 
     def _require_finished_cells(self, spec: Specification) -> None:
-        """**Raises:** `RunFolderError` if the folder has finished cells that `spec` has not, other than failed ones."""
+        """Check that `spec` has all finished cells of the folder, except failed ones. **Raises:** `RunFolderError`."""
         others = self._files.find().keys() - set(spec.hashes)
         finished = sorted(key for key, record in self.finished(others).items() if not record["failed"])
         if finished:
@@ -338,5 +358,5 @@ class SweepStore:
 
 
 def _agree(line: dict[str, Any], record: dict[str, Any]) -> bool:
-    """Whether a line of the index says of a cell what its file does; earlier versions said less."""
+    """Whether a line of the index agrees with the record from the cell's file. Lines of earlier versions have fewer fields."""
     return all(line[name] == value for name, value in record.items() if name in line)

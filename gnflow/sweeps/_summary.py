@@ -1,4 +1,4 @@
-"""One line for each run: what `gnflow run` prints and summary.csv holds."""
+"""One row for each run, which `gnflow run` prints and summary.csv holds."""
 
 import csv
 import dataclasses
@@ -12,7 +12,7 @@ from ._cell import EXACT
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """How one run ended; None for what it does not have."""
+    """How one run ended. None stands for numbers that it does not have."""
 
     variant: str
     flow: str
@@ -34,7 +34,7 @@ class Row:
     def of(cls, spec: RunSpec, record: Mapping[str, Any]) -> "Row":
         """The row of a run with this record, complete or not."""
         finals = record["finals"]
-        # An optimiser has no flow time: what stands there are its steps, which have a column.
+        # An optimiser has no flow time. Its time is the number of steps, which has its own column.
         in_flow_time = bool(finals) and "optimiser" not in spec.integration
         return cls(
             spec.variant,
@@ -49,35 +49,35 @@ class Row:
             kernel_distance=_number(finals.get("kernel_distance")),
             direction=record.get("direction"),
             wall_seconds=_number(record["wall_seconds"]) if finals else None,
-            compile_seconds=_number(record.get("compile_seconds")),  # not of runs by earlier versions
+            compile_seconds=_number(record.get("compile_seconds")),  # missing in records of earlier versions
             message=record["message"],
             content_hash=record["hash"],
         )
 
     @property
     def label(self) -> str:
-        """variant/flow/seed-k."""
+        """The name of the run: variant/flow/seed-k."""
         return f"{self.variant}/{self.flow}/seed-{self.seed}"
 
     @property
     def is_exact(self) -> bool | None:
-        """Whether the last direction was exact; None for a flow that does not claim to be."""
+        """Whether the last direction was exact; None for a flow that does not claim to be exact."""
         return None if self.direction is None else self.direction == EXACT
 
     @property
     def run_seconds(self) -> float | None:
-        """Wall time without compiling; all of it where that is not known."""
+        """The wall time without compiling, or all of it if the time of compiling is not known."""
         return None if self.wall_seconds is None else self.wall_seconds - (self.compile_seconds or 0.0)
 
 
 def rows_of(spec: Specification, records: Mapping[str, Mapping[str, Any]]) -> list[Row]:
-    """A row for each run of the grid that has a record, in its order."""
+    """A row for each run that has a record, in the order of the grid."""
     pairs = ((run, spec.hashes[place]) for run, place in zip(spec.runs, spec.grid.flat, strict=True))
     return [Row.of(run, records[content_hash]) for run, content_hash in pairs if content_hash in records]
 
 
 def as_csv(rows: list[Row]) -> bytes:
-    """The rows in full precision."""
+    """The rows as CSV, in full precision."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, fieldnames=[field.name for field in dataclasses.fields(Row)])
     writer.writeheader()

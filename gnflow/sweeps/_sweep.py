@@ -1,4 +1,4 @@
-"""The driver: what is missing of a grid is computed and kept, cell by cell."""
+"""The driver of sweeps: compute and keep what is missing of a grid, cell by cell."""
 
 import contextlib
 import os
@@ -23,7 +23,7 @@ from ._versions import say_if_mixed, versions_in
 
 try:
     import fcntl
-except ImportError:  # Windows: two processes on one folder then work in the same order
+except ImportError:  # on Windows two processes on one folder work in the same order
     fcntl = None
 
 
@@ -41,28 +41,31 @@ def sweep(
     progress: bool = False,
     **options: Any,
 ) -> xr.Dataset:
-    """Carry out a grid of runs, or what is missing of it, and return its results over the axes.
+    """Compute a grid of runs, or what is missing of it, and return its results over the axes.
 
-    Every cell is kept in `out` as soon as it is finished, so that a sweep may be stopped at any instant, by whatever it is;
-    the same call goes on with the rest. Several processes may work on one folder: they share the cells. A cell that fails is
-    recorded with its code and does not stop the others.
+    Every cell is kept in `out` as soon as it is finished. So a sweep may be stopped at any instant and by any cause, and the
+    same call goes on with the rest. Several processes may work on one folder and share the cells. A cell that fails is recorded
+    with its code and does not stop the others.
 
     **Arguments:**
 
-    - `spec`: a `Specification`, a TOML file that states one, or its table. `size`: one of the names in its [sizes].
-    - `out`: the folder; new, empty, or of this grid.
-    - `engine`: "local" (processes of this machine, the default), "serial" (this process, one cell after another),
-      "dask" (a Dask cluster of this machine), "slurm" (Slurm jobs), the address of a Dask scheduler, or an engine.
-      `workers`, `memory_gib` and further `options` are those of `LocalEngine` or `DaskEngine`.
-    - `keep_trajectories`: keep each run whole (models and all), in `out`/runs/VARIANT/FLOW/seed-K, which `gnflow.load`
-      reads; as `gnflow run` does. Runs are then made in this process, one after another, with checkpoints in the
-      middle of a run.
-    - `retry_failed`: compute again the cells whose run raised an error or whose worker died. Cells whose run ended with a
-      result code of its own would end so again.
-    - `check`: read the files of all finished cells and compare their checksums, which takes longer than looking at the index.
-    - `progress`: show a bar: cells done, failed, rate and time left; where trajectories are kept, a bar for each run.
+    - `spec`: a `Specification`, a TOML file that states one, or its table.
+    - `out`: the folder, which is new, empty, or of this grid.
+    - `size`: one of the names in the [sizes] of the specification.
+    - `engine`: "local" (processes on this machine, the default), "serial" (this process, one cell after another), "dask" (a
+      Dask cluster on this machine), "slurm" (Slurm jobs), the address of a Dask scheduler, or an engine.
+    - `workers`, `memory_gib`, `options`: options of `LocalEngine` or `DaskEngine`.
+    - `keep_trajectories`: whether to keep whole trajectories with their models, as `gnflow run` does. They are written to
+      `out`/runs/VARIANT/FLOW/seed-K, which `gnflow.load` reads. The runs are then made in this process, one after another, with
+      checkpoints.
+    - `retry_failed`: whether to compute cells again whose run raised an error or whose worker died. Cells whose run ended with
+      its own result code would end in the same way again.
+    - `check`: whether to read the files of all finished cells and compare their checksums, which takes longer than reading the
+      index.
+    - `progress`: whether to show a bar with cells done and failed, rate and time left. If trajectories are kept, there is a bar
+      for each run.
 
-    **Returns:** the data set that `gnflow.load(out)` gives: final values, result codes and times over (axes..., flow, seed).
+    **Returns:** the data set that `gnflow.load(out)` returns: final values, result codes and times over (axes..., flow, seed).
 
     **Raises:** `ConfigError` for bad input, before anything is computed; `RunFolderError` if the folder holds other things or
     cannot be written; `KeyboardInterrupt` after Ctrl-C, with the finished cells kept.
@@ -99,19 +102,24 @@ def compute(
 ) -> dict[str, dict[str, Any]]:
     """Compute and keep what is missing of a grid.
 
-    **Arguments:** `engine`: None for runs in this process whose trajectories are kept; `resume`: as of
-    `SweepStore.begin`; the others are those of `sweep`.
+    **Arguments:**
 
-    **Returns:** the records of the cells by content hash, as `SweepStore.finished` gives them; those too of runs that
+    - `spec`: the grid.
+    - `store`: the folder.
+    - `engine`: the engine, or None for runs in this process whose trajectories are kept.
+    - `resume`: as for `SweepStore.begin`.
+    - `retry_failed`, `check`, `progress`: as for `sweep`.
+
+    **Returns:** the records of the cells by content hash, as `SweepStore.finished` returns them, and also those of runs that
     could not be kept.
 
-    **Raises:** as `sweep`.
+    **Raises:** the errors of `sweep`.
     """
     store.require_fit(spec, resume=resume)
     finished = store.finished(spec.hashes, check=check)
     has_raised = {key: record["code"] in (ERROR, WORKER_DIED) for key, record in finished.items()}
     wanted = [key for key in finished if (retry_failed if has_raised[key] else engine is None)]
-    # Not where a trajectory is: one that cannot be read is nobody's to overwrite.
+    # Only cells with a file are computed again. A trajectory is never overwritten, also if it cannot be read.
     again = {key for key in wanted if store.place(key).is_file()}
     pending = {
         content_hash: cell
@@ -140,9 +148,14 @@ def _carry_on(
     again: set[str],
     progress: bool,
 ) -> None:
-    """Run the engine and keep every outcome. Whatever interrupts this ends the engine too.
+    """Run the engine and keep every outcome. Whatever interrupts this ends the engine, too.
 
-    **Arguments:** `records`: of the cells that are finished; those that come are added. The others: as in `compute`.
+    **Arguments:**
+
+    - `spec`, `store`, `engine`, `progress`: as for `compute`.
+    - `pending`: the cells to compute, by content hash.
+    - `records`: the records of the finished cells. New ones are added.
+    - `again`: the content hashes of finished cells to compute again.
     """
     cells = list(pending.values())
     shown = CellProgress(spec.cells, records, cells, progress, in_lines=engine is None)
@@ -150,7 +163,7 @@ def _carry_on(
     if engine is None:
         _write_summary(spec, store, records)
         for cell in (cell for key, cell in zip(spec.hashes, spec.cells, strict=True) if key not in pending):
-            store.trajectories.forget_checkpoint(cell)  # of a process that was killed as it finished the run
+            store.trajectories.forget_checkpoint(cell)  # left by a process that was killed when it finished the run
     else:
         cells = largest_first(cells)
         if progress:
@@ -165,7 +178,7 @@ def _carry_on(
         return False
 
     with contextlib.ExitStack() as stack:
-        # Two runners start at opposite ends and meet in the middle.
+        # A second process starts at the other end, so that two of them meet in the middle.
         ordered = cells if stack.enter_context(_turn(store)) else cells[::-1]
         stack.enter_context(contextlib.closing(shown))
         outcomes = stack.enter_context(contextlib.closing(carrier.run(ordered, wanted)))  # pyright: ignore[reportArgumentType]
@@ -181,7 +194,7 @@ def _carry_on(
 def _write_summary(spec: Specification, store: SweepStore, records: Mapping[str, Mapping[str, Any]]) -> None:
     try:
         store.write_summary(spec, records)
-    except RunFolderError as error:  # the runs are worth more than their summary
+    except RunFolderError as error:  # a summary that fails must not stop the runs
         print(f"gnflow: {error}", file=sys.stderr)
 
 
@@ -195,7 +208,7 @@ def _specification(spec: Specification | Mapping[str, Any] | str | os.PathLike[s
 
 @contextlib.contextmanager
 def _turn(store: SweepStore) -> Iterator[bool]:
-    """Whether this process is the first of those that work on the folder now. Only the order of the cells depends on it."""
+    """Whether this process is the first one that works on the folder now. Only the order of the cells depends on it."""
     if fcntl is None:
         yield True
         return
@@ -203,6 +216,6 @@ def _turn(store: SweepStore) -> Iterator[bool]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             first = True
-        except OSError:  # held by another, or a file system without locks
+        except OSError:  # another process holds the lock, or the file system has no locks
             first = False
         yield first

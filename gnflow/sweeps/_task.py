@@ -1,4 +1,4 @@
-"""A cell as engines see it: what it costs, and how often it has failed to come back."""
+"""A cell as engines see it: its program, its memory, and how many workers died with it."""
 
 import dataclasses
 import json
@@ -8,15 +8,19 @@ from typing import Any
 from ..config import RunSpec
 from ._memory import estimated_memory_gib
 
-_estimates: dict[str, float] = {}  # by program; an estimate makes the cell's problem and model
+_estimates: dict[str, float] = {}  # by program, because an estimate has to make the cell's problem and model
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A cell to be carried out.
+    """A cell to compute.
 
-    **Attributes:** `cell`; `program`: what decides the compiled program, so that tasks of one text share it; `memory_gib`:
-    estimated peak of the arrays; `deaths`: of workers so far that had the task.
+    **Attributes:**
+
+    - `cell`: the cell.
+    - `program`: a text that decides the compiled program. Tasks with equal texts share it.
+    - `memory_gib`: the estimated peak memory of the arrays in GiB.
+    - `deaths`: the number of workers that died with the task.
     """
 
     cell: RunSpec
@@ -25,7 +29,7 @@ class Task:
     deaths: int = 0
 
     def after_death(self) -> "Task":
-        """The task when a worker that had it has died."""
+        """The task after the death of a worker that had it."""
         return dataclasses.replace(self, deaths=self.deaths + 1)
 
 
@@ -41,12 +45,15 @@ def tasks_of(cells: Sequence[RunSpec]) -> list[Task]:
 
 
 def largest_first(cells: Sequence[RunSpec]) -> list[RunSpec]:
-    """The cells that need most memory (and so most time) first, otherwise in their order."""
+    """The cells by decreasing memory (and so time), otherwise in their order."""
     return [task.cell for task in sorted(tasks_of(cells), key=lambda task: -task.memory_gib)]
 
 
 def program_of(cell: RunSpec) -> str:
-    """Everything of a cell but its numbers with a fraction and its seed, which change no shape and no compiled program."""
+    """Everything that decides a cell's compiled program, as text.
+
+    Floating-point numbers and the seed are left out, because they change no shape.
+    """
     parts = (cell.problem, cell.model, cell.flow, cell.integration, cell.stop, cell.metrics, cell.data_digest)
     return json.dumps(_without_fractions(parts), sort_keys=True)
 

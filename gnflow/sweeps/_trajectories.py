@@ -1,4 +1,4 @@
-"""Whole trajectories in a folder: runs/VARIANT/FLOW/seed-K/, a finished run each, that appears whole."""
+"""Whole trajectories in a folder. Each finished run is in runs/VARIANT/FLOW/seed-K/, which appears whole."""
 
 import contextlib
 import json
@@ -27,8 +27,11 @@ _LARGEST_TEXT = 2**22  # bytes of a specification or a digest
 class KeptRun(NamedTuple):
     """A finished run as the folder holds it.
 
-    **Attributes:** `place`: its folder; `spec`; `data_digest`: of the data files that it read; None where that was not
-    recorded.
+    **Attributes:**
+
+    - `place`: the folder of the run.
+    - `spec`: its specification.
+    - `data_digest`: a digest of the data files that it read; None if that was not recorded.
     """
 
     place: Path
@@ -37,38 +40,40 @@ class KeptRun(NamedTuple):
 
     @property
     def content_hash(self) -> str:
-        """Of what was run; without a record of its data files they count as unchanged."""
+        """The content hash of the run. Data files without a record count as unchanged."""
         return self.spec.content_hash(self.data_digest)
 
     def cell(self) -> xr.Dataset:
-        """What the cell's file would hold. **Raises:** `RunFolderError` for a damaged run."""
+        """The data set that the cell's file would hold. **Raises:** `RunFolderError` for a damaged run."""
         run = read_data(self.place)
         try:
             problem = load(self.place).problem
             minimum = float(problem.loss.minimum(problem.y_train))
-        except GnflowError:  # of a user's class, which is not rebuilt
+        except GnflowError:  # a class of the user, which is not rebuilt
             minimum = math.nan
         data_digest = self.spec.data_digest if self.data_digest is None else self.data_digest
         try:
             return cell_of_run(self.spec, run, minimum, data_digest)
-        except (LookupError, TypeError, ValueError) as error:  # stats that somebody else wrote
+        except (LookupError, TypeError, ValueError) as error:  # stats that gnflow did not write
             raise RunFolderError(f"the run in {self.place} is damaged: {type(error).__name__}: {error}.") from error
 
 
 class Trajectories:
-    """The trajectories of a folder: finished, interrupted, and where unfinished runs stand.
+    """The trajectories of a folder: finished and interrupted ones, and checkpoints of unfinished runs.
 
-    **Arguments:** `folder`: need not exist.
+    **Arguments:**
+
+    - `folder`: the folder, which need not exist.
     """
 
     def __init__(self, folder: Path):
         self._folder = folder
-        self._known: dict[Path, tuple[int, KeptRun]] = {}  # with the time of change of the file that says what was run
+        self._known: dict[Path, tuple[int, KeptRun]] = {}  # by specification file, with its time of change
 
     def finished(self) -> dict[str, KeptRun]:
-        """Those that are finished, by the content hashes that they have; what is damaged is named on the standard error output.
+        """The finished runs by content hash. Damaged ones are named on the standard error output.
 
-        A run whose data files cannot be read now is found by what is known without them, too.
+        A run whose data files cannot be read now is also listed under its hash without these files.
         """
         found: dict[str, KeptRun] = {}
         for file in self._files():
@@ -83,7 +88,7 @@ class Trajectories:
         return found
 
     def require_all_in(self, spec: Specification) -> None:
-        """**Raises:** `RunFolderError` for a run that is not the specification's, has other settings or data, or is damaged."""
+        """Check that all runs belong to the specification. **Raises:** `RunFolderError` for other, changed or damaged runs."""
         hashes = {run.folder: spec.hashes[place] for run, place in zip(spec.runs, spec.grid.flat, strict=True)}
         for file in self._files():
             label = self._label(file)
@@ -96,15 +101,17 @@ class Trajectories:
                 )
 
     def save(self, kept: Kept, is_interrupted: bool = False) -> Path:
-        """Keep a run, beside the finished ones if it was interrupted, and forget where it stood: its folder.
+        """Keep a run, and remove its checkpoint if it is finished. An interrupted run is kept apart from the finished ones.
 
-        **Raises:** `RunFolderError` if it cannot be kept here; the message says in which other folder it is kept.
+        **Returns:** the folder of the run.
+
+        **Raises:** `RunFolderError` if it cannot be kept here. The message names the other folder in which it is kept.
         """
         place = self._folder / (_INTERRUPTED if is_interrupted else _RUNS) / kept.spec.folder
         beside = {_SPECIFICATION: json.dumps(kept.spec.to_dict(), indent=1) + "\n"}
         beside |= {_DATA: kept.data_digest + "\n"} if kept.data_digest else {}
         if is_interrupted:
-            shutil.rmtree(place, ignore_errors=True)  # of an earlier interrupt
+            shutil.rmtree(place, ignore_errors=True)  # left by an earlier interrupt
             kept.trajectory.save(place, beside=beside)
             return place
         if not _is_there(place, kept):
@@ -113,21 +120,21 @@ class Trajectories:
         return place
 
     def checkpoint(self, spec: RunSpec) -> Path:
-        """The folder in which a run keeps where it stands until it is finished."""
+        """The folder of a run's checkpoints until it is finished."""
         return self._folder / _UNFINISHED / spec.folder
 
     def forget_checkpoint(self, spec: RunSpec) -> None:
-        """Remove it, and what it leaves empty."""
+        """Remove the checkpoint of a run, and folders that become empty."""
         place, top = self.checkpoint(spec), self._folder / _UNFINISHED
         shutil.rmtree(place, ignore_errors=True)
-        with contextlib.suppress(OSError):  # a read-only folder: it does no harm
+        with contextlib.suppress(OSError):  # in a read-only folder the empty folders stay, which does no harm
             while place != top and top.exists():
                 place = place.parent
                 if place.exists() and not any(place.iterdir()):
                     place.rmdir()
 
     def _read(self, file: Path) -> KeptRun:
-        # A finished run never changes; who runs many asks for all of them before each.
+        # A finished run never changes, and all of them are asked for before each new run.
         changed = file.stat().st_mtime_ns
         if self._known.get(file, (None,))[0] != changed:
             self._known[file] = changed, _read(file)
@@ -141,7 +148,7 @@ class Trajectories:
 
 
 def _read(file: Path) -> KeptRun:
-    """**Raises:** `RunFolderError` for a damaged one."""
+    """The run of a specification file. **Raises:** `RunFolderError` if it is damaged."""
     try:
         spec = RunSpec.from_dict(read_json(_read_text(file), str(file)))
     except ConfigError as error:
@@ -151,7 +158,7 @@ def _read(file: Path) -> KeptRun:
 
 
 def _is_there(place: Path, kept: Kept) -> bool:
-    """Whether another process has finished this very run meanwhile."""
+    """Whether another process has finished this run meanwhile."""
     try:
         return _read(place / _SPECIFICATION).content_hash == kept.spec.content_hash(kept.data_digest)
     except RunFolderError:
@@ -159,7 +166,7 @@ def _is_there(place: Path, kept: Kept) -> bool:
 
 
 def _read_text(file: Path) -> str:
-    """**Raises:** `RunFolderError` for a file that is no text, or larger than any that gnflow writes here."""
+    """The text of a file. **Raises:** `RunFolderError` if it is not text, or larger than any file that gnflow writes here."""
     try:
         with file.open("rb") as stream:
             content = stream.read(_LARGEST_TEXT + 1)

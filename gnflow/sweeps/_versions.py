@@ -1,4 +1,4 @@
-"""Which versions of gnflow computed the cells of a folder."""
+"""The versions of gnflow that computed the cells of a folder."""
 
 import sys
 from collections.abc import Iterable, Mapping
@@ -7,12 +7,12 @@ from typing import Any
 
 
 def versions_in(records: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The versions that these records name, each once, in the order of their text."""
+    """The versions in these records, each once, in alphabetical order."""
     return sorted({record["gnflow"] for record in records})
 
 
 def say_if_mixed(versions: Iterable[str], folder: Path) -> None:
-    """Say on the standard error output where there is more than one."""
+    """Print a note on the standard error output if there is more than one version."""
     several = sorted(set(versions))
     if len(several) > 1:
         print(

@@ -1,4 +1,4 @@
-"""A worker: cells come in, outcomes go out. It keeps nothing, so it may be killed at any time."""
+"""The worker of an engine. It receives cells, returns outcomes and keeps nothing, so it may be killed at any time."""
 
 import io
 import os
@@ -19,11 +19,11 @@ from ._cell import CellOutcome, run_cell
 
 READY = "ready"
 _LENGTH = struct.Struct("<Q")  # before each message: its number of bytes
-_LARGEST_READ = 2**20  # bytes; a length that is none must not ask for all memory at once
+_LARGEST_READ = 2**20  # bytes; a length that was not sent by a worker must not reserve all memory at once
 
 
 def work(table: Mapping[str, Any]) -> CellOutcome:
-    """Carry out the cell with this table (`RunSpec.to_dict`), whichever engine's process this is."""
+    """Compute the cell with this table (`RunSpec.to_dict`), in a worker of any engine."""
     jax.config.update("jax_enable_x64", True)
     outcome = run_cell(RunSpec.from_dict(table))
     forget_compiled_programs()
@@ -31,13 +31,13 @@ def work(table: Mapping[str, Any]) -> CellOutcome:
 
 
 def serve() -> None:
-    """The main program of a local worker: pickled tables of cells on standard input, pickled outcomes on standard output.
+    """The main program of a local worker, with pickled tables of cells on standard input and outcomes on standard output.
 
     It ends at once when its standard input is closed, by an engine that is done or by the death of the engine's process.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the engine's to answer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the engine handles Ctrl-C
     replies = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever a library prints must not get between the replies
+    os.dup2(2, 1)  # what a library prints goes to standard error, so that it cannot mix with the replies
     tables: queue.SimpleQueue[Mapping[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(sys.stdin.buffer, tables), daemon=True).start()
     send(READY, replies)
@@ -46,7 +46,7 @@ def serve() -> None:
 
 
 def _receive(source: IO[bytes], tables: "queue.SimpleQueue[Any]") -> None:
-    # A thread of its own, so that the end of the input is noticed in the middle of a cell.
+    # It runs in a thread, so that the end of the input is noticed also in the middle of a cell.
     while True:
         try:
             tables.put(pickle.load(source))
@@ -55,18 +55,20 @@ def _receive(source: IO[bytes], tables: "queue.SimpleQueue[Any]") -> None:
 
 
 def send(message: Any, replies: IO[bytes]) -> None:
-    """Write a message as `receive` reads it: its length, and itself pickled."""
+    """Write a message for `receive`: its length, then the pickled message."""
     content = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
     replies.write(_LENGTH.pack(len(content)) + content)
     replies.flush()
 
 
 def receive(replies: io.RawIOBase) -> Any:
-    """Wait for the next message, and take no byte of what follows it.
+    """Wait for the next message, and read no byte beyond it.
 
-    **Arguments:** `replies`: unbuffered, so that what has not been received can still be waited for.
+    **Arguments:**
 
-    **Raises:** `EOFError` where the stream ends before the message does; `pickle.UnpicklingError` for what is no message.
+    - `replies`: an unbuffered stream. In a buffer further messages could be hidden from a wait for the stream.
+
+    **Raises:** `EOFError` if the stream ends before the message does; `pickle.UnpicklingError` for other bytes.
     """
     (length,) = _LENGTH.unpack(_exactly(replies, _LENGTH.size))
     return pickle.loads(_exactly(replies, length))

@@ -13,11 +13,11 @@ from ._cell import CellOutcome
 from ._task import Task
 from ._worker import READY, receive
 
-_PATIENCE = 2.0  # seconds that a worker has to end by itself
+_PATIENCE = 2.0  # seconds for a worker to end by itself
 
 
 class WorkerDiedError(Exception):
-    """A worker ended; the text says how. `ready` is False where it did so before it could take cells."""
+    """A worker ended; the text says how. `ready` is False if it ended before it could take cells."""
 
     def __init__(self, how: str, ready: bool):
         super().__init__(how)
@@ -25,17 +25,19 @@ class WorkerDiedError(Exception):
 
 
 class WorkerProcess:
-    """A process that carries out one task at a time.
+    """A process that computes one task at a time.
 
-    A plain subprocess rather than one of `multiprocessing`: its environment is complete before the first import, and the
-    user's main module is not imported again, so that a script needs no `if __name__ == "__main__"`.
+    It is a plain subprocess and not one of `multiprocessing`. So its environment is complete before the first import, and the
+    user's main module is not imported again: a script needs no `if __name__ == "__main__"`.
 
-    **Arguments:** `environment`: all of it.
+    **Arguments:**
+
+    - `environment`: the whole environment of the process.
     """
 
     def __init__(self, environment: Mapping[str, str]):
         program = f"import sys; sys.path[:] = {sys.path!r}; from gnflow.sweeps._worker import serve; serve()"
-        # A session of its own: Ctrl-C in the terminal reaches the engine alone, which then ends its workers.
+        # The worker has its own session: Ctrl-C in the terminal reaches only the engine, which then ends its workers.
         self._process = subprocess.Popen(
             [sys.executable, "-c", program],
             stdin=subprocess.PIPE,
@@ -48,22 +50,19 @@ class WorkerProcess:
         self.program: str | None = None
 
     def fileno(self) -> int:
-        """What to wait for (`multiprocessing.connection.wait`): it is readable when there is something to receive."""
+        """The descriptor for `multiprocessing.connection.wait`, which is readable when there is something to receive."""
         return self._output.fileno()
 
     def start(self, task: Task) -> None:
-        """Hand over a task; its outcome is what `receive` returns next."""
+        """Hand over a task. `receive` then returns its outcome."""
         self.task, self.program = task, task.program
-        # A worker that has died meanwhile is noticed by `receive`.
+        # If the worker has died meanwhile, `receive` will notice.
         with contextlib.suppress(OSError):
             pickle.dump(task.cell.to_dict(), self._input)
             self._input.flush()
 
     def receive(self) -> CellOutcome | None:
-        """Wait for the outcome; None where the worker only reports that it is ready.
-
-        **Raises:** `WorkerDiedError`.
-        """
+        """Wait for the outcome. None means that the worker only reports that it is ready. **Raises:** `WorkerDiedError`."""
         try:
             message = receive(self._output)
         except (EOFError, OSError, pickle.UnpicklingError) as error:
@@ -76,7 +75,7 @@ class WorkerProcess:
 
     def close(self) -> None:
         """End the process, whatever it is doing."""
-        with contextlib.suppress(OSError):  # what could not be written to a dead worker
+        with contextlib.suppress(OSError):  # closing may try to write what a dead worker did not read
             self._input.close()
         try:
             self._process.wait(_PATIENCE)
@@ -105,6 +104,6 @@ class WorkerProcess:
 
     @property
     def _output(self) -> io.RawIOBase:
-        # Beneath its buffer, in which a second message could lie unnoticed: waiting is for the descriptor.
+        # The raw stream without its buffer: a second message in the buffer would go unnoticed by a wait for the descriptor.
         assert isinstance(self._process.stdout, io.BufferedReader)
         return self._process.stdout.raw
