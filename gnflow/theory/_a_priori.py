@@ -27,15 +27,20 @@ from ._hypotheses import (
 from ._lipschitz import LipschitzBound, consistent_radius
 from ._reruns import matching
 
-# Where the recorded length of a path is compared with a rerun's: two programs may integrate it so differently.
+# The relative difference of two path lengths that two programs integrate.
 _PATH_ROUNDING = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
 class Regime:
-    """What Theorem T says of a flow as long as the smallest singular value of J is at least `singular_value`.
+    """What Theorem T gives for a flow as long as the smallest singular value of J is at least `singular_value`.
 
-    **Attributes:** `rate`: r; `speed`: ||w'|| <= speed ||g||; `ratio`: eps <= ratio sigma_min (0 for gradient flow).
+    **Attributes:**
+
+    - `singular_value`: the bound of the smallest singular value of J.
+    - `rate`: r.
+    - `speed`: a number with ||w'|| <= speed ||g||.
+    - `ratio`: a number with eps <= ratio sigma_min (0 for gradient flow).
     """
 
     singular_value: float
@@ -48,9 +53,9 @@ class Regime:
 class APriori(AbstractTheorem):
     """Theorem T of docs/theorems/a_priori.md, the finite-width form of [A] (arXiv 2302.02904), Theorem 1, for both flows.
 
-    K is a Lipschitz constant of the Jacobian on the ball of radius R = sqrt(sigma_0)/(2K) about w_0. If the loss of the
-    start is small against R, then the flow stays in that ball for all time and L_t - L* <= (L_0 - L*) exp(-r t), with r
-    known at the start.
+    K is a Lipschitz constant of the Jacobian on the ball of radius R = sqrt(sigma_0)/(2K) about w_0. If the loss at the start
+    is small compared with R, the flow stays in that ball for all time, and L_t - L* <= (L_0 - L*) exp(-r t) with a rate r that
+    is known at the start.
     """
 
     name: ClassVar[str] = "a priori"
@@ -76,7 +81,7 @@ class APriori(AbstractTheorem):
         yield from self._on_ball(evidence, spectrum, numbers["lambda"])
 
     def _on_ball(self, evidence: Evidence, spectrum: GramSpectrum, smoothness: float) -> Iterator[Stage]:
-        """The hypotheses that take sigma_0 > 0: constants that are bounds on the ball, and the loss against its radius."""
+        """The hypotheses that need sigma_0 > 0: constants that are bounds on the ball, and the loss against its radius."""
         start = math.sqrt(spectrum.smallest - spectrum.error)
         lipschitz = consistent_radius(evidence.system, evidence.start, start)
         value, radius, rigorous = lipschitz.value, lipschitz.radius, lipschitz.rigorous
@@ -109,7 +114,7 @@ class APriori(AbstractTheorem):
         yield *_flow_checks(evidence, spectrum, regime, start), small, constants
 
     def conclusion(self, evidence: Evidence, hypotheses: Hypotheses) -> Conclusion:
-        """The loss at every measured time against both rates, the weights at the end against the ball and the path's length."""
+        """The loss at every measured time against both rates; the last weights against the ball and the length of the path."""
         rate, sharper = hypotheses.constants["r"], hypotheses.constants["r on the smaller ball"]
         length = hypotheses.constants["length of the path, bound on the smaller ball"]
         claims = [*_decay("L_t - L* <= (L_0 - L*) exp(-r t)", evidence, rate)]
@@ -141,12 +146,12 @@ def _regime(evidence: Evidence, spectrum: GramSpectrum, lipschitz: LipschitzBoun
 
 
 def _metric_scale(evidence: Evidence) -> float | None:
-    """h where H = h I, the same at all outputs; so mu_H = lambda_H = h. None for another metric."""
+    """h for a metric H = h I that is the same at all outputs, so that mu_H = lambda_H = h. None for another metric."""
     return scale_of_metric(evidence, evidence.system.problem.y_train)
 
 
 def _flow_checks(evidence: Evidence, spectrum: GramSpectrum, regime: Regime, start: float) -> list[Check]:
-    """What is asked of the flow itself: damping below a sigma_min, and a direction that reaches every mode."""
+    """The hypotheses about the flow itself: damping below a sigma_min, and a direction that reaches every mode."""
     gain = evidence.law
     if not gain.is_truncated:
         return [Check("m > 0 (mobility)", regime.rate, ">", 0.0, remark="the rate 2 mu m sigma_min is positive")]
@@ -162,9 +167,9 @@ def _flow_checks(evidence: Evidence, spectrum: GramSpectrum, regime: Regime, sta
 
 
 def _decay(name: str, evidence: Evidence, rate: float) -> list[Claim]:
-    """log(L_0 - L*) - log(L_t - L*) >= r t at every measured time but the first."""
+    """log(L_0 - L*) - log(L_t - L*) >= r t at every measured time except the first."""
     logs = evidence.log_excess
-    # Where the loss is at the infimum there is nothing to show.
+    # A loss at its infimum has an infinite logarithm, which shows nothing.
     places = [index for index in range(1, len(logs)) if np.isfinite(logs[index])]
     if not places:
         return []
@@ -174,7 +179,7 @@ def _decay(name: str, evidence: Evidence, rate: float) -> list[Claim]:
 
 
 def _movement(evidence: Evidence, radius: float, length: float, rate: float) -> list[Claim]:
-    """||w_T - w_0|| <= R, and <= the length that the path can have had until T; the path's length too where it was recorded."""
+    """||w_T - w_0|| <= R, and <= the bound of the path's length until T; and the path's length itself, if it was recorded."""
     accuracy = evidence.accuracy
     error = accuracy.distance()
     distance = float(tree_norm(tree_subtract(evidence.flow_end, evidence.start)))
@@ -190,7 +195,7 @@ def _movement(evidence: Evidence, radius: float, length: float, rate: float) -> 
     ]
     if "path_length" in evidence.flow_run.data:
         path = evidence.flow_run.data["path_length"].to_numpy()
-        # A step errs by rtol of the path too, all of them by so much each and in the same sense at worst.
+        # A step may change the path by rtol of its length. At worst all steps do so in the same direction.
         error = error + Error(accuracy.rtol * path, 2 * accuracy.rtol * accuracy.steps * path)
         name, resolution = "int ||w'|| <= bound of the path", DISTANCE_RESOLUTION * reached
         claims.append(compare_along(name, evidence.times, path, "<=", reached, error, resolution))
@@ -199,7 +204,7 @@ def _movement(evidence: Evidence, radius: float, length: float, rate: float) -> 
 
 
 def _recorded_path(evidence: Evidence) -> Claim:
-    """The path's length as recorded against the reference's, relative to the whole of it."""
+    """The recorded length of the path against that of the reference, relative to the whole length."""
     flow = evidence.flow_run.data["path_length"].to_numpy()
     at, whole = matching(evidence.recorded_times, evidence.times), max(flow[-1], TINY)
     off = np.abs(evidence.trajectory.data["path_length"].to_numpy() - flow[at]) / whole

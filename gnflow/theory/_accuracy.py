@@ -1,5 +1,7 @@
-"""What the errors of a run can be: as measured against a second run, and at worst, as its solver promises. One account
-for all."""
+"""The errors that a run may have, as measured against a second run and at worst, as its solver promises.
+
+All theorems use this one account of errors.
+"""
 
 import dataclasses
 import functools
@@ -20,58 +22,58 @@ from ._reruns import TIGHTER, matching
 EPSILON = float(np.finfo(np.float64).eps)
 TINY = float(np.finfo(np.float64).tiny)
 
-# Two runs that differ by d are off by less than 2 d each, but for what they have in common.
+# If two runs differ by d, each has an error below 2 d, except for errors that they have in common.
 SAFETY = 2.0
-# A run at so many times the tolerance is further off: by its difference the error of the tighter one is known.
+# A run at this multiple of the tolerance has a larger error, so the difference to it shows the error of the tighter run.
 LOOSER = 10.0
-# The error of the reference over its distance to the replicate, whose tolerance is at least 16 times as large: four
-# times what their ratio gives, for errors need not fall as fast as tolerances.
+# The error of the reference divided by its distance to the replicate, whose tolerance is at least 16 times as large. It is four
+# times the ratio of the tolerances, because errors need not fall as fast as tolerances.
 _SHARE = 4 / TIGHTER
-# Two runs may make the error of a few steps alike, so that their difference does not show it.
+# Two runs may have the errors of a few steps in common, and their difference does not show these.
 _SHARED_STEPS = 4
-# How far a step may reach, in times of where it began.
+# How far a step may reach, as a multiple of the time at which it began.
 _AHEAD = 10.0
-# Relative rounding of an output, a sum of many terms, in one program; and between two programs that compute it.
+# Relative rounding of an output, a sum of many terms, in one program, and between two programs that compute it.
 ROUNDING, ROUNDING_OF_PROGRAMS = 10 * EPSILON, 100 * EPSILON
-# An honest run made on another machine is off by twice what the replicate is off by; at worst by five times that.
+# The error of an honest run on another machine, in units of the replicate's error: as expected, and at worst.
 ELSEWHERE, ELSEWHERE_AT_WORST = 2.0, 5.0
 
-# What agreement must be known to, so that it says something: of the logarithm that the loss has fallen by, a twentieth;
-# of the last outputs; of a distance of weights. A run at the default tolerance is known to about that.
+# The accuracy at which agreement says something: of the logarithm by which the loss has fallen, of the last outputs, and of a
+# distance of weights. A run at the default tolerance has about this accuracy.
 LOSS_RESOLUTION = 0.05
 OUTPUT_RESOLUTION = 0.025
 DISTANCE_RESOLUTION = 0.02
-# Of a distance of outputs against a bound: a hundredth of what moved, or a tenth of the bound.
+# The same for a distance of outputs against a bound: a hundredth of the movement, or a tenth of the bound.
 MOVED_RESOLUTION, BOUND_RESOLUTION = 0.01, 0.1
 
 
 def log_excess(run: Trajectory, minimum: float) -> np.ndarray:
-    """log(L - L*) at the saved times, (k,); -inf where the run is at the infimum of the loss."""
+    """log(L - L*) at the saved times (k,); -inf where the loss is at its infimum."""
     with np.errstate(divide="ignore"):
         return np.log(np.maximum(run.data["train_loss"].to_numpy() - minimum, 0.0))
 
 
 def rms_residual(logs: np.ndarray) -> np.ndarray:
-    """r = sqrt(2 (L - L*)) from log(L - L*): of the squared loss the rms over samples of ||f - y||."""
+    """r = sqrt(2 (L - L*)) from log(L - L*). For the squared loss it is the rms of ||f - y|| over the samples."""
     return np.sqrt(2) * np.exp(logs / 2)
 
 
 @dataclasses.dataclass(frozen=True)
 class Accuracy:
-    """Errors of a run that `verify` made, as it differs from another run of the same flow and as its solver promises them.
+    """The errors of a run that `verify` made, from its difference to another run of the same flow and from its tolerance.
 
-    Its tolerance is verify's own and its steps are judged in the outputs: one may change the outputs by rtol ||f - y||
-    + atol sqrt(N), in Euclidean norms (docs/theory.md, The error norm in function space). What a solver promises counts
-    on errors that decay as fast as the residual. Where they do not (a slow mode outlives the others, a flow does not
-    contract) only the other run tells, whose error is the larger one.
+    `verify` chooses the tolerance, and steps are judged in the outputs: one step may change the outputs by rtol ||f - y|| +
+    atol sqrt(N), in Euclidean norms (docs/theory.md, The error norm in function space). What a solver promises assumes that
+    errors decay as fast as the residual. If they do not (because a slow mode outlives the others, or the flow does not
+    contract), only the other run shows the error, and its own error is the larger one.
 
     **Attributes:**
 
     - `record`: the run as it was recorded.
-    - `reference`: whose errors these are, a run at a tolerance of verify's own; None where it could not be made: then
-      only `solve_residual` is known.
-    - `other`: a run at the record's tolerances: the replicate. None where there is none: then all is infinite that it tells.
-    - `flow`, `system`: the flow that acts on the weights that move, and what it acts on.
+    - `reference`: the run whose errors these are, at a tolerance that `verify` chooses. If it could not be made, it is None,
+      and only `solve_residual` is known.
+    - `other`: the replicate, a run at the tolerances of the record. If it is None, all errors measured by it are infinite.
+    - `flow`, `system`: the flow that acts on the weights that move, and the problem with the model's structure.
     - `start`: the first trained weights.
     """
 
@@ -84,7 +86,7 @@ class Accuracy:
 
     @property
     def run(self) -> Trajectory:
-        """The reference, where there is one."""
+        """The reference, which must exist."""
         assert self.reference is not None
         return self.reference
 
@@ -95,7 +97,7 @@ class Accuracy:
 
     @functools.cached_property
     def times(self) -> np.ndarray:
-        """Flow times of the run's saves, (k,)."""
+        """The flow times of the run's saves (k,)."""
         return self.run.data.time.to_numpy()
 
     @functools.cached_property
@@ -105,7 +107,7 @@ class Accuracy:
 
     @functools.cached_property
     def steps(self) -> int:
-        """Accepted steps, at least 1."""
+        """The number of accepted steps, at least 1."""
         return max(int(self.run.stats["num_accepted_steps"]), 1)
 
     @property
@@ -117,17 +119,17 @@ class Accuracy:
 
     @functools.cached_property
     def common(self) -> tuple[np.ndarray, np.ndarray]:
-        """Indices into `times` and into the other run's times of those that are the same, (c,) each."""
+        """The indices of the common times in `times` and in the times of the other run, (c,) each."""
         if self.other is None:
             return np.zeros(0, dtype=int), np.zeros(0, dtype=int)
         at = matching(self.other.data.time.to_numpy(), self.times)
         return at[at >= 0], np.flatnonzero(at >= 0)
 
     def growing(self, values: np.ndarray) -> np.ndarray:
-        """The largest of `values`, (c,) at the common times, up to ten times each of `times`, (k,), and at least to the
-        next common one; infinite without any.
+        """For each of `times` the largest of `values` (c,) at common times up to ten times as late; (k,).
 
-        Ahead, because values between two steps are interpolated, with an error that rises and falls within the step.
+        At least the next common time is included. The result is infinite if there are no common times. Later times count
+        because values between two steps are interpolated, with an error that rises and falls within the step.
         """
         at, _ = self.common
         if not len(at):
@@ -143,8 +145,10 @@ class Accuracy:
 
     @functools.cached_property
     def between(self) -> np.ndarray:
-        """The largest difference of log(L - L*) between both runs, `growing` with `times`, (k,): the error that a run
-        has which is made as the record says."""
+        """The largest difference of log(L - L*) between both runs, `growing` with `times`, (k,).
+
+        It is the error of a run that was made as the record says.
+        """
         with np.errstate(invalid="ignore"):
             difference = np.abs(self.log_excess[self.common[0]] - self._log_other)
         return self.growing(np.where(np.isnan(difference), 0.0, difference))  # both at the infimum
@@ -153,26 +157,26 @@ class Accuracy:
 
     @functools.cached_property
     def rounding(self) -> np.ndarray:
-        """Error of log(L - L*) at `times` from the last digit of the outputs, (k,)."""
+        """The error of log(L - L*) at `times` (k,) from the rounding of the outputs."""
         scale = float(jax.numpy.sqrt(jax.numpy.mean(self.system.problem.y_train**2))) + 1e-300
         with np.errstate(divide="ignore"):
             return ROUNDING * (1 + scale / np.exp(self.log_excess / 2))
 
     def relative_steps(self, residual_norms: np.ndarray) -> np.ndarray:
-        """What one step may change ||f - y|| by, relative to each of `residual_norms`, (k,)."""
+        """The change of ||f - y|| that one step may make in error, relative to each of `residual_norms` (k,)."""
         settings, problem = self.run.settings, self.system.problem
         with np.errstate(divide="ignore"):
             return settings["rtol"] + settings["atol"] * np.sqrt(problem.num_train) / residual_norms
 
     @functools.cached_property
     def weight_step(self) -> float:
-        """The Euclidean norm of the error of all weights that one step may make: rtol ||w|| + atol sqrt(P)."""
+        """The error of the weights that one step may make, in the Euclidean norm: rtol ||w|| + atol sqrt(P)."""
         settings, end = self.run.settings, self.system.weights(self.run.model)
         norm = max(float(tree_norm(self.start)), float(tree_norm(end)))
         return settings["rtol"] * norm + settings["atol"] * tree_size(self.start) ** 0.5
 
     def accumulated(self, relative: np.ndarray | float) -> np.ndarray:
-        """Relative errors of single steps summed over the run; infinite where one step may be off by all there is."""
+        """Relative errors of single steps, summed over the run. Infinite if the error of one step may be 1 or more."""
         relative = np.asarray(relative)
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where(relative < 1, self.steps * relative / (1 - relative), np.inf)
@@ -181,15 +185,15 @@ class Accuracy:
 
     @functools.cached_property
     def is_amplified(self) -> bool:
-        """Whether the residual of a solve may change more of the rate than its own size."""
+        """Whether the residual of a direction solve may change the rate by more than its own size."""
         return float(self.flow.residual_amplification(jax.numpy.ones(()))) != 1.0
 
     @functools.cached_property
     def solve_residual(self) -> float:
-        """The largest of the solves for the direction, relative, at the times of the reference and where it was recorded.
+        """The largest relative residual of the direction solves, at the times of the reference and of the record.
 
-        Where it may change more of the rate than its own size (`AbstractFlow.residual_amplification`) it is that, of
-        the reference alone. 0 for direct solvers; nan where neither is there.
+        If it may change the rate by more than its own size (`AbstractFlow.residual_amplification`), that change is returned,
+        for the reference alone. It is 0 for direct solvers, and nan if neither run has residuals.
         """
         if not self.flow.solves_iteratively:
             return 0.0
@@ -204,10 +208,10 @@ class Accuracy:
 
     @functools.cached_property
     def loss(self) -> Error:
-        """Of log(L - L*) at `times`, (k,), whatever it is compared with.
+        """The error of log(L - L*) at `times` (k,), for any comparison.
 
-        Measured: a quarter of the largest difference to the other run so far, at least what four steps may do. At worst: 2
-        (rtol + atol/r) for each step, r the rms residual, because the loss has twice the relative error of its root.
+        Measured: a quarter of the largest difference to the other run so far, but at least the error of four steps. At worst:
+        2 (rtol + atol/r) for each step, with the rms residual r, because the loss has twice the relative error of its root.
         """
         settings = self.run.settings
         with np.errstate(divide="ignore"):
@@ -223,12 +227,12 @@ class Accuracy:
         promised: np.ndarray | float,
         resolution: np.ndarray | float,
     ) -> Error:
-        """Of a comparison of the run with the value that a theorem gives, relative, as rtol is.
+        """The relative error of a comparison of the run with the value that a theorem gives.
 
-        Measured it is what is `promised` for all steps where that is below the `resolution`. Where it says too little,
-        twice the smaller of the `difference` of both runs and the `deviation` of the other run from the theorem's
-        value: a theorem that is false is far from both runs, which must not excuse it. That at least what four steps
-        may do, which both may have in common.
+        If the error `promised` for all steps is below the `resolution`, it is the measured one. Otherwise the measured error is
+        twice the smaller one of two distances: the `difference` of both runs, and the `deviation` of the other run from the
+        theorem's value. (The value of a false theorem is far from both runs, and this distance must not excuse it.) It is at
+        least the error of four steps, which both runs may have in common.
         """
         shared = _SHARED_STEPS * self.rtol
         measured = np.minimum(np.maximum(SAFETY * np.minimum(difference, deviation), shared), promised)
@@ -236,15 +240,18 @@ class Accuracy:
         return Error(measured, np.maximum(promised, difference))
 
     def loss_agreement(self, expected: np.ndarray, promised: np.ndarray, resolution: np.ndarray) -> Error:
-        """Of log(L - L*) at `times`, (k,), where a theorem says that it is `expected`.
+        """The error of log(L - L*) at `times` (k,), for a theorem that says it is `expected`.
 
-        **Arguments:** `promised`: relative error of the residual that the solver promises of the run so far;
-        `resolution` of the logarithm.
+        **Arguments:**
+
+        - `expected`: the value of the theorem (k,).
+        - `promised`: the relative error of the residual that the solver promises for the run so far (k,).
+        - `resolution`: the resolution of the logarithm (k,).
         """
         deviation = self.growing(np.abs(self._log_other - expected[self.common[0]]))
         # The logarithm of L has twice the relative error of the residual.
         error = self.agreement(self.between / 2, deviation / 2, promised, resolution / 2)
-        # Between its steps a solver interpolates, of which it promises nothing: both runs tell.
+        # A solver interpolates between its steps and promises nothing about that, so the difference of both runs counts.
         measured = np.maximum(2 * error.measured, _SHARE * self.between)
         return Error(measured, np.maximum(2 * promised, self.between[-1])) + self.rounding
 
@@ -257,14 +264,18 @@ class Accuracy:
         promised: float,
         other: Error,
     ) -> Claim:
-        """The claim that the last outputs, or what is made of them, are those that a theorem gives: their distance over
-        `scale`.
+        """The claim that the last outputs, or a function of them, have the values that a theorem gives.
+
+        It compares their distance divided by `scale`.
 
         **Arguments:**
 
-        - `ends`: what the run ends at, and what the other run ends at, (k,) each.
-        - `expected` (k,): what they should be.
-        - `promised`: the relative error that the solver promises of them; `other`: errors that have to do with neither run.
+        - `name`: the name of the claim.
+        - `ends`: the values at the end of the run and of the other run, (k,) each.
+        - `expected`: the values of the theorem (k,).
+        - `scale`: the unit of the distance.
+        - `promised`: the relative error that the solver promises.
+        - `other`: errors that neither run causes.
         """
         last, again = ends
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -276,16 +287,21 @@ class Accuracy:
         return compare(name, distance, "==", 0.0, error, OUTPUT_RESOLUTION, at_times(self.times[-1:])[0])
 
     def outputs(self, residual_norms: np.ndarray, slowest: float, difference: float, between: np.ndarray) -> Error:
-        """Of ||f - y|| at `times`, (k,), where errors decay as the slowest mode does.
+        """The error of ||f - y|| at `times` (k,), if errors decay like the slowest mode.
 
-        **Arguments:** `residual_norms` (k,): ||f - y||; `slowest`: that rate; `difference`: of both runs' last outputs, over
-        the last residual, for the losses do not see in which direction outputs err; `between` (k,): of log(L - L*).
+        **Arguments:**
+
+        - `residual_norms`: ||f - y|| (k,).
+        - `slowest`: the rate of the slowest mode.
+        - `difference`: the distance of both runs' last outputs divided by the last residual. The losses do not show the
+          direction of an error of the outputs.
+        - `between`: the difference of log(L - L*) between both runs (k,).
         """
         settings, problem = self.run.settings, self.system.problem
         rounding = ROUNDING * (residual_norms[0] + float(jax.numpy.linalg.norm(problem.y_train)))
         relative = np.maximum(np.maximum(between / 2, min(difference, 1.0)), settings["rtol"])
         measured = np.where(self.times > 0, relative * residual_norms, 0.0) + rounding
-        # An error is made at the residual of the start of its interval and decays until the end of the next.
+        # An error is proportional to the residual at the start of its interval, and decays until the end of the next one.
         carried, largest = np.zeros(len(self.times)), residual_norms[0]
         for i in range(1, len(self.times)):
             carried[i] = largest
@@ -295,8 +311,8 @@ class Accuracy:
         return Error(np.minimum(measured, promised), np.maximum(measured, promised))
 
     def distance(self) -> Error:
-        """Of ||w_T - w_0||: twice the difference of both runs, and twice what the solver promises of the weights in all
-        steps."""
+        """The error of ||w_T - w_0||: twice the difference of both runs, and twice the error that the solver promises for the
+        weights in all steps."""
         assert self.other is not None
         end, again = (self.system.weights(run.model) for run in (self.run, self.other))
         rounding = ROUNDING * float(tree_norm(end))
@@ -305,9 +321,9 @@ class Accuracy:
         return Error(min(measured, promised), max(measured, promised))
 
     def elsewhere(self, honest: np.ndarray | float, is_like: bool) -> Error:
-        """Of a record that was made on another machine, where the other run is off by `honest`.
+        """The error of a record that was made on another machine, if the other run has the error `honest`.
 
-        At worst it is infinite where the other run is no run like the record (`is_like`), so that nothing tells.
+        At worst it is infinite unless the other run is a run like the record (`is_like`), because then nothing shows the error.
         """
         largest = max(float(np.max(honest)), float(self.loss.measured.max()))
         return Error(ELSEWHERE * honest, ELSEWHERE_AT_WORST * largest if is_like else math.inf)

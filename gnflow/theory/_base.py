@@ -1,4 +1,4 @@
-"""What a theorem is, and how one is checked on a run: hypotheses first, conclusions only where all of them are met."""
+"""The base class of theorems, and how one is checked on a run: hypotheses first, conclusions only if all of them are met."""
 
 import abc
 import dataclasses
@@ -17,7 +17,13 @@ from ._record import record_claims, record_facts, start_claims, what_is_compared
 
 @dataclasses.dataclass(frozen=True)
 class Hypotheses:
-    """**Attributes:** `checks`: one for each hypothesis; `constants`: what they were computed from, by name."""
+    """The hypotheses of a theorem, evaluated on a run.
+
+    **Attributes:**
+
+    - `checks`: one for each hypothesis.
+    - `constants`: the numbers that they were computed from, by name.
+    """
 
     checks: tuple[Check, ...]
     constants: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -25,21 +31,28 @@ class Hypotheses:
 
 @dataclasses.dataclass(frozen=True)
 class Conclusion:
-    """**Attributes:** `claims`: what the theorem predicts against what was observed; `constants`; `curves`: for the figure."""
+    """The conclusions of a theorem, evaluated on a run.
+
+    **Attributes:**
+
+    - `claims`: predictions against observations.
+    - `constants`: further numbers, by name.
+    - `curves`: the curves of the figure.
+    """
 
     claims: tuple[Claim, ...]
     constants: Mapping[str, float] = dataclasses.field(default_factory=dict)
     curves: tuple[Curves, ...] = ()
 
 
-# What a generator of hypotheses yields: checks, and constants that they were computed from.
+# What a generator of hypotheses yields: checks, and the constants that they were computed from.
 Stage = tuple[Check | Mapping[str, float], ...]
 
 
 def in_stages(generate: Callable[[Any, Evidence], Iterator[Stage]]) -> Callable[[Any, Evidence], Hypotheses]:
-    """`AbstractTheorem.hypotheses` from a generator: what is behind a `yield` is computed where all checks before it are met.
+    """`AbstractTheorem.hypotheses` from a generator. The code after a `yield` runs only if all checks before it are met.
 
-    For hypotheses that cannot be evaluated, or have no meaning, before others are known to be true.
+    It is for hypotheses that cannot be evaluated, or have no meaning, before others are known to be true.
     """
 
     @functools.wraps(generate)
@@ -64,15 +77,15 @@ class AbstractTheorem(abc.ABC):
 
     **Attributes:**
 
-    - `name`: what tables call it.
-    - `statement`: a sentence.
+    - `name`: its name in tables.
+    - `statement`: the theorem in a sentence.
     - `reference`: paper and number, and the page with the proof.
-    - `own_runs`: whether checking it takes further runs beyond the evidence's two; such a theorem is checked where it
-      is asked for by name.
-    - `allows_decay`: whether it is true of flows with weight decay, w' = -J^T a - D w; where not, such a run is none it is
-      about.
-    - `about`: what of the record is part of the claim, and so compared: the whole "run", its "start", or nothing but
-      the "parts" that it was made of.
+    - `own_runs`: whether the check needs further runs beyond the two of the evidence. Such a theorem is checked only if it is
+      asked for by name.
+    - `allows_decay`: whether it is true for flows with weight decay, w' = -J^T a - D w. If not, its assumptions are not met by
+      such a run.
+    - `about`: the part of the record that the claim is about, and that is compared: the whole "run", its "start", or only the
+      "parts" that it was made of.
     """
 
     name: ClassVar[str]
@@ -84,14 +97,14 @@ class AbstractTheorem(abc.ABC):
 
     @abc.abstractmethod
     def hypotheses(self, evidence: Evidence, /) -> Hypotheses:
-        """Every assumption, evaluated on the run. The first that fails is named in the certificate. See `in_stages`."""
+        """Evaluate every assumption on the run. The certificate names the first that fails. See `in_stages`."""
 
     @abc.abstractmethod
     def conclusion(self, evidence: Evidence, hypotheses: Hypotheses) -> Conclusion:
-        """Prediction against observation; called only where every hypothesis is met."""
+        """Compare prediction and observation. This is called only if every hypothesis is met."""
 
     def certify(self, evidence: Evidence) -> Certificate:
-        """Check the theorem on a run, and that the record is one of this flow."""
+        """Check the theorem on a run, and that the record is a run of this flow."""
         over_time = self.about == "run" and evidence.is_continuous
         hypotheses = self._checked(evidence)
         if over_time and not any(check.met is False for check in hypotheses.checks):
@@ -115,7 +128,7 @@ class AbstractTheorem(abc.ABC):
         return self._certificate(verdict, reason, hypotheses, conclusion, record, compared)
 
     def _checked(self, evidence: Evidence) -> Hypotheses:
-        """The hypotheses, that nothing stands beside -J^T a, and that the record has last weights, where it is about these."""
+        """The hypotheses, including that there is no weight decay (unless allowed) and that the last model is readable."""
         try:
             if evidence.decays and not self.allows_decay:
                 return Hypotheses((Check.fact("the flow is -J^T a, without weight decay", False, repr(evidence.flow)),))
@@ -127,7 +140,7 @@ class AbstractTheorem(abc.ABC):
         return hypotheses
 
     def _of_the_record(self, evidence: Evidence) -> tuple[tuple[Claim, ...], str]:
-        """What shows that the record is what it says, as far as the theorem is about it; and a sentence on how far that is."""
+        """Claims that compare the record with reruns, as far as the theorem is about it; and what is certified, in words."""
         if self.about == "run":
             return record_claims(evidence), what_is_compared(evidence)
         if self.about == "start":
@@ -162,8 +175,10 @@ class AbstractTheorem(abc.ABC):
 
 
 def _doubts(record: Verdict, described: tuple[Check, ...], steps: tuple[Check, ...]) -> list[tuple[Verdict, str]]:
-    """Why nothing is known of a record that does not come from its settings; empty where it does, or where it agrees
-    with the reference whatever steps it took."""
+    """Why nothing is known about a record that does not come from its settings.
+
+    Empty if it comes from them, or if it agrees with the reference although it took other steps.
+    """
     unmet = [check for check in described if not check.met]
     if unmet:
         reason = f"the record does not come from its settings; {_verdict.why_not_met(unmet[0])}"

@@ -1,4 +1,4 @@
-"""What checking a theorem on a run gives back: every number behind the verdict, as a table, JSON, Markdown or a figure."""
+"""The certificate of a theorem on a run: every number behind the verdict, as a table, JSON, Markdown or a figure."""
 
 import dataclasses
 import json
@@ -22,16 +22,16 @@ class Certificate:
 
     **Attributes:**
 
-    - `theorem`: its short name.
-    - `statement`: what it says, in a sentence.
+    - `theorem`: the short name of the theorem.
+    - `statement`: the theorem in a sentence.
     - `reference`: paper and number, or the page of docs/theorems with the proof.
-    - `verdict` and `reason`.
+    - `verdict`, `reason`: the verdict, and why.
     - `checks`: the hypotheses.
-    - `claims`: the conclusions; empty where a hypothesis fails: then nothing is claimed.
-    - `constants`: every constant by name.
-    - `curves`: what `plot` draws.
-    - `record`: the comparisons that show the record to be a run of its flow.
-    - `compared`: what of the record is certified.
+    - `claims`: the conclusions. They are empty if a hypothesis fails, because then nothing is claimed.
+    - `constants`: every constant, by name.
+    - `curves`: the curves that `plot` draws.
+    - `record`: the comparisons that show that the record is a run of its flow.
+    - `compared`: which part of the record is certified, as a sentence.
     """
 
     theorem: str
@@ -47,7 +47,7 @@ class Certificate:
     compared: str = ""
 
     def __str__(self) -> str:
-        """Verdict, hypotheses, conclusions and constants in 80 columns: a line of words, and one of numbers below it."""
+        """Verdict, hypotheses, conclusions and constants in 80 columns, each with a line of words above a line of numbers."""
         lines = [f"{self.theorem}: {self.verdict}"]
         for text in (self.statement, self.reference, self.reason, self.compared):
             lines += _wrapped(text)
@@ -68,7 +68,7 @@ class Certificate:
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the curves, of JSON's types; numbers that JSON does not have as strings."""
+        """Everything except the curves, in JSON types. Numbers that JSON does not have become strings."""
         words = ("theorem", "statement", "reference", "verdict", "reason", "compared")
         return {name: str(getattr(self, name)) for name in words} | {
             "checks": [_plain(dataclasses.asdict(c) | {"slack": c.slack, "met": c.met}) for c in self.checks],
@@ -93,7 +93,7 @@ class Certificate:
         return "\n\n".join(parts) + "\n"
 
     def plot(self) -> "matplotlib.figure.Figure":
-        """Bounds and observation, one panel for each of the certificate's curves; an empty figure says there are none."""
+        """A figure of bounds and observation, with a panel for each of the curves. Without curves it shows the reason."""
         return draw(f"{self.theorem}: {self.verdict}", self.curves, instead=self.reason)
 
 
@@ -119,7 +119,7 @@ class Certificates(Sequence[Certificate]):
 
     @property
     def violated(self) -> tuple[Certificate, ...]:
-        """Those whose verdict is `violated`."""
+        """The certificates whose verdict is `violated`."""
         return tuple(c for c in self.items if c.verdict == Verdict.VIOLATED)
 
     def by_name(self, theorem: str) -> Certificate:
@@ -141,7 +141,7 @@ class Certificates(Sequence[Certificate]):
 
 
 _MET = {True: "yes", False: "NO", None: "unclear"}
-# The tables of a certificate: what stands in each column, by its heading.
+# The columns of a certificate's tables, by their headings.
 _CHECK_COLUMNS: dict[str, Callable[[Check], str]] = {
     "hypothesis": lambda check: check.name,
     "value": lambda check: _number(check.value),

@@ -1,4 +1,4 @@
-"""Hypotheses and conclusions as comparisons of numbers that have errors, and what each comparison comes to."""
+"""Hypotheses and conclusions as comparisons of numbers with errors, and the verdict of each comparison."""
 
 import dataclasses
 import enum
@@ -22,14 +22,14 @@ class Verdict(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """A hypothesis `value relation threshold`, with how surely the value is known.
+    """A hypothesis `value relation threshold`, with the error of the value.
 
     **Attributes:**
 
     - `name`: the hypothesis as a formula or a clause.
-    - `value`, `relation`, `threshold`.
-    - `error`: bound or estimate of the error of value - threshold.
-    - `rigorous`: whether value and error are bounds and not estimates.
+    - `value`, `relation`, `threshold`: the two sides and their relation.
+    - `error`: a bound or an estimate of the error of value - threshold.
+    - `rigorous`: whether value and error are bounds, and not estimates.
     - `remark`: where they come from, or what to do.
     """
 
@@ -43,24 +43,24 @@ class Check:
 
     @classmethod
     def fact(cls, name: str, true: bool, remark: str = "", rigorous: bool = True) -> "Check":
-        """A hypothesis that is true or false of the run's parts, without a number."""
+        """A hypothesis about the parts of the run that is true or false, without a number."""
         return cls(name, float(true), "==", 1.0, rigorous=rigorous, remark=remark)
 
     @classmethod
     def unknown(cls, name: str, remark: str) -> "Check":
-        """A hypothesis of which it is open whether it is true."""
+        """A hypothesis that is not known to be true or false."""
         return cls(name, math.nan, "==", 1.0, remark=remark)
 
     @property
     def slack(self) -> float:
-        """How far the value is on the right side of the threshold; negative on the wrong one."""
+        """The distance of the value from the threshold, positive on the right side and negative on the wrong one."""
         if self.relation == "==":
             return -abs(self.value - self.threshold)
         return self.threshold - self.value if self.relation in ("<", "<=") else self.value - self.threshold
 
     @property
     def met(self) -> bool | None:
-        """True or False where the slack is larger than its error, None where the error leaves it open."""
+        """True or False if the slack exceeds its error, and None if the error leaves it open."""
         if math.isnan(self.slack) or math.isnan(self.error):
             return None
         if self.relation == "==":
@@ -76,12 +76,14 @@ class Check:
 
 @dataclasses.dataclass(frozen=True)
 class Error:
-    """The error of a comparison: agreement is judged by what was measured, accusation by what can be at worst.
+    """The error of a comparison. Agreement is judged by the measured error, and a violation by the error at worst.
 
-    **Attributes:** `measured`, `at_worst`: numbers, or arrays over the places of the comparison, in the unit of its slack.
+    **Attributes:**
+
+    - `measured`, `at_worst`: numbers, or arrays over the places of the comparison, in the unit of its slack.
     """
 
-    # Sums and products with an array are this class's, not arrays of objects.
+    # Makes NumPy use this class's operators for sums and products with an array, and not make arrays of objects.
     __array_ufunc__: ClassVar[None] = None
 
     measured: Any
@@ -89,7 +91,7 @@ class Error:
 
     @classmethod
     def known(cls, error: Any) -> "Error":
-        """One that is no larger at worst, as that of rounding is."""
+        """An error that is not larger at worst, such as that of rounding."""
         return cls(error, error)
 
     def __add__(self, other: Any) -> "Error":
@@ -102,11 +104,11 @@ class Error:
     __radd__, __rmul__ = __add__, __mul__
 
     def __getitem__(self, at: Any) -> "Error":
-        """At some of the places."""
+        """The error at some of the places."""
         return Error(self.measured[at], self.at_worst[at])
 
     def ordered(self) -> "Error":
-        """At worst at least as large as measured: what was seen has happened."""
+        """The error with `at_worst` at least as large as `measured`, because an error that was measured is possible."""
         return Error(self.measured, np.maximum(self.measured, self.at_worst))
 
 
@@ -114,22 +116,22 @@ class Error:
 class Claim:
     """`observed` against `bound`, with the numerical error of the comparison.
 
-    It is violated if the observation is on the wrong side by more than any error that the numbers can have. It holds if
-    the observation is on the right side up to `tolerance`, and that is fine enough to tell, or if it is inside by more
-    than the tolerance. Otherwise it is undecided: a tolerance beyond the resolution exceeds what the claim tests, which
-    then cannot fail and says nothing. It never holds by numbers that are infinite or nan: a record at the infimum of
-    the loss has an infinite logarithm with an infinite error, which shows nothing.
+    The claim is violated if the observation is on the wrong side by more than any error that the numbers can have. It holds if
+    the observation is on the right side up to `tolerance`, and the tolerance is at most the resolution; or if it is inside by
+    more than the tolerance. Otherwise it is undecided: with a tolerance above the resolution the claim could not fail, and so
+    agreement says nothing. It never holds for numbers that are infinite or nan. For instance, a record at the infimum of the
+    loss has an infinite logarithm with an infinite error, which shows nothing.
 
     **Attributes:**
 
     - `name`: the conclusion in words or as a formula.
     - `observed`, `bound`: the two sides, at the place that decides.
     - `slack`: how far the observation is inside the bound.
-    - `tolerance`: the error of the slack (integration, rounding, sparse saves) as measured, in its unit, as all that follow.
-    - `error_bound`: the same as it can be at worst.
-    - `resolution`: the largest tolerance at which agreement still says something.
+    - `tolerance`: the measured error of the slack (integration, rounding, sparse saves), in the unit of the slack.
+    - `error_bound`: this error at worst, in the same unit.
+    - `resolution`: the largest tolerance at which agreement still says something, in the same unit.
     - `where`: the place.
-    - `telling`, `places`: at how many of the places where the claim was evaluated it could have failed.
+    - `telling`, `places`: the number of places at which the claim could have failed, and of all places.
     """
 
     name: str
@@ -157,18 +159,18 @@ class Claim:
 
     @property
     def is_silent(self) -> bool:
-        """Whether the error is so large that the claim could not have failed, and it did not."""
+        """Whether the claim agrees only because its error is too large for it to fail."""
         finite = math.isfinite(self.slack) and math.isfinite(self.tolerance)
         return bool(finite and abs(self.slack) <= self.tolerance and self.tolerance > self.resolution)
 
     @property
     def only_agrees(self) -> bool:
-        """Whether it holds because both sides agree within the error, so that the slack says nothing but that."""
+        """Whether the claim holds because both sides agree within the error, so that the slack itself has no meaning."""
         return bool(self.verdict == Verdict.HOLDS and self.slack <= self.tolerance)
 
     @property
     def slack_over_error(self) -> float:
-        """The slack in units of the tolerance: -1 is the edge of what holds."""
+        """The slack in units of the tolerance. A claim holds down to -1."""
         return float(self.slack / self.tolerance) if self.tolerance > 0 else math.copysign(math.inf, self.slack)
 
 
@@ -182,17 +184,20 @@ def compare(
     where: str | Sequence[str] = "",
     every: bool = False,
 ) -> Claim:
-    """The claim `observed relation bound`: the slack of an equality is minus the distance.
+    """The claim `observed relation bound`. The slack of an equality is minus the distance.
 
-    Of the same claim at many places the one that decides is returned: the most violated, else the least decided, else
-    the tightest. Places where the error is too large to tell count for nothing as long as there are others; where there
-    are none, or where `every` place has to tell, the claim is undecided.
+    For a claim at many places the deciding one is returned: the most violated, else the least decided, else the tightest.
+    Places where the error is too large to show anything are ignored as long as there are others. If there are none, or if
+    `every` place has to show something, the claim is undecided.
 
     **Arguments:**
 
-    - `observed`, `bound`, `resolution`: numbers, or arrays over the places, (k,), k >= 1.
-    - `error`: likewise, an `Error` or what is known to bound it.
-    - `where`: the place in words, or a list of k of them.
+    - `name`: the conclusion in words or as a formula.
+    - `observed`, `bound`, `resolution`: numbers, or arrays over the places (k,) with k >= 1.
+    - `relation`: ">=", "<=" or "==".
+    - `error`: an `Error`, or a bound of the error, as numbers or arrays.
+    - `where`: the place in words, or a list of k places.
+    - `every`: whether every place has to show something.
     """
     error = error if isinstance(error, Error) else Error.known(error)
     observed, bound = np.asarray(observed, dtype=float), np.asarray(bound, dtype=float)
@@ -216,7 +221,7 @@ def compare(
 def compare_along(
     name: str, times: np.ndarray, observed: Any, relation: Relation, bound: Any, error: Error, resolution: Any
 ) -> Claim:
-    """`compare` at every one of `times`, (k,), but the first, the start, where nothing has happened that could fail."""
+    """`compare` at all `times` (k,) except the first, because at the start nothing can fail."""
     observed, bound, error, resolution = (each[1:] for each in (observed, bound, error, resolution))
     return compare(name, observed, relation, bound, error, resolution, at_times(times)[1:])
 

@@ -21,26 +21,26 @@ from ._sliding import Arrivals, Judgement, judge, next_arrivals
 
 NAME = "J is continuous along the run (no sample stays on a kink)"
 
-# Where samples stay on kinks steps are as short as the tolerance, and to see them stay takes no tight one.
+# If samples stay on kinks, steps become as short as the tolerance. A loose one is enough to see that they stay.
 _RTOL = 5e-3
-# States of the repeated run that are looked at in a round, beside its start: always as many, so that it is compiled once.
+# The number of states of the repeated run in a round, beside its start. It is fixed, so that the run is compiled once.
 _STATES = 64
 _ROUNDS = 4
-_ARRIVALS = 16  # looked at from each state
-_LARGEST_STORE = 2**26  # numbers: weights at all states together
-# Where the next round looks, in units of the time from a state to an arrival: before an unclear one, so near to it that
-# a linear forecast is good; after one that stays.
+_ARRIVALS = 16  # the number of arrivals considered from each state
+_LARGEST_STORE = 2**26  # numbers: the weights at all states together
+# Where the next round looks, in units of the time from a state to an arrival: shortly before an unclear arrival, where a linear
+# forecast is good, and after one that stays.
 _BEFORE, _AFTER = 0.9, 2.0
-# What is still on its kink comes back to it within this part of the time for which it has been there.
+# A sample that is still on its kink comes back to it within this share of the time for which it has been there.
 _STILL = 0.1
 
 
 def continuity(evidence: Evidence) -> Check:
     """Whether J is continuous at almost every time of the run, so that f' = J w' there (docs/theorems/kinks.md).
 
-    Of models without kinks, and of those that are linear in what moves, it is a fact. With kinks it is measured on a
-    repeated run: not met where a sample is seen to stay on a kink, met (as an estimate) where every kink that any state
-    of that run comes to is passed, unclear otherwise and for models that say nothing of their kinks.
+    For models without kinks, and models linear in the weights that move, it is a fact. For other models it is measured on a
+    repeated run. It is not met if a sample is seen to stay on a kink, and met (as an estimate) if every kink that any state of
+    that run reaches is passed. Otherwise it is unclear, also for models that do not declare their kinks.
     """
     model = evidence.trajectory.initial_model
     if is_linear(evidence.system, evidence.start):
@@ -68,8 +68,12 @@ def continuity(evidence: Evidence) -> Check:
 class _Stretch:
     """A stretch of flow time whose arrivals at kinks are not judged yet.
 
-    **Attributes:** `doubt`: in words, why it is looked at; `stayed`: the pair (sample, unit) that a state before it
-    sends to a kink to stay there, and `since`: for how long at its beginning.
+    **Attributes:**
+
+    - `begin`, `end`: its flow times.
+    - `doubt`: why it is considered, in words.
+    - `stayed`: the pair (sample, unit) that stays on a kink according to a state before the stretch, or None.
+    - `since`: for how long the pair has stayed when the stretch begins.
     """
 
     begin: float
@@ -80,10 +84,10 @@ class _Stretch:
 
 
 def _measured(evidence: Evidence, activation: str) -> Check:
-    """The check on the states of repeated runs: each round looks closer where the one before was in doubt.
+    """The check on the states of repeated runs. Each round looks closer at stretches that the last one left in doubt.
 
-    A pair counts as staying on its kink where one state sends it there to stay and a later one finds it there, staying. Two
-    arrivals at almost the same time may be exchanged by errors of the repeated run, so that one state alone does not tell.
+    A pair counts as staying on its kink if one state predicts that it will stay there and a later state finds that it does.
+    Errors of the repeated run may exchange two arrivals at almost the same time, so one state alone is not enough.
     """
     times = _first_times(evidence)
     stretches = [_Stretch(*ends) for ends in itertools.pairwise(times)]
@@ -130,8 +134,11 @@ def _pair(arrivals: Arrivals, index: int) -> tuple[int, int]:
 def _split(
     evidence: Evidence, activation: str, stretch: _Stretch, arrivals: Arrivals, judgement: Judgement
 ) -> list[_Stretch]:
-    """What is left of a stretch to look at: from shortly before each unclear arrival on, shortly after the first that
-    stays, and from where there were too many."""
+    """The parts of a stretch that are still in doubt.
+
+    They begin shortly before each unclear arrival, shortly after the first one that stays, and at the last one if there were
+    too many.
+    """
     begin, end = stretch.begin, stretch.end
     found: list[_Stretch] = []
     for index in judgement.unclear:
@@ -151,7 +158,7 @@ def _split(
 
 
 def _words(evidence: Evidence, activation: str, stretch: _Stretch, arrivals: Arrivals, index: int, verb: str) -> str:
-    """Which sample, which unit, when, and z' on both sides."""
+    """A clause with the sample, the unit, the time, and z' on both sides of the kink."""
     model = evidence.trajectory.initial_model
     shapes = jax.eval_shape(model.pre_activations, evidence.system.problem.x_train[0])
     units = [
@@ -168,7 +175,7 @@ def _words(evidence: Evidence, activation: str, stretch: _Stretch, arrivals: Arr
 
 
 class _Weights(AbstractMetric):
-    """All weights that move, in one array."""
+    """A metric that records all weights that move, in one array."""
 
     def variables(self, system: System) -> tuple[Variable, ...]:
         return (Variable("weights", "weights that move", "weights", "docs/theorems/kinks.md", ("weight",)),)
@@ -178,12 +185,12 @@ class _Weights(AbstractMetric):
 
 
 def _first_times(evidence: Evidence) -> np.ndarray:
-    """The start, `_STATES` times inside the run and its end: half spread over the saves, half over flow time."""
+    """The start, `_STATES` times inside the run, and its end. Half of them are spread over the saves, half over flow time."""
     return _filled(spread_over(evidence.recorded_times, _STATES // 2), float(evidence.recorded_times[-1]))
 
 
 def _filled(times: np.ndarray, end: float) -> np.ndarray:
-    """At least `times`, 0 and `end`, and middles of the longest gaps between them until there are `_STATES` + 2."""
+    """`times`, 0 and `end`, filled up to `_STATES` + 2 times with the middles of the longest gaps."""
     times = np.union1d(times, [0.0, end])
     while len(times) < _STATES + 2:
         longest = int(np.argmax(np.diff(times)))
@@ -192,7 +199,7 @@ def _filled(times: np.ndarray, end: float) -> np.ndarray:
 
 
 def _states(evidence: Evidence, times: np.ndarray) -> dict[float, PyTree] | None:
-    """The weights of a repeated run at these times; None where it cannot be repeated."""
+    """The weights of a repeated run at these times; None if it cannot be repeated."""
     unravel = ravel_pytree(evidence.start)[1]
     every = _filled(times, float(evidence.recorded_times[-1]))
     again = evidence.repeat(every, (_Weights(),), _RTOL)

@@ -1,4 +1,4 @@
-"""Integrals of decaying exponentials against what was measured at a few times, with bounds on either side."""
+"""Integrals of decaying exponentials times functions that are known at a few times, with bounds on both sides."""
 
 import dataclasses
 from collections.abc import Callable
@@ -8,16 +8,19 @@ import numpy as np
 from ._accuracy import SAFETY
 from ._claim import Error
 
-# With fewer times leaving out every second one does not tell how good the trapezoidal rule is.
+# With fewer times, leaving out every second one does not show how accurate the trapezoidal rule is.
 _FEWEST_TIMES = 5
 
 
 @dataclasses.dataclass(frozen=True)
 class Integral:
-    """An integral of a function that is known at some times, at each of them: (n,).
+    """The integral of a function that is known at n times, up to each of these times.
 
-    **Attributes:** `low`, `high`: bounds that hold if the function is monotone between the times; `value`, with an
-    `estimate` of its error.
+    **Attributes:**
+
+    - `low`, `high`: bounds (n,), if the function is monotone between the times.
+    - `value`: the integral (n,).
+    - `estimate`: an estimate of its error (n,).
     """
 
     low: np.ndarray
@@ -27,16 +30,17 @@ class Integral:
 
     @property
     def error(self) -> Error:
-        """Of `value`. The bounds hold for what is monotone between the times; where the rule cannot tell its error,
-        neither can they."""
+        """The error of `value`. The bounds assume a function that is monotone between the times, so an error that the rule
+        cannot estimate is not bounded by them either."""
         return Error(np.minimum(self.estimate, self.high - self.low), np.maximum(self.high - self.value, self.estimate))
 
 
 def cumulative_integral(times: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, Error]:
-    """The integral from times[0] to each time by the trapezoidal rule, and its error; all (k,).
+    """The integral from times[0] to each time by the trapezoidal rule, and its error, all (k,).
 
-    The error is that of values which are monotone between the times. At worst it is that or, where it is larger, twice what
-    leaving out every second time changes; infinite with fewer than five times, which show nothing of what is between them.
+    The measured error is that of values that are monotone between the times. At worst it is twice the change when every second
+    time is left out, if that is larger. With fewer than five times, which show nothing about the values in between, it is
+    infinite at worst.
     """
     integral, steps = _trapezoidal(times, values), np.diff(times)
     error = np.concatenate([[0.0], np.cumsum(steps * np.abs(np.diff(values)) / 2)])
@@ -49,8 +53,7 @@ def cumulative_integral(times: np.ndarray, values: np.ndarray) -> tuple[np.ndarr
 def _change_without_every_second(
     times: np.ndarray, whole: np.ndarray, rule: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray:
-    """By how much the values `whole` of a rule at the times change if it `rule`s over every second of them; inf where
-    unknown."""
+    """The change of the values `whole` at each time if `rule` is applied to every second time only; inf if unknown."""
     change = np.full(len(times), np.inf)
     change[0] = 0.0
     for offset in (0, 1):
@@ -58,7 +61,7 @@ def _change_without_every_second(
         if len(kept) > 2:
             change[kept[1:]] = np.abs(rule(kept) - whole[kept])[1:]
     if len(times) > 2:
-        change[1] = change[2]  # one interval, with nothing to leave out
+        change[1] = change[2]  # a single interval has no time to leave out
     return change
 
 
@@ -71,16 +74,21 @@ def movement_bound(
 ) -> Integral:
     """int_0^t exp(-rate (t - s)) movement(s) size(s) ds at each time.
 
-    Its `low` and `high` take movement(s), and the rate at which size(s) decays, for monotone between the times.
+    `low` and `high` assume that movement(s), and the rate at which size(s) decays, are monotone between the times.
 
-    **Arguments:** `times` (n,), the first 0; `movement` (n,): ||B_s - B_0||/N; `size` (n,): ||f_s - y||, positive;
-    `slope` (n,): -d/ds log size(s); `rate`: b_0/N.
+    **Arguments:**
+
+    - `times`: the times (n,), the first of which is 0.
+    - `movement`: ||B_s - B_0||/N (n,).
+    - `size`: ||f_s - y|| (n,), positive.
+    - `slope`: -d/ds log size(s) (n,).
+    - `rate`: b_0/N.
     """
     low, high = np.zeros(len(times)), np.zeros(len(times))
     for i in range(len(times) - 1):
         step, ends = times[i + 1] - times[i], [i, i + 1]
         slow, fast = slope[ends].min(), slope[ends].max()
-        # The size lies above and below exponentials through either end.
+        # The size lies between exponentials through both ends of the interval.
         upper = min(size[i] * _overlap(rate, slow, step), size[i + 1] * step * _mean_exponential((rate - fast) * step))
         lower = max(size[i] * _overlap(rate, fast, step), size[i + 1] * step * _mean_exponential((rate - slow) * step))
         decay = np.exp(-rate * step)
@@ -93,9 +101,13 @@ def movement_bound(
 def mode_bound(times: np.ndarray, drive: np.ndarray, rates: np.ndarray) -> Integral:
     """|| (int_0^t exp(-rate_j (t - s)) |drive_j(s)| ds)_j || at each time.
 
-    Its `low` and `high` take every drive_j for monotone between the times.
+    `low` and `high` assume that every drive_j is monotone between the times.
 
-    **Arguments:** `times` (n,), the first 0; `drive` (n, k): q_j . (B_s - B_0) r_s / N; `rates` (k,): b_j/N.
+    **Arguments:**
+
+    - `times`: the times (n,), the first of which is 0.
+    - `drive`: q_j . (B_s - B_0) r_s / N (n, k).
+    - `rates`: b_j/N (k,).
     """
     size = np.abs(drive)
     low, high = np.zeros(drive.shape), np.zeros(drive.shape)
@@ -111,29 +123,31 @@ def mode_bound(times: np.ndarray, drive: np.ndarray, rates: np.ndarray) -> Integ
 
 
 def _interpolated(times: np.ndarray, size: np.ndarray, rates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The integrals' norm with size (n, k) interpolated between the times, and its error: twice what leaving out every
-    second one changes.
+    """The norm of the integrals with size (n, k) interpolated between the times, and its error.
 
-    The rule is of second order: of that change a third would be the error of a smooth function at even times, and all
-    of it where times grow by a factor and the longest interval is not split.
+    The error is twice the change when every second time is left out. The rule has order 2, so for a smooth function and even
+    times a third of the change would be the error. If times grow by a factor and the longest interval is not split, it is the
+    whole change.
     """
     value = _quadrature(times, size, rates)
     error = SAFETY * _change_without_every_second(
         times, value, lambda kept: _quadrature(times[kept], size[kept], rates)
     )
-    # Two values may agree by chance; at neighbours they hardly do.
+    # Two values may agree by chance, but hardly at several neighbouring times, so the largest of the neighbours counts.
     return value, np.maximum(error, np.maximum(np.append(error[1:], 0.0), np.append(0.0, error[:-1])))
 
 
 def _quadrature(times: np.ndarray, size: np.ndarray, rates: np.ndarray) -> np.ndarray:
-    """|| (int_0^t exp(-rate_j (t - s)) size_j(s) ds)_j ||, (n,): size_j exponential between the times where it falls,
-    linear where it rises."""
+    """|| (int_0^t exp(-rate_j (t - s)) size_j(s) ds)_j || (n,).
+
+    Between the times size_j is interpolated exponentially where it falls, and linearly where it rises.
+    """
     total = np.zeros(size.shape)
     for i in range(len(times) - 1):
         step = times[i + 1] - times[i]
         x = rates * step
         whole = _mean_exponential(x)
-        # int_0^1 u exp(-x (1 - u)) du, the weight of the interval's end; its series where the closed form loses digits.
+        # int_0^1 u exp(-x (1 - u)) du, the weight of the interval's end, by its series where the closed form loses digits.
         end = np.where(x > 1e-4, (1 - whole) / np.where(x > 1e-4, x, 1.0), 0.5 - x / 6)
         linear = size[i] * (whole - end) + size[i + 1] * end
         falls = (size[i] > size[i + 1]) & (size[i + 1] > 0)
@@ -149,7 +163,7 @@ def _overlap(first: float, second: float, step: float) -> float:
 
 
 def _mean_exponential(x: np.ndarray | float) -> np.ndarray:
-    """(1 - exp(-x))/x, 1 at 0; infinite where that overflows."""
+    """(1 - exp(-x))/x, with the value 1 at 0, and infinite on overflow."""
     x = np.asarray(x, dtype=float)
     with np.errstate(over="ignore"):
         return np.where(x != 0, -np.expm1(-x) / np.where(x != 0, x, 1.0), 1.0)

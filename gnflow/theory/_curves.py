@@ -1,4 +1,4 @@
-"""What a certificate plots: bounds as a band, the observation inside it."""
+"""The figure of a certificate: bounds as a band, with the observation inside."""
 
 import dataclasses
 from typing import TYPE_CHECKING
@@ -15,12 +15,13 @@ _LEAST = 1e-300
 
 @dataclasses.dataclass(frozen=True)
 class Curves:
-    """Observation and bounds over time (or width, or step size), one panel of a certificate's figure.
+    """Observation and bounds over time (or width, or step size), in one panel of a certificate's figure.
 
     **Attributes:**
 
-    - `x`, `x_label`, `y_label`.
-    - `observed`, `lower`, `upper`: arrays like `x`; the bounds may be None.
+    - `x`: the horizontal positions.
+    - `x_label`, `y_label`: the labels of the axes.
+    - `observed`, `lower`, `upper`: arrays like `x`. The bounds may be None.
     - `log_x`, `log_y`: whether the axes are logarithmic.
     """
 
@@ -35,7 +36,7 @@ class Curves:
 
 
 def draw(title: str, panels: tuple[Curves, ...], instead: str) -> "matplotlib.figure.Figure":
-    """A panel for each of the curves, or the words `instead` where there are none."""
+    """A figure with a panel for each of the curves, or with the text `instead` if there are none."""
     import matplotlib
     from matplotlib.figure import Figure
 

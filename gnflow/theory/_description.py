@@ -1,4 +1,4 @@
-"""Whether a record comes from its settings: what they give, by the same call once more, against what the record says it did."""
+"""Whether a record comes from its settings: a rerun of the same call is compared with what the record says."""
 
 import math
 
@@ -11,7 +11,7 @@ from ._evidence import Evidence
 from ._recorded_losses import is_reproduced, recorded_losses, reproduction
 from ._settings import recorded_settings, steps_allowed
 
-# By how much of its length a run with the same settings may end elsewhere: where all saves are reproduced, and where not.
+# The relative difference of the end times of two runs with the same settings, if all saves are reproduced, and otherwise.
 _SAME_END, _SIMILAR_END = 1e-3, 0.1
 _ENDED_BY = {
     ResultCode.TIME_REACHED: "t1",
@@ -22,15 +22,15 @@ _ENDED_BY = {
 }
 _STEPS = ("num_steps", "num_accepted_steps", "num_rejected_steps")
 _ERROR = "estimated_error"
-# To this part of itself a number that tells of the steps is the same in two runs that take the same ones, but for rounding.
+# The relative difference, by rounding, of a number that depends on the steps, in two runs that take the same steps.
 _SAME_MARK = 1e-2
 
 
 def description(evidence: Evidence) -> tuple[Check, ...]:
-    """What has to be true of a record that comes from its settings; where it is not, no theorem holds on the record,
-    and nobody is accused for its settings.
+    """Checks that a record that comes from its settings must meet.
 
-    Once both reruns are there. Made once for all theorems.
+    If one is not met, no theorem holds on the record, but none is violated either, because the settings may be wrong. The
+    checks need both reruns, and are made once for all theorems.
     """
     return evidence.once("description", lambda: (_valid(evidence), _solver(evidence), _end(evidence), _saves(evidence)))
 
@@ -41,7 +41,7 @@ def _valid(evidence: Evidence) -> Check:
 
 
 def _solver(evidence: Evidence) -> Check:
-    """The solver of the settings against that of the statistics; where either is missing nothing is said."""
+    """The solver in the settings against the one in the statistics. Without the latter the check is met."""
     settings, again = evidence.trajectory.settings, evidence.same_call
     said, taken = settings.get("solver"), evidence.trajectory.stats.get("solver")
     same = taken is None or taken == (again.stats["solver"] if said == "auto" else said)
@@ -50,7 +50,7 @@ def _solver(evidence: Evidence) -> Check:
 
 
 def _end(evidence: Evidence) -> Check:
-    """Where the settings end the run."""
+    """Whether the run ends where its settings end it."""
     record, again = evidence.trajectory, evidence.same_call
     here, there = float(evidence.recorded_times[-1]), float(again.data.time[-1])
     error = (_SAME_END if _is_reproduced_so_far(evidence) else _SIMILAR_END) * max(here, there)
@@ -63,7 +63,7 @@ def _end(evidence: Evidence) -> Check:
 
 
 def _saves(evidence: Evidence) -> Check:
-    """Whether saves are at times that were asked for, where some were: steps and saves have nothing to do with each other."""
+    """Whether saves are at the times that were asked for, if any were. (Saves do not depend on the steps.)"""
     asked, times = recorded_settings(evidence.trajectory).arguments["saveat"], evidence.recorded_times
     ours = asked is None or bool(np.all(np.isin(times[1:-1], asked)))
     remark = "" if ours else f"saveat = {np.asarray(asked).tolist()!r}"[:200]
@@ -71,11 +71,11 @@ def _saves(evidence: Evidence) -> Check:
 
 
 def steps_taken(evidence: Evidence) -> tuple[Check, ...]:
-    """The steps that the settings take against those of the record: one check, or none where they have nothing to tell,
-    because the settings end the run elsewhere or the recorded numbers are none that a run can have.
+    """The steps that the settings take against those of the record, as one check.
 
-    Other steps are no sign that the record is no run of its flow: another machine may take them. But what the replicate
-    is off by is then not what the record may be off by.
+    There is no check if the settings end the run elsewhere, or if no run can have the recorded numbers. Other steps do not show
+    that the record is not a run of its flow, because another machine may take them. But then the error of the replicate is not
+    the error that the record may have.
     """
     record, again = evidence.trajectory, evidence.same_call
     found = _marks(record)
@@ -87,7 +87,7 @@ def steps_taken(evidence: Evidence) -> tuple[Check, ...]:
     name = _STEPS[0] if is_reproduced(evidence) or not others else others[0]
     error, remark = abs(found[name] - given[name]), name
     if name in others:
-        # This leaves open what an honest run is off by, and refutes nothing.
+        # With this error the check is open: the error of an honest run is unknown, and nothing is refuted.
         error = math.nan
         told = {name: record.settings.get(name) for name in ("rtol", "atol", "error_norm", "stop")}
         remark += f"; {', '.join(f'{name} = {value!r}' for name, value in told.items())}"
@@ -95,27 +95,29 @@ def steps_taken(evidence: Evidence) -> tuple[Check, ...]:
 
 
 def is_like(evidence: Evidence) -> bool:
-    """Whether the replicate is a run like the record, so that its error tells what the record's may be."""
+    """Whether the replicate is a run like the record, so that both have similar errors."""
     valid, solver, *_ = description(evidence)
     return all(check.met for check in (valid, solver, *steps_taken(evidence)))
 
 
 def _is_reproduced_so_far(evidence: Evidence) -> bool:
-    """Whether the same call once more gives every save that it has in common with the record."""
+    """Whether the rerun of the same call reproduces every save that it has in common with the record."""
     found = [reproduction(evidence, losses, evidence.same_call) for losses in recorded_losses(evidence)]
     return all(bool(np.all(off <= allowed)) for off, allowed, _ in found)
 
 
 def _marks(record: Trajectory) -> dict[str, float]:
-    """Numbers of a record that tell which steps it took: their counts, and the error that was carried along. Empty
-    where they are none that a run can have, with at most so many steps allowed."""
+    """Numbers of a record that depend on its steps: their counts, and the error that was carried along.
+
+    Empty if no run with the allowed number of steps can have these counts.
+    """
     counts = [record.stats.get(name) for name in _STEPS]
     steps, accepted, rejected = (count if isinstance(count, int) else -1 for count in counts)
     if min(accepted, rejected) < 0 or steps != accepted + rejected or steps > steps_allowed(record):
         return {}
     marks: dict[str, float] = dict(zip(_STEPS, map(float, (steps, accepted, rejected)), strict=True))
     error = record.stats.get(_ERROR)
-    # Another solution may have told the error, of which a replicate knows nothing.
+    # If the error is known from a second solution, a replicate has no such number to compare with.
     if record.stats.get(f"{_ERROR}_from") == CARRIED and isinstance(error, int | float):
         marks[_ERROR] = float(error)
     return marks

@@ -23,13 +23,13 @@ from ._curves import Curves
 from ._evidence import Evidence
 from ._hypotheses import continuous_time, has_length, smooth_velocity
 
-# log(1 + D) = D - D^2/2 + D^3/3 - ...: up to this power of the difference operator D.
+# log(1 + D) = D - D^2/2 + D^3/3 - ... is truncated after D times this power of the difference operator D.
 _HIGHEST_ORDER = 3
-# The first step size is this part of the largest stable one, 2 / (fastest rate).
+# The ratio of the first step size to the largest stable one, 2 / (fastest rate).
 _PART_OF_STABLE = 0.5
-# A run of a few time scales is resolved by this many steps at first, however stable larger ones are.
+# The least number of steps of the first size, which resolve a run of a few time scales, also if larger steps are stable.
 _FEWEST_STEPS = 16
-# For the constant the step of the modified equation is the finest step over this.
+# The ratio of the finest step to the step of the modified equation from which the constant is computed.
 _FINER = 4
 _ORDER_RESOLUTION, _ERROR_RESOLUTION = 0.1, 0.02
 
@@ -48,13 +48,14 @@ class Discretisation(AbstractTheorem):
 
     **Arguments:**
 
-    - `halvings` >= 2: how often the step size is halved.
-    - `step_size`: the largest, in flow time; None for half of the largest stable one (and T/16 at most), which needs a
+    - `halvings`: how often the step size is halved, at least 2.
+    - `step_size`: the largest step size, in flow time. None uses half of the largest stable one (at most T/16), which needs a
       flow with a linearisation.
-    - `end_time`: T; None for the run's end or, where that takes too many steps, for the time at which the run's loss
-      has fallen by a factor e; in either case no more than `max_steps` reach.
-    - `max_steps`: Euler steps at the finest size. `rtol`: of the reference integrations (Dopri8, errors of the weights).
-    - `smooth`: the caller's word that a model or flow which gnflow does not know is smooth.
+    - `end_time`: T. None uses the end of the run or, if that takes too many steps, the time at which the run's loss has fallen
+      by a factor e, but in any case not more than `max_steps` can reach.
+    - `max_steps`: the largest number of Euler steps of the finest size.
+    - `rtol`: the tolerance of the reference integrations (Dopri8, errors of the weights).
+    - `smooth`: whether the caller promises that a model or flow that gnflow does not know is smooth.
 
     **Raises:** `ConfigError` for other numbers.
     """
@@ -165,7 +166,7 @@ class Discretisation(AbstractTheorem):
 
 @dataclasses.dataclass(frozen=True)
 class _Steps:
-    """End time, number of the largest steps, their size, and all sizes."""
+    """The end time, the number of the largest steps, their size, and all sizes."""
 
     end: float
     first: int
@@ -175,10 +176,13 @@ class _Steps:
 
 @dataclasses.dataclass(frozen=True)
 class _Prediction:
-    """What the modified equation says of the error at one step size: the vector over h, and how far that may be off.
+    """The error at one step size h, as predicted by the modified equation.
 
-    **Attributes:** `vector` (P,); `error`: its last term and the integrations' error, at worst the last term but one
-    (or twice the last), and twice the integrations' error.
+    **Attributes:**
+
+    - `vector`: the error vector divided by h (P,).
+    - `error`: the error of the prediction: its last term plus the error of the integrations; at worst the last term but one (or
+      twice the last), plus twice the error of the integrations.
     """
 
     vector: np.ndarray
@@ -186,7 +190,7 @@ class _Prediction:
 
     @property
     def length(self) -> float:
-        """||vector||, never 0: where nothing moves all relative errors are infinite."""
+        """||vector||, but never 0: if nothing moves, all relative errors become huge."""
         return max(_norm(self.vector), 1e-300)
 
 
@@ -197,7 +201,11 @@ class ModifiedEquation(AbstractFlow):
     F_0 - (F_1 - F_0)/2 + (F_2 - 2 F_1 + F_0)/3 - ... of the velocities F_j at the next Euler steps. To first order it
     is F - (h/2) F'F. Derived in docs/theorems/discretisation.md; Hairer, Lubich, Wanner 2006, Section IX.1.
 
-    **Arguments:** `flow`; `step` h, of either sign, 0 with order 0; `order` m from 0 (the flow itself) to 3.
+    **Arguments:**
+
+    - `flow`: the flow.
+    - `step`: h, of either sign; 0 with order 0.
+    - `order`: m, from 0 (the flow itself) to 3.
     """
 
     flow: AbstractFlow
@@ -207,7 +215,7 @@ class ModifiedEquation(AbstractFlow):
     def __init__(self, flow: AbstractFlow, step: float, order: int):
         self.flow = flow
         self.step = jnp.asarray(float(step))
-        # The same number of evaluations at every order: one compiled program serves all of them.
+        # Every order uses the same number of evaluations, so that one compiled program serves all of them.
         self.coefficients = jnp.asarray(logarithm_coefficients(order))
 
     @property
@@ -241,7 +249,7 @@ def logarithm_coefficients(order: int) -> np.ndarray:
 
 
 class _Runs:
-    """The runs of the family from the same start, each known by its last weights as a vector (P,)."""
+    """The runs from the same start with different steps. Each returns its last weights as a vector (P,)."""
 
     def __init__(self, evidence: Evidence, end: float, rtol: float):
         self.problem: Problem = evidence.trajectory.problem
@@ -285,7 +293,7 @@ class _Runs:
 def _predict(runs: _Runs, flow: np.ndarray, flow_error: float, size: float) -> _Prediction:
     """The error of steps of one size, by the modified equation of the highest order.
 
-    What that leaves out is O(h) times its last term. Where the terms do not become smaller, nothing is known.
+    The equation leaves out O(h) times its last term. If the terms do not become smaller, the error is unknown.
     """
     first, second, third = ((runs.modified(size, order) - flow) / size for order in range(1, _HIGHEST_ORDER + 1))
     terms = _norm(first), _norm(second - first), _norm(third - second)
@@ -296,7 +304,7 @@ def _predict(runs: _Runs, flow: np.ndarray, flow_error: float, size: float) -> _
 
 
 def _order(observed: float, coarse: _Prediction, fine: _Prediction) -> Claim:
-    """The order differs from 1 by O(h): by how much, the modified equation says."""
+    """The claim about the order. It differs from 1 by O(h), and the modified equation gives the difference."""
     expected = 1 + math.log2(coarse.length / fine.length)
     uncertain = sum((one.error * (1 / one.length) for one in (coarse, fine)), Error.known(0.0)) * (1 / math.log(2))
     error, where = uncertain + abs(expected - 1), f"(finite steps move it to {expected:.4g})"
@@ -306,7 +314,7 @@ def _order(observed: float, coarse: _Prediction, fine: _Prediction) -> Claim:
 def _constant(
     richardson: np.ndarray, slope: np.ndarray, slope_error: float, coarse: _Prediction, fine: _Prediction
 ) -> Claim:
-    """The limit of (w_h - w)/h as extrapolated from the steps, against e_1; the extrapolation's own error is O(h^2)."""
+    """The claim that the limit of (w_h - w)/h, extrapolated from the steps with an error O(h^2), is e_1."""
     scale, distance = max(_norm(slope), 1e-300), _norm(richardson - slope)
     error = 2 * fine.error + coarse.error + (_norm(2 * fine.vector - coarse.vector - slope) + slope_error)
     name = "limit of (w_h(T) - w(T))/h = e_1, relative"
@@ -318,7 +326,7 @@ def _norm(vector: np.ndarray) -> float:
 
 
 def _switches(evidence: Evidence) -> tuple[Check, ...]:
-    """Without damping, whether the rank of the direction's solve is the same at all saved times; else nothing to check."""
+    """Without damping: whether the rank of the direction solve is the same at all saved times. With damping no check."""
     data = evidence.trajectory.data
     if "rank" not in data or float(data["damping"].min()) > 0:
         return ()

@@ -1,4 +1,4 @@
-"""What dual Gauss-Newton directions promise, at the two ends of a run and along it."""
+"""The properties of dual Gauss-Newton directions, at the two ends of a run and along it."""
 
 import dataclasses
 import itertools
@@ -21,7 +21,7 @@ from ._claim import Check, Claim, compare
 from ._continuity import continuity
 from ._evidence import Evidence
 
-# Iterations after which a direction is looked at, as far as the flow's own number goes.
+# Numbers of iterations after which directions are checked, up to the flow's own number.
 _ITERATIONS = {"quadratic": (0, 1, 4, 16), "exact": (1, 4)}
 _POWER_STEPS = 8
 _MOST_OUTPUTS = 4096  # NC up to which a dense matrix is formed
@@ -32,10 +32,10 @@ _RESOLUTION = 1e-3  # of each claim's own unit: all are relative
 class DualDirections(AbstractTheorem):
     """Theorem D of docs/theorems/dual_directions.md: Roulet and Blondel 2024 (arXiv 2308.08886), Section 3, with our proof.
 
-    Cut off after any number of iterations, d(gamma) is a direction of descent; zero iterations are the gradient; the
-    objective P of the quadratic model falls in every iteration and is within the duality gap of its least; solved to
-    the end it is the damped Gauss-Newton direction of the squared loss; the exact model bounds the loss from both
-    sides; along the flow the loss does not rise.
+    After any number of iterations d(gamma) is a descent direction. After zero iterations it is that of the gradient. The
+    objective P of the quadratic model falls in every iteration, and is within the duality gap of its minimum. The full solution
+    is the damped Gauss-Newton direction for the squared loss. The exact model bounds the loss from both sides. Along the flow
+    the loss does not rise.
     """
 
     name: ClassVar[str] = "dual directions"
@@ -84,12 +84,21 @@ class DualDirections(AbstractTheorem):
 
 @dataclasses.dataclass(frozen=True)
 class _Found:
-    """A direction d and what it does. Changes of the objective are relative to `scale`, the size of what they are made of.
+    """A direction d with its measured properties.
 
-    **Attributes:** `where`: in words; `cosine`: of d and -grad L; `off_gradient`: ||d/gamma + grad L|| over ||grad L||;
-    `objective`: (P(d) - L)/scale; `gap`: the duality gap as reported, over scale; `progress`: L - ||d||^2/(2 gamma) -
-    L(f + J d), over scale; `rounding`: of these; `scale`; `condition`: 1 + gamma ||J^T H J||; `amplification`: ||J||
-    ||a|| over ||J^T a||, where d = -gamma J^T a; `gradient_rounding`: of grad L, relative.
+    **Attributes:**
+
+    - `where`: the state and the number of iterations, in words.
+    - `cosine`: the cosine of d and -grad L.
+    - `off_gradient`: ||d/gamma + grad L|| / ||grad L||.
+    - `objective`: (P(d) - L)/scale.
+    - `gap`: the reported duality gap, divided by scale.
+    - `progress`: L - ||d||^2/(2 gamma) - L(f + J d), divided by scale.
+    - `rounding`: the rounding of these three.
+    - `scale`: the size of the terms of the objective.
+    - `condition`: 1 + gamma ||J^T H J||.
+    - `amplification`: ||J|| ||a|| / ||J^T a||, where d = -gamma J^T a.
+    - `gradient_rounding`: the relative rounding of grad L.
     """
 
     where: str
@@ -111,7 +120,7 @@ def _slope(system: System, weights: PyTree) -> float:
 
 
 def _sequence(flow: DualGaussNewtonFlow, system: System, weights: PyTree, where: str) -> list[_Found]:
-    """The directions of the flow's oracle, cut off after more and more iterations, its own the last."""
+    """The directions of the flow's oracle after increasing numbers of iterations. The last one is the flow's own."""
     most = np.inf if flow.max_iterations is None else flow.max_iterations
     numbers = [number for number in _ITERATIONS[flow.model] if number < most]
     sequence = []
@@ -125,7 +134,7 @@ def _sequence(flow: DualGaussNewtonFlow, system: System, weights: PyTree, where:
 
 @eqx.filter_jit
 def _measure(flow: DualGaussNewtonFlow, system: System, weights: PyTree) -> dict[str, Any]:
-    """The numbers of one direction. Nothing but d itself and its gap is taken from the oracle."""
+    """The properties of one direction. Only d itself and its gap are taken from the oracle."""
     loss, targets, gamma = system.loss, system.problem.y_train, flow.gamma
     tangent = system.tangent(weights)
     outputs = tangent.outputs
@@ -151,7 +160,7 @@ def _measure(flow: DualGaussNewtonFlow, system: System, weights: PyTree) -> dict
         factor.transpose_product(outputs),
     )
     condition = 1 + gamma * curvature**2
-    # Of the sums that make up P: <g, J d>, and of the exact model the difference of two losses.
+    # The size of terms that cancel in P: those of <g, J d>, and for the exact model the difference of two losses.
     cancelled = spread * jnp.linalg.norm(gradient) * tree_norm(direction)
     if not quadratic:
         cancelled = cancelled + value + jnp.linalg.norm(gradient) * jnp.linalg.norm(outputs)
@@ -170,7 +179,7 @@ def _measure(flow: DualGaussNewtonFlow, system: System, weights: PyTree) -> dict
 
 
 def _norm(transpose: Any, forward: Any, like: Float[Array, "..."]) -> Float[Array, ""]:
-    """The largest singular value of a linear map by a few power steps: never above it, and of its size."""
+    """A lower estimate of the largest singular value of a linear map, by a few power steps."""
     vector = jnp.cos(jnp.arange(like.size, dtype=like.dtype)).reshape(like.shape)
 
     def step(vector: Array, _: None) -> tuple[Array, Array]:
@@ -182,7 +191,7 @@ def _norm(transpose: Any, forward: Any, like: Float[Array, "..."]) -> Float[Arra
 
 
 def _claim(name: str, found: list[_Found], observed: Any, relation: Any, bound: Any, error: Any) -> Claim:
-    """Of one number for each direction."""
+    """A claim about one number for each direction."""
     where = [one.where for one in found]
     return compare(name, np.asarray(observed), relation, bound, np.asarray(error), _RESOLUTION, where)
 
@@ -195,7 +204,7 @@ def _descent(found: list[_Found]) -> Claim:
 
 
 def _gap(sequences: list[list[_Found]]) -> Claim:
-    """P(d) - min P <= gap, min P being at most the least that was found."""
+    """P(d) - min P <= gap, with the smallest P that was found in the place of min P, which is at most that."""
     found, rows = [], []
     for sequence in sequences:
         best = min(sequence, key=lambda one: one.objective * one.scale)
@@ -223,10 +232,10 @@ def _decrease(sequences: list[list[_Found]]) -> Claim:
 
 
 def _objective_error(one: _Found, other: _Found) -> float:
-    """Of the difference of two objectives, over the scale of the first.
+    """The error of the difference of two objectives, divided by the scale of the first.
 
-    Their rounding, and that of conjugate gradients, whose residual is known to the condition number times the rounding
-    of the right-hand side; P is quadratic in it.
+    It is their rounding, plus that of conjugate gradients. Their residual is known to the condition number times the rounding
+    of the right-hand side, and P is quadratic in it.
     """
     rounding = one.rounding + other.rounding * other.scale / one.scale
     with np.errstate(over="ignore"):  # an infinite error leaves everything open
@@ -251,7 +260,7 @@ def _progress_of_the_loss(sequences: list[list[_Found]]) -> Claim:
 def _damped_gauss_newton(
     flow: DualGaussNewtonFlow, system: System, ends: dict[str, PyTree], sequences: list[list[_Found]]
 ) -> Claim:
-    """Against the same direction from the eigendecomposition of A, with the squared loss."""
+    """The full solution against the same direction from the eigendecomposition of A, for the squared loss."""
     off = np.array([float(_off_gauss_newton(flow, system, weights)) for weights in ends.values()])
     outputs = system.problem.y_train.size
     own = [sequence[-1] for sequence in sequences]

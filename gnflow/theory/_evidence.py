@@ -1,4 +1,4 @@
-"""What a run tells a theorem: its record, and two runs of verify's own that tell what the flow does and how surely."""
+"""The evidence for a theorem: the record of a run, and two reruns that show what the flow does and how accurately."""
 
 import functools
 from collections.abc import Callable, Hashable
@@ -25,21 +25,28 @@ _Made = TypeVar("_Made")
 
 
 class OtherModelError(GnflowError):
-    """The last model of a record is no state of a run that began with the first. **Attributes:** `hypothesis`: what fails."""
+    """The last model of a record cannot be a state of a run that began with the first model.
+
+    **Attributes:**
+
+    - `hypothesis`: the hypothesis that fails.
+    """
 
     hypothesis: ClassVar[str] = "the last model is the first with other weights"
 
 
 class Evidence:
-    """A run as theorems see it. Everything is computed when first asked for, and kept.
+    """A run as theorems see it. Everything is computed on first use, and kept.
 
-    Two runs of verify's own stand beside the record. The *replicate* is the same call once more; the *reference* is the
-    same flow at a tolerance that the record has no say in, saved at every recorded time and more, with what theorems
-    need to be measured. Theorems are checked on the reference; the record is compared with both (`record_claims`). No
-    error is taken from what the record says of itself. Where the same call ends elsewhere than the record, a third run,
-    the *companion*, stands for the replicate: at the recorded tolerances to the record's end.
+    `verify` makes two further runs. The *replicate* repeats the same call. The *reference* is the same flow at a tolerance that
+    does not depend on the record, saved at every recorded time and more, with the measurements that theorems need. Theorems
+    are checked on the reference, and the record is compared with both (`record_claims`). No error is taken from what the record
+    says about itself. If the repeated call ends elsewhere than the record, a third run takes the place of the replicate: the
+    *companion*, at the recorded tolerances and up to the end of the record.
 
-    **Arguments:** `trajectory`: from `simulate` or `iterate`.
+    **Arguments:**
+
+    - `trajectory`: from `simulate` or `iterate`.
 
     **Raises:** `ConfigError` for anything else.
     """
@@ -53,14 +60,14 @@ class Evidence:
         self._kept: dict[Hashable, Any] = {}
 
     def once(self, name: Hashable, make: Callable[[], _Made]) -> _Made:
-        """What `make` returns, made the first time that `name` is asked for: several theorems may need the same run."""
+        """The result of `make`, which is called only the first time for each `name`: several theorems may need the same run."""
         if name not in self._kept:
             self._kept[name] = make()
         return self._kept[name]
 
     @property
     def is_continuous(self) -> bool:
-        """Whether the run is a flow in continuous time (`simulate`), not a sequence of steps."""
+        """Whether the run is a flow in continuous time (`simulate`), and not a sequence of steps."""
         return self.trajectory.settings.get("kind") == "simulate" or "time" in self.trajectory.data.dims
 
     @property
@@ -70,23 +77,23 @@ class Evidence:
 
     @property
     def gain(self) -> AbstractGain | None:
-        """The flow's law on the eigenvalues of the Gram matrix, where it has one."""
+        """The gain of the flow; None if it has none."""
         return self.flow.gain(self.system)
 
     @property
     def law(self) -> AbstractGain:
-        """The same of a flow that is known to have one."""
+        """The gain of a flow that is known to have one."""
         assert self.gain is not None
         return self.gain
 
     @property
     def decays(self) -> bool:
-        """Whether weights decay beside what -J^T a makes of them."""
+        """Whether the flow has weight decay."""
         return self.flow.decay(self.start, self.system) is not None
 
     @property
     def never_ascends(self) -> bool:
-        """Whether the loss, with no penalty added to it, cannot rise along the flow."""
+        """Whether the loss itself, without a penalty, cannot rise along the flow."""
         return self.flow.never_ascends(self.system) and self.flow.penalty(self.start, self.system) is None
 
     @functools.cached_property
@@ -114,12 +121,12 @@ class Evidence:
 
     @functools.cached_property
     def recorded_times(self) -> np.ndarray:
-        """Saved flow times (n,), the first 0."""
+        """The saved flow times (n,), the first of which is 0."""
         return saved_times(self.trajectory)
 
     @functools.cached_property
     def recorded_log_excess(self) -> np.ndarray:
-        """log(L - L*) at the saved times, (n,), as recorded; -inf where the record is at the infimum."""
+        """log(L - L*) at the saved times (n,), as recorded; -inf where the recorded loss is at its infimum."""
         return log_excess(self.trajectory, self.minimum)
 
     @functools.cached_property
@@ -129,12 +136,12 @@ class Evidence:
 
     @functools.cached_property
     def replicate_rerun(self) -> Rerun:
-        """The same call once more."""
+        """The rerun of the same call."""
         return replicate(self.trajectory)
 
     @functools.cached_property
     def reference_rerun(self) -> Rerun:
-        """The reference run; it measures the band of rates, or the direction's residual, where the flow has one."""
+        """The rerun that is the reference. It measures the band of rates, or the residual of the direction, if there is one."""
         times = self.recorded_times
         if len(times) < 2 or not (np.all(np.isfinite(times)) and times[0] == 0 and np.all(np.diff(times) > 0)):
             return Rerun(None, "the saved times do not ascend from 0")
@@ -152,12 +159,12 @@ class Evidence:
 
     @functools.cached_property
     def reference(self) -> Trajectory | None:
-        """The reference run, or None where it could not be made."""
+        """The reference run, or None if it could not be made."""
         return self.reference_rerun.trajectory
 
     @functools.cached_property
     def companion_rerun(self) -> Rerun:
-        """The same call once more where it ends as the record does, else the companion."""
+        """The rerun of the same call if it ends like the record, and otherwise the companion."""
         again = self.replicate_rerun.trajectory
         if again is None or self.reference is None or ends_with(again, self.recorded_times):
             return self.replicate_rerun
@@ -166,7 +173,7 @@ class Evidence:
 
     @functools.cached_property
     def replicate(self) -> Trajectory | None:
-        """A run to the record's end at its tolerances, or None where it could not be made."""
+        """A run to the end of the record at its tolerances, or None if it could not be made."""
         return self.companion_rerun.trajectory
 
     @property
@@ -183,14 +190,14 @@ class Evidence:
 
     @property
     def same_call(self) -> Trajectory:
-        """What the recorded call gives once more, once `repeated` is met."""
+        """The run that the recorded call gives again, once `repeated` is met."""
         assert self.replicate_rerun.trajectory is not None
         return self.replicate_rerun.trajectory
 
     def repeat(
         self, times: np.ndarray, metrics: tuple[AbstractMetric, ...], rtol: float | None = None
     ) -> Trajectory | None:
-        """A run like the reference with other times and metrics, or another tolerance; None where that fails."""
+        """A run like the reference with other times and metrics, or another tolerance; None if it fails."""
         return self._refer(times, metrics, rtol).trajectory
 
     def _refer(self, times: np.ndarray, metrics: tuple[AbstractMetric, ...], rtol: float | None = None) -> Rerun:
@@ -198,7 +205,7 @@ class Evidence:
         return reference(self.trajectory, times, metrics, 0 if again is None else again.stats["num_steps"], rtol)
 
     def repeated(self, *others: Trajectory | None) -> Check:
-        """The hypothesis that both runs are there, and `others` that `repeat` gave; without them all is undecided."""
+        """The hypothesis that both runs, and `others` from `repeat`, could be made. Without them everything is undecided."""
         reason = self.reference_rerun.reason or self.companion_rerun.reason
         if not reason and any(other is None for other in others):
             reason = "a rerun that measures more than these does not reach the end"
@@ -207,12 +214,12 @@ class Evidence:
 
     @functools.cached_property
     def times(self) -> np.ndarray:
-        """Flow times at which the reference is known, (k,): the recorded ones and others between them."""
+        """The flow times (k,) at which the reference is known: the recorded ones and others between them."""
         return self.flow_run.data.time.to_numpy()
 
     @functools.cached_property
     def log_excess(self) -> np.ndarray:
-        """log(L - L*) of the reference at `times`; -inf where it is at the infimum."""
+        """log(L - L*) of the reference at `times` (k,); -inf where the loss is at its infimum."""
         return log_excess(self.flow_run, self.minimum)
 
     @functools.cached_property
@@ -227,22 +234,22 @@ class Evidence:
 
     @functools.cached_property
     def band(self) -> RateBand:
-        """The band of rates along the reference, where the flow has one."""
+        """The band of rates along the reference, for a flow that has one."""
         return RateBand.of(self.flow_run)
 
     @functools.cached_property
     def accuracy(self) -> Accuracy:
-        """What the errors of the reference can be, measured against the replicate."""
+        """The errors of the reference, measured against the replicate."""
         reference = self.reference if self.is_continuous else None
         replicate = None if reference is None else self.replicate
         return Accuracy(self.trajectory, reference, replicate, self.flow, self.system, self.start)
 
     def outputs(self, weights: Any, x: Any = None) -> np.ndarray:
-        """The model's outputs on the training inputs, or on the inputs `x` (n, d), as one vector (n C,)."""
+        """The model's outputs on the training inputs, or on `x` (n, d), as one vector (n C,)."""
         return np.asarray(jax.device_get(self.system.outputs(weights, x))).reshape(-1)
 
     def loss_curve(self, lower: np.ndarray | None, upper: np.ndarray, log_x: bool = True) -> Curves:
-        """The excess loss of the reference after its start, between bounds that are given at `times`, (k,)."""
+        """Curves of the excess loss of the reference after its start, with bounds given at `times` (k,)."""
         lower = None if lower is None else lower[1:]
         return Curves(self.times[1:], "flow time", "L - L*", np.exp(self.log_excess[1:]), lower, upper[1:], log_x=log_x)
 

@@ -17,19 +17,19 @@ from ._evidence import Evidence
 from ._hypotheses import continuous_time, invertible, metric_scale, monotone_between, squared_loss
 from ._rate import fit_rate, rate_error
 
-_RATE_RESOLUTION = 0.02  # what agreement of the fitted rate must be known to
-_LARGEST_ROUNDING = 1e-3  # of log L at a point of the fit: beyond it the record is rounding, not decay
-_FEWEST_POINTS = 5  # of a fit
+_RATE_RESOLUTION = 0.02  # relative accuracy at which agreement of the fitted rate says something
+_LARGEST_ROUNDING = 1e-3  # largest rounding of log L at a point of the fit; with more the curve is not a decay
+_FEWEST_POINTS = 5  # least number of points of a fit
 
 
 @dataclasses.dataclass(frozen=True)
 class ExactRate(AbstractTheorem):
     """Theorem E of docs/theorems/exact_rates.md and its form for reversible networks, E'; exact fact 1 of docs/theory.md.
 
-    Gauss-Newton flow with the squared loss: f_t - y = exp(-k t) (f_0 - y), hence L_t = exp(-2 k t) L_0, whatever the
-    network as long as J is continuous along the run. With H = c I, no damping and A invertible, k = 1/(c N) per unit of
-    flow time: 1 for the Hessian metric and 1/N for the identity. For `ReversibleGaussNewtonFlow`, where its direction
-    is exact and not truncated, k = 1 with either metric.
+    Gauss-Newton flow with the squared loss has f_t - y = exp(-k t) (f_0 - y), hence L_t = exp(-2 k t) L_0, for any network as
+    long as J is continuous along the run. With H = c I, no damping and A invertible, k = 1/(c N) per unit of flow time: 1 for
+    the Hessian metric and 1/N for the identity. For `ReversibleGaussNewtonFlow`, if its direction is exact and not truncated,
+    k = 1 with either metric.
     """
 
     name: ClassVar[str] = "exact rate"
@@ -91,8 +91,10 @@ class ExactRate(AbstractTheorem):
 class _Direction:
     """What differs between the flows that follow the line.
 
-    **Attributes:** `hypotheses`: those that make f' = -k (f - y), with k among the constants, in stages; `error`: ||f'
-    + k (f - y)|| over ||k (f - y)|| at the measured times, (k,).
+    **Attributes:**
+
+    - `hypotheses`: the hypotheses, in stages, that give f' = -k (f - y). k is among their constants.
+    - `error`: returns ||f' + k (f - y)|| / ||k (f - y)|| at the measured times (k,).
     """
 
     hypotheses: Callable[[Evidence], Iterator[Stage]]
@@ -100,7 +102,7 @@ class _Direction:
 
 
 def _direction_of(evidence: Evidence) -> _Direction | None:
-    """Of a flow that may follow the line; None for others."""
+    """The direction of a flow that may follow the line; None for other flows."""
     if evidence.flow.reported_rate is not None:
         return _Direction(_exact_blocks, _block_error)
     if evidence.gain is not None and evidence.gain.inverts:
@@ -135,7 +137,7 @@ def _no_damping(evidence: Evidence) -> Check:
 
 
 def _solve_error(evidence: Evidence) -> Error:
-    """The integral of the relative error of f' = -k (f - y) that the solves for the direction make, (k,)."""
+    """The integral (k,) of the relative error of f' = -k (f - y) from the direction solves."""
     direction = _direction_of(evidence)
     assert direction is not None
     integral, error = cumulative_integral(evidence.times, direction.error(evidence))
@@ -143,8 +145,10 @@ def _solve_error(evidence: Evidence) -> Error:
 
 
 def _eigenvalue_error(evidence: Evidence) -> np.ndarray:
-    """The relative error of a direction from A a = g/c, at the measured times, (k,): what a direct solver is off by,
-    and the residual of the last solve, or what an iterative solver is allowed to leave."""
+    """The relative error (k,) of a direction from A a = g/c at the measured times.
+
+    It is the error of a direct solver, plus the residual of the last solve or the one that an iterative solver may leave.
+    """
     residual = max(evidence.flow_run.stats.get("final_relative_residual", 0.0), evidence.flow.allowed_residual)
     return evidence.band.solve_error + residual
 
@@ -162,9 +166,9 @@ def _residual_claim(evidence: Evidence, rate: float, solves: Error, step: float)
 
 
 def _exact_blocks(evidence: Evidence) -> Iterator[Stage]:
-    """The direction misses nothing of what it is asked for at any measured time, and then k = 1 per unit of flow time.
+    """The direction is exact at every measured time. Then k = 1 per unit of flow time.
 
-    Of the squared loss, with either metric of `ReversibleGaussNewtonFlow`; docs/theorems/exact_rates.md, Theorem E'.
+    This is for the squared loss, with either metric of `ReversibleGaussNewtonFlow`; docs/theorems/exact_rates.md, Theorem E'.
     """
     rate = evidence.flow.reported_rate
     assert rate is not None
@@ -183,9 +187,10 @@ def _exact_blocks(evidence: Evidence) -> Iterator[Stage]:
 
 
 def _block_error(evidence: Evidence) -> np.ndarray:
-    """||f' + (f - y)|| / ||f - y|| at the measured times, (k,), at most: dimensionless, from the measured residuals.
+    """A bound of ||f' + (f - y)|| / ||f - y|| at the measured times (k,), dimensionless, from the measured residuals.
 
-    The residuals are those of the last features, which u projects to the outputs; what u lacks of being orthonormal is added.
+    The residuals are those of the last features, which u projects to the outputs. The deviation of u from orthonormal columns
+    is added.
     """
     residuals = _finite(evidence.flow_run.data.relative_residual.to_numpy())
     projection = np.asarray(evidence.system.model(evidence.start).output_projection)
@@ -194,7 +199,7 @@ def _block_error(evidence: Evidence) -> np.ndarray:
 
 
 def _all_residuals(evidence: Evidence) -> tuple[np.ndarray, np.ndarray]:
-    """Times and residuals there: of the reference, of the run's end, and at every saved time where it recorded them."""
+    """Times and residuals of the reference, of the end of the run, and of every saved time if the run recorded them."""
     record, saves = evidence.trajectory, evidence.recorded_times
     found = [(evidence.times, evidence.flow_run.data.relative_residual.to_numpy())]
     found.append((saves[-1:], np.array([float(record.stats["final_relative_residual"])])))

@@ -1,4 +1,4 @@
-"""Invertibility at the start: the features of a random first layer, and what they say of the NTK."""
+"""Invertibility at the start: the features of a random first layer, and the NTK that they bound."""
 
 import dataclasses
 from typing import Any, ClassVar, Literal
@@ -19,17 +19,22 @@ from ._evidence import Evidence
 from ._hypotheses import is_linear
 
 _UNIT_ROUNDOFF = EPSILON / 2
-# What agreement of two eigenvalues must be known to.
+# The relative accuracy at which agreement of two eigenvalues says something.
 _RESOLUTION = 0.02
-# Roundings behind an entry of S, for each input feature: those of z and of the activation.
+# The number of roundings in an entry of S for each input feature, from z and from the activation.
 _ACTIVATION_ROUNDINGS = 10
 _RECORDED = "ntk_smallest_eigenvalue"
 
 
 @dataclasses.dataclass(frozen=True)
 class GramSpectrum:
-    """**Attributes:** `smallest`, `largest`: eigenvalues of a Gram matrix; `error`: a first-order estimate of their
-    rounding."""
+    """The extreme eigenvalues of a Gram matrix.
+
+    **Attributes:**
+
+    - `smallest`, `largest`: the eigenvalues.
+    - `error`: a first-order estimate of their rounding.
+    """
 
     smallest: float
     largest: float
@@ -37,7 +42,7 @@ class GramSpectrum:
 
 
 def start_spectrum(evidence: Evidence) -> GramSpectrum:
-    """The extreme eigenvalues of A at the start; one Gram matrix and its eigenvalues."""
+    """The extreme eigenvalues of A at the start. It costs one Gram matrix and its eigenvalues."""
     network = _network(evidence.trajectory.initial_model)
     # The longest sum behind an entry of A: over the particles, or at most over all weights.
     terms = tree_size(evidence.start) if network is None else _terms(network)
@@ -100,7 +105,7 @@ class FeatureGram(AbstractTheorem):
         whole = start_spectrum(evidence)
         width, squared = network.width, network.output_factor**2
         bound, error = squared * part.smallest, whole.error + squared * part.error
-        # Within its error of zero it is not known to be positive: a resolution of 0.
+        # An eigenvalue within its error of zero is not known to be positive, hence the resolution 0.
         claims = [compare("sigma_min(S S^T/M) > 0", part.smallest / width, ">=", 0.0, part.error / width, 0.0)]
         if is_linear(evidence.system, evidence.start):
             name, relation = "sigma_min(A_0) = c^2 sigma_min(S S^T), only the output layer moves", "=="

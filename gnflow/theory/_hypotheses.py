@@ -1,4 +1,4 @@
-"""Hypotheses that several theorems share: of the flow, the loss, the model, and of what a run shows of its Gram matrix."""
+"""Hypotheses that several theorems share, about the flow, the loss, the model and the Gram matrix along a run."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from ._claim import Check
 from ._evidence import Evidence
 from ._rate_band import has_band
 
-# How accurate the direction of an iterative solver has to be to count as Gauss-Newton's.
+# The largest relative residual at which the direction of an iterative solver counts as that of Gauss-Newton.
 _LARGEST_RESIDUAL = 1e-6
 LARGEST_FLOAT = float(np.finfo(np.float64).max)  # a threshold for "finite": inf - inf would be undecided
 ANY_GAIN = "the flow has a gain (gradient, Gauss-Newton, spectral, dual with the quadratic model)"
@@ -25,7 +25,7 @@ _INCREASING_GAIN = (
 
 
 def continuous_time(evidence: Evidence) -> Check:
-    """Of theorems about flows: the record is none of a sequence of steps."""
+    """The run is a flow, and not a sequence of steps."""
     return Check.fact("the run is a flow in continuous time", evidence.is_continuous)
 
 
@@ -55,23 +55,27 @@ def increasing_gain(evidence: Evidence) -> Check:
 
 
 def along_jacobian(flow: AbstractFlow, name: str = "the flow has the form w' = -J^T a", remark: str = "") -> Check:
-    """w' = -J^T a, by the class: one that brings its own velocity could do anything. The one place where this is asked; whether
-    weights decay beside it is asked for all theorems at once (`AbstractTheorem.allows_decay`)."""
+    """The flow has the form w' = -J^T a.
+
+    This is decided by its class, because a class with its own velocity could do anything. Weight decay is checked for all
+    theorems at once (`AbstractTheorem.allows_decay`).
+    """
     own = type(flow).velocity_and_diagnostics is not AbstractOutputFlow.velocity_and_diagnostics
     return Check.fact(name, isinstance(flow, AbstractOutputFlow) and not own, remark)
 
 
 def scale_of_metric(evidence: Evidence, outputs: Any) -> float | None:
-    """c where the flow's output metric H is c I at these outputs (N, C); None for another metric."""
+    """c if the flow's output metric H is c I at these outputs (N, C); None for another metric."""
     system = evidence.system
     factor = evidence.law.metric.factor(system.loss, outputs, system.problem.y_train)
     return float(factor.scale) if isinstance(factor, ScaledIdentity) else None
 
 
 def metric_scale(evidence: Evidence) -> tuple[float | None, bool]:
-    """c of H = c I and whether that is known to be constant; None for a metric that is no multiple of the identity.
+    """c of H = c I and whether it is known to be constant; None for a metric that is not a multiple of the identity.
 
-    For flows with the squared loss, whose Hessian is I/N. A metric of the user's is compared at the first and last outputs.
+    This is for flows with the squared loss, whose Hessian is I/N. A metric of the user is only compared at the first and the
+    last outputs.
     """
     scales = [scale_of_metric(evidence, evidence.system.outputs(weights)) for weights in (evidence.start, evidence.end)]
     if None in scales or scales[0] != scales[1]:
@@ -80,7 +84,7 @@ def metric_scale(evidence: Evidence) -> tuple[float | None, bool]:
 
 
 def accurate_solves(evidence: Evidence) -> list[Check]:
-    """For iterative solvers the check that they solved for Gauss-Newton's direction; nothing for others."""
+    """The check that an iterative solver found the direction of Gauss-Newton. No check for other solvers."""
     if not evidence.flow.solves_iteratively:
         return []
     accuracy = evidence.accuracy
@@ -92,7 +96,7 @@ def accurate_solves(evidence: Evidence) -> list[Check]:
 
 
 def invertible(evidence: Evidence) -> tuple[Check, dict[str, float]]:
-    """A is invertible at every time that the reference measures, as far as eigenvalues tell; with its extreme ones."""
+    """A is invertible at every measured time of the reference, by its computed eigenvalues; and the extreme eigenvalues."""
     band = evidence.band
     least = int(np.argmin(band.smallest - band.eigenvalue_error))
     check = Check(
@@ -115,7 +119,7 @@ def monotone_between(what: str) -> Check:
 
 
 def is_linear(system: System, weights: PyTree) -> bool:
-    """Whether the model is known to be linear (affine) in its trained weights by its structure; False: not known."""
+    """Whether the structure of the model shows that it is linear (affine) in its trained weights. False means not known."""
     structure = system.structure
     if isinstance(structure, RandomFeatures | Linearised):
         return True
@@ -127,11 +131,14 @@ def is_linear(system: System, weights: PyTree) -> bool:
 
 
 def smooth_velocity(problem: Problem, model: Any, flow: AbstractFlow, promised: bool | None = None) -> Check:
-    """Whether w -> velocity(w) is infinitely differentiable, as far as the parts tell.
+    """Whether w -> velocity(w) is infinitely differentiable, as far as the parts show it.
 
-    **Arguments:** `promised`: the user's word for parts that gnflow does not know; None where there is none.
+    **Arguments:**
 
-    **Returns:** a `Check` that is met, not met, or unclear (for models and flows of the user's without a promise).
+    - `problem`, `model`, `flow`: the parts.
+    - `promised`: what the user promises for parts that gnflow does not know; None without a promise.
+
+    **Returns:** a `Check` that is met, not met, or unclear (for models and flows of the user without a promise).
     """
     name = "the velocity is a smooth function of the weights"
     system = flow.system(problem, model)

@@ -1,4 +1,4 @@
-"""In the kernel regime every flow generalises alike: test outputs follow the training outputs through the kernel alone."""
+"""In the kernel regime all flows generalise alike: test outputs follow the training outputs by the kernel alone."""
 
 import dataclasses
 from typing import ClassVar
@@ -21,7 +21,7 @@ from ._movement import Interpolation, interpolation_operator, movement_run
 from ._reruns import TIGHTER, reference_rtol
 
 _SOURCE = "docs/theorems/kernel_limit.md"
-# A record that has reached the infimum of the loss to the last digit: where the other flow is to stop then.
+# The relative loss at which the other flow stops if the record has reached the infimum of the loss to the last digit.
 _LEAST_LOSS = 1e-28
 
 
@@ -36,8 +36,10 @@ class KernelLimit(AbstractTheorem):
     R = 0 where the kernel does not move, and two flows from one start end no further apart on test inputs than
     ||S_0 (f - f~)|| + R + R~: nothing, where both reach the same training outputs in the kernel regime.
 
-    **Arguments:** `other`: a flow to compare the run's with; it is run from the same start to the same relative loss.
-    None checks the run alone, which takes one more run like it.
+    **Arguments:**
+
+    - `other`: a flow to compare with. It is run from the same start to the same relative loss. None checks the run alone, which
+      needs one more run like it.
     """
 
     name: ClassVar[str] = "kernel limit"
@@ -111,9 +113,12 @@ class _AgainstKernel:
 
     **Attributes:**
 
-    - `gap`: the distance of the test outputs to the kernel's; `movement`: how far they have moved.
-    - `bound`: R; `error`: of the gap.
-    - `operator`: S_0; `train`, `test`: outputs at the end.
+    - `gap`: the distance of the test outputs to those of the kernel.
+    - `movement`: how far the test outputs have moved.
+    - `bound`: R.
+    - `error`: the error of the gap.
+    - `operator`: S_0.
+    - `train`, `test`: the outputs at the end.
     """
 
     times: np.ndarray
@@ -202,7 +207,8 @@ def _other_evidence(evidence: Evidence, flow: AbstractFlow) -> Evidence | None:
         run = _other_run(evidence, flow)
         return flow, None if run.result.failed else Evidence(run)
 
-    # By identity, for flows hold arrays, which do not hash; the flow is kept, so that no other gets its identity.
+    # The key is the identity, because flows hold arrays, which have no hash. The flow itself is kept, too, so that no other
+    # object can get the same identity.
     return evidence.once(("other flow", id(flow)), make)[1]
 
 

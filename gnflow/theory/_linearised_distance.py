@@ -1,4 +1,4 @@
-"""How far a run leaves the linearised model's, bounded by how far its kernel moves; and the run that measures the movement."""
+"""The distance of a run from that of the linearised model, bounded by the movement of its kernel."""
 
 import dataclasses
 from typing import ClassVar
@@ -100,7 +100,7 @@ class LinearisedDistance(AbstractTheorem):
         return Conclusion(tuple(claims), constants, curves)
 
     def _error(self, evidence: Evidence, again: Trajectory, size: np.ndarray, slowest: float) -> Error:
-        """Of the rerun's outputs at its times, which are `size` from the targets."""
+        """The error of the rerun's outputs at its times, which have the distance `size` from the targets."""
         accuracy, system = evidence.accuracy, evidence.system
         last, other = evidence.outputs(system.weights(again.model)), evidence.outputs(evidence.replicated_end)
         difference = float(np.linalg.norm(last - other)) / max(size[-1], TINY)

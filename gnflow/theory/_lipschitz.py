@@ -1,4 +1,4 @@
-"""How fast the Jacobian can change: a bound of its Lipschitz constant on a ball, and the ball that it controls."""
+"""A bound of the Jacobian's Lipschitz constant on a ball, and the largest ball on which it controls the Jacobian."""
 
 import dataclasses
 import math
@@ -105,7 +105,7 @@ _LINEAR = "the model is linear in the weights that move"
 
 
 def _bound_family(system: System, weights: PyTree) -> _BoundFamily | None:
-    """What Lemma 1 needs; None for models that it does not cover."""
+    """The constants for Lemma 1; None for models that it does not cover."""
     structure = system.structure
     if is_linear(system, weights):
         return _BoundFamily(0.0, 0.0, 0.0, False, _LINEAR)
@@ -175,7 +175,8 @@ def estimate_jacobian_lipschitz(system: System, weights: PyTree, radius: float) 
 
 
 def _consistent_estimate(system: System, weights: PyTree, singular_value: float) -> LipschitzBound:
-    """Twice: K near the point gives a radius that is too large if K grows, and K there one that is not."""
+    """An estimate of K in two rounds: K near the point gives a radius, which is too large if K grows, and K on that ball gives
+    a smaller one."""
     near = 1e-3 * max(float(tree_norm(weights)), 1.0)
     value = estimate_jacobian_lipschitz(system, weights, near).value
     if value == 0:

@@ -1,4 +1,4 @@
-"""What the metrics of verify's own measure along a run, as frozen records: no theorem reads variables by their names."""
+"""Frozen records of what the metrics of `verify` measure along a run, so that no theorem reads variables by name."""
 
 import dataclasses
 from typing import Any, ClassVar, TypeVar, get_type_hints
@@ -13,7 +13,7 @@ _Record = TypeVar("_Record", bound="Measured")
 
 @dataclasses.dataclass(frozen=True)
 class Quantity:
-    """What a variable is: `long_name`, `units`, and `dims`, its dimensions beside time."""
+    """The description of a variable: `long_name`, `units`, and `dims`, its dimensions beside time."""
 
     long_name: str
     units: str
@@ -25,8 +25,11 @@ class Measured:
     """Numbers measured along a run, (k, ...) at its times. A subclass has a field for each variable, annotated with its
     `Quantity`.
 
-    **Attributes:** `prefix`: of the variables' names in a trajectory's data set; `source`: the page that defines them;
-    `times` (k,): flow times.
+    **Attributes:**
+
+    - `prefix`: the prefix of the variables' names in a trajectory's data set.
+    - `source`: the page that defines them.
+    - `times`: the flow times (k,).
     """
 
     prefix: ClassVar[str]

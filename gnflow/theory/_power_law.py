@@ -9,7 +9,7 @@ from ._claim import Error
 from ._rate import slope_coefficients, student_quantile
 
 _RESAMPLES = 400
-# Levels of the two intervals: agreement is asked for at the first, a violation is said beyond the second.
+# Levels of the two intervals: agreement is judged by the first, and a violation by the second.
 _AGREEMENT, _VIOLATION = 0.99, 0.999
 
 
@@ -17,8 +17,12 @@ _AGREEMENT, _VIOLATION = 0.99, 0.999
 class PowerLaw:
     """value = constant * size^slope, fitted to a statistic of samples over seeds.
 
-    **Attributes:** `slope`; `constant`; `values` (k,): the statistic at each size; `standard_error`: of the slope;
-    `error`: half of its 99% interval, at worst of its 99.9% interval, with what finite sizes may add.
+    **Attributes:**
+
+    - `slope`, `constant`: the fitted numbers.
+    - `values`: the statistic at each size (k,).
+    - `standard_error`: the standard error of the slope.
+    - `error`: half of its 99% interval, at worst half of its 99.9% interval, plus the effect of finite sizes.
     """
 
     slope: float
@@ -50,9 +54,13 @@ def fit_power_law(
     quadrature, twice the change of the slope without the smallest size, which is what a relative correction O(1/size)
     leaves; and the slope of `shift`, twice in the wider interval.
 
-    **Arguments:** `sizes` (k,), k >= 2; `samples`: for each size an array (S, ...), first axis the seeds; `statistic`: a
-    number of such an array, whose modulus is fitted; `noise` (k,): relative error of the statistic that is not sampling;
-    `shift` (k,): by how much log(statistic) may differ from the power law at each size, from an estimate of the next order.
+    **Arguments:**
+
+    - `sizes`: the sizes (k,), k >= 2.
+    - `samples`: for each size an array (S, ...) whose first axis are the seeds.
+    - `statistic`: a function of such an array that returns a number, whose modulus is fitted.
+    - `noise`: the relative error (k,) of the statistic from other causes than sampling.
+    - `shift`: how much log(statistic) may differ from the power law at each size (k,), from an estimate of the next order.
     """
     seeds = len(samples[0])
     draws = rng.integers(0, seeds, size=(_RESAMPLES, seeds))

@@ -1,4 +1,4 @@
-"""The rate of an exponential decay, read off a curve with its uncertainty."""
+"""Fit the rate of an exponential decay to a curve, with its uncertainty."""
 
 import dataclasses
 
@@ -17,13 +17,13 @@ class RateFit:
     **Attributes:**
 
     - `rate`: minus the slope of log(L - L*) against flow time, in 1/flow time.
-    - `interval`: of confidence for it.
-    - `r_squared`: of the weighted line.
-    - `window`: first and last time used.
-    - `num_points`: used.
-    - `slope_change`: how much the slopes of the two halves of the window differ, over the slope.
-    - `is_linear`: whether that is at most the fit's linearity. Where it is not, the curve is not one exponential (gradient
-      flow's is a sum of many), and the rate is that of no mode.
+    - `interval`: its confidence interval.
+    - `r_squared`: R^2 of the weighted line.
+    - `window`: the first and the last time used.
+    - `num_points`: the number of points used.
+    - `slope_change`: the difference of the slopes in the two halves of the window, relative to the slope.
+    - `is_linear`: whether this is at most the `linearity` of the fit. If not, the curve is not a single exponential (for
+      gradient flow it is a sum of many), and the rate is not that of a mode.
     """
 
     rate: float
@@ -102,10 +102,9 @@ def fit_rate(
 
 
 def rate_error(times: ArrayLike, log_errors: ArrayLike) -> float:
-    """How far the rate of `fit_rate` can be off if log(L - L*) is off by at most `log_errors` (n,) at the points it
-    used, (n,).
+    """The error of the rate of `fit_rate` if log(L - L*) has errors of at most `log_errors` (n,) at the times used (n,).
 
-    The rate is a linear function of the logarithms, so this is a bound, and it is attained. In 1/flow time.
+    The rate is a linear function of the logarithms, so this is a bound, and it is attained. The unit is 1/flow time.
 
     **Raises:** `ConfigError` for times that are not finite and ascending, or fewer than two of them.
     """

@@ -1,4 +1,4 @@
-"""Whether a record is a run of its flow: what every theorem about a single run asks of it, beside its own conclusions."""
+"""Whether a record is a run of its flow, which every theorem about a single run checks beside its own conclusions."""
 
 from typing import Any
 
@@ -24,12 +24,12 @@ from ._recorded_losses import (
 from ._reruns import matching
 from ._settings import check_parts
 
-# How finely a record has to be known to agree: to this of the loss, and of how far the weights have moved.
+# The accuracy at which agreement of a record says something, relative to the loss and to the movement of the weights.
 _RESOLUTION = 3e-3
 
 
 def record_facts(evidence: Evidence) -> tuple[Check, ...]:
-    """What the record of a flow has to be before anything is made of it: finite, and a run over time."""
+    """Checks that come before all others: the record is finite, and a run over time."""
     data, times = evidence.trajectory.data, evidence.recorded_times
     losses = [data[name].to_numpy() for name in LOSSES if name in data]
     spoilt = ~np.isfinite(times) | ~np.all([np.isfinite(values) for values in losses], axis=0)
@@ -111,7 +111,7 @@ def _stored_weights(evidence: Evidence, losses: RecordedLosses, ends: int = 2) -
     recorded, expected = losses.log(data[[at for _, at, _ in stored]]), losses.log(np.asarray(passes))
     name = f"the {LOSSES[losses.name]} is that of the stored weights (log)"
     where = [place for _, _, place in stored]
-    # A loss that is no number is as far from that of the weights as can be.
+    # nan in the record disagrees with every loss of the weights.
     recorded = np.where(np.isnan(recorded), np.inf, recorded)
     return compare(name, recorded, "==", expected, losses.rounding(expected), _RESOLUTION, where, every=True)
 
@@ -161,7 +161,7 @@ def _no_rise(evidence: Evidence) -> Claim:
     honest = honest_error(evidence, losses)
     worst = evidence.accuracy.elsewhere(honest, is_like(evidence)).at_worst
     error = Error(2 * honest[at][1:], worst) + rounding  # of two saves
-    # Agreement with reruns tells the rest: here only a rise beyond what an honest run shows counts.
+    # Agreement with the reruns is checked elsewhere. Here only a rise beyond the error of an honest run counts.
     name = "no save is above the lowest before it (log)"
     where = at_times(evidence.recorded_times[1:])
     return compare(name, record[1:], "<=", lowest, error, np.inf, where, every=True)

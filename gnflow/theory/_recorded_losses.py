@@ -11,9 +11,9 @@ from ._accuracy import ROUNDING_OF_PROGRAMS, TINY
 from ._evidence import Evidence
 from ._reruns import matching
 
-# Losses are compared as logarithms down to this part of the outputs' scale, where rounding is below a ten thousandth.
+# Losses are compared as logarithms down to this share of the outputs' scale, where rounding is below 1e-4.
 _FLOOR = 2e-11
-# A rerun reproduces a record that it is this near to: a part of what an honest run is off by, between two limits.
+# A rerun reproduces a record if they differ by less than this share of the error of an honest run, between two limits.
 _REPRODUCED, _LEAST, _MOST = 0.1, 1e-5, 2e-3
 LOSSES = {"train_loss": "training loss", "test_loss": "test loss"}
 
@@ -71,7 +71,7 @@ def recorded_losses(evidence: Evidence) -> list[RecordedLosses]:
 
 
 def _cancelled(evidence: Evidence, x: Any) -> Any:
-    """J (xi w) with random signs xi, (N, C): the size of the terms that make up the outputs, however they cancel."""
+    """J (xi w) with random signs xi, (N, C): the size of the terms of the outputs before they cancel."""
     signs = np.random.default_rng(0)
     changes = jax.tree.map(lambda w: w * signs.choice([-1.0, 1.0], w.shape), evidence.start)
     return evidence.system.tangent(evidence.start, x).jvp(changes)
@@ -80,8 +80,8 @@ def _cancelled(evidence: Evidence, x: Any) -> Any:
 def reproduction(
     evidence: Evidence, losses: RecordedLosses, again: Trajectory
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """How far the record is from a rerun, and how far it may be, at the saves that both have, (c,); and the record's
-    indices of these."""
+    """The difference of the record and a rerun, and the allowed difference, at their common saves (c,); and the indices of
+    these saves in the record."""
     at = matching(evidence.recorded_times, again.data.time.to_numpy())
     both, index = np.flatnonzero(at >= 0), matching(evidence.recorded_times, evidence.times)
     allowed = reproducible(honest_error(evidence, losses)) + losses.rounding(losses.logs(evidence.flow_run))
@@ -90,7 +90,7 @@ def reproduction(
 
 
 def is_reproduced(evidence: Evidence) -> bool:
-    """Whether the same call once more saved at the same times and ended as the record did."""
+    """Whether the rerun of the same call saved at the same times and ended like the record."""
 
     def compare() -> bool:
         again, record = evidence.replicate, evidence.trajectory
@@ -110,12 +110,12 @@ def is_reproduced(evidence: Evidence) -> bool:
 
 
 def reproducible(honest: Any) -> Any:
-    """How near to a record a rerun has to be to reproduce it, where an honest run is off by `honest`, but for rounding."""
+    """The largest difference beside rounding at which a rerun reproduces a record, if an honest run has the error `honest`."""
     return np.clip(_REPRODUCED * honest, _LEAST, _MOST)
 
 
 def honest_error(evidence: Evidence, losses: RecordedLosses) -> np.ndarray:
-    """What an honest run is off by at the reference's times: the largest difference of both reruns so far."""
+    """The error of an honest run at the times of the reference: the largest difference of both reruns so far."""
     index, own = evidence.accuracy.common
     difference = losses.logs(evidence.replicate_run)[own] - losses.logs(evidence.flow_run)[index]
     return evidence.accuracy.growing(np.abs(difference))

@@ -1,4 +1,4 @@
-"""The runs that `verify` makes of its own: the recorded arguments again, and the same flow at a tolerance of verify's own."""
+"""The runs that `verify` makes: one with the recorded arguments, and one of the same flow at a tolerance of its own."""
 
 import dataclasses
 from typing import Any
@@ -10,13 +10,13 @@ from ..metrics import AbstractMetric
 from ..simulate import DEFAULT_ATOL, DEFAULT_RTOL, Trajectory, simulate_once
 from ._settings import recorded_settings, saved_times, steps_allowed
 
-# The reference: so many times tighter than the record says it is, and than what a run is by default.
+# The factor by which the tolerance of the reference is smaller than the record's, and than the default.
 TIGHTER = 16.0
-# A smooth run takes a few times as many steps at 1/16 of its tolerance; one that needs 32 times as many is not waited for.
+# At 1/16 of its tolerance a smooth run takes a few times as many steps. A run that needs 32 times as many is given up.
 _MORE_STEPS, _FEWEST_STEPS, _MOST_STEPS = 32, 16384, 262144
-# Above rounding.
+# The smallest tolerance, which is above rounding.
 _LEAST_RTOL = 1e-12
-# Two runs of one program may find the time at which a stop rule is met 1e-6 apart.
+# In two runs of one program the times at which a stop rule is met may differ by 1e-6.
 _SAME_TIME = 1e-5
 _FEWEST_TIMES = 32
 _FIRST_TIME = 1e-3  # of the end, where the record holds no time between
@@ -24,16 +24,22 @@ _FIRST_TIME = 1e-3  # of the end, where the record holds no time between
 
 @dataclasses.dataclass(frozen=True)
 class Rerun:
-    """**Attributes:** `trajectory`: None where there is none that could be used; `reason`: why, else empty."""
+    """A rerun, or the reason why there is none.
+
+    **Attributes:**
+
+    - `trajectory`: the run, or None if there is none that can be used.
+    - `reason`: why there is none; otherwise empty.
+    """
 
     trajectory: Trajectory | None
     reason: str = ""
 
 
 def replicate(record: Trajectory) -> Rerun:
-    """The recorded arguments once more: an honest record is reproduced by it to rounding, on the machine that made it.
+    """A run with the recorded arguments. It reproduces an honest record to rounding on the machine that made it.
 
-    Saves do not enter the steps: where the record has its own, the replicate has all of them.
+    Saves do not change the steps. If the record has its own save times, the replicate saves at all of them.
     """
     arguments = dict(recorded_settings(record).arguments)
     if arguments["saveat"] is not None:
@@ -46,35 +52,42 @@ def replicate(record: Trajectory) -> Rerun:
 
 
 def companion(record: Trajectory, times: np.ndarray, metrics: tuple[AbstractMetric, ...], taken: int) -> Rerun:
-    """The flow from the record's start to its end at the recorded tolerances, where a replicate ends elsewhere: by what
-    it differs from the reference tells what a run with these tolerances is off by. Arguments as of `reference`."""
+    """The flow from the record's start to its end at the recorded tolerances, if a replicate ends elsewhere.
+
+    Its difference to the reference shows the error of a run with these tolerances. The arguments are those of `reference`.
+    """
     arguments = recorded_settings(record).arguments
     tolerances = {name: arguments[name] for name in ("atol", "error_norm")} | {"rtol": _recorded_rtol(record)}
     return _to_the_end(record, "at its recorded tolerances", times, metrics, taken, **tolerances)
 
 
 def reference_rtol(record: Trajectory) -> float:
-    """The tolerance of the reference: 1/16 of the default, or of what the record says where that is less."""
+    """The tolerance of the reference: 1/16 of the default one or of the recorded one, whichever is smaller."""
     return max(min(recorded_settings(record).arguments["rtol"], DEFAULT_RTOL) / TIGHTER, _LEAST_RTOL)
 
 
 def reference(
     record: Trajectory, times: np.ndarray, metrics: tuple[AbstractMetric, ...], taken: int, rtol: float | None = None
 ) -> Rerun:
-    """The flow from the record's start to its end at `reference_rtol`, judged in the outputs whatever the record says.
+    """The flow from the record's start to its end at `reference_rtol`, with errors judged in the outputs.
 
-    **Arguments:** `times` (k,): when to save, first 0 and last the end; `metrics`: what to measure then;
-    `taken`: steps that the replicate took, which is to say how many more are worth while; `rtol`: another tolerance.
+    **Arguments:**
+
+    - `record`: the recorded run.
+    - `times`: the times to save at (k,), from 0 to the end.
+    - `metrics`: what to measure at these times.
+    - `taken`: the number of steps of the replicate, which decides how many are worth waiting for.
+    - `rtol`: another tolerance, or None.
     """
     rtol = reference_rtol(record) if rtol is None else rtol
     atol = min(recorded_settings(record).arguments["atol"], DEFAULT_ATOL)
-    # Within a step values are interpolated, of which no solver promises anything: the reference's steps end at its saves.
+    # No solver promises anything about values interpolated within a step, so the steps of the reference end at its saves.
     settings = {"rtol": rtol, "atol": atol, "error_norm": "function", "steps_to_saves": True}
     return _to_the_end(record, f"at rtol {rtol:.2g}", times, metrics, taken, **settings)
 
 
 def _recorded_rtol(record: Trajectory) -> float:
-    """What the record says, at least so much that a reference is tighter."""
+    """The recorded tolerance, but at least so large that a reference can be tighter."""
     return max(recorded_settings(record).arguments["rtol"], TIGHTER * _LEAST_RTOL)
 
 
@@ -102,10 +115,10 @@ def _to_the_end(
 
 
 def reference_times(recorded: np.ndarray, replicated: np.ndarray) -> np.ndarray:
-    """When the reference saves: at every recorded time, at those of the replicate that are others, and between them.
+    """The times at which the reference saves: all recorded times, other times of the replicate, and times between them.
 
-    Filled up to 32, 64, ... times where gaps are widest in the logarithm: so integrals over time are resolved, and runs
-    of one problem share a compiled program.
+    They are filled up to 32, 64, ... times where the gaps are widest in the logarithm. So integrals over time are resolved, and
+    runs of one problem share a compiled program.
     """
     others = replicated[(matching(replicated, recorded) < 0) & (replicated < recorded[-1] * (1 - _SAME_TIME))]
     times = np.unique(np.concatenate([recorded, others]))
@@ -116,13 +129,12 @@ def reference_times(recorded: np.ndarray, replicated: np.ndarray) -> np.ndarray:
 
 
 def spread_over(times: np.ndarray, number: int) -> np.ndarray:
-    """At most `number` of the times, the first and the last among them, as many of them between any two."""
+    """At most `number` of the times, including the first and the last, evenly spread over their indices."""
     return times[np.unique(np.round(np.linspace(0, len(times) - 1, min(len(times), number))).astype(int))]
 
 
 def filled(times: np.ndarray, wanted: int) -> np.ndarray:
-    """At least `times`, the first 0, and others until there are `wanted` that halve the widest gaps in the logarithm of
-    time."""
+    """`times` (the first 0), filled up to `wanted` times by halving the widest gaps in the logarithm of time."""
     if len(times) == 2:
         times = np.insert(times, 1, _FIRST_TIME * times[1])
     while len(times) < wanted:
@@ -132,7 +144,7 @@ def filled(times: np.ndarray, wanted: int) -> np.ndarray:
 
 
 def matching(times: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """For each of `times` the index of the same one among `others`, both ascending; -1 where there is none."""
+    """For each of `times` the index of the same time in `others`, or -1 if there is none. Both are ascending."""
     right = np.clip(np.searchsorted(others, times), 0, len(others) - 1)
     left = np.maximum(right - 1, 0)
     nearest = np.where(np.abs(others[left] - times) < np.abs(others[right] - times), left, right)
@@ -145,7 +157,7 @@ def ends_with(run: Trajectory, times: np.ndarray) -> bool:
 
 
 def _run(record: Trajectory, how: str, **arguments: Any) -> Rerun:
-    """A run that is not allowed to raise: what a record says may be anything."""
+    """A run that never raises, because a record may contain any arguments."""
     try:
         again = simulate_once(record.problem, record.initial_model, record.flow, **arguments, throw=False)
     except (GnflowError, TypeError, ValueError) as error:

@@ -21,7 +21,7 @@ from ._hypotheses import (
     strong_convexity,
 )
 
-# How finely a rate must be known: to a hundredth.
+# The relative accuracy at which agreement of a rate says something.
 _RATE_RESOLUTION = 0.01
 _ROUNDING = 1e-9  # of a rate, from the outputs' products and L - L*
 
@@ -69,7 +69,7 @@ class Sandwich(AbstractTheorem):
             integral, error = cumulative_integral(times, bound)
             integrals.append(integral)
             uncertain, _ = cumulative_integral(times, bound_error + solves)
-            # Of what is predicted: an error beyond it leaves nothing that could fail.
+            # Relative to the prediction: with a larger error the claim could not fail.
             resolution = LOSS_RESOLUTION * integral
             # The worst of the integration where that is fine enough: as measured it leaves out the interpolation between saves.
             surely = Error(np.where(loss.at_worst <= resolution, loss.at_worst, loss.measured), loss.at_worst)
@@ -89,11 +89,11 @@ class Sandwich(AbstractTheorem):
 
 
 def _solve_error(evidence: Evidence) -> np.ndarray:
-    """By how much the solves for the direction may change the rate, (k,); 0 for gradient flow, which does not solve.
+    """How much the direction solves may change the rate (k,). 0 for gradient flow, which has no solve.
 
-    Of the rate itself what a direct solver is off by (`RateBand.solve_error`). A residual of relative norm p, which
-    iterative solvers leave, moves g^T A K g by at most p kappa_high ||g||^2, the rate by p rho_high, that of a dual
-    direction by 1 + gamma lambda_H sigma_max times as much.
+    A direct solver changes the rate by its relative error (`RateBand.solve_error`). An iterative solver with a residual of
+    relative norm p changes g^T A K g by at most p kappa_high ||g||^2, and the rate by p rho_high. For a dual direction this is
+    multiplied by 1 + gamma lambda_H sigma_max.
     """
     band, residual = evidence.band, evidence.accuracy.solve_residual
     if evidence.gain is not None and evidence.gain.constant is not None:

@@ -1,4 +1,4 @@
-"""The settings of a record as arguments of a rerun, and which of them are none."""
+"""The settings of a record as arguments of a rerun, and which of them are not legal."""
 
 import dataclasses
 import inspect
@@ -14,7 +14,7 @@ from ..simulate import DEFAULT_RTOL, AbstractStopRule, Trajectory, argument_chec
 from ..solvers import solver_kinds
 
 _KIND = "simulate"
-# What a rerun takes for a value that is not legal, or not there.
+# The values that a rerun uses in the place of those that are missing or not legal.
 _INSTEAD: Mapping[str, Any] = {
     name: parameter.default
     for name, parameter in inspect.signature(simulate).parameters.items()
@@ -98,7 +98,7 @@ def _legal(name: str, value: Any) -> Any:
 
 
 def _rebuilt_rules(stop: Any) -> tuple[AbstractStopRule, ...]:
-    """Those of the rules that are there; text stands for one of the user's."""
+    """The rules that could be rebuilt, without text that stands for a rule of the user."""
     listed = () if stop is None else stop
     if not isinstance(listed, tuple | list) or not all(isinstance(rule, AbstractStopRule | str) for rule in listed):
         raise ConfigError(f"stop = {stop!r}; expected a tuple of stop rules.")

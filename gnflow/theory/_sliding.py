@@ -1,4 +1,4 @@
-"""Which way the flow points on the two sides of the kinks that a state comes to next: past them, or along them."""
+"""How the flow points on both sides of the kinks that a state reaches next: past them, or along them."""
 
 import dataclasses
 
@@ -12,9 +12,9 @@ from .._core import tree_add_scaled, tree_dot
 from ..flows import AbstractFlow
 from ..geometry import System
 
-# How far from a kink its two sides are looked at, in units of the rms of all z.
+# The distance from a kink at which its two sides are evaluated, in units of the rms of all z.
 _BESIDE = 1e-8
-# What z' at a state and where it arrives may differ by, as a part of it, so that the arrival is one that the flow comes to.
+# The relative difference of z' at a state and at the arrival up to which the flow is taken to reach the kink.
 _FORESEEN = 0.25
 
 
@@ -23,10 +23,14 @@ class Arrivals(eqx.Module):
 
     With z the argument of the activation in unit i on sample n, and velocities z' per unit of flow time; arrays (k,).
 
-    **Attributes:** `wait`: flow time until z is on the kink, at the speed of the state; inf for entries beyond the last pair;
-    `samples`, `units`: which pair, units counted through all layers and each one's kinks; `approach`: z' at the state;
-    `above`, `below`: z' on both sides of the kink where z arrives, nan where no weight moves z; `side`: 1 where z comes from
-    above, -1 from below, 0 where it is on the kink; `count`: how many pairs arrive within the time asked for.
+    **Attributes:**
+
+    - `wait`: the flow time until z reaches the kink at the speed of the state; inf for entries beyond the last pair.
+    - `samples`, `units`: the pair. Units are counted through all layers and their kinks.
+    - `approach`: z' at the state.
+    - `above`, `below`: z' on both sides of the kink where z arrives; nan if no weight moves z.
+    - `side`: 1 if z comes from above, -1 if from below, and 0 if it is on the kink.
+    - `count`: the number of pairs that arrive within the given time.
     """
 
     wait: Float[Array, " k"]
@@ -48,8 +52,12 @@ def next_arrivals(
     From the state the flow is taken to go on along its velocity v: z meets the kink c after the time (c - z)/z', if that is
     positive. At w + wait v, moved along grad z so that z = c +- delta, the velocity is taken again, with s' of either side.
 
-    **Arguments:** `time`: flow time; `weights`: the trained weights; `horizon`: the flow time for `count`; `system`,
-    `flow`: of a model with `activations` and `pre_activations` and at least one kink.
+    **Arguments:**
+
+    - `time`, `weights`: the flow time and the trained weights of the state.
+    - `horizon`: the flow time for `count`.
+    - `system`, `flow`: for a model with `activations` and `pre_activations` and at least one kink.
+    - `number`: the number of arrivals.
     """
 
     def velocity(after: Array, w: PyTree) -> PyTree:
@@ -109,9 +117,12 @@ def kink_distances(system: System, weights: PyTree) -> Float[Array, "samples uni
 
 @dataclasses.dataclass(frozen=True)
 class Judgement:
-    """What becomes of the arrivals within some time.
+    """Which arrivals stay on their kinks.
 
-    **Attributes:** `stays`: those that stay on their kink; `unclear`: those of which it is open. The others pass.
+    **Attributes:**
+
+    - `stays`: the arrivals that stay.
+    - `unclear`: the arrivals for which this is open. All others pass.
     """
 
     stays: tuple[int, ...]
@@ -125,7 +136,7 @@ def judge(arrivals: Arrivals, horizon: float) -> Judgement:
     the flow comes to, and their difference is the error with which z' beyond the kink is known. z stays where that
     points back by more than the error. It passes where that points on by more, and where no weight moves it.
     """
-    on_kink = arrivals.side == 0  # there is no telling whence it came: both sides must push towards it
+    on_kink = arrivals.side == 0  # it is not known from which side it came, so both sides must push towards the kink
     near = np.where(arrivals.side >= 0, arrivals.above, arrivals.below)
     far = np.where(arrivals.side >= 0, arrivals.below, arrivals.above)
     error = np.where(on_kink, 0.0, np.abs(near - arrivals.approach))

@@ -1,4 +1,4 @@
-"""From checks and claims to one verdict, with the sentence that gives its reason."""
+"""The verdict from checks and claims, with a sentence for its reason."""
 
 from ._claim import Check, Claim, Verdict
 

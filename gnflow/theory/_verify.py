@@ -48,18 +48,18 @@ def verify(trajectory: Trajectory, theorem: Sequence[str | AbstractTheorem]) -> 
 def verify(trajectory: Any, theorem: Any = None) -> Certificate | Certificates:
     """Check theorems on a run: which hypotheses hold, with how much slack, what is predicted, what was observed, the verdict.
 
-    The run is made again twice: by the same call, and at a tolerance of verify's own, on which the theorems are tested. Both
-    tell whether the record is a run of this flow, without which no theorem about a run holds (docs/theorems/index.md).
+    The run is repeated twice: by the same call, and at a tolerance that `verify` chooses. Theorems are tested on the second
+    one. Both show whether the record is a run of this flow; otherwise no theorem about a run holds (docs/theorems/index.md).
 
     **Arguments:**
 
     - `trajectory`: from `simulate`, `iterate` or `load`.
-    - `theorem`: a name in `theorem_kinds`, an `AbstractTheorem`, a list of those, None for every theorem about a single run, or
-      "all" for those that take runs of their own as well (minutes and more).
+    - `theorem`: a name in `theorem_kinds`, an `AbstractTheorem`, a list of these, None for every theorem about a single run, or
+      "all" to include theorems that need further runs (minutes and more).
 
     **Returns:** one `Certificate` for a single theorem, `Certificates` otherwise.
 
-    **Raises:** `ConfigError` for a theorem that is not known, or for anything that is no trajectory.
+    **Raises:** `ConfigError` for an unknown theorem, or if `trajectory` is not a trajectory.
     """
     evidence = Evidence(trajectory)
     if theorem is None or (isinstance(theorem, str) and theorem == "all"):

@@ -16,8 +16,13 @@ _LARGEST = (
 
 @dataclasses.dataclass(frozen=True)
 class SlicedDistance:
-    """**Attributes:** `value`: the sliced distance; `standard_error`: its Monte Carlo error over the directions (0 in
-    one dimension), to first order."""
+    """A sliced Wasserstein distance.
+
+    **Attributes:**
+
+    - `value`: the distance.
+    - `standard_error`: its Monte Carlo error over the directions, to first order; 0 in one dimension.
+    """
 
     value: float
     standard_error: float
@@ -30,7 +35,10 @@ def wasserstein2(first: Any, second: Any) -> float:
     "Computational Optimal Transport", 2019, Proposition 2.1), found by the Hungarian method. If one cloud has k times
     as many particles, each of the other's stands for k of them.
 
-    **Arguments:** `first` (m, d), `second` (n, d): m a multiple of n or the reverse, at most 4096 each; (m,) for d = 1.
+    **Arguments:**
+
+    - `first`, `second`: clouds (m, d) and (n, d), or (m,) and (n,) for d = 1. One of m and n is a multiple of the other, and
+      both are at most 4096.
 
     **Raises:** `DataError` for clouds of other shapes or with entries that are not finite; `ConfigError` for sizes of
     which neither is a multiple of the other, or that are too large.
@@ -65,7 +73,11 @@ def sliced_wasserstein2(first: Any, second: Any, num_directions: int = 128, *, k
     Monte Carlo estimate. SW_2 <= W_2/sqrt(d). Sources: Bonneel, Rabin, Peyre, Pfister 2015 (J. Math. Imaging Vis. 51);
     Peyre and Cuturi 2019, Section 10.4.
 
-    **Arguments:** `first` (m, d), `second` (n, d), or (m,), (n,); `num_directions` >= 2; `key`: a JAX key for them.
+    **Arguments:**
+
+    - `first`, `second`: clouds (m, d) and (n, d), or (m,) and (n,).
+    - `num_directions`: the number of directions, at least 2.
+    - `key`: a JAX key that draws them.
 
     **Raises:** `DataError` for clouds of other shapes or with entries that are not finite; `ConfigError` for fewer than
     2 directions.
