@@ -1,4 +1,4 @@
-"""What a flow is: a vector field on a model's weights."""
+"""The base classes of flows, which are vector fields on a model's weights."""
 
 import abc
 from typing import Any, ClassVar
@@ -15,21 +15,26 @@ from ._gain import AbstractGain
 
 
 class AbstractFlow(eqx.Module):
-    """dw/dt = velocity(t, w; system). A flow composes its parts; it knows nothing of how it is integrated.
+    """A vector field dw/dt = velocity(t, w; system). A flow does not know how it is integrated.
 
-    **Attributes:** `rests_with_gradient`: whether the velocity vanishes where J^T g does, and with it: w' = -J^T K g with a
-    symmetric positive semi-definite K of the range of J. A flow with `decay` does not.
+    Methods that describe the flow have defaults that are safe for any flow. Whoever integrates or verifies a flow asks these
+    methods, never its class.
+
+    **Attributes:**
+
+    - `rests_with_gradient`: whether the velocity vanishes exactly where J^T g does: w' = -J^T K g with a symmetric positive
+      semi-definite K with the range of J. A flow with `decay` does not have this property.
     """
 
     rests_with_gradient: ClassVar[bool] = False
 
     @property
     def trainable(self) -> str | tuple[str, ...]:
-        """The names of the weights that move; all of them unless the flow is wrapped in `Frozen`."""
+        """The names of the weights that move: all of them, unless the flow is wrapped in `Frozen`."""
         return "all"
 
     def system(self, problem: Problem, model: Any) -> System:
-        """The problem joined with the model's structure, with the weights that this flow moves."""
+        """The problem joined with the model's structure, for the weights that this flow moves."""
         return System(problem, model, self.trainable)
 
     @property
@@ -39,75 +44,96 @@ class AbstractFlow(eqx.Module):
 
     @property
     def linearised(self) -> "AbstractLinearisedFlow | None":
-        """What knows the linearisation of the part -J^T a of the velocity; None where nothing does."""
+        """The flow that knows the linearisation of the part -J^T a of the velocity; None if there is none."""
         return None
 
     def decay(self, weights: PyTree, system: System) -> PyTree | None:
-        """D >= 0, the linear part in weight space of w' = -J^T a - D w; None for a flow that has none.
+        """The rates D >= 0 of weight decay in w' = -J^T a - D w; None for a flow without decay.
 
-        A tree like `weights`, for their structure alone, of rates in 1/flow time: a number for each leaf, or an array of its
-        shape. They depend neither on the weights nor on time. The velocity has -D w in it.
+        They form a tree with the structure of `weights`, with a number or an array of its shape for each leaf, in 1/flow time.
+        They depend neither on the values of the weights nor on time. The velocity includes -D w.
         """
         return None
 
     def penalty(self, weights: PyTree, system: System) -> Float[Array, ""] | None:
-        """What `never_ascends` adds to the loss of `system`, at least 0; None for nothing."""
+        """The penalty, at least 0, that `never_ascends` adds to the loss of `system`; None for no penalty."""
         return None
 
     def never_ascends(self, system: System) -> bool:
-        """Whether the loss of `system`, with the `penalty` of a flow that has one, cannot increase along the flow, so that a
-        step which raises it is in error (docs/theory.md, exact fact 5, Descent on kinks and Weight decay). False, which is
-        always safe, for a flow that does not say."""
+        """Whether the loss of `system`, plus the `penalty` of a flow that has one, cannot increase along the flow.
+
+        A step that raises it is then in error (docs/theory.md, exact fact 5, Descent on kinks and Weight decay). The default
+        False is always safe.
+        """
         return False
 
     def has_jumps(self, system: System) -> bool:
-        """Whether the velocity may jump along a run where the model has no kink: then no error is carried along, and solutions
-        are compared. False for a flow that does not say: say so where a velocity of yours jumps, in time or in the weights."""
+        """Whether the velocity may jump along a run, in time or in the weights, where the model has no kink.
+
+        For such a flow the error is not carried along; two solutions are compared instead. The default is False, so override
+        it if your velocity may jump.
+        """
         return False
 
     def has_real_spectrum(self, system: System) -> bool:
-        """Whether the velocity's Jacobian in the weights is symmetric, or nearly: then all its eigenvalues are real, or nearly
-        so beside the largest, and the stabilised solver may take the flow. Also that a velocity is cheap: it decomposes no
-        matrix. False, which is always safe, for a flow that does not say."""
+        """Whether the velocity's Jacobian in the weights is symmetric or nearly so, and the velocity decomposes no matrix.
+
+        All eigenvalues are then real, up to a small share of the largest, so that the stabilised solver can integrate the flow
+        with cheap velocities. The default False is always safe.
+        """
         return False
 
     def is_smooth(self, system: System) -> bool | None:
-        """Whether the velocity is infinitely differentiable in the weights and in time, for a smooth model and loss; None for a
-        flow that does not say."""
+        """Whether the velocity is infinitely differentiable in the weights and in time, for a smooth model and loss.
+
+        None, the default, means unknown.
+        """
         return None
 
     def gain(self, system: System) -> AbstractGain | None:
-        """The flow's law as a function of the eigenvalues of the Gram matrix, w' = -J^T K g; None for a flow that has none."""
+        """The law K of w' = -J^T K g as a function of the Gram matrix's eigenvalues; None for a flow without such a law."""
         return None
 
     @property
     def reported_rate(self) -> float | None:
-        """k, where f' = -k (f - y) for the squared loss, up to the `relative_residual` that the flow reports; None for a flow
-        that promises no such thing."""
+        """The rate k of f' = -k (f - y) for the squared loss, up to the `relative_residual` that the flow reports.
+
+        None for a flow that does not promise this.
+        """
         return None
 
     @property
     def solves_iteratively(self) -> bool:
-        """Whether the direction is solved for up to a residual that is larger than rounding."""
+        """Whether the direction solve leaves a residual that is larger than rounding."""
         return False
 
     @property
     def allowed_residual(self) -> float:
-        """The relative residual that the direction's solve may leave beside rounding; 0 for a flow that does not say."""
+        """The relative residual that the direction solve may leave beside rounding. The default is 0."""
         return 0.0
 
     def residual_amplification(self, largest_eigenvalue: Float[Array, ""]) -> Float[Array, ""] | float:
-        """By how much more than its norm the relative residual of the direction's solve may change the rate of the loss, where
-        `largest_eigenvalue` is that of H A. 1 unless the right-hand side that it is relative to is not the gradient."""
+        """The factor by which a relative residual of the direction solve may change the rate of the loss.
+
+        It is 1 unless the residual is relative to a right-hand side that is not the gradient.
+
+        **Arguments:**
+
+        - `largest_eigenvalue`: the largest eigenvalue of H A.
+        """
         return 1.0
 
     @abc.abstractmethod
     def velocity_and_diagnostics(
         self, time: Float[Array, ""] | float, weights: PyTree, system: System
     ) -> tuple[PyTree, SolveDiagnostics | None]:
-        """w' and how it was solved for (None for a flow that solves for nothing).
+        """w', and diagnostics of its solve (None for a flow without a solve).
 
-        **Arguments:** `time`: flow time; `weights`: the trained weights, a pytree; `system`: from `self.system(...)`.
+        **Arguments:**
+
+        - `time`: flow time.
+        - `weights`: the trained weights.
+        - `system`: from `self.system(...)`.
         """
 
     def velocity(self, time: Float[Array, ""] | float, weights: PyTree, system: System) -> PyTree:
@@ -116,21 +142,21 @@ class AbstractFlow(eqx.Module):
 
 
 class AbstractOutputFlow(AbstractFlow):
-    """A flow w' = -J^T a whose coefficients a (N, C) come from the outputs and the Gram matrix.
+    """A flow w' = -J^T a whose coefficients a (N, C) are computed from the outputs and the Gram matrix.
 
-    Then f' = -A a. Every flow of this package but that of reversible networks has this form, with
-    a = K g for a symmetric positive semi-definite A K. One that also has a `decay` D is w' = -J^T a - D w.
+    Then f' = -A a. Every flow of this package except that of reversible networks has this form, with a = K g and a symmetric
+    positive semi-definite A K. With a `decay` D it is w' = -J^T a - D w.
     """
 
     @abc.abstractmethod
     def direction(self, time: Float[Array, ""], tangent: AbstractTangent, system: System) -> Direction:
-        """a (N, C) at flow time `time`, with the tangent on the training inputs at the present weights."""
+        """The coefficients a (N, C) at flow time `time`, given the tangent on the training inputs at the present weights."""
 
     def velocity_and_diagnostics(
         self, time: Float[Array, ""] | float, weights: PyTree, system: System
     ) -> tuple[PyTree, SolveDiagnostics | None]:
-        """-J^T a - D w; the tangent is computed once and serves outputs, Gram matrix and J^T."""
-        tangent = system.tangent(weights)
+        """-J^T a - D w, and diagnostics of the solve for a."""
+        tangent = system.tangent(weights)  # shared by outputs, Gram matrix and J^T
         direction = self.direction(jnp.asarray(time, dtype=jnp.float64), tangent, system)
         velocity = tree_scale(-1.0, tangent.vjp(direction.coefficients))
         rates = self.decay(weights, system)
@@ -140,9 +166,11 @@ class AbstractOutputFlow(AbstractFlow):
 
 
 class AbstractLinearisedFlow(AbstractOutputFlow):
-    """A flow that knows the low-rank part of its Jacobian, which the exponential and the implicit solver take.
+    """A flow that knows the low-rank part of its Jacobian, which the exponential and the implicit solver need.
 
-    **Attributes:** `is_stiff`: whether the rates of its modes spread with the spectrum of the Gram matrix.
+    **Attributes:**
+
+    - `is_stiff`: whether the rates of its modes spread like the spectrum of the Gram matrix.
     """
 
     is_stiff: ClassVar[bool] = True
@@ -153,18 +181,24 @@ class AbstractLinearisedFlow(AbstractOutputFlow):
         return self
 
     def is_differentiable(self, system: System) -> bool:
-        """Whether the velocity has a continuous derivative in the weights, so that a solver can take its whole Jacobian. False,
-        which is always safe, for a flow that does not say."""
+        """Whether the velocity has a continuous derivative in the weights, so that a solver can use its whole Jacobian.
+
+        The default False is always safe.
+        """
         return False
 
     @abc.abstractmethod
     def linearisation(
         self, time: Float[Array, ""], tangent: AbstractTangent, system: System, decomposition: Decomposition
     ) -> Linearisation:
-        """The direction at flow time `time` and W = -J^T K H_L J, with the tangent on the training inputs. The solver adds the
-        `decay` of a flow that has one.
+        """The direction and W = -J^T K H_L J. The solver adds the `decay` of a flow that has one.
 
-        **Arguments:** `decomposition`: how to get the modes of the Gram matrix.
+        **Arguments:**
+
+        - `time`: flow time.
+        - `tangent`: the tangent on the training inputs at the present weights.
+        - `system`: from `self.system(...)`.
+        - `decomposition`: how to compute the modes of the Gram matrix.
         """
 
 

@@ -26,21 +26,21 @@ _LIMITS = "Its limits are flows of their own: GradientFlow for 0, GaussNewtonFlo
 class DualGaussNewtonFlow(AbstractLinearisedFlow):
     """w' = (1 + 1/gamma) d(gamma), d = argmin (1/N) sum_n q_n(f_n + J_n d) + ||d||^2/(2 gamma), solved in the dual.
 
-    With the quadratic model w' = -J^T ((1 - theta) I + theta H A)^(-1) g, theta = gamma/(1 + gamma), H the Hessian of
-    the loss: gradient flow with mobility 1 as gamma -> 0, undamped Gauss-Newton flow in the Hessian metric as
-    gamma -> infinity; it is 1 + 1/gamma times `GaussNewtonFlow("hessian", Constant(1/gamma))`. A step of length theta in
-    `iterate` is d itself. Source: Roulet and Blondel, TMLR 2024, arXiv 2308.08886. Derived in docs/dual.md.
+    With the quadratic model w' = -J^T ((1 - theta) I + theta H A)^(-1) g, where theta = gamma/(1 + gamma) and H is the Hessian
+    of the loss. It is gradient flow with mobility 1 as gamma -> 0, undamped Gauss-Newton flow in the Hessian metric as
+    gamma -> infinity, and 1 + 1/gamma times `GaussNewtonFlow("hessian", Constant(1/gamma))` in between. A step of length theta
+    in `iterate` is d itself. Source: Roulet and Blondel, TMLR 2024, arXiv 2308.08886. Derived in docs/dual.md.
 
-    For a model without kinks the loss never increases along it, whatever loss, oracle and number of iterations.
+    For a model without kinks the loss never increases along the flow, for any loss, oracle and number of iterations.
 
     **Arguments:**
 
-    - `gamma` > 0, in units of 1/(H A): how far the model is trusted.
-    - `model`: q_n, "quadratic" (the quadratic model of l_n at f_n: Gauss-Newton) or "exact" (l_n itself: prox-linear).
-    - `max_iterations`: of the solve; None to go on to the tolerance. Any number gives a descent
-      direction; with the quadratic model 0 gives the gradient's.
-    - `tol`: at which the solve stops; what it is relative to is the oracle's (`gnflow.geometry.dual`).
-    - `products`: with the Gram matrix A: "matrix_free", "dense" or "auto", the cheaper of these.
+    - `gamma`: how far the model is trusted, positive, in units of 1/(H A).
+    - `model`: q_n: "quadratic" (the quadratic model of l_n at f_n: Gauss-Newton) or "exact" (l_n itself: prox-linear).
+    - `max_iterations`: the largest number of iterations of the solve, or None to iterate to the tolerance. Any number gives a
+      descent direction; with the quadratic model 0 gives that of the gradient.
+    - `tol`: the tolerance of the solve. The oracle defines what it is relative to (`gnflow.geometry.dual`).
+    - `products`: how products with the Gram matrix A are computed: "matrix_free", "dense" or "auto", the cheaper of the two.
 
     **Raises:** `ConfigError` for other numbers or names.
     """
@@ -60,25 +60,25 @@ class DualGaussNewtonFlow(AbstractLinearisedFlow):
 
     @property
     def oracle(self) -> AbstractDualOracle:
-        """What finds d."""
+        """The oracle that computes d."""
         return dual_oracle_kinds[self.model](self.max_iterations, self.tol, self.products)
 
     def never_ascends(self, system: System) -> bool:
-        """For models without kinks, with either model of the loss and any number of iterations: every d is a direction of
-        descent (docs/dual.md)."""
+        """True for models without kinks: with either model of the loss and any number of iterations every d is a descent
+        direction (docs/dual.md)."""
         return system.has_kinks is False
 
     @property
     def solves_iteratively(self) -> bool:
-        """True; but where the oracle finds a factorisation cheaper, it leaves next to no residual."""
+        """True, although the oracle leaves almost no residual if it finds a factorisation cheaper."""
         return True
 
     def residual_amplification(self, largest_eigenvalue: Float[Array, ""]) -> Float[Array, ""] | float:
-        """1 + gamma ||H A||: the right-hand side is large for a large gamma (docs/theorems/sandwich.md)."""
+        """1 + gamma ||H A||, because the right-hand side is large for a large gamma (docs/theorems/sandwich.md)."""
         return 1 + self.gamma * largest_eigenvalue
 
     def gain(self, system: System) -> InverseGain | None:
-        """k = (1 + 1/gamma)/(lam + 1/gamma), in the Hessian metric; None for the exact model, which is no function of B."""
+        """k = (1 + 1/gamma)/(lam + 1/gamma) in the Hessian metric; None for the exact model, which is not a function of B."""
         if self.model != "quadratic":
             return None
         return InverseGain(metric=HessianMetric(), damping=Constant(1 / self.gamma), mobility=1 + 1 / self.gamma)
@@ -90,13 +90,11 @@ class DualGaussNewtonFlow(AbstractLinearisedFlow):
     def linearisation(
         self, time: Float[Array, ""], tangent: AbstractTangent, system: System, decomposition: Decomposition
     ) -> Linearisation:
-        """W = -(1 + gamma) J^T (I + gamma H A)^(-1) H J, H at f for the quadratic model and at f + J d for the exact
-        one.
+        """W = -(1 + gamma) J^T (I + gamma H A)^(-1) H J, with H at f for the quadratic model and at f + J d for the exact one.
 
-        Exact up to the change of J and, with the quadratic model, of H. A direction that is cut off after
-        `max_iterations` depends on the gradient in a way that has no such form. It gets the W of the whole solve, as
-        good as the iterations are: the order of a solver does not suffer, but modes that they have not reached limit
-        its steps as they do an explicit solver's.
+        It is exact up to the change of J and, with the quadratic model, of H. A direction that is cut off after
+        `max_iterations` depends on the gradient in another way and gets the W of the whole solve. This does not lower the order
+        of a solver, but modes that the iterations have not reached limit its steps like those of an explicit solver.
         """
         solution = self._solve(tangent, system)
         factor = system.loss.hessian_factor(solution.hessian_outputs, system.problem.y_train)

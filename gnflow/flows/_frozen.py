@@ -1,4 +1,4 @@
-"""A flow in which only some of the weights move."""
+"""A wrapper for flows in which only some of the weights move."""
 
 import equinox as eqx
 from jaxtyping import Array, Float, PyTree
@@ -10,14 +10,17 @@ from ._base import AbstractFlow
 
 
 class Frozen(AbstractFlow):
-    """`flow` with all weights fixed but the named ones; with "output", random features.
+    """`flow` with all weights fixed except the named ones. With "output" this is the random feature model.
 
-    J, A and the direction are those of the moving weights alone, and only they are integrated.
+    J, A and the direction are those of the moving weights, and only these are integrated.
 
-    **Arguments:** `flow`: any flow; `trainable`: the names of the weights that move: layers as the model names them
-    ("output", "hidden"), "biases" or paths of its leaves ("layers[0].bias"), one or several.
+    **Arguments:**
 
-    **Raises:** `ConfigError` if `flow` is no flow; `ModelError` if `trainable` is neither a name nor several.
+    - `flow`: any flow.
+    - `trainable`: one or several names of weights that move: layers as the model names them ("output", "hidden"),
+      "biases" or paths of its leaves ("layers[0].bias").
+
+    **Raises:** `ConfigError` if `flow` is not a flow; `ModelError` if `trainable` is neither a name nor several names.
     """
 
     flow: AbstractFlow
@@ -36,13 +39,13 @@ class Frozen(AbstractFlow):
 
     @property
     def dynamics(self) -> AbstractFlow:
-        """The wrapped flow's."""
+        """The dynamics of the wrapped flow."""
         return self.flow.dynamics
 
     def velocity_and_diagnostics(
         self, time: Float[Array, ""] | float, weights: PyTree, system: System
     ) -> tuple[PyTree, SolveDiagnostics | None]:
-        """The wrapped flow's velocity in a system whose trained weights are the moving ones.
+        """The velocity of the wrapped flow in a system whose trained weights are the moving ones.
 
         **Raises:** `ModelError` if `system` was not built by `self.system(...)`.
         """

@@ -1,4 +1,4 @@
-"""The law of a flow as a scalar function: what it makes of each mode of the Gram matrix."""
+"""The law of a flow as a scalar function of the eigenvalues of the Gram matrix."""
 
 import abc
 import math
@@ -16,15 +16,19 @@ _TINY = float(jnp.finfo(jnp.float64).tiny)
 
 
 class AbstractGain(eqx.Module):
-    """k of a flow w' = -J^T R k(B) h, where B = R^T A R is the Gram matrix in the output metric H = R R^T, and g = R h.
+    """The gain k of a flow w' = -J^T R k(B) h, where H = R R^T is the output metric, B = R^T A R the Gram matrix in it, and
+    g = R h.
 
-    Along an eigenvector of B with the eigenvalue lam the gradient is multiplied by k(lam) >= 0, which must not increase with
-    eps. A flow that has a gain (`AbstractFlow.gain`) gets its certificates from it: nobody asks what class it is.
+    Along an eigenvector of B with eigenvalue lam the gradient is multiplied by k(lam) >= 0, which must not increase with eps. A
+    flow with a gain (`AbstractFlow.gain`) gets its certificates from this function, whatever its class.
 
-    **Attributes:** `metric`: H; `damping`: the rule for eps, on which k may depend; `is_truncated`: whether modes with
-    lam + eps at the rounding of B are left out; `is_increasing`: whether lam k(lam) does not decrease in
-    lam, with eps fixed or in proportion to lam, so that bounds of A's eigenvalues bound the rates of decay. False, which is
-    always safe, for a gain that does not say.
+    **Attributes:**
+
+    - `metric`: H.
+    - `damping`: the rule for eps, on which k may depend.
+    - `is_truncated`: whether modes with lam + eps at the rounding of B are left out.
+    - `is_increasing`: whether lam k(lam) does not decrease with lam, for eps fixed or proportional to lam. Bounds of the
+      eigenvalues of A then bound the rates of decay. The default False is always safe.
     """
 
     is_truncated: ClassVar[bool] = True
@@ -35,8 +39,10 @@ class AbstractGain(eqx.Module):
 
     @property
     def inverts(self) -> bool:
-        """Whether k(lam) = 1/(lam + eps): without damping the flow of a squared loss has one rate for all modes. False for a
-        gain that does not say."""
+        """Whether k(lam) = 1/(lam + eps), so that the undamped flow of a squared loss has one rate for all modes.
+
+        The default is False.
+        """
         return False
 
     @abc.abstractmethod
@@ -45,23 +51,30 @@ class AbstractGain(eqx.Module):
 
     @property
     def constant(self) -> float | Float[Array, ""] | None:
-        """k where it is the same for all modes at all times; None for a gain that does not say."""
+        """The value of k if it is the same for all modes at all times; None, the default, otherwise."""
         return None
 
     def speed(self, smallest: float, largest: float, scale: float) -> float:
-        """A bound of ||w'||/||g|| for H = `scale` I, where the singular values of J lie between `smallest` > 0 and `largest`:
-        of s k(scale s^2). Infinite for a gain that does not say."""
+        """A bound of ||w'||/||g||, that is of s k(scale s^2) over the singular values s of J. Infinite by default.
+
+        **Arguments:**
+
+        - `smallest`, `largest`: bounds of the singular values; `smallest` is positive.
+        - `scale`: of the metric H = scale I.
+        """
         return math.inf
 
     def __call__(self, eigenvalues: Float[Array, " size"], damping: Float[Array, ""] | float) -> Float[Array, " size"]:
-        """k of all eigenvalues of one matrix B, ascending, at 0 its limit; 0 for modes that are left out; nan for a damping
-        that is nan."""
+        """k at all eigenvalues (size,) of one matrix B, ascending.
+
+        It is 0 for modes that are left out, the limit of k at eigenvalue 0, and nan if the damping is nan.
+        """
         kept = kept_modes(eigenvalues, jnp.asarray(damping)) if self.is_truncated else jnp.asarray(True)
         values = self.value(jnp.where(kept, jnp.maximum(eigenvalues, _TINY), 1.0), damping)
         return jnp.where(kept, values, jnp.where(jnp.isnan(damping), jnp.nan, 0.0))
 
     def rate(self, eigenvalues: Float[Array, "..."], damping: Float[Array, ""] | float) -> Float[Array, "..."]:
-        """lam k(lam), 0 at lam = 0: what the residual of a squared loss decays with, times N."""
+        """lam k(lam), and 0 at lam = 0. It is N times the rate at which the residual of a squared loss decays."""
         positive = eigenvalues > 0
         return jnp.where(positive, eigenvalues * self.value(jnp.where(positive, eigenvalues, 1.0), damping), 0.0)
 
@@ -72,17 +85,23 @@ class AbstractGain(eqx.Module):
         damping: Float[Array, ""] | float,
         metric: tuple[Float[Array, ""] | float, Float[Array, ""] | float],
     ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        """Bounds of the eigenvalues of A K, K = R k(B) R^-1, where those of A lie between `smallest` and `largest`.
+        """A lower and an upper bound of the eigenvalues of A K with K = R k(B) R^-1.
 
-        With lam k(lam) increasing they lie between the rate at mu `smallest`, over lambda, and that at lambda `largest`, over
-        mu; mu and lambda are the extreme eigenvalues of H, `metric`. Derived in docs/theorems/sandwich.md.
+        If lam k(lam) increases, these are rate(mu smallest)/lambda and rate(lambda largest)/mu. Derived in
+        docs/theorems/sandwich.md.
+
+        **Arguments:**
+
+        - `smallest`, `largest`: bounds of the eigenvalues of A.
+        - `damping`: eps.
+        - `metric`: the smallest and the largest eigenvalue (mu, lambda) of H.
         """
         low, high = metric
         return self.rate(low * smallest, damping) / high, self.rate(high * largest, damping) / low
 
 
 class ConstantGain(AbstractGain):
-    """k = mobility: w' = -m J^T g, gradient flow."""
+    """k = mobility m: gradient flow w' = -m J^T g."""
 
     is_truncated: ClassVar[bool] = False
     is_increasing: ClassVar[bool] = True
@@ -97,7 +116,7 @@ class ConstantGain(AbstractGain):
         return self.mobility
 
     def speed(self, smallest: float, largest: float, scale: float) -> float:
-        """m s at the largest."""
+        """m s at the largest s."""
         return float(self.mobility) * largest
 
     def value(self, eigenvalues: Float[Array, "..."], damping: Float[Array, ""] | float) -> Float[Array, "..."]:
@@ -116,11 +135,11 @@ class PowerGain(AbstractGain):
 
     @property
     def inverts(self) -> bool:
-        """At power 1."""
+        """True for power 1."""
         return bool(self.power == 1)
 
     def speed(self, smallest: float, largest: float, scale: float) -> float:
-        """s (scale s^2)^-power, which is monotone in s: at one of the ends."""
+        """s (scale s^2)^-power, which is monotone in s and so largest at one of the ends."""
         power = float(self.power)
         return max(end * (scale * end**2) ** -power for end in (smallest, largest))
 
@@ -140,11 +159,11 @@ class InverseGain(AbstractGain):
 
     @property
     def inverts(self) -> bool:
-        """With mobility 1."""
+        """True for mobility 1."""
         return bool(self.mobility == 1)
 
     def speed(self, smallest: float, largest: float, scale: float) -> float:
-        """m/(scale s) at the smallest."""
+        """m/(scale s) at the smallest s."""
         return float(self.mobility) / (scale * smallest)
 
     def value(self, eigenvalues: Float[Array, "..."], damping: Float[Array, ""] | float) -> Float[Array, "..."]:
@@ -158,8 +177,11 @@ class InverseGain(AbstractGain):
         damping: Float[Array, ""] | float,
         metric: tuple[Float[Array, ""] | float, Float[Array, ""] | float],
     ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        """Sharper: A K = (H + eps A^-1)^-1 lies between sigma/(lambda sigma + eps) and sigma/(mu sigma + eps), infinite where
-        mu = 0 without damping."""
+        """Sharper bounds than those of the base class, from A K = m (H + eps A^-1)^-1.
+
+        They are m sigma/(lambda sigma + eps) at the smallest sigma and m sigma/(mu sigma + eps) at the largest one, which is
+        infinite for mu = 0 without damping.
+        """
         low, high = metric
         return (
             jnp.where(smallest > 0, self.mobility * smallest / (high * smallest + damping), 0.0),

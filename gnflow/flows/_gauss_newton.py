@@ -30,20 +30,21 @@ from ._gain import InverseGain
 class GaussNewtonFlow(AbstractLinearisedFlow):
     """w' = -(J^T H J + eps I)^(-1) J^T g = -J^T (H A + eps I)^(-1) g (push-through identity).
 
-    The second, dual form is what is computed: NC unknowns however many weights there are. If A is invertible,
-    f' = -(H + eps A^(-1))^(-1) g. A part of g that a singular H does not see (Huber's Hessian, a metric of yours) moves the
-    weights too, at the speed 1/eps; without damping, eps = 0, it is left out: -J^T R (R^T A R)^+ h for g = R h + u
+    The second, dual form is computed: it has NC unknowns for any number of weights. If A is invertible,
+    f' = -(H + eps A^(-1))^(-1) g. A singular H (Huber's Hessian, a metric of your own) does not see a part of g. This part
+    moves the weights, too, at the speed 1/eps. Without damping it is left out: w' = -J^T R (R^T A R)^+ h for g = R h + u
     (docs/theory.md, Singular metrics). Sources: [A] (arXiv 2302.02904); natural gradient: Amari 1998.
 
     **Arguments:**
 
-    - `metric`: H on outputs: "identity" ([A]'s experiments), "hessian" (generalised Gauss-Newton), "fisher" (natural
-      gradient), or an output metric object. The unit of flow time depends on it: with the squared loss the residual decays
-      at rate 1/N for the identity and 1 for the Hessian.
+    - `metric`: the metric H on outputs: "identity" (the experiments of [A]), "hessian" (generalised Gauss-Newton), "fisher"
+      (natural gradient), or an output metric object. The unit of flow time depends on it: for the squared loss the residual
+      decays at rate 1/N with the identity and at rate 1 with the Hessian.
     - `damping`: the rule for eps >= 0, in units of H A.
-    - `solver`: the direction solver; truncated `eigh` is safe on rank-deficient Gram matrices.
+    - `solver`: the direction solver. Truncated `eigh` is safe for rank-deficient Gram matrices.
 
-    **Raises:** `ConfigError` for an unknown metric name, and for what is no damping rule or no direction solver.
+    **Raises:** `ConfigError` for an unknown metric name, or if `damping` is not a damping rule or `solver` not a direction
+    solver.
     """
 
     rests_with_gradient: ClassVar[bool] = True
@@ -59,50 +60,52 @@ class GaussNewtonFlow(AbstractLinearisedFlow):
     )
 
     def never_ascends(self, system: System) -> bool:
-        """For models without kinks, where the metric sees all of the gradient, or the damping rule is positive at all times;
-        and the direction solver keeps to it (docs/theory.md, exact fact 5)."""
+        """True for models without kinks, if the metric sees all of the gradient or the damping is positive at all times, and
+        the direction solver preserves descent (docs/theory.md, exact fact 5)."""
         sees_gradient = self.metric.sees_gradient(system.loss)
         descends = self.solver.never_ascends(sees_gradient) and (sees_gradient or self.damping.is_positive)
         return descends and system.has_kinks is False
 
     def has_jumps(self, system: System) -> bool:
-        """Where the metric or the damping may jump."""
+        """Whether the metric or the damping may jump."""
         return self.damping.has_jumps or self.metric.has_jumps(system.loss)
 
     def is_smooth(self, system: System) -> bool | None:
-        """Where the damping is."""
+        """Whether the damping is smooth."""
         return self.damping.is_smooth
 
     @property
     def solves_iteratively(self) -> bool:
-        """Unless the direction solver factorises."""
+        """True unless the direction solver factorises."""
         return not self.solver.is_direct
 
     @property
     def allowed_residual(self) -> float:
-        """The direction solver's."""
+        """The allowed residual of the direction solver."""
         return self.solver.allowed_residual
 
     def gain(self, system: System) -> InverseGain:
-        """k = 1/(lam + eps), in the output metric."""
+        """k = 1/(lam + eps) in the output metric."""
         return InverseGain(metric=self.metric, damping=self.damping)
 
     def is_differentiable(self, system: System) -> bool:
-        """For models without kinks, with a positive damping rule and a solver of which JAX finds the derivative. Without
-        damping the velocity jumps where a mode comes below the rank cut-off."""
+        """True for models without kinks, with a damping that is positive at all times and a solver that JAX can differentiate.
+
+        Without damping the velocity jumps where a mode falls below the rank cut-off.
+        """
         return system.has_kinks is False and self.damping.is_positive and self.solver.is_differentiable
 
     def direction(self, time: Float[Array, ""], tangent: AbstractTangent, system: System) -> Direction:
-        """a = (H A + eps)^(-1) g with rank, damping and residual."""
+        """a = (H A + eps)^(-1) g, with rank, damping and residual."""
         return self.solver.solve(self._equation(time, tangent, system))
 
     def linearisation(
         self, time: Float[Array, ""], tangent: AbstractTangent, system: System, decomposition: Decomposition
     ) -> Linearisation:
-        """W = -J^T (H A + eps)^(-1) H_L J from the modes of R^T A R, which the direction is solved with.
+        """W = -J^T (H A + eps)^(-1) H_L J from the modes of R^T A R, which also give the direction.
 
-        Modes that are not computed (a matrix-free direction solver) leave W without them; with another metric than the
-        Hessian W then takes H_L = c H with the c of the gradient's own curvature.
+        With a matrix-free direction solver W contains only the modes that are computed. For a metric other than the Hessian W
+        then assumes H_L = c H, where c is the ratio of g^T H_L g to g^T H g.
         """
         equation = self._equation(time, tangent, system)
         factor = equation.factor
@@ -128,7 +131,7 @@ class GaussNewtonFlow(AbstractLinearisedFlow):
         )
 
     def _equation(self, time: Float[Array, ""], tangent: AbstractTangent, system: System) -> DirectionEquation:
-        """(H A + eps) a = g, where g = R h + u; None for u where the metric sees all of g."""
+        """The equation (H A + eps) a = g with g = R h + u. u is None if the metric sees all of g."""
         targets = system.problem.y_train
         factor = self.metric.factor(system.loss, tangent.outputs, targets)
         gradient = system.loss.gradient(tangent.outputs, targets)

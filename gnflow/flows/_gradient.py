@@ -20,9 +20,11 @@ def _as_mobility(value: Any) -> Any:
 class GradientFlow(AbstractLinearisedFlow):
     """w' = -m grad L(w) = -m J^T g, so that f' = -m A g.
 
-    **Arguments:** `mobility`: m, which only sets the unit of flow time; "model" takes the model's own (M for a mean-field
-    network of M particles, the unit in which the speed does not depend on M: Chizat and Bach 2018; 1 for a model that names
-    none), a number is taken as it is. One step of gradient descent with step size s advances the flow by s/m.
+    **Arguments:**
+
+    - `mobility`: m, which only sets the unit of flow time. "model" uses the model's own mobility: M for a mean-field network of
+      M particles, so that the speed does not depend on M (Chizat and Bach 2018), and 1 for a model that defines none. One step
+      of gradient descent with step size s advances the flow by s/m.
 
     **Raises:** `ConfigError` for another string or a negative number.
     """
@@ -33,11 +35,11 @@ class GradientFlow(AbstractLinearisedFlow):
     mobility: float | Literal["model"] = eqx.field(converter=_as_mobility, default="model")
 
     def never_ascends(self, system: System) -> bool:
-        """True, on kinks too: dL/dt = -m |J^T g|^2."""
+        """True, also on kinks: dL/dt = -m |J^T g|^2."""
         return True
 
     def has_real_spectrum(self, system: System) -> bool:
-        """True: the Jacobian is -m times the Hessian of L."""
+        """True: the Jacobian is -m times the Hessian of L, which is symmetric."""
         return True
 
     def is_smooth(self, system: System) -> bool | None:
@@ -49,23 +51,23 @@ class GradientFlow(AbstractLinearisedFlow):
         return ConstantGain(mobility=self.effective_mobility(system))
 
     def is_differentiable(self, system: System) -> bool:
-        """For models without kinks."""
+        """True for models without kinks."""
         return system.has_kinks is False
 
     def direction(self, time: Float[Array, ""], tangent: AbstractTangent, system: System) -> Direction:
-        """a = m g; there is nothing to solve."""
+        """a = m g, without a solve."""
         gradient = system.loss.gradient(tangent.outputs, system.problem.y_train)
         return Direction(coefficients=self.effective_mobility(system) * gradient, diagnostics=None)
 
     def linearisation(
         self, time: Float[Array, ""], tangent: AbstractTangent, system: System, decomposition: Decomposition
     ) -> Linearisation:
-        """W = -m J^T H_L J: with H_L = R R^T, the modes of R^T A R decay at the rates m lam."""
+        """W = -m J^T H_L J. With H_L = R R^T the modes of R^T A R decay at the rates m lam."""
         factor = system.loss.hessian_factor(tangent.outputs, system.problem.y_train)
         modes = decomposition.modes(tangent, factor)
         gains = self.gain(system)(modes.eigenvalues, 0.0)
         return linearise_with_hessian(tangent, self.direction(time, tangent, system), modes, gains, factor)
 
     def effective_mobility(self, system: System) -> float | Array:
-        """m as a number: the model's own where `mobility` is "model"."""
+        """m as a number: the model's own mobility if `mobility` is "model"."""
         return system.mobility if isinstance(self.mobility, str) else self.mobility

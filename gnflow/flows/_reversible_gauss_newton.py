@@ -16,28 +16,29 @@ _METRICS = ("identity", "hessian")
 class ReversibleGaussNewtonFlow(AbstractFlow):
     """w' = -delta/L, block by block: the Gauss-Newton flow of a `ReversibleMLP` with L blocks.
 
-    delta_b = J_b^+ (e u^T) for the weights of each block b alone, with J_b the Jacobian of the last features, u the frozen
-    output projection and e (N, C) the output term. Where every half-block's features have full row rank J delta = L e u^T, so
-    the outputs obey f' = -e exactly, whatever the network. It needs N <= h + 1 and N <= d/2 + 1 (if a block is linear), fewer
-    if the data are rank deficient; otherwise the direction is truncated, and result, data and table say so with the residual.
+    For the weights of each block b alone delta_b = J_b^+ (e u^T), where J_b is the Jacobian of the last features, u the frozen
+    output projection and e (N, C) the output term. If the features of every half-block have full row rank, J delta = L e u^T,
+    so the outputs obey f' = -e exactly for any such network. This needs N <= h + 1 and N <= d/2 + 1 (if a block is linear), and
+    fewer samples if the data are rank deficient. Otherwise the direction is truncated, and result, data and table report the
+    residual.
 
     The memory beside the weights does not grow with depth, and no matrix is larger than min(N, h + 1): `block_gauss_newton`.
-    For L > 1 it is not the minimum-norm direction of `GaussNewtonFlow`: block-diagonal, not the same motion of the weights.
+    For L > 1 the direction is not the minimum-norm one of `GaussNewtonFlow`, and the weights move differently.
 
-    The unit of flow time: residuals decay at rate 1 (squared loss), N times faster than with `GaussNewtonFlow`'s identity
-    metric. [B]'s update with learning rate r is a step of `iterate` with step_size = L r (cross-entropy) or 2 L r (its mean
-    squared error, whose factor 2 is kept there). Source: Buffelli et al., arXiv 2411.07979, Section 4.
+    In this unit of flow time residuals decay at rate 1 (squared loss), N times faster than for `GaussNewtonFlow` with the
+    identity metric. The update of [B] with learning rate r is a step of `iterate` with step_size = L r (cross-entropy) or 2 L r
+    (its mean squared error, which has a factor 2). Source: [B] Buffelli et al., arXiv 2411.07979, Section 4.
 
     **Arguments:**
 
-    - `metric`: "identity": e = grad l(f_n) of each sample ((p - y) for softmax); "hessian": e = H_n^+ grad l(f_n), the
-      generalised Gauss-Newton method ((f - y) for the squared loss in either).
-    - `rtol`: singular values of a half-block's features below this part of the largest are left out; 1e-2 is [B]'s. Those
-      below about 1e-6 of it always are, since the solve cannot tell them from zero, and 0 asks for no more than that
+    - `metric`: "identity" for e = grad l(f_n) of each sample (p - y for softmax), or "hessian" for e = H_n^+ grad l(f_n), the
+      generalised Gauss-Newton method. Both give f - y for the squared loss.
+    - `rtol`: singular values of a half-block's features below this share of the largest are left out; [B] uses 1e-2. Singular
+      values below about 1e-6 of the largest are always left out, also for 0, because the solve cannot tell them from zero
       (`gnflow.geometry.least_squares_with_bias` has the number).
 
-    **Raises:** `ConfigError` for another metric or a number that is not in [0, 1); `ModelError`, when a run begins, for a
-    model that is no `ReversibleMLP` or of which only a part is trained.
+    **Raises:** `ConfigError` for another metric or a number outside [0, 1); `ModelError`, when a run begins, for a model that
+    is not a `ReversibleMLP` or of which only a part is trained.
     """
 
     metric: Literal["identity", "hessian"] = "identity"
@@ -48,7 +49,7 @@ class ReversibleGaussNewtonFlow(AbstractFlow):
 
     @property
     def reported_rate(self) -> float | None:
-        """1, with either metric: the squared loss has N grad L = H^+ grad L = f - y."""
+        """1 with either metric, because the squared loss has N grad L = H^+ grad L = f - y."""
         return 1.0
 
     def system(self, problem: Problem, model: Any) -> System:
@@ -59,7 +60,7 @@ class ReversibleGaussNewtonFlow(AbstractFlow):
     def velocity_and_diagnostics(
         self, time: Float[Array, ""] | float, weights: PyTree, system: System
     ) -> tuple[PyTree, SolveDiagnostics | None]:
-        """-delta/L with rank and residual of every half-block."""
+        """-delta/L, with rank and residual of every half-block."""
         _require_reversible(system.structure)
         if weights.weight is None or weights.bias is None:
             raise ModelError(
@@ -74,8 +75,8 @@ class ReversibleGaussNewtonFlow(AbstractFlow):
         if self.metric == "hessian":
             change = system.loss.hessian_pinv_product(outputs, problem.y_train, gradient)
         else:
-            change = outputs.shape[0] * gradient  # of each sample: the mean's 1/N is taken back
-        # The sign goes into what is asked for: of the update there is only one copy.
+            change = outputs.shape[0] * gradient  # the gradients of single samples, without the 1/N of the mean
+        # The sign goes into `change`. Changing the sign of the update would need a second copy of the weights' size.
         return block_gauss_newton(weights, system.structure, problem.x_train, features, -change, self.rtol)
 
 

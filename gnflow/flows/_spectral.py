@@ -35,13 +35,16 @@ _IDENTITY = ScaledIdentity(1.0)
 class SpectralFlow(AbstractLinearisedFlow):
     """w' = -J^T psi(A) g with psi(lam) = (lam + eps)^(-power): gradient flow at power 0, Gauss-Newton (H = I) at power 1.
 
-    Along an eigenvector of A with eigenvalue lam the residual of the squared loss decays at the rate lam psi(lam)/N, which
-    is lam/N for gradient flow and 1/N for undamped Gauss-Newton. Derived in docs/theory.md.
+    Along an eigenvector of A with eigenvalue lam the residual of the squared loss decays at the rate lam psi(lam)/N. This is
+    lam/N for gradient flow and 1/N for undamped Gauss-Newton flow. Flow time has the unit of gradient flow with mobility 1 at
+    power 0, and that of Gauss-Newton flow with the identity metric at power 1. Derived in docs/theory.md.
 
-    **Arguments:** `power` s in [0, 1]; `damping`: the rule for eps, in units of A. Flow time has the unit of gradient flow
-    with mobility 1 at power 0 and of Gauss-Newton with the identity metric at power 1.
+    **Arguments:**
 
-    **Raises:** `ConfigError` if `power` is outside [0, 1], or `damping` is no damping rule.
+    - `power`: the power, in [0, 1].
+    - `damping`: the rule for eps, in units of A.
+
+    **Raises:** `ConfigError` if `power` is outside [0, 1], or `damping` is not a damping rule.
     """
 
     rests_with_gradient: ClassVar[bool] = True
@@ -53,15 +56,15 @@ class SpectralFlow(AbstractLinearisedFlow):
     damping: AbstractDamping = damping_field(default=Constant(0.0))
 
     def never_ascends(self, system: System) -> bool:
-        """For models without kinks: dL/dt = -g^T A psi(A) g."""
+        """True for models without kinks: dL/dt = -g^T A psi(A) g."""
         return system.has_kinks is False
 
     def has_jumps(self, system: System) -> bool:
-        """Where the damping may jump."""
+        """Whether the damping may jump."""
         return self.damping.has_jumps
 
     def is_smooth(self, system: System) -> bool | None:
-        """Where the damping is."""
+        """Whether the damping is smooth."""
         return self.damping.is_smooth
 
     def gain(self, system: System) -> PowerGain:
@@ -69,20 +72,20 @@ class SpectralFlow(AbstractLinearisedFlow):
         return PowerGain(power=self.power, damping=self.damping)
 
     def is_differentiable(self, system: System) -> bool:
-        """For models without kinks, as long as the rank stays."""
+        """True for models without kinks (the derivative is continuous as long as the rank does not change)."""
         return system.has_kinks is False
 
     def direction(self, time: Float[Array, ""], tangent: AbstractTangent, system: System) -> Direction:
-        """a = psi(A) g over the modes above the rank cut-off; the others do not move the weights.
+        """a = psi(A) g over the modes above the rank cut-off. The other modes do not move the weights.
 
-        `relative_residual` is the part of g in the modes left out.
+        The `relative_residual` of the diagnostics is the share of g in the modes that are left out.
         """
         return self._direction_and_modes(time, tangent, system)[0]
 
     def linearisation(
         self, time: Float[Array, ""], tangent: AbstractTangent, system: System, decomposition: Decomposition
     ) -> Linearisation:
-        """W = -J^T psi(A) H_L J. The flow itself takes all modes of A, so W has them too, whatever `decomposition` says."""
+        """W = -J^T psi(A) H_L J. The flow itself needs all modes of A, so W contains all of them for any `decomposition`."""
         direction, modes, gains = self._direction_and_modes(time, tangent, system)
         hessian_factor = system.loss.hessian_factor(tangent.outputs, system.problem.y_train)
         if isinstance(hessian_factor, ScaledIdentity):
@@ -93,7 +96,7 @@ class SpectralFlow(AbstractLinearisedFlow):
     def _direction_and_modes(
         self, time: Float[Array, ""], tangent: AbstractTangent, system: System
     ) -> tuple[Direction, Modes, Float[Array, " size"]]:
-        """a, the modes of A and psi of its eigenvalues."""
+        """The direction a, the modes of A, and psi at its eigenvalues."""
         gradient = system.loss.gradient(tangent.outputs, system.problem.y_train)
         modes = dense_modes(tangent, _IDENTITY)
         eigenvalues, eigenvectors = modes.eigenvalues, modes.eigenvectors

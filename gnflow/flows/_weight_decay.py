@@ -1,4 +1,4 @@
-"""A flow with weight decay."""
+"""A wrapper that adds weight decay to a flow."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -46,23 +46,23 @@ def _as_rate(value: Any) -> Any:
 
 
 class WeightDecay(AbstractFlow):
-    """`flow` with weight decay: w' = (the flow's) - rate w.
+    """`flow` with weight decay: its velocity minus rate w.
 
-    For gradient flow with mobility m it is gradient flow of L + rate/(2m) |w|^2: that never increases, and where the flow rests
-    a model that is linear in its weights is ridge regression's. For preconditioned flows neither L nor this need fall. What
-    theorems say of -J^T a is not about it. Derived in docs/theory.md, Weight decay.
+    With gradient flow of mobility m this is gradient flow of L + rate/(2m) |w|^2. That sum never increases, and where the flow
+    rests a model that is linear in its weights is the ridge regression. With preconditioned flows neither L nor this sum need
+    fall. Theorems about w' = -J^T a do not apply. Derived in docs/theory.md, Weight decay.
 
-    Solvers take the decay for what it is: the exponential one in closed form, exactly where all weights have one rate.
-    `Frozen` and `WeightDecay` may wrap each other: what does not move does not decay.
+    Solvers know the decay as a linear part of the velocity. The exponential solver integrates it in closed form, exactly if
+    all weights have one rate. `Frozen` and `WeightDecay` may wrap each other; weights that do not move do not decay.
 
     **Arguments:**
 
     - `flow`: any flow.
-    - `rate` >= 0: in 1/flow time, for all weights that move, or a mapping of names to rates: layers as the model names them
-      ("hidden", "output"), "biases" or paths of its leaves ("layers[0].bias"). Weights that are not named do not decay.
+    - `rate`: a rate >= 0 in 1/flow time for all weights that move, or a mapping of names to rates. Names are layers as the
+      model names them ("hidden", "output"), "biases" or paths of its leaves ("layers[0].bias"). Weights without a name do not decay.
 
-    **Raises:** `ConfigError` for another rate, or if `flow` is no flow; `ModelError`, when a run begins, for a name that is
-    none of the model's moving weights, and for weights that two names have.
+    **Raises:** `ConfigError` for another rate, or if `flow` is not a flow; `ModelError`, when a run begins, for a name that is
+    not among the model's moving weights, and for weights with two names.
     """
 
     flow: AbstractFlow = eqx.field(converter=_as_flow)
@@ -70,28 +70,28 @@ class WeightDecay(AbstractFlow):
 
     @property
     def trainable(self) -> str | tuple[str, ...]:
-        """The wrapped flow's."""
+        """The names of the weights that the wrapped flow moves."""
         return self.flow.trainable
 
     def system(self, problem: Problem, model: Any) -> System:
-        """The wrapped flow's. **Raises:** `ModelError` for names that are none of the weights that move."""
+        """The system of the wrapped flow. **Raises:** `ModelError` for names that are not among the weights that move."""
         system = self.flow.system(problem, model)
         self._own_rates(system.weights(model), system)
         return system
 
     @property
     def dynamics(self) -> AbstractFlow:
-        """With what acts inside a `Frozen`."""
+        """Weight decay of the flow inside of a `Frozen`."""
         inner = self.flow.dynamics
         return self if inner is self.flow else WeightDecay(inner, self.rate)
 
     @property
     def linearised(self) -> AbstractLinearisedFlow | None:
-        """The wrapped flow's: what is linear beside it is in `decay`."""
+        """The linearised flow without decay. The linear part in weight space is given by `decay`."""
         return self.flow.dynamics.linearised
 
     def decay(self, weights: PyTree, system: System) -> PyTree:
-        """The rates of all leaves, with those of a wrapped flow that decays itself.
+        """The rates of all leaves, including those of a wrapped flow that decays itself.
 
         **Raises:** `ModelError` for names that the model does not have, or that share weights.
         """
@@ -99,7 +99,7 @@ class WeightDecay(AbstractFlow):
         return own if inner is None else tree_add_scaled(own, 1.0, inner)
 
     def penalty(self, weights: PyTree, system: System) -> Float[Array, ""] | None:
-        """sum rate/(2m) |w|^2 over the weights, where the wrapped flow is w' = -m grad L; None elsewhere."""
+        """sum rate/(2m) |w|^2 over the weights if the wrapped flow is w' = -m grad L; None otherwise."""
         gain = self._without_decay.gain(system)
         if gain is None or gain.constant is None:
             return None
@@ -107,38 +107,38 @@ class WeightDecay(AbstractFlow):
         return tree_dot(tree_multiply(self.decay(weights, system), weights), weights) / (2 * mobility)
 
     def never_ascends(self, system: System) -> bool:
-        """L + `penalty` of gradient flow with a positive mobility."""
+        """True for gradient flow with a positive mobility, whose L + `penalty` never increases."""
         inner = self._without_decay
         gain = inner.gain(system)
         constant = None if gain is None else gain.constant
         return constant is not None and float(constant) > 0 and inner.never_ascends(system)
 
     def has_jumps(self, system: System) -> bool:
-        """The wrapped flow's."""
+        """Whether the velocity of the wrapped flow may jump."""
         return self.flow.dynamics.has_jumps(system)
 
     def has_real_spectrum(self, system: System) -> bool:
-        """The wrapped flow's: a diagonal matrix keeps a symmetric one symmetric."""
+        """Whether the wrapped flow has one: a diagonal matrix keeps a symmetric one symmetric."""
         return self.flow.dynamics.has_real_spectrum(system)
 
     def is_smooth(self, system: System) -> bool | None:
-        """The wrapped flow's."""
+        """Whether the wrapped flow is smooth."""
         return self.flow.dynamics.is_smooth(system)
 
     @property
     def solves_iteratively(self) -> bool:
-        """The wrapped flow's."""
+        """Whether the wrapped flow solves iteratively."""
         return self.flow.dynamics.solves_iteratively
 
     @property
     def allowed_residual(self) -> float:
-        """The wrapped flow's."""
+        """The allowed residual of the wrapped flow."""
         return self.flow.dynamics.allowed_residual
 
     def velocity_and_diagnostics(
         self, time: Float[Array, ""] | float, weights: PyTree, system: System
     ) -> tuple[PyTree, SolveDiagnostics | None]:
-        """The wrapped flow's velocity less rate w, and how that was solved for."""
+        """The velocity of the wrapped flow minus rate w, and the diagnostics of its solve."""
         velocity, diagnostics = self.flow.velocity_and_diagnostics(time, weights, system)
         return tree_subtract(velocity, tree_multiply(self._own_rates(weights, system), weights)), diagnostics
 

@@ -1,5 +1,7 @@
-"""Figures of runs and of grids of them. They are matplotlib figures without pyplot's global state; `save` writes them
-as PNG."""
+"""Figures of runs and of grids of runs. They are Matplotlib figures without the global state of pyplot.
+
+`save` writes them as PNG.
+"""
 
 from ._boundary_figure import boundary_figure as boundary_figure
 from ._curves import curves_figure as curves_figure

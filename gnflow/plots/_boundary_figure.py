@@ -1,4 +1,4 @@
-"""Where the regimes' boundary lies along one axis, against another."""
+"""The position of a regime's boundary along one axis, against another axis."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +17,7 @@ from ._style import flow_handles, legend_on_top, line_handle, new_figure, style_
 
 _HEIGHT = 2.1
 _OUTSIDE = {"below the range": ("v", 0.03), "above the range": ("^", 0.97)}
-_SHIFT = 0.02  # of the axis, between lines that may lie on one another
+_SHIFT = 0.02  # of the axis, between lines that may coincide
 
 
 @styled
@@ -33,16 +33,21 @@ def boundary_figure(
 ) -> DrawnFigure:
     """The position along one axis at which `variable` crosses each threshold, against another axis.
 
-    Points are medians over the seeds and bars their interval. A triangle at the edge of the figure stands for a median that
-    lies outside the values computed, below or above; a bar that reaches the edge has an end there.
+    Points are medians over the seeds, and bars their interval. A triangle at the edge of the figure marks a median below or
+    above the computed values. A bar that reaches the edge ends outside of them.
 
-    **Arguments:** `dataset`: as `gnflow.load` gives it for a sweep; `along`: the axis of the position; `x`: the horizontal
-    axis; `lines`: the axis whose values are told apart by colour; `thresholds`: at most four; the rest as in
-    `gnflow.regimes.boundary`.
+    **Arguments:**
+
+    - `dataset`: a sweep, as `gnflow.load` returns it.
+    - `along`: the axis of the position.
+    - `x`: the horizontal axis.
+    - `lines`: the axis whose values have different colours.
+    - `variable`, `interval`: as for `gnflow.regimes.boundary`.
+    - `thresholds`: at most four.
 
     **Returns:** the figure and its tables: the medians and counts, and "seeds", the crossings of each seed.
 
-    **Raises:** what `boundary` raises; `ConfigError` if the variable varies along another axis, or for more thresholds.
+    **Raises:** the errors of `boundary`; `ConfigError` if the variable varies along another axis, or for more thresholds.
     """
     require_thresholds(thresholds)
     require_axes(dataset, variable, along, x, lines)
@@ -95,7 +100,7 @@ def _draw(
         linestyle=linestyle,
         markersize=3,
     )
-    # What lies outside the values computed is drawn up to the edge.
+    # Intervals that reach beyond the computed values are drawn up to the edge.
     low, high = (np.clip(ordered[name].to_numpy(), height.edges[0], height.edges[-1]) for name in ("lower", "upper"))
     spread = low < high
     axes.vlines(where[spread], low[spread], high[spread], colors=style.color, linewidth=0.8)

@@ -1,4 +1,4 @@
-"""The boundary of a regime on a heat map: the median over the seeds, and each seed's own."""
+"""The boundary of a regime on a heat map, for the median over the seeds and for each seed."""
 
 from collections.abc import Sequence
 
@@ -19,11 +19,11 @@ LINESTYLES = ((0, (3, 1.5)), "-", (0, (1, 1)), "-.")
 _WHITE_ON_BLACK = [matplotlib.patheffects.withStroke(linewidth=2.4, foreground="black")]
 _BLACK_ON_WHITE = [matplotlib.patheffects.withStroke(linewidth=1.0, foreground="white", alpha=0.6)]
 _MEDIAN = "median"
-_FLOOR = 1e-12  # of the threshold: a kernel distance of exactly zero has no logarithm
+_FLOOR = 1e-12  # relative to the threshold: a kernel distance of exactly zero has no logarithm
 
 
 def require_thresholds(thresholds: Sequence[float]) -> None:
-    """**Raises:** `ConfigError` for more thresholds than there are line styles."""
+    """Check that there is a line style for each threshold. **Raises:** `ConfigError`."""
     if len(thresholds) > len(LINESTYLES):
         raise ConfigError(f"thresholds = {list(thresholds)!r}; a figure can tell apart at most {len(LINESTYLES)}.")
 
@@ -31,14 +31,14 @@ def require_thresholds(thresholds: Sequence[float]) -> None:
 def draw_boundary(
     axes: Axes, data: xr.Dataset, variable: str, thresholds: Sequence[float], x: Placing, y: Placing
 ) -> xr.Dataset:
-    """Where `variable` equals each threshold: bold for the median over the seeds, thin for each seed.
+    """Draw where `variable` equals each threshold, bold for the median over the seeds and thin for each seed.
 
-    Between the centres of the cells it is interpolated on the scales of the axes, and in the variable's logarithm. On a
-    vertical axis of names there is nothing between two rows: each row has an upright of its own at the crossing of the
-    median, and a bar over the range of the seeds.
+    Between the centres of the cells the logarithm of the variable is interpolated on the scales of the axes. On a vertical axis
+    of names there is nothing between two rows. Each row then has an upright line at the crossing of the median, and a bar over
+    the range of the seeds.
 
-    **Returns:** the vertices drawn, along "vertex": `x`, `y`, `threshold`, `of` ("median", or the seed) and `line`, the
-    number of the connected line they belong to.
+    **Returns:** the vertices drawn, along "vertex": `x`, `y`, `threshold`, `of` ("median", or the seed) and `line`, the number
+    of the connected line that they belong to.
     """
     data = bounded_variable(data, variable)
     rows: list[tuple[float, float, float, str, int]] = []
@@ -76,7 +76,7 @@ def draw_boundary(
 
 
 def boundary_handles(words: str, thresholds: Sequence[float], found: Sequence[float]) -> list[Artist]:
-    """Legend entries for those of the thresholds that were found."""
+    """Legend entries for the thresholds that were found."""
     return [
         Line2D(
             [],
@@ -101,7 +101,7 @@ def _contours(data: xr.Dataset, variable: str, threshold: float, x: Placing, y: 
         for index, seed in enumerate(data["seed"].to_numpy().tolist()):
             fields |= {str(seed): summary_of(data.isel(seed=[index]), variable)["median"]}
     drawn: list[_Line] = []
-    # Thin lines first: the median lies above them.
+    # Thin lines come first, so that the median lies above them.
     for name, field in reversed(fields.items()):
         values = field.sortby([x.name, y.name]).transpose(y.name, x.name).to_numpy()
         if min(values.shape) < 2:
@@ -122,7 +122,7 @@ def _contours(data: xr.Dataset, variable: str, threshold: float, x: Placing, y: 
 def _uprights(data: xr.Dataset, variable: str, threshold: float, x: Placing, y: Placing) -> list[_Line]:
     found = boundary(data, variable, threshold, along=x.name)
     drawn: list[_Line] = []
-    # What lies beyond the axis is drawn up to its edge.
+    # Intervals that reach beyond the axis are drawn up to its edge.
     ends = x.edges[0], x.edges[-1]
     for row, value in enumerate(y.values):
         own = found.sel({y.name: value})

@@ -1,4 +1,4 @@
-"""On which scale, and in which colours, a quantity is drawn: one for all panels."""
+"""The scale and the colours of a quantity, the same in all panels."""
 
 from typing import NamedTuple
 
@@ -8,15 +8,18 @@ from matplotlib.axis import Axis
 from matplotlib.colors import Colormap, LogNorm, Normalize
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter, NullLocator, StrMethodFormatter
 
-# A quantity is drawn on a logarithmic scale from this ratio of its largest to its smallest value on, ...
+# The ratio of its largest to its smallest value from which on a quantity is drawn on a logarithmic scale.
 _LEAST_RATIO = 10.0
-# ... which goes no further down than this from its largest: kernels that stand still move by rounding, 1e-30 of anything.
+# The length of a logarithmic scale: kernels that stand still move by rounding, 1e-30 or less, which should not be shown.
 _MOST_DECADES = 10
-_LEAST_SPREAD = 1.05  # of a diverging scale about 1
+_LEAST_SPREAD = 1.05  # half width, as a factor, of a diverging scale about 1
 
 
 class ColourScale(NamedTuple):
-    """Colours, the numbers they stand for, and the ends of the scale; maps that can be read without red-green vision."""
+    """A colour map, the numbers that its colours stand for, and the ends of the scale.
+
+    The maps can be read without red-green vision.
+    """
 
     colours: Colormap
     norm: Normalize
@@ -25,15 +28,15 @@ class ColourScale(NamedTuple):
 
 
 def is_ratio(name: str) -> bool:
-    """Whether the variable compares two numbers, so that 1 is its middle."""
+    """Whether the variable is a ratio of two numbers, so that 1 is its neutral value."""
     return name.endswith(("_ratio", "_gain"))
 
 
 def log_range(name: str, values: np.ndarray) -> tuple[float, float] | None:
-    """The ends of the logarithmic scale that `values` are drawn on, or None where it is a linear one.
+    """The ends of the logarithmic scale for `values`, or None for a linear scale.
 
-    Logarithmic are ratios, and what is not negative and spans a decade. Zeros, and values more than ten decades below the
-    largest, lie below the scale and are marked so.
+    The scale is logarithmic for ratios and for values without a negative one that span a decade. Zeros, and values more than
+    ten decades below the largest, lie below the scale and are marked.
     """
     finite = values[np.isfinite(values)]
     if finite.size == 0 or finite.min() < 0 or finite.max() <= 0:
@@ -44,8 +47,7 @@ def log_range(name: str, values: np.ndarray) -> tuple[float, float] | None:
 
 
 def colour_scale(name: str, values: np.ndarray) -> ColourScale:
-    """The scale for all `values` that are finite: viridis, or blue to red about 1, the same distance to either side, for a
-    ratio."""
+    """The scale for all finite `values`: viridis, or for a ratio blue to red, with equal distances to both sides of 1."""
     finite = values[np.isfinite(values)]
     ends = log_range(name, values)
     if ends is not None and is_ratio(name):
@@ -60,14 +62,14 @@ def colour_scale(name: str, values: np.ndarray) -> ColourScale:
 
 
 def log_ticks(axis: Axis, low: float, high: float) -> None:
-    """Ticks of a logarithmic axis that show at least two numbers also where it spans less than a decade or two."""
+    """Set ticks of a logarithmic axis that show at least two numbers, also if it spans less than a decade or two."""
     if high >= 100 * low:
         axis.set_major_locator(LogLocator(numticks=6))
     else:
         if high >= 4 * low:
             axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=15))
         else:
-            # So short a part of the axis is nearly linear: round numbers at equal distances, on both sides of 1 for a ratio.
+            # Such a short axis is nearly linear: round numbers at equal distances, on both sides of 1 for a ratio.
             ticks = MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(low, high)
             axis.set_major_locator(FixedLocator([tick for tick in ticks if low <= tick <= high]))
         axis.set_major_formatter(StrMethodFormatter("{x:g}"))

@@ -1,4 +1,4 @@
-"""The ends of runs over the variants of a grid."""
+"""The last states of runs over the variants of a grid."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,9 +21,12 @@ _STOPPED = (ResultCode.STOP_RULE_MET, ResultCode.STOP_RULE_MET_AT_START)
 
 
 def compare_variants(dataset: xr.Dataset, runs: Mapping[str, Run]) -> Figure | None:
-    """`regime_figure` of the variants, over the number in which they differ, where it is one.
+    """The `regime_figure` of the variants, over the number in which they differ if there is exactly one.
 
-    **Arguments:** `dataset`: of a grid over variant, flow and seed, other axes with one value each; `runs`: by content hash.
+    **Arguments:**
+
+    - `dataset`: a grid over variant, flow and seed. Other axes have one value each.
+    - `runs`: the runs by content hash.
     """
     cells = dataset["cell"]
     cells = cells.squeeze([dim for dim in cells.dims if dim not in (VARIANT, "flow", "seed")])
@@ -45,7 +48,7 @@ def _end(run: Run) -> xr.Dataset:
 
 
 def _positions(dataset: xr.Dataset) -> dict[str, float] | None:
-    """The value of the one numeric setting for each variant; None where there is none, or not one for each."""
+    """The value of the only numeric setting for each variant; None if there is no such setting, or values repeat."""
     beside: list[Any] = [
         dataset[name] for name in dataset.coords if name != VARIANT and dataset[name].dims == (VARIANT,)
     ]

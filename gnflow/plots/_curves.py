@@ -22,18 +22,23 @@ _BAND = 0.18
 
 @styled
 def curves_figure(curves: xr.Dataset, variable: str, *, lines: str = "flow", over: str | None = None) -> DrawnFigure:
-    """A quantity against flow time for each flow of a sweep, with each seed, their median and the band of their range.
+    """A quantity against flow time for each flow of a sweep: all seeds, their median and a band over their range.
 
-    The thin lines are the runs as saved. Median and band are taken at common times, interpolated on the figure's scales,
-    and end where the first of the seeds ends: beyond that they would be about fewer runs. A panel for each value of `over`;
-    all panels share their scales.
+    The thin lines are the runs as saved. Median and band are computed at common times, by interpolation on the figure's scales.
+    They end where the first seed ends, because beyond that they would describe fewer runs. There is a panel for each value of
+    `over`, and all panels share their scales.
 
-    **Arguments:** `curves`: as `gnflow.sweeps.load_curves` gives it, with `flow_time` and `variable` over "save"; `lines`: the
-    axis whose values are told apart by colour; `over`: the axis of the panels.
+    **Arguments:**
+
+    - `curves`: as `gnflow.sweeps.load_curves` returns it, with `flow_time` and `variable` over "save".
+    - `variable`: the quantity.
+    - `lines`: the axis whose values have different colours.
+    - `over`: the axis of the panels.
 
     **Returns:** the figure and its tables: the runs, and "median" with `median`, `lower`, `upper` at the common times.
 
-    **Raises:** `ConfigError` for axes or variables that the data set has not, or if the variable varies along another axis.
+    **Raises:** `ConfigError` for axes or variables that the data set does not have, or if the variable varies along another
+    axis.
     """
     flat = with_drawable_axes(curves[[_TIME, variable]] if variable in curves else curves, (lines, over))
     require_axes(flat, variable, lines, over, "save")
@@ -82,12 +87,12 @@ def _draw(axes: Axes, data: xr.Dataset, variable: str, index: int, logarithmic: 
 
 
 def _at_common_times(runs: list[tuple[np.ndarray, np.ndarray]], logarithmic: bool) -> xr.Dataset:
-    """Median and range at times that all runs have passed through; nan without any."""
+    """Median and range at times that all runs have passed; nan if there are none."""
     names = ("median", "lower", "upper")
     begin, end = max((t[0] for t, _ in runs), default=1.0), min((t[-1] for t, _ in runs), default=0.0)
     if begin > end:
         return xr.Dataset({name: ("point", np.full(_NUM_POINTS, np.nan)) for name in ("time", *names)})
-    # The ends are kept as they are: exp(log(t)) may lie beyond them by rounding, where nothing can be interpolated.
+    # The ends are clipped, because by rounding exp(log(t)) may lie beyond them, where nothing can be interpolated.
     times = np.clip(np.geomspace(begin, end, _NUM_POINTS), begin, end)
     rows = []
     for time, values in runs:

@@ -1,4 +1,4 @@
-"""Where the particles of a two-layer network point."""
+"""The directions of the particles of a two-layer network."""
 
 import math
 from collections.abc import Mapping
@@ -18,17 +18,20 @@ _SMALLEST_AREA, _LARGEST_AREA = 1.5, 45.0  # points^2
 
 @styled
 def directions_figure(models: Mapping[str, Any], teacher: Any = None) -> Figure | None:
-    """Unit first-layer directions of the particles, projected on one plane, a panel for each model.
+    """Unit first-layer directions of the particles, projected on a plane, with a panel for each model.
 
-    The plane is that of the two leading principal directions of the teacher's units, where there is a teacher of two or
-    more, and otherwise of the particles of the last model, weighted by their norm. A particle's area grows with |v_i|
-    |u_i|, its share in the function, relative to the largest in its panel; colour tells the sign of v_i where there is
-    one output. The circle is that of unit length: what lies inside points out of the plane.
+    The plane is spanned by the two leading principal directions of the teacher's units if it has two or more, and otherwise of
+    the particles of the last model, weighted by their norm. The area of a particle grows with |v_i| |u_i|, its share in the
+    function, relative to the largest in its panel. For one output the colour shows the sign of v_i. The circle has unit length;
+    particles inside of it point out of the plane.
 
-    **Arguments:** `models`: two-layer networks (`hidden_weight` (M, d), `output_weight` (M, C)) by title, such as
-    "start" and the names of flows; `teacher`: a network like them, or None.
+    **Arguments:**
 
-    **Returns:** None if there is no such network with finite weights, or the input has one dimension.
+    - `models`: two-layer networks (`hidden_weight` (M, d), `output_weight` (M, C)) by title, such as "start" and the names of
+      flows.
+    - `teacher`: a network of the same kind, or None.
+
+    **Returns:** the figure, or None if there is no such network with finite weights, or the input has one dimension.
     """
     drawn = {name: _particles(model) for name, model in models.items() if _has_particles(model)}
     if not drawn:
@@ -56,12 +59,15 @@ def _has_particles(model: Any) -> bool:
     shapes: list[tuple[int, ...]] = [np.shape(getattr(model, name, ())) for name in ("hidden_weight", "output_weight")]
     if not all(len(shape) == 2 for shape in shapes) or shapes[0][0] < 1 or shapes[0][1] < 2:
         return False
-    # A run that diverged has nothing to point with.
+    # The weights of a run that diverged have no directions.
     return all(np.all(np.isfinite(weight)) for weight in (model.hidden_weight, model.output_weight))
 
 
 def _particles(model: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Hidden and output weights, each over its largest entry: only proportions are drawn, and squares stay in range."""
+    """Hidden and output weights, each divided by its largest entry.
+
+    Only proportions are drawn, and without large numbers their squares cannot overflow.
+    """
     weights = (np.asarray(model.hidden_weight), np.asarray(model.output_weight))
     hidden, output = (weight / (np.max(np.abs(weight)) or 1.0) for weight in weights)
     return hidden, output
@@ -77,8 +83,8 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def _plane(vectors: np.ndarray) -> np.ndarray:
-    """The two leading right singular vectors, (d, 2)."""
-    # A single vector spans no plane; padding with zeros lets the decomposition complete it.
+    """The two leading right singular vectors (d, 2) of `vectors` (m, d)."""
+    # A single vector spans no plane. With rows of zeros the decomposition completes it.
     padded = np.concatenate([vectors, np.zeros((2, vectors.shape[1]))])
     return np.linalg.svd(padded, full_matrices=False)[2][:2].T
 

@@ -64,42 +64,44 @@ def draw_figures(
     curves: xr.Dataset | None = None,
     on_failure: OnFailure | None = None,
 ) -> list[Path]:
-    """Draw what the data set of a grid and its runs allow.
+    """Draw all figures that the data set of a grid and its runs allow.
 
-    Of `runs`, for each position of variants and axes (the name after the figure's): "loss", "ntk-eigenvalues", "movement" and
-    "directions" (of the first seed, where its model is there); over variants alone "regimes", their ends.
+    From `runs`, for each position of variants and axes (which follows the figure's name): "loss", "ntk-eigenvalues", "movement"
+    and "directions" (of the first seed, if its model is available). Over variants alone also "regimes", with their last states.
 
-    Of the data set, where it has axes other than variants, no runs are given, or axes or variables are asked for, each
-    with its data beside it as CSV:
+    From the data set, each with its data as CSV. They are drawn if it has axes other than variants, if no runs are given, or if
+    axes or variables are asked for:
 
-    - "map-VARIABLE": heat maps over `x` and `y` with the regimes' boundaries, a panel for each value of `over`;
-    - "regimes": the regime of each cell, where the kernel distance was measured;
-    - "boundary": where the regimes' boundary lies along `x`, against `y`, where both have numbers;
-    - "lines": the main quantities along `x` with bands of the seeds, a line for each flow;
-    With `curves`:
+    - "map-VARIABLE": heat maps over `x` and `y` with the regimes' boundaries, and a panel for each value of `over`.
+    - "regimes": the regime of each cell, if the kernel distance was measured.
+    - "boundary": the position of the regimes' boundary along `x`, against `y`, if both are numeric.
+    - "lines": the main quantities along `x` with bands over the seeds, and a line for each flow.
 
-    - "curves-VARIABLE": losses against flow time, a panel for each value of `x`; and "particles", where they
-      were recorded, an animation and stills at the first and the last value of `x`, for the first seed and the first value of
-      every other axis (others: `particle_motion` and `animate_particles`).
+    From `curves`:
 
-    An axis that a figure does not show gives a figure for each of its values, named after it (-AXIS=VALUE); nothing is
-    averaged over.
+    - "curves-VARIABLE": losses against flow time, with a panel for each value of `x`.
+    - "particles": an animation and stills of particles, if they were recorded. It shows the first and the last value of `x`,
+      for the first seed and the first value of every other axis (for others use `particle_motion` and `animate_particles`).
+
+    An axis that a figure does not show gives a figure for each of its values, with -AXIS=VALUE in its name. Nothing is averaged
+    over.
 
     **Arguments:**
 
-    - `dataset`: as `gnflow.load` gives it for a grid of runs.
-    - `folder`: where to write; it is made.
+    - `dataset`: a grid of runs, as `gnflow.load` returns it.
+    - `folder`: where to write. It is made if it does not exist.
     - `runs`: trajectories (or what can be read of them, `gnflow.simulate.read_data`), by the content hash in `dataset["cell"]`.
-    - `x`, `y`, `over`: axes, by default the first numeric axis, the next one (or else "flow"), and "flow" (unless it is y).
-    - `variables`: what to draw, of the data set or its `order_parameters`; by default the order parameters that it has.
-    - `reference`: the flow that test losses are compared with, the first by default.
-    - `curves`: as `gnflow.sweeps.load_curves` gives them.
-    - `on_failure`: called for each figure that cannot be drawn, with its name and the exception; the others are drawn all the
-      same. Without it the exception is raised.
+    - `x`, `y`, `over`: axes. By default these are the first numeric axis, the next one (or else "flow"), and "flow" (unless it
+      is y).
+    - `variables`: names of variables in the data set or its `order_parameters`. By default the order parameters that it has.
+    - `reference`: the flow that test losses are compared with. By default the first one.
+    - `curves`: as `gnflow.sweeps.load_curves` returns them.
+    - `on_failure`: called with the name and the exception for each figure that cannot be drawn; the others are still drawn.
+      Without it the exception is raised.
 
     **Returns:** the files written.
 
-    **Raises:** `ConfigError` for names that the data set has not, before anything is drawn.
+    **Raises:** `ConfigError` for names that the data set does not have, before anything is drawn.
     """
     target = _Target(as_path(folder, "folder", ConfigError), "", on_failure)
     is_asked = any(given is not None for given in (x, y, over, variables, reference))
@@ -124,7 +126,7 @@ def draw_figures(
 def _parameters(
     dataset: xr.Dataset, variables: Sequence[str] | None, reference: str | None
 ) -> tuple[xr.Dataset, list[str]]:
-    """The data set with its order parameters, and which of its variables are to be drawn."""
+    """The data set with its order parameters, and the variables to draw."""
     parameters = dataset.merge(order_parameters(dataset, reference), compat="override")
     known = {str(name): name for name in parameters.data_vars if parameters[name].dtype.kind in "fiu"}
     for name in variables or ():
@@ -138,7 +140,7 @@ def _parameters(
 def _draw_runs(dataset: xr.Dataset, runs: Mapping[str, Run], target: "_Target", compare: bool) -> list[Path]:
     written: list[Path] = []
     for suffix, part in _parts(dataset[["cell"]], (_FLOW,)):
-        # A flow without a finished run keeps its place, and so the others their colours.
+        # A flow without a finished run keeps its place, so that the colours of the others do not change.
         cells = {str(flow): part["cell"].sel(flow=flow).to_numpy().ravel() for flow in part[_FLOW].to_numpy()}
         own = {flow: [runs[key] for key in keys if key in runs] for flow, keys in cells.items()}
         if any(own.values()):
@@ -150,7 +152,7 @@ def _draw_runs(dataset: xr.Dataset, runs: Mapping[str, Run], target: "_Target", 
 
 
 def _choose(dataset: xr.Dataset, x: str | None, y: str | None, over: str | None) -> _Axes:
-    """The axes of the figures; those that are not given are chosen among those of more than one value."""
+    """The axes of the figures. Those that are not given are chosen among the axes with more than one value."""
     known = {str(dim): dim for dim in dataset.dims if dim not in _NOT_AXES}
     given = [name for name in (x, y, over) if name is not None]
     for name in given:
@@ -158,7 +160,7 @@ def _choose(dataset: xr.Dataset, x: str | None, y: str | None, over: str | None)
     if len(set(given)) < len(given):
         raise ConfigError(f"x, y and over are {given}; they must differ.")
     free = [name for name in known if dataset.sizes[name] > 1 and name not in given and name != _FLOW]
-    # Numbers first: a boundary lies along numbers.
+    # Numeric axes first, because a boundary can only lie along numbers.
     free.sort(key=lambda name: axis_scale(dataset[name].to_numpy()) == "category")
     flows = [_FLOW] if dataset.sizes.get(_FLOW, 1) > 1 and _FLOW not in given else []
     if x is None:
@@ -171,7 +173,7 @@ def _choose(dataset: xr.Dataset, x: str | None, y: str | None, over: str | None)
 
 
 def _parts(dataset: xr.Dataset, axes: Sequence[str | None]) -> Iterator[tuple[str, xr.Dataset]]:
-    """The data set at each position of the axes that are not shown, with a suffix for names of files."""
+    """The data set at each position of the axes that are not shown, with a suffix for the names of files."""
     left = [str(dim) for dim in dataset.dims if dim not in (*axes, *_NOT_AXES, "save") and dataset.sizes[dim] > 1]
     left = [dim for dim in left if dim in dataset.coords]
     for index in itertools.product(*(range(dataset.sizes[dim]) for dim in left)):
@@ -182,7 +184,7 @@ def _parts(dataset: xr.Dataset, axes: Sequence[str | None]) -> Iterator[tuple[st
 
 
 class _Target(NamedTuple):
-    """Where figures go, what their names end in, and who is told of those that cannot be drawn."""
+    """Where figures are written, the suffix of their names, and what to call for those that cannot be drawn."""
 
     folder: Path
     suffix: str
@@ -260,7 +262,7 @@ def _extremes(curves: xr.Dataset, x: str | None) -> xr.Dataset:
 
 
 def _at_one_target(dataset: xr.Dataset) -> xr.Dataset:
-    """With the time to the smallest target that at least half of the runs reached; without one, the largest."""
+    """`dataset` with the time to one target: the smallest that at least half of the runs reached, or else the largest."""
     if "time_to_target" not in dataset or "target" not in dataset["time_to_target"].dims:
         return dataset
     times = dataset["time_to_target"].sortby("target", ascending=False)
@@ -275,7 +277,7 @@ def _at_one_target(dataset: xr.Dataset) -> xr.Dataset:
 
 
 def _file_text(value: Any) -> str:
-    """A value in the name of a file: nothing but letters, digits and a few signs, not too long, and different for each."""
+    """A value as a part of a file's name: letters, digits and a few signs, short, and different for different values."""
     text = value_text(value).replace(" ", "_")
     kept = "".join(char if char.isalnum() or char in "._=+-" else "_" for char in text)
     if kept == text.replace("/", "_") and len(kept) <= _LONGEST_VALUE:

@@ -1,4 +1,4 @@
-"""A figure together with the numbers it shows."""
+"""A figure with the numbers that it shows."""
 
 import dataclasses
 from pathlib import Path
@@ -12,16 +12,19 @@ from ._style import save
 
 @dataclasses.dataclass(frozen=True)
 class DrawnFigure:
-    """A figure and what it shows.
+    """A figure and the numbers that it shows.
 
-    **Attributes:** `figure`; `tables`: data sets by name, "" for the main one, whose variables are drawn as they stand there.
+    **Attributes:**
+
+    - `figure`: the Matplotlib figure.
+    - `tables`: data sets by name, "" for the main one. Their variables are drawn without further changes.
     """
 
     figure: Figure
     tables: dict[str, xr.Dataset]
 
     def save(self, path: str | Path) -> list[Path]:
-        """Write the figure as PNG and each table beside it as CSV (PATH.csv, PATH-NAME.csv), a row for each cell.
+        """Write the figure as PNG and each table as CSV (PATH.csv, PATH-NAME.csv), with a row for each cell.
 
         **Returns:** the files.
         """
@@ -30,7 +33,7 @@ class DrawnFigure:
 
 
 def save_tables(tables: dict[str, xr.Dataset], path: Path) -> list[Path]:
-    """Write data sets beside a figure, in full precision: their dimensions and coordinates come first.
+    """Write data sets as CSV beside a figure, in full precision. Dimensions and coordinates are the first columns.
 
     **Returns:** the files.
     """

@@ -21,11 +21,15 @@ _LINES = (("ntk_largest_eigenvalue", "-", "largest"), ("ntk_smallest_eigenvalue"
 
 @styled
 def eigenvalue_figure(runs: Runs) -> Figure | None:
-    """Largest (solid) and smallest (dashed) eigenvalue of the NTK Gram matrix, log-log; gaps where rounding made it
-    negative.
+    """Largest (solid) and smallest (dashed) eigenvalue of the NTK Gram matrix, log-log.
 
-    **Arguments:** `runs`: a data set, or one for each seed, by the name of the flow. **Returns:** None if no run has
-    them.
+    A line has gaps where rounding made the eigenvalue negative.
+
+    **Arguments:**
+
+    - `runs`: by the name of the flow a data set, or one for each seed.
+
+    **Returns:** the figure, or None if no run has eigenvalues.
     """
     present = [line for line in _LINES if first_with(runs, line[0]) is not None]
     if not present:

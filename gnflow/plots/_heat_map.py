@@ -1,4 +1,4 @@
-"""Phase diagrams: a quantity over two axes of a sweep, a panel for each value of a third."""
+"""Phase diagrams: a quantity over two axes of a sweep, with a panel for each value of a third."""
 
 import textwrap
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from ._placing import Placing
 from ._style import axis_label, legend_on_top, line_handle, styled, title
 
 _MARGIN = 0.85  # inches for the colour bar and the label of the horizontal axis
-_ROW_HEIGHT = 0.34  # of a row of cells that are named
+_ROW_HEIGHT = 0.34  # inches for each row of an axis of names
 
 
 @styled
@@ -34,22 +34,27 @@ def heat_map_figure(
 ) -> DrawnFigure:
     """The median of `variable` over the seeds in each cell, with the boundaries of the regimes.
 
-    Cells are drawn at their values, on a logarithmic axis where `gnflow.regimes.axis_scale` says so. All panels share axes and
-    colours; a ratio has blue and red on either side of 1; a logarithmic scale goes no more than ten decades down, and its
-    pointed end stands for what lies below. A cell without a value is hatched, differently for cells that
-    failed, were not computed or have no value, and cells of which some seeds failed are hatched lightly over their colour.
+    Cells are drawn at their values, on logarithmic axes where `gnflow.regimes.axis_scale` says so. All panels share axes and
+    colours. A ratio is blue below 1 and red above. A logarithmic scale spans at most ten decades, and its pointed end stands
+    for smaller values. Cells without a value are hatched, with a different hatch for cells that failed, were not computed or
+    have no value. Cells in which only some seeds failed are hatched lightly over their colour.
 
-    The regimes' boundaries are where `boundary_variable`, if the data set has it, equals the thresholds: bold for the median
-    over the seeds, thin for each seed. On a vertical axis of names each row has its own: an upright at the crossing of the
-    median and a bar over the range of the seeds.
+    A boundary is where `boundary_variable`, if the data set has it, equals a threshold. It is bold for the median over the
+    seeds and thin for each seed. On a vertical axis of names each row has an upright line at the crossing of the median, and a
+    bar over the range of the seeds.
 
-    **Arguments:** `dataset`: as `gnflow.load` gives it for a sweep, or its `order_parameters`; `x`, `y`, `over`: axes of it,
-    "flow" among them; `thresholds`: at most four.
+    **Arguments:**
+
+    - `dataset`: a sweep, as `gnflow.load` returns it, or its `order_parameters`.
+    - `variable`: the quantity.
+    - `x`, `y`, `over`: axes of the data set, which may be "flow".
+    - `boundary_variable`: the quantity that defines the boundaries.
+    - `thresholds`: its values there, at most four.
 
     **Returns:** the figure and its tables: the summary over the seeds, and "boundary", the vertices of the boundaries.
 
-    **Raises:** `ConfigError` for axes or variables that the data set has not, or if the variable varies along another axis,
-    which a figure would hide.
+    **Raises:** `ConfigError` for axes or variables that the data set does not have, or if the variable varies along another
+    axis, which a figure would hide.
     """
     require_axes(dataset, variable, x, y, over)
     require_thresholds(thresholds)
@@ -69,7 +74,7 @@ def heat_map_figure(
     for own, panel, summary in zip(axes, panels, drawn, strict=True):
         median = np.ma.masked_invalid(summary["median"].to_numpy())
         if isinstance(scale.norm, LogNorm):
-            # A zero has no place on the scale, and would be left blank.
+            # Zero is not on a logarithmic scale and would be left blank. It gets the colour of the lower end.
             median = np.ma.masked_invalid(np.maximum(summary["median"].to_numpy(), scale.low))
         mesh = own.pcolormesh(across.edges, up.edges, median, cmap=scale.colours, norm=scale.norm)
         own.grid(False)

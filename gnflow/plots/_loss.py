@@ -21,12 +21,14 @@ _LINES = (("train_loss", "-", "train"), ("test_loss", "--", "test"))
 
 @styled
 def loss_figure(runs: Runs) -> Figure:
-    """Training (solid) and test loss (dashed) of every flow: log-log above, log-linear below.
+    """Training (solid) and test loss (dashed) of every flow, log-log above and log-linear below.
 
-    In the lower panel an exponential decay is a straight line; its time is relative to each run's end, because flows
-    measure time in units of their own.
+    In the lower panel an exponential decay is a straight line. Its time is relative to the end of each run, because flows
+    measure time in different units.
 
-    **Arguments:** `runs`: a data set, or one for each seed, by the name of the flow.
+    **Arguments:**
+
+    - `runs`: by the name of the flow a data set, or one for each seed.
     """
     figure, axes = new_figure(2, 1, height=4.3)
     upper, lower = axes

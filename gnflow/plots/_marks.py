@@ -1,4 +1,4 @@
-"""How cells without a value are marked: hatched, each reason in its own way, and never left as blank paper."""
+"""Hatches for cells without a value. Each reason has its own hatch, so that no cell is left blank."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from ._placing import Placing
 
 
 class Mark(NamedTuple):
-    """How one reason is drawn, and what the legend calls it."""
+    """The hatch and the background of one reason, and its name in the legend."""
 
     hatch: str
     face: str
@@ -30,9 +30,13 @@ _HATCH_COLOUR = "0.35"
 
 
 def mark_cells(axes: Axes, summary: xr.Dataset, x: Placing, y: Placing) -> list[Mark]:
-    """Hatch the cells of a heat map that have no value, and more lightly those where only some seeds have one.
+    """Hatch the cells of a heat map that have no value, and more lightly those in which only some seeds have one.
 
-    **Arguments:** `summary`: over (y, x), as `summarise_seeds` returns it, in the order of the placings.
+    **Arguments:**
+
+    - `axes`: the panel.
+    - `summary`: the summary over (y, x) from `summarise_seeds`, in the order of the placings.
+    - `x`, `y`: where the cells lie.
 
     **Returns:** the marks used.
     """
@@ -52,12 +56,12 @@ def mark_cells(axes: Axes, summary: xr.Dataset, x: Placing, y: Placing) -> list[
 
 
 def state_mark(state: str) -> Mark:
-    """The mark of a state of `cell_states` or a label of `label_regimes` that is no number and no regime."""
+    """The mark of a state of `cell_states`, or of a label of `label_regimes`, that stands for a cell without a value."""
     return _MARKS[state]
 
 
 def add_mark(axes: Axes, mark: Mark, horizontal: np.ndarray, vertical: np.ndarray) -> None:
-    """Hatch one rectangle from edge to edge, in the coordinates of the data."""
+    """Hatch a rectangle between two horizontal and two vertical edges, in the coordinates of the data."""
     corner = (float(horizontal[0]), float(vertical[0]))
     size = (float(horizontal[1] - horizontal[0]), float(vertical[1] - vertical[0]))
     axes.add_patch(
@@ -68,14 +72,17 @@ def add_mark(axes: Axes, mark: Mark, horizontal: np.ndarray, vertical: np.ndarra
 
 
 def meaning_of_undefined(variable: str) -> str:
-    """What the legend calls a cell whose run ended and that has no number."""
+    """The legend's text for a cell whose run ended without a number."""
     return "no value (here or in the reference)" if variable.endswith("_ratio") else _MARKS["undefined"].label
 
 
 def mark_handles(marks: list[Mark], infinite: str = "infinite", undefined: str = "no value") -> list[Patch]:
     """Legend entries for the marks, each once.
 
-    **Arguments:** `infinite`, `undefined`: what an infinite value, and none, mean.
+    **Arguments:**
+
+    - `marks`: the marks that were used.
+    - `infinite`, `undefined`: the texts for an infinite and for a missing number.
     """
     meanings = {_MARKS["infinite"]: infinite, _MARKS["undefined"]: undefined}
     return [

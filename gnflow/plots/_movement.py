@@ -22,10 +22,13 @@ _PANELS = ("kernel_distance", "relative_ntk_change", "direction_distance_to_init
 
 @styled
 def movement_figure(runs: Runs) -> Figure | None:
-    """Change of the NTK and movement of the particles' directions, a panel for each quantity that was measured.
+    """Change of the NTK and movement of the particles' directions, with a panel for each quantity that was measured.
 
-    **Arguments:** `runs`: a data set, or one for each seed, by the name of the flow. **Returns:** None if no run has
-    any.
+    **Arguments:**
+
+    - `runs`: by the name of the flow a data set, or one for each seed.
+
+    **Returns:** the figure, or None if no run has any of these quantities.
     """
     described = {name: first_with(runs, name) for name in _PANELS}
     present = {name: variable for name, variable in described.items() if variable is not None}

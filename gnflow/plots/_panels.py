@@ -1,4 +1,4 @@
-"""A data set cut into the panels of one figure."""
+"""Cut a data set into the panels of a figure."""
 
 import math
 import textwrap
@@ -20,7 +20,7 @@ _BETWEEN_PANELS = 0.1
 
 
 class Panel(NamedTuple):
-    """One panel: its title and its part of the data set, in which `over` is gone."""
+    """One panel: its title, the value of the axis `over`, and its part of the data set, without that axis."""
 
     title: str
     value: Any
@@ -28,7 +28,7 @@ class Panel(NamedTuple):
 
 
 def require_axes(dataset: xr.Dataset, variable: str, *names: str | None) -> None:
-    """Check that the variable has these axes, all different, and no other of more than one value (but seeds).
+    """Check that the variable has these axes, all different, and that no other axis but the seeds has several values.
 
     **Raises:** `ConfigError`.
     """
@@ -53,7 +53,7 @@ def require_axes(dataset: xr.Dataset, variable: str, *names: str | None) -> None
 
 
 def panels_of(dataset: xr.Dataset, over: str | None, keep: Sequence[str]) -> list[Panel]:
-    """The data set at each value of `over`, or whole where that is None; axes of one value but `keep` are dropped."""
+    """The data set at each value of `over`, or whole if that is None. Axes with one value are dropped, except `keep`."""
     single = [dim for dim in dataset.dims if dataset.sizes[dim] == 1 and dim not in (*keep, over, _SEED)]
     data = dataset.isel(dict.fromkeys(single, 0), drop=True)
     if over is None:
@@ -65,22 +65,28 @@ def panels_of(dataset: xr.Dataset, over: str | None, keep: Sequence[str]) -> lis
 
 
 def grid_of(count: int) -> tuple[int, int]:
-    """Rows and columns for so many panels in a column's width: at most three beside each other."""
+    """Rows and columns for `count` panels, with at most three columns in the width of a paper's column."""
     columns = 1 if count == 1 else 2 if count in (2, 4) else 3
     return math.ceil(count / columns), columns
 
 
 def panel_width(columns: int) -> float:
-    """About how wide a panel's axes are, in inches."""
+    """The approximate width of a panel's axes, in inches."""
     return (COLUMN_WIDTH - _LEFT_OF_PANELS) / columns - _BETWEEN_PANELS
 
 
 def panel_figure(
     panels: Sequence[Panel], panel_height: float, margin: float
 ) -> tuple[Figure, list[Axes], tuple[int, int]]:
-    """A figure with axes for each panel, titled and sharing their scales; places left over are blank.
+    """A figure with titled axes for each panel, which share their scales. Places without a panel are blank.
 
-    **Arguments:** `panel_height`: in inches; `margin`: inches for what surrounds the panels.
+    **Arguments:**
+
+    - `panels`: the panels.
+    - `panel_height`: the height of a panel in inches.
+    - `margin`: the height around the panels in inches.
+
+    **Returns:** the figure, the axes of the panels, and the numbers of rows and columns.
     """
     rows, columns = grid_of(len(panels))
     figure, axes = new_figure(rows, columns, height=margin + rows * panel_height, sharex=True, sharey=True)
@@ -88,7 +94,7 @@ def panel_figure(
         own.set_title(panel.title, fontsize=7 if columns > 2 else 8)
     for own in axes[len(panels) :]:
         own.set_axis_off()
-    # A panel over a blank place is the lowest of its column: it needs the labels that sharing took away.
+    # A panel above a blank place is the lowest one in its column and needs the labels that sharing took away.
     for own in axes[: len(panels)][-columns:]:
         own.xaxis.set_tick_params(labelbottom=True)
     return figure, axes[: len(panels)], (rows, columns)
@@ -103,7 +109,7 @@ def label_rows(axes: Sequence[Axes], columns: int, label: str) -> None:
 def with_panel(
     parts: Sequence[xr.Dataset], over: str | None, panels: Sequence[Panel], dim: Hashable | None = None
 ) -> xr.Dataset:
-    """The tables of the panels as one, along `over`, or along `dim` with `over` as a coordinate."""
+    """The tables of the panels joined along `over`, or along `dim` with `over` as a coordinate."""
     if over is None:
         return parts[0]
     values = [panel.value for panel in panels]

@@ -1,4 +1,4 @@
-"""How particles move: their places in one plane, at common stages of the runs of several flows."""
+"""The motion of particles in a plane, at common stages of the runs of several flows."""
 
 import numpy as np
 import xarray as xr
@@ -20,31 +20,38 @@ _CLOCKS = {
 
 
 def clock_words(clock: str) -> str:
-    """What the flows have in common in a frame, in words. **Raises:** `ConfigError` for another clock."""
+    """What flows have in common in a frame, in words. **Raises:** `ConfigError` for an unknown clock."""
     return look_up(clock, _CLOCKS, "clock of the particles")
 
 
 def particle_motion(curves: xr.Dataset, num_frames: int = 40, clock: str = "path") -> xr.Dataset:
-    """Unit directions of the particles of each flow, projected on one plane, frame by frame.
+    """Unit directions of the particles of each flow, projected on a plane, frame by frame.
 
-    The plane is that of the two leading principal directions of the teacher's units, where there are two or more, and
-    otherwise of the particles at the end, weighted by their norm. A particle's `share` is |u_i| |v_i|, what it can contribute
-    to the function, relative to the largest of its flow over all frames. Between saved times weights are interpolated linearly.
+    The plane is spanned by the two leading principal directions of the teacher's units if there are two or more, and otherwise
+    of the particles at the end, weighted by their norm. The `share` of a particle is |u_i| |v_i|, what it can contribute to the
+    function, relative to the largest of its flow over all frames. Between saved times weights are interpolated linearly.
 
-    Flows measure time in units of their own, so that frames are lined up by a `clock`: "path", each flow after the same share
-    of the way that its particles' directions travel (every frame moves, also where the loss stands still); "loss", all at the
-    same training loss, in equal steps of its logarithm, a flow that ends sooner waiting at its end; "time", each after the
-    same share of the logarithm of its flow time.
+    Flows measure time in different units, so frames are aligned by a `clock`:
 
-    **Arguments:** `curves`: what the metric `particles` recorded, as `gnflow.sweeps.load_curves` gives it at one position of
-    the axes and one seed: `particle_hidden_weight`, `particle_output_weight`, `flow_time`, `train_loss` and, where there is a
-    teacher, `teacher_hidden_weight`, over "save" and, for several, "flow". `num_frames`: 2 or more.
+    - "path": each flow after the same share of the path of its particles' directions. Every frame moves, also while the loss
+      stands still.
+    - "loss": all flows at the same training loss, in equal steps of its logarithm. A flow that ends sooner waits at its end.
+    - "time": each flow after the same share of the logarithm of its flow time.
 
-    **Returns:** over (flow, frame, particle) `x`, `y`, `share` and `sign` of v_i (0 where there are several outputs); over
-    (flow, frame) `flow_time` and `relative_loss`; over "teacher_unit" `teacher_x`, `teacher_y`, where there is a teacher.
-    Flows without any finite weights are left out. `attrs["clock"]`.
+    **Arguments:**
 
-    **Raises:** `ConfigError` without those variables, with axes of more than one value, an unknown clock, or no finite weights.
+    - `curves`: what the metric `particles` recorded, as `gnflow.sweeps.load_curves` returns it for one position of the axes and
+      one seed: `particle_hidden_weight`, `particle_output_weight`, `flow_time`, `train_loss` and, with a teacher,
+      `teacher_hidden_weight`, over "save" and, for several flows, "flow".
+    - `num_frames`: the number of frames, at least 2.
+    - `clock`: how frames are aligned.
+
+    **Returns:** a data set with `x`, `y`, `share` and the `sign` of v_i (0 for several outputs) over (flow, frame, particle),
+    `flow_time` and `relative_loss` over (flow, frame), and with a teacher `teacher_x` and `teacher_y` over "teacher_unit".
+    `attrs["clock"]` is the clock. Flows without finite weights are left out.
+
+    **Raises:** `ConfigError` if variables are missing, other axes have several values, the clock is unknown, or no weights are
+    finite.
     """
     clock_words(clock)
     if not isinstance(num_frames, int) or num_frames < 2:
@@ -70,7 +77,7 @@ def particle_motion(curves: xr.Dataset, num_frames: int = 40, clock: str = "path
 
 
 def _runs(curves: xr.Dataset) -> dict[str, dict[str, np.ndarray]]:
-    """The finite rows of each flow: time (T,), loss (T,), hidden (T, K, d), output (T, K, C)."""
+    """The rows of each flow that are finite: time (T,), loss (T,), hidden (T, K, d), output (T, K, C)."""
     kept = ("flow", "save", "particle", "coordinate", "output", "teacher_unit")
     several = {str(dim): size for dim, size in curves.sizes.items() if dim not in kept and size > 1}
     if several:
@@ -104,7 +111,7 @@ def _runs(curves: xr.Dataset) -> dict[str, dict[str, np.ndarray]]:
 
 
 def _teacher(curves: xr.Dataset) -> np.ndarray | None:
-    """The teacher's hidden weights (m, d): the same in every run and at every time."""
+    """The teacher's hidden weights (m, d), which are the same in every run and at every time; None without a teacher."""
     if TEACHER not in curves:
         return None
     values = curves[TEACHER].transpose(..., "teacher_unit", "coordinate").to_numpy()
@@ -114,13 +121,13 @@ def _teacher(curves: xr.Dataset) -> np.ndarray | None:
 
 
 def _plane(curves: xr.Dataset, runs: dict[str, dict[str, np.ndarray]]) -> np.ndarray:
-    """Two orthonormal directions, (d, 2)."""
+    """Two orthonormal directions (d, 2) that span the plane."""
     teacher = _teacher(curves)
     vectors = _unit(teacher) if teacher is not None and len(teacher) > 1 else list(runs.values())[-1]["hidden"][-1]
-    # Rows of zeros let the decomposition complete a plane that fewer than two vectors span.
+    # With rows of zeros the decomposition completes the plane, also if there are fewer than two vectors.
     padded = np.concatenate([vectors, np.zeros((2, vectors.shape[1]))])
     plane = np.linalg.svd(padded, full_matrices=False)[2][:2].T
-    # Either sign of a principal direction is one; most of what it comes from lies on its positive side.
+    # The sign of a principal direction is arbitrary. It is chosen so that most vectors lie on the positive side.
     return plane * np.where(np.sum(vectors @ plane, axis=0) < 0, -1.0, 1.0)
 
 
@@ -131,7 +138,7 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 def _frames(run: dict[str, np.ndarray], plane: np.ndarray, num_frames: int, clock: str, furthest: float) -> xr.Dataset:
     progress = _progress(run, clock, furthest)
-    # The last row that is not past a stage, and the way to the next row.
+    # For each stage the last row before it, and the share of the way to the next row.
     stages = np.linspace(0.0, 1.0, num_frames)
     rows = np.interp(stages, progress, np.arange(progress.size, dtype=float))
     before = np.minimum(rows.astype(int), progress.size - 2)
@@ -158,21 +165,21 @@ def _frames(run: dict[str, np.ndarray], plane: np.ndarray, num_frames: int, cloc
 
 
 def _progress(run: dict[str, np.ndarray], clock: str, furthest: float) -> np.ndarray:
-    """From 0 at the start to 1, strictly rising (but for rows that stand still), at each row."""
+    """The progress at each row (T,), from 0 at the start to 1. It increases strictly."""
     if clock == "loss":
-        # A loss that rises for a while is not gone back to.
+        # While the loss rises, the progress stands still instead of going back.
         gone = np.maximum.accumulate(np.log(run["loss"][0] / run["loss"]))
         progress = gone / (furthest or 1.0)
     elif clock == "time":
         positive = np.log(np.maximum(run["time"], run["time"][1]))
-        # The start, at time 0, is one step of the logarithmic times before the first of them.
+        # The start at time 0 has no logarithm. It is put one logarithmic step before the first saved time.
         positive[0] = 2 * positive[1] - positive[2] if positive.size > 2 else positive[1] - 1
         progress = (positive - positive[0]) / (positive[-1] - positive[0])
     else:
         steps = np.sqrt(np.mean(np.sum(np.diff(_unit(run["hidden"]), axis=0) ** 2, axis=-1), axis=-1))
         total = float(steps.sum())
-        # Frozen particles travel nowhere: they are shown saved time by saved time.
+        # Frozen particles have no path. They are shown at equal numbers of saved times.
         steps = steps / total if total > 0 else np.full(steps.shape, 1 / steps.size)
         progress = np.concatenate([[0.0], np.cumsum(steps)])
-    # Ties would make the inverse ambiguous: of rows with equal progress the last is meant.
+    # Ties would make the inverse of the progress ambiguous, so equal rows are separated by rounding.
     return progress + np.arange(progress.size) * 1e-12

@@ -1,4 +1,4 @@
-"""Pictures of moving particles: stills side by side, and an animation."""
+"""Figures of moving particles: stills side by side, and an animation."""
 
 import math
 from pathlib import Path
@@ -21,12 +21,12 @@ _POSITIVE, _NEGATIVE, _NO_SIGN = COLOURS[0], COLOURS[1], "0.6"
 _SMALLEST_AREA, _LARGEST_AREA = 1.2, 30.0  # points^2
 _LIMIT = 1.08
 _RESOLUTION = 160  # dots per inch of the animation
-_HOLD = 5  # frames for which its last one stands
+_HOLD = 5  # extra frames for which the last one stays
 _TRAIL_WIDTH = 0.35
 
 
 class _Panel:
-    """One flow's particles, which `show` moves to a frame."""
+    """The panel of one flow's particles. `show` moves them to a frame."""
 
     def __init__(self, axes: Axes, data: xr.Dataset):
         self._axes, self._data = axes, data
@@ -62,7 +62,10 @@ class _Panel:
 def particle_stills_figure(motion: xr.Dataset, num_stills: int = 3) -> DrawnFigure:
     """The particles of each flow (rows) at equidistant frames from the first to the last (columns), with their trails.
 
-    **Arguments:** `motion`: what `particle_motion` returns; `num_stills`: 2 to 4.
+    **Arguments:**
+
+    - `motion`: the result of `particle_motion`.
+    - `num_stills`: the number of stills, 2 to 4.
 
     **Returns:** the figure and its table, the frames shown.
 
@@ -86,13 +89,17 @@ def particle_stills_figure(motion: xr.Dataset, num_stills: int = 3) -> DrawnFigu
 
 @styled
 def animate_particles(motion: xr.Dataset, path: str | Path, frames_per_second: int = 10) -> list[Path]:
-    """Write the motion of the particles as an animated GIF, the flows side by side, its data beside it as CSV.
+    """Write the motion of the particles as an animated GIF with the flows side by side, and its data as CSV.
 
-    Particles lie at their unit directions, projected on one plane, with the way they came; their area grows with their share
-    in the function, relative to the largest of their flow, and their colour tells the sign of v_i. Crosses are the directions
-    of the teacher's units.
+    Particles lie at their unit directions, projected on a plane, with their trails. The area of a particle grows with its share
+    in the function, relative to the largest of its flow, and its colour shows the sign of v_i. Crosses are the directions of
+    the teacher's units.
 
-    **Arguments:** `motion`: what `particle_motion` returns; `path`: a name that ends in .gif.
+    **Arguments:**
+
+    - `motion`: the result of `particle_motion`.
+    - `path`: a name that ends in .gif.
+    - `frames_per_second`: the speed of the animation.
 
     **Returns:** the files.
 
@@ -122,7 +129,7 @@ def _animated(motion: xr.Dataset) -> tuple[Figure, list[_Panel]]:
         own.set_axis_off()
     _show(panels, motion, motion.sizes["frame"] - 1)
     _finish(figure, motion, clock_words(motion.attrs["clock"]))
-    # Laid out once: panels that shift from frame to frame would look like motion.
+    # The layout is computed once, because panels that shift from frame to frame would look like motion.
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     return figure, panels
@@ -152,5 +159,5 @@ def _dot(colour: str, label: str) -> Line2D:
 
 
 def _short(value: xr.DataArray) -> str:
-    """A number in a width that does not change from frame to frame."""
+    """A number as text of a width that does not change from frame to frame."""
     return f"{float(value):.1e}"

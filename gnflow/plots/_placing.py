@@ -1,4 +1,4 @@
-"""Where the values of a sweep's axis lie in a figure: on their own scale if they are numbers, side by side if not."""
+"""Where the values of a sweep's axis lie in a figure: numbers on their scale, names side by side."""
 
 import dataclasses
 import math
@@ -29,7 +29,7 @@ _SYMBOLS = {
     "step_size": r"$\lambda$",
     "power": "$s$",
 }
-_WIDTH_OF_A_CHARACTER = 0.062  # inches, at the size of tick labels
+_WIDTH_OF_A_CHARACTER = 0.062  # inches, in tick labels
 _HEIGHT_OF_A_LINE = 0.13
 
 
@@ -37,9 +37,14 @@ _HEIGHT_OF_A_LINE = 0.13
 class Placing:
     """An axis of a sweep as an axis of a figure.
 
-    **Attributes:** `name`: the dimension; `values`: in the order drawn, ascending if they are numbers; `scale`: "log", "linear"
-    or "category"; `centres` (n,) and `edges` (n + 1,) of the cells, in the figure's coordinates; `texts` (n,), the values as
-    text; `label`: what the axis is, with units.
+    **Attributes:**
+
+    - `name`: the dimension.
+    - `values`: its values (n,) in the order drawn, ascending if they are numbers.
+    - `scale`: "log", "linear" or "category".
+    - `centres`, `edges`: the centres (n,) and edges (n + 1,) of the cells, in the figure's coordinates.
+    - `texts`: the values as text (n,).
+    - `label`: the label of the axis, with units.
     """
 
     name: str
@@ -52,7 +57,7 @@ class Placing:
 
     @classmethod
     def of(cls, data: xr.Dataset | xr.DataArray, name: str) -> "Placing":
-        """The place of the dimension `name` of `data`, which may lack a coordinate."""
+        """The placing of the dimension `name` of `data`, which need not have a coordinate."""
         values = data[name].to_numpy()
         scale = axis_scale(values)
         if scale == "category":
@@ -71,17 +76,22 @@ class Placing:
     def apply(self, axes: Axes, which: Literal["x", "y"], length: float, limits: bool = True) -> None:
         """Set scale, limits and ticks of one axis of the panel.
 
-        Every value has a tick. It has its label too, unless it would run into another's: first come the ends of the axis, then
-        the powers of ten.
+        Every value has a tick. A tick has a label unless it would overlap another one. The ends of the axis are labelled first,
+        then powers of ten.
 
-        **Arguments:** `length`: of the axis in inches; `limits`: whether the axis ends at the edges of its cells.
+        **Arguments:**
+
+        - `axes`: the panel.
+        - `which`: "x" or "y".
+        - `length`: the length of the axis in inches.
+        - `limits`: whether the axis ends at the edges of its cells.
         """
         axis = axes.xaxis if which == "x" else axes.yaxis
         if self.scale == "log":
             axes.set_xscale("log") if which == "x" else axes.set_yscale("log")
         if limits:
             first, last = self.edges[0], self.edges[-1]
-            # Names are read from the top.
+            # Names are listed from the top.
             first, last = (last, first) if which == "y" and self.scale == "category" else (first, last)
             axes.set_xlim(first, last) if which == "x" else axes.set_ylim(first, last)
         shown = self._labelled(which, length)
@@ -106,7 +116,7 @@ class Placing:
 
 
 def axis_title(data: xr.Dataset | xr.DataArray, name: str) -> str:
-    """What a dimension is, with its units: its coordinate's `long_name`, or a name of the field, or its own."""
+    """The title of a dimension, with units: the `long_name` of its coordinate, else the field's name for it, else its own."""
     attrs = data[name].attrs
     described = str(attrs.get("long_name", name))
     words = described if described != name else _LABELS.get(name, title(name))
@@ -122,7 +132,7 @@ def value_text(value: Any) -> str:
 
 
 def value_title(name: str, value: Any) -> str:
-    """A panel's title: the value, with the dimension's name where it is a number."""
+    """The title of a panel: the value, with the dimension's name if it is a number."""
     text = value_text(value)
     return text if isinstance(value, str) else f"{_SYMBOLS.get(name, title(name))} = {text}"
 

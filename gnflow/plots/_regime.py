@@ -1,4 +1,4 @@
-"""From feature learning to the kernel regime: the ends of runs over a swept setting."""
+"""From feature learning to the kernel regime: the last states of runs over a swept setting."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -24,16 +24,18 @@ Ends = Mapping[str, Mapping[str, Sequence[xr.Dataset]]]
 def regime_figure(ends: Ends, positions: Mapping[str, float] | None = None, label: str = "variant") -> Figure | None:
     """Final test loss, kernel distance and feature movement of every flow over the variants of a setting.
 
-    A point is the median over seeds, its bar their range. A hollow point holds a run that ended before its stop rule
-    was met.
-    The ends of the axis are called by their regimes where these differ: what `gnflow.regimes.label_regimes` says, with its
-    thresholds, of the kernel distance of the flow whose kernel moved most there, the median over its seeds.
+    A point is the median over the seeds, and its bar their range. A point is hollow if a run ended before its stop rule was
+    met. The ends of the axis are named by their regimes if these differ. The regime is that of `gnflow.regimes.label_regimes`,
+    with its default thresholds, for the median kernel distance of the flow whose kernel moved most.
 
-    **Arguments:** `ends`: for each flow, for each variant, the data sets of its seeds, whose last rows are drawn, with
-    `attrs["converged"]` (default True); `positions`: the value of the setting for each variant, or None to space the
-    variants evenly; `label`: what the setting is.
+    **Arguments:**
 
-    **Returns:** None if there are fewer than two variants, or none has any of these quantities.
+    - `ends`: for each flow and each variant the data sets of its seeds. Their last rows are drawn, and `attrs["converged"]`
+      (default True) says whether a stop rule was met.
+    - `positions`: the value of the setting for each variant, or None to space the variants evenly.
+    - `label`: the name of the setting.
+
+    **Returns:** the figure, or None if there are fewer than two variants or none has any of these quantities.
     """
     variants = list(dict.fromkeys(variant for flow in ends.values() for variant in flow))
     if len(variants) < 2:
@@ -84,9 +86,9 @@ def _description(ends: Ends, name: str) -> xr.DataArray | None:
 
 
 def _last(runs: Sequence[xr.Dataset], name: str) -> np.ndarray:
-    """The last value of each run that has a finite one; a run that diverged has no end to compare.
+    """The last values of the runs, without those that are not finite (of runs that diverged).
 
-    On a logarithmic axis that is a positive one.
+    For a logarithmic axis only positive values are kept.
     """
     values = np.asarray([float(data[name].to_numpy()[-1]) for data in runs if name in data and data[name].size])
     values = drawable(values, "log" if name in _LOGARITHMIC else "linear")
@@ -107,7 +109,7 @@ def _draw(
     points = [(variant, values) for variant, values in points if values.size]
     if not points:
         return
-    # Points of different flows that agree lie on one another; a small shift keeps each to be seen.
+    # Points of different flows may coincide. A small shift keeps each of them visible.
     shift = (index - (count - 1) / 2) * 0.015
     reach = max(where.values()) - min(where.values())
     x = np.asarray([where[variant] for variant, _ in points])
@@ -130,7 +132,7 @@ def _draw(
 
 
 def _name_regimes(panel: Axes, ends: Ends, variants: Sequence[str]) -> None:
-    """Write the regimes over the ends of the axis, where they differ."""
+    """Write the regimes above the ends of the axis if they differ."""
     distances = [_largest_kernel_distance(ends, variant) for variant in (variants[0], variants[-1])]
     if not np.all(np.isfinite(distances)):
         return
@@ -143,6 +145,6 @@ def _name_regimes(panel: Axes, ends: Ends, variants: Sequence[str]) -> None:
 
 
 def _largest_kernel_distance(ends: Ends, variant: str) -> float:
-    """The median over the seeds of the flow whose kernel moved most; nan if none was measured."""
+    """The median over the seeds for the flow whose kernel moved most; nan if none was measured."""
     distances = [_last(flow.get(variant, ()), _KERNEL_DISTANCE) for flow in ends.values()]
     return max((float(np.median(values)) for values in distances if values.size), default=np.nan)

@@ -1,4 +1,4 @@
-"""The regime of each cell, seed by seed."""
+"""A map of the regime of each cell, seed by seed."""
 
 import numpy as np
 import xarray as xr
@@ -12,7 +12,7 @@ from ._panels import label_rows, panel_figure, panel_width, panels_of, require_a
 from ._placing import Placing
 from ._style import legend_on_top, line_handle, styled, title
 
-# Light to dark in print as well: blue, grey, vermilion.
+# These colours also differ in brightness, so that they can be told apart in black and white.
 _COLOURS = {"kernel": "#0072B2", "intermediate": "#D9D9D9", "feature learning": "#E69F00"}
 _MARGIN = 0.55
 _ROW_HEIGHT = 0.3
@@ -29,17 +29,21 @@ def regime_map_figure(
     kernel: float = 0.1,
     feature: float = 0.5,
 ) -> DrawnFigure:
-    """Which regime each cell lies in, by `gnflow.regimes.label_regimes`: a cell on which the seeds disagree is divided.
+    """The regime of each cell by `gnflow.regimes.label_regimes`. A cell in which the seeds disagree is divided.
 
-    Each seed has a share of the width of its cell, so that what the seeds say is seen as it is; seeds that failed or have not
-    been computed are hatched.
+    Each seed has an equal share of the width of its cell. Seeds that failed or have not been computed are hatched.
 
-    **Arguments:** `dataset`: as `gnflow.load` gives it for a sweep; `x`, `y`, `over`: axes of it; `variable`, `kernel`,
-    `feature`: what the regimes are told apart by.
+    **Arguments:**
+
+    - `dataset`: a sweep, as `gnflow.load` returns it.
+    - `x`, `y`, `over`: axes of the data set.
+    - `variable`: the quantity that defines the regimes.
+    - `kernel`, `feature`: its thresholds, as for `label_regimes`.
 
     **Returns:** the figure and its table, the number of seeds in each regime.
 
-    **Raises:** `ConfigError` for axes or variables that the data set has not, or if the variable varies along another axis.
+    **Raises:** `ConfigError` for axes or variables that the data set does not have, or if the variable varies along another
+    axis.
     """
     require_axes(dataset, variable, x, y, over)
     dataset = with_drawable_axes(dataset, (x, y, over))
@@ -89,7 +93,7 @@ def regime_map_figure(
 
 
 def _divided(placing: Placing, index: int, shares: np.ndarray) -> np.ndarray:
-    """Edges that divide a cell in these shares of its width as it is seen."""
+    """Edges that divide a cell into these shares of its visible width."""
     left, right = placing.edges[index : index + 2]
     cumulated = np.concatenate([[0.0], np.cumsum(shares)])
     if placing.scale == "log":
@@ -98,6 +102,6 @@ def _divided(placing: Placing, index: int, shares: np.ndarray) -> np.ndarray:
 
 
 def _separate(axes, across: Placing, up: Placing) -> None:
-    """White lines between cells."""
+    """Draw white lines between cells."""
     axes.vlines(across.edges[1:-1], up.edges[0], up.edges[-1], colors="white", linewidth=0.8, zorder=2)
     axes.hlines(up.edges[1:-1], across.edges[0], across.edges[-1], colors="white", linewidth=0.8, zorder=2)

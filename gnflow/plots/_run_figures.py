@@ -1,4 +1,4 @@
-"""Figures of runs from one start: curves of several flows, with their seeds."""
+"""Figures of runs that begin alike: curves of several flows, with their seeds."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -15,13 +15,13 @@ from ._loss import loss_figure
 from ._movement import movement_figure
 from ._style import Runs, save
 
-# What is drawn of a run: a `Trajectory`, or what can be read of one whose model cannot be rebuilt.
+# A run to draw: a `Trajectory`, or its data if the model cannot be rebuilt.
 Run = Trajectory | RunData
-RunsOfFlows = Mapping[str, Sequence[Run]]  # for each flow, its runs over seeds
+RunsOfFlows = Mapping[str, Sequence[Run]]  # for each flow its runs over seeds
 
 
 def _of_data(draw: Callable[[Runs], Figure | None]) -> Callable[[RunsOfFlows], Figure | None]:
-    """A figure of what runs measured."""
+    """A figure of runs from a figure of their data."""
     return lambda runs: draw({flow: [run.data for run in several] for flow, several in runs.items()})
 
 
@@ -36,7 +36,7 @@ def _directions(runs: RunsOfFlows) -> Figure | None:
     return directions_figure(models, start.problem.teacher)
 
 
-# By the name of their files; each is drawn where it is not None. A further figure of a run is one more line.
+# The figures by the names of their files. A function that returns None draws nothing. A new figure of a run is one more line.
 RUN_FIGURES: dict[str, Callable[[RunsOfFlows], Figure | None]] = {
     "loss": _of_data(loss_figure),
     "ntk-eigenvalues": _of_data(eigenvalue_figure),
@@ -48,10 +48,14 @@ RUN_FIGURES: dict[str, Callable[[RunsOfFlows], Figure | None]] = {
 def draw_run_figures(
     runs: RunsOfFlows, folder: str | Path, suffix: str = "", on_failure: OnFailure | None = None
 ) -> list[Path]:
-    """Write the figures of runs from one start.
+    """Write the figures of runs that begin alike.
 
-    **Arguments:** `runs`: for each flow, its runs over seeds; `suffix`: of the names of the files; `on_failure`: as of
-    `draw_figures`.
+    **Arguments:**
+
+    - `runs`: for each flow its runs over seeds.
+    - `folder`: where to write.
+    - `suffix`: the end of the names of the files.
+    - `on_failure`: as for `draw_figures`.
 
     **Returns:** the files written.
     """
@@ -62,10 +66,11 @@ def draw_run_figures(
 
 
 def trajectory_figures(trajectories: RunsOfFlows) -> dict[str, Figure]:
-    """The figures of runs from one start, by name: "loss", and "ntk-eigenvalues", "movement" and "directions" where
-    measured.
+    """The figures of runs that begin alike, by name: "loss", and if measured "ntk-eigenvalues", "movement", "directions".
 
-    **Arguments:** `trajectories`: for each flow, its runs over seeds.
+    **Arguments:**
+
+    - `trajectories`: for each flow its runs over seeds.
     """
     figures = {name: make(trajectories) for name, make in RUN_FIGURES.items()}
     return {name: figure for name, figure in figures.items() if figure is not None}

@@ -1,4 +1,4 @@
-"""Lines over an axis of a sweep: the median over the seeds, with a band for how far they lie apart."""
+"""Lines over an axis of a sweep: the median over the seeds, with a band for their spread."""
 
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
@@ -20,7 +20,7 @@ from ._style import axis_label, flow_handles, legend_on_top, new_figure, style_o
 _PANEL_HEIGHT = 1.35
 _MARGIN = 0.45
 _BAND = 0.18  # opacity
-# Heights of the marks of lines without a value, in parts of the panel, from the bottom.
+# Heights of the marks for points without a value, as shares of the panel's height.
 _FIRST_MARK, _NEXT_MARK = 0.045, 0.06
 _ABSENT = {"failed": "x", "missing": "|", "undefined": "_", "infinite": "^", "below": "v"}
 _MEANING = {
@@ -41,20 +41,24 @@ def seed_band_figure(
     over: str | None = None,
     interval: float = 1.0,
 ) -> DrawnFigure:
-    """Quantities along one axis of a sweep: a line for each flow through the medians over the seeds, in a band of the seeds.
+    """Quantities along one axis of a sweep: for each flow a line through the medians over the seeds, with a band.
 
-    A row of panels for each variable, a column for each value of `over`; the panels of a row share their scale. A point
-    without a value interrupts its line and has a mark at the foot of the panel, by its reason: failed, not computed, no value,
-    infinite, or below the axis (zero, or more than ten decades below the largest). A point is hollow where some of the seeds
-    failed or have not been computed.
+    There is a row of panels for each variable and a column for each value of `over`. The panels of a row share their scale. A
+    point without a value interrupts its line. It has a mark at the bottom of the panel that shows the reason: failed, not
+    computed, no value, infinite, or below the axis (zero, or more than ten decades below the largest). A point is hollow if
+    some of the seeds failed or have not been computed.
 
-    **Arguments:** `dataset`: as `gnflow.load` gives it for a sweep, or its `order_parameters`; `x`, `over`: axes of it;
-    `lines`: the axis whose values are told apart by colour; `interval`: the central share of the seeds that the band encloses
-    (at least), 1.0 for their range.
+    **Arguments:**
 
-    **Returns:** the figure and a table for each variable: the summary over the seeds.
+    - `dataset`: a sweep, as `gnflow.load` returns it, or its `order_parameters`.
+    - `variables`: one or several quantities.
+    - `x`, `over`: axes of the data set.
+    - `lines`: the axis whose values have different colours.
+    - `interval`: the central share of the seeds that the band encloses at least; 1.0 for their range.
 
-    **Raises:** `ConfigError` for axes or variables that the data set has not, or if a variable varies along another axis.
+    **Returns:** the figure and a table for each variable, the summary over the seeds.
+
+    **Raises:** `ConfigError` for axes or variables that the data set does not have, or if a variable varies along another axis.
     """
     variables = [variables] if isinstance(variables, str) else list(variables)
     for variable in variables:
@@ -109,9 +113,17 @@ def _summary(panel: Panel, variable: str, x: str, lines: str, placing: Placing, 
 
 
 def _draw(axes: Axes, line: xr.Dataset, placing: Placing, index: int, floor: float | None) -> list[str]:
-    """One line. **Returns:** why points are absent.
+    """Draw one line.
 
-    **Arguments:** `floor`: the smallest value that a logarithmic axis shows.
+    **Arguments:**
+
+    - `axes`: the panel.
+    - `line`: the summary over the seeds along the line.
+    - `placing`: where its points lie.
+    - `index`: the number of the line, for its colour.
+    - `floor`: the smallest value that a logarithmic axis shows, None for a linear one.
+
+    **Returns:** the reasons of absent points.
     """
     style = style_of(index)
     median, lower, upper = (line[name].to_numpy() for name in ("median", "lower", "upper"))
@@ -157,7 +169,15 @@ def _meaning(state: str, variable: str) -> str:
 def _legend_of_marks(
     dataset: xr.Dataset, interval: float, absent: Mapping[str, str], some: Collection[str]
 ) -> list[Line2D | Patch]:
-    """**Arguments:** `absent`: markers of points without a value, by meaning; `some`: why seeds are left out."""
+    """Legend entries for the band and the marks.
+
+    **Arguments:**
+
+    - `dataset`: the sweep.
+    - `interval`: the share of the seeds in the band.
+    - `absent`: the markers of points without a value, by their meaning.
+    - `some`: the reasons why seeds are left out.
+    """
     count = dataset.sizes.get("seed", 1)
     handles: list[Line2D | Patch] = []
     if count > 1:

@@ -1,4 +1,4 @@
-"""The look that all figures share: a paper's column, colours that every reader can tell apart, honest log axes."""
+"""The style that all figures share: the width of a paper's column, colours that every reader can tell apart, log axes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,15 +16,15 @@ from .._core import ConfigError, as_path
 from ._drawable import are_beyond, bounded, drawable
 
 COLUMN_WIDTH = 3.4  # inches, the column of most two-column journals
-_CHARACTERS_IN_A_ROW = 66  # of the legend, in a column
-_CHARACTERS_OF_A_LINE = 6  # the room its line and the gap take
-_ROWS_WITH_ROOM = 5  # of a legend, for which figures have the height
+_CHARACTERS_IN_A_ROW = 66  # characters that fit into a row of the legend
+_CHARACTERS_OF_A_LINE = 6  # the width of an entry's line and gap, in characters
+_ROWS_WITH_ROOM = 5  # rows of a legend that fit into a figure's usual height
 _HEIGHT_OF_A_LEGEND_ROW = 0.148  # inches
 RESOLUTION = 220  # dots per inch
 
 Runs = Mapping[str, xr.Dataset | Sequence[xr.Dataset]]
 
-# Okabe and Ito's palette (jfly.uni-koeln.de/color), the dark colours first; each flow has its marker as well.
+# The palette of Okabe and Ito (jfly.uni-koeln.de/color), with the dark colours first. Each flow also has its own marker.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
@@ -50,7 +50,7 @@ _SETTINGS: dict[Any, Any] = {
 }
 
 
-# A decorator: the settings hold while a figure is built, and nothing global stays changed.
+# A decorator: the settings hold while a figure is built, and global settings are restored afterwards.
 styled = matplotlib.rc_context(_SETTINGS)
 
 
@@ -62,14 +62,18 @@ class FlowStyle(NamedTuple):
 
 
 def style_of(index: int) -> FlowStyle:
-    """Colour and marker of the flow number `index`, which repeat together only after seven times seven."""
+    """Colour and marker of the flow number `index`. The pair repeats only after 49 flows."""
     return FlowStyle(COLOURS[index % len(COLOURS)], _MARKERS[(index + index // len(COLOURS)) % len(_MARKERS)])
 
 
 def new_figure(rows: int, columns: int, height: float, **options: Any) -> tuple[Figure, list[Axes]]:
-    """A figure one column wide with rows times columns axes, listed row by row.
+    """A figure of the width of a paper's column, and its axes row by row.
 
-    **Arguments:** `height`: in inches; `options`: of `Figure.subplots`.
+    **Arguments:**
+
+    - `rows`, `columns`: the numbers of rows and columns of axes.
+    - `height`: the height of the figure in inches.
+    - `options`: further arguments of `Figure.subplots`.
     """
     figure = Figure(figsize=(COLUMN_WIDTH, height), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **options)
@@ -77,9 +81,15 @@ def new_figure(rows: int, columns: int, height: float, **options: Any) -> tuple[
 
 
 def legend(figure: Figure, *groups: Sequence[Artist], columns: int = 3) -> int:
-    """A legend above the axes, where it hides no data; each group of entries begins a row of its own.
+    """Draw a legend above the axes, where it hides no data. Each group of entries begins a new row.
 
-    **Arguments:** `columns`: at most so many; fewer where the labels are long. **Returns:** the number of its rows.
+    **Arguments:**
+
+    - `figure`: the figure.
+    - `groups`: groups of entries.
+    - `columns`: the largest number of columns. There are fewer if labels are long.
+
+    **Returns:** the number of rows.
     """
     longest = max(len(str(handle.get_label())) for group in groups for handle in group)
     columns = max(1, min(columns, _CHARACTERS_IN_A_ROW // (longest + _CHARACTERS_OF_A_LINE)))
@@ -88,21 +98,21 @@ def legend(figure: Figure, *groups: Sequence[Artist], columns: int = 3) -> int:
     for group in groups:
         padded = [*group, *[blank] * (-len(group) % columns)]
         rows += [padded[start : start + columns] for start in range(0, len(padded), columns)]
-    # Matplotlib fills a legend column by column.
+    # Matplotlib fills a legend column by column, and the entries are listed row by row.
     handles = [row[column] for column in range(columns) for row in rows]
     figure.legend(handles=handles, loc="outside upper center", ncols=columns, handlelength=2.2, columnspacing=1.2)
     return len(rows)
 
 
 def legend_above(figure: Figure, *groups: Sequence[Artist], columns: int = 3) -> None:
-    """As `legend`; the figure grows for a long one, which would leave the axes no height."""
+    """Draw a `legend`. The figure grows for a long one, which would otherwise leave no height for the axes."""
     rows = legend(figure, *groups, columns=columns)
     if rows > _ROWS_WITH_ROOM:
         figure.set_figheight(figure.get_figheight() + (rows - _ROWS_WITH_ROOM) * _HEIGHT_OF_A_LEGEND_ROW)
 
 
 def legend_on_top(figure: Figure, *groups: Sequence[Artist], columns: int = 2) -> None:
-    """A legend for which the figure grows, so that the axes keep their height however long it is."""
+    """Draw a `legend` and let the figure grow by its height, so that the axes keep theirs."""
     filled = [group for group in groups if group]
     if filled:
         rows = legend(figure, *filled, columns=columns)
@@ -110,12 +120,12 @@ def legend_on_top(figure: Figure, *groups: Sequence[Artist], columns: int = 2) -
 
 
 def title(name: str) -> str:
-    """A name of the specification as text."""
+    """A name from the specification as text for a figure."""
     return name.replace("_", " ")
 
 
 def flow_handles(names: Sequence[str]) -> list[Line2D]:
-    """Legend entries for flows, in their looks."""
+    """Legend entries for flows, with their colours and markers."""
     return [
         Line2D([], [], color=style_of(index).color, marker=style_of(index).marker, label=title(name))
         for index, name in enumerate(names)
@@ -123,12 +133,17 @@ def flow_handles(names: Sequence[str]) -> list[Line2D]:
 
 
 def line_handle(linestyle: Any, label: str) -> Line2D:
-    """A legend entry for what a line style means."""
+    """A legend entry that explains a line style."""
     return Line2D([], [], color="0.35", linestyle=linestyle, label=label)
 
 
 def save(figure: Figure, path: str | Path) -> Path:
-    """Write the figure as PNG; folders are made. **Returns:** the path. **Raises:** `ConfigError` for what is no path."""
+    """Write the figure as PNG. Missing folders are made.
+
+    **Returns:** the path.
+
+    **Raises:** `ConfigError` if `path` is not a path.
+    """
     path = as_path(path, "path", ConfigError)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=RESOLUTION)
@@ -141,7 +156,7 @@ def datasets_of(runs: xr.Dataset | Sequence[xr.Dataset]) -> list[xr.Dataset]:
 
 
 def flow_time(data: xr.Dataset) -> np.ndarray:
-    """Flow time of each row, whether the run was integrated or stepped; steps, where an optimiser took them."""
+    """The flow time of each row, also for a run in steps. For a run by an optimiser it is the number of steps."""
     return _clock(data).to_numpy()
 
 
@@ -150,7 +165,7 @@ def _clock(data: xr.Dataset) -> xr.DataArray:
 
 
 def time_label(runs: Runs) -> str:
-    """What to write at the axis of `flow_time`."""
+    """The label for an axis of `flow_time`."""
     units = {_clock(data).attrs.get("units") for several in runs.values() for data in datasets_of(several)}
     if "steps" not in units:
         return FLOW_TIME_LABEL
@@ -158,14 +173,14 @@ def time_label(runs: Runs) -> str:
 
 
 def relative_time(data: xr.Dataset) -> np.ndarray:
-    """Flow time over the flow time at the end of the run."""
+    """Flow time divided by the flow time at the end of the run."""
     time = bounded(flow_time(data))
     end = time[-1] if time.size and 0 < time[-1] < np.inf else 1.0
     return time / end
 
 
 def axis_label(variable: xr.DataArray) -> str:
-    """long_name [units] of a variable, without units where it is dimensionless."""
+    """The label of a variable, "long_name [units]", without units if it is dimensionless."""
     name = str(variable.attrs.get("long_name", variable.name))
     units = str(variable.attrs.get("units", "1")).replace("^2", "\N{SUPERSCRIPT TWO}")
     return name if units in ("1", name) else f"{name} [{units}]"
@@ -180,14 +195,20 @@ def first_with(runs: Runs, name: str) -> xr.DataArray | None:
 def draw_lines(
     axes: Axes, runs: Runs, name: str, linestyle: Any = "-", time_of: Callable[[xr.Dataset], np.ndarray] = flow_time
 ) -> bool:
-    """`name` against flow time for every run that has it; seeds of one flow share its look.
+    """Draw `name` against flow time for every run that has it. The seeds of a flow share its colour and marker.
 
-    On a logarithmic axis (set it before) what is zero or less leaves a gap: the state at time 0, a loss of exactly 0. So does,
-    on any, what is no number, infinite or beyond 1e100.
+    On a logarithmic axis (set its scale before) numbers that are not positive leave a gap: the state at time 0, a loss of
+    exactly 0. On any axis nan, infinite numbers and those beyond 1e100 leave a gap.
 
-    **Arguments:** `time_of`: the times to draw a run at.
+    **Arguments:**
 
-    **Returns:** whether anything of the latter kind was left out.
+    - `axes`: the panel.
+    - `runs`: by the name of the flow a data set, or one for each seed.
+    - `name`: the variable.
+    - `linestyle`: the line style.
+    - `time_of`: returns the times at which a run is drawn.
+
+    **Returns:** whether any nan, infinite or very large number was left out.
     """
     left_out = False
     for index, several in enumerate(runs.values()):

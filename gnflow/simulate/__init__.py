@@ -37,12 +37,14 @@ from .stop import (
 def load(folder: str | os.PathLike[str], *, problem: Any = None, model: Any = None, flow: Any = None) -> Trajectory:
     """Read back a run that `Trajectory.save` wrote.
 
-    **Arguments:** `folder`; `problem`, `model`, `flow`: needed only where the run used a class of the user's own (gnflow
-    rebuilds its own classes, and no other); the model's arrays are replaced by the saved ones, which are kept by their
-    places in it.
+    **Arguments:**
 
-    **Raises:** `RunFolderError` if there is no run, a damaged one, one that a later version wrote with fields that this one
-    does not know, one that needs an object that was not given, or where what is given is not what was saved: a model of another
-    class, with other arrays or in other places, or with another training loss than the run recorded.
+    - `folder`: the folder of the run.
+    - `problem`, `model`, `flow`: needed only if the run used a class of the user's own, because gnflow rebuilds only its own
+      classes. The arrays of `model` are replaced by the saved ones, which are found by their places in the model.
+
+    **Raises:** `RunFolderError` if the folder holds no run or a damaged one; if a later version wrote it with fields that this
+    version does not know; if an object is needed and not given; or if an object that is given is not the saved one: a model of
+    another class, with other arrays or with arrays in other places, or with another training loss than the run recorded.
     """
     return Trajectory(**read_run(folder, {"problem": problem, "model": model, "flow": flow}))

@@ -1,4 +1,4 @@
-"""What a run promises of its accuracy, and how a second solution tells where the estimate carried along cannot."""
+"""The accuracy that a run promises, and the second solution that measures it where the estimate carried along cannot."""
 
 import dataclasses
 import math
@@ -19,68 +19,78 @@ _REMEDY = (
     "damping, or bring inputs and targets to the scale 1"
 )
 
-DEFAULT_RTOL = 1e-3  # of one step: with it the error of most runs is a few thousandths (docs/truth.md)
+DEFAULT_RTOL = 1e-3  # for one step: the error of most runs is then a few thousandths (docs/truth.md)
 
-# The default promise, and the least and the most that it may be of the tolerance of one step.
+# The default promise, and its least and largest value in units of the tolerance of one step.
 _DEFAULT = 0.1
 _LEAST, _MOST = 10.0, 200.0
-# An estimate is off by a factor itself: it is believed up to the first share of the promise, and to the second where it is no
-# upper one, or where the velocity may jump: two solutions may pass a kink on the same wrong side.
+# An estimate may itself be wrong by a factor. It is believed up to the first share of the promise, and only up to the second
+# one if it is not an upper estimate or if the velocity may jump, since two solutions may pass a kink on the same wrong side.
 _BELIEVED, _BELIEVED_LESS = 0.5, 0.2
 
-# Of automatic tightening: mildly at first, for runs that are nearly as accurate as promised.
+# The factors of automatic tightening. The first is mild, for runs that are nearly as accurate as promised.
 _MILD, _STRONG = 5.0, 20.0
 _STRONG_BELOW = 5e-4
 _TIGHTEST_RTOL = 1e-11
 _MOST_SOLUTIONS, _MOST_COSTLY_SOLUTIONS = 4, 2
-_USUAL_SOLUTIONS = 2  # beyond which a run that is right says what made it slow
+_USUAL_SOLUTIONS = 2  # an accurate run that took more of them names what made it slow
 
-_MOST_FALL = 100.0  # in factors of e, of a residual: more is more than any promise
+_MOST_FALL = 100.0  # exponent up to which exp is evaluated; beyond it the error exceeds every promise anyway
 
-# Of steps that something else than the error limits: below the default rtol they shorten as those of a method of this order.
+# Steps that something else than the error limits shorten below the default rtol like those of a method of this order.
 _LIMITED_ORDER = 4
 
 
 def promised_accuracy(rtol: float) -> float:
-    """The largest relative error of the training residual r = sqrt(2 (L - L*)) at any saved time that a run may have.
+    """The relative error of the training residual r = sqrt(2 (L - L*)) that a run promises not to exceed at any saved time.
 
-    10%, but at least 10 and at most 200 times the tolerance `rtol` of one step.
+    It is 10%, but at least 10 and at most 200 times the tolerance `rtol` of one step.
     """
     return float(np.clip(_DEFAULT, _LEAST * rtol, _MOST * rtol))
 
 
 def tighter(rtol: float, mildly: bool = False) -> float:
-    """The tolerance of the next solution: below the default, where no two solutions share what limits their steps.
+    """The tolerance of the next solution, always below the default one.
 
-    **Arguments:** `mildly`: on kinks, where steps go as the tolerance: a twentieth would take too many.
+    Below the default tolerance limits on the steps shorten with it (`shortening`), so no two solutions share their steps.
+
+    **Arguments:**
+
+    - `rtol`: the tolerance of the last solution.
+    - `mildly`: for models with kinks, where the number of steps grows like 1/rtol: a twentieth would take too many.
     """
     strongly = rtol < _STRONG_BELOW and not mildly
     return max(min(rtol, DEFAULT_RTOL) / (_STRONG if strongly else _MILD), _TIGHTEST_RTOL)
 
 
 def shortening(rtol: Any) -> Any:
-    """The factor by which a limit that a stop rule sets to steps is shorter than at the default tolerance.
+    """The factor by which a limit on the step size is shorter at `rtol` than at the default tolerance.
 
-    Two solutions that had such steps in common would agree in their errors, too, and their difference say nothing of these.
+    Two solutions with the same limited steps would make the same errors, and their difference would not show them.
     """
     return jnp.minimum(1.0, (rtol / DEFAULT_RTOL) ** (1 / _LIMITED_ORDER))
 
 
 def residuals_of(losses: Any, minimum: float) -> Any:
-    """r = sqrt(2 (L - L*)) of NumPy's losses, for L* = `minimum`."""
+    """r = sqrt(2 (L - L*)) for losses as NumPy arrays and L* = `minimum`."""
     return np.sqrt(2 * np.maximum(np.asarray(losses, dtype=float) - minimum, 0.0))
 
 
 class Errors(NamedTuple):
-    """How wrong a solution is, relative, the worst over the run: `residual`, of the training residual r = sqrt(2 (L - L*));
-    `test_outputs`, rms, beside how far they have moved at most (0 without test data)."""
+    """The largest relative errors of a solution along the run.
+
+    **Attributes:**
+
+    - `residual`: of the training residual r = sqrt(2 (L - L*)).
+    - `test_outputs`: the rms error of the test outputs, relative to how far they have moved at most; 0 without test data.
+    """
 
     residual: float
     test_outputs: float = 0.0
 
     @property
     def worst(self) -> float:
-        """The larger of the two; infinite where one is no number."""
+        """The larger of the two; infinite if one is nan."""
         return math.inf if any(math.isnan(error) for error in self) else max(self)
 
 
@@ -89,9 +99,7 @@ UNKNOWN = Errors(math.inf, math.inf)
 
 @runtime_checkable
 class Compared(Protocol):
-    """What is looked at of a solution (`Solution`): its tolerance, the residual `floor` that atol leaves, saved times,
-    residuals, test outputs, end and errors, how fast the residual falls there, whether errors are upper estimates, whether the
-    velocity may jump, whether the model is known to have kinks, and whether it is too costly for a third."""
+    """The part of a `Solution` that this module uses. The attributes are described there."""
 
     @property
     def rtol(self) -> float: ...
@@ -127,9 +135,17 @@ _Solution = TypeVar("_Solution", bound=Compared)
 
 @dataclasses.dataclass(frozen=True)
 class Judged(Generic[_Solution]):
-    """A solution and how wrong it is: `errors`, and in words where they are `known_from`; `promised`: what they should not be
-    above; `count`: how many solutions it took; `interrupted`: whether the user ended the one that was to tell the error of
-    this one."""
+    """A solution with its errors.
+
+    **Attributes:**
+
+    - `solution`: the solution.
+    - `errors`: its estimated errors.
+    - `known_from`: where the errors are known from, in words.
+    - `promised`: the relative error that the run promises not to exceed.
+    - `count`: the number of solutions that were made.
+    - `interrupted`: whether the user ended the second solution, so that the errors are not known.
+    """
 
     solution: _Solution
     errors: Errors
@@ -140,7 +156,7 @@ class Judged(Generic[_Solution]):
 
     @property
     def result(self) -> Result:
-        """The solution's, or that it is inaccurate."""
+        """The result of the solution, or the result that it is inaccurate."""
         found = self.solution.result
         if self.interrupted:
             message = f"{found.message}; but the run was interrupted before its error was known"
@@ -175,16 +191,20 @@ class Judged(Generic[_Solution]):
 def accurate_solution(
     solve: Callable[[float, _Solution | None], _Solution], rtol: float, automatic: bool, minimum: float
 ) -> Judged[_Solution]:
-    """The run, as accurate as promised where that can be had.
+    """The run, as accurate as promised if that is possible.
 
-    The error carried along with a solution is an upper estimate where steps are short for all that the flow does, and says
-    too much where they are not. Above half the promise (a fifth, where the solver's estimate is no upper one) a second
-    solution, of a tighter tolerance, is compared with the first. If `automatic`, the tolerance is tightened until either of
-    the two estimates is below that; otherwise the solution at `rtol` is returned, whatever it is. A second solution that
-    took the very same steps says nothing, and a tighter one is made.
+    The error carried along with a solution is an upper estimate as long as steps are short for all that the flow does, and
+    too large otherwise. If it exceeds half the promise (or a fifth, if the solver's estimate is not an upper one), a second
+    solution with a tighter tolerance is compared with the first. If `automatic`, the tolerance is tightened until one of the
+    two estimates is small enough. Otherwise the solution at `rtol` is returned, with the error that was found. A second
+    solution that took exactly the same steps shows nothing, and a tighter one is made.
 
-    **Arguments:** `solve`: the solution at a tolerance, given the one before it; `rtol`: of one step, to begin with;
-    `minimum`: L*.
+    **Arguments:**
+
+    - `solve`: makes the solution at a tolerance, given the one before it (or None).
+    - `rtol`: the first tolerance of one step.
+    - `automatic`: whether the tolerance may be tightened.
+    - `minimum`: L*.
     """
     promised = promised_accuracy(rtol)
     solution = reference = solve(rtol, None)
@@ -199,7 +219,7 @@ def accurate_solution(
         if reference.result.code == ResultCode.INTERRUPTED:
             return Judged(solution, errors, known_from, promised, count, interrupted=True)
         if not reference.result.failed and _is_the_same(solution, reference, minimum):
-            # Steps that something else limits, such as a stop rule with a history, and nothing was compared.
+            # Something else than the error limits the steps, such as a stop rule with a history. So nothing was compared.
             if automatic:
                 solution, errors = reference, reference.errors
             continue
@@ -216,7 +236,7 @@ def accurate_solution(
 def only_solution(
     solve: Callable[[float, _Solution | None], _Solution], rtol: float, automatic: bool, minimum: float
 ) -> Judged[_Solution]:
-    """The solution at `rtol`, of which nothing is promised; arguments as of `accurate_solution`."""
+    """The solution at `rtol`, without a promise. The arguments are those of `accurate_solution`."""
     solution = solve(rtol, None)
     return Judged(solution, solution.errors, CARRIED, math.inf, 1)
 
@@ -228,7 +248,8 @@ def _believed(solution: Compared, known_from: str, promised: float) -> float:
 
 
 def _is_the_same(first: Compared, second: Compared, minimum: float) -> bool:
-    """Whether two solutions agree to the last bit, of a run in which something moves."""
+    """Whether two solutions agree to the last bit although something moves in the run."""
+    # A run in which nothing moves agrees with itself at any tolerance, and is right.
     moves = first.test_outputs is not None and np.any(first.test_outputs != first.test_outputs[0])
     residuals = first.residuals(minimum)
     if not moves and np.all(residuals == residuals[0]):
@@ -242,11 +263,11 @@ def _is_the_same(first: Compared, second: Compared, minimum: float) -> bool:
 
 
 def _difference(first: Compared, second: Compared, minimum: float) -> Errors:
-    """The largest relative differences of two solutions over the times that both saved, the start left out; the floor of the
-    first is added to what they are relative to, as in the errors carried along: what is small beside it is rounding.
+    """The largest relative differences of two solutions over the times that both saved, without the start.
 
-    Where both met a stop rule, what the difference of the times at which they did makes of the residual there counts, too, and
-    that of the test outputs. Infinite where there is nothing to compare, or where the second failed.
+    The floor of the first is added to the denominators, as in the errors carried along, because residuals below it are
+    rounding. If both met a stop rule at different times, the fall of the residual between these times counts as an error, too,
+    and so does the difference of the test outputs. The result is infinite if there is nothing to compare or the second failed.
     """
     if second.result.failed:
         return UNKNOWN
@@ -272,7 +293,10 @@ def _difference(first: Compared, second: Compared, minimum: float) -> Errors:
 
 
 def _test_difference(first: Compared, second: Compared, here: Any, there: Any) -> float:
-    """The largest difference of the test outputs at the saves `here` of the first and `there` of the second, rms, relative."""
+    """The largest rms difference of the test outputs at the saves `here` of the first and `there` of the second solution.
+
+    It is relative to how far the outputs have moved at most until then.
+    """
     one, other = first.test_outputs, second.test_outputs
     if one is None or other is None:
         return 0.0

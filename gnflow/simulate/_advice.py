@@ -1,4 +1,4 @@
-"""What in the data makes a run slow or inaccurate: scale, offset and rank, named with the remedy."""
+"""What in the data makes a run slow or inaccurate (scale, offset, rank), with the remedy."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,18 +8,21 @@ from .._core import jit_for_states, tree_size
 from ..geometry import System, rank_cutoff
 from .stop import DENSE_LIMIT
 
-_USUAL = (1e-2, 1e2)  # sizes of inputs and targets at which networks and tolerances are made to work
-_UNEQUAL = 100.0  # the largest column over the smallest
-_OFFSET = 10.0  # a column's mean over its spread
+_USUAL = (1e-2, 1e2)  # sizes of inputs and targets for which networks and tolerances are made
+_UNEQUAL = 100.0  # ratio of the largest column to the smallest
+_OFFSET = 10.0  # ratio of a column's mean to its spread
 _MANY_COLUMNS = 32  # images have a few columns that hardly ever differ from zero
 _ILL_CONDITIONED = 1e10
 
 
 def advice(system: System, weights: PyTree, eigenvalues: Float[np.ndarray, " rows"] | None = None) -> str:
-    """Sentences about inputs, targets and Gram matrix that explain slow or inaccurate runs; empty where nothing is unusual.
+    """Clauses about inputs, targets and Gram matrix that may explain a slow or inaccurate run; empty if nothing is unusual.
 
-    **Arguments:** `weights`: at the end of the run; `eigenvalues` of A there (NC,), where they are known (otherwise they are
-    computed, up to 4096 outputs).
+    **Arguments:**
+
+    - `system`: the problem joined with the model's structure.
+    - `weights`: the weights at the end of the run.
+    - `eigenvalues`: the eigenvalues (NC,) of A there. None computes them, up to 4096 outputs.
     """
     x, y = of_inputs(system.problem.x_train), of_targets(system.problem.y_train)
     said = [
@@ -34,7 +37,7 @@ def advice(system: System, weights: PyTree, eigenvalues: Float[np.ndarray, " row
 
 
 def of_inputs(x: Array | np.ndarray) -> list[str]:
-    """What is unusual about the scale of the inputs (N, d), or any shape of one input."""
+    """What is unusual about the scale of the inputs (N, ...)."""
     columns = np.asarray(x, dtype=float).reshape(len(x), -1)
     mean, spread = columns.mean(axis=0), columns.std(axis=0)
     varies = spread > 1e-12 * np.abs(mean)
@@ -55,7 +58,7 @@ def of_targets(y: Float[Array, "samples outputs"]) -> list[str]:
 
 
 def of_spectrum(system: System, weights: PyTree, eigenvalues: Float[np.ndarray, " rows"] | None) -> list[str]:
-    """The rank of A where it is not full, or its condition where it is bad."""
+    """The rank of A if it is not full, or its condition number if that is large."""
     if eigenvalues is None or not np.all(np.isfinite(eigenvalues)):
         return []
     outputs, largest = len(eigenvalues), float(np.max(np.abs(eigenvalues), initial=0.0))
@@ -72,7 +75,7 @@ def of_spectrum(system: System, weights: PyTree, eigenvalues: Float[np.ndarray, 
 
 
 def gram_eigenvalues(system: System, weights: PyTree) -> Float[np.ndarray, " rows"] | None:
-    """The eigenvalues of A at `weights`, ascending; None beyond 4096 outputs."""
+    """The eigenvalues (NC,) of A at `weights`, ascending; None for more than 4096 outputs."""
     if system.problem.y_train.size > DENSE_LIMIT:
         return None
     return np.asarray(_eigenvalues(system, weights))

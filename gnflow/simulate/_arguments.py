@@ -1,4 +1,4 @@
-"""Defaults and checks of what `simulate` and `iterate` are told, so that a configuration can be refused before any run."""
+"""Defaults and checks of the arguments of `simulate` and `iterate`, so that a configuration can be refused before any run."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,18 +15,23 @@ from .stop import RelativeLoss, stop_rules
 
 DEFAULT_STOP = RelativeLoss(1e-8)
 _LEAST_RTOL = 1e-14
-_SHORTEST = 1e-300  # flow time: numbers below lose their digits
-_ROUNDING = 1e-12  # relative, of times that are sums of many
+_SHORTEST = 1e-300  # flow time: smaller numbers lose digits
+_ROUNDING = 1e-12  # relative rounding of times that are sums of many terms
 DEFAULT_ATOL = 1e-13
 DEFAULT_MAX_STEPS = 16384
 
 
 def require_concrete(function: str, *parts: Any) -> None:
-    """Check that a run is not asked for inside a program that JAX traces.
+    """Check that a run is not started inside a program that JAX traces.
 
-    **Arguments:** `function`: "simulate" or "iterate"; `parts`: all that it was given. **Raises:** `ConfigError`.
+    **Arguments:**
+
+    - `function`: "simulate" or "iterate".
+    - `parts`: its arguments.
+
+    **Raises:** `ConfigError`.
     """
-    # Within jax.jit whatever is made is traced; under vmap and grad only what comes from their arguments.
+    # Inside jax.jit every new array is traced; under vmap and grad only what depends on their arguments.
     made = jnp.zeros(())
     if any(is_traced(leaf) for leaf in (made, *jax.tree.leaves(parts))):
         raise ConfigError(
@@ -48,7 +53,7 @@ def check_simulate(
     error_norm: str = "function",
     max_steps: int = DEFAULT_MAX_STEPS,
 ) -> None:
-    """Check the numbers and names of a `simulate`. **Raises:** `ConfigError`, naming the value and what was expected."""
+    """Check the arguments of a `simulate`. **Raises:** `ConfigError`, which names the value and what was expected."""
     if t1 is None and not stop_rules(stop):
         raise ConfigError("neither t1 nor a stop rule is given, so the run would have no end; give one of them.")
     if t1 is not None:
@@ -75,7 +80,7 @@ def check_iterate(
     save_every: int | None = None,
     stop: Any = None,
 ) -> None:
-    """Check the numbers of an `iterate`. **Raises:** `ConfigError`, naming the value and what was expected."""
+    """Check the arguments of an `iterate`. **Raises:** `ConfigError`, which names the value and what was expected."""
     _require_one(step_size=step_size, optimiser=optimiser)
     _require_one(num_steps=num_steps, num_epochs=num_epochs)
     if optimiser is not None:
@@ -94,7 +99,7 @@ def check_iterate(
 
 
 def check_batch_size(batch_size: int | None, num_train: int) -> None:
-    """**Raises:** `ConfigError` if a batch has more samples than there are."""
+    """Check that a batch fits into the training set. **Raises:** `ConfigError` if it is larger."""
     if batch_size is not None and batch_size > num_train:
         raise ConfigError(
             f"batch_size = {batch_size}, but there are {num_train} training samples; take at most so many, or leave "
@@ -103,7 +108,7 @@ def check_batch_size(batch_size: int | None, num_train: int) -> None:
 
 
 def _require_one(**options: Any) -> None:
-    """**Raises:** `ConfigError` unless exactly one of two options is given."""
+    """Check that exactly one of two options is given. **Raises:** `ConfigError`."""
     first, second = options
     given = [name for name, value in options.items() if value is not None]
     if len(given) != 1:
@@ -115,9 +120,9 @@ argument_checks: dict[str, Callable[..., None]] = {"simulate": check_simulate, "
 
 
 def times_to_save(saveat: Any, t1: float | None) -> np.ndarray:
-    """The flow times to save at, the last of which is `t1` where it is beyond it by rounding, as of `numpy.arange`.
+    """The flow times to save at. A last time that exceeds `t1` by rounding, as from `numpy.arange`, becomes `t1`.
 
-    **Raises:** `ConfigError` unless they are numbers, ascending, finite, at least 0 and at most `t1`.
+    **Raises:** `ConfigError` unless the times are numbers, ascending, finite, at least 0 and at most `t1`.
     """
     try:
         given = np.atleast_1d(np.asarray(saveat) if not np.ma.is_masked(saveat) else np.zeros(0))

@@ -1,4 +1,4 @@
-"""Attributes of a data set that netCDF has no type for, kept as JSON text."""
+"""Store attributes of a data set for which netCDF has no type as JSON text."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from .._core import RunFolderError, read_json, shown
 if TYPE_CHECKING:
     import xarray
 
-_LIST = "gnflow_json_attributes"  # the attribute that names those kept as JSON
+_LIST = "gnflow_json_attributes"  # the attribute that lists those kept as JSON
 _PREFIX = "gnflow_json_"
 _OF_FORMAT = ("CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "dtype", "coordinates", "grid_mapping", "calendar")
 _OF_VALUES = (
@@ -29,10 +29,11 @@ _RESERVED = (*_OF_FORMAT, *_OF_VALUES)
 
 
 def storable(data: "xarray.Dataset") -> "xarray.Dataset":
-    """`data` with attributes that netCDF can hold: numbers and text as they are, None, booleans, lists, dictionaries, paths
-    and the like as JSON text under a name of their own; and with values stored as they are, whatever their encoding says.
+    """`data` with attributes that netCDF can hold.
 
-    `restored` makes them what they were; but tuples become lists, and what JSON does not know becomes its text.
+    Numbers and text stay as they are. None, booleans, lists, dictionaries, paths and the like become JSON text under another
+    name. The encoding is dropped, so that values are stored as they are. `restored` is the inverse, except that tuples become
+    lists, and objects that JSON does not know become text.
     """
     data = data.copy().drop_encoding()
     kept: list[list[str]] = []
@@ -49,7 +50,7 @@ def storable(data: "xarray.Dataset") -> "xarray.Dataset":
 
 
 def restored(data: "xarray.Dataset") -> "xarray.Dataset":
-    """The inverse of `storable`. **Raises:** `RunFolderError` where what was kept is damaged."""
+    """The inverse of `storable`. **Raises:** `RunFolderError` if the stored attributes are damaged."""
     kept = data.attrs.pop(_LIST, None)
     if kept is None:
         return data
@@ -63,22 +64,21 @@ def restored(data: "xarray.Dataset") -> "xarray.Dataset":
 
 
 def _attributes(data: "xarray.Dataset") -> Iterator[tuple[str, dict[Any, Any]]]:
-    """The attributes of the data set, called "", and of its variables."""
+    """The attributes of the data set (under the name "") and of its variables."""
     yield "", data.attrs
     for name in data.variables:
         yield str(name), data[name].attrs
 
 
 def _is_name(name: Any) -> bool:
-    """Whether an attribute may be called so: names that netCDF and xarray read as their own are kept aside."""
+    """Whether netCDF can hold an attribute of this name. Names with a meaning of their own in netCDF or xarray are excluded."""
     return isinstance(name, str) and name.isidentifier() and name not in _RESERVED and not name.startswith("gnflow_")
 
 
 def _is_plain(value: Any) -> bool:
     if type(value) is str:
-        return (
-            "\0" not in value and value.encode(errors="replace").decode() == value
-        )  # HDF5's text is UTF-8 and ends at NUL
+        # Text in HDF5 is UTF-8 and ends at NUL.
+        return "\0" not in value and value.encode(errors="replace").decode() == value
     if isinstance(value, np.ndarray):
         return value.dtype.kind in "iuf" and value.size > 0
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
@@ -89,7 +89,7 @@ def _is_plain(value: Any) -> bool:
 def _json(value: Any) -> str:
     try:
         return json.dumps(value, default=_as_json)
-    except (TypeError, ValueError, RecursionError):  # keys that are no text, rings
+    except (TypeError, ValueError, RecursionError):  # keys that are not text, or values that contain themselves
         return json.dumps(shown(value))
 
 

@@ -1,4 +1,4 @@
-"""Where a long run stands, in a folder from which another process goes on."""
+"""The state of a long run in a folder, from which another process can go on."""
 
 import dataclasses
 import hashlib
@@ -17,27 +17,30 @@ from jaxtyping import PyTree
 
 from .._core import RunFolderError, as_path, cannot_write, is_key, read_arrays, read_json, write_whole
 
-# Of wall time, that a process that is killed loses at most.
+# Wall time between two writes: what a process that is killed loses at most.
 _SECONDS = 60.0
 _IDENTITY_FILE = "run.json"
 _HEADER = "header"
-# Whose code does not change within a version.
+# The code of these packages is not compared: it does not change within a version.
 _LIBRARIES = ("gnflow", "equinox", "jax", "diffrax", "optax", "lineax", "builtins", "abc", "typing")
 
 
 class Kept(NamedTuple):
-    """What a solution has come to: `header`, plain data, and `arrays` by their names."""
+    """The state of a solution: plain data in `header`, and `arrays` by name."""
 
     header: dict[str, Any]
     arrays: dict[str, np.ndarray]
 
 
 class Checkpoints:
-    """A folder with the solutions of one run, one file each, of which all but the last are complete.
+    """A folder with the solutions of one run, one file for each. All but the last are complete.
 
-    **Arguments:** `folder`: made where there is none; `identity`: of the run, by part (`identity_of`).
+    **Arguments:**
 
-    **Raises:** `RunFolderError` where `folder` holds something else, or another run; the message says which part differs.
+    - `folder`: the folder, which is made if it does not exist.
+    - `identity`: a digest of each part of the run (`identity_of`).
+
+    **Raises:** `RunFolderError` if `folder` holds something else or another run. The message names the part that differs.
     """
 
     def __init__(self, folder: str | os.PathLike[str], identity: dict[str, str]):
@@ -60,12 +63,12 @@ class Checkpoints:
             )
 
     def solution(self, number: int) -> "Checkpoint":
-        """That of a run's solution, of which the first is number 1."""
+        """The checkpoint of a solution. The first solution of a run has the number 1."""
         return Checkpoint(self._folder / f"solution_{number}.npz")
 
 
 class Checkpoint:
-    """The file of one solution, which appears whole."""
+    """The file of one solution. It is written whole or not at all, so a reader never sees half of it."""
 
     def __init__(self, file: Path):
         self._file = file
@@ -73,11 +76,11 @@ class Checkpoint:
 
     @property
     def is_due(self) -> bool:
-        """Whether the last one is old."""
+        """Whether the last write is more than a minute ago."""
         return time.monotonic() - self._written >= _SECONDS
 
     def read(self) -> Kept | None:
-        """What was kept; None where nothing was. **Raises:** `RunFolderError` for a damaged file."""
+        """The state that was kept, or None if there is none. **Raises:** `RunFolderError` for a damaged file."""
         if not self._file.exists():
             return None
         try:
@@ -89,7 +92,7 @@ class Checkpoint:
             ) from error
 
     def write(self, kept: Kept) -> None:
-        """Replace what was kept. **Raises:** `RunFolderError` where it cannot be written."""
+        """Replace the state that was kept. **Raises:** `RunFolderError` if it cannot be written."""
         content = io.BytesIO()
         np.savez(content, allow_pickle=False, **{_HEADER: np.asarray(json.dumps(kept.header))}, **kept.arrays)
         try:
@@ -100,30 +103,30 @@ class Checkpoint:
 
 
 def identity_of(**parts: Any) -> dict[str, str]:
-    """A digest of each part of a run: of its numbers, its arrays and its classes and functions.
+    """A digest of each part of a run, from its numbers, arrays, classes and functions.
 
-    Of functions and classes of the user's the code counts too; of other objects that are no dataclasses (Equinox modules are)
-    the name of the class is all that is seen.
+    The code of the user's functions and classes counts, too. Of objects that are not dataclasses (Equinox modules are) only the
+    name of the class counts.
     """
     return {name: _digest(part) for name, part in parts.items()}
 
 
 def as_arrays(tree: PyTree, name: str) -> dict[str, np.ndarray]:
-    """The leaves of a tree of arrays, on the host, by name and number."""
+    """The leaves of a tree of arrays, on the host, under the names "`name`.0", "`name`.1" and so on."""
     return {f"{name}.{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(jax.device_get(tree)))}
 
 
 def from_arrays(like: PyTree, arrays: dict[str, np.ndarray], name: str) -> PyTree:
-    """The inverse of `as_arrays`, for a tree with the structure, shapes and dtypes of `like`, whatever its numbers.
+    """The inverse of `as_arrays`, for a tree with the structure, shapes and dtypes of `like`.
 
-    **Raises:** `RunFolderError` where the arrays do not fit.
+    **Raises:** `RunFolderError` if the arrays do not fit.
     """
     leaves, structure = jax.tree.flatten(like)
     found = [arrays.get(f"{name}.{i}", np.zeros(0)) for i in range(len(leaves))]
     for leaf, array in zip(leaves, found, strict=True):
         if array.shape != np.shape(leaf) or array.dtype != np.asarray(leaf).dtype:
             raise RunFolderError("the checkpoint does not fit this version of gnflow; remove its folder to begin anew.")
-    # Of a weak type where it was one, or the next segment would be another program to compile.
+    # Numbers of a weak type stay so. Otherwise the next segment would be compiled again.
     weak = [np.shape(leaf) == () and getattr(leaf, "weak_type", False) for leaf in leaves]
     given = [array.item() if is_weak else array for array, is_weak in zip(found, weak, strict=True)]
     return jax.tree.unflatten(structure, [jnp.asarray(value) for value in given])
@@ -139,7 +142,7 @@ def _digest(part: Any) -> str:
 
 
 def _described(value: Any, arrays: list[np.ndarray]) -> Any:
-    """Plain data that names every class, field and number of `value`; its arrays are added to `arrays`."""
+    """Plain data that names every class, field and number of `value`. Its arrays are appended to `arrays`."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if is_key(value):
@@ -161,7 +164,7 @@ def _described(value: Any, arrays: list[np.ndarray]) -> Any:
 
 
 def _code_of_class(cls: type, arrays: list[np.ndarray]) -> dict[str, Any]:
-    """The code of the methods of a user's class, and of those of the user's that it inherits from."""
+    """The code of the methods of a user's class and of its base classes outside of the libraries."""
     own = [kind for kind in cls.__mro__ if kind.__module__.split(".")[0] not in _LIBRARIES]
     methods = {
         f"{kind.__qualname__}.{name}": method
@@ -173,7 +176,7 @@ def _code_of_class(cls: type, arrays: list[np.ndarray]) -> dict[str, Any]:
 
 
 def _code(function: types.FunctionType, arrays: list[np.ndarray]) -> dict[str, Any]:
-    """What a function does, as far as its own code and the numbers that it has taken along tell."""
+    """The code, the defaults and the closure of a function. Functions that it calls are not followed."""
     return {
         "code": _code_text(function.__code__),
         "defaults": _described(function.__defaults__, arrays),
@@ -187,7 +190,7 @@ def _code_text(code: types.CodeType) -> list[Any]:
 
 
 def _described_number(cell: Any) -> Any:
-    """A number or text of a closure; of other things the type, for they may hold the function itself."""
+    """A number or text of a closure. Of other objects only the type, because they may contain the function itself."""
     try:
         value = cell.cell_contents
     except ValueError:  # not yet set

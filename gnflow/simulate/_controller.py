@@ -1,4 +1,4 @@
-"""Step-size control that measures errors where they matter: in the outputs, relative to the present residual."""
+"""Step-size control with errors measured in the outputs, relative to the present residual."""
 
 import abc
 import dataclasses
@@ -19,23 +19,26 @@ from ..solvers import SolverChoice
 from ._accuracy import Errors
 from ._watch import Watch
 
-# A step that is shorter vanishes beside the time that has passed; at the start, where none has, beside the time scale of the
-# loss, which is 1e12 and more on a saddle and says little of what the weights do there.
+# The shortest step, relative to the time that has passed, and at the start relative to the time scale of the loss. The second
+# is tiny because on a saddle that time scale is 1e12 and more, and says little about the motion of the weights.
 _SMALLEST_RELATIVE_STEP, _SMALLEST_FIRST_STEP = 1e-13, 1e-30
 _SMALLEST_ERROR = 1e-12
-# Of `evaluations`, in velocities: a product with the Jacobian takes as long as two.
+# The cost of `evaluations` in velocities: a product with the Jacobian takes as long as two.
 VELOCITIES = np.asarray([1, 2])
 _LARGEST_EASING = 4.0
 _AFTER_REJECTION = 0.5
-_STRETCH = 0.1  # of its length, by which a step may be longer so as to end where the integration pauses
+_STRETCH = 0.1  # share of its length by which a step may be longer to end where the integration pauses
 
 
 class Tolerances(eqx.Module):
-    """What an error may come to.
+    """The errors that are tolerated in one step.
 
-    **Attributes:** `relative`: rtol; `residual`: atol, below which an error of the residual is rounding; `weights`: the same
-    for an error of the weights, atol or that share of the first weights' rms, whichever is smaller: weights that start small
-    may grow, and a relative error of theirs grows with them.
+    **Attributes:**
+
+    - `relative`: rtol.
+    - `residual`: atol: smaller errors of the residual are rounding.
+    - `weights`: atol for the weights: atol, or atol times the rms of the first weights if that is smaller. Weights that start
+      small may grow, and their relative error grows with them.
     """
 
     relative: Any
@@ -44,21 +47,25 @@ class Tolerances(eqx.Module):
 
     @classmethod
     def at(cls, rtol: float, atol: float, weights: PyTree) -> "Tolerances":
-        """For a run that starts at `weights`."""
+        """The tolerances of a run that starts at `weights`."""
         scale = float(tree_rms(weights))
         return cls(rtol, atol, atol * min(scale, 1.0) if scale > 0 else atol)
 
     @property
     def floor(self) -> Any:
-        """The residual below which `residual` takes its error for rounding."""
+        """The residual at which rtol and atol tolerate the same error. The error of a smaller one counts as rounding."""
         return self.residual / self.relative
 
 
 class Change(eqx.Module):
-    """A step as it is judged.
+    """A step that an error norm judges.
 
-    **Attributes:** `weights`, `candidate`: before and after it; `error`: the estimate of its error, like them; `tangent`: at
-    the candidate; `loss_before`, `loss_after`: L.
+    **Attributes:**
+
+    - `weights`, `candidate`: the weights before and after the step.
+    - `error`: the estimated error of the step, a tree like the weights.
+    - `tangent`: the tangent of the model at the candidate.
+    - `loss_before`, `loss_after`: L before and after.
     """
 
     weights: PyTree
@@ -70,17 +77,17 @@ class Change(eqx.Module):
 
 
 class AbstractErrorNorm(eqx.Module):
-    """Turns the solver's error estimate of the weights into one number; a step is accepted where it is below 1."""
+    """Turns the estimated error of the weights into one number. A step is accepted if the number is below 1."""
 
     @abc.abstractmethod
     def scaled_error(self, change: Change, system: System, tolerated: Tolerances) -> Float[Array, ""]:
-        """The error over what is tolerated."""
+        """The error divided by the tolerated one."""
 
 
 class WeightErrorNorm(AbstractErrorNorm):
-    """rms of the error over all weights, over rtol times the rms of the weights plus their atol.
+    """The rms error of all weights, divided by rtol times the rms of the weights plus their atol.
 
-    Knows nothing of the loss: with loose tolerances the residual hovers at the tolerance and never reaches a small one.
+    It does not see the loss: with loose tolerances the residual hovers at the tolerance and does not become smaller.
     """
 
     def scaled_error(self, change: Change, system: System, tolerated: Tolerances) -> Float[Array, ""]:
@@ -90,18 +97,18 @@ class WeightErrorNorm(AbstractErrorNorm):
 
 
 class FunctionErrorNorm(AbstractErrorNorm):
-    """The error's effect J e on the training outputs, relative to the present loss; and the weights' error beside it.
+    """The effect J e of the error on the training outputs, relative to the present loss, and the error of the weights.
 
-    For the squared loss the first is rms(J e) over rms(f - y), so that a relative loss of any size is reached with the same
-    relative accuracy and the width of the network does not matter. For any loss it is the larger of two effects that J e
-    has on L - L*, relative to r = sqrt(2 (L - L*)): the curvature's, sqrt(e^T J^T H J e) / r, and the slope's,
-    <|g|, |J e|> / r^2 (equal to the first or below it for the squared loss, by Cauchy and Schwarz). The residual is the
-    smaller of those before and after the step: a step that overshoots is not judged by its own mistake. Errors in
-    directions the training outputs do not see are bounded by `WeightErrorNorm` at the same rtol. Derived in docs/theory.md.
+    For the squared loss the first is rms(J e) / rms(f - y), so that a relative loss of any size is reached with the same
+    relative accuracy, and the width of the network does not matter. For any loss it is the larger of two effects that J e has
+    on L - L*, relative to r = sqrt(2 (L - L*)): that of the curvature, sqrt(e^T J^T H J e) / r, and that of the slope,
+    <|g|, |J e|> / r^2 (by Cauchy and Schwarz not above the first one for the squared loss). The residual is the smaller of
+    those before and after the step, so that a step that overshoots is not judged by its own mistake. Errors in directions that
+    the training outputs do not see are bounded by `WeightErrorNorm` at the same rtol. Derived in docs/theory.md.
     """
 
     def scaled_error(self, change: Change, system: System, tolerated: Tolerances) -> Float[Array, ""]:
-        """The largest of the three."""
+        """The largest of the three scaled errors."""
         residual = residual_of(jnp.minimum(change.loss_before, change.loss_after), system)
         size = output_error(change.tangent, change.error, system, jnp.maximum(residual, tolerated.residual))
         in_outputs = size / (tolerated.relative * residual + tolerated.residual)
@@ -111,7 +118,10 @@ class FunctionErrorNorm(AbstractErrorNorm):
 def output_error(
     tangent: AbstractTangent, error: PyTree, system: System, residual: Float[Array, ""]
 ) -> Float[Array, ""]:
-    """What an error of the weights does to the outputs, in units of r = `residual` > 0: the larger of its two effects."""
+    """The effect of an error of the weights on the residual r = `residual` > 0, the larger one of curvature and slope.
+
+    It has the unit of r; see `FunctionErrorNorm`.
+    """
     loss, targets, outputs = system.loss, system.problem.y_train, tangent.outputs
     pushed = tangent.jvp(error)
     curvature = jnp.sqrt(jnp.maximum(jnp.vdot(pushed, loss.hessian_product(outputs, targets, pushed)), 0.0))
@@ -120,7 +130,7 @@ def output_error(
 
 
 def residual_of(value: Float[Array, ""], system: System) -> Float[Array, ""]:
-    """r = sqrt(2 (L - L*)), for the squared loss rms(f - y)."""
+    """The residual r = sqrt(2 (L - L*)) for L = `value`. For the squared loss it is rms(f - y)."""
     return jnp.sqrt(2 * jnp.maximum(value - system.loss.minimum(system.problem.y_train), 0.0))
 
 
@@ -141,12 +151,15 @@ class RunMemory(eqx.Module):
     **Attributes:**
 
     - `loss`: L.
-    - `lowest`: of all losses so far, with the penalty of a flow that has one.
-    - `difficulty`: error of the step over its length to the power of the order.
-    - `worst_errors`: the largest of the estimated errors of the run behind each step, relative: of the training residual, and
-      of the test outputs beside how far they have moved (`movement`, the farthest; 0 without test inputs).
-    - `earlier_errors`: those before the last step, from flow time `start` to `end`.
-    - `last_error`: of the residual, behind it.
+    - `lowest`: the lowest loss so far, including the penalty of a flow that has one.
+    - `difficulty`: the scaled error of the step divided by its length (in units of the loss's time scale) to the power of the
+      order.
+    - `worst_errors`: the largest estimated errors of the run so far (2,): of the training residual, and of the test outputs
+      relative to `movement` (0 without test inputs).
+    - `earlier_errors`: the same before the last step.
+    - `last_error`: the relative error of the residual after the last step.
+    - `movement`: how far the test outputs have moved at most, rms.
+    - `start`, `end`: the flow times at which the last step begins and ends.
     """
 
     loss: Float[Array, ""]
@@ -160,7 +173,10 @@ class RunMemory(eqx.Module):
     end: Float[Array, ""]
 
     def errors_until(self, time: float) -> Errors:
-        """The worst errors up to a time within the last step, which a stop rule may have ended: linear inside it."""
+        """The largest errors up to a `time` within the last step, where a stop rule may have ended the run.
+
+        Within the step they are interpolated linearly.
+        """
         length = float(self.end - self.start)
         share = min(max((time - float(self.start)) / length, 0.0), 1.0) if length > 0 else 1.0
         pairs = zip(np.asarray(self.earlier_errors).tolist(), np.asarray(self.worst_errors).tolist(), strict=True)
@@ -168,9 +184,17 @@ class RunMemory(eqx.Module):
 
 
 class ControllerState(NamedTuple):
-    """What the controller carries from one step to the next: the PID rule's state, `memory`, what the stop rules have come to
-    (`watch`), the number of `steps`, those of velocities and of products with their Jacobian, as far as the solver reports on
-    them (`evaluations`), and the flow time at which the next step is to end."""
+    """What the controller carries from one step to the next.
+
+    **Attributes:**
+
+    - `rule`: the state of the PID rule.
+    - `memory`: what is remembered of the accepted steps.
+    - `watch`: the state of the stop rules.
+    - `steps`: the number of steps.
+    - `evaluations`: the number of velocities and of products with their Jacobian (2,), as far as the solver reports them.
+    - `next_end`: the flow time at which the next step is to end.
+    """
 
     rule: Any
     memory: RunMemory
@@ -181,24 +205,32 @@ class ControllerState(NamedTuple):
 
 
 class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
-    """A Diffrax PID controller fed with an `AbstractErrorNorm` instead of a norm over the state.
+    """A Diffrax PID controller that takes the error from an `AbstractErrorNorm` instead of a norm over the state.
 
-    The state it sees is (weights, integrals over time); integrals are carried along, not controlled. It ends the run with
-    the result `dt_min_reached` when a rejected step cannot be made smaller without vanishing beside the time, and with
-    `max_steps_reached` short of `args.horizon`: Diffrax's own limit is compiled into the program, this one is a number.
+    The state is (weights, integrals over time); only the errors of the weights are controlled. The run ends with the result
+    `dt_min_reached` if a rejected step cannot be made shorter without vanishing beside the time, and with `max_steps_reached`
+    if it has used up its steps before `args.horizon`. (Diffrax's own limit of steps is compiled into the program, while this
+    one is an array, so that another limit needs no compilation.)
 
-    **Arguments:** `rtol`, `atol`, `weight_atol`, `error_norm`: what an error may come to (`Tolerances`); `max_steps`: steps
-    allowed, accepted and rejected; `monotone`: whether the flow never increases the loss, with its penalty if it has one
-    (`AbstractFlow.penalty`), so that an increase is an error, too, and no step is accepted behind which r = sqrt(2 (L - L*))
-    lies by more than rtol r + atol above the lowest so far: rises cannot add up; `pause_at`, `pause_after`: a flow time and a
-    number of steps, at the first of which the integration
-    ends with the result `event_occurred`; `next_end`: where the next step is to end, for one that is resumed;
-    `most_velocities`: in a step, as its solver reports, behind which there is a pause, too, as behind one that stability has
-    limited, once the run has taken `least_velocities`;
-    `steps_to_pauses`: whether a step ends at `pause_at`; `min_growth`, `max_growth`: of the step size from one step to the
-    next; `anticipation`: the share (0 to 1) of the trend that the next step takes up. Along a flow that converges, the same
-    step becomes easier from one to the next; a rule that looks at the last error alone lags behind (Gustafsson's predictive
-    control, ACM Trans. Math. Softw. 1994).
+    **Arguments:**
+
+    - `rtol`, `atol`, `weight_atol`: the tolerated errors (`Tolerances`).
+    - `error_norm`: turns the error of a step into a number.
+    - `max_steps`: the number of steps allowed, accepted and rejected.
+    - `pause_at`, `pause_after`: a flow time and a number of steps. The integration pauses at the first of them, with the result
+      `event_occurred`.
+    - `next_end`: the flow time at which the next step is to end, for an integration that is resumed.
+    - `most_velocities`, `least_velocities`: once the run has taken `least_velocities`, it also pauses after a step that took
+      more than `most_velocities`, or that stability has limited, as its solver reports.
+    - `steps_to_pauses`: whether a step ends at `pause_at`.
+    - `monotone`: whether the flow never increases the loss plus its penalty if it has one (`AbstractFlow.penalty`). An increase
+      is then an error, too: no step is accepted that ends with r = sqrt(2 (L - L*)) more than rtol r + atol above the lowest
+      one so far, so that rises cannot add up.
+    - `min_growth`, `max_growth`: limits of the growth of the step size from one step to the next.
+    - `anticipation`: the share (0 to 1) of the trend that the next step takes up. Along a flow that converges, each step is
+      easier than the last one, and a rule that sees only the last error lags behind (Gustafsson's predictive control, ACM
+      Trans. Math. Softw. 1994).
+    - `norm`: the norm of the PID rule, of a single number.
     """
 
     rtol: Any
@@ -220,11 +252,11 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
 
     @property
     def tolerated(self) -> Tolerances:
-        """What an error may come to."""
+        """The tolerated errors."""
         return Tolerances(self.rtol, self.atol, self.weight_atol)
 
     def for_steps_of(self, chosen: SolverChoice, most_velocities: float) -> "ResidualController":
-        """With the limits that belong to the chosen solver's steps."""
+        """The controller with the limits that belong to the steps of the chosen solver."""
         change = chosen.change
         return dataclasses.replace(
             self,
@@ -236,20 +268,20 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
         )
 
     def pausing(self, time: float, step: float) -> "ResidualController":
-        """With a pause, for which the integration ends with `event_occurred`, at the first of both."""
+        """The controller with a pause at the flow time `time` or after `step` steps, whichever comes first."""
         return dataclasses.replace(self, pause_at=np.asarray(time), pause_after=np.asarray(step))
 
     def resumed(self, next_end: Float[Array, ""]) -> "ResidualController":
-        """For an integration that goes on with a step that ends at `next_end`."""
+        """The controller for an integration that goes on with a step that ends at `next_end`."""
         return dataclasses.replace(self, next_end=self._not_past_pause(next_end, 0.0))
 
     def _not_past_pause(self, end: Float[Array, ""], length: Any) -> Float[Array, ""]:
-        """The `end` of a step, or the next pause where steps end at pauses, which lies before it or soon behind it."""
+        """The `end` of a step; or the next pause, if steps end at pauses and it lies before `end` or soon after it."""
         reaches = self.steps_to_pauses & (end + _STRETCH * length >= self.pause_at)
         return jnp.where(reaches, self.pause_at, end)
 
     def _objective(self, args: Any, weights: PyTree, loss: Float[Array, ""]) -> Float[Array, ""]:
-        """What the flow never increases, if it says so: the `loss`, with the penalty of a flow that has one."""
+        """What a monotone flow never increases: the `loss`, plus the penalty of a flow that has one."""
         penalty = args.measurement.flow.dynamics.penalty(weights, args.system) if self.monotone else None
         return loss if penalty is None else loss + penalty
 
@@ -265,13 +297,13 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
         )
 
     def wrap(self, direction: Any) -> "ResidualController":
-        """Flow time runs forwards only; nothing to remember."""
+        """The controller itself: flow time runs only forwards."""
         return self
 
     def init(
         self, terms: Any, t0: Any, t1: Any, y0: Any, dt0: Any, args: Any, func: Any, error_order: Any
     ) -> tuple[Any, ControllerState]:
-        """The first step ends at t0 + dt0, or where the integration that is resumed would have gone on."""
+        """The first step ends at t0 + dt0; that of an integration that is resumed at `next_end`."""
         first = self.next_end - t0 if dt0 is None else dt0
         end, state = self._inner().init(terms, t0, t1, jnp.zeros(()), first, args, func, error_order)
         end = self.next_end if dt0 is None else end
@@ -302,7 +334,7 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
         error_order: Any,
         controller_state: Any,
     ) -> tuple[Any, Any, Any, Any, Any, Any]:
-        """Judge the step by the scaled error and let the PID rule choose the next."""
+        """Judge the step by its scaled error, and let the PID rule choose the next one."""
         (weights, _), (candidate, _), (error, _) = y0, y1_candidate, y_error.local
         system, (inner_state, memory, watch, steps, evaluations, _) = args.system, controller_state
         tangent = system.tangent(candidate)
@@ -315,7 +347,7 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
             tolerated = self.tolerated.relative * residual + self.tolerated.residual
             rise = (residual_of(objective, system) - residual) / tolerated
             scaled = jnp.maximum(scaled, rise)
-        # An infinite estimate (the solver's sign of a failed step) times a zero is nan, which would be taken for small.
+        # A solver marks a failed step by an infinite error. Times zero it is nan, which would pass as a small error.
         scaled = jnp.where(jnp.isfinite(scaled), scaled, jnp.inf)
         nothing = jnp.zeros(())
         keep, next_start, next_end, jump, state, result = self._inner().adapt_step_size(
@@ -327,12 +359,12 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
         )
         growth = (next_end - next_start) / (t1 - t0)
         anticipated = jnp.minimum(growth * jnp.clip(eased, 1.0, _LARGEST_EASING), self.max_growth)
-        # Where a step failed, the error did not behave as its order says: shrink it by half at least.
+        # After a rejected step the error did not behave as the order predicts, so the next one is at most half as long.
         growth = jnp.where(keep, jnp.maximum(anticipated, growth), jnp.minimum(growth, _AFTER_REJECTION))
         next_end = next_start + growth * (t1 - t0)
         outdone = jnp.asarray(False)
         if y_error.report is not None:
-            # Diffrax, which looks for nan in all that comes with an error, makes floats of them.
+            # Diffrax looks for nan in everything that comes with an error, and turns these counts into floats.
             taken = jnp.stack([y_error.report.num_velocities, y_error.report.num_products])
             evaluations = evaluations + taken.astype(int)
             worth = jnp.dot(evaluations, VELOCITIES) > self.least_velocities
@@ -363,7 +395,7 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
         result = diffrax.RESULTS.where(watch.over | pauses, diffrax.RESULTS.event_occurred, result)
         tolerance = jnp.asarray(self.tolerated.relative)
         next_end = watch.limited(args, jnp.asarray(next_start), jnp.asarray(next_end), tolerance)
-        # Behind a pause the next one is known when the integration is resumed.
+        # After a pause the next one is not known yet; `resumed` limits the step then.
         limited = self._not_past_pause(next_end, next_end - next_start)
         next_end = jnp.where(next_start < self.pause_at, limited, next_end)
         state = ControllerState(state, memory, watch, steps + 1, evaluations, next_end)
@@ -378,8 +410,11 @@ class ResidualController(diffrax.AbstractAdaptiveStepSizeController):
         loss: Float[Array, ""],
         movement: Float[Array, ""],
     ) -> tuple[Float[Array, ""], Float[Array, " 2"]]:
-        """How far the test outputs have moved at most, and the effects of the error of the whole run: on the training
-        outputs, relative to the residual, and on the test outputs, relative to that; or to what atol leaves of either."""
+        """How far the test outputs have moved at most, and the relative errors of the whole run (2,).
+
+        The first error is that of the training outputs, relative to the residual; the second that of the test outputs,
+        relative to their movement. The floor of atol is added to both denominators.
+        """
         system, floor = args.system, self.tolerated.floor
         residual = residual_of(loss, system) + floor
         error, test_error = output_error(tangent, carried, system, residual) / residual, jnp.zeros(())

@@ -1,4 +1,4 @@
-"""Steps with all training samples each."""
+"""Steps that each use all training samples."""
 
 import equinox as eqx
 import jax
@@ -18,7 +18,7 @@ _Carry = tuple[PyTree, dict[str, Array], PyTree]
 
 
 class FullBatch(AbstractStepLoop):
-    """Steps along the velocity on all training samples."""
+    """Takes steps along the velocity on all training samples."""
 
     _begun: InitialState
 
@@ -30,11 +30,11 @@ class FullBatch(AbstractStepLoop):
         return self._saved(state, self._begun.margins, 0)
 
     def advance(self, saved: SavedStep, stride: int) -> SavedStep:
-        """The state after `stride` steps more, or where the first of them failed."""
+        """The state `stride` steps later, or at the first of these steps that fails."""
         after = self._advance(saved, stride)
         if after.failure is None:
             return after
-        # The result must name the step that failed. A loss that is not finite stays so, which makes bisection find it.
+        # The result must name the step that failed. Bisection finds it, because a loss that is not finite stays so.
         while after.step - saved.step > 1:
             middle = self._advance(saved, (after.step - saved.step) // 2)
             saved, after = (middle, after) if middle.failure is None else (saved, middle)
@@ -61,9 +61,14 @@ class FullBatch(AbstractStepLoop):
 
 
 class _State(eqx.Module):
-    """Weights, integrals, the method's memory, what was measured there, and the stop rules' memories.
+    """The state between two steps.
 
-    The velocity in the evaluation is the next step's.
+    **Attributes:**
+
+    - `weights`, `integrals`: the weights, and the integrals over time.
+    - `memory`: the memory of the method.
+    - `evaluation`: what was measured at the weights. Its velocity is used for the next step.
+    - `stop_memories`: the memories of the stop rules.
     """
 
     weights: PyTree
@@ -84,7 +89,7 @@ def _advance(
     start: InitialState,
     rules: tuple[AbstractStopRule, ...],
 ) -> tuple[_State, tuple[Array, ...]]:
-    """`stride` steps from `state` at `step`, and the margins of the stop rules after them."""
+    """The state after `stride` steps from `state` at `step`, and the margins of the stop rules there."""
 
     def moved(carry: _Carry, velocity: PyTree) -> _Carry:
         return method.take(*carry, velocity, measurement, system)

@@ -1,4 +1,4 @@
-"""The error of the whole run, carried along beside the solution: what single steps add, and what the flow makes of it."""
+"""The error of the whole run, carried along with the solution: each step adds its own, and the flow carries the sum on."""
 
 import functools
 from typing import Any
@@ -20,21 +20,28 @@ from ..solvers import (
 )
 from ._controller import residual_of
 
-# A displacement smaller than this beside the weights is scaled up before the flow is looked at there: of the difference of two
-# velocities enough digits should be left.
+# A displacement below this share of the weights is scaled up before the velocity is evaluated there, so that the difference of
+# two velocities keeps enough digits.
 _LEAST_DISPLACEMENT = 1e-6
-# How many times what the steps have added, relative to the weights, an error may have grown to before nothing is believed of
-# it: on the way from a saddle of small weights one of first order says little of what becomes of it.
+# An error that has grown to more than this times what the steps have added (relative to the weights) counts as unknown: on the
+# way from a saddle of small weights a propagation to first order says little.
 _MOST_AMPLIFIED = 10.0
-# Of the weights: up to it what is carried may be the rounding of steps that make no other error, as of linear models.
+# An error up to this share of the weights is always accepted: it may be the rounding of steps without any other error, as for
+# linear models.
 _NO_ERROR = 1e-9
-# By how many factors of e an error may grow in a step of an explicit solver before nothing is believed of it.
+# The exponent by which an error may grow in one step of an explicit solver before it counts as unknown.
 _MOST_GROWTH = 1.0
 
 
 class StepErrors(eqx.Module):
-    """**Attributes:** `local`: the solver's estimate of the error of one step, like the state (weights, integrals);
-    `carried`: of the whole run behind it, like the weights; `report`: on the step, of a solver that gives one."""
+    """The estimated errors after a step.
+
+    **Attributes:**
+
+    - `local`: the solver's estimate of the error of the step, a tree like the state (weights, integrals).
+    - `carried`: the error of the whole run up to the end of the step, a tree like the weights.
+    - `report`: the report on the step, for a solver that gives one.
+    """
 
     local: PyTree
     carried: PyTree
@@ -42,22 +49,33 @@ class StepErrors(eqx.Module):
 
 
 class LastStep(eqx.Module):
-    """The last accepted step. **Attributes:** `start`, `end`: flow times; `inside`: what the solver's interpolation takes."""
+    """The last accepted step.
+
+    **Attributes:**
+
+    - `start`, `end`: the flow times at which it begins and ends.
+    - `inside`: the arguments of the solver's interpolation.
+    """
 
     start: Float[Array, ""]
     end: Float[Array, ""]
     inside: dict[str, Any]
 
     def at(self, time: Float[Array, ""], solver: diffrax.AbstractAdaptiveSolver) -> PyTree:
-        """The state at a `time` within it, a step of `solver`."""
+        """The state at a `time` within this step of `solver`."""
         return solver.interpolation_cls(t0=self.start, t1=self.end, **self.inside).evaluate(time)
 
 
 class CarriedState(eqx.Module):
     """What an `ErrorCarryingSolver` carries from one accepted step to the next.
 
-    **Attributes:** `inner`: the inner solver's state; `error`: of the weights, like them; `added`: the sum of what the steps
-    have added to it, each relative to the weights then; `loss`: L; `last`: the step.
+    **Attributes:**
+
+    - `inner`: the state of the inner solver.
+    - `error`: the error of the weights, a tree like them.
+    - `added`: the sum of the errors that the steps have added, each relative to the weights at that time.
+    - `loss`: L.
+    - `last`: the last accepted step.
     """
 
     inner: PyTree
@@ -68,20 +86,24 @@ class CarriedState(eqx.Module):
 
 
 class ErrorCarryingSolver(AbstractWrappingSolver):
-    """`inner`, which also carries an estimate of the error of the weights from step to step.
+    """The solver `inner`, extended to carry an estimate of the error of the weights from step to step.
 
-    The error behind a step is what the flow makes of the error before it, plus the step's own, as `inner` estimates it. To
-    first order that is the difference to the solution by the embedded method, of lower order, for the price of one velocity
-    a step; since `inner` goes on from the solution of the higher order, it is an upper estimate. Derived in docs/theory.md,
-    The error of a run.
+    The error after a step is the error before it, carried on by the flow, plus the step's own error as `inner` estimates it.
+    To first order this is the difference to the solution by the embedded method, which has the lower order. It costs one
+    velocity per step. Since `inner` continues with the solution of the higher order, it is an upper estimate. Derived in
+    docs/theory.md, The error of a run.
 
-    Its `y_error` is a `StepErrors`. **Arguments:** `inner`: any adaptive Diffrax solver for the state (weights, integrals).
+    The `y_error` of a step is a `StepErrors`.
+
+    **Arguments:**
+
+    - `inner`: any adaptive Diffrax solver for the state (weights, integrals).
     """
 
     inner: diffrax.AbstractAdaptiveSolver
 
     def init(self, terms: Any, t0: Any, t1: Any, y0: PyTree, args: Any) -> CarriedState:
-        """The inner solver's state, no error, the loss, and a step of no length and no meaning."""
+        """The state of the inner solver, the error 0, the loss, and a placeholder of length 0 for the last step."""
         inner = self.inner.init(terms, t0, t1, y0, args)
         shapes = eqx.filter_eval_shape(self.inner.step, terms, t0, t1, y0, args, inner, False)[2]
         inside = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
@@ -91,7 +113,7 @@ class ErrorCarryingSolver(AbstractWrappingSolver):
     def step(
         self, terms: Any, t0: Any, t1: Any, y0: PyTree, args: Any, solver_state: Any, made_jump: Any
     ) -> tuple[PyTree, StepErrors, dict[str, Any], CarriedState, diffrax.RESULTS]:
-        """One step of `inner`, and the error behind it."""
+        """One step of `inner`, and the error after it."""
         before: CarriedState = solver_state
         state, error, loss = before.inner, before.error, before.loss
         length = t1 - t0
@@ -106,7 +128,8 @@ class ErrorCarryingSolver(AbstractWrappingSolver):
             ends = self.inner.last_velocity(state) if isinstance(self.inner, AbstractReportingSolver) else None
             moved = _carry_explicitly(args, t1, y1[0], None if ends is None else ends[0], length, error, local[0])
         carried = tree_add_scaled(moved, 1.0, local[0])
-        # What is no number says that the step failed; the local error says so, too. What has grown too much is not known.
+        # nan means that the step failed, which the local error shows, too. An error that has grown too much is not known, and
+        # becomes infinite.
         size, known = tree_norm(carried), tree_norm(y1[0])
         added = before.added + tree_norm(local[0]) / jnp.where(known > 0, known, 1.0)
         finite = jnp.isfinite(size) & (size <= jnp.maximum(_MOST_AMPLIFIED * added, _NO_ERROR) * known)
@@ -117,12 +140,12 @@ class ErrorCarryingSolver(AbstractWrappingSolver):
 
 
 def _loss(system: System, weights: PyTree) -> Float[Array, ""]:
-    # By the tangent, which the controller computes, too, and of the system that it sees: once in the compiled program.
+    # The controller computes the same tangent of the same system, so the compiled program evaluates it only once.
     return system.loss.value(system.tangent(weights).outputs, system.problem.y_train)
 
 
 def _decay(system: System, loss: Float[Array, ""], after: PyTree) -> Float[Array, ""]:
-    """By what factor, at most 1, the residual falls in a step from `loss` to the weights `after`."""
+    """The factor, at most 1, by which the residual falls in a step from `loss` to the weights `after`."""
     first, last = residual_of(loss, system), residual_of(_loss(system, after), system)
     falls = (last > 0) & (last < first)
     return jnp.where(falls, last / jnp.where(falls, first, 1.0), 1.0)
@@ -137,15 +160,21 @@ def _carry_explicitly(
     error: PyTree,
     local: PyTree,
 ) -> PyTree:
-    """What a small displacement `error` has become after flow time `length`, without a linearisation.
+    """A small displacement e = `error` of the weights after flow time h = `length`, from two velocities alone.
 
-    exp(h g) e + h phi_1(-h rho) (D - g e) with D = F(w + e) - F(w), g >= 0 the rate at which e grows along itself, and rho that
-    at which the rest changes on the outputs: exact where e grows or decays at a single rate, as along Gauss-Newton flow; and
-    where h is long for the fastest modes that decay, they do not grow, as by Euler's method they would.
+    It is exp(h g) e + h phi_1(-h rho) (D - g e) with D = F(w + e) - F(w), where g >= 0 is the rate at which e grows along
+    itself, and rho the rate at which the rest changes on the outputs. This is exact if e grows or decays at a single rate, as
+    along Gauss-Newton flow. If h is long for the fastest modes that decay, they stay bounded, while Euler's method would let
+    them grow.
 
-    Infinite where h g > 1. Weights that grow by so much in a step and show in no output are bounded by nothing else, and what
-    the embedded method says of such a step is not the size of its error. Where no error is behind the step, its own, `local`,
-    shows how fast one grows.
+    The result is infinite if h g > 1. Nothing else bounds weights that grow so much in a step without any effect on the
+    outputs, and the embedded method does not show the size of such an error. If `error` is zero, the step's own error `local`
+    shows how fast errors grow.
+
+    **Arguments:**
+
+    - `time`, `weights`: at the end of the step.
+    - `velocity`: the velocity there, or None to compute it.
     """
     system, flow = args.system, args.measurement.flow
     if velocity is None:

@@ -1,4 +1,4 @@
-"""An integration as a loop over compiled segments: what is saved, where it ends, and what is shown meanwhile."""
+"""An integration as a loop over compiled segments. Between segments it saves, shows progress and looks for the end."""
 
 import dataclasses
 import math
@@ -22,7 +22,7 @@ from ._start import InitialState, measure
 from ._tiers import Phase, Tiers
 from .stop import AbstractStopRule
 
-# What a segment should take: what is shown is no older, and an interrupt is heard after so long.
+# How long a segment should take: the age of what the progress bar shows, and the delay until an interrupt is noticed.
 _SECONDS = 0.5
 _FIRST_STEPS, _MOST_STEPS, _MOST_GROWTH = 4, 100_000, 4
 _LAST_DIGITS = 4 * float(np.finfo(np.float64).eps)
@@ -30,13 +30,22 @@ _LAST_DIGITS = 4 * float(np.finfo(np.float64).eps)
 
 @dataclasses.dataclass(frozen=True)
 class Integrated:
-    """What an integration came to.
+    """The outcome of an integration.
 
-    **Attributes:** `times`, `saved`: what was saved strictly inside the run, without w', and with test data `test_outputs` at
-    the probe's inputs; `end`: flow time; `weights`, `last`: there; `errors`: the estimated ones, the worst over the run;
-    `result`: Diffrax's; `met`: the stop rule that ended it, or None; `interrupted`: whether the user ended it; `num_steps`,
-    `num_accepted_steps`; `evaluations`: velocities and products with their Jacobian, as far as the solver reports on them;
-    `solver_state`: the last solver's at the end; `phases`: one for each solver.
+    **Attributes:**
+
+    - `times`, `saved`: the saved times strictly inside the run and what was measured there, without w'.
+    - `test_outputs`: the outputs (n, C) at the probe's inputs at these times; empty without test data.
+    - `end`: the flow time of the end.
+    - `weights`, `last`: the weights and what was measured at the end.
+    - `errors`: the largest estimated errors along the run.
+    - `result`: the result of Diffrax.
+    - `met`: the stop rule that ended the run, or None.
+    - `interrupted`: whether the user ended it.
+    - `num_steps`, `num_accepted_steps`: the steps tried, and those of them that were accepted.
+    - `evaluations`: the number of velocities and of products with their Jacobian (2,), as far as the solver reports them.
+    - `solver_state`: the state of the last solver at the end.
+    - `phases`: one for each solver.
     """
 
     times: list[float]
@@ -60,9 +69,15 @@ class Integrated:
 class _Standing:
     """Where an integration stands.
 
-    **Attributes:** `tiers`: which solver takes the next steps; `memory`: the controller's, on the host; the numbers of steps
-    and `evaluations` so far, as in `Integrated`; `time`: at the end of the last step; `met`: the stop rule that is met there or
-    before, and `end`: when.
+    **Attributes:**
+
+    - `segment`: the last segment.
+    - `tiers`: which solver takes the next steps.
+    - `memory`: the memory of the controller, on the host.
+    - `num_steps`, `num_accepted_steps`, `evaluations`: the counts so far, as in `Integrated`.
+    - `time`: the flow time at the end of the last step.
+    - `met`: the stop rule that is met at this time or before, or None.
+    - `end`: the time at which it is met; without a rule, `time`.
     """
 
     segment: Segment
@@ -77,7 +92,8 @@ class _Standing:
 
 
 class _Decision(NamedTuple):
-    """What `Tiers.following` was asked where it changed something: told once more, it makes the same of the same tiers."""
+    """The arguments of a call of `Tiers.following` that changed something. A checkpoint keeps them, and a resumed run repeats
+    the calls to arrive at the same tiers."""
 
     time: float
     num_steps: int
@@ -90,12 +106,21 @@ class _Decision(NamedTuple):
 class Loop:
     """Integrates from t = 0 at `weights` to `args.horizon`, a stop rule, a failure or the user's interrupt.
 
-    Segments pause after a number of steps and where a time to save at has been passed, and go on with the step that the
-    controller had chosen: what comes out does not depend on how long they are.
+    A segment pauses after a number of steps and where it has passed a time to save at. The next one begins with the step that
+    the controller had chosen, so the result does not depend on how long segments are.
 
-    **Arguments:** `start`, `args`: of the run; `save_times`: ascending; `first_step`: its length, in flow time.
+    **Arguments:**
 
-    **Attributes:** `standing`: where it stands.
+    - `weights`: the first weights.
+    - `start`, `args`: the first state of the run, and what its compiled programs need.
+    - `chosen`: the first solver.
+    - `controller`: the step-size controller.
+    - `save_times`: the flow times to save at, ascending.
+    - `first_step`: the length of the first step, in flow time.
+
+    **Attributes:**
+
+    - `standing`: where the integration stands.
     """
 
     def __init__(
@@ -132,8 +157,13 @@ class Loop:
         )
 
     def run(self, bar: ProgressBar | None, checkpoint: Checkpoint | None = None) -> Integrated:
-        """To the end. **Arguments:** `bar`: is told after each segment; `checkpoint`: what it holds is gone on from, and it is
-        kept up to date."""
+        """Integrate to the end.
+
+        **Arguments:**
+
+        - `bar`: updated after each segment.
+        - `checkpoint`: if it holds a state, the integration goes on from there. It is kept up to date.
+        """
         interrupted = False
         kept = None if checkpoint is None else checkpoint.read()
         if kept is not None:
@@ -174,7 +204,7 @@ class Loop:
         return Kept(header, arrays)
 
     def restore(self, kept: Kept) -> None:
-        """Stand where `kept` says."""
+        """Return to the state that `kept` holds."""
         header, tiers, segment = kept.header, self.standing.tiers, self.standing.segment
         self._decisions = [_Decision(*asked) for asked in header["decisions"]]
         for decision in self._decisions:
@@ -199,13 +229,13 @@ class Loop:
 
     @property
     def goes_on(self) -> bool:
-        """Whether something is left to integrate."""
+        """Whether something is left to integrate: no failure, no rule met, and the horizon not reached."""
         result = self.standing.segment.result
         pauses = bool((result == diffrax.RESULTS.successful) | (result == diffrax.RESULTS.event_occurred))
         return pauses and self.standing.met is None and self.standing.time < self._horizon
 
     def advance(self) -> None:
-        """One more segment."""
+        """Integrate one more segment."""
         before, began = self.standing, time.perf_counter()
         coming = self._coming[len(self._rows) :]
         next_save = coming[0] if coming else math.inf
@@ -213,7 +243,7 @@ class Loop:
         pause = min(float(before.num_steps + self._most_steps), tiers.judged_at)
         controller = self._controller_of(tiers).pausing(next_save, pause)
         segment = advance(before.segment, self._args, *_solver_of(tiers), controller)
-        # Not the rules' memories, of which one may be as large as the weights.
+        # Only small numbers come to the host. The rules' memories stay on the device: one may be as large as the weights.
         state = segment.controller_state
         known = (
             state.memory,
@@ -225,7 +255,7 @@ class Loop:
         )
         memory, margins, evaluations, now, steps, accepted = jax.device_get(known)
         met, end = self._met(segment, np.asarray([float(margin) for margin in margins]), float(now))
-        # In one go, so that an interrupt finds the loop before the segment or behind it.
+        # One assignment, so that an interrupt finds the loop either before this segment or after it, never in between.
         self.standing = _Standing(
             segment,
             tiers,
@@ -241,19 +271,19 @@ class Loop:
         self._most_steps = int(np.clip(_SECONDS / seconds, 1, min(_MOST_GROWTH * self._most_steps, _MOST_STEPS)))
 
     def save(self) -> None:
-        """What is to be saved inside the run up to where it stands."""
+        """Save at the times that the integration has passed."""
         last = self._horizon if self.standing.met is None else self.standing.end
         for at in self._coming[len(self._rows) :]:
             if at > self.standing.time or at >= last:
                 break
             weights, integrals, outputs = self._inside(at)
-            # Without w', which is as large as the weights.
+            # Rows are kept without w', which is as large as the weights.
             row = dataclasses.replace(self._measured(at, weights, integrals), velocity=None)
             self._rows.append((at, *jax.device_get((row, outputs))))
             self._worst_saved = max(self._worst_saved, self._error_at(at, self._rows[-1][1]))
 
     def change_solver(self) -> None:
-        """Go on with another solver where that is better by now."""
+        """Continue with another solver if `Tiers` says so."""
         standing, tiers = self.standing, self.standing.tiers
         has_successor = tiers.chosen.change is not None
         if not self.goes_on or standing.time == 0 or not (has_successor or standing.num_steps >= tiers.judged_at):
@@ -268,11 +298,11 @@ class Loop:
         found, segment = self._decided(asked, tiers, standing.segment)
         if found is not tiers:
             self._decisions.append(asked)
-        # In one go, as in `advance`.
+        # One assignment, as in `advance`.
         self.standing = dataclasses.replace(standing, segment=segment, tiers=found)
 
     def _decided(self, asked: _Decision, tiers: Tiers, segment: Segment) -> tuple[Tiers, Segment]:
-        """What `tiers` and `segment` become."""
+        """The tiers and the segment after the decision `asked`."""
         found = tiers.following(*asked)
         if found.chosen is tiers.chosen:
             return found, segment
@@ -282,12 +312,12 @@ class Loop:
         return self._controller.for_steps_of(tiers.chosen, tiers.most_velocities)
 
     def show(self, bar: ProgressBar) -> None:
-        """Tell the bar."""
+        """Update the bar."""
         standing = self.standing
         bar.update(standing.time, float(standing.memory.loss), standing.num_steps)
 
     def ended(self, interrupted: bool) -> Integrated:
-        """The end, and all that was saved before it."""
+        """The outcome, with all that was saved before the end."""
         self.save()
         standing = self.standing
         segment, end = standing.segment, standing.end
@@ -304,7 +334,7 @@ class Loop:
             weights=weights,
             last=last,
             errors=Errors(max(errors.residual, self._worst_saved, self._error_at(end, last)), errors.test_outputs),
-            # A pause where nothing is left is none.
+            # A pause at the end of the run is a success: nothing is left to integrate.
             result=diffrax.RESULTS.where(
                 segment.result == diffrax.RESULTS.event_occurred, diffrax.RESULTS.successful, segment.result
             ),
@@ -318,8 +348,10 @@ class Loop:
         )
 
     def _error_at(self, at: float, row: Evaluation) -> float:
-        """The error of the residual at a time within the last step, relative to what was measured there: where outputs pass
-        through their targets it may be far below the residuals at the ends of the step."""
+        """The error of the residual at a time `at` within the last step, relative to the residual of `row`, measured there.
+
+        Where outputs pass through their targets that residual may be far below those at the ends of the step.
+        """
         memory, floor = self.standing.memory, float(self._controller.tolerated.floor)
         behind, here = (residuals_of([memory.loss, row.values["train_loss"]], self._minimum) + floor).tolist()
         return float(memory.last_error) * behind / here if here > 0 else 0.0
@@ -333,7 +365,7 @@ class Loop:
         return measure(jnp.asarray(at), weights, integrals, args.system, args.measurement, self._start.memories)
 
     def _met(self, segment: Segment, margins: np.ndarray, now: float) -> tuple[AbstractStopRule | None, float]:
-        """The rule that is met first in the last step, and when; None, and its end."""
+        """The rule that is met first in the last step, and the time. If none is met: None, and the end of the step."""
         rules, solver = self._args.rules, _solver_of(self.standing.tiers)[0]
         met = [i for i in np.flatnonzero(margins <= 0) if rules[i].bisected]
         if not met:
@@ -350,7 +382,8 @@ class Loop:
         before = float(segment.last_step.start)
         end = before
         if np.nanmin(inside(before)[met]) > 0:
-            # A margin of outputs that are small differences of large numbers has few digits; the bracket shrinks all the same.
+            # Brent's method needs a change of sign, not smooth values. Margins of outputs that are small differences of large
+            # numbers have few digits, and the bracket still shrinks to the last digits of the time.
             digits = {"xtol": _LAST_DIGITS * now, "rtol": _LAST_DIGITS}
             found = root_scalar(
                 lambda at: float(np.nanmin(inside(at)[met])), method="brentq", bracket=(before, now), **digits
@@ -364,5 +397,5 @@ class Loop:
 
 
 def _solver_of(tiers: Tiers) -> tuple[diffrax.AbstractAdaptiveSolver, bool]:
-    """The solver, and whether it takes a linearisation."""
+    """The present solver, and whether it needs a linearisation."""
     return tiers.chosen.solver, tiers.chosen.needs_linearisation

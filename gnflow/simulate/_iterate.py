@@ -1,4 +1,4 @@
-"""The discrete methods: steps along a flow's velocity, which are gradient descent, Gauss-Newton and their mini-batch forms."""
+"""The discrete methods: steps along a flow's velocity. They are gradient descent, Gauss-Newton and their mini-batch forms."""
 
 import dataclasses
 import time
@@ -47,37 +47,44 @@ def iterate(
 ) -> Trajectory:
     """Run w <- w + step_size * flow.velocity(w): gradient descent, Gauss-Newton or another flow's discrete method.
 
-    With `optimiser` the steps are the optimiser's for the gradient -flow.velocity(w); with `batch_size` each step takes the
-    velocity of the problem that has a batch's samples alone, the loss being the mean over the batch (docs/time_units.md).
+    With `optimiser` the steps are those of the optimiser for the gradient -flow.velocity(w). With `batch_size` each step uses
+    the velocity of the problem with the samples of one batch, whose loss is the mean over the batch (docs/time_units.md).
 
     **Arguments:**
 
-    - `problem`, `model`, `flow`: as for `simulate`. For plain gradient descent, whose step is step_size * grad L, give the
-      flow `mobility=1.0`; so too for Adam and SGD.
-    - `step_size`: in units of flow time; a schedule of damping sees the time step * step_size.
-    - `optimiser`: instead, one of `gnflow.optimisers` or an Optax transformation. The unit of time is then a step: that is
-      what a schedule of damping sees, and integral metrics such as the path length sum over the steps themselves.
-    - `num_steps`: how many; or `num_epochs`: passes through the training samples, of floor(N/B) steps each (one without
-      `batch_size`).
-    - `batch_size`: B, the samples of a batch, which `key` draws: a JAX key or an integer. Each epoch is a new shuffle, cut
-      into floor(N/B) batches of B different samples; the N - floor(N/B) B left over sit this epoch out, others the next.
-    - `save_every`: save each so many steps; step 0 and the last are always saved. None is every step, and with `batch_size`
-      every epoch: what is saved is measured on all samples, which may cost much more than a step.
-    - `stop`: stop rules, looked at after the saved steps. `metrics`, `progress`, `throw`: as for `simulate`.
+    - `problem`, `model`, `flow`: as for `simulate`. For plain gradient descent with the step step_size * grad L, and for Adam
+      and SGD, give the flow `mobility=1.0`.
+    - `step_size`: the length of a step in flow time. A schedule of damping sees the time step * step_size.
+    - `optimiser`: in the place of `step_size`, one of `gnflow.optimisers` or an Optax transformation. The unit of time is then
+      one step: a schedule of damping sees the number of steps, and integral metrics such as the path length sum over steps.
+    - `num_steps`: the number of steps.
+    - `num_epochs`: in the place of `num_steps`, the number of passes through the training samples. An epoch has floor(N/B)
+      steps, or one without `batch_size`.
+    - `batch_size`: B, the number of samples in a batch. Each epoch is a new shuffle, cut into floor(N/B) batches of B different
+      samples. The N - floor(N/B) B samples left over are not used in that epoch.
+    - `key`: draws the batches, a JAX key or an integer.
+    - `save_every`: the number of steps from one save to the next. Step 0 and the last step are always saved. None saves every
+      step, and with `batch_size` every epoch, because what is saved is measured on all samples and may cost much more than a
+      step.
+    - `stop`: stop rules, which are looked at after the saved steps.
+    - `metrics`, `progress`, `throw`: as for `simulate`.
 
-    **Returns:** a `Trajectory`; `trajectory.data` has the dimension "step" (0 is the state before any step) and the
-    coordinate `flow_time` = step * step_size, or the step where there is an optimiser. A run that diverges ends with the code
+    **Returns:** a `Trajectory`. `trajectory.data` has the dimension "step" (0 is the state before any step) and the
+    coordinate `flow_time`, which is step * step_size, or the step with an optimiser. A run that diverges ends with the code
     `non_finite`.
 
-    With `batch_size` there is the dimension "batch" too, one batch for each step, counted from 1, with the coordinate
-    `epoch`: `batch_loss`, `batch_loss_after` are the loss of the step's batch before and after it, `next_batch_loss`,
-    `next_batch_loss_after` that of the batch to come (which rises where a step fits its batch at the expense of the others);
-    `batch_damping`, `batch_rank`, `batch_relative_residual` and so on say how the direction of the step was solved for, where
-    it was. These losses cost three forward passes of a batch a step. The velocity on all samples is computed only for the
-    metrics that ask for it, `DirectionDiagnostics` among them.
+    With `batch_size` it also has the dimension "batch", one batch for each step, counted from 1, with the coordinate `epoch`:
 
-    **Raises:** as `simulate`; `ConfigError` also unless exactly one of `step_size` and `optimiser`, and of `num_steps` and
-    `num_epochs`, is given, or if `batch_size` is larger than N or has no `key`.
+    - `batch_loss`, `batch_loss_after`: the loss of the step's batch before and after the step.
+    - `next_batch_loss`, `next_batch_loss_after`: the same for the next batch. It rises if a step fits its own batch at the
+      expense of the others.
+    - `batch_damping`, `batch_rank`, `batch_relative_residual` and so on: diagnostics of the direction solve, if there is one.
+
+    These losses cost three forward passes of a batch per step. The velocity on all samples is computed only if a metric, such
+    as `DirectionDiagnostics`, asks for it.
+
+    **Raises:** the errors of `simulate`; `ConfigError` also unless exactly one of `step_size` and `optimiser`, and exactly one
+    of `num_steps` and `num_epochs`, is given, or if `batch_size` is larger than N or comes without `key`.
     """
     began, clock = time.perf_counter(), CompileClock()
     require_concrete("iterate", problem, model, flow, step_size, optimiser, key, stop, metrics)
@@ -116,7 +123,7 @@ def iterate(
     loop: AbstractStepLoop = FullBatch(*parts) if batches is None else MiniBatch(*parts, batches, save_every)
     record = _take_steps(loop, weights, rules, last_step, save_every, progress)
     values = stack_rows(record.rows)
-    # Without the data set: the first one of a process loads xarray.
+    # The data set is not timed: the first one in a process imports xarray.
     wall_seconds, compile_seconds = time.perf_counter() - began, clock.seconds()
     data = make_dataset(
         values,
@@ -162,10 +169,15 @@ def iterate(
 
 @dataclasses.dataclass(frozen=True)
 class _Record:
-    """What a run in steps leaves behind.
+    """The record of a run in steps.
 
-    **Attributes:** `steps`, `rows`: what was saved, and when; `losses`: of the batches, by name; `solves`: of all directions
-    known, each field with a first axis more; `last`: the end; `result`.
+    **Attributes:**
+
+    - `steps`, `rows`: the saved steps, and what was measured there.
+    - `losses`: the losses of the batches, by name, (batches,).
+    - `solves`: the diagnostics of all known direction solves, with a first axis added to each field.
+    - `last`: the last state.
+    - `result`: how the run ended.
     """
 
     steps: list[int]
@@ -177,7 +189,7 @@ class _Record:
 
     @property
     def last_solve(self) -> SolveDiagnostics | None:
-        """How the last known direction was solved for; None for a flow that solves for nothing, or without any step."""
+        """Diagnostics of the last known direction solve; None for a flow without a solve, or before any step."""
         if self.solves is None or len(self.solves.success) == 0:
             return None
         return jax.tree.map(lambda field: field[-1], self.solves)
@@ -191,7 +203,7 @@ def _take_steps(
     save_every: int,
     progress: bool,
 ) -> _Record:
-    """Steps until something ends the run."""
+    """Take steps until something ends the run."""
     interrupted = False
     with progress_bar(progress, rules, "step") as bar:
         states = [loop.start(weights)]
@@ -237,6 +249,6 @@ def _early_end(saved: SavedStep, rules: tuple[AbstractStopRule, ...]) -> Result 
 
 
 def _kind(optimiser: AbstractOptimiser) -> str:
-    """What configurations call it, or the name of a class that they do not know."""
+    """The optimiser's name in configurations, or the name of its class if configurations do not know it."""
     kinds = {known: kind for kind, known in optimiser_kinds.items()}
     return kinds.get(type(optimiser), type(optimiser).__name__.lower())

@@ -1,4 +1,4 @@
-"""What is measured at a saved time: losses and the metrics asked for."""
+"""What is measured at a saved time: the losses and the metrics."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from ..flows import AbstractFlow
 from ..geometry import AbstractTangent, Snapshot, SolveDiagnostics, System
 from ..metrics import AbstractMetric, Variable
 
-# By variable; NumPy's once they have left the device.
+# By variable name. The arrays are NumPy's once they have left the device.
 Values = dict[str, Array | np.ndarray | np.floating]
 
 _RESERVED = {"time", "step", "flow_time", "batch", "epoch"}
@@ -24,7 +24,14 @@ _LOSSES = (
 
 
 class Evaluation(eqx.Module):
-    """What one evaluation gives: the variables' `values` by name, w' and how it was solved for (None if it was not)."""
+    """What is measured at one state.
+
+    **Attributes:**
+
+    - `values`: the values of the variables, by name.
+    - `velocity`: w'.
+    - `diagnostics`: those of the direction solve, None for a flow without a solve.
+    """
 
     values: Values
     velocity: PyTree
@@ -34,8 +41,11 @@ class Evaluation(eqx.Module):
 class Measurement(eqx.Module):
     """Everything that is evaluated at a saved time, as one traceable function. `Measurement.of` makes it.
 
-    `names`: the variables that each metric has declared. Metrics may look at numbers to say which, so that they are asked
-    before anything is traced.
+    **Attributes:**
+
+    - `flow`, `metrics`: the flow and the metrics of the run.
+    - `names`: the variables that each metric declares. Metrics may need concrete numbers to list them, so they are asked
+      before anything is traced.
     """
 
     flow: AbstractFlow
@@ -44,20 +54,20 @@ class Measurement(eqx.Module):
 
     @classmethod
     def of(cls, flow: AbstractFlow, metrics: tuple[AbstractMetric, ...], system: System) -> "Measurement":
-        """What the metrics give on `system`. **Raises:** what they raise where they are not defined for it."""
+        """The measurement on `system`. **Raises:** the errors of metrics that are not defined for it."""
         return cls(flow, metrics, tuple(tuple(v.name for v in metric.variables(system)) for metric in metrics))
 
     def prepare(self, weights: PyTree, system: System) -> tuple[PyTree, ...]:
-        """What the metrics remember of the first state."""
+        """The memories of the metrics at the first state."""
         snapshot = self.snapshot(jnp.zeros(()), weights, system, {})
         return tuple(metric.prepare(snapshot) for metric in self.metrics)
 
     def initial_integrals(self, weights: PyTree) -> dict[str, Array]:
-        """A zero for each integral of the metrics."""
+        """The first values of the integral metrics, which are 0."""
         return {name: jnp.zeros(()) for name in jax.eval_shape(self.integrands, weights)}
 
     def integrands(self, velocity: PyTree) -> dict[str, Float[Array, ""]]:
-        """The rates of change of the integrals."""
+        """The rates of change of the integral metrics."""
         return {name: rate for metric in self.metrics for name, rate in metric.integrands(velocity).items()}
 
     def evaluate(
@@ -80,7 +90,7 @@ class Measurement(eqx.Module):
         system: System,
         memories: tuple[PyTree, ...],
     ) -> Values:
-        """All variables at one state; the velocity is computed only if a metric asks for it."""
+        """All variables at one state. The velocity is computed only if a metric asks for it."""
         return self._values(self.snapshot(time, weights, system, integrals), memories)
 
     def _values(self, snapshot: Snapshot, memories: tuple[PyTree, ...]) -> Values:
@@ -89,14 +99,14 @@ class Measurement(eqx.Module):
             values["test_loss"] = snapshot.test_loss
         for metric, names, memory in zip(self.metrics, self.names, memories, strict=True):
             values.update(_declared(metric, names, metric.evaluate(snapshot, memory)))
-        # One dtype: rows that a run does not reach are filled with inf, which integers do not have.
+        # All variables get the same dtype: rows that a run does not reach are filled with inf, which integers do not have.
         return {name: jnp.asarray(value, dtype=jnp.float64) for name, value in values.items()}
 
     def variables(self, system: System) -> dict[str, Variable]:
         """Every variable that may appear, by name.
 
-        **Raises:** `ConfigError` if two metrics give the same variable; and what the metrics
-        raise where they are not defined for `system`.
+        **Raises:** `ConfigError` if two metrics give the same variable or one uses a reserved name, and the errors of metrics
+        that are not defined for `system`.
         """
         listed = [*_LOSSES, *(v for metric in self.metrics for v in metric.variables(system))]
         names = [variable.name for variable in listed]
@@ -118,7 +128,7 @@ class Measurement(eqx.Module):
         integrals: dict[str, Array],
         tangent: AbstractTangent | None = None,
     ) -> Snapshot:
-        """The state at one time. **Arguments:** `tangent`: on the training inputs, where it is known already."""
+        """The snapshot of a state. **Arguments:** `tangent`: the tangent on the training inputs, if it is known already."""
 
         def velocity():
             return self.flow.velocity_and_diagnostics(time, weights, system)
@@ -129,7 +139,10 @@ class Measurement(eqx.Module):
 
 
 def _declared(metric: AbstractMetric, names: tuple[str, ...], values: Any) -> Values:
-    """What a metric gives, if it is what it has declared. **Raises:** `ConfigError`, when a run's first program is traced."""
+    """`values`, after a check that they are the variables that the metric declares.
+
+    **Raises:** `ConfigError`, while the first program of a run is traced.
+    """
     if not isinstance(values, dict) or set(values) - set(names) or (set(names) - set(values) and not metric.may_omit):
         given = sorted(map(str, values)) if isinstance(values, dict) else shown(values)
         raise ConfigError(
@@ -144,7 +157,7 @@ def _declared(metric: AbstractMetric, names: tuple[str, ...], values: Any) -> Va
 
 
 def as_metrics(metrics: Any) -> tuple[AbstractMetric, ...]:
-    """The metrics of a run as a tuple. **Raises:** `ConfigError` for what is no tuple or list of metrics."""
+    """The metrics of a run as a tuple. **Raises:** `ConfigError` unless they are a tuple or list of metrics."""
     if not isinstance(metrics, tuple | list):
         raise ConfigError(f"metrics = {shown(metrics)}; expected a tuple, such as (gnflow.metrics.KernelDistance(),).")
     example = "a metric such as gnflow.metrics.KernelDistance()"
@@ -155,5 +168,5 @@ def as_metrics(metrics: Any) -> tuple[AbstractMetric, ...]:
 
 
 def numbers_as_arrays(tree: PyTree) -> PyTree:
-    """Python's and NumPy's floats made float64 arrays, so that another number is not another program to compile."""
+    """`tree` with float64 arrays for Python's and NumPy's floats, so that other numbers use the same compiled program."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype=jnp.float64) if isinstance(leaf, float) else leaf, tree)

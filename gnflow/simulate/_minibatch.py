@@ -1,4 +1,4 @@
-"""Steps with a batch of the training samples each."""
+"""Steps that each use a batch of the training samples."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -31,11 +31,15 @@ _LOSSES = (
 
 
 class Batches(eqx.Module):
-    """The training samples in batches: each epoch a new shuffle, cut into as many batches as are full.
+    """The training samples in batches. Each epoch is a new shuffle, cut into full batches.
 
     Step k, counted from 0, takes batch k mod E of epoch k div E, where E is the number of batches in an epoch.
 
-    **Attributes:** `key`: of the shuffles; `num_samples`: N; `size`: B.
+    **Attributes:**
+
+    - `key`: the JAX key of the shuffles.
+    - `num_samples`: the number N of training samples.
+    - `size`: the number B of samples in a batch.
     """
 
     key: Any
@@ -48,11 +52,11 @@ class Batches(eqx.Module):
         return self.num_samples // self.size
 
     def order(self, epoch: Int[Array, ""]) -> Int[Array, " samples"]:
-        """The samples in the order of an epoch, counted from 0."""
+        """The order (N,) of the samples in an epoch. Epochs are counted from 0."""
         return jax.random.permutation(jax.random.fold_in(self.key, epoch), self.num_samples)
 
     def next_order(self, step: Int[Array, ""], order: Int[Array, " samples"]) -> Int[Array, " samples"]:
-        """The order in force at `step`, where `order` was at the step before."""
+        """The order (N,) at `step`, given the one at the step before."""
         epoch, place = jnp.divmod(step, self.per_epoch)
         return jax.lax.cond(place == 0, lambda: self.order(epoch), lambda: order)
 
@@ -64,9 +68,13 @@ class Batches(eqx.Module):
 
 
 class MiniBatch(AbstractStepLoop):
-    """Steps along the velocity of a problem that has the batch's samples alone.
+    """Takes steps along the velocity of the problem that has only the samples of a batch.
 
-    **Arguments:** as for the base class; `batches`; `longest_stride`: the most steps between two saves.
+    **Arguments:**
+
+    - `system`, `measurement`, `method`, `rules`: as for the base class.
+    - `batches`: how the samples are cut into batches.
+    - `longest_stride`: the most steps between two saves.
     """
 
     def __init__(
@@ -88,11 +96,12 @@ class MiniBatch(AbstractStepLoop):
         memories, stop_memories, integrals = remember(weights, self.system, self.measurement, self.rules)
         self._memories = memories
         order, loss = _first_batch(weights, self.system, self.batches)
-        # Zero steps: the program of the steps measures the start too, so that no second one is compiled.
+        # Zero steps: the program of the steps also measures the start, so that no second program is compiled.
         return self._advance(_State(weights, integrals, self.method.init(weights), order, loss, stop_memories), 0, 0)
 
     def advance(self, saved: SavedStep, stride: int) -> SavedStep:
-        """The state after `stride` steps more, or the one that failed."""
+        """The state `stride` steps later, or at the first of these steps that fails."""
+        # A step that fails is known only after all of them were taken, so the steps up to it are taken once more.
         after = self._advance(saved.state, saved.step, stride)
         taken = stride if after.failure is None else int(after.failure.time) - saved.step
         return after if taken == stride else self._advance(saved.state, saved.step, taken)
@@ -120,9 +129,16 @@ class MiniBatch(AbstractStepLoop):
 def batch_dataset(
     losses: dict[str, np.ndarray], solves: SolveDiagnostics | None, batches: Batches, system: System
 ) -> "xarray.Dataset":
-    """What was recorded of the batches, over the dimension "batch", counted from 1, with the coordinate `epoch`.
+    """A data set of what was recorded of the batches.
 
-    **Arguments:** `losses`: by name, (batches,); `solves`: of all batches, each field with a first axis more.
+    Its dimension is "batch", counted from 1, with the coordinate `epoch`.
+
+    **Arguments:**
+
+    - `losses`: the losses by name, (batches,).
+    - `solves`: the diagnostics of the direction solves of all batches, with a first axis added to each field.
+    - `batches`: how the samples are cut into batches.
+    - `system`: the problem joined with the model's structure.
     """
     variables = {variable.name: variable for variable in _LOSSES}
     rows = dict(losses)
@@ -142,8 +158,16 @@ def batch_dataset(
 
 
 class _State(eqx.Module):
-    """Weights, integrals, the method's memory, the samples in the order of the next step's epoch, the loss of its batch, and
-    the stop rules' memories."""
+    """The state between two steps.
+
+    **Attributes:**
+
+    - `weights`, `integrals`: the weights, and the integrals over time.
+    - `memory`: the memory of the method.
+    - `order`: the order (N,) of the samples in the epoch of the next step.
+    - `loss`: the loss of the batch of the next step.
+    - `stop_memories`: the memories of the stop rules.
+    """
 
     weights: PyTree
     integrals: dict[str, Array]
@@ -155,7 +179,7 @@ class _State(eqx.Module):
 
 @jit_for_states
 def _first_batch(weights: PyTree, system: System, batches: Batches) -> tuple[Int[Array, " samples"], Float[Array, ""]]:
-    """The order of the first epoch, and the loss of its first batch."""
+    """The order (N,) of the first epoch, and the loss of its first batch."""
     step = jnp.zeros((), dtype=int)
     order = batches.order(step)
     return order, batches.system(system, step, order).train_loss(weights)
@@ -174,9 +198,12 @@ def _advance(
     memories: tuple[PyTree, ...],
     rules: tuple[AbstractStopRule, ...],
 ) -> tuple[_State, Values, tuple[Array, ...], PyTree]:
-    """`stride` steps from `state` at `step`; what is measured after them; the margins; what was recorded of each batch.
+    """Take `stride` steps from `state` at `step`.
 
-    The velocity on all training samples is computed only where a metric asks for it.
+    The velocity on all training samples is computed only if a metric asks for it.
+
+    **Returns:** the state after the steps, what is measured there, the margins of the stop rules, and what was recorded of each
+    batch (longest_stride, ...).
     """
 
     def one_step(number: Int[Array, ""], state: _State) -> tuple[_State, PyTree]:
@@ -200,7 +227,7 @@ def _advance(
         state, row = one_step(step + index, carry[0])
         return state, jax.tree.map(lambda rows, entry: rows.at[index].set(entry), carry[1], row)
 
-    # A loop over rows set aside for the longest stride: the last one, which may be shorter, is no other program.
+    # The rows have the length of the longest stride, so that the last stride, which may be shorter, uses the same program.
     shapes = jax.eval_shape(one_step, step, state)[1]
     rows = jax.tree.map(lambda entry: jnp.zeros((longest_stride, *entry.shape), entry.dtype), shapes)
     state, rows = jax.lax.fori_loop(0, stride, body, (state, rows))
@@ -215,7 +242,7 @@ def _advance(
 def _batch_failure(
     step: int, losses: dict[str, np.ndarray], solves: SolveDiagnostics | None, too_long: str
 ) -> Result | None:
-    """Why the run ends at the first batch after `step` that went wrong, or None."""
+    """The failure of the first batch after `step` that went wrong, or None."""
     before = losses["batch_loss"]
     after = np.max(list(losses.values()), axis=0)  # finite where all are
     residuals = [None] * len(before) if solves is None else solves.relative_residual

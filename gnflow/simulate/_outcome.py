@@ -1,4 +1,4 @@
-"""From the end of an integration to a result code with a sentence a person can act on."""
+"""Turn the end of an integration into a result code and a sentence that says what to do."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -17,8 +17,8 @@ from ._measure import Evaluation, Measurement, numbers_as_arrays
 from ._standstill import why_still
 from .stop import AbstractStopRule
 
-_TRUSTED = 0.05  # an estimated error above which nobody is told to loosen a tolerance
-_LATER = 1e3  # times as late as the end: when a run that stands still there is asked whether it will move
+_TRUSTED = 0.05  # no message advises looser tolerances if the estimated error is above this
+_LATER = 1e3  # a run that stands still is checked for motion up to this multiple of its end time
 FIRST_LOSS = "the training loss of the initial model is not finite"
 
 
@@ -26,8 +26,12 @@ FIRST_LOSS = "the training loss of the initial model is not finite"
 class End:
     """The end of an integration.
 
-    **Attributes:** `time`, `weights`; `last`, `first`: what was measured there and at the start; `system`, `measurement`;
-    `error`: the estimated error of the run up to there, relative, of the training residual or the test outputs.
+    **Attributes:**
+
+    - `time`, `weights`: flow time and weights.
+    - `last`, `first`: what was measured at the end and at the start.
+    - `system`, `measurement`: the problem joined with the model's structure, and what is measured.
+    - `error`: the estimated relative error of the run, the larger one of training residual and test outputs.
     """
 
     time: float
@@ -49,12 +53,12 @@ class End:
         return float(self.last.values["train_loss"])
 
     def is_over(self, rule: AbstractStopRule) -> bool:
-        """Whether a rule that is met here says that nothing is to come."""
+        """Whether a rule that is met here agrees that the run is over."""
         return rule.is_over(self.time, self.weights, self.system, self.measurement.flow, _LATER * self.time)
 
     @property
     def advice(self) -> str:
-        """What is unusual about the data, as the end of a sentence; empty where nothing is."""
+        """A note on what is unusual about the data; empty if nothing is."""
         found = advice(self.system, self.weights)
         return f" Note: {found}." if found else ""
 
@@ -66,7 +70,16 @@ def integration_result(
     t1: float | None,
     end: End,
 ) -> Result:
-    """How an integration by the `chosen` solver ended."""
+    """The result of an integration by the `chosen` solver.
+
+    **Arguments:**
+
+    - `found`: the outcome of the integration.
+    - `chosen`: the last solver.
+    - `rules`: the stop rules of the run.
+    - `t1`: the argument of `simulate`.
+    - `end`: the end of the run.
+    """
     if found.interrupted:
         return Result(
             ResultCode.INTERRUPTED, f"the run was interrupted {end.where}; what it came to so far is kept.", end.time
@@ -135,13 +148,13 @@ def _margin_after(
 
 
 def _margin_from_here(rule: AbstractStopRule, end: End) -> Float[Array, ""]:
-    """The rule's margin for a run that would begin where this one ended."""
+    """The margin of the rule for a run that would begin at this end."""
     rule, time = numbers_as_arrays((rule, end.time))
     return _margin_after(rule, time, end.weights, end.system, end.measurement)
 
 
 def _unseen(end: End) -> str:
-    """A sentence on a flow that does not move although the loss would fall; empty of one that moves."""
+    """A sentence about a flow whose velocity is zero although the gradient is not; empty otherwise."""
     if end.last.velocity is None or float(tree_norm(end.last.velocity)) > 0 or _decays(end):
         return ""
     if float(tree_norm(jax.grad(end.system.train_loss)(end.weights))) == 0:
@@ -153,7 +166,7 @@ def _unseen(end: End) -> str:
 
 
 def _why_so_many_steps(chosen: SolverChoice, end: End, doubts: str) -> str:
-    """What may have made the steps short, and what to do about it: the run first, then what the solver says (`doubts`)."""
+    """What may have made the steps short, and the remedy. What the run shows comes before what the solver says (`doubts`)."""
     rises = end.loss > float(end.first.values["train_loss"])
     if rises or not end.error <= _TRUSTED:
         sign = (
@@ -177,7 +190,7 @@ def _is_finite(end: End) -> bool:
 
 
 def _broken_down(end: End, doubts: str = "") -> Result:
-    """Why the step size shrank to nothing, from what the state looks like, and what the solver says (`doubts`)."""
+    """Why the step size shrank to nothing, judged by the last state and by what the solver says (`doubts`)."""
     if not solved(end.last):
         return Result(ResultCode.DIRECTION_FAILED, direction_failure(end.where), end.time)
     if not np.isfinite(end.loss):
@@ -192,12 +205,12 @@ def _broken_down(end: End, doubts: str = "") -> Result:
 
 
 def solved(evaluation: Evaluation) -> bool:
-    """Whether the solve for the direction succeeded (or there was none)."""
+    """Whether the direction solve succeeded. True for a flow without a solve."""
     return evaluation.diagnostics is None or bool(evaluation.diagnostics.success)
 
 
 def direction_failure(where: str) -> str:
-    """The sentence for a solve that broke down."""
+    """The message for a direction solve that broke down."""
     return (
         f"the solve for the direction broke down {where}: its numbers are not finite, or the Gram matrix is not positive "
         "definite to working precision; take smaller steps, the direction solver TruncatedEigh or more damping."
@@ -214,11 +227,16 @@ def step_failure(
 ) -> Result | None:
     """Why a run in steps ends at step number `step`, or None.
 
-    **Arguments:** `too_long`: of the method; `relative_residual`: of the direction, None for a flow that solves for nothing;
-    `loss`: where the direction was looked for; `loss_after`: behind the step, where that is known; `name`: of the loss.
+    **Arguments:**
+
+    - `too_long`: the clause of the method on steps that are too long (`AbstractStep`).
+    - `relative_residual`: the relative residual of the direction solve, None for a flow without a solve.
+    - `loss`: the loss before the step.
+    - `loss_after`: the loss after the step, if it is known.
+    - `name`: what the message calls the loss.
     """
     where = f"at step {step}"
-    # A loss that is no number has no direction either; that is the step's fault and not the solve's.
+    # If the loss is not finite, no direction can be found either. Then the step failed, not the solve.
     if np.isfinite(loss) and relative_residual is not None and not np.isfinite(relative_residual):
         return Result(ResultCode.DIRECTION_FAILED, direction_failure(where), float(step))
     if np.isfinite(loss) and np.isfinite(loss_after):
@@ -229,10 +247,12 @@ def step_failure(
 
 
 def with_solve_warning(result: Result, solves: SolveDiagnostics | None, where: str = "saved states") -> Result:
-    """`result` with a note if some of the directions were not solved for, or are truncated.
+    """`result` with a note if some direction solves failed or were truncated.
 
-    **Arguments:** `solves`: of several states as `stack_solves` gives them, of one where the end alone is known; `where`: what
-    several states are, in the plural.
+    **Arguments:**
+
+    - `solves`: the diagnostics of one or several states, as from `stack_solves`.
+    - `where`: what the states are called, in the plural.
     """
     if result.failed or solves is None:
         return result
@@ -259,7 +279,7 @@ def _places(count: int, total: int, where: str) -> str:
 
 
 def stack_solves(solves: Iterable[SolveDiagnostics | None]) -> SolveDiagnostics | None:
-    """The solves of several states as one whose fields have a further, first axis; None for a flow that solves for nothing."""
+    """The diagnostics of several states, stacked along a new first axis; None for a flow without a solve."""
     listed = [solve for solve in solves if solve is not None]
     if not listed:
         return None
@@ -267,7 +287,7 @@ def stack_solves(solves: Iterable[SolveDiagnostics | None]) -> SolveDiagnostics 
 
 
 def direction_stats(solve: SolveDiagnostics | None) -> dict[str, int | float | bool]:
-    """How the last direction of a run was solved for; nothing for a flow that solves for nothing."""
+    """Stats of the last direction solve of a run; empty for a flow without a solve."""
     if solve is None:
         return {}
     stats: dict[str, int | float | bool] = {

@@ -1,4 +1,4 @@
-"""Test inputs at which a run is looked at beside the training inputs: its error there is promised, too."""
+"""Test inputs at which a run is watched beside the training inputs, because it promises its error there, too."""
 
 import equinox as eqx
 import jax
@@ -12,11 +12,15 @@ _MOST_INPUTS = 64  # enough for an rms, and cheap beside a step
 
 
 class Probe(eqx.Module):
-    """At most 64 of the test inputs: half of them evenly spaced, half those farthest from the training inputs.
+    """At most 64 of the test inputs: half of them evenly spaced, the other half those farthest from the training inputs.
 
-    Far is measured by column, in units of the training inputs' standard deviation: outputs there move most.
+    The distance is measured from the mean of the training inputs, each column in units of its standard deviation. Outputs at
+    far inputs move most.
 
-    **Attributes:** `inputs` (n, d); `first_outputs` (n, C): at the start of the run.
+    **Attributes:**
+
+    - `inputs`: the chosen test inputs (n, d).
+    - `first_outputs`: the outputs (n, C) at the start of the run.
     """
 
     inputs: Float[Array, "samples ..."]
@@ -24,7 +28,7 @@ class Probe(eqx.Module):
 
     @classmethod
     def of(cls, system: System, weights: PyTree) -> "Probe | None":
-        """At the start of a run; None for a problem without test data."""
+        """The probe of a run that starts at `weights`; None for a problem without test data."""
         x_test = system.problem.x_test
         if x_test is None:
             return None
@@ -32,17 +36,17 @@ class Probe(eqx.Module):
         return cls(inputs, _outputs(system, weights, inputs))
 
     def outputs(self, system: System, weights: PyTree) -> Float[Array, "samples outputs"]:
-        """f at the inputs, (n, C)."""
+        """The outputs (n, C) at the inputs."""
         return _outputs(system, weights, self.inputs)
 
     def error(self, system: System, weights: PyTree, displacement: PyTree) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        """How far the outputs have moved, and what a small `displacement` of `weights` does to them, both rms."""
+        """How far the outputs have moved, and how far a small `displacement` of `weights` moves them, both rms."""
         outputs, pushed = jax.jvp(lambda w: system.outputs(w, self.inputs), (weights,), (displacement,))
         return tree_rms(outputs - self.first_outputs), tree_rms(pushed)
 
 
 def _chosen(train: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """The indices of the test inputs that are looked at, ascending."""
+    """The indices of the chosen test inputs, ascending."""
     count = len(test)
     if count <= _MOST_INPUTS:
         return np.arange(count)

@@ -9,15 +9,20 @@ from tqdm import tqdm
 
 from .stop import AbstractStopRule, RelativeLoss
 
-_BEAT = 0.5  # seconds between two looks at the clock, while nothing else is to be shown
+_BEAT = 0.5  # seconds between two updates of the clock while nothing else changes
 
 
 class ProgressBar:
-    """Shows how many decades the training loss has fallen, of those asked for, with flow time and steps; until the first step
-    that it compiles. The clock runs also while the program that is to be run does not come back.
+    """Shows by how many decades the training loss has fallen, with flow time and steps.
 
-    **Arguments:** `rules`: the run's stop rules, the tightest relative loss among which is the bar's end; without one the bar
-    has no end; `unit`: what `time` counts.
+    Until the first step it says "compiling". A thread updates the clock, so that it runs on while the compiler or a compiled
+    program is busy.
+
+    **Arguments:**
+
+    - `rules`: the run's stop rules. The bar ends at the largest tolerance of a `RelativeLoss` among them; without such a rule
+      it has no end.
+    - `unit`: what the time of the run counts, "flow time" or "step".
     """
 
     def __init__(self, rules: tuple[AbstractStopRule, ...], unit: str):
@@ -38,13 +43,13 @@ class ProgressBar:
         self._clock.start()
 
     def begin(self, first_loss: float) -> None:
-        """From the training loss at the start, which counts as 0 decades."""
+        """Count the decades from the training loss at the start."""
         self._first_loss = first_loss
 
     def update(self, reached: float, loss: float, steps: int) -> None:
-        """Show the state after so many steps, at the flow time or step `reached`."""
+        """Show the state after `steps` steps, at the flow time or step `reached`."""
         if not self._moves:
-            self._bar.start_t = time.time()  # compiling says nothing of what is left
+            self._bar.start_t = time.time()  # the time of compiling would distort the estimate of what is left
         self._moves = True
         if loss > 0 and self._first_loss > 0 and math.isfinite(loss):
             decades = max(0.0, -math.log10(loss / self._first_loss))
@@ -59,7 +64,7 @@ class ProgressBar:
     def __exit__(self, *exception: object) -> None:
         self._closed.set()
         self._clock.join()
-        self._bar.leave = self._moves  # otherwise nothing was to be done
+        self._bar.leave = self._moves  # a run without a step leaves no bar on the screen
         self._bar.refresh()  # leave the last state on the screen
         self._bar.close()
 
@@ -71,5 +76,5 @@ class ProgressBar:
 def progress_bar(
     show: bool, rules: tuple[AbstractStopRule, ...], unit: str
 ) -> contextlib.AbstractContextManager[ProgressBar | None]:
-    """A bar for the time of a run, or None if there is none to `show`; arguments as of `ProgressBar`."""
+    """A context with a bar for the run, or with None unless `show`. The other arguments are those of `ProgressBar`."""
     return ProgressBar(rules, unit) if show else contextlib.nullcontext()

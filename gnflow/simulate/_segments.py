@@ -1,4 +1,4 @@
-"""The compiled parts of an integration: a segment of steps by Diffrax, and looks into the last step of one."""
+"""The compiled programs of an integration: a segment of steps by Diffrax, and evaluations inside its last step."""
 
 import dataclasses
 from typing import Any
@@ -19,15 +19,21 @@ from ._measure import Measurement
 from ._probe import Probe
 from .stop import AbstractStopRule
 
-# What stands in a Diffrax solver for a tolerance that is the step-size controller's.
+# The placeholder of Diffrax for a tolerance that the root finder takes from the step-size controller.
 _FROM_CONTROLLER = getattr(diffrax.Kvaerno5().root_finder, "rtol")  # noqa: B009 (not declared for all root finders)
 
 
 class Arguments(eqx.Module):
     """What the compiled integration needs beside the state.
 
-    **Attributes:** `time_scale`: of the loss's first decrease; `horizon`: the flow time at which the run ends at the latest;
-    `first_margins`: of the rules, at the start; `probe`: None without test data; the others: as in `InitialState`.
+    **Attributes:**
+
+    - `system`, `measurement`: the problem joined with the model's structure, and what is measured.
+    - `rules`: the stop rules.
+    - `stop_memories`, `first_margins`: their memories and margins at the start.
+    - `time_scale`: the flow time scale of the loss's first decrease, as in `InitialState`.
+    - `horizon`: the flow time at which the run ends at the latest.
+    - `probe`: the test inputs that are watched, None without test data.
     """
 
     system: System
@@ -43,8 +49,13 @@ class Arguments(eqx.Module):
 class Segment(eqx.Module):
     """Where an integration stands between two segments.
 
-    **Attributes:** `time`; `weights`, `integrals`: the state; `solver_state`, `controller_state`: Diffrax's; `num_steps`,
-    `num_accepted_steps`: of the last segment; `result`: how it ended, `event_occurred` where it goes on, or a rule is met.
+    **Attributes:**
+
+    - `time`: the flow time.
+    - `weights`, `integrals`: the state.
+    - `solver_state`, `controller_state`: the states of solver and controller, as Diffrax carries them.
+    - `num_steps`, `num_accepted_steps`: the steps of the last segment.
+    - `result`: how the segment ended: `event_occurred` after a pause or where a rule is met.
     """
 
     time: Float[Array, ""]
@@ -58,12 +69,12 @@ class Segment(eqx.Module):
 
     @property
     def last_step(self) -> LastStep:
-        """The last one that was accepted."""
+        """The last accepted step."""
         return self.solver_state.last
 
     @property
     def last_report(self) -> StepReport:
-        """On the last step, of a solver that gives one."""
+        """The report on the last step, for a solver that gives one."""
         return self.solver_state.inner.report
 
 
@@ -77,7 +88,7 @@ def begin(
     controller: ResidualController,
     first_step: Float[Array, ""],
 ) -> Segment:
-    """The state before any step, of which the first is to be `first_step` long."""
+    """The state before any step; the first step will have the length `first_step`."""
     start = jnp.zeros(())
     states = _begun(start, (weights, integrals), args, solver, needs_linearisation, controller, first_step)
     zero = jnp.zeros((), dtype=int)
@@ -92,13 +103,13 @@ def changed(
     needs_linearisation: bool,
     controller: ResidualController,
 ) -> Segment:
-    """`before` with another `solver`, which goes on with the step that was next, and with the error of the run so far."""
+    """`before` with another `solver`. The length of the next step and the error carried so far stay."""
     now, control = before.time, before.controller_state
     state = before.weights, before.integrals
     following = control.next_end - now
     fresh, restarted = _begun(now, state, args, solver, needs_linearisation, controller, following)
     carried = dataclasses.replace(fresh, error=before.solver_state.error, added=before.solver_state.added)
-    # What the errors of past steps say of the next one holds for a method of their order.
+    # The ratio of error to length^order belongs to the last solver: one of another order has to learn its own.
     memory = dataclasses.replace(control.memory, difficulty=jnp.zeros(()))
     control = control._replace(rule=restarted.rule, memory=memory)
     return dataclasses.replace(before, solver_state=carried, controller_state=control)
@@ -112,10 +123,10 @@ def advance(
     needs_linearisation: bool,
     controller: ResidualController,
 ) -> Segment:
-    """Steps from where `before` stands, until the controller pauses or something ends the run.
+    """Take steps from where `before` stands until the controller pauses or something ends the run.
 
-    With no check that calls back from the compiled program: neither times to save at nor a first step length are given to
-    Diffrax, which looks at both, so that the program can be stored (docs/devdocs/design.md).
+    Diffrax gets neither times to save at nor a first step length, because it would check them by a callback from the compiled
+    program. A program without callbacks can be stored on disk (docs/devdocs/design.md).
     """
     found = diffrax.diffeqsolve(
         _term(args, needs_linearisation),
@@ -129,7 +140,7 @@ def advance(
         stepsize_controller=controller.resumed(before.controller_state.next_end),
         solver_state=before.solver_state,
         controller_state=before.controller_state,
-        # Nothing differentiates through a run: plain loops compile faster than those that keep checkpoints.
+        # Nothing differentiates through a run, and plain loops compile faster than those with checkpoints.
         adjoint=diffrax.ForwardMode(),
         max_steps=None,  # the controller counts
         throw=False,
@@ -143,7 +154,7 @@ def advance(
         integrals,
         found.solver_state,
         found.controller_state,
-        # Of the type that they begin with, or the next segment would be another program.
+        # The dtype that they begin with: with another one the next segment would be compiled again.
         jnp.asarray(found.stats["num_steps"], dtype=int),
         jnp.asarray(found.stats["num_accepted_steps"], dtype=int),
         found.result,
@@ -154,7 +165,7 @@ def advance(
 def inside(
     time: Float[Array, ""], last: LastStep, solver: diffrax.AbstractAdaptiveSolver, system: System, probe: Probe | None
 ) -> tuple[PyTree, dict[str, Array], Array | None]:
-    """Weights, integrals and the outputs at the probe's inputs at a `time` within the last step."""
+    """Weights, integrals and the outputs (n, C) at the probe's inputs, at a `time` within the last step."""
     weights, integrals = last.at(time, solver)
     return weights, integrals, None if probe is None else probe.outputs(system, weights)
 
@@ -163,7 +174,7 @@ def inside(
 def margins_inside(
     time: Float[Array, ""], last: LastStep, solver: diffrax.AbstractAdaptiveSolver, args: Arguments
 ) -> Float[Array, " rules"]:
-    """Of all rules at a `time` within the last step, infinite of those that are not bisected."""
+    """The margins (rules,) at a `time` within the last step; infinite for rules that are not bisected."""
     weights, integrals = last.at(time, solver)
     snapshot = args.measurement.snapshot(time, weights, args.system, integrals)
     pairs = zip(args.rules, args.stop_memories, strict=True)
@@ -189,14 +200,17 @@ def _begun(
 
 
 def _leaves(time: Any, state: tuple[PyTree, dict[str, Array]], args: Any) -> tuple[list[Array], dict[str, Array]]:
-    # The weights as a list of leaves: a tree with an empty tuple in it cannot be saved (Equinox's loops refuse it).
+    # Weights are saved as a list of leaves, because Equinox's loops refuse a tree with an empty tuple in it.
     weights, integrals = state
     return jax.tree.leaves(weights), integrals
 
 
 def _carrying(solver: diffrax.AbstractAdaptiveSolver, controller: ResidualController) -> ErrorCarryingSolver:
-    """`solver` with the error of the run, and with the controller's tolerances for its implicit stages, as Diffrax gives them
-    to one that is not wrapped."""
+    """`solver` wrapped to carry the error of the run.
+
+    The root finder of an implicit solver gets the controller's tolerances here. Diffrax would do that itself, but does not look
+    inside a wrapped solver.
+    """
     if not isinstance(solver, diffrax.AbstractImplicitSolver):
         return ErrorCarryingSolver(solver)
     tolerated = controller.tolerated
@@ -208,7 +222,7 @@ def _carrying(solver: diffrax.AbstractAdaptiveSolver, controller: ResidualContro
 
 
 class _Integrands(eqx.Module):
-    """The rates of change of the integral metrics, as a function of w' alone."""
+    """The rates of change of the integral metrics as a function of w'."""
 
     measurement: Measurement
 

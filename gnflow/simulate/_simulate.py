@@ -55,7 +55,7 @@ from ._trajectory import Trajectory, checked, make_dataset, stack_rows
 from .stop import AbstractStopRule, stop_rules, with_stationary
 
 _SAVES_PER_DECADE = 10
-_FIRST_SAVE = 0.01  # of that time scale: features may move before the loss does
+_FIRST_SAVE = 0.01  # share of the loss's first time scale: features may move before the loss does
 _HORIZON_DECADES = 18  # of flow time after the first save, when no t1 is given
 
 
@@ -81,48 +81,58 @@ def simulate(
 
     **Arguments:**
 
-    - `problem`, `model`, `flow`: what is trained, on what, and how. The model is not changed.
-    - `t1`: flow time at which to end at the latest; None for no limit but the stop rule's. (A run that meets none within 1e16
-      times the time scale on which the loss begins to fall ends with the failure `horizon_reached`.)
-    - `stop`: a stop rule, several in a tuple (the first met ends the run), or None to run to `t1`. `Stationary` is always one
-      of them, but for None: a run that stands still ends with the code `stationary`, which is no failure
+    - `problem`, `model`, `flow`: the data and loss, the network, and the flow that trains it. The model is not changed.
+    - `t1`: the latest flow time. With None only the stop rules end the run. (A run that meets no rule within 1e16 times the
+      time scale on which the loss begins to fall ends with the failure `horizon_reached`.)
+    - `stop`: a stop rule, several in a tuple (the first one met ends the run), or None to run to `t1`. Unless it is None,
+      `Stationary` is added: a run that stands still ends with the code `stationary`, which is not a failure
       (docs/stop_rules.md).
-    - `saveat`: flow times at which to save, ascending; None for ten a decade, from a hundredth of the time scale on which the
-      loss begins to fall. The start and the end are always saved.
-    - `solver`: "auto" (by the work that each would take; `trajectory.stats` says what was chosen, and changed along the run,
-      and why), "exponential", "exponential_rosenbrock" with the whole Jacobian, the implicit "kvaerno5", "stabilised" for
-      gradient flow without any matrix, the explicit "tsit5", "dopri5", "dopri8", "bosh3", or a Diffrax adaptive solver.
-    - `rtol`, `atol`: tolerances of one step in the error norm. With "function" (the default) errors are measured in the
-      training outputs relative to the present residual, beside the weights' own; with "weights" in the weights alone.
-      `rtol` is dimensionless; with None it is 1e-3, tightened where the error of the whole run would be above what is
-      promised (docs/choosing.md, How accurate a run is). `atol` has the units of sqrt(loss), and for
-      weights of the first weights' rms or of 1, whichever is smaller.
+    - `saveat`: flow times at which to save, ascending. None saves ten times a decade, from a hundredth of the time scale on
+      which the loss begins to fall. The start and the end are always saved.
+    - `solver`: "auto", "exponential", "exponential_rosenbrock" with the whole Jacobian, the implicit "kvaerno5", "stabilised"
+      for gradient flow without any matrix, the explicit "tsit5", "dopri5", "dopri8", "bosh3", or an adaptive Diffrax solver.
+      "auto" compares the work that each would take, and may change the solver along the run; `trajectory.stats` says which
+      solvers were chosen and why.
+    - `rtol`, `atol`: tolerances for the error of one step in the error norm. `rtol` is dimensionless. None begins with 1e-3,
+      and tightens it if the error of the whole run would exceed the promised one (docs/choosing.md, How accurate a run is).
+      `atol` has the units of sqrt(loss); for the weights its unit is the rms of the first weights or 1, whichever is smaller.
+    - `error_norm`: "function" measures errors in the training outputs, relative to the present residual, and in the weights;
+      "weights" measures them in the weights alone.
     - `metrics`: what to evaluate at the saved times beside the losses.
-    - `max_steps`: steps allowed, accepted and rejected, in one solution; one that is made to see the error of another may take
-      eight times the other's steps, and at most four times as many as are allowed.
-    - `checkpoint`: a folder in which a long run keeps where it stands, once a minute and where it ends or is interrupted. Told
-      the same run once more, another process goes on from there, to the same result; of a run that had ended there is nothing
-      left to integrate. It is made where there is none, and nothing in it is ever removed. Of functions and classes of your own
-      it sees names, numbers, arrays and code, but not the code of what these call: name another folder when you change that.
-    - `progress`: show a bar in decades of loss. `throw`: raise `SimulationError` on failure instead of returning the run so
-      far with its result code.
+    - `max_steps`: the number of steps, accepted and rejected, that one solution may take. A second solution, made to measure
+      the error of another, may take eight times as many steps as that one, but at most four times `max_steps`.
+    - `checkpoint`: a folder to which a long run writes its state once a minute, at its end and when it is interrupted. If the
+      same run is started again, also by another process, it goes on from there to the same result; a run that had ended is not
+      integrated again. The folder is made if it does not exist, and nothing in it is ever removed. The run is recognised by its
+      numbers and arrays, and by the names and code of your own functions and classes, but not by the code of what these call:
+      name another folder when you change that.
+    - `progress`: whether to show a bar in decades of loss.
+    - `throw`: whether to raise `SimulationError` on failure instead of returning the run so far with its result code.
 
-    **Returns:** a `Trajectory`; `trajectory.data` has the dimension "time", in flow time (its unit is the flow's:
+    **Returns:** a `Trajectory`. `trajectory.data` has the dimension "time", in flow time (its unit depends on the flow:
     docs/time_units.md).
 
-    **Raises:** `SimulationError` (with the run so far) if `throw` and the run failed; `RunInterrupted`, a `KeyboardInterrupt`
-    with the run so far, where the user interrupts it (heard after half a second or a step); `ConfigError`, `ModelError`,
-    `DataError`, `PrecisionError` for bad input, `RunFolderError` for a `checkpoint` that is none or that of another run, before
-    anything is integrated.
+    **Raises:**
+
+    - `SimulationError` (with the run so far) if `throw` and the run failed.
+    - `RunInterrupted`, a `KeyboardInterrupt` with the run so far, if the user interrupts it. The run notices an interrupt after
+      half a second or one step, whichever is longer.
+    - `ConfigError`, `ModelError`, `DataError`, `PrecisionError` for bad input, before anything is integrated.
+    - `RunFolderError`, also before, if the folder `checkpoint` holds something else or another run.
     """
     return _simulate(accurate_solution, False, **locals())
 
 
 def simulate_once(*arguments: Any, steps_to_saves: bool = False, **options: Any) -> Trajectory:
-    """`simulate` for those who know the error otherwise: one solution at one tolerance, whatever its estimated error is.
+    """`simulate` with one solution at one tolerance, whatever its estimated error is.
 
-    **Arguments:** those of `simulate`; `steps_to_saves`: whether steps end at the times to save at, so that what is saved is
-    as accurate as steps are, and nothing is interpolated.
+    It is for callers that know the error from elsewhere.
+
+    **Arguments:**
+
+    - `arguments`, `options`: those of `simulate`.
+    - `steps_to_saves`: whether steps end at the times to save at. What is saved is then as accurate as the steps, because
+      nothing is interpolated.
     """
     bound = inspect.signature(simulate).bind(*arguments, **options)
     bound.apply_defaults()
@@ -149,7 +159,7 @@ def _simulate(
     progress: bool,
     throw: bool,
 ) -> Trajectory:
-    """`simulate`, with solutions judged by `judge`; `steps_to_saves` as of `simulate_once`."""
+    """`simulate` with `judge` to decide which solution is accurate enough, and `steps_to_saves` as in `simulate_once`."""
     began, clock = time.perf_counter(), CompileClock()
     require_concrete("simulate", problem, model, flow, t1, stop, saveat, rtol, atol, metrics)
     check_simulate(
@@ -192,10 +202,11 @@ def _simulate(
         return choose_solver(solver, tolerance, situation, ran_out)
 
     if solver != "auto":
-        choose(first_rtol)  # refused, if it is, before anything is computed
+        choose(first_rtol)  # raises for a solver that does not fit, before anything is computed
     checkpoints = None
     if checkpoint is not None:
-        # Behind all that may be refused, or a corrected call would find the folder of another run.
+        # After all checks of the arguments. Otherwise a refused call would leave its identity in the folder, and the corrected
+        # call would find the folder of another run.
         version = importlib.metadata.version("gnflow")
         identity = identity_of(problem=problem, model=model, flow=flow, settings=settings, version=version)
         checkpoints = Checkpoints(checkpoint, identity)
@@ -272,12 +283,12 @@ def _simulate(
                 "num_solutions": judged.count,
             }
             if bar is not None:
-                # Where the run ends, which the last accepted step or another solution went past.
+                # The bar may be past the end: a stop rule ends a run inside its last step, and another solution may go further.
                 bar.update(solution.end, float(last.values["train_loss"]), solution.num_steps)
             if isinstance(solution.chosen.solver, AbstractLinearisedSolver):
                 stats |= linearisation_stats(solution, system, measurement)
     values = stack_rows(rows)
-    # Without the data set: the first one of a process loads xarray.
+    # The data set is not timed: the first one in a process imports xarray.
     stats |= {"wall_seconds": time.perf_counter() - began, "compile_seconds": clock.seconds()}
     data = make_dataset(
         values,
@@ -301,7 +312,7 @@ def _simulate(
 
 
 def _as_setting(chosen: SolverChoice) -> str:
-    """What `simulate` is told to take the same steps again: by its name no solver changes along the run."""
+    """The argument of `simulate` that repeats these steps: "auto" if the solver may change, as a solver by name never does."""
     return chosen.name if chosen.change is None else "auto"
 
 
@@ -314,19 +325,19 @@ def _estimates(errors: Errors, system: System) -> dict[str, float]:
 def system_and_weights(problem: Problem, model: Any, flow: AbstractFlow) -> tuple[System, Any]:
     """The system of a run and its first weights.
 
-    **Raises:** `ConfigError` if `flow` is no flow; what `System` raises.
+    **Raises:** `ConfigError` if `flow` is not a flow, and the errors of `System`.
     """
     require_instance(ConfigError, "flow", flow, AbstractFlow, "a flow such as gnflow.flows.GradientFlow()")
     system = flow.system(problem, model)
     weights = system.weights(model)
-    # Rates of decay may name weights that are none, or decay a flow of the user's.
+    # Rates of decay come from the user, too: they may name weights that do not exist.
     if not is_own_class(type(flow.dynamics)) or flow.dynamics.decay(weights, system) is not None:
         _check_velocity(flow, system, weights)
     return system, weights
 
 
 def _check_velocity(flow: AbstractFlow, system: System, weights: Any) -> None:
-    """Check that a flow of the user's gives velocities like the weights. **Raises:** `ConfigError`."""
+    """Check that the velocity of a user's flow has the structure of the weights. **Raises:** `ConfigError`."""
     name = type(flow.dynamics).__name__
     try:
         velocity = eqx.filter_eval_shape(flow.velocity, jnp.zeros(()), weights, system)
@@ -347,19 +358,19 @@ def _check_velocity(flow: AbstractFlow, system: System, weights: Any) -> None:
 
 
 def _save_times(saveat: Any, t1: float | None, time_scale: float) -> tuple[np.ndarray, float]:
-    """Flow times to save at, and the end of the integration."""
+    """The flow times to save at, and the flow time at which the integration ends at the latest."""
     longest = _FIRST_SAVE * time_scale * 10.0**_HORIZON_DECADES
     if saveat is None:
-        # A fixed number of slots, so that runs of another length use the same compiled program; those past the end cost
+        # The number of times is fixed, so that runs of another length use the same compiled program. Times past the end cost
         # nothing.
         decades = np.arange(_HORIZON_DECADES * _SAVES_PER_DECADE + 1) / _SAVES_PER_DECADE
         horizon = longest if t1 is None else t1
         return np.minimum(_FIRST_SAVE * time_scale * 10.0**decades, horizon), horizon
     times = times_to_save(saveat, t1)
-    # Without t1 the run goes on to its stop rule, after the last save.
+    # Without t1 the run goes on after the last save until a stop rule is met.
     return times, max(times[-1], longest) if t1 is None else t1
 
 
 def rules_met(rules: tuple[AbstractStopRule, ...], margins: tuple[Array, ...]) -> list[AbstractStopRule]:
-    """The rules whose margin is used up, in their order."""
+    """The rules that are met (their margins are 0 or negative), in their order."""
     return [rule for rule, margin in zip(rules, margins, strict=True) if float(margin) <= 0]

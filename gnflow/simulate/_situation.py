@@ -18,7 +18,13 @@ _LEADING_MODE = Decomposition(dense_limit=0, rank=1, power=2)
 def situation_of(
     system: System, weights: PyTree, flow: Any, t1: float | None, start: Callable[[], InitialState]
 ) -> Situation:
-    """For a run that begins at `weights`. **Arguments:** `flow`, `t1`: as of `simulate`; `start`: asked once it is known."""
+    """The situation of a run that begins at `weights`.
+
+    **Arguments:**
+
+    - `flow`, `t1`: as for `simulate`.
+    - `start`: returns the first state. It is called only after that is known.
+    """
     dynamics = flow.dynamics
     linearised = dynamics.linearised
     num_outputs = system.problem.y_train.size
@@ -28,7 +34,7 @@ def situation_of(
     def stiffness() -> float | None:
         if t1 is None or start().evaluation.diagnostics is not None:
             return None
-        # The fastest rate to a digit, by a few products with J J^T.
+        # A few products with J J^T give the fastest rate to one digit, which is enough to choose a solver.
         rates, _, _ = linearisation_at(jnp.zeros(()), weights, system, flow, _LEADING_MODE)
         return t1 * float(jnp.max(rates))
 

@@ -1,4 +1,4 @@
-"""One integration of a run at one tolerance: what it saved, where it ended and why, and how wrong it may be."""
+"""One solution of a run at one tolerance: what it saved, where and why it ended, and its estimated error."""
 
 import dataclasses
 import functools
@@ -27,23 +27,31 @@ from ._start import InitialState, last_time_scale, linearisation_at, linearise_a
 from ._tiers import Phase
 from .stop import AbstractStopRule
 
-_FIRST_STEP = 0.03  # of the time scale of the first loss decrease; the error control shortens it where that is too long
-# A second solution is waited for up to so many times the steps of the first: at a fifth of the tolerance a method of order 4
-# takes half as many more, and on kinks, where a solution slides, five times as many.
-_WORTH, _WORTH_WITHOUT_KINKS = 8, 2
-_MOST_WORTH = (
-    4  # times the limit of the first: of three solutions in a row the last would be waited for 64 times as long
+_FIRST_STEP = (
+    0.03  # share of the time scale of the first loss decrease; the error control shortens a step that is too long
 )
+# How many times the steps of the first solution a second one may take. At a fifth of the tolerance a method of order 4 takes
+# half as many more, and five times as many on kinks where a solution slides.
+_WORTH, _WORTH_WITHOUT_KINKS = 8, 2
+# In units of `max_steps`: without this limit the third solution in a row might take 64 times as long as the first.
+_MOST_WORTH = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class Solution:
-    """**Attributes:** `rtol`; `floor`: the residual below which atol takes an error for rounding; `phases`: which solvers took
-    the steps, and from when on;
-    `times`, `rows`: what was saved, first the start, last the end; `ended`: weights and what was measured at the end;
-    `test_outputs` (saves, n, C): at the same times, at the probe's inputs, None without test data; `result`: how it ended;
-    `errors`: the estimated ones, the worst over the run; `counts`: of steps and velocities, and what
-    else the solver reports.
+    """A solution of a run at one tolerance.
+
+    **Attributes:**
+
+    - `rtol`: the tolerance of one step.
+    - `floor`: the residual below which errors count as rounding (`Tolerances.floor`).
+    - `phases`: which solvers took the steps, and from when on.
+    - `times`, `rows`: the saved times and what was measured there, from the start to the end.
+    - `test_outputs`: the outputs (saves, n, C) at these times at the probe's inputs, None without test data.
+    - `ended`: the weights and what was measured at the end.
+    - `result`: how it ended.
+    - `errors`: the largest estimated errors along the run.
+    - `counts`: the numbers of steps and velocities, and what else the solver reports.
     """
 
     rtol: float
@@ -59,7 +67,7 @@ class Solution:
 
     @property
     def chosen(self) -> SolverChoice:
-        """The solver, the last where there were several."""
+        """The solver, or the last one if there were several."""
         return self.phases[-1].chosen
 
     @property
@@ -74,14 +82,16 @@ class Solution:
 
     @property
     def errs_upwards(self) -> bool:
-        """Whether the estimates are rather too large than too small."""
+        """Whether the estimated errors are upper estimates."""
         solver = self.chosen.solver
         return not isinstance(solver, AbstractErrorCarryingSolver) or solver.errs_upwards
 
     @property
     def may_jump(self) -> bool:
-        """Whether the velocity may jump along the run, at a kink of the model or otherwise: unless the model is known to have
-        none."""
+        """Whether the velocity may jump along the run, at a kink of the model or by the flow itself.
+
+        A model that is not known to be free of kinks counts as one that may have them.
+        """
         system, flow = self.ended.system, self.ended.measurement.flow.dynamics
         return system.has_kinks is not False or flow.has_jumps(system)
 
@@ -92,17 +102,17 @@ class Solution:
 
     @functools.cached_property
     def last_rate(self) -> float:
-        """How fast the residual falls at the end: |d log r/dt|, per unit of flow time."""
+        """The rate |d log r/dt| at which the residual falls at the end, per unit of flow time."""
         return 0.5 / float(last_time_scale(self.ended.weights, self.ended.last, self.ended.system))
 
     @property
     def is_costly(self) -> bool:
-        """Whether its steps are the last resort of a run: two such solutions are waited for, and no third."""
+        """Whether the solver is the last resort of a run. Two such solutions are made, but no third."""
         return self.chosen.most_steps is not None
 
     @property
     def num_steps(self) -> int:
-        """Accepted and rejected."""
+        """The number of steps, accepted and rejected."""
         return self.counts["num_steps"]
 
     @property
@@ -117,12 +127,20 @@ class Solution:
 
 @dataclasses.dataclass(frozen=True)
 class Integration:
-    """A run before it is integrated, at any tolerance: everything but that.
+    """A run that can be integrated at any tolerance.
 
-    **Attributes:** `weights`: the first; `args`, `start`: as `Loop` and `evaluate_start` have them; `choose`: the solver for a
-    tolerance, and that for one where the usual solver ran out of steps; `rules`: stop rules; `t1`: as `simulate` was told;
-    `save_times`; `atol`, `error_norm`, `monotone`, `max_steps`; `bar`: of progress, or None;
-    `steps_to_saves`: as of `simulate_once`; `checkpoints`: of its solutions in their order, or None.
+    **Attributes:**
+
+    - `weights`: the first weights.
+    - `args`, `start`: what the compiled programs need, and the first state, as in `Loop`.
+    - `choose`: chooses the solver for a tolerance; its second argument says whether the usual solver ran out of steps.
+    - `rules`: the stop rules.
+    - `t1`: as for `simulate`.
+    - `save_times`: the flow times to save at, ascending.
+    - `atol`, `error_norm`, `monotone`, `max_steps`: as for `ResidualController`.
+    - `bar`: the progress bar, or None.
+    - `steps_to_saves`: as for `simulate_once`.
+    - `checkpoints`: a checkpoint for each solution in their order, or None.
     """
 
     weights: PyTree
@@ -146,10 +164,13 @@ class Integration:
         return self.args.system
 
     def solve(self, rtol: float, before: Solution | None = None) -> Solution:
-        """Integrate with the tolerance `rtol` for a step; once more by another solver where the usual one uses up its steps.
+        """Integrate with the tolerance `rtol` for a step. If the usual solver uses up its steps, another one integrates again.
 
-        **Arguments:** `before`: the solution that this one is to be compared with. A tighter one takes more steps: five times
-        as many at a fifth of the tolerance where the activation has kinks.
+        **Arguments:**
+
+        - `rtol`: the tolerance of one step.
+        - `before`: the solution to compare this one with, or None. A tighter solution may take more steps: five times as many
+          at a fifth of the tolerance if the activation has kinks.
         """
         taken = 0 if before is None else before.num_steps
         usual, other = self.choose(rtol, False), self.choose(rtol, True)
@@ -162,7 +183,7 @@ class Integration:
         return solution
 
     def _solve(self, rtol: float, chosen: SolverChoice, taken: int) -> Solution:
-        """By the `chosen` solver, which may take more than `max_steps` beside the `taken` steps of the solution before."""
+        """Integrate by the `chosen` solver. The more steps the solution before has `taken`, the more this one may take."""
         rules = tuple(rule.at_accuracy(rtol) for rule in self.rules)
         args = dataclasses.replace(self.args, rules=numbers_as_arrays(rules))
         if chosen.most_steps is None:
@@ -181,7 +202,8 @@ class Integration:
             monotone=self.monotone,
         )
         scale, horizon = float(self.start.time_scale), float(self.args.horizon)
-        # Else two solutions would share their first steps, each a fixed multiple of the one before, and what goes wrong there.
+        # The first step shortens with the tolerance. Otherwise two solutions would share their first steps, which grow by a
+        # fixed factor each, and with them the errors made there.
         first_step = min(_FIRST_STEP * float(shortening(rtol)) * scale, horizon)
         loop = Loop(self.weights, self.start, args, chosen, controller, self.save_times, first_step)
         found = loop.run(self.bar, None if self.checkpoints is None else next(self.checkpoints))
@@ -204,7 +226,7 @@ class Integration:
         )
 
     def _test_outputs(self, found: Integrated) -> np.ndarray | None:
-        """At the probe's inputs: at the start, at the saves and at the end."""
+        """The outputs (saves, n, C) at the probe's inputs, from the start to the end."""
         probe = self.args.probe
         if probe is None:
             return None
@@ -213,7 +235,8 @@ class Integration:
 
 
 def _jumps(rows: list[Evaluation]) -> bool:
-    """Whether the velocity jumped along the run, so that no linearisation carries an error over it."""
+    """Whether the velocity jumped along the run. No linearisation carries an error over a jump."""
+    # The number of kept modes is an integer, so the direction jumps where it changes.
     solves = [row.diagnostics for row in rows]
     return len({None if solve is None or solve.kept is None else int(solve.kept) for solve in solves}) > 1
 
@@ -233,14 +256,14 @@ def _counts(found: Integrated) -> dict[str, Any]:
     others = [phase for phase in found.phases if not isinstance(phase.chosen.solver, AbstractReportingSolver)]
     stages = [stages_per_step(phase.chosen.solver) for phase in others]
     if None not in stages:
-        # One more a step, for the error of the run, and the first one of each solver that says nothing.
+        # Carrying the error takes one more velocity per step, and each solver without a report takes one to begin with.
         taken = sum((stage or 0) * phase.num_steps + 1 for stage, phase in zip(stages, others, strict=True))
         counts["num_velocity_evaluations"] = reported + taken + found.num_steps
     return counts
 
 
 def linearisation_stats(solution: Solution, system: System, measurement: Measurement) -> dict[str, int | float]:
-    """How much of the flow's Jacobian the solver saw, and at the end of the run how well, where it was not all of it."""
+    """How much of the flow's Jacobian the solver used; if not all of it, also how accurate that part is at the end."""
     flow: AbstractFlow = measurement.flow
     solver: Any = solution.chosen.solver
     arguments = (jnp.asarray(solution.end), solution.ended.weights, system, flow, solver.decomposition)

@@ -1,4 +1,4 @@
-"""Why a run stands still, as far as that can be known at its end."""
+"""Why a run stands still, as far as the state at its end shows it."""
 
 import math
 
@@ -13,15 +13,15 @@ from ..losses import AbstractLoss
 from ._advice import of_inputs, of_spectrum, of_targets
 from .stop import DENSE_LIMIT
 
-_STEPS = 500  # of descent over outputs; one is exact where mu = lambda
+_STEPS = 500  # steps of the descent over outputs; a single one is exact if strong convexity equals smoothness
 
 
 def why_still(system: System, weights: PyTree) -> list[str]:
-    """Reasons, each a clause: a derivative of zero, too few weights, conflicting samples; then what is odd about the data.
+    """Reasons as clauses: conflicting samples, a derivative of zero, too few weights; then what is unusual about the data.
 
-    The infimum of the loss over the linearisation of the model at `weights`, min over d of L(f + J d), is among them; it is
-    exact for the squared loss, otherwise what 500 accelerated steps descend to. Up to 4096 outputs; not for a loss whose
-    smoothness is not known.
+    One of them is the infimum of the loss over the model's linearisation at `weights`, min over d of L(f + J d). It is exact
+    for the squared loss, and otherwise the value that 500 accelerated steps reach. It is left out for more than 4096 outputs
+    and for a loss of unknown smoothness.
     """
     reasons = _conflicts(system, weights)
     if system.problem.y_train.size > DENSE_LIMIT:
@@ -39,7 +39,7 @@ def why_still(system: System, weights: PyTree) -> list[str]:
     if np.isfinite(least):
         reasons.append(f"the infimum of the loss over the model's linearisation here is {float(least):.4g}")
     scale = [*of_inputs(system.problem.x_train), *of_targets(system.problem.y_train)]
-    # A rank below NC that P < NC explains says nothing about the data.
+    # With P < NC weights the rank is below NC for any data, so it says nothing about these.
     odd = of_spectrum(system, weights, eigenvalues) if size >= outputs else []
     return [*reasons, *odd, *scale, *(["standardise the data"] if scale else [])]
 
@@ -70,7 +70,7 @@ def _linearised(system: System, weights: PyTree) -> tuple[Float[Array, " rows"],
 
 @jit_for_states
 def _over_groups(system: System, weights: PyTree, groups: Array) -> Float[Array, ""]:
-    """The infimum over outputs that are equal within each group of samples."""
+    """The infimum of the loss over outputs that are equal within each group of samples."""
     size = groups.shape[0]
 
     def project(outputs: Array) -> Array:
@@ -82,9 +82,9 @@ def _over_groups(system: System, weights: PyTree, groups: Array) -> Float[Array,
 
 
 def _infimum(loss: AbstractLoss, outputs: Array, targets: Array, project) -> Float[Array, ""]:
-    """min of L over `outputs` plus the range of the orthogonal projection, by Nesterov's accelerated descent.
+    """The minimum of L over `outputs` plus the range of the orthogonal projection `project`, by Nesterov's accelerated descent.
 
-    nan where the loss does not know its smoothness, which is the length of a step.
+    It is nan for a loss without a known smoothness, because the step length is the inverse of that.
     """
     samples = outputs.shape[0]
     smoothness = loss.smoothness(samples)

@@ -1,4 +1,4 @@
-"""What is computed at one state, mostly the first: each a program compiled once for each set of shapes and parts."""
+"""Compiled programs that evaluate one state, mostly the first. Each compiles once for each set of shapes and parts."""
 
 from typing import Any
 
@@ -15,10 +15,15 @@ from .stop import AbstractStopRule, loss_time_scale
 
 
 class InitialState(eqx.Module):
-    """The first state of a run and what is remembered of it.
+    """What is measured and remembered of the first state of a run.
 
-    **Attributes:** `memories`: of the metrics; `stop_memories`, `margins`: of the stop rules, at the start; `time_scale`:
-    (L - L*)/|dL/dt|, the flow time in which the loss would vanish at its first rate; `evaluation`: the first saved row, and w'.
+    **Attributes:**
+
+    - `memories`: what the metrics remember.
+    - `stop_memories`, `margins`: the memories and margins of the stop rules.
+    - `time_scale`: (L - L*)/|dL/dt|, the flow time in which the loss would vanish at its first rate.
+    - `integrals`: a zero for each integral metric.
+    - `evaluation`: the first saved row, and w'.
     """
 
     memories: tuple[PyTree, ...]
@@ -34,7 +39,7 @@ def evaluate_start(
 ) -> InitialState:
     """Evaluate everything at t = 0."""
     memories, stop_memories, integrals = remember(weights, system, measurement, rules)
-    # The program that measures the end: metrics may take as long to compile as the integration.
+    # The same program measures the end of the run. Metrics may take as long to compile as the integration.
     evaluation = measure(jnp.zeros(()), weights, integrals, system, measurement, memories)
     margins, time_scale = _first_scales(weights, evaluation, system, measurement.flow, rules, stop_memories)
     return InitialState(memories, stop_memories, margins, time_scale, integrals, evaluation)
@@ -44,7 +49,7 @@ def evaluate_start(
 def remember(
     weights: PyTree, system: System, measurement: Measurement, rules: tuple[AbstractStopRule, ...]
 ) -> tuple[tuple[PyTree, ...], tuple[PyTree, ...], dict[str, Array]]:
-    """What metrics and stop rules remember of the start, and the integrals' zeros."""
+    """The memories of metrics and stop rules at the start, and the first values (0) of the integrals."""
     snapshot = measurement.snapshot(jnp.zeros(()), weights, system, {})
     stop_memories = tuple(rule.prepare(snapshot) for rule in rules)
     return measurement.prepare(weights, system), stop_memories, measurement.initial_integrals(weights)
@@ -59,7 +64,7 @@ def _first_scales(
     rules: tuple[AbstractStopRule, ...],
     stop_memories: tuple[PyTree, ...],
 ) -> tuple[tuple[Array, ...], Float[Array, ""]]:
-    """The margins of the stop rules at the start, and the time scale of the loss."""
+    """The margins of the stop rules and the time scale of the loss at the start."""
     known = evaluation.velocity, evaluation.diagnostics
     rests, decay = flow.dynamics.rests_with_gradient, flow.dynamics.decay(weights, system)
     snapshot = Snapshot(jnp.zeros(()), weights, system, lambda: known, rests_with_gradient=rests, decay=decay)
@@ -76,20 +81,20 @@ def measure(
     measurement: Measurement,
     memories: tuple[PyTree, ...],
 ) -> Evaluation:
-    """All variables and w' at one state."""
+    """All variables and w' at one state, compiled."""
     return measurement.evaluate(time, weights, integrals, system, memories)
 
 
 @jit_for_states
 def last_time_scale(weights: PyTree, evaluation: Evaluation, system: System) -> Float[Array, ""]:
-    """(L - L*)/|dL/dt| where a run ended."""
+    """(L - L*)/|dL/dt| at the end of a run."""
     return loss_time_scale(Snapshot(jnp.zeros(()), weights, system, lambda: (evaluation.velocity, None)))
 
 
 def linearise_at(
     time: Float[Array, ""], weights: PyTree, system: System, flow: AbstractFlow, decomposition: Decomposition
 ) -> tuple[Float[Array, " rank"], Float[Array, ""], Float[Array, ""]]:
-    """The rates of the linearised flow, the relative residual of its modes, and the fastest rate that is left out."""
+    """The rates of the linearised flow, the relative residual of its modes, and the fastest rate that they leave out."""
     linearisation = LinearisedTerm(flow.dynamics, system).linearise(time, weights, decomposition)
     return linearisation.all_rates, linearisation.relative_residual, linearisation.left_out
 
@@ -98,12 +103,12 @@ linearisation_at = jit_for_states(linearise_at)
 
 
 def velocity_work(weights: PyTree, system: System, dynamics: Any) -> float:
-    """The operations of a velocity (`count_operations`)."""
+    """The number of operations of one velocity (`count_operations`)."""
     return count_operations(_velocity, dynamics, weights, system)
 
 
 def linearisation_work(weights: PyTree, system: System, dynamics: Any) -> float:
-    """Those of a linearisation of an `AbstractLinearisedFlow`."""
+    """The number of operations of one linearisation of an `AbstractLinearisedFlow`."""
     return count_operations(_linearisation, dynamics, weights, system)
 
 

@@ -1,4 +1,4 @@
-"""What the discrete methods share: the step that is made of a velocity, and what is known where a run in steps saves."""
+"""What the discrete methods share: how a step is made from a velocity, and what is known at a saved step."""
 
 import abc
 import dataclasses
@@ -17,16 +17,18 @@ from .stop import AbstractStopRule
 
 
 class AbstractStep(eqx.Module):
-    """Takes steps, and says what the clock of the run shows.
+    """Makes a step from a velocity, and defines the time of the run.
 
-    **Attributes:** `too_long`: why the loss overflows, and what to do about it.
+    **Attributes:**
+
+    - `too_long`: a clause for the message of a run that diverges: why steps are too long, and the remedy.
     """
 
     too_long: ClassVar[str]
 
     @abc.abstractmethod
     def init(self, weights: PyTree) -> PyTree:
-        """The memory before the first step."""
+        """The method's memory before the first step."""
 
     @abc.abstractmethod
     def time(self, step: Int[Array, ""]) -> Float[Array, ""]:
@@ -46,7 +48,7 @@ class AbstractStep(eqx.Module):
 
 
 class EulerStep(AbstractStep):
-    """w <- w + step_size w'; the clock shows flow time."""
+    """The Euler step w <- w + step_size w'. The time of the run is flow time."""
 
     too_long: ClassVar[str] = (
         "the step size is beyond the method's stability (gradient descent needs step_size * mobility < 2 / (largest eigenvalue "
@@ -56,7 +58,7 @@ class EulerStep(AbstractStep):
     step_size: Float[Array, ""]
 
     def init(self, weights: PyTree) -> PyTree:
-        """Nothing."""
+        """The empty memory."""
         return ()
 
     def time(self, step: Int[Array, ""]) -> Float[Array, ""]:
@@ -82,14 +84,14 @@ class EulerStep(AbstractStep):
 
 
 class OptimiserStep(AbstractStep):
-    """The optimiser's step for the gradient -w'; the clock counts steps, and the rate of change is the step itself."""
+    """The optimiser's step for the gradient -w'. The time of the run is the number of steps, and integrals sum over steps."""
 
     too_long: ClassVar[str] = "the optimiser's steps are too long; take a smaller learning rate"
 
     optimiser: AbstractOptimiser
 
     def init(self, weights: PyTree) -> PyTree:
-        """The optimiser's."""
+        """The first state of the optimiser."""
         return self.optimiser.init(weights)
 
     def time(self, step: Int[Array, ""]) -> Float[Array, ""]:
@@ -113,12 +115,18 @@ class OptimiserStep(AbstractStep):
 
 @dataclasses.dataclass(frozen=True)
 class SavedStep:
-    """What is known of a run in steps where it saves.
+    """What is known of a run in steps at a saved step.
 
-    **Attributes:** `step`: how many were taken; `state`: weights and all that the next step needs, on the device; `values`:
-    what was measured; `margins`: of the stop rules; `solves`: how the directions were solved for since the last save, each
-    field with a first axis more, None for a flow that solves for nothing; `losses`: those recorded of each batch since the
-    last save, by name, (batches,); `failure`: why there is no going on, or None.
+    **Attributes:**
+
+    - `step`: the number of steps taken.
+    - `state`: the weights and all else that the next step needs, on the device.
+    - `values`: what was measured.
+    - `margins`: the margins of the stop rules.
+    - `solves`: the diagnostics of the direction solves since the last save, with a first axis added to each field; None for a
+      flow without a solve.
+    - `losses`: the losses recorded for each batch since the last save, by name, (batches,).
+    - `failure`: why the run cannot go on, or None.
     """
 
     step: int
@@ -131,10 +139,14 @@ class SavedStep:
 
 
 class AbstractStepLoop(abc.ABC):
-    """Takes the steps of a run, with all training samples each or with batches of them.
+    """Takes the steps of a run, each with all training samples or with a batch of them.
 
-    **Arguments:** `system`, `measurement`; `method`: what makes steps of velocities; `rules`: the stop rules. Their floats
-    are arrays.
+    **Arguments:**
+
+    - `system`: the problem joined with the model's structure.
+    - `measurement`: what is measured at saved steps.
+    - `method`: makes a step from a velocity.
+    - `rules`: the stop rules, with arrays for floats.
     """
 
     def __init__(
@@ -151,4 +163,4 @@ class AbstractStepLoop(abc.ABC):
 
     @abc.abstractmethod
     def advance(self, saved: SavedStep, stride: int) -> SavedStep:
-        """The state after `stride` steps more, or fewer where one of them fails."""
+        """The state `stride` steps later, or at the first of these steps that fails."""

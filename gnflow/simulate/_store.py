@@ -1,4 +1,4 @@
-"""A run as a folder: readable with any netCDF, npz and JSON reader, and no pickle."""
+"""Save a run as a folder that any reader of netCDF, npz and JSON can read. Nothing is pickled."""
 
 import contextlib
 import importlib.metadata
@@ -46,10 +46,10 @@ _ARRAYS_FILE = "arrays.npz"
 _FORMAT = 1
 _OBJECTS = ("problem", "flow", "initial_model", "model")
 _MODELS = ("initial_model", "model")
-_LEAVES = "leaves"  # of models of the user's own classes; folders of versions up to 0.1.0 do not have it
+_LEAVES = "leaves"  # for models of the user's own classes; folders of versions up to 0.1.0 do not have it
 _KEYS = {"format", "result", "stats", "settings", "objects", "versions", _LEAVES}
 _LOSS_TOLERANCE = 1e-6  # relative, between the recorded loss and that of a model read back, perhaps on another machine
-# What comes of parts that are not what they were.
+# The errors that reading a damaged folder may raise.
 _OF_DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 _PACKAGES = (
     "gnflow",
@@ -69,8 +69,13 @@ _PACKAGES = (
 class RunData(NamedTuple):
     """What a saved run measured and how it ended, without problem, model and flow.
 
-    **Attributes:** `data`: the data set; `result`; `stats`; `settings`: text stands for what cannot be rebuilt; `versions`: of
-    gnflow and what it stands on, when the run was saved.
+    **Attributes:**
+
+    - `data`: the data set.
+    - `result`: how the run ended.
+    - `stats`: the stats of the run, as in `Trajectory`.
+    - `settings`: the arguments of the run, with text for objects that cannot be rebuilt.
+    - `versions`: the versions of gnflow and its dependencies when the run was saved.
     """
 
     data: "xarray.Dataset"
@@ -83,14 +88,18 @@ class RunData(NamedTuple):
 def write_run(folder: str | os.PathLike[str], parts: dict[str, Any], beside: Mapping[str, str]) -> None:
     """Write the parts of a trajectory. The folder is made under another name and renamed when it is complete.
 
-    **Arguments:** `beside`: further files in the folder, text by name.
+    **Arguments:**
 
-    **Raises:** `RunFolderError` if `folder` exists and is not empty; and if it cannot be written: the run is then kept
-    in another folder, which the message names.
+    - `folder`: the folder of the run.
+    - `parts`: the fields of the trajectory, by name.
+    - `beside`: further files in the folder, text by name.
+
+    **Raises:** `RunFolderError` if `folder` exists and is not empty, or if it cannot be written. In the second case the run is
+    kept in another folder, which the message names.
     """
     target = as_path(folder, "folder", RunFolderError)
     refuse_existing(target)
-    target = target.resolve() if target.is_symlink() else target  # a link to an empty folder is one
+    target = target.resolve() if target.is_symlink() else target  # a link to an empty folder is as good as the folder
     try:
         _write(target, parts, beside)
     except Exception as error:
@@ -102,7 +111,7 @@ def write_run(folder: str | os.PathLike[str], parts: dict[str, Any], beside: Map
 
 
 def _rescue(parts: dict[str, Any], beside: Mapping[str, str]) -> str:
-    """Keep a run somewhere else, and say where, in a sentence."""
+    """Save a run that cannot be written where it should be to another place. Returns a sentence that names the place."""
     for place in (Path(), Path(tempfile.gettempdir()), Path.home()):
         try:
             rescued = Path(tempfile.mkdtemp(prefix="gnflow-rescued-", dir=place.absolute())) / "run"
@@ -140,16 +149,17 @@ def _write(target: Path, parts: dict[str, Any], beside: Mapping[str, str]) -> No
             (draft / name).write_text(text, encoding="utf-8")
         np.savez(draft / _ARRAYS_FILE, allow_pickle=False, **arrays)
         storable(parts["data"]).to_netcdf(draft / DATA_FILE, engine="h5netcdf")
-        # What can be written and not read, such as a variable of complex numbers, is told now.
+        # Some things can be written but not read, such as a variable of complex numbers. The user should learn that now.
         _read_dataset(draft / DATA_FILE)
         read_arrays(draft / _ARRAYS_FILE)
         if target.exists():
-            target.rmdir()  # empty: checked before
+            target.rmdir()  # it is empty: `refuse_existing` has checked that
+        # The folder appears by a rename, so it is never seen half written.
         shutil.move(draft, target)
 
 
 def refuse_existing(folder: Path) -> None:
-    """**Raises:** `RunFolderError` if `folder` is a file, or a folder that holds something."""
+    """Check that nothing would be overwritten. **Raises:** `RunFolderError` if `folder` is a file or a folder with content."""
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         held = "a run" if (folder / RUN_FILE).exists() else "other files"
         raise RunFolderError(
@@ -160,11 +170,14 @@ def refuse_existing(folder: Path) -> None:
 def read_run(folder: str | os.PathLike[str], given: dict[str, Any]) -> dict[str, Any]:
     """The parts of a saved trajectory.
 
-    **Arguments:** `given`: objects by name ("problem", "model", "flow") for those that gnflow cannot rebuild; a model is any
-    one of the same structure, its arrays are replaced by the saved ones.
+    **Arguments:**
 
-    **Raises:** `RunFolderError` if the folder holds no run, a damaged one, or one that needs an object not given, or another
-    than the one given.
+    - `folder`: the folder of the run.
+    - `given`: by name ("problem", "model", "flow") the objects that gnflow cannot rebuild. The model may be any one of the same
+      structure: its arrays are replaced by the saved ones.
+
+    **Raises:** `RunFolderError` if the folder holds no run or a damaged one, or if an object is needed that is not given or
+    that differs from the one given.
     """
     source, record = _read_record(folder)
     with _telling_where(source):
@@ -188,9 +201,9 @@ def read_run(folder: str | os.PathLike[str], given: dict[str, Any]) -> dict[str,
 
 
 def read_data(folder: str | os.PathLike[str]) -> RunData:
-    """What a saved run measured and how it ended; no class of a user's is needed for it.
+    """What a saved run measured and how it ended. Classes of the user are not needed for it.
 
-    **Raises:** `RunFolderError` if the folder holds no run, or a damaged one.
+    **Raises:** `RunFolderError` if the folder holds no run or a damaged one.
     """
     source, record = _read_record(folder)
     with _telling_where(source):
@@ -199,13 +212,13 @@ def read_data(folder: str | os.PathLike[str]) -> RunData:
 
 
 def versions() -> dict[str, str]:
-    """Versions of everything a result depends on, and the machine's kind."""
+    """The versions of everything that a result depends on, and the kind of machine."""
     found = {name: importlib.metadata.version(name) for name in _PACKAGES}
     return {**found, "python": platform.python_version(), "machine": platform.machine()}
 
 
 def _read_record(folder: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
-    """The folder and what its run.json holds. **Raises:** `RunFolderError` unless it is a run of this format."""
+    """The folder and the content of its run.json. **Raises:** `RunFolderError` unless it is a run of this format."""
     source = as_path(folder, "folder", RunFolderError)
     file = source / RUN_FILE
     if not file.is_file():
@@ -232,7 +245,7 @@ def _read_record(folder: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
 
 @contextlib.contextmanager
 def _telling_where(source: Path) -> Iterator[None]:
-    """What goes wrong with the parts of a run as an error that names its folder. **Raises:** `RunFolderError`."""
+    """Turn errors while reading the parts of a run into a `RunFolderError` that names the folder."""
     try:
         yield
     except RunFolderError as error:
@@ -242,7 +255,7 @@ def _telling_where(source: Path) -> Iterator[None]:
 
 
 def _in_a_line(text: str) -> str:
-    """What a file holds may be quoted in a message, and may have lines of its own."""
+    """`text` in one line. A message may quote what a damaged file holds, with line breaks in it."""
     return " ".join(text.split())
 
 
@@ -251,7 +264,7 @@ def _written_with(record: dict[str, Any]) -> str:
 
 
 def _measured(source: Path, record: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Data, result, stats and settings."""
+    """Data, result, stats and settings of a saved run."""
     result, classes = record["result"], known_classes(eqx.Module)
     message, time = result["message"], result["time"]
     if not isinstance(message, str) or not isinstance(time, int | float):
@@ -271,7 +284,7 @@ def _measured(source: Path, record: dict[str, Any], arrays: Mapping[str, np.ndar
 
 
 def _read_dataset(file: Path) -> "xarray.Dataset":
-    """The data set of a run. **Raises:** `RunFolderError` for a file that is none."""
+    """The data set of a run. **Raises:** `RunFolderError` for a file that does not hold one."""
     import h5py
     import xarray as xr
 
@@ -283,7 +296,7 @@ def _read_dataset(file: Path) -> "xarray.Dataset":
         data = restored(data)
     except RunFolderError as error:
         raise RunFolderError(f"{file.name}: {error}") from error
-    except Exception as error:  # whatever HDF5 and xarray make of bytes that are no data set
+    except Exception as error:  # HDF5 and xarray raise many kinds of errors for bytes that are not a data set
         raise RunFolderError(f"{file.name} is damaged: {type(error).__name__}: {error}.") from error
     losses = data.get("train_loss")
     if losses is None or losses.ndim != 1 or losses.dims[0] not in ("time", "step") or losses.dtype.kind != "f":
@@ -297,8 +310,10 @@ def _read_dataset(file: Path) -> "xarray.Dataset":
 
 
 def _require_kind(name: str, template: Any, made: Any) -> None:
-    """Check that what was given for an object of gnflow's, which needs none, is at least of its class. **Raises:**
-    `RunFolderError`."""
+    """Check that an object that was given, although gnflow rebuilds it, has the class of the saved one.
+
+    **Raises:** `RunFolderError`.
+    """
     if template is not None and type(template) is not type(made):
         raise RunFolderError(
             f"the {name.replace('_', ' ')} of the run is a {type(made).__name__} of gnflow's own, and the one given is a "
@@ -307,10 +322,7 @@ def _require_kind(name: str, template: Any, made: Any) -> None:
 
 
 def _require_same(name: str, template: Any, stored: Any, arrays: Mapping[str, np.ndarray]) -> None:
-    """Check that a problem or flow that was given is the one that was saved, as far as it was kept.
-
-    **Raises:** `RunFolderError`.
-    """
+    """Check that a problem or flow that was given agrees with what was saved of it. **Raises:** `RunFolderError`."""
     kind = Problem if name == "problem" else AbstractFlow
     if not isinstance(template, kind):
         raise RunFolderError(f"{name} = {template!r:.60}; expected a {kind.__name__}, the one that the run had.")
@@ -321,8 +333,11 @@ def _require_same(name: str, template: Any, stored: Any, arrays: Mapping[str, np
 
 
 def _require_fit(parts: dict[str, Any], was_given: list[str]) -> None:
-    """Check that the parts are of one run: models, problem and flow fit together; models that were given have the losses that
-    the run recorded. **Raises:** `RunFolderError`.
+    """Check that the parts belong to one run.
+
+    Models, problem and flow must fit together, and models that were given must have the losses that the run recorded.
+
+    **Raises:** `RunFolderError`.
     """
     problem, flow, losses = parts["problem"], parts["flow"], parts["data"]["train_loss"].to_numpy()
     if not isinstance(problem, Problem) or not isinstance(flow, AbstractFlow):
@@ -338,7 +353,7 @@ def _require_fit(parts: dict[str, Any], was_given: list[str]) -> None:
         except GnflowError as error:
             raise RunFolderError(f"the run is damaged, or its model is another one: {error}") from error
         if name not in was_given or (name == "model" and parts["result"].failed):
-            continue  # the last state of a failed run may be behind the last one that was measured
+            continue  # the last state of a failed run may be later than the last one that was measured
         loss = float(system.train_loss(system.weights(model)))
         if not jnp.isclose(loss, recorded, rtol=_LOSS_TOLERANCE, atol=_LOSS_TOLERANCE * abs(losses[0])):
             raise RunFolderError(

@@ -1,4 +1,4 @@
-"""A model of the user's own class, which gnflow does not rebuild: what is kept of it, and how one that is given is filled."""
+"""Save and restore models of the user's own classes: gnflow keeps their arrays and puts them into a model that is given."""
 
 import warnings
 from typing import Any
@@ -12,7 +12,7 @@ from .._core import RunFolderError, class_name, is_key, short_name
 
 
 def describe_leaves(model: Any, arrays: dict[str, np.ndarray], name: str) -> dict[str, Any]:
-    """The class of `model` and the places, shapes and dtypes of its arrays, which go into `arrays` under `name`."""
+    """The class of `model` and the places, shapes and dtypes of its arrays. The arrays are added to `arrays` under `name`."""
     leaves = _leaves(model)
     for number, (_, leaf) in enumerate(leaves):
         arrays[_key(name, number)] = _plain(leaf)
@@ -23,10 +23,16 @@ def describe_leaves(model: Any, arrays: dict[str, np.ndarray], name: str) -> dic
 def filled(template: Any, described: Any, recorded_class: str, arrays: dict[str, np.ndarray], name: str) -> Any:
     """`template` with the saved arrays in their places.
 
-    **Arguments:** `described`: what `describe_leaves` returned, None in folders of versions up to 0.1.0, for which class and
-    number of arrays alone are compared, with a warning; `recorded_class`: that `encode` noted.
+    **Arguments:**
 
-    **Raises:** `RunFolderError` for a model of another class, or with other arrays or in other places.
+    - `template`: a model of the same class and structure.
+    - `described`: the result of `describe_leaves`. It is None in folders of versions up to 0.1.0: then only the class and the
+      number, shapes and dtypes of the arrays are compared, with a warning.
+    - `recorded_class`: the class that `encode` noted.
+    - `arrays`: the arrays of the run folder.
+    - `name`: the name of the model in the folder.
+
+    **Raises:** `RunFolderError` for a model of another class, with other arrays or with arrays in other places.
     """
     saved_class = recorded_class if described is None else str(_entry(described, "class"))
     own_class = class_name(type(template))
@@ -92,9 +98,9 @@ def _what(path: str, array: np.ndarray) -> str:
 
 
 def _plain(leaf: Any) -> np.ndarray:
-    """The leaf as a file can hold it: of a random key its data."""
+    """The leaf as an array that a file can hold. For a random key this is its data."""
     array = np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
-    # NumPy's files do not know bfloat16 and its like: their bits.
+    # NumPy's files do not know bfloat16 and the like, so their bits are stored.
     return array.view(f"u{array.dtype.itemsize}") if array.dtype.kind == "V" else array
 
 

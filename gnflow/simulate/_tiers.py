@@ -1,4 +1,4 @@
-"""Which solver takes the next steps of a run that may change it along the way."""
+"""Which solver takes the next steps, in a run that may change its solver along the way."""
 
 import dataclasses
 import math
@@ -6,16 +6,23 @@ from typing import NamedTuple
 
 from ..solvers import SolverChoice
 
-# Steps after which a successor is compared with the solver before it: by then their length is its own.
+# Steps after which a successor is compared with the solver before it. By then its own error control sets their length.
 _TRIAL = 5
-# By what the work of a step has to grow before a successor that was worse is tried again.
+# The factor by which the work of a step has to grow before a successor that was worse is tried again.
 _LATER = 3.0
-# How many times less far a successor has to get to be worse: its steps may still grow.
+# A successor is worse if it gets less far by this factor. A smaller one would be unfair: its steps may still grow.
 _WORSE = 2.0
 
 
 class Phase(NamedTuple):
-    """A part of an integration: its solver (`chosen`), the flow time at which it `begins`, and the steps that it took."""
+    """A part of an integration with one solver.
+
+    **Attributes:**
+
+    - `chosen`: the solver.
+    - `begins`: the flow time at which it begins.
+    - `num_steps`: the number of its steps.
+    """
 
     chosen: SolverChoice
     begins: float
@@ -23,7 +30,7 @@ class Phase(NamedTuple):
 
 
 class _Pace(NamedTuple):
-    """How far a step gets, relative to the flow time, and what it takes, in velocities."""
+    """The length of a step relative to the flow time (`gain`), and its work in `velocities`."""
 
     gain: float
     velocities: float
@@ -35,16 +42,21 @@ class _Pace(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Tiers:
-    """The solvers of an integration, as they change.
+    """The solvers of an integration that changes them.
 
-    Behind a step that takes more velocities than is good, or that stability has limited for some time, and not before what the
-    run has taken is worth another program, the successor goes on. One that has to show that it gets farther stays unless after
-    a few steps it gets less than half as far for the same work; then it is tried once more where a step takes three times as
-    much. All that is looked at are counts and flow times: what a run does does not depend on how busy the machine is.
+    The successor takes over after a step that took too many velocities or that stability has limited for some time, but only
+    once the run has done enough work to justify the compilation of another program. A successor on trial stays unless after a
+    few steps it gets less than half as far for the same work. Then the solver before it returns, and the successor is tried
+    again when a step takes three times as much work. Decisions rest on counts and flow times alone, never on wall time, so
+    that a run does not depend on how busy the machine is.
 
-    **Attributes:** `chosen`: the solver of the next steps; `past`: the phases before this one; `begins`, `steps_before`: the
-    flow time and the number of steps at which this one began; `before`: the solver of the last phase; `rival`: its pace, as
-    long as this one is on trial.
+    **Attributes:**
+
+    - `chosen`: the solver of the next steps.
+    - `past`: the phases before the present one.
+    - `begins`, `steps_before`: the flow time and the number of steps at which the present phase began.
+    - `before`: the solver of the last phase.
+    - `rival`: the pace of that solver, as long as the present one is on trial.
     """
 
     chosen: SolverChoice
@@ -56,7 +68,7 @@ class Tiers:
 
     @property
     def most_velocities(self) -> float:
-        """Behind a step that takes more, `following` is to be asked; infinite where that says nothing."""
+        """The number of velocities in a step above which `following` has to be asked; infinite without such a limit."""
         change = self.chosen.change
         if change is None or change.successor_velocities is None or change.share is None:
             return math.inf
@@ -64,20 +76,25 @@ class Tiers:
 
     @property
     def judged_at(self) -> float:
-        """The number of steps at which `following` is to be asked in any case."""
+        """The number of steps after which `following` has to be asked in any case."""
         return math.inf if self.rival is None else float(self.steps_before + _TRIAL)
 
     def phases(self, num_steps: int) -> tuple[Phase, ...]:
-        """All of them, after so many steps."""
+        """All phases, after `num_steps` steps of the run."""
         return (*self.past, Phase(self.chosen, self.begins, num_steps - self.steps_before))
 
     def following(
         self, time: float, num_steps: int, length: float, velocities: int, taken: int, is_limited: bool = False
     ) -> "Tiers":
-        """The same, or with another solver that goes on from here.
+        """These tiers, or those with another solver that goes on from here.
 
-        **Arguments:** flow `time` and `num_steps` so far; `length` and `velocities` of the last step (those of a solver that
-        has a successor); `taken`: velocities in all; `is_limited`: whether stability has limited the last steps.
+        **Arguments:**
+
+        - `time`, `num_steps`: the flow time and the number of steps so far.
+        - `length`: the length of the last step.
+        - `velocities`: the velocities that the last step took, for a solver that has a successor.
+        - `taken`: the velocities that the run has taken.
+        - `is_limited`: whether stability has limited the last steps.
         """
         change = self.chosen.change
         if change is not None:

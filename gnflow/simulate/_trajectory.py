@@ -1,4 +1,4 @@
-"""What a run gives back."""
+"""The trajectory that a run returns, and the errors that carry one."""
 
 import dataclasses
 import os
@@ -15,7 +15,7 @@ from ..problems import Problem
 from ._store import write_run
 
 if TYPE_CHECKING:
-    import xarray  # half a second with pandas: loaded where a data set is made
+    import xarray  # takes half a second with pandas, so it is imported only where a data set is made
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,16 +24,16 @@ class Trajectory:
 
     **Attributes:**
 
-    - `data`: an `xarray.Dataset` over "time" (flow time; `simulate`) or "step" (`iterate`), first the state before any step,
-      last the end; `train_loss`, `test_loss` where there is test data, and the variables of the metrics; `iterate` adds
-      `damping`, `rank` and `relative_residual` where the flow solves for its direction (in `simulate` the metric
-      `DirectionDiagnostics` does), and in mini-batches the losses of each over the dimension "batch"; each with `long_name`,
-      `units` and `reference`.
-    - `model`, `initial_model`: at the end and at the start.
-    - `problem`, `flow`: what was run.
-    - `result`: how it ended (`gnflow.Result`: code, message, time).
-    - `stats`: solver, steps taken, accepted and rejected, velocity evaluations, wall seconds, and how many of
-      them were compiling.
+    - `data`: an `xarray.Dataset` over "time" (flow time; `simulate`) or "step" (`iterate`), from the state before any step to
+      the end. It holds `train_loss`, `test_loss` if there is test data, and the variables of the metrics, each with
+      `long_name`, `units` and `reference`. `iterate` adds `damping`, `rank` and `relative_residual` if the flow solves for its
+      direction (in `simulate` the metric `DirectionDiagnostics` does that), and with mini-batches the losses of each batch over
+      the dimension "batch".
+    - `model`, `initial_model`: the model at the end and at the start.
+    - `problem`, `flow`: the problem and the flow of the run.
+    - `result`: how the run ended (`gnflow.Result`: code, message, time).
+    - `stats`: the solver, the numbers of steps (taken, accepted, rejected) and velocity evaluations, the wall time in seconds,
+      and how many of these were spent compiling.
     - `settings`: the arguments of the run, for the record.
     """
 
@@ -49,20 +49,23 @@ class Trajectory:
     def save(self, folder: str | os.PathLike[str], *, beside: Mapping[str, str] | None = None) -> None:
         """Write the run as a folder: run.json, trajectory.nc, arrays.npz. Read it back with `gnflow.load(folder)`.
 
-        The folder appears whole or not at all; a leading ~ is the home folder. Attributes of `data` that netCDF has no type for
-        (None, booleans, lists, dictionaries, paths) are kept as JSON text.
+        The folder appears whole or not at all. Attributes of `data` for which netCDF has no type (None, booleans, lists,
+        dictionaries, paths) are kept as JSON text.
 
-        **Arguments:** `beside`: further files in the folder, text by name.
+        **Arguments:**
 
-        **Raises:** `RunFolderError` if `folder` exists and is not empty: a run is never overwritten; and if it cannot be
-        written (a full disk, a read-only folder): the message names the folder in which it is kept instead.
+        - `folder`: the folder to write. A leading ~ is the home folder.
+        - `beside`: further files in the folder, text by name.
+
+        **Raises:** `RunFolderError` if `folder` exists and is not empty, because a run is never overwritten; also if it cannot
+        be written (a full disk, a read-only folder). The message then names the folder in which the run is kept instead.
         """
         parts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         write_run(folder, parts, beside or {})
 
 
 class SimulationError(GnflowError, RuntimeError):
-    """A run that failed, with what it got to in `trajectory`."""
+    """A run that failed. `trajectory` holds the run so far."""
 
     def __init__(self, trajectory: Trajectory):
         super().__init__(f"{trajectory.result} (the run so far is in this error's .trajectory; throw=False returns it)")
@@ -70,9 +73,9 @@ class SimulationError(GnflowError, RuntimeError):
 
 
 class RunInterrupted(KeyboardInterrupt):
-    """Ctrl-C, or a notebook's interrupt, during a run, with what it got to in `trajectory` (its code is `interrupted`).
+    """An interrupt during a run, by Ctrl-C or from a notebook. `trajectory` holds the run so far, with the code `interrupted`.
 
-    It ends loops and programs as any `KeyboardInterrupt` does. In a notebook the trajectory is afterwards in
+    It ends loops and programs like any `KeyboardInterrupt`. In a notebook the trajectory is then in
     `sys.last_value.trajectory`.
     """
 
@@ -82,9 +85,9 @@ class RunInterrupted(KeyboardInterrupt):
 
 
 def checked(trajectory: Trajectory, throw: bool) -> Trajectory:
-    """The run, if nothing is to be raised for how it ended.
+    """The run, unless an error has to be raised for how it ended.
 
-    **Raises:** `RunInterrupted`; `SimulationError` if `throw` and it failed.
+    **Raises:** `RunInterrupted` if it was interrupted; `SimulationError` if `throw` and it failed.
     """
     if trajectory.result.code == ResultCode.INTERRUPTED:
         raise RunInterrupted(trajectory)
@@ -100,9 +103,15 @@ def make_dataset(
     index: np.ndarray,
     index_attrs: dict[str, str],
 ) -> "xarray.Dataset":
-    """Rows of values, first axis `dim`, as a labelled data set.
+    """A labelled data set of arrays whose first axis is `dim`.
 
-    **Arguments:** `rows`: arrays (rows, ...) by variable; `variables`: their descriptions; `index`: the coordinate.
+    **Arguments:**
+
+    - `rows`: the arrays (rows, ...), by variable name.
+    - `variables`: the descriptions of the variables, by name.
+    - `dim`: the name of the first axis.
+    - `index`: its coordinate (rows,).
+    - `index_attrs`: the attributes of the coordinate.
     """
     import xarray as xr
 
@@ -122,6 +131,6 @@ def make_dataset(
 
 
 def stack_rows(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
-    """Values of single times, by name, stacked along a first axis."""
+    """The values of several times, stacked along a new first axis, by name."""
     host = jax.device_get(rows)
     return {name: np.stack([np.asarray(row[name]) for row in host]) for name in host[0]}

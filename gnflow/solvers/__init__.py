@@ -1,4 +1,4 @@
-"""Time integrators a run can name: exponential, implicit and explicit Runge-Kutta methods as Diffrax solvers."""
+"""Time integrators that a run can name: exponential, implicit and explicit Runge-Kutta methods as Diffrax solvers."""
 
 from ..geometry import Decomposition as Decomposition
 from ._choice import Situation as Situation, choose_solver as choose_solver

@@ -8,46 +8,59 @@ from .._core import ConfigError
 from ..geometry import Decomposition
 from ._kinds import Change, SolverChoice, asked_choice, check_solver, named_choice
 
-# Below it Dopri8 reaches the same error in less time on Gauss-Newton flows (docs/devdocs/solvers.md).
+# At smaller tolerances Dopri8 reaches the same error in less time on Gauss-Newton flows (docs/devdocs/solvers.md).
 _TIGHT_RTOL = 1e-4
-_TIGHT_RTOL_ON_KINKS = 5e-6  # below those of second solutions: steps are cut at kinks, whatever the order
+# With kinks a high order pays less, because every step across a kink is cut. The value lies below the tolerances of second
+# solutions.
+_TIGHT_RTOL_ON_KINKS = 5e-6
 
-# Rate of the fastest mode times length of the run: Tsit5 is stable in a handful of steps.
+# Largest rate of the fastest mode times length of the run for which Tsit5 is stable in a handful of steps.
 _EXPLICIT_SPAN = 10.0
 
-# Weights up to which the whole Jacobian is worth its time (docs/devdocs/solvers.md, Few weights): at once, and where the
-# low-rank solver has run out of steps, with the number of steps that are then waited for; and the largest number of entries
-# of the Gram matrix's derivatives in all weights: 512 MiB.
+# Number of weights up to which the whole Jacobian is worth its time (docs/devdocs/solvers.md, Few weights): from the start, and
+# after the low-rank solver has used up its steps, then for at most _WORTH_WAITING steps.
 FEW_WEIGHTS, MANY_WEIGHTS = 50, 300
 _WORTH_WAITING = 500
+# Entries of the derivatives of the Gram matrix in all weights: 512 MiB.
 _MOST_ENTRIES = 2**26
 
-# A linearisation that takes so few velocities, or so few operations (about a millisecond), is never what a run waits for.
+# A linearisation that costs at most so many velocities, or so many operations (about a millisecond), never slows a run down.
 _FEW_VELOCITIES, _FEW_OPERATIONS = 10.0, 2e7
-# What an exponential step takes beside its linearisation, in velocities; the share of the whole at which it is tried in place
-# of stabilised steps: it is of higher order, and all but exact where the Hessian of the loss and the kernel are constant; and
-# the operations of a run that is worth a program more, about a second (docs/devdocs/solvers.md, Three tiers).
-_OTHER_VELOCITIES, _SHARE, _SHARE_CONSTANT = 18.0, 0.5, 0.15
+# The cost of an exponential step without its linearisation, in velocities.
+_OTHER_VELOCITIES = 18.0
+# The share of an exponential step's cost at which it is tried in the place of a stabilised step. The share is below 1 because
+# the exponential step has the higher order, and smaller still if the Hessian of the loss is constant, because it is then nearly
+# exact as long as the kernel changes little.
+_SHARE, _SHARE_CONSTANT = 0.5, 0.15
+# The operations (about a second) after which another program is worth its compilation (docs/devdocs/solvers.md, Three tiers).
 _WORTH_COMPILING = 1e10
-# The same where a velocity decomposes the Gram matrix, too: what a step takes with its linearisation. And the velocities of a
-# run that is worth a program more however small they are: they take their time without operations.
-_VELOCITIES_WITH_GRAM, _MANY_VELOCITIES = 5.0, 500.0
-# Operations of a velocity, from which on it is worth a program of its own to begin with steps of order 5.
+# The cost of an exponential step in velocities if each velocity decomposes the Gram matrix, too.
+_VELOCITIES_WITH_GRAM = 5.0
+# The number of velocities after which another program is worth its compilation even if a velocity has few operations, because
+# each takes some time regardless of its operations.
+_MANY_VELOCITIES = 500.0
+# Operations of a velocity above which a separate program for first steps of order 5 pays.
 _HEAVY_VELOCITY = 1e8
-# Below it steps of order 2 are too short to be worth their stability.
+# At smaller tolerances the steps of order 2 are so short that their stability is of no use.
 _LEAST_STABILISED_RTOL = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
 class Situation:
-    """What the choice of a solver depends on, beside the tolerance.
+    """What the choice of a solver depends on beside the tolerance.
 
-    **Attributes:** `linearised`: whether the flow has a linearisation; `is_stiff`: whether its rates spread with the spectrum
-    of the Gram matrix; `has_real_spectrum`: whether the flow says so of its Jacobian; `has_kinks`: whether the model is known
-    to have kinks; `has_constant_hessian`: whether the loss has; `num_outputs`: NC; `jacobian`: the numbers of weights P and of
-    outputs NC where the flow has a derivative, None elsewhere; `stiffness`: gives the largest rate times the length of the run,
-    None where the end is not known or where an explicit step would need the Gram matrix too; `velocity_work`,
-    `linearisation_work`: give the operations of each (`count_operations`).
+    **Attributes:**
+
+    - `linearised`: whether the flow has a linearisation.
+    - `is_stiff`: whether its rates spread like the spectrum of the Gram matrix.
+    - `has_real_spectrum`: whether the flow declares that its Jacobian has a real spectrum.
+    - `has_kinks`: whether the model is known to have kinks.
+    - `has_constant_hessian`: whether the loss has a constant Hessian.
+    - `num_outputs`: NC.
+    - `jacobian`: the number P of weights and NC of outputs, or None for a flow without a derivative.
+    - `stiffness`: returns the largest rate times the length of the run, or None if the end is not known or an explicit step
+      would need the Gram matrix, too.
+    - `velocity_work`, `linearisation_work`: return the number of operations of each (`count_operations`).
     """
 
     linearised: bool
@@ -65,21 +78,30 @@ class Situation:
 def choose_solver(solver: Any, rtol: float, situation: Situation, ran_out: bool = False) -> SolverChoice:
     """The solver of a run.
 
-    "auto" is, for a flow with a linearisation, the exponential solver, with five exceptions: a run that ends before the
-    fastest mode has decayed by e^-10, where an explicit solver takes few steps and none needs a Gram matrix; a flow that is not
-    stiff asked for with a small `rtol` (a smaller one for models with kinks), where Dopri8's order pays, until stability limits
-    its steps all the same; a flow whose Jacobian has a real spectrum and whose linearisation
-    takes much longer than a velocity, where the stabilised solver begins and the exponential one is tried where that pays (not
-    where NC is beyond the dense limit), both behind Tsit5 where velocities are heavy; few weights for more outputs, where the
-    residual does not vanish, what the linearisation leaves out is stiff and the whole Jacobian is cheap; and a run whose usual
-    solver has used up its steps, where up to 300 weights are few enough (docs/devdocs/solvers.md). Work is counted, not timed:
-    every machine and every run chooses the same.
+    For a flow with a linearisation "auto" is the exponential solver, with five exceptions:
 
-    **Arguments:** `solver`: "auto", a name, or a Diffrax solver; `rtol`: of the run; `situation`; `ran_out`: whether the usual
-    choice has used up its steps. Where there is no other, it stays.
+    - In a run that ends before the fastest mode has decayed by e^-10 an explicit solver takes few steps, none of which needs a
+      Gram matrix.
+    - For a flow that is not stiff and a small `rtol` (a smaller one for models with kinks) the order of Dopri8 pays, until
+      stability limits its steps after all.
+    - If the Jacobian has a real spectrum and a linearisation takes much longer than a velocity, the stabilised solver begins.
+      The exponential one is tried where it pays (but not for NC above the dense limit). If velocities are heavy, Tsit5 comes
+      before both.
+    - With few weights for more outputs the residual does not vanish, so that the part of the Jacobian outside of the
+      linearisation is stiff, while the whole Jacobian is cheap.
+    - After the usual solver has used up its steps, the whole Jacobian is used for up to 300 weights.
 
-    **Raises:** `ConfigError` as `check_solver` does, and for a solver that needs a linearisation, or a real spectrum, that the
-    flow has not.
+    See docs/devdocs/solvers.md. Work is counted and not timed, so every machine and every run makes the same choice.
+
+    **Arguments:**
+
+    - `solver`: "auto", a name, or a Diffrax solver.
+    - `rtol`: the tolerance of the run.
+    - `situation`: what else the choice depends on.
+    - `ran_out`: whether the usual choice has used up its steps. If there is no other choice, it stays.
+
+    **Raises:** the `ConfigError` of `check_solver`; also `ConfigError` for a solver that needs a linearisation or a real
+    spectrum if the flow does not have it.
     """
     check_solver(solver)
     if not (isinstance(solver, str) and solver == "auto"):
@@ -121,8 +143,10 @@ def choose_solver(solver: Any, rtol: float, situation: Situation, ran_out: bool 
 
 
 def _for_rates_of_one_size(situation: Situation) -> SolverChoice:
-    """For a small tolerance. A damping that is large beside most of the spectrum makes the flow stiff: that shows along the
-    run."""
+    """The choice for a flow that is not stiff, at a small tolerance.
+
+    A damping above most of the spectrum makes such a flow stiff after all, which shows only along the run.
+    """
     dopri8 = named_choice("dopri8", "the flow is not stiff and the tolerance is tight")
     if not Decomposition().is_dense(situation.num_outputs):
         return dopri8
@@ -132,12 +156,12 @@ def _for_rates_of_one_size(situation: Situation) -> SolverChoice:
 
 
 def _behind_the_limit(choice: SolverChoice) -> SolverChoice:
-    """The same, for a run whose explicit steps stability limits."""
+    """`choice` with the reason that stability limits the explicit steps of the run."""
     return choice._replace(reason=f"stability limits explicit steps; {choice.reason}")
 
 
 def _allowed(choice: SolverChoice, situation: Situation) -> SolverChoice:
-    """The `choice`, refused where the flow has not what it needs."""
+    """The `choice`, if the flow has what it needs. **Raises:** `ConfigError` otherwise."""
     if choice.needs_linearisation and not situation.linearised:
         raise ConfigError(
             f"solver = {choice.name!r} needs a flow with a linearisation (an AbstractLinearisedFlow), which this one is not; "
@@ -152,5 +176,5 @@ def _allowed(choice: SolverChoice, situation: Situation) -> SolverChoice:
 
 
 def _is_affordable(weights: int, outputs: int, most: int) -> bool:
-    """Whether the whole Jacobian of a velocity of P weights and NC outputs takes little enough time and memory."""
+    """Whether the whole Jacobian of a velocity takes little enough time and memory, for P `weights` and NC `outputs`."""
     return weights <= most and weights * outputs**2 <= _MOST_ENTRIES

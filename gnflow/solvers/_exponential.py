@@ -1,4 +1,4 @@
-"""The exponential Runge-Kutta solver: steps that no stiffness limits, exact for models linear in their weights."""
+"""The exponential Runge-Kutta solver: no stiffness limits its steps, and it is exact for models linear in their weights."""
 
 from typing import Any, ClassVar
 
@@ -16,30 +16,34 @@ from ._term import LinearisedTerm
 
 
 class ExponentialRungeKutta(AbstractLinearisedSolver):
-    """Krogstad's exponential Runge-Kutta method of order 4, linearised anew at each step with the flow's low-rank W.
+    """Krogstad's exponential Runge-Kutta method of order 4, which linearises the flow at each step with its low-rank W.
 
-    With F the vector field, D_i = F(t_i, U_i) - F(t_n, w_n) - W (U_i - w_n), z = h W:
+    With the vector field F, D_i = F(t_i, U_i) - F(t_n, w_n) - W (U_i - w_n) and z = h W:
 
         U_2 = w + h/2 phi_1(z/2) F
         U_3 = w + h/2 phi_1(z/2) F + h phi_2(z/2) D_2
         U_4 = w + h phi_1(z) F + 2 h phi_2(z) D_3
         w+  = w + h phi_1(z) F + h (2 phi_2 - 4 phi_3)(z) (D_2 + D_3) + h (4 phi_3 - phi_2)(z) D_4
 
-    the last of which is the exact integral of the parabola through 0, (D_2 + D_3)/2 and D_4. The error estimate is the
-    difference to the method with D_3 for the mean, which has order 2 for any W, and 4 where W is the whole Jacobian. The
-    order 4 holds for any W (what W leaves out is in the D_i); a better W only allows longer steps. Where the model is
-    linear in its weights and the loss is quadratic all D_i vanish and one step of any length is exact. A step costs one
-    linearisation (the Gram matrix and its eigendecomposition), three further velocities, three J and eight J^T products.
+    The last line is the exact integral with the parabola through 0, (D_2 + D_3)/2 and D_4 for the remainder. The error estimate
+    is the difference to the method with D_3 in the place of this mean, which has order 2 for any W, and order 4 if W is the
+    whole Jacobian. The order 4 of the method holds for any W, because the D_i contain what W leaves out; a better W only allows
+    longer steps. If the model is linear in its weights and the loss is quadratic, all D_i vanish and one step of any length is
+    exact. A step costs one linearisation (the Gram matrix and its eigendecomposition), three further velocities, three J and
+    eight J^T products.
 
-    Sources: Krogstad, "Generalized integrating factor methods for stiff PDEs", J. Comput. Phys. 2005, ETDRK4-B;
-    Hochbruck and Ostermann, Acta Numerica 2010, Section 2, whose stiff order of it is 3 in the worst case and 4 where the
-    remainder is smooth. The reduction to NC dimensions is derived in docs/theory.md, Exponential steps.
+    Sources: Krogstad, "Generalized integrating factor methods for stiff PDEs", J. Comput. Phys. 2005, ETDRK4-B; Hochbruck and
+    Ostermann, Acta Numerica 2010, Section 2, where its stiff order is 3 in the worst case and 4 for a smooth remainder. The
+    reduction to NC dimensions is derived in docs/theory.md, Exponential steps.
 
-    Takes a `LinearisedTerm`. Dense output is the same formula at intermediate times, of order 3, so that saves and events
-    inside a long step see the fast modes decay. With `dense=True` each step keeps its linearisation: O(N M + NC^2) numbers.
+    The solver integrates a `LinearisedTerm`. Dense output is the same formula at intermediate times, of order 3, so that saves
+    and events inside a long step see the fast modes decay. With `dense=True` each step keeps its linearisation, O(N M + NC^2)
+    numbers.
 
-    **Arguments:** `decomposition`: how the modes of the Gram matrix are found; beyond its dense limit only the leading ones
-    are integrated exponentially, and the rest explicitly.
+    **Arguments:**
+
+    - `decomposition`: how the modes of the Gram matrix are found. Beyond its dense limit only the leading modes are integrated
+      exponentially, and the rest explicitly.
     """
 
     interpolation_cls: ClassVar = ExponentialInterpolation
@@ -49,7 +53,7 @@ class ExponentialRungeKutta(AbstractLinearisedSolver):
     def linearised_step(
         self, terms: LinearisedTerm, t0: Any, t1: Any, y0: PyTree, args: Any, solver_state: None, made_jump: Any
     ) -> tuple[tuple[PyTree, PyTree, dict[str, Any], None, diffrax.RESULTS], Linearisation]:
-        """One step from t0 to t1, and its linearisation."""
+        """One step from t0 to t1, and the linearisation that it used."""
         weights, integrals = terms.split(y0)
         length = t1 - t0
         half = length / 2
@@ -60,7 +64,7 @@ class ExponentialRungeKutta(AbstractLinearisedSolver):
         start = reduce(linearisation, rest, -coefficients)
 
         def remainder(previous: ReducedVector, stage: Any) -> tuple[ReducedVector, ReducedVector]:
-            """D at w + s (phi_1(s W) F + share phi_2(s W) x), x being the D before."""
+            """D at w + s (phi_1(s W) F + share phi_2(s W) x), where x is the D of the stage before."""
             span, share = stage
             ((increment, amplitudes),) = apply_functions(
                 linearisation, span, [[({1: 1.0}, start), ({2: share}, previous)]]
@@ -68,7 +72,7 @@ class ExponentialRungeKutta(AbstractLinearisedSolver):
             found = remainder_at(terms, linearisation, t0 + span, weights, span, increment, span * amplitudes)
             return found, found
 
-        # In a loop, so that the program has the velocity once and compiles in less time.
+        # A scan, so that the program contains the velocity only once and compiles faster.
         nothing = ReducedVector(
             jax.tree.map(jnp.zeros_like, weights), jnp.zeros_like(coefficients), jnp.zeros_like(linearisation.rates)
         )
@@ -83,7 +87,7 @@ class ExponentialRungeKutta(AbstractLinearisedSolver):
             integrands=terms.integrands,
         )
         difference = combination((second, third), (1.0, -1.0))
-        # What the step adds to the weights and its error share one J^T product.
+        # The increment of the weights and its error share one J^T product.
         sums = [path.parts(1.0), [({2: 2.0, 3: -4.0}, difference)]]
         (increment, _), (error, _) = apply_functions(linearisation, length, sums)
         y1 = terms.join(tree_add_scaled(weights, length, increment), path.integrate(integrals, length, length))

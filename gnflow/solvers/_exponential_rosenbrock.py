@@ -1,4 +1,4 @@
-"""The exponential Rosenbrock solver: the exponential Runge-Kutta method with the whole Jacobian, for few weights."""
+"""The exponential Rosenbrock solver, an exponential Runge-Kutta method with the whole Jacobian, for few weights."""
 
 from collections.abc import Callable
 from functools import partial
@@ -16,29 +16,30 @@ from ._linearised import AbstractErrorCarryingSolver
 from ._phi import phi_functions
 from ._term import unwrap
 
-# A displacement smaller than this beside the weights is scaled up before the flow is looked at there.
+# A displacement below this share of the weights is scaled up before the velocity is evaluated there, to keep digits.
 _DISPLACEMENT = 1e-6
-# Of the eigenvectors, beyond which half of all digits are lost; and what counts as symmetric.
+# The largest condition number of the eigenvectors: beyond it half of all digits are lost.
 _MOST_CONDITION = 1e8
+# The relative asymmetry up to which a Jacobian counts as symmetric.
 _ASYMMETRY = 1e-10
 
 
 class ExponentialRosenbrock(AbstractErrorCarryingSolver):
-    """Krogstad's method (`ExponentialRungeKutta`) with the whole Jacobian J_F of the velocity in place of its low-rank part.
+    """Krogstad's method (`ExponentialRungeKutta`) with the whole Jacobian J_F of the velocity instead of its low-rank part.
 
-    W = -J^T K H_L J leaves out what comes with the residual: sum_n g_n D^2 f_n and the change of K. Where the residual does not
-    vanish, as with fewer weights than noisy targets, that is stiff too and limits the steps of the low-rank solver. Here
-    J_F, P x P, is found by P derivatives of the velocity and diagonalised (real eigenvalues or conjugate pairs, negative
-    curvature among them): O(P (NC)^3 + P^3) a step, so for few weights. The order is 4 whatever the accuracy of J_F;
-    rounding, eps times the condition number of the eigenvectors and eps h |J_F|, is what limits a step. With a flow that jumps
-    or has no derivative the steps are those of an explicit solver.
+    W = -J^T K H_L J leaves out the terms with the residual: sum_n g_n D^2 f_n and the change of K. If the residual does not
+    vanish, as with fewer weights than noisy targets, these terms are stiff, too, and limit the steps of the low-rank solver.
+    Here J_F (P, P) is computed from P derivatives of the velocity and diagonalised, with real eigenvalues and conjugate pairs,
+    also those of negative curvature. This costs O(P (NC)^3 + P^3) per step, so the solver is for few weights. The order is 4
+    for any accuracy of J_F. Rounding limits a step: eps times the condition number of the eigenvectors, and eps h |J_F|. For a
+    flow that jumps or has no derivative the steps are as short as those of an explicit solver.
 
     Sources: Krogstad, J. Comput. Phys. 2005; Hochbruck, Ostermann and Schweitzer, "Exponential Rosenbrock-type methods", SIAM
-    J. Numer. Anal. 2009. Takes a `LinearisedTerm` of any flow w' = -J^T a whose coefficients have a derivative. Dense output is
-    the same formula at intermediate times, of order 3; integrals are found by quadrature along it.
+    J. Numer. Anal. 2009. The solver integrates a `LinearisedTerm` of any flow w' = -J^T a whose coefficients have a derivative.
+    Dense output is the same formula at intermediate times, of order 3, and integrals are found by quadrature along it.
     """
 
-    # The exact linearised flow, over steps so long that a run on its way to another minimum seems near.
+    # The exact linearised flow carries the error over very long steps, so a run on its way to another minimum may seem near.
     errs_upwards: ClassVar[bool] = False
     interpolation_cls: ClassVar = ExponentialInterpolation
 
@@ -63,11 +64,11 @@ class ExponentialRosenbrock(AbstractErrorCarryingSolver):
         error: PyTree,
         decay: Callable[[PyTree], Float[Array, ""]],
     ) -> tuple[tuple[PyTree, PyTree, dict[str, Any], None, diffrax.RESULTS], PyTree]:
-        """What `step` returns, and what a small displacement `error` of the weights, a tree like them, has become by t1.
+        """The result of `step`, and a small displacement e = `error` of the weights, a tree like them, carried on to t1.
 
-        e+ = exp(h J_F) e + h phi_2(h J_F) D with D = F(w+ + e') - F(w+) - J_F e', e' = exp(h J_F) e: the change of the Jacobian
-        along the step taken for linear in time. D is divided by a displacement large enough to leave it digits. The `decay` is
-        not looked at.
+        e+ = exp(h J_F) e + h phi_2(h J_F) D with D = F(w+ + e') - F(w+) - J_F e' and e' = exp(h J_F) e. This takes the change
+        of the Jacobian along the step for linear in time. D is computed with a displacement that is large enough to keep
+        digits. `decay` is not used.
         """
         term = unwrap(terms)
         weights, integrals = term.split(y0)
@@ -83,7 +84,7 @@ class ExponentialRosenbrock(AbstractErrorCarryingSolver):
         rates = spectrum.rates
 
         def remainder(span: Any, increment: Float[Array, " weights"]) -> Complex[Array, " weights"]:
-            """V^-1 D at w + increment."""
+            """V^-1 D at the weights plus `increment`."""
             difference = velocity(t0 + span, flat + increment) - start - jacobian @ increment
             return spectrum.inverse @ difference
 
@@ -111,10 +112,11 @@ class ExponentialRosenbrock(AbstractErrorCarryingSolver):
 def _diagonalised(
     jacobian: Float[Array, "weights weights"],
 ) -> tuple[Float[Array, "weights weights"], "Spectrum"]:
-    """J_F, or its symmetric part where J_F has no usable basis of eigenvectors, and the spectrum of what is returned.
+    """J_F, or its symmetric part if J_F has no usable basis of eigenvectors, and the spectrum of the matrix that is returned.
 
-    A matrix may have too few eigenvectors (units that are saturated: rows of zeros). That of gradient flow is symmetric but for
-    rounding, which equal eigenvalues turn into eigenvectors that are nearly parallel. The order does not depend on W.
+    A matrix may have too few eigenvectors, for instance with rows of zeros from saturated units. The Jacobian of gradient flow
+    is symmetric up to rounding, and for equal eigenvalues rounding makes eigenvectors nearly parallel. The symmetric part is
+    safe in both cases, because the order of the method does not depend on W.
     """
     rates, basis = jnp.linalg.eig(jacobian)
     inverse = jnp.linalg.inv(basis)
@@ -129,21 +131,32 @@ def _diagonalised(
 
 
 class Spectrum(eqx.Module):
-    """J_F = V diag(rates) V^(-1). **Attributes:** `rates` (P,), complex; `basis`: V; `inverse`: V^(-1)."""
+    """The eigendecomposition J_F = V diag(rates) V^(-1).
+
+    **Attributes:**
+
+    - `rates`: the eigenvalues (P,), complex.
+    - `basis`: V (P, P).
+    - `inverse`: V^(-1) (P, P).
+    """
 
     rates: Complex[Array, " weights"]
     basis: Complex[Array, "weights weights"]
     inverse: Complex[Array, "weights weights"]
 
     def real(self, coordinates: Complex[Array, " weights"]) -> Float[Array, " weights"]:
-        """V x for the coordinates of a real vector: conjugate pairs have conjugate coordinates."""
+        """V x for the coordinates x of a real vector. It is real, because conjugate pairs have conjugate coordinates."""
         return jnp.real(self.basis @ coordinates)
 
 
 class DensePath(eqx.Module):
-    """w(t_n + s) for 0 <= s <= h, as `StepPath`, in the coordinates of the Jacobian's eigenvectors.
+    """w(t_n + s) for 0 <= s <= h, as in `StepPath`, in the coordinates of the Jacobian's eigenvectors.
 
-    **Attributes:** `spectrum`; `start`, `slope`, `bend`: V^(-1) F, P_1 and P_2; `integrands` of the term.
+    **Attributes:**
+
+    - `spectrum`: the eigendecomposition of the Jacobian.
+    - `start`, `slope`, `bend`: V^(-1) F, V^(-1) P_1 and V^(-1) P_2, each (P,).
+    - `integrands`: the rates of change of the integrals as a function of w', or None.
     """
 
     spectrum: Spectrum
@@ -155,7 +168,7 @@ class DensePath(eqx.Module):
     def advance(
         self, weights: PyTree, integrals: dict[str, Array], span: Float[Array, ""], length: Float[Array, ""]
     ) -> tuple[PyTree, dict[str, Array]]:
-        """Weights and integrals at s = `span` of a step of length h = `length` from the given ones."""
+        """Weights and integrals at s = `span` in a step of length h = `length` that starts at the given ones."""
         flat, unravel = ravel_pytree(weights)
         moved = unravel(flat + span * self._combine(1, span, length))
         if self.integrands is None or not integrals:
@@ -166,8 +179,10 @@ class DensePath(eqx.Module):
         return moved, add_integrals(integrals, lambda s: integrands(unravel(velocity(s, length))), span, fastest)
 
     def _combine(self, lowest: int, span: Float[Array, ""], length: Float[Array, ""]) -> Float[Array, " weights"]:
-        """phi_k(s J) F + (s/h) phi_(k+1)(s J) P_1 + 2 (s/h)^2 phi_(k+2)(s J) P_2 with k = `lowest`: 1 for the mean velocity
-        up to s, 0 for the velocity there."""
+        """phi_k(s J) F + (s/h) phi_(k+1)(s J) P_1 + 2 (s/h)^2 phi_(k+2)(s J) P_2 with k = `lowest`.
+
+        It is the mean velocity up to s for k = 1, and the velocity at s for k = 0.
+        """
         share = span / length
         phi = phi_functions(span * self.spectrum.rates, lowest + 2)[lowest:]
         return self.spectrum.real(phi[0] * self.start + share * phi[1] * self.slope + 2 * share**2 * phi[2] * self.bend)

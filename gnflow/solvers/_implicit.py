@@ -1,4 +1,4 @@
-"""An implicit Runge-Kutta solver whose linear systems have the size NC: Kvaerno's method with the low-rank linearisation."""
+"""An implicit Runge-Kutta solver with linear systems of size NC: Kvaerno's method with the low-rank linearisation."""
 
 from typing import Any, ClassVar
 
@@ -14,20 +14,23 @@ from ._linearised import AbstractLinearisedSolver
 from ._term import LinearisedTerm, unwrap
 
 _MAX_ITERATIONS = 12
-# Of D w: where a flow with weight decay rests, its velocity is the difference of this and of as much, which rounding leaves.
+# Relative to D w: where a flow with weight decay rests, its velocity is the difference of D w and a vector of the same size.
+# Only rounding is left of it, and no iteration can be more accurate than that.
 _ROUNDING = 1e-12
 _TINY = 1e-30
 
 
 class LowRankKvaerno5(AbstractLinearisedSolver):
-    """Diffrax's Kvaerno5 (order 5, L-stable, embedded order 4) for flows, in O(N M + NC^2) memory.
+    """The method Kvaerno5 of Diffrax (order 5, L-stable, embedded order 4) for flows, in O(N M + NC^2) memory.
 
-    Its stages are solved by a chord method with I - gamma h W in place of the Jacobian, inverted in NC dimensions (Woodbury).
-    Rounding limits a step h over a mode of rate beta that has yet to decay: its relative error is about 2e-16 h beta.
+    Its stages are solved by a chord method with I - gamma h W for the Jacobian, which is inverted in NC dimensions (Woodbury).
+    Rounding limits a step h across a mode of rate beta that has yet to decay: its relative error is about 2e-16 h beta.
     Source: Kvaerno, "Singly diagonally implicit Runge-Kutta methods with an explicit first stage", BIT 2004.
 
-    **Arguments:** `decomposition`: how the modes of the Gram matrix are found; `iteration_rtol`: the error of a stage's
-    velocity at which its iteration ends, relative to that velocity.
+    **Arguments:**
+
+    - `decomposition`: how the modes of the Gram matrix are found.
+    - `iteration_rtol`: the error of a stage's velocity at which its iteration ends, relative to that velocity.
     """
 
     interpolation_cls: ClassVar = diffrax.Kvaerno5.interpolation_cls
@@ -46,13 +49,13 @@ class LowRankKvaerno5(AbstractLinearisedSolver):
         return 5
 
     def init(self, terms: Any, t0: Any, t1: Any, y0: PyTree, args: Any) -> Any:
-        """The vector field at the start, which each step hands to the next."""
+        """The vector field at the start, which each step passes to the next one."""
         return self._inner(unwrap(terms)).init(terms, t0, t1, y0, args)
 
     def linearised_step(
         self, terms: LinearisedTerm, t0: Any, t1: Any, y0: PyTree, args: Any, solver_state: Any, made_jump: Any
     ) -> tuple[tuple[PyTree, PyTree, dict[str, Any], Any, diffrax.RESULTS], Linearisation]:
-        """One step from t0 to t1, and its linearisation."""
+        """One step from t0 to t1, and the linearisation that it used."""
         weights = terms.split(y0)[0]
         linearisation, rates = terms.linearise(t0, weights, self.decomposition), terms.decay(weights)
         atol = _TINY if rates is None else _TINY + _ROUNDING * tree_rms(tree_multiply(rates, weights))
@@ -61,7 +64,15 @@ class LowRankKvaerno5(AbstractLinearisedSolver):
 
 
 class _ChordState(eqx.Module):
-    """**Attributes:** `linearisation` and `gain` = gamma h, fixed for the step; the sizes of the last two corrections."""
+    """The state of a chord iteration.
+
+    **Attributes:**
+
+    - `linearisation`: W, fixed for the step.
+    - `gain`: gamma h, fixed for the step.
+    - `correction`, `previous`: the sizes of the last two corrections, relative to the tolerance.
+    - `iterations`: the number of iterations.
+    """
 
     linearisation: Linearisation
     gain: Float[Array, ""]
@@ -71,14 +82,21 @@ class _ChordState(eqx.Module):
 
 
 class LowRankChord(optx.AbstractRootFinder):
-    """Newton's iteration for the implicit stages of a Diffrax solver with the fixed inverse
+    """The chord iteration (Newton's with a fixed inverse) for the implicit stages of a Diffrax solver.
 
-        (I - c W)^(-1) x = x - c J^T L diag(1/(1 + c beta)) Rt J x,   c = gamma h,
+    The inverse is Woodbury's formula for W = -J^T L diag(beta) Rt J:
 
-    and with weight decay (I - c W)^(-1) = (1 + c lambda)^(-1) times the same with c/(1 + c lambda) for c.
+        (I - c W)^(-1) x = x - c J^T L diag(1/(1 + c beta)) Rt J x,   c = gamma h.
 
-    **Arguments:** `terms`: the term that is integrated; `linearisation`: W, at the start of the step; `rtol`: where to stop,
-    relative to the velocity; `atol`: and absolutely, rms.
+    With weight decay (I - c W)^(-1) is (1 + c lambda)^(-1) times the same with c/(1 + c lambda) in the place of c.
+
+    **Arguments:**
+
+    - `terms`: the term that is integrated.
+    - `linearisation`: W, at the start of the step.
+    - `rtol`: the tolerance relative to the velocity.
+    - `atol`: the absolute tolerance, rms.
+    - `norm`: not used; Diffrax expects the field.
     """
 
     terms: LinearisedTerm
@@ -90,7 +108,7 @@ class LowRankChord(optx.AbstractRootFinder):
     def init(
         self, fn: Any, y: PyTree, args: Any, options: dict[str, Any], f_struct: Any, aux_struct: Any, tags: frozenset
     ) -> _ChordState:
-        """The first implicit stage's; Diffrax hands the state to the stages after it."""
+        """The state before the first implicit stage. Diffrax passes the state on to the later stages."""
         if "init_state" in options:
             return options["init_state"]
         assert self.linearisation is not None
@@ -106,20 +124,20 @@ class LowRankChord(optx.AbstractRootFinder):
         weights, integrals = self.terms.split(residual)
         linearisation, gain = state.linearisation, state.gain
         if linearisation.decay is not None:
-            # (1 + c lambda) I + c J^T L Rt J, divided by its first factor.
+            # I - c W = (1 + c lambda) (I - c/(1 + c lambda) W'), where W' is W without the decay.
             weights = tree_scale(1 / (1 + gain * linearisation.decay), weights)
             gain = gain / (1 + gain * linearisation.decay)
         amplitudes = linearisation.right @ linearisation.push(weights) / (1 + gain * linearisation.rates)
         solved = tree_add_scaled(weights, -gain, linearisation.pull(linearisation.left @ amplitudes))
         new = tree_subtract(y, self.terms.join(solved, integrals))
-        # The integrals follow from the weights and are not iterated on.
+        # Integrals follow from the weights, so they do not decide when the iteration ends.
         size = tree_rms(solved) / (self.rtol * tree_rms(self.terms.split(new)[0]) + self.atol)
         return new, _ChordState(linearisation, state.gain, size, state.correction, state.iterations + 1), aux
 
     def terminate(
         self, fn: Any, y: PyTree, args: Any, options: dict[str, Any], state: _ChordState, tags: frozenset
     ) -> tuple[Bool[Array, ""], optx.RESULTS]:
-        """Stop where the geometric series of corrections adds less than the tolerance, or where it diverges."""
+        """Stop if the corrections, continued as a geometric series, add less than the tolerance, or if they diverge."""
         rate = state.correction / state.previous
         twice = state.iterations >= 2
         converged = (state.correction < 1e-3) | (twice & (rate < 1) & (state.correction * rate < (1 - rate)))
@@ -130,5 +148,5 @@ class LowRankChord(optx.AbstractRootFinder):
     def postprocess(
         self, fn: Any, y: PyTree, aux: Any, args: Any, options: dict[str, Any], state: Any, tags: Any, result: Any
     ) -> tuple[PyTree, Any, dict[str, Any]]:
-        """Nothing more."""
+        """The root as it was found."""
         return y, aux, {}

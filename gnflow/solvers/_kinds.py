@@ -1,4 +1,4 @@
-"""The solvers that a run can name, and what a run does with each."""
+"""The solvers that a run can name, and how a run uses each."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -25,7 +25,7 @@ solver_kinds: dict[str, Callable[[], diffrax.AbstractAdaptiveSolver]] = {
     "dopri8": diffrax.Dopri8,
 }
 
-# Nothing but the error limits the steps of a solver that is linearised: they may change as fast as the error says.
+# Nothing but the error limits the steps of a linearised solver, so they may change as fast as the error allows.
 _UNLIMITED_GROWTH = (0.02, 1000.0)
 _LIMITED_GROWTH = (0.2, 10.0)
 _ANTICIPATION = 0.75
@@ -34,10 +34,14 @@ _ANTICIPATION = 0.75
 class Change(NamedTuple):
     """When a run goes on with another solver.
 
-    **Attributes:** `successor`: the other; `least_velocities`: which the run has to have taken before the successor is worth
-    compiling; `successor_velocities`: what one of its steps takes, in velocities, for a successor that has to show that it gets
-    farther, None for one that always does; `share`: of these, which a step has to take before the successor is tried, None for
-    one that is tried where stability limits the steps, and no second time.
+    **Attributes:**
+
+    - `successor`: the other solver.
+    - `least_velocities`: the velocities that the run must have taken before the successor is worth its compilation.
+    - `successor_velocities`: the cost of one of the successor's steps, in velocities, if it is tried and compared; None for a
+      successor that always stays.
+    - `share`: the successor is tried once a step takes this share of its cost. With None it is tried once stability limits the
+      steps, and not again.
     """
 
     successor: "SolverChoice"
@@ -47,12 +51,17 @@ class Change(NamedTuple):
 
 
 class SolverChoice(NamedTuple):
-    """A solver, and what a run does with it.
+    """A solver, and how a run uses it.
 
-    **Attributes:** `name` and `reason`, which a trajectory's stats report; `min_growth`, `max_growth`: the least and largest
-    factor from one step to the next; `anticipation`: how far the step size follows the trend of the errors (where stability
-    limits the step, there is no trend to follow); `most_steps`: that are worth their time, None where only the run's own
-    limit counts; `change`: to another solver along the run, None for one that stays.
+    **Attributes:**
+
+    - `solver`: the solver.
+    - `name`, `reason`: its name and why it was chosen, for the stats of a trajectory.
+    - `min_growth`, `max_growth`: the smallest and largest ratio of two successive step sizes.
+    - `anticipation`: how far the step size follows the trend of the errors. (If stability limits the steps, there is no trend
+      to follow.)
+    - `most_steps`: the largest number of steps worth their time, or None if only the limit of the run counts.
+    - `change`: when the run changes to another solver, or None if this one stays.
     """
 
     solver: diffrax.AbstractAdaptiveSolver
@@ -66,18 +75,20 @@ class SolverChoice(NamedTuple):
 
     @property
     def needs_linearisation(self) -> bool:
-        """Whether it takes a `LinearisedTerm`."""
+        """Whether the solver integrates a `LinearisedTerm`."""
         return self.solver.term_structure is LinearisedTerm
 
     @property
     def needs_real_spectrum(self) -> bool:
-        """Whether the flow's Jacobian has to have one."""
+        """Whether the flow's Jacobian must have a real spectrum."""
         return isinstance(self.solver, AbstractReportingSolver) and self.solver.needs_real_spectrum
 
 
 def check_solver(solver: Any) -> None:
-    """**Raises:** `ConfigError` unless `solver` is "auto", a name in `solver_kinds` (the message has the nearest), or a
-    Diffrax solver with an error estimate."""
+    """Check that `solver` is "auto", a name in `solver_kinds` or a Diffrax solver with an error estimate.
+
+    **Raises:** `ConfigError` otherwise. For an unknown name the message gives the nearest one.
+    """
     if isinstance(solver, str):
         if solver != "auto":
             look_up(solver, solver_kinds, "solver")
@@ -89,12 +100,12 @@ def check_solver(solver: Any) -> None:
 
 
 def named_choice(name: str, reason: str) -> SolverChoice:
-    """The solver called `name`, a word of `solver_kinds`, for a `reason`."""
+    """The solver called `name` in `solver_kinds`, chosen for `reason`."""
     return _choice(solver_kinds[name](), name, reason)
 
 
 def asked_choice(solver: Any) -> SolverChoice:
-    """The solver that was asked for, by its name or as a Diffrax solver."""
+    """The solver that the user asked for, by its name or as a Diffrax solver."""
     if isinstance(solver, str):
         return named_choice(solver, "asked for")
     kinds = {kind: name for name, kind in solver_kinds.items()}
@@ -102,13 +113,13 @@ def asked_choice(solver: Any) -> SolverChoice:
 
 
 def stages_per_step(solver: diffrax.AbstractAdaptiveSolver) -> int | None:
-    """Velocity evaluations a step takes, of a solver that does not report on them; None where it is not fixed."""
+    """The velocity evaluations in one step of a solver that does not report them; None if their number is not fixed."""
     return 4 if isinstance(solver, ExponentialRungeKutta | ExponentialRosenbrock) else None
 
 
 def _choice(solver: diffrax.AbstractAdaptiveSolver, name: str, reason: str) -> SolverChoice:
     if solver.term_structure is LinearisedTerm:
-        # With the whole Jacobian the error rises and falls from step to step; to follow its trend costs rejections.
+        # With the whole Jacobian the error rises and falls from step to step. Following its trend would cost rejected steps.
         anticipation = 0.0 if isinstance(solver, ExponentialRosenbrock) else _ANTICIPATION
         return SolverChoice(solver, name, reason, *_UNLIMITED_GROWTH, anticipation)
     if isinstance(solver, diffrax.AbstractERK) and isinstance(solver.tableau, diffrax.ButcherTableau):

@@ -1,4 +1,4 @@
-"""What solvers that take a flow's linearisation share, beside their steps: errors carried along by the linearised flow."""
+"""What solvers with a linearisation share: they carry errors along by the linearised flow."""
 
 import abc
 from collections.abc import Callable
@@ -15,15 +15,18 @@ from ._phi import phi_functions
 from ._reduced import ReducedVector, reduce
 from ._term import LinearisedTerm, unwrap
 
+# The smallest gap at which psi's divided difference is formed: at a smaller one the difference would lose too many digits.
 _LEAST_FOLDS = 1e-5
 
 
 class AbstractErrorCarryingSolver(diffrax.AbstractAdaptiveSolver):
-    """A solver of a `LinearisedTerm` that knows what its linearisation makes of a small error within a step.
+    """A solver of a `LinearisedTerm` that carries a small error along by its linearisation.
 
-    Of order 4 and with nothing to carry from step to step, unless it says otherwise.
+    By default it has order 4 and carries no state from step to step.
 
-    **Attributes:** `errs_upwards`: whether it makes too much rather than too little of it (measured: docs/truth.md).
+    **Attributes:**
+
+    - `errs_upwards`: whether the error that it carries is rather too large than too small (measured: docs/truth.md).
     """
 
     errs_upwards: ClassVar[bool] = True
@@ -35,7 +38,7 @@ class AbstractErrorCarryingSolver(diffrax.AbstractAdaptiveSolver):
         return 4
 
     def init(self, terms: Any, t0: Any, t1: Any, y0: PyTree, args: Any) -> None:
-        """Nothing is carried from step to step."""
+        """No state is carried from step to step."""
         return None
 
     def func(self, terms: Any, t0: Any, y0: PyTree, args: Any) -> PyTree:
@@ -55,20 +58,24 @@ class AbstractErrorCarryingSolver(diffrax.AbstractAdaptiveSolver):
         error: PyTree,
         decay: Callable[[PyTree], Float[Array, ""]],
     ) -> tuple[tuple[PyTree, PyTree, dict[str, Any], Any, diffrax.RESULTS], PyTree]:
-        """What `step` returns, and what a small displacement `error` of the weights, a tree like them, has become by t1.
+        """The result of `step`, and a small displacement `error` of the weights, carried on to t1.
 
-        **Arguments:** `decay`: the factor, in (0, 1], by which the residual has fallen in a step to the given weights.
+        **Arguments:**
+
+        - `error`: the displacement at t0, a tree like the weights.
+        - `decay`: returns the factor, in (0, 1], by which the residual falls in a step to the given weights.
+        - The others are those of `step`.
         """
 
 
 class AbstractLinearisedSolver(AbstractErrorCarryingSolver):
-    """A solver that linearises the flow once a step, at its start."""
+    """A solver that linearises the flow once per step, at its start."""
 
     @abc.abstractmethod
     def linearised_step(
         self, terms: LinearisedTerm, t0: Any, t1: Any, y0: PyTree, args: Any, solver_state: Any, made_jump: Any
     ) -> tuple[tuple[PyTree, PyTree, dict[str, Any], Any, diffrax.RESULTS], Linearisation]:
-        """What `step` returns, and the linearisation at (t0, y0) that the step was taken with."""
+        """The result of `step`, and the linearisation at (t0, y0) that the step used."""
 
     def step(
         self, terms: Any, t0: Any, t1: Any, y0: PyTree, args: Any, solver_state: Any, made_jump: Any
@@ -88,7 +95,7 @@ class AbstractLinearisedSolver(AbstractErrorCarryingSolver):
         error: PyTree,
         decay: Callable[[PyTree], Float[Array, ""]],
     ) -> tuple[tuple[PyTree, PyTree, dict[str, Any], Any, diffrax.RESULTS], PyTree]:
-        """One step, and the displacement as `carry_error` has it."""
+        """One step, and the displacement `error` carried on by `carry_error`."""
         term = unwrap(terms)
         stepped, linearisation = self.linearised_step(term, t0, t1, y0, args, solver_state, made_jump)
         before, after = (term.split(y)[0] for y in (y0, stepped[0]))
@@ -104,19 +111,25 @@ def carry_error(
     error: PyTree,
     decay: Float[Array, ""],
 ) -> PyTree:
-    """What a small displacement `error` of `weights` has become after flow time `length`.
+    """A small displacement e = `error` of `weights` after flow time h = `length`.
 
-    e' = F(w + e) - F(w) = W e + D, with D = F(w + e) - F(w) - W e from the start of the step and the assumption that it falls
-    as the residual does, by the factor q in the step:
+    It obeys e' = F(w + e) - F(w) = W e + D. D = F(w + e) - F(w) - W e is computed at the start of the step, and assumed to fall
+    like the residual, by the factor q in the step:
 
         exp(h W) e + h m psi(h W) D,   psi(z) = (exp(z) - q)/(z - log q).
 
-    The first term is exact in the modes that W holds, weight decay among them; D is what may make the displacement grow. Where
-    the rate |D|/|e| is beyond 1/h, more growth than the error control of the step admits, it is taken for a contraction that is
-    stiff for this step: m = phi_1(-h |D|/|e|), without which the step would amplify what the flow damps.
+    The first term is exact in the modes of W, including weight decay. D may make the displacement grow. But a rate |D|/|e|
+    above 1/h would be more growth than the error control of the step admits, so it is taken for a contraction that is stiff in
+    this step. The factor m = phi_1(-h |D|/|e|) keeps the step from amplifying what the flow damps.
 
-    **Arguments:** `linearisation` at `weights` and flow time `time`; `error`: a tree like the weights; `decay`: q, of the
-    residual, in (0, 1].
+    **Arguments:**
+
+    - `terms`: the term that is integrated.
+    - `linearisation`: the linearisation at `weights` and flow time `time`.
+    - `time`, `weights`: the start of the step.
+    - `length`: the flow time h.
+    - `error`: the displacement, a tree like the weights.
+    - `decay`: the factor q of the residual, in (0, 1].
     """
     vector = reduce(linearisation, error, jnp.zeros(linearisation.direction.coefficients.size))
     remainder = remainder_at(terms, linearisation, time, weights, 1.0, error, vector.amplitudes)
@@ -128,7 +141,7 @@ def carry_error(
     z = -length * linearisation.rates
     rest = jnp.zeros(()) if linearisation.decay is None else -length * linearisation.decay
     at_rest = _damped_mean(rest, decay)
-    # psi's divided difference between the rest and the modes, by a difference that rounding leaves digits of.
+    # The divided difference of psi between the rest and the modes. The gap is at least _LEAST_FOLDS, so that digits are left.
     apart = jnp.minimum(z, -_LEAST_FOLDS)
     quotient = (at_rest - _damped_mean(rest + apart, decay)) / -apart
     kept = jnp.exp(rest)
@@ -141,7 +154,7 @@ def carry_error(
 def _damped_mean(z: Float[Array, "..."], decay: Float[Array, ""]) -> Float[Array, "..."]:
     """psi(z) = int_0^1 exp((1 - s) z) q^s ds for z <= 0."""
     logarithm = jnp.log(decay)
-    # Written with the larger of the two exponentials in front, so that phi_1 is asked for at negative numbers.
+    # The larger exponential is factored out, so that phi_1 is evaluated at a negative number, where it cannot overflow.
     gap = -jnp.abs(z - logarithm)
     return jnp.exp(jnp.maximum(z, logarithm)) * phi_functions(gap, 1)[1]
 
@@ -157,9 +170,9 @@ def remainder_at(
 ) -> ReducedVector:
     """D = F(w_n + x) - F(w_n) - W x with w_n = `weights` and x = `span` times `increment`, given the `amplitudes` of x.
 
-    Written as -(J_x - J)^T a_x + J^T (a_n - a_x + L Rt J x): the first term is exactly zero for a model that is linear in its
-    weights, instead of a difference of large numbers times a step that may be 1e12 long. With weight decay and (lambda - D) x
-    more, which is exactly zero where all rates are the same.
+    It is computed as -(J_x - J)^T a_x + J^T (a_n - a_x + L Rt J x). For a model that is linear in its weights the first term is
+    exactly zero, and not the rounding of large numbers multiplied by a step that may be 1e12 long. Weight decay adds
+    (lambda - D) x, with the rates D of the weights, which is exactly zero if all rates are the same.
     """
     tangent, coefficients = terms.direction(time, tree_add_scaled(weights, span, increment))
     flat = coefficients.reshape(-1)

@@ -5,7 +5,7 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array, Inexact
 
-# Beyond |z| = 2 the recurrence loses at most a digit; up to there the Taylor series needs 25 terms for all digits.
+# For |z| > 2 the recurrence loses at most one digit. For smaller |z| the Taylor series needs 25 terms for all digits.
 _SWITCH = 2.0
 _TERMS = 25
 
@@ -15,8 +15,9 @@ def phi_functions(z: Inexact[Array, "..."], highest: int) -> list[Inexact[Array,
 
     phi_0 = exp and phi_(k+1)(z) = (phi_k(z) - 1/k!)/z, so that phi_k(0) = 1/k!, phi_k is positive and increasing on the
     real line, and phi_k(z) -> -1/((k - 1)! z) as z -> -infinity. Source: Hochbruck and Ostermann, "Exponential integrators",
-    Acta Numerica 2010, equation (2.10); the recurrence cancels near 0, where the Taylor series stands in for it.
+    Acta Numerica 2010, equation (2.10). The recurrence cancels near 0, so the Taylor series is used there.
     """
+    # Both branches are evaluated, so each gets an argument that is safe for it where the other one is used.
     near = jnp.abs(z) < _SWITCH
     inside, outside = jnp.where(near, z, 0.0), jnp.where(near, -_SWITCH, z)
     series = jnp.zeros_like(z)
@@ -36,14 +37,15 @@ def phi_functions(z: Inexact[Array, "..."], highest: int) -> list[Inexact[Array,
 def divided_phi_functions(
     rest: Inexact[Array, "..."], modes: Inexact[Array, "..."], highest: int
 ) -> tuple[list[Inexact[Array, "..."]], list[Inexact[Array, "..."]], list[Inexact[Array, "..."]]]:
-    """phi_k of z = `rest`, phi_k of y = `modes` and phi_k[z, y] = (phi_k(z) - phi_k(y))/(z - y), for k = 0, ..., highest.
+    """phi_k at z = `rest`, phi_k at y = `modes` and the divided differences phi_k[z, y], for k = 0, ..., highest.
 
-    For y <= z <= 0, which broadcast, each to about machine precision whether or not they are equal: the derivative where they
-    are, phi_(k+1)(y) where z = 0. Derived in docs/theory.md, With weight decay.
+    phi_k[z, y] = (phi_k(z) - phi_k(y))/(z - y), which is the derivative for z = y, and phi_(k+1)(y) for z = 0. The arguments
+    must satisfy y <= z <= 0 and broadcast. Each value is accurate to about machine precision, also for z close to y, where the
+    quotient itself would cancel. Derived in docs/theory.md, With weight decay.
     """
     at_rest, at_modes = phi_functions(rest, highest), phi_functions(modes, highest)
     near = modes > -_SWITCH
-    # Near 0 Horner's rule, for a polynomial and for its divided difference at once.
+    # Near 0 Horner's rule evaluates the Taylor polynomial and its divided difference at the same time, without a division.
     z, y = jnp.where(near, rest, 0.0), jnp.where(near, modes, 0.0)
     series, apart = jnp.zeros_like(y), jnp.zeros_like(y)
     for power in reversed(range(_TERMS)):
@@ -52,7 +54,7 @@ def divided_phi_functions(
     descending = [apart]
     for k in reversed(range(highest)):
         descending.append(descending[-1] * z + at_modes[k + 1])
-    # Far from it the recurrence of phi; rest - modes is the decay of the modes alone.
+    # Far from 0 the recurrence of phi is divided. modes - rest <= 0, so exp[z, y] = exp(z) phi_1(y - z) does not cancel.
     far = jnp.where(near, -_SWITCH, modes)
     ascending = [jnp.exp(rest) * phi_functions(modes - rest, 1)[1]]
     for k in range(highest):

@@ -13,15 +13,18 @@ from .._core import tree_add_scaled
 from ..geometry import Linearisation
 from ._phi import divided_phi_functions, phi_functions
 
-# psi = sum_k c_k phi_k, by k.
+# The coefficients c_k of psi = sum_k c_k phi_k, by k.
 Psi = Mapping[int, float | Array]
 
 
 class ReducedVector(eqx.Module):
-    """A vector of weights x = rest + J^T q, with what psi(s W) x needs of it.
+    """A vector of weights x = rest + J^T q, in the form that psi(s W) x needs.
 
-    **Attributes:** `rest`: a tree like the weights, or None for zero; `coefficients`: q (NC,); `amplitudes`: Rt J x (r,),
-    along which W acts as -diag(beta), or with weight decay -diag(lambda + beta).
+    **Attributes:**
+
+    - `rest`: a tree like the weights, or None for zero.
+    - `coefficients`: q (NC,).
+    - `amplitudes`: Rt J x (r,). W acts on them as -diag(beta), with weight decay as -diag(lambda + beta).
     """
 
     rest: PyTree | None
@@ -30,7 +33,7 @@ class ReducedVector(eqx.Module):
 
 
 def reduce(linearisation: Linearisation, rest: PyTree | None, coefficients: Float[Array, " size"]) -> ReducedVector:
-    """rest + J^T q with its amplitudes."""
+    """The vector rest + J^T q with its amplitudes, for q = `coefficients`."""
     pushed = linearisation.gram_product(coefficients)
     if rest is not None:
         pushed = pushed + linearisation.push(rest)
@@ -38,7 +41,7 @@ def reduce(linearisation: Linearisation, rest: PyTree | None, coefficients: Floa
 
 
 def combination(vectors: Sequence[ReducedVector], weights: Sequence[float]) -> ReducedVector:
-    """sum_j weights_j x_j."""
+    """The linear combination sum_j weights_j x_j of `vectors` x_j."""
 
     def total(*leaves: Array) -> Array:
         return sum((weight * leaf for weight, leaf in zip(weights, leaves, strict=True)), start=jnp.zeros(()))
@@ -47,8 +50,14 @@ def combination(vectors: Sequence[ReducedVector], weights: Sequence[float]) -> R
 
 
 class _Functions(NamedTuple):
-    """phi_0, phi_1, ... where W is applied. **Attributes:** `at_modes`: at -s (lambda + beta), (r,); `at_rest`: at -s lambda,
-    what the modes leave out; `between`: (`at_rest` - `at_modes`)/(s beta), their divided differences, (r,)."""
+    """phi_0, phi_1, ... at the eigenvalues of s W.
+
+    **Attributes:**
+
+    - `at_modes`: their values at -s (lambda + beta), each (r,).
+    - `at_rest`: their values at -s lambda, for what the modes leave out.
+    - `between`: the divided differences (`at_rest` - `at_modes`)/(s beta), each (r,).
+    """
 
     at_modes: Sequence[Float[Array, " rank"]]
     at_rest: Sequence[float | Float[Array, ""]]
@@ -56,10 +65,10 @@ class _Functions(NamedTuple):
 
     @classmethod
     def of(cls, linearisation: Linearisation, span: Float[Array, ""], highest: int) -> "_Functions":
-        """With s = `span`."""
+        """phi_0 to phi_`highest` with s = `span`."""
         modes = -span * linearisation.all_rates
         if linearisation.decay is None:
-            # (phi_k(0) - phi_k(-z))/z is phi_(k+1)(-z).
+            # Without decay the divided difference (phi_k(0) - phi_k(-z))/z is phi_(k+1)(-z), which needs no subtraction.
             phi = phi_functions(modes, highest + 1)
             return cls(phi[:-1], [1 / math.factorial(k) for k in range(highest + 1)], phi[1:])
         at_rest, at_modes, between = divided_phi_functions(-span * linearisation.decay, modes, highest)
@@ -69,9 +78,11 @@ class _Functions(NamedTuple):
 def apply_functions(
     linearisation: Linearisation, span: Float[Array, ""], sums: Sequence[Sequence[tuple[Psi, ReducedVector]]]
 ) -> list[tuple[PyTree, Float[Array, " rank"]]]:
-    """For each sum, sum_j psi_j(s W) x_j with s = `span`: a tree like the weights, and its amplitudes.
+    """sum_j psi_j(s W) x_j with s = `span` for each of several `sums`.
 
-    All sums share one J^T product.
+    All sums share one J^T product, the most expensive part.
+
+    **Returns:** for each sum a tree like the weights, and its amplitudes (r,).
     """
     highest = max(max(psi) for parts in sums for psi, _ in parts)
     phi = _Functions.of(linearisation, span, highest)
@@ -94,9 +105,9 @@ def _coefficients(
     phi: _Functions,
     parts: Sequence[tuple[Psi, ReducedVector]],
 ) -> Float[Array, " size"]:
-    """q of sum_j psi_j(s W) x_j = ... + J^T q.
+    """The coefficients q of sum_j psi_j(s W) x_j = ... + J^T q.
 
-    psi(sW) x = psi(-s lambda) x - s J^T L psi[-s lambda, -s (lambda + beta)] Rt J x, psi[., .] being divided differences.
+    psi(sW) x = psi(-s lambda) x - s J^T L psi[-s lambda, -s (lambda + beta)] Rt J x, where psi[., .] is a divided difference.
     """
     coefficients, moved = jnp.zeros(()), jnp.zeros(())
     for psi, vector in parts:

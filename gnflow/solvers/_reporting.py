@@ -1,4 +1,4 @@
-"""Solvers that say more of their steps than their error."""
+"""Solvers that report more about their steps than the error."""
 
 import abc
 from typing import Any, ClassVar
@@ -9,11 +9,13 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 
 class StepReport(eqx.Module):
-    """What a step took, and how long the next one may be.
+    """The cost of a step, and limits on the next one.
 
-    **Attributes:** `num_velocities`, `num_products`: evaluations of the velocity, and products with its Jacobian; `longest`:
-    the flow time that the next step may take at most; `is_limited`: whether stability, and not the error, has limited the last
-    few steps.
+    **Attributes:**
+
+    - `num_velocities`, `num_products`: the number of velocities, and of products with their Jacobian.
+    - `longest`: the longest next step, in flow time.
+    - `is_limited`: whether stability, and not the error, has limited the last few steps.
     """
 
     num_velocities: Int[Array, ""]
@@ -23,10 +25,12 @@ class StepReport(eqx.Module):
 
 
 class AbstractReportingSolver(diffrax.AbstractAdaptiveSolver):
-    """A solver whose steps take different numbers of velocities, or are limited by something else than their error.
+    """A solver whose steps take different numbers of velocities, or that something else than the error may limit.
 
-    **Attributes:** `needs_real_spectrum`: whether the flow's Jacobian has to have one (`AbstractFlow.has_real_spectrum`);
-    `anticipation`: how far a step size may follow the trend of the errors (`SolverChoice.anticipation`).
+    **Attributes:**
+
+    - `needs_real_spectrum`: whether the flow's Jacobian must have a real spectrum (`AbstractFlow.has_real_spectrum`).
+    - `anticipation`: how far a step size may follow the trend of the errors (`SolverChoice.anticipation`).
     """
 
     needs_real_spectrum: ClassVar[bool] = False
@@ -34,16 +38,16 @@ class AbstractReportingSolver(diffrax.AbstractAdaptiveSolver):
 
     @abc.abstractmethod
     def report(self, solver_state: Any) -> StepReport:
-        """On the step that returned `solver_state`, accepted or not."""
+        """The report on the step that returned `solver_state`, accepted or not."""
 
     @abc.abstractmethod
     def last_velocity(self, solver_state: Any) -> PyTree | None:
-        """The vector field at the end of that step, like the state; None where the step does not end with it."""
+        """The vector field at the end of that step, like the state; None if the step does not compute it."""
 
     @abc.abstractmethod
     def stats(self, solver_state: Any) -> dict[str, int | float]:
-        """What else is known at the end of a run, by name."""
+        """Further stats at the end of a run, by name."""
 
     @abc.abstractmethod
     def doubts(self, solver_state: Any) -> str:
-        """A sentence on what may have made the steps of a run short, with the remedy; empty where nothing is known."""
+        """A sentence on what may have made the steps of a run short, with the remedy; empty if nothing is known."""

@@ -11,20 +11,24 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._core import stream, tree_add_scaled, tree_dot, tree_norm, tree_scale
 
-# Products for a vector that is known nowhere near an eigenvector, and for one that was an eigenvector some steps ago; at most.
+# The least number of products for a random vector, and for one that was an eigenvector some steps ago; and the largest number.
 _FIRST_PRODUCTS, _PRODUCTS, _MOST_PRODUCTS = 8, 2, 50
-# Of the velocity that is added to the last eigenvector, both of norm 1: a mode that has begun to grow is large in the velocity.
+# The share of the velocity that is added to the last eigenvector (both normalised). A mode that has begun to grow is large in
+# the velocity, but may be missing in the old eigenvector.
 _SHARE = 0.3
-# Relative change from one product to the next at which the radius counts as found.
+# The relative change between two products at which the radius counts as found.
 _SETTLED = 0.02
 
 
 class SpectralRadius(eqx.Module):
-    """rho, the largest modulus of the eigenvalues of a Jacobian J that is symmetric or nearly, as power iteration found it.
+    """The spectral radius rho (largest modulus of an eigenvalue) of a nearly symmetric Jacobian J, by power iteration.
 
-    **Attributes:** `vector`: of norm 1, the last iterate; `radius`: |J v| of the last product, which for a symmetric J is rho
-    or below it, 0 where nothing is known; `asymmetry`: the largest that was met, sqrt(max(1 - <v, J J v>/|J v|^2, 0)/2), which
-    is 0 for a symmetric J, and for a normal one the rms of |Im lambda|/|lambda| over the modes in J v.
+    **Attributes:**
+
+    - `vector`: the last iterate v, of norm 1.
+    - `radius`: |J v| of the last product. It is at most rho for a symmetric J; 0 means unknown.
+    - `asymmetry`: the largest value so far of sqrt(max(1 - <v, J J v>/|J v|^2, 0)/2). It is 0 for a symmetric J, and for a
+      normal one the rms of |Im lambda|/|lambda| over the modes in J v.
     """
 
     vector: PyTree
@@ -33,7 +37,7 @@ class SpectralRadius(eqx.Module):
 
     @classmethod
     def unknown(cls, weights: PyTree) -> "SpectralRadius":
-        """A vector like `weights` with all modes in it, the same in every run."""
+        """A random vector like `weights`, which contains all modes and is the same in every run. The radius is unknown."""
         flat, unravel = ravel_pytree(weights)
         drawn = jax.random.normal(stream(jax.random.key(0), "power iteration"), flat.shape, flat.dtype)
         nothing = jnp.zeros(())
@@ -46,12 +50,18 @@ class SpectralRadius(eqx.Module):
         start: tuple[PyTree, Any],
         wanted: Bool[Array, ""],
     ) -> tuple["SpectralRadius", tuple[PyTree, Any], Int[Array, ""]]:
-        """At `weights`, where it is `wanted`; with (w', more) there and the number of products that it took.
+        """The spectral radius at `weights`, computed again if `wanted`.
 
-        Each product J v is a derivative of `velocity`, weights -> (w', more), which comes with its value.
+        Each product J v is a derivative of `velocity`, whose value comes with it.
 
-        **Arguments:** `start`: what `velocity` is at `weights`, or zeros where that is not known: then at least one product has
-        to be `wanted`.
+        **Arguments:**
+
+        - `velocity`: a function weights -> (w', more).
+        - `weights`: where J is taken.
+        - `start`: the value of `velocity` at `weights`, or zeros if it is not known. Then `wanted` must be True.
+        - `wanted`: whether to compute the radius again.
+
+        **Returns:** the spectral radius, the value of `velocity` at `weights`, and the number of products.
         """
         known = self.radius > 0
         least = jnp.where(known, _PRODUCTS, _FIRST_PRODUCTS)
@@ -66,11 +76,12 @@ class SpectralRadius(eqx.Module):
             value, pushed, more = jax.jvp(velocity, (weights,), (found.vector,), has_aux=True)
             size = tree_norm(pushed)
             following = _normalised(pushed, otherwise=found.vector)
-            # With a = v_(k-1): |J a|^2 - <a, J J a>, over |J a|^2.
+            # 1 - <a, J J a>/|J a|^2 for the iterate a before this one, from J a = |J a| v and J v.
             apart = 1 - size / jnp.where(found.radius > 0, found.radius, 1.0) * tree_dot(last, following)
             apart = jnp.where((count > 0) & (found.radius > 0) & (size > 0), jnp.maximum(apart, 0.0), 0.0)
             settled = (jnp.abs(size - before) <= _SETTLED * size) | ~jnp.isfinite(size)
-            # The velocity that was added belies the first product: the second is compared with what was known.
+            # The velocity in the vector falsifies the size of the first product, so the second one is compared with the known
+            # radius instead.
             before = jnp.where(count == 0, before, size)
             new = SpectralRadius(following, size, jnp.maximum(found.asymmetry, jnp.sqrt(apart / 2)))
             return count + 1, new, found.vector, before, (value, more), settled
@@ -84,7 +95,7 @@ class SpectralRadius(eqx.Module):
 
 
 def _normalised(tree: PyTree, otherwise: PyTree | None = None) -> PyTree:
-    """With norm 1; zeros, or the tree `otherwise`, where it has none that is positive and finite."""
+    """`tree` scaled to norm 1. If its norm is 0 or not finite: the tree `otherwise`, or zeros."""
     size = tree_norm(tree)
     usable = (size > 0) & jnp.isfinite(size)
     scaled = tree_scale(1 / jnp.where(usable, size, 1.0), tree)

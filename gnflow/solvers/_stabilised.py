@@ -1,4 +1,4 @@
-"""The stabilised explicit solver: Runge-Kutta-Chebyshev steps, whose stability grows with the square of their velocities."""
+"""The stabilised explicit solver: Runge-Kutta-Chebyshev steps, whose stable length grows like the square of their cost."""
 
 from typing import Any, ClassVar, NamedTuple
 
@@ -14,25 +14,30 @@ from ._spectral_radius import SpectralRadius
 from ._term import join_state, split_state
 
 DAMPING = 2 / 13
-# The real stability interval reaches beyond it times s^2 - 1, for every s (tests/solvers; 0.653 for many stages).
+# The real stability interval is longer than this times s^2 - 1 for every s (tests/solvers; 0.653 for many stages).
 _INTERVAL = 0.652
-# By what the spectral radius is multiplied: power iteration approaches it from below, and it may grow along the step.
+# Safety factor on the spectral radius: power iteration approaches it from below, and it may grow along the step.
 _SAFETY = 1.2
-# By what it has to be, of a step that the most stages are taken for: one that was as long as it could be should not be
-# rejected because the radius has grown a little since.
+# The least safety factor, for a step that needs the most stages. A step of the longest length should not be rejected because
+# the radius has grown a little since.
 _LEAST_SAFETY = 1.05
-# The spectral radius is found anew after so many steps, or so many stages; and for a step shorter than that share of the last.
+# The spectral radius is computed again after so many steps or stages, and for a step shorter than this share of the last one.
 _MOST_STEPS, _MOST_STAGES, _SHORTER = 10, 50, 0.9
 _AMPLE = 2.0
-# Of the Jacobian, beyond which a run that was slow is told (`SpectralRadius.asymmetry`).
+# The asymmetry of the Jacobian (`SpectralRadius.asymmetry`) above which the message of a slow run mentions it.
 _MOST_ASYMMETRY = 0.1
 
 
 class StabilisedState(eqx.Module):
     """What `StabilisedRungeKutta` carries from step to step.
 
-    **Attributes:** `velocity`: the vector field at the end of the last step, like the state; `spectrum`: the spectral radius of
-    the weights' Jacobian; `num_steps`, `num_stages`: since that was found; `length`: of the last step; `report`: on it.
+    **Attributes:**
+
+    - `velocity`: the vector field at the end of the last step, like the state.
+    - `spectrum`: the spectral radius of the velocity's Jacobian.
+    - `num_steps`, `num_stages`: the steps and stages since it was computed.
+    - `length`: the length of the last step.
+    - `report`: the report on it.
     """
 
     velocity: PyTree
@@ -46,9 +51,10 @@ class StabilisedState(eqx.Module):
 class StabilisedRungeKutta(AbstractReportingSolver):
     """RKC2, the Runge-Kutta-Chebyshev method of order 2 with s stages, for a Jacobian with a real spectrum.
 
-    A step h is stable where h rho < 0.65 (s^2 - 1), rho being the spectral radius of the velocity's Jacobian: s grows with the
-    square root of what an explicit method's steps grow with. With w0 = 1 + (2/13)/s^2, w1 = T_s'(w0)/T_s''(w0),
-    b_j = T_j''(w0)/T_j'(w0)^2 and a_j = 1 - b_j T_j(w0), T_j the Chebyshev polynomials (b_0 = b_1 = b_2),
+    A step h is stable if h rho < 0.65 (s^2 - 1), where rho is the spectral radius of the velocity's Jacobian. So s grows like
+    the square root of h rho, while the number of velocities of an explicit method grows like h rho. With the Chebyshev
+    polynomials T_j, w0 = 1 + (2/13)/s^2, w1 = T_s'(w0)/T_s''(w0), b_j = T_j''(w0)/T_j'(w0)^2 (b_0 = b_1 = b_2) and
+    a_j = 1 - b_j T_j(w0),
 
         Y_0 = y,   Y_1 = Y_0 + b_1 w1 h F_0
         Y_j = (1 - mu_j - nu_j) Y_0 + mu_j Y_(j-1) + nu_j Y_(j-2) + m_j h F_(j-1) + g_j h F_0,   y+ = Y_s
@@ -57,23 +63,26 @@ class StabilisedRungeKutta(AbstractReportingSolver):
     The error estimate is 0.8 (y - y+) + 0.4 h (F(y) + F(y+)), of order 3. Source: Sommeijer, Shampine and Verwer, "RKC: an
     explicit solver for parabolic PDEs", J. Comput. Appl. Math. 88, 1998. Derived in docs/theory.md, Stabilised steps.
 
-    Each step takes the s that it needs; the program does not depend on s. It needs five vectors like the state, forms no
-    matrix, and takes s velocities: that at its end, which the error estimate asks for, begins the next step. rho is found by
-    power iteration, which begins with the last eigenvector: at the first step, after ten steps or fifty stages, and for each
-    step that is shorter than the last, as one after a rejection is, unless two stages are stable for twice its length. A step
-    that would need more than `max_stages` is not taken: its error estimate is infinite, so that the controller shortens it.
-    Inside `gnflow.simulate` such a step is not tried, because the controller is told the longest.
+    Each step uses the s that it needs; the compiled program does not depend on s. A step keeps five vectors like the state,
+    forms no matrix, and costs s velocities, because the velocity at its end, which the error estimate needs, begins the next
+    step. rho is computed by power iteration, which starts from the last eigenvector. It is computed at the first step, after
+    ten steps or fifty stages, and for each step that is shorter than the last one (as after a rejection), unless two stages are
+    stable for twice its length. A step that needs more than `max_stages` is not taken: its error estimate is infinite, so that
+    the controller shortens it. Inside `gnflow.simulate` such a step is not tried, because the controller knows the longest one.
 
-    Takes a `diffrax.ODETerm` for which the spectrum is real or nearly so: gradient flow's Jacobian is a symmetric matrix
-    (`AbstractFlow.has_real_spectrum`). Dense output is the cubic polynomial through values and velocities at both ends.
+    The solver integrates a `diffrax.ODETerm` whose Jacobian has a real or nearly real spectrum. The Jacobian of gradient flow
+    is symmetric (`AbstractFlow.has_real_spectrum`). Dense output is the cubic polynomial through values and velocities at
+    both ends.
 
-    **Arguments:** `max_stages`: s at most; rounding grows as s^2 times the machine epsilon.
+    **Arguments:**
+
+    - `max_stages`: the largest s. Rounding grows like s^2 times the machine epsilon.
 
     **Raises:** `ConfigError` unless `max_stages` is an integer of at least 2.
     """
 
     needs_real_spectrum: ClassVar[bool] = True
-    # Its error limits its steps; not all of the way, for the spectral radius that they were made for is soon out of date.
+    # The error limits the steps, so its trend can be followed; but not fully, because the spectral radius soon is out of date.
     anticipation: ClassVar[float] = 0.75
 
     term_structure: ClassVar = diffrax.AbstractTerm
@@ -86,11 +95,11 @@ class StabilisedRungeKutta(AbstractReportingSolver):
         return 2
 
     def error_order(self, terms: Any) -> int:
-        """3, of the estimate of one step."""
+        """3, the order of the error estimate of one step."""
         return 3
 
     def init(self, terms: Any, t0: Any, t1: Any, y0: PyTree, args: Any) -> StabilisedState:
-        """Nothing is known."""
+        """The state before any step, with an unknown spectral radius."""
         none, nothing = jnp.zeros((), dtype=int), jnp.zeros(())
         velocity = jax.tree.map(jnp.zeros_like, y0)
         spectrum = SpectralRadius.unknown(split_state(terms, y0)[0])
@@ -111,7 +120,7 @@ class StabilisedRungeKutta(AbstractReportingSolver):
         size = jnp.abs(length)
         begins = (before.num_steps == 0) | jnp.asarray(made_jump)
         old = (before.num_steps >= _MOST_STEPS) | (before.num_stages >= _MOST_STAGES)
-        # Not the radius can have been what failed where two stages would be stable for twice as much.
+        # If two stages are stable for twice this length, an outdated radius cannot be why the last step was rejected.
         ample = _AMPLE * size * before.spectrum.radius <= _INTERVAL * (2**2 - 1)
         wanted = begins | old | ((size < _SHORTER * before.length) & ~ample)
         weights, integrals = split_state(terms, y0)
@@ -152,7 +161,7 @@ class StabilisedRungeKutta(AbstractReportingSolver):
         return y1, y_error, dense_info, state, diffrax.RESULTS.successful
 
     def report(self, solver_state: Any) -> StepReport:
-        """On the step that returned `solver_state`, accepted or not."""
+        """The report on the step that returned `solver_state`, accepted or not."""
         return solver_state.report
 
     def last_velocity(self, solver_state: Any) -> PyTree:
@@ -160,12 +169,12 @@ class StabilisedRungeKutta(AbstractReportingSolver):
         return solver_state.velocity
 
     def stats(self, solver_state: StabilisedState) -> dict[str, int | float]:
-        """rho as it was last found (per unit of time), and the largest asymmetry that was met on the way (`SpectralRadius`)."""
+        """The last rho (per unit of time), and the largest asymmetry along the run (`SpectralRadius`)."""
         found = solver_state.spectrum
         return {"last_spectral_radius": float(found.radius), "jacobian_asymmetry": float(found.asymmetry)}
 
     def doubts(self, solver_state: StabilisedState) -> str:
-        """Of a Jacobian that is far from symmetric."""
+        """A sentence if the Jacobian is far from symmetric."""
         asymmetry = float(solver_state.spectrum.asymmetry)
         if asymmetry <= _MOST_ASYMMETRY:
             return ""
@@ -176,7 +185,7 @@ class StabilisedRungeKutta(AbstractReportingSolver):
 
 
 class _Chebyshev(NamedTuple):
-    """T_j, T_j', T_j'' at w0, and b_j and c_j, the share of the step at which stage j is."""
+    """T_j, T_j', T_j'' at w0 (`value`, `slope`, `bend`), b_j (`weight`), and the time c_j of stage j in the step (`share`)."""
 
     value: Array
     slope: Array
@@ -195,16 +204,16 @@ class _Stage(NamedTuple):
 def _stages(
     terms: Any, t0: Any, length: Any, y0: PyTree, first: PyTree, args: Any, num_stages: Int[Array, ""]
 ) -> _Stage:
-    """The last of `num_stages` stages (the start where there are none).
+    """The last of `num_stages` stages, or the start if there are none.
 
-    The recurrence is that of the differences Y_j - Y_0, which keeps it from subtracting weights. It begins with j = 1, for
-    which Y_(-1) = Y_1, as T_(-1) = T_1, makes it say Y_1 = Y_0 + b_1 w1 h F_0.
+    The recurrence runs over the differences Y_j - Y_0, so that it never subtracts weights of similar size. It begins with
+    j = 1 and Y_(-1) = Y_1 (as T_(-1) = T_1), which gives Y_1 = Y_0 + b_1 w1 h F_0.
     """
     s = jnp.maximum(num_stages, 2).astype(float)
     w0, w1 = _expansion_point(s)
     weight = 1 / (4 * w0**2)  # b_0 = b_1 = b_2
     one, zero = jnp.ones(()), jnp.zeros(())
-    before = _Chebyshev(w0, one, zero, weight, weight * w1)  # j = -1, which is j = 1
+    before = _Chebyshev(w0, one, zero, weight, weight * w1)  # j = -1, with the values of j = 1
     now = _Chebyshev(one, zero, zero, weight, zero)
     nothing = jax.tree.map(jnp.zeros_like, y0)
 
@@ -232,6 +241,7 @@ def _stages(
 
 def _expansion_point(s: Float[Array, ""]) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """w0 and w1 = T_s'(w0)/T_s''(w0) for s stages, from T_s(cosh x) = cosh(s x)."""
+    # arccosh(1 + above) in a form that does not cancel for a small `above`.
     above = DAMPING / s**2
     x = 2 * jnp.arcsinh(jnp.sqrt(above / 2))
     w0, sine = 1 + above, jnp.sinh(x)

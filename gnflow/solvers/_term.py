@@ -15,15 +15,18 @@ from ..geometry import AbstractTangent, Decomposition, Linearisation, System
 
 
 class LinearisedTerm(diffrax.AbstractTerm):
-    """w' = -J^T a - D w for `diffrax.diffeqsolve`, with the linearisation that the exponential and implicit solvers take.
+    """w' = -J^T a - D w for `diffrax.diffeqsolve`, with the linearisation that the exponential and implicit solvers need.
 
-    The state y is the tree of trained weights, `system.weights(model)`; or, with `integrands`, the pair (weights,
-    integrals), where `integrands(w')` gives the rates of change of the integrals.
+    The state y is the tree of trained weights, `system.weights(model)`. With `integrands` it is the pair (weights, integrals),
+    where `integrands(w')` gives the rates of change of the integrals.
 
-    **Arguments:** `flow`: with a linearisation (`AbstractFlow.linearised`; of a wrapped flow its `dynamics`); `system`: from
-    `flow.system(problem, model)`; `integrands`: a function of the velocity that returns a dictionary of scalars, or None;
-    `runs_forwards`: whether that is known, so that no check of it is compiled (one calls back to Python, which keeps a program
-    from being stored).
+    **Arguments:**
+
+    - `flow`: a flow with a linearisation (`AbstractFlow.linearised`). For a wrapped flow this is its `dynamics`.
+    - `system`: from `flow.system(problem, model)`.
+    - `integrands`: a function of the velocity that returns a dictionary of scalars, or None.
+    - `runs_forwards`: whether flow time is known to run forwards. If not, a check is compiled in, which calls back to Python,
+      and a program with callbacks cannot be stored.
     """
 
     flow: Any
@@ -32,7 +35,7 @@ class LinearisedTerm(diffrax.AbstractTerm):
     runs_forwards: bool = eqx.field(static=True, default=False)
 
     def vf(self, t: Any, y: PyTree, args: Any) -> PyTree:
-        """w', with the integrals' rates of change where there are integrals."""
+        """w', and the rates of change of the integrals if there are any."""
         velocity = self.velocity(t, self.split(y)[0])
         return self.join(velocity, {} if self.integrands is None else self.integrands(velocity))
 
@@ -57,14 +60,14 @@ class LinearisedTerm(diffrax.AbstractTerm):
         return tangent, self.flow.linearised.direction(time, tangent, self.system).coefficients
 
     def decay(self, weights: PyTree) -> PyTree | None:
-        """D, a tree like `weights`; None where there is none."""
+        """The rates D of weight decay, a tree like `weights`; None for a flow without decay."""
         return self.flow.decay(weights, self.system)
 
     def linearise(self, t: Any, weights: PyTree, decomposition: Decomposition) -> Linearisation:
         """The direction and W at `weights` and flow time `t`.
 
-        Of rates D that differ, W has the smallest: a weight that W damped too much would stand still in a long step, and
-        the error estimate would not see it (docs/theory.md, With weight decay).
+        If the rates D differ, W contains the smallest one. A weight that W damped too much would stand still in a long step,
+        and the error estimate would not see that (docs/theory.md, With weight decay).
         """
         time = jnp.asarray(t, dtype=jnp.float64)
         found = self.flow.linearised.linearisation(time, self.system.tangent(weights), self.system, decomposition)
@@ -84,9 +87,11 @@ class LinearisedTerm(diffrax.AbstractTerm):
 
 
 class PairTerm(diffrax.ODETerm):
-    """A Diffrax ODE term whose state is the pair (weights, integrals), of which nothing depends on the integrals.
+    """A Diffrax ODE term with the pair (weights, integrals) as its state. Nothing depends on the integrals.
 
-    **Arguments:** `vector_field`: (t, (weights, integrals), args) -> (w', the integrals' rates of change).
+    **Arguments:**
+
+    - `vector_field`: a function (t, (weights, integrals), args) -> (w', rates of change of the integrals).
     """
 
     def split(self, y: PyTree) -> tuple[PyTree, Any]:
@@ -99,19 +104,19 @@ class PairTerm(diffrax.ODETerm):
 
 
 def split_state(terms: Any, y: PyTree) -> tuple[PyTree, Any]:
-    """(weights, integrals) of a state of any term, or of anything of its structure; no integrals where the term has none."""
+    """(weights, integrals) of a state of any term, or of anything of its structure. Other terms have no integrals."""
     term = _inside(terms)
     return term.split(y) if isinstance(term, LinearisedTerm | PairTerm) else (y, {})
 
 
 def join_state(terms: Any, weights: PyTree, integrals: Any) -> PyTree:
-    """The inverse of `split`."""
+    """The inverse of `split_state`."""
     term = _inside(terms)
     return term.join(weights, integrals) if isinstance(term, LinearisedTerm | PairTerm) else weights
 
 
 def unwrap(terms: Any) -> LinearisedTerm:
-    """The term inside the wrapper with which Diffrax turns the direction of time; gnflow's flows run forwards only.
+    """The term inside the wrapper by which Diffrax reverses time. gnflow's flows run only forwards.
 
     **Raises:** an `equinox` runtime error in an integration from a later to an earlier time.
     """
@@ -124,5 +129,5 @@ def unwrap(terms: Any) -> LinearisedTerm:
 
 
 def _inside(terms: Any) -> Any:
-    """The term, without the wrapper with which Diffrax turns the direction of time."""
+    """The term without the wrapper by which Diffrax reverses time."""
     return getattr(terms, "term", terms)

@@ -1,4 +1,4 @@
-"""Solvers that take the steps of another one and say more of them."""
+"""Solvers that take the steps of another one and add information about them."""
 
 from typing import Any
 
@@ -10,27 +10,29 @@ from jaxtyping import PyTree
 class AbstractWrappingSolver(diffrax.AbstractAdaptiveSolver):
     """A solver with the terms, the orders and the dense output of another one.
 
-    **Attributes:** `inner`: the other.
+    **Attributes:**
+
+    - `inner`: the other solver.
     """
 
     inner: eqx.AbstractVar[Any]
 
     @property
     def term_structure(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The inner solver's."""
+        """The term structure of the inner solver."""
         return self.inner.term_structure
 
     @property
     def interpolation_cls(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The inner solver's."""
+        """The interpolation of the inner solver."""
         return self.inner.interpolation_cls
 
     def order(self, terms: Any) -> Any:
-        """The inner solver's."""
+        """The order of the inner solver."""
         return self.inner.order(terms)
 
     def error_order(self, terms: Any) -> Any:
-        """The inner solver's."""
+        """The order of the error estimate of the inner solver."""
         return self.inner.error_order(terms)
 
     def func(self, terms: Any, t0: Any, y0: PyTree, args: Any) -> PyTree:

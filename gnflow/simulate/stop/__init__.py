@@ -1,4 +1,4 @@
-"""When a run is over."""
+"""Stop rules, which say when a run is over."""
 
 from collections.abc import Callable
 
@@ -25,7 +25,7 @@ stop_kinds: dict[str, Callable[..., AbstractStopRule]] = {
 
 
 def stop_rules(stop: object) -> tuple[AbstractStopRule, ...]:
-    """`stop` as a tuple of rules: None is none, one rule is a tuple of one.
+    """`stop` as a tuple of rules. None becomes the empty tuple, a single rule a tuple of one.
 
     **Raises:** `ConfigError` for anything else.
     """
@@ -35,7 +35,7 @@ def stop_rules(stop: object) -> tuple[AbstractStopRule, ...]:
 
 
 def with_stationary(rules: tuple[AbstractStopRule, ...]) -> tuple[AbstractStopRule, ...]:
-    """`rules` and `Stationary`, unless there are none or it is among them."""
+    """`rules` with `Stationary` added, unless `rules` is empty or contains it already."""
     if not rules or any(isinstance(rule, Stationary) for rule in rules):
         return rules
     return (*rules, Stationary())

@@ -1,4 +1,4 @@
-"""Whether a run that seems to stand still will leave where it is: a saddle below the accuracy of the modes, a later time."""
+"""Whether a run that seems to stand still will move again: from a saddle that the modes do not resolve, or at a later time."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,27 +10,28 @@ from jaxtyping import Array, Bool, Float, PyTree
 from ..._core import jit_for_states, tree_dot, tree_norm, tree_scale
 from ...geometry import ResolvedRange, System
 
-DENSE_LIMIT = 4096  # outputs, beyond which no Gram matrix is formed
+DENSE_LIMIT = 4096  # most outputs for which a Gram matrix is formed
 
-_NOISE = 1e3 * float(jnp.finfo(jnp.float64).eps)  # of ||J|| ||g||, below which J^T g is not looked at
-SOON = 1e-3  # e-foldings of an unstable direction in the time that has passed, below which it is not waited for
-_LATER_TIMES = 256  # evenly in the logarithm, and as many evenly
-_FIRST_LATER = 1e-3  # of the time that has passed
+_NOISE = 1e3 * float(jnp.finfo(jnp.float64).eps)  # relative to ||J|| ||g||; a smaller J^T g is taken for rounding
+SOON = 1e-3  # e-foldings in the time that has passed; an unstable direction with fewer is not waited for
+_LATER_TIMES = 256  # times spaced evenly in the logarithm, and as many spaced evenly
+_FIRST_LATER = 1e-3  # distance of the first later time, relative to the time that has passed
 
 
 @jit_for_states
 def leaves_saddle(weights: PyTree, system: System, flow: Any, time: Float[Array, ""]) -> Bool[Array, ""]:
-    """Whether the velocity grows along what the modes above the rank cut-off do not explain of it.
+    """Whether the velocity grows along the part of it that the modes above the rank cut-off do not explain.
 
-    With P the projection on these modes, q = J^T (g - P g) is not seen by the share ||P g||/||g||, as eigenvalues of J J^T
-    that are 1e-16 of the largest are rounding; but q itself is known to 1e-16 of ||J|| ||g||. If the loss is concave along
-    q and the flow moves along it, w' = -c q + ..., it grows at the rate c |kappa| with kappa = q^T L'' q/||q||^2. At a
-    minimum kappa >= 0.
+    Let P be the projection on these modes and q = J^T (g - P g). The share ||P g||/||g|| does not see q, because eigenvalues
+    of J J^T below 1e-16 of the largest are rounding. But q itself is known to 1e-16 of ||J|| ||g||. If the loss is concave
+    along q and the flow moves along it, w' = -c q + ..., then q grows at the rate c |kappa| with kappa = q^T L'' q/||q||^2. At
+    a minimum kappa >= 0.
     """
     loss, targets, tangent = system.loss, system.problem.y_train, system.tangent(weights)
     gradient = loss.gradient(tangent.outputs, targets)
     seen = ResolvedRange.of(tangent.gram())
-    # Twice: the fast modes' share, to rounding of g, would drown a velocity as small as the one looked for.
+    # The fast modes are projected out twice. What rounding of g leaves of them the first time is larger than a velocity as
+    # small as the one that is looked for.
     pulled = seen.beyond(tangent.vjp(gradient - seen.project(gradient)), tangent)
     size = tree_norm(pulled)
     direction = tree_scale(1 / jnp.where(size > 0, size, 1.0), pulled)
@@ -60,7 +61,7 @@ def moves_later(
 def at_later_times(
     moves: Callable[[Float[Array, ""]], Bool[Array, ""]], time: Float[Array, ""], horizon: Float[Array, ""]
 ) -> Bool[Array, ""]:
-    """Whether `moves` says so of one of 512 times from `time` up to `horizon`."""
+    """Whether `moves` is True at one of 512 times from `time` up to `horizon`."""
     least = jnp.maximum(_FIRST_LATER * time, jnp.finfo(jnp.float64).tiny)
     span = jnp.maximum(horizon - time, least)
     least = jnp.maximum(least, 1e-18 * span)

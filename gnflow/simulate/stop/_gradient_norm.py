@@ -12,7 +12,7 @@ from ._base import AbstractStopRule, log, positive_field
 class GradientNorm(AbstractStopRule):
     """Stop when ||grad_w L|| <= tolerance, the Euclidean norm over all trained weights.
 
-    A flow that rests elsewhere than where the gradient vanishes (weight decay) never meets it: take `VelocityNorm`.
+    A flow that rests where the gradient does not vanish (weight decay) never meets it: use `VelocityNorm`.
 
     **Raises:** `ConfigError` unless the tolerance is positive and finite.
     """
@@ -25,5 +25,5 @@ class GradientNorm(AbstractStopRule):
         return log(tree_norm(gradient)) - jnp.log(self.tolerance)
 
     def describe(self) -> str:
-        """A clause."""
+        """The rule as a clause."""
         return f"the gradient norm reached {float(self.tolerance):.3g}"

@@ -1,4 +1,4 @@
-"""A training loss that falls no more."""
+"""Stop when the training loss no longer falls."""
 
 from typing import ClassVar
 
@@ -13,12 +13,17 @@ from ._time_scale import excess_loss
 class LossPlateau(AbstractStopRule):
     """Stop when L - L* has not fallen by the share `fall` within `decades` of flow time.
 
-    With decades = 1: when at some t the loss is above (1 - fall) times what it was at t/10. The clock starts at the time scale
-    (L - L*)/|dL/dt| of the first decrease, so that a slow start does not count; or, where that is sooner, at the time in which
-    the loss would vanish at its mean rate so far (from a saddle of small weights the first rate says nothing). A saddle may
-    look like a plateau: one decade is more than most, but not more than all of them. Looked at after accepted steps; in
-    `iterate` after the saved steps, where time is step * step_size, or the number of steps where there is an optimiser: a
+    With decades = 1 this is when at some t the loss is above (1 - fall) times its value at t/10. The clock starts at the time
+    scale (L - L*)/|dL/dt| of the first decrease, so that a slow start does not count; or at the time in which the loss would
+    vanish at its mean rate so far, if that is sooner (at a saddle of small weights the first rate says nothing). A saddle may
+    look like a plateau: most of them last less than one decade, but not all. The rule is evaluated after accepted steps, and
+    in `iterate` after the saved steps. There time is step * step_size, or the number of steps with an optimiser, so that a
     decade is ten times as many steps.
+
+    **Arguments:**
+
+    - `decades`: decades of flow time.
+    - `fall`: the relative fall of the loss, below 1.
 
     **Raises:** `ConfigError` unless both numbers are positive and finite, and fall < 1.
     """
@@ -42,7 +47,7 @@ class LossPlateau(AbstractStopRule):
         return self.decades - memory.decades(snapshot.time)
 
     def describe(self) -> str:
-        """A clause."""
+        """The rule as a clause."""
         return (
             f"the training loss had not fallen by {float(self.fall):.3g} of itself in {float(self.decades):.3g} decades of "
             "flow time"

@@ -1,4 +1,4 @@
-"""How far the weights have moved."""
+"""Stop when the weights have moved far enough."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
@@ -9,9 +9,9 @@ from ._base import AbstractStopRule, positive_field
 
 
 class Movement(AbstractStopRule):
-    """Stop when ||w - w_0|| >= tolerance * ||w_0||, norms over all trained weights.
+    """Stop when ||w - w_0|| >= tolerance * ||w_0||, with Euclidean norms over all trained weights.
 
-    Weights that start at zero have no relative movement: then the movement itself is compared with the tolerance.
+    Weights that start at zero have no relative movement. Then the movement itself is compared with the tolerance.
 
     **Raises:** `ConfigError` unless the tolerance is positive and finite.
     """
@@ -19,7 +19,7 @@ class Movement(AbstractStopRule):
     tolerance: float = positive_field("Movement: tolerance", 0.1)
 
     def prepare(self, start: Snapshot) -> PyTree:
-        """w_0 and the scale the movement is compared with."""
+        """w_0, and the scale that the movement is divided by."""
         norm = tree_norm(start.weights)
         return start.weights, jnp.where(norm > 0, norm, 1.0)
 
@@ -29,5 +29,5 @@ class Movement(AbstractStopRule):
         return self.tolerance - tree_norm(tree_subtract(snapshot.weights, start)) / scale
 
     def describe(self) -> str:
-        """A clause."""
+        """The rule as a clause."""
         return f"the weights moved by {float(self.tolerance):.3g} of their first norm"

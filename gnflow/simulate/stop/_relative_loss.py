@@ -1,4 +1,4 @@
-"""The loss relative to its first value."""
+"""Stop at a loss relative to its first value."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
@@ -9,9 +9,10 @@ from ._time_scale import excess_loss
 
 
 class RelativeLoss(AbstractStopRule):
-    """Stop when (L - L*) / (L_0 - L*) <= tolerance on the training data; the root is sought in the logarithm.
+    """Stop when (L - L*) / (L_0 - L*) <= tolerance on the training data.
 
-    L* is the infimum of the loss over all outputs: 0, or the entropy of soft labels.
+    L* is the infimum of the loss over all outputs: 0, or the entropy of soft labels. The margin is a logarithm, which is nearly
+    linear in time where the loss decays exponentially.
 
     **Raises:** `ConfigError` unless the tolerance is positive and at most 1.
     """
@@ -23,10 +24,10 @@ class RelativeLoss(AbstractStopRule):
         return log(excess_loss(start))
 
     def margin(self, snapshot: Snapshot, memory: PyTree) -> Float[Array, ""]:
-        """log (L - L*) - log (L_0 - L*) - log tolerance; a start without any excess loss meets the rule."""
+        """log (L - L*) - log (L_0 - L*) - log tolerance. A state without any excess loss meets the rule."""
         excess = excess_loss(snapshot)
         return jnp.where(excess <= 0, -1.0, log(excess) - memory - jnp.log(self.tolerance))
 
     def describe(self) -> str:
-        """A clause."""
+        """The rule as a clause."""
         return f"the training loss reached {float(self.tolerance):.3g} of its first value"

@@ -13,14 +13,18 @@ from ._patience import DECADES_BETWEEN_LOOKS, Lowest
 class TestLoss(AbstractStopRule):
     """Early stopping: stop when the test loss has had no new minimum for `decades` of flow time.
 
-    With decades = 0.5: when at some t the lowest test loss so far was reached before t/3.16. `trajectory.data.test_loss` says
-    where; the model at the end is that of the end. Clock, and what it counts in `iterate`, as for `LossPlateau`. It costs one
-    forward pass over the test inputs a step.
+    With decades = 0.5 this is when at some t the lowest test loss so far was reached before t/3.16. The minimum is found in
+    `trajectory.data.test_loss`; the model that is returned is the one at the end, not the one at the minimum. The clock, and
+    its meaning in `iterate`, are as for `LossPlateau`. The rule costs one forward pass over the test inputs per step.
+
+    **Arguments:**
+
+    - `decades`: decades of flow time.
 
     **Raises:** `ConfigError` unless `decades` is positive and finite, and at the start of a run whose problem has no test data.
     """
 
-    __test__: ClassVar[bool] = False  # no test of pytest's
+    __test__: ClassVar[bool] = False  # keeps pytest from taking the class for a test
     bisected: ClassVar[bool] = False
     decades_between_looks: ClassVar[float] = DECADES_BETWEEN_LOOKS
 
@@ -43,5 +47,5 @@ class TestLoss(AbstractStopRule):
         return self.decades - memory.decades(snapshot.time)
 
     def describe(self) -> str:
-        """A clause."""
+        """The rule as a clause."""
         return f"the test loss had no new minimum for {float(self.decades):.3g} decades of flow time"

@@ -1,4 +1,4 @@
-"""The norm of the velocity."""
+"""Stop at a small norm of the velocity."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
@@ -11,10 +11,10 @@ from ._base import AbstractStopRule, log, positive_field
 class VelocityNorm(AbstractStopRule):
     """Stop when ||w'|| <= tolerance, the Euclidean norm over all trained weights, per unit of flow time.
 
-    The rule for flows of your own whose rest is not where grad L vanishes, such as one with weight decay. It costs one velocity
-    a step. The weights of a run are accurate to `rtol` of their size, so that a velocity below that accuracy over the length
-    of a step may never be reached: ask for a smaller `rtol` too. In `iterate` it is the velocity on all samples, also in
-    mini-batches.
+    It is the rule for flows that do not rest where grad L vanishes, such as one with weight decay. It costs one velocity per
+    step. The weights of a run are accurate to `rtol` of their size, so that a velocity below this accuracy divided by the
+    length of a step may never be reached: ask for a smaller `rtol`, too. In `iterate` the velocity is that on all samples, also
+    with mini-batches.
 
     **Raises:** `ConfigError` unless the tolerance is positive and finite.
     """
@@ -26,11 +26,11 @@ class VelocityNorm(AbstractStopRule):
         return log(tree_norm(snapshot.velocity)) - jnp.log(self.tolerance)
 
     def describe(self) -> str:
-        """A clause."""
+        """The rule as a clause."""
         return f"the norm of the velocity reached {float(self.tolerance):.3g}"
 
     def why_unmet(self) -> str:
-        """That weights are as accurate as rtol says, and velocities with them."""
+        """Weights, and with them velocities, are only as accurate as rtol allows."""
         return (
             f"VelocityNorm({float(self.tolerance):.3g}) may lie below what weights of this accuracy come to where the flow "
             "rests: tighten rtol, or ask for a larger norm."
