@@ -1,6 +1,7 @@
 """Strict numerics for every test: float64, no silent broadcasting, shapes checked by beartype, warnings are errors."""
 
 import atexit
+import importlib.metadata
 import os
 import shutil
 import tempfile
@@ -17,7 +18,9 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 # Without these emitters and most optimisations XLA's CPU compiler takes less than half as long, and its programs are as exact.
-os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
+# Later versions of XLA have no such flag, and end a process that sets it.
+if tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:3])) <= (0, 11, 0):
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax

@@ -2,6 +2,7 @@
 
 import functools
 import gc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,41 @@ _LARGEST_SHARE = 0.3  # of the limit, which leaves room for one more run: it may
 _WITHOUT_EMITTERS = {"xla_cpu_use_fusion_emitters": False}
 _LEAST_OPTIMISED = {**_WITHOUT_EMITTERS, "xla_backend_optimization_level": 1}
 
-# `equinox.filter_jit` for programs that take the steps of a run, and for programs that look at a few of its states. JAX
-# refuses these options inside another compiled program.
 _jit: Any = eqx.filter_jit  # it passes on the options, though its declaration does not list them
-jit_for_steps = functools.partial(_jit, compiler_options=_WITHOUT_EMITTERS)
-jit_for_states = functools.partial(_jit, compiler_options=_LEAST_OPTIMISED)
+
+
+@functools.cache
+def _is_known(option: str, value: Any) -> bool:
+    """Whether this XLA has a compiler option: versions take options away (the emitters' after jaxlib 0.11.0)."""
+    try:
+        jax.jit(lambda: 0, compiler_options={option: value}).lower().compile()
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
+
+
+def _jit_with(options: dict[str, Any], function: Callable[..., Any]) -> Callable[..., Any]:
+    """`equinox.filter_jit` with those of the options that XLA knows.
+
+    They are tried at the first call: the module must not start a backend when it is imported. JAX refuses compiler options
+    inside another compiled program.
+    """
+
+    @functools.cache
+    def compiled() -> Any:
+        known = {option: value for option, value in options.items() if _is_known(option, value)}
+        return _jit(function, compiler_options=known)
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        return compiled()(*arguments, **keywords)
+
+    return call
+
+
+# For programs that take the steps of a run, and for programs that look at a few of its states.
+jit_for_steps = functools.partial(_jit_with, _WITHOUT_EMITTERS)
+jit_for_states = functools.partial(_jit_with, _LEAST_OPTIMISED)
 
 
 def forget_compiled_programs() -> bool:

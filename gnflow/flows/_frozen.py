@@ -18,7 +18,7 @@ class Frozen(AbstractFlow):
 
     - `flow`: any flow.
     - `trainable`: one or several names of weights that move: layers as the model names them ("output", "hidden"),
-      "biases", or paths of its leaves ("layers[0].bias").
+      "biases" or paths of its leaves ("layers[0].bias").
 
     **Raises:** `ConfigError` if `flow` is not a flow; `ModelError` if `trainable` is neither a name nor several names.
     """

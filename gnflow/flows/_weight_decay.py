@@ -59,7 +59,7 @@ class WeightDecay(AbstractFlow):
 
     - `flow`: any flow.
     - `rate`: a rate >= 0 in 1/flow time for all weights that move, or a mapping of names to rates. Names are layers as the
-      model names them ("hidden", "output"), "biases", or paths of its leaves ("layers[0].bias"). Weights without a name do
+      model names them ("hidden", "output"), "biases" or paths of its leaves ("layers[0].bias"). Weights without a name do
       not decay.
 
     **Raises:** `ConfigError` for another rate, or if `flow` is not a flow; `ModelError`, when a run begins, for a name that is

@@ -11,6 +11,7 @@ from ._factors import (
     ScaledIdentity as ScaledIdentity,
     SoftmaxFactor as SoftmaxFactor,
 )
+from ._from_function import FunctionLoss as FunctionLoss, from_function as from_function
 from ._huber import HuberLoss as HuberLoss
 from ._logistic import LogisticLoss as LogisticLoss
 from ._softmax import SoftmaxCrossEntropy as SoftmaxCrossEntropy

@@ -33,6 +33,7 @@ class AbstractLoss(eqx.Module):
     - `is_smooth`: whether l is infinitely differentiable in f; None if the class does not say.
     - `has_constant_hessian`: whether the Hessian is the same at all outputs.
     - `is_squared_distance`: whether L = ||f - y||^2/(2N), so that N g = f - y.
+    - `has_users_value`: whether the value is a function of the user's, which is then tried out before it is believed.
     - `takes_labels`: whether targets that are whole numbers are class labels.
     - `prediction`: how an output is read as a class (see `correct`), in a few words; "" for a loss without classes.
     """
@@ -42,6 +43,7 @@ class AbstractLoss(eqx.Module):
     is_smooth: ClassVar[bool | None] = None
     has_constant_hessian: ClassVar[bool] = False
     is_squared_distance: ClassVar[bool] = False
+    has_users_value: ClassVar[bool] = False
     takes_labels: ClassVar[bool] = False
     prediction: ClassVar[str] = ""
 
