@@ -128,7 +128,7 @@ class Measurement(eqx.Module):
         integrals: dict[str, Array],
         tangent: AbstractTangent | None = None,
     ) -> Snapshot:
-        """The snapshot of a state. **Arguments:** `tangent`: the tangent on the training inputs, if it is known already."""
+        """The snapshot of a state. `tangent` is the tangent on the training inputs, if it is known already."""
 
         def velocity():
             return self.flow.velocity_and_diagnostics(time, weights, system)

@@ -21,7 +21,7 @@ from ._evidence import Evidence
 from ._hypotheses import ANY_GAIN, accurate_solves, continuous_time, is_linear, metric_scale, squared_loss
 from ._rate_band import has_band
 
-# Test inputs beyond these are not compared: a kernel of so many rows costs what one of the Gram matrices does.
+# The largest number of test inputs that are compared. Their kernel then costs as much as a Gram matrix.
 _MOST_TEST_INPUTS = 500
 
 
@@ -29,9 +29,9 @@ _MOST_TEST_INPUTS = 500
 class KernelDynamics(AbstractTheorem):
     """Theorem K of docs/theorems/kernel_dynamics.md, exact facts 2 and 3 of docs/theory.md.
 
-    A model linear in its weights with the squared loss, A = Q diag(lam) Q^T: f_t - y = Q exp(-rho(lam) t) Q^T (f_0 - y)
-    with rho(lam) = m lam/N for gradient flow, lam (lam + eps)^-s/N for the spectral family, lam/((c lam + eps) N) for
-    Gauss-Newton with H = c I, (1 + gamma) lam/(N + gamma lam) for the dual flow. On any other input f_t(x) = f_0(x) +
+    For a model that is linear in its weights, with the squared loss and A = Q diag(lam) Q^T, f_t - y = Q exp(-rho(lam) t) Q^T
+    (f_0 - y). rho(lam) is m lam/N for gradient flow, lam (lam + eps)^-s/N for the spectral family, lam/((c lam + eps) N) for
+    Gauss-Newton flow with H = c I, and (1 + gamma) lam/(N + gamma lam) for the dual flow. On any other input f_t(x) = f_0(x) +
     K(x, X) A^+ (f_t - f_0). For gradient flow: Lee et al. 2019 (arXiv 1902.06720).
     """
 
@@ -45,7 +45,7 @@ class KernelDynamics(AbstractTheorem):
 
     @in_stages
     def hypotheses(self, evidence: Evidence):
-        """A known flow with the squared loss, a model that is linear, a damping that does not change."""
+        """A known flow with the squared loss, a linear model, and constant damping."""
         has_gain = Check.fact(ANY_GAIN, evidence.gain is not None)
         yield continuous_time(evidence), has_gain, squared_loss(evidence)
         scale, known = metric_scale(evidence)
@@ -93,7 +93,10 @@ class KernelDynamics(AbstractTheorem):
 class _Law:
     """rho(lam) = lam k(c lam; eps)/N with the flow's gain k.
 
-    **Attributes:** `scale`: c of H = c I; `damping_error`: of eps.
+    **Attributes:**
+
+    - `scale`: c of H = c I.
+    - `damping_error`: the error of eps.
     """
 
     num_train: int
@@ -103,7 +106,7 @@ class _Law:
     damping_error: float = 0.0
 
     def rates(self, lam: np.ndarray, change: float, cutoff: float) -> np.ndarray:
-        """rho with eps + `change`; modes that the flow does not keep, c lam + eps <= c cutoff, do not move."""
+        """rho with eps + `change`. Modes that the flow does not keep, c lam + eps <= c cutoff, do not move."""
         damping = max(self.damping + change, 0.0)
         kept = np.ones(lam.shape, dtype=bool)
         if self.gain.is_truncated:
@@ -115,9 +118,9 @@ class _Law:
 class _Kernel:
     """The closed form, from the Gram matrix and the outputs at the start.
 
-    Errors: the computed A is that of the run up to a matrix of norm e = NC eps sigma_max. A function F of it changes by
-    Q (D o E) Q^T to first order in E, ||E|| <= e, with the divided differences D of F (Daleckii and Krein); those of
-    eigenvalues nearer than e are replaced by the range of F over what both may be.
+    Errors: the computed A differs from that of the run by a matrix E of norm e = NC eps sigma_max at most. A function F of it
+    changes by Q (D o E) Q^T to first order in E, with the divided differences D of F (Daleckii and Krein). For eigenvalues
+    closer than e the divided difference is replaced by the range of F over the values that both may have.
     """
 
     def __init__(self, gram: np.ndarray, residual: np.ndarray, law: "_Law", eigenvalue_error: float | None = None):
@@ -143,15 +146,15 @@ class _Kernel:
         return self.eigenvectors @ (np.exp(-self.rates * time) * self.amplitudes)
 
     def residual_error(self, time: float) -> float:
-        """The norm of what the error of A does to `residual`."""
+        """The norm of the error of `residual` from the error of A."""
         differences = self._divided_differences(lambda lam, rates: np.exp(-rates * time))
         return self.eigenvalue_error * float(np.sqrt(np.max(differences**2 @ self.amplitudes**2)))
 
     def change_elsewhere(self, time: float, cross: np.ndarray) -> tuple[np.ndarray, float]:
         """K(x, X) A^+ (f_t - f_0), (nC,), and the norm of its error, with `cross` = K(x, X), (nC, NC).
 
-        A^+ (f_t - f_0) = -Q (1 - exp(-rho t))/lam Q^T (f_0 - y), where a mode that does not move contributes nothing:
-        taken as one function of lam it needs no division of a difference of outputs by a small eigenvalue.
+        A^+ (f_t - f_0) = -Q (1 - exp(-rho t))/lam Q^T (f_0 - y), without the modes that do not move. As one function of lam it
+        avoids the division of a difference of outputs by a small eigenvalue.
         """
 
         def gain(lam: np.ndarray, rates: np.ndarray) -> np.ndarray:
@@ -172,7 +175,7 @@ class _Kernel:
         return self.law.rates(lam, -shift * self.law.damping_error, self.eigenvalue_error)
 
     def _divided_differences(self, function: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
-        """Bounds (NC, NC) of |F(lam_i) - F(lam_j)| / |lam_i - lam_j|, where both eigenvalues are known up to e."""
+        """Bounds (NC, NC) of |F(lam_i) - F(lam_j)| / |lam_i - lam_j|, for eigenvalues that are known up to e."""
         values = np.stack(
             [
                 function(np.maximum(self.eigenvalues + shift * self.eigenvalue_error, 0.0), self._rates(shift))
@@ -195,7 +198,7 @@ def _test_kernel(system: System, weights, x):
 
 @eqx.filter_jit
 def _nonlinearity(system: System, start, end, x):
-    """||f_w - f_0 - J_0 (w - w_0)||, ||f_w - f_0||, and what rounding may make of the first, on the inputs `x`."""
+    """||f_w - f_0 - J_0 (w - w_0)||, ||f_w - f_0||, and the rounding of the first norm, on the inputs `x`."""
     displacement = tree_subtract(end, start)
     tangent = system.tangent(start, x)
     first, last, linear = system.outputs(start, x), system.outputs(end, x), tangent.jvp(displacement)
@@ -225,7 +228,7 @@ def _linearity(evidence: Evidence) -> Check:
 
 
 def _recorded_damping(evidence: Evidence) -> tuple[float, float]:
-    """eps at the start, and how far it is from that at any measured time."""
+    """eps at the start, and its largest change at a measured time."""
     if evidence.law.damping.is_zero:
         return 0.0, 0.0
     damping = evidence.band.damping
@@ -233,7 +236,7 @@ def _recorded_damping(evidence: Evidence) -> tuple[float, float]:
 
 
 def _constant_damping(evidence: Evidence, rule: AbstractDamping) -> Check:
-    """eps may change by rounding (a rule that reads the spectrum, of a matrix that does not move), and by nothing else."""
+    """eps does not change, except by rounding (if a rule reads it from the spectrum of a matrix that does not move)."""
     name = "eps is constant along the run"
     if not has_band(evidence.flow, evidence.system):
         return Check.unknown(name, "eps is measured of flows alone whose gain says that it increases")

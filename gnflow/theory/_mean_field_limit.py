@@ -1,4 +1,4 @@
-"""The mean-field limit: how fast networks of M particles approach the one of infinitely many."""
+"""The mean-field limit: how fast networks of M particles approach the network of infinitely many."""
 
 import dataclasses
 import itertools
@@ -33,12 +33,12 @@ from ._power_law import PowerLaw, fit_power_law
 _FEWEST_WIDTHS = 3
 # The statistic by which each observable fluctuates over the seeds.
 _FLUCTUATIONS = {LOSS: spread, OUTPUTS: spread, MOMENTS: relative_spread}
-# Half-widths of the intervals at which -1/2 is told from -1/4 and from -1, and -1 from -1/2 and from -3/2.
+# Half-widths of intervals that distinguish -1/2 from -1/4 and -1, and -1 from -1/2 and -3/2.
 _FLUCTUATION_RESOLUTION, _BIAS_RESOLUTION = 0.2, 0.4
 
 
 def _takes_own_mobility(evidence: Evidence, model: Any) -> bool:
-    """Whether the flow's mobility is the model's own at every width: for these particles, and for each of them twice."""
+    """Whether the flow uses the model's own mobility at every width, checked for these particles and for each of them twice."""
     twice = MeanFieldNetwork.from_arrays(
         np.repeat(model.hidden_weight, 2, axis=0),
         None if model.hidden_bias is None else np.repeat(model.hidden_bias, 2),
@@ -74,12 +74,14 @@ class MeanFieldLimit(AbstractTheorem):
 
     **Arguments:**
 
-    - `widths`: at least three, increasing, each a multiple of the one before.
-    - `seeds` >= 2: draws of the particles. The cost is that of (2 or more) * seeds runs of each width.
-    - `end_time`: T; None for the run's end.
-    - `init_scale`, `output_init_scale`: of the particles drawn; None for the root mean squares of the run's own initial
-      u, b and v.
-    - `rtol`: tolerance of the runs. `num_directions` of the sliced distance. `key`: a JAX key; None for `jax.random.key(0)`.
+    - `widths`: at least three increasing widths, each a multiple of the one before.
+    - `seeds`: the number of draws of the particles, at least 2. The cost is that of (2 or more) * seeds runs of each width.
+    - `end_time`: T; None for the end of the run.
+    - `init_scale`, `output_init_scale`: the scales of the particles that are drawn. None uses the root mean squares of the
+      run's own initial u, b and v.
+    - `rtol`: the tolerance of the runs.
+    - `num_directions`: the number of directions of the sliced distance.
+    - `key`: a JAX key; None for `jax.random.key(0)`.
 
     **Raises:** `ConfigError` for other numbers.
     """
@@ -120,7 +122,7 @@ class MeanFieldLimit(AbstractTheorem):
 
     @in_stages
     def hypotheses(self, evidence: Evidence):
-        """Mean-field scaling, the particle metric, a smooth velocity; the i.i.d. start is the certificate's own doing."""
+        """Mean-field scaling, the particle metric, a smooth velocity. The certificate itself makes the i.i.d. starts."""
         run, gain = evidence.trajectory, evidence.gain
         model = run.initial_model
         particles = isinstance(model, MeanFieldNetwork)
@@ -226,7 +228,7 @@ def _slope_claim(
 
 
 def _distance_claim(law: PowerLaw, widths: np.ndarray) -> Claim:
-    """Between the slopes of M^(-1/2) and of (log M/M)^(1/2) over these widths: the one that is nearer decides."""
+    """The claim that the slope lies between those of M^(-1/2) and of (log M/M)^(1/2). The nearer one decides."""
     logs = np.log(np.maximum(widths[[0, -1]], 2.0))
     highest = -0.5 + 0.5 * math.log(logs[1] / logs[0]) / (logs[1] - logs[0])
     relation, bound = (">=", -0.5) if law.slope + 0.5 < highest - law.slope else ("<=", highest)

@@ -1,4 +1,4 @@
-"""Runs of networks of more and more particles from shared draws, and the statistics of what is observed at their ends."""
+"""Runs of networks with increasing numbers of particles from shared draws, and statistics of their last states."""
 
 import dataclasses
 import functools
@@ -21,19 +21,20 @@ _MOST_INPUTS = 64
 _TINY = 1e-300
 
 
-# What is observed of a network at T, by name.
+# The names of the observables of a network at T.
 LOSS, OUTPUTS, MOMENTS = "train loss", "outputs", "second moments"
 
 
 @dataclasses.dataclass(frozen=True)
 class Level:
-    """One width.
+    """The runs of one width.
 
     **Attributes:**
 
-    - `values`: each observable over seeds and blocks, (S, r, n); see `observe`.
-    - `loose`: of the first seed alone, its first block, at a looser tolerance, (1, 1, n).
-    - `squared_distances` (S,): SW_2^2 between the first two blocks.
+    - `width`: the number of particles.
+    - `values`: each observable over seeds and blocks (S, r, n); see `observe`.
+    - `loose`: the same for the first block of the first seed, at a looser tolerance (1, 1, n).
+    - `squared_distances`: SW_2^2 between the first two blocks (S,).
     """
 
     width: int
@@ -42,20 +43,22 @@ class Level:
     squared_distances: np.ndarray
 
     def integration_error(self, name: str) -> float:
-        """The error of the integration, as the looser run shows it; rms over components."""
+        """The rms error of the integration over the components, from the looser run."""
         return rms(self.loose[name][0, 0] - self.values[name][0, 0])
 
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """The runs. Those of one seed share their particles: 2 of the largest width, and blocks of them for the others.
+    """The runs of all widths. Those of one seed share their particles: two blocks of the largest width, cut for the others.
 
     **Attributes:**
 
-    - `trajectory`: the run whose problem, network and flow they have.
-    - `widths`, `seeds`, `end`: how many particles, how many draws of them, and T.
-    - `scales`: of the hidden and the output weights drawn.
-    - `rtol`: tolerance of the runs; `num_directions` of the sliced distance; `key`: a JAX key.
+    - `trajectory`: the run with the problem, the network and the flow.
+    - `widths`, `seeds`, `end`: the numbers of particles, the number of draws, and T.
+    - `scales`: the scales of the hidden and the output weights that are drawn.
+    - `rtol`: the tolerance of the runs.
+    - `num_directions`: the number of directions of the sliced distance.
+    - `key`: a JAX key.
     """
 
     trajectory: Trajectory
@@ -69,7 +72,7 @@ class Study:
 
     @functools.cached_property
     def particles(self) -> list[MeanFieldNetwork]:
-        """Those of each seed, twice as many as the largest width."""
+        """The particles of each seed, twice as many as the largest width."""
         return [self._draw(seed) for seed in range(self.seeds)]
 
     def level(self, index: int) -> Level:
@@ -177,7 +180,7 @@ def spread(samples: np.ndarray) -> float:
 
 
 def relative_spread(samples: np.ndarray) -> float:
-    """The same for components of different units: each over its mean."""
+    """The same for components of different units, each divided by its mean."""
     means = np.mean(samples.reshape(-1, samples.shape[-1]), axis=0)
     present = means > 0
     return float(np.sqrt(np.mean(_pooled_variances(samples)[present] / means[present] ** 2)))

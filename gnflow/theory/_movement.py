@@ -1,4 +1,4 @@
-"""How far the kernel has moved along a run, and the run that measures it: what bounds of the linearised model take."""
+"""The movement of the kernel along a run, and the run that measures it, for bounds of the linearised model."""
 
 import dataclasses
 from typing import Annotated, ClassVar
@@ -24,10 +24,13 @@ _GAIN, _SPEED = "N/flow time", "outputs/flow time"
 
 @dataclasses.dataclass(frozen=True)
 class Movement(Measured):
-    """How far the gain B_t of f' = -(1/N) B_t (f - y) is from B_0, and what the residual sees of it (squared loss).
+    """The distance of the gain B_t of f' = -(1/N) B_t (f - y) from B_0, and its effect on the residual (squared loss).
 
-    **Attributes:** with A_0 = Q diag(lam) Q^T and r = f - y, at `times`, (k,): `gain` (k,) is ||B_t - B_0|| in the
-    operator norm, `residual` (k, NC) is Q^T r, `drive` (k, NC) is Q^T (B_t - B_0) r.
+    **Attributes:** at `times` (k,), with A_0 = Q diag(lam) Q^T and r = f - y:
+
+    - `gain`: ||B_t - B_0|| in the operator norm (k,).
+    - `residual`: Q^T r (k, NC).
+    - `drive`: Q^T (B_t - B_0) r (k, NC).
     """
 
     prefix: ClassVar[str] = "movement"
@@ -40,10 +43,14 @@ class Movement(Measured):
 
 @dataclasses.dataclass(frozen=True)
 class Interpolation(Measured):
-    """How far the test outputs are from what the first kernel makes of the training outputs, and how fast they leave it.
+    """The distance of the test outputs from those that the first kernel predicts from the training outputs, and its growth.
 
-    **Attributes:** with S_0 = K_0(x, X) A_0^-1 and test inputs x, arrays (k,) over `times`: `gap` is ||f_t(x) - f_0(x)
-    - S_0 (f_t - f_0)||, `mismatch` is ||f'_t(x) - S_0 f'_t||, `speed` is ||f'_t||, `movement` is ||f_t(x) - f_0(x)||.
+    **Attributes:** arrays (k,) over `times`, with S_0 = K_0(x, X) A_0^-1 and test inputs x:
+
+    - `gap`: ||f_t(x) - f_0(x) - S_0 (f_t - f_0)||.
+    - `mismatch`: ||f'_t(x) - S_0 f'_t||.
+    - `speed`: ||f'_t||.
+    - `movement`: ||f_t(x) - f_0(x)||.
     """
 
     prefix: ClassVar[str] = "interpolation"
@@ -56,12 +63,12 @@ class Interpolation(Measured):
 
 
 class GainMovement(AbstractMetric):
-    """`Movement` at one state. It can be handed to any run of the flow."""
+    """`Movement` at one state, as a metric for any run of the flow."""
 
     flow: AbstractFlow
 
     def variables(self, system: System) -> tuple[Variable, ...]:
-        """Those of `Movement`; **raises** `ConfigError` where no gain is known."""
+        """The variables of `Movement`. **Raises:** `ConfigError` if no gain is known."""
         if not has_gain(self.flow, system):
             raise ConfigError(f"no gain B with f' = -(1/N) B (f - y) is known for {self.flow!r} with {system.loss!r}.")
         return Movement.variables()
@@ -95,7 +102,7 @@ class InterpolationMismatch(AbstractMetric):
     operator: Float[Array, "test_rows rows"]
 
     def variables(self, system: System) -> tuple[Variable, ...]:
-        """Those of `Interpolation`; **raises** `ConfigError` without test inputs."""
+        """The variables of `Interpolation`. **Raises:** `ConfigError` without test inputs."""
         if system.problem.x_test is None:
             raise ConfigError("interpolation_gap compares test outputs; give the problem x_test and y_test.")
         return Interpolation.variables()
@@ -121,15 +128,17 @@ class InterpolationMismatch(AbstractMetric):
 
 
 def interpolation_operator(system: System, weights: PyTree) -> Float[Array, "test_rows rows"]:
-    """S = K(x, X) A^-1, (nC, NC): what the kernel at `weights` makes of a change of the training outputs on the test inputs."""
+    """S = K(x, X) A^-1 (nC, NC), which maps a change of the training outputs to that of the test outputs by the kernel."""
     tangent = system.tangent(weights)
     cross = system.tangent(weights, system.problem.x_test).cross_gram(tangent)
     return jnp.linalg.solve(tangent.gram(), cross.T).T
 
 
 def movement_run(evidence: Evidence) -> Trajectory | None:
-    """A run like the reference, with both metrics above where they are defined, at `measured_times`; None where it
-    fails or has no length. Done once for each `evidence`, so that two theorems share it."""
+    """A run like the reference at `measured_times`, with those of both metrics above that are defined.
+
+    None if it fails or has no length. It is made once for each `evidence`, so that two theorems share it.
+    """
     return evidence.once("movement", lambda: _movement_run(evidence))
 
 
@@ -146,14 +155,19 @@ def _movement_run(evidence: Evidence) -> Trajectory | None:
 
 
 def measured_times(evidence: Evidence) -> np.ndarray:
-    """The 40 times at which `movement_run` measures: up to 40 saved times spread over the record, first and last among them,
-    and where there are fewer, times between them. Always as many: then runs of one problem share a compiled program."""
+    """The 40 times at which `movement_run` measures.
+
+    These are up to 40 saved times spread over the record, including the first and the last; if there are fewer, also times
+    between them. Their number is fixed, so that runs of one problem share a compiled program.
+    """
     return filled(spread_over(evidence.recorded_times, _NUM_TIMES), _NUM_TIMES)
 
 
 def has_gain(flow: AbstractFlow, system: System) -> bool:
-    """Whether f' = -(1/N) B (f - y) with a B that `gain` knows: squared loss, a flow with a gain in a metric that is a
-    multiple of the identity, and directions that are solved for exactly."""
+    """Whether f' = -(1/N) B (f - y) with a B that `gain` computes.
+
+    This needs the squared loss, a flow with a gain in a metric that is a multiple of the identity, and exact direction solves.
+    """
     law = flow.gain(system)
     if law is None or flow.solves_iteratively or not system.loss.is_squared_distance:
         return False
@@ -166,7 +180,7 @@ def gain(
 ) -> tuple[Float[Array, " rows"], Float[Array, "rows rows"], Float[Array, "rows rows"]]:
     """b, Q and B = Q diag(b) Q^T = beta(A): the gain of f' = -(1/N) B (f - y), for A = Q diag(lam) Q^T.
 
-    beta(lam) = lam k(h lam) with the flow's gain k and H = h I; 0 on modes that the flow leaves out.
+    beta(lam) = lam k(h lam) with the flow's gain k and H = h I. It is 0 on modes that the flow leaves out.
     """
     law = flow.gain(system)
     assert law is not None

@@ -1,4 +1,4 @@
-"""The rate at which the loss decays, and the band in which theory puts it."""
+"""The rate at which the loss decays, and the band of rates that theory allows."""
 
 import dataclasses
 from typing import Annotated, ClassVar
@@ -21,12 +21,12 @@ _RATE, _EIGENVALUE = "1/flow time", "outputs^2/weights^2"
 
 @dataclasses.dataclass(frozen=True)
 class RateBand(Measured):
-    """-d/dt log(L - L*) along a run and the band [lower, upper] of the a posteriori sandwich, with what the band is made of.
+    """-d/dt log(L - L*) along a run, and the band [lower, upper] of the a posteriori sandwich with its ingredients.
 
     For a flow w' = -J^T K g the rate is g^T A K g/(L - L*), and with kappa_low <= A K <= kappa_high on the eigenvalues
     of A, 2 mu kappa_low <= rate <= 2 lambda kappa_high. Derived in docs/theorems/sandwich.md.
 
-    **Attributes:** arrays (k,) over `times`; errors are those that the error of the eigenvalues makes, NC eps sigma_max.
+    All attributes are arrays (k,) over `times`. Their errors come from the error NC eps sigma_max of the eigenvalues.
     """
 
     prefix: ClassVar[str] = "band"
@@ -47,10 +47,10 @@ class RateBand(Measured):
 
     @property
     def solve_error(self) -> np.ndarray:
-        """The relative error of a direction from (A + eps) a = g, (k,): a backward stable solver solves with A + E,
-        ||E|| <= e.
+        """The relative error (k,) of a direction from (A + eps) a = g.
 
-        That is e/(sigma_min + eps - e). eps is that of H A; for H <= 1, as the metrics of gnflow are, that of A is no smaller.
+        A backward stable solver solves with A + E, ||E|| <= e, so the error is e/(sigma_min + eps - e). eps is that of H A; for
+        H <= 1, as for all metrics of gnflow, that of A is not smaller.
         """
         smallest = np.maximum(self.smallest + self.damping - self.eigenvalue_error, np.finfo(float).tiny)
         return self.eigenvalue_error / smallest
@@ -81,7 +81,7 @@ class RateBandMetric(AbstractMetric):
         if solve is not None:
             damping, residual = solve.damping, solve.relative_residual
         else:
-            # A flow that does not say what it solved with: by the rule of its law.
+            # A flow without diagnostics: the damping follows from the rule of its gain.
             whitened = jnp.linalg.eigvalsh(whitened_gram(snapshot.gram, factor, tangent.outputs.shape[1]))
             damping = gain.damping(snapshot.time, decomposed_spectrum(snapshot.gram, factor, whitened))
             residual = jnp.zeros(())
@@ -112,13 +112,13 @@ class RateBandMetric(AbstractMetric):
 
 
 def has_band(flow: AbstractFlow, system: System) -> bool:
-    """Whether bounds of A's eigenvalues bound the rates of the flow."""
+    """Whether bounds of the eigenvalues of A bound the rates of the flow."""
     gain = flow.gain(system)
     return gain is not None and gain.is_increasing
 
 
 def block_bounds(factor: AbstractOutputFactor, shape: tuple[int, ...]) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """The extreme eigenvalues of R R^T on outputs of `shape` (N, C): it couples only the outputs of one sample."""
+    """The extreme eigenvalues of R R^T on outputs of `shape` (N, C). It couples only the outputs of one sample."""
     basis = jnp.broadcast_to(jnp.eye(shape[1])[:, None, :], (shape[1], *shape))
     columns = jax.vmap(factor.product)(basis)  # (C, N, C): R_n e_c
     blocks = jnp.einsum("cni,cnj->nij", columns, columns)

@@ -24,8 +24,12 @@ _INSTEAD: Mapping[str, Any] = {
 
 @dataclasses.dataclass(frozen=True)
 class RecordedSettings:
-    """**Attributes:** `arguments`: of `simulate`, legal; `wrong`: a sentence for each setting that no run can have had,
-    in whose place stands what a run has by default, and for its end that of the record.
+    """The settings of a record.
+
+    **Attributes:**
+
+    - `arguments`: legal arguments of `simulate`. Defaults replace wrong settings, and the end of the record a wrong end.
+    - `wrong`: a sentence for each setting that no run can have had.
     """
 
     arguments: Mapping[str, Any]
@@ -33,10 +37,10 @@ class RecordedSettings:
 
 
 def recorded_settings(record: Trajectory) -> RecordedSettings:
-    """What a flow's record says that it was called with.
+    """The arguments of the call that made a record, as it states them.
 
-    Metrics, stop rules and solvers of the user's, which a file cannot hold, are words in a record that was loaded. They
-    are left out; the end of the record takes the place of such stop rules, and "auto" that of such a solver.
+    Metrics, stop rules and solvers of the user, which a file cannot hold, are text in a record that was loaded. They are left
+    out. The end of the record takes the place of such stop rules, and "auto" that of such a solver.
     """
     settings, arguments, wrong = record.settings, dict(_INSTEAD), []
     kind = settings.get("kind")
@@ -70,27 +74,29 @@ def recorded_settings(record: Trajectory) -> RecordedSettings:
 
 
 def steps_allowed(record: Trajectory) -> int | float:
-    """How many steps the recorded solution was allowed: `max_steps` bounds the first, and one that was made to see the
-    error of another may take more."""
+    """The number of steps that the recorded solution was allowed.
+
+    `max_steps` bounds the first solution. One that measures the error of another may take more.
+    """
     solutions = record.stats.get("num_solutions")
     is_first = not isinstance(solutions, int) or solutions <= 1
     return recorded_settings(record).arguments["max_steps"] if is_first else math.inf
 
 
 def saved_times(record: Trajectory) -> np.ndarray:
-    """Flow times of the saves (n,), of a flow or of steps."""
+    """The flow times of the saves (n,), of a flow or of a run in steps."""
     data = record.data
     return data["time" if "time" in data.dims else "flow_time"].to_numpy()
 
 
 def _legal(name: str, value: Any) -> Any:
-    """The value as an argument. **Raises:** `ConfigError`, `TypeError` or `ValueError` where no record can have it."""
+    """The value as an argument. **Raises:** `ConfigError`, `TypeError` or `ValueError` if no record can have it."""
     if name == "metrics":
         return tuple(metric for metric in value if isinstance(metric, AbstractMetric))
     if name == "stop":
         return _rebuilt_rules(value)
     if name == "solver" and isinstance(value, str):
-        return value  # a name that is not gnflow's is that of a class of the user's
+        return value  # a name that gnflow does not know is that of a class of the user
     if name in ("rtol", "atol", "max_steps", "solver", "error_norm") and value is None:
         raise ConfigError(f"{name} = None; expected the value that the run had.")
     argument_checks["simulate"](**{name: value})
@@ -111,9 +117,9 @@ def _rebuilt_rules(stop: Any) -> tuple[AbstractStopRule, ...]:
 
 
 def check_parts(part: Any) -> None:
-    """Have an object and its parts checked, as they are when they are made: a file is read without that.
+    """Check an object and its parts as their constructors do. Reading a file skips these checks.
 
-    **Raises:** what their constructors raise for numbers that they do not take.
+    **Raises:** the errors of the constructors for numbers that they refuse.
     """
     if not dataclasses.is_dataclass(part) or isinstance(part, type):
         return
