@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from ..sweeps import Row
 
 _WIDTH = 80  # characters of a line; summary.csv has everything, in full precision
+_SHOWN_TWINS = 4
 _SHORTEST_FLOW = 9  # least number of characters of a flow's name that must be cut
-# Two lines for each heading.
+# Two lines for each heading. Losses and times have the digits that the progress bar shows.
 _HEADINGS = {
     "variant": ("", "variant"),
     "flow": ("", "flow"),
@@ -42,9 +43,24 @@ def format_table(rows: Sequence[Row]) -> str:
     notes += [f"{row.label}: last direction {row.direction}" for row in rows if row.is_exact is False]
     exact = sum(row.is_exact is True for row in rows)
     notes += [f"last direction exact in {exact} of {len(rows)} runs"] if exact else []
-    compiling = sum(row.compile_seconds or 0.0 for row in rows)
+    # Runs of equal content were computed once.
+    compiling = sum({row.content_hash or row.label: row.compile_seconds or 0.0 for row in rows}.values())
     notes += [f"compiling took {compiling:.1f} s more"] if compiling else []
+    notes += _twins(rows)
     return "\n".join([*lines, *([""] if notes else []), *notes])
+
+
+def _twins(rows: Sequence[Row]) -> list[str]:
+    """Which flows of which variants were computed once, for who looks for their folders."""
+    first: dict[str, Row] = {}
+    pairs: dict[str, str] = {}
+    for row in rows:
+        other = first.setdefault(row.content_hash or row.label, row)
+        if other is not row:
+            pairs[f"{row.variant}/{row.flow}"] = f"{other.variant}/{other.flow}"
+    lines = [f"{name} has the runs of {other}, and no folder of its own" for name, other in pairs.items()]
+    more = len(lines) - _SHOWN_TWINS
+    return lines if more <= 0 else [*lines[:_SHOWN_TWINS], f"... and so have {more} more"]
 
 
 def _fitting(rows: Sequence[Row]) -> list[str]:

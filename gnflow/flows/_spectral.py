@@ -100,7 +100,7 @@ class SpectralFlow(AbstractLinearisedFlow):
         gradient = system.loss.gradient(tangent.outputs, system.problem.y_train)
         modes = dense_modes(tangent, _IDENTITY)
         eigenvalues, eigenvectors = modes.eigenvalues, modes.eigenvectors
-        shift = self.damping(time, Spectrum.of(eigenvalues))
+        shift = self.damping.shift(time, Spectrum.of(eigenvalues))
         kept = kept_modes(eigenvalues, shift)
         gains = self.gain(system)(eigenvalues, shift)
         amplitudes = eigenvectors.T @ gradient.reshape(-1)

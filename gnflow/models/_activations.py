@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._core import ModelError, look_up
+from .._core import ModelError, look_up, require_bool, require_number, shown
 from ._analytic import is_analytic
 
 _Elementwise = Callable[[Array], tuple[Array, Array]]
@@ -70,13 +70,16 @@ class Activation(eqx.Module):
 
         - `function`: an elementwise function of an array.
         - `homogeneous`: as the attribute.
-        - `kinks`: as the attribute. With None the function is traced: if all its operations are analytic it has no kinks,
-          otherwise they are not known.
+        - `kinks`: as the attribute, in any order. With None the function is traced: if all its operations are analytic it has
+          no kinks, otherwise they are not known.
         - `derivative_bounds`: bounds of |s'| and |s''| on the real line, which some theorems need.
 
-        **Raises:** `ModelError` for anything else than such a function.
+        **Raises:** `ModelError` for anything else than such a function, and for what is stated of it and is not so at four z.
         """
         _require_elementwise(function)
+        kinks = _as_kinks(kinks)
+        (homogeneous,) = require_bool(ModelError, homogeneous=homogeneous)
+        _require_stated(function, homogeneous, derivative_bounds)
         if kinks is None:
             program = jax.make_jaxpr(function)(jax.ShapeDtypeStruct((), jnp.float64))
             kinks = () if is_analytic(program.jaxpr) else None
@@ -230,4 +233,40 @@ def _require_elementwise(function: Any) -> None:
     if not np.allclose(together, np.stack(apart), rtol=1e-9, atol=1e-12, equal_nan=True):
         raise ModelError(
             f"activation {name} has other values on an array than on each of its numbers alone; {expected}."
+        )
+
+
+def _as_kinks(kinks: Any) -> tuple[float, ...] | None:
+    """Ascending and each once. **Raises:** `ModelError` for anything else than finite numbers, or None."""
+    if kinks is None:
+        return None
+    if not isinstance(kinks, tuple | list | np.ndarray) or np.ndim(kinks) != 1:
+        raise ModelError(
+            f"kinks = {shown(kinks)}; expected the z at which s' jumps, such as (0.0,), or None if they are not known."
+        )
+    return tuple(sorted({require_number(ModelError, "a kink", kink) for kink in kinks}))
+
+
+def _require_stated(function: Callable[[Array], Array], homogeneous: bool, bounds: Any) -> None:
+    """Check what is stated of `function` at a few z. **Raises:** `ModelError`."""
+    name = getattr(function, "__name__", type(function).__name__)
+    z = jnp.asarray(_TRIED)
+    with jax.ensure_compile_time_eval():
+        value, twice = np.asarray(function(z)), np.asarray(function(2 * z))
+        derivative = np.asarray(jax.jvp(function, (z,), (jnp.ones_like(z),))[1])
+    if homogeneous and not np.allclose(twice, 2 * value, rtol=1e-9, atol=1e-12):
+        raise ModelError(f"homogeneous = True, but {name}(2 z) is not 2 {name}(z); leave it out.")
+    if bounds is None:
+        return
+    if not isinstance(bounds, DerivativeBounds) or not all(
+        isinstance(bound, int | float) and bound >= 0 for bound in (bounds.first, bounds.second)
+    ):
+        raise ModelError(
+            f"derivative_bounds = {shown(bounds)}; expected DerivativeBounds(first, second) of numbers of at least 0, "
+            "math.inf where there is no bound, or None."
+        )
+    if np.any(np.abs(derivative) > bounds.first * (1 + 1e-9)):
+        raise ModelError(
+            f"derivative_bounds.first = {bounds.first}, but |{name}'| is {np.max(np.abs(derivative)):g} at "
+            f"z = {_TRIED[np.argmax(np.abs(derivative))]:g}; expected an upper bound on the real line."
         )

@@ -52,7 +52,7 @@ class EulerStep(AbstractStep):
 
     too_long: ClassVar[str] = (
         "the step size is beyond the method's stability (gradient descent needs step_size * mobility < 2 / (largest eigenvalue "
-        "of A * smoothness of the loss)); take a smaller one"
+        "of A * smoothness of the loss), and weight decay step_size * rate < 2); take a smaller one"
     )
 
     step_size: Float[Array, ""]

@@ -30,6 +30,7 @@ from .._core import (
     opaque_classes,
     read_arrays,
     read_json,
+    require_float64,
     require_plain_netcdf,
 )
 from ..flows import AbstractFlow
@@ -177,9 +178,10 @@ def read_run(folder: str | os.PathLike[str], given: dict[str, Any]) -> dict[str,
       structure: its arrays are replaced by the saved ones.
 
     **Raises:** `RunFolderError` if the folder holds no run or a damaged one, or if an object is needed that is not given or
-    that differs from the one given.
+    that differs from the one given; `PrecisionError` unless JAX runs in float64.
     """
     source, record = _read_record(folder)
+    require_float64((), "gnflow.load")
     with _telling_where(source):
         arrays = read_arrays(source / _ARRAYS_FILE)
         parts = _measured(source, record, arrays)

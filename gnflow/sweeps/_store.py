@@ -214,7 +214,7 @@ class SweepStore:
             print(f"gnflow: {kept.spec.label}: {error}", file=sys.stderr)
             return None if is_interrupted else {**outcome.record, "failed": True, "message": str(error)}
         if is_interrupted:
-            print(f"gnflow: {kept.spec.label}: {kept.trajectory.result}; in {place}", file=sys.stderr)
+            print(f"gnflow: {kept.spec.label}: {str(kept.trajectory.result).rstrip('.')}; in {place}", file=sys.stderr)
             return None
         with contextlib.suppress(OSError):  # without a line in the index the record is derived from the run again
             payload, changed = (place / DATA_FILE).read_bytes(), (place / DATA_FILE).stat().st_mtime_ns

@@ -6,6 +6,8 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
+import equinox as eqx
+
 from . import _verdict
 from ._certificate import Certificate
 from ._claim import Check, Claim, Verdict
@@ -131,7 +133,9 @@ class AbstractTheorem(abc.ABC):
         """The hypotheses, including that there is no weight decay (unless allowed) and that the last model is readable."""
         try:
             if evidence.decays and not self.allows_decay:
-                return Hypotheses((Check.fact("the flow is -J^T a, without weight decay", False, repr(evidence.flow)),))
+                # In one line, as every remark: tables have a line for each certificate.
+                remark = eqx.tree_pformat(evidence.flow, width=10**6)
+                return Hypotheses((Check.fact("the flow is -J^T a, without weight decay", False, remark),))
             hypotheses = self.hypotheses(evidence)
             if self.about != "start" and not any(check.met is False for check in hypotheses.checks):
                 evidence.end  # noqa: B018 (raises)

@@ -189,6 +189,6 @@ def gain(
     assert isinstance(factor, ScaledIdentity)
     eigenvalues, vectors = jnp.linalg.eigh(gram)
     positive = jnp.maximum(eigenvalues, 0.0)
-    shift = law.damping(time, decomposed_spectrum(gram, factor, factor.scale * eigenvalues))
+    shift = law.damping.shift(time, decomposed_spectrum(gram, factor, factor.scale * eigenvalues))
     gains = positive * law(factor.scale * eigenvalues, shift)
     return gains, vectors, (vectors * gains[None, :]) @ vectors.T

@@ -83,7 +83,7 @@ class RateBandMetric(AbstractMetric):
         else:
             # A flow without diagnostics: the damping follows from the rule of its gain.
             whitened = jnp.linalg.eigvalsh(whitened_gram(snapshot.gram, factor, tangent.outputs.shape[1]))
-            damping = gain.damping(snapshot.time, decomposed_spectrum(snapshot.gram, factor, whitened))
+            damping = gain.damping.shift(snapshot.time, decomposed_spectrum(snapshot.gram, factor, whitened))
             residual = jnp.zeros(())
         convexity = system.loss.strong_convexity(system.problem.num_train)
         smoothness = system.loss.smoothness(system.problem.num_train)

@@ -104,3 +104,15 @@ def test_directions_are_told_where_a_flow_claims_to_be_exact():
     text = format_table([row(direction="exact"), row(seed=1), row(seed=2, direction="truncated, residual 5.2e-01")])
     assert "last direction exact in 1 of 3 runs" in text.splitlines()
     assert "base/flow/seed-2: last direction truncated, residual 5.2e-01" in text.splitlines()
+
+
+def test_runs_of_equal_content_are_compiled_once_and_named():
+    rows = [full(variant=variant, content_hash=key) for variant, key in (("a", "x"), ("b", "x"), ("c", "y"))]
+    text = format_table(rows)
+    assert "compiling took 69.0 s more" in text
+    assert text.splitlines()[-1] == "b/flow has the runs of a/flow, and no folder of its own"
+    many = format_table([full(variant=str(number), content_hash="x") for number in range(8)])
+    assert many.splitlines()[-2:] == [
+        "4/flow has the runs of 0/flow, and no folder of its own",
+        "... and so have 3 more",
+    ]

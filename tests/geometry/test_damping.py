@@ -133,3 +133,33 @@ def test_damping_that_is_no_damping_makes_the_direction_nan(bad):
     assert np.isnan(shift)
     assert np.all(np.isnan(truncated_power(jnp.asarray([0.0, 1.0]), shift, 1.0)))
     assert list(truncated_power(jnp.asarray([0.0, 2.0]), jnp.asarray(0.0), 1.0)) == [0.0, 0.5]
+
+
+def ruled(function):
+    """A rule of a user's with this function."""
+    return type("Ruled", (AbstractDamping,), {"__call__": function})()
+
+
+@pytest.mark.parametrize(
+    ("function", "match"),
+    [
+        (lambda self, time, smallest, largest: largest, "missing 1 required positional argument"),
+        (lambda self, spectrum: 1.0, "takes 2 positional arguments"),
+        (lambda self, time, spectrum: spectrum.median, "no attribute 'median'"),
+        (lambda self, time, spectrum: spectrum.all, r"gives array\("),
+        (lambda self, time, spectrum: spectrum.trace > 0, r"gives array\(True\)"),
+        (lambda self, time, spectrum: spectrum.trace * 1j, r"gives array\("),
+        (lambda self, time, spectrum: None, "gives None"),
+    ],
+)
+def test_a_users_rule_that_is_none_is_told_what_a_rule_is(function, match):
+    expected = r"expected Ruled.__call__\(self, time, spectrum\) that gives a number of at least 0.*spectrum.smallest"
+    with pytest.raises(ConfigError, match=f"the damping rule Ruled .*{match}.*{expected}"):
+        ruled(function).shift(TIME, Spectrum.of(EIGENVALUES))
+
+
+@pytest.mark.parametrize(("given", "expected"), [(2, 2.0), (np.float32(0.5), 0.5), (-1.0, np.nan), (np.nan, np.nan)])
+def test_what_a_users_rule_gives(given, expected):
+    shift = ruled(lambda self, time, spectrum: given).shift(TIME, Spectrum.of(EIGENVALUES))
+    assert shift.dtype == jnp.float64
+    np.testing.assert_equal(float(shift), expected)

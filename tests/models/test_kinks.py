@@ -1,5 +1,7 @@
 """What activations and models say of their kinks."""
 
+import math
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -7,9 +9,11 @@ import jax.random as jr
 import numpy as np
 import pytest
 
+from gnflow import ModelError
 from gnflow.models import (
     MLP,
     Activation,
+    DerivativeBounds,
     Linearised,
     MeanFieldNetwork,
     RandomFeatures,
@@ -65,6 +69,31 @@ def test_the_kinks_of_a_users_function():
     assert all(has_kinks(model) is True for model in _models(stated))
     assert kinked_activations(_models(stated)[1]) == ("leaky_relu",)
     assert has_kinks(MLP(3, 4, 2, activation=Activation.from_function(jnp.abs, kinks=()), key=jr.key(0))) is False
+
+
+@pytest.mark.parametrize(
+    ("stated", "message"),
+    [
+        ({"kinks": (math.nan,)}, "a kink = nan; expected a finite number"),
+        ({"homogeneous": True}, r"homogeneous = True, but sin\(2 z\) is not 2 sin\(z\)"),
+        ({"derivative_bounds": DerivativeBounds(math.nan, 1.0)}, r"expected DerivativeBounds\(first, second\)"),
+        (
+            {"derivative_bounds": DerivativeBounds(0.5, 1.0)},
+            "but |sin'| is 0.980067 at z = -0.2; expected an upper bound",
+        ),
+    ],
+)
+def test_what_is_stated_of_a_function_and_is_not_so_is_refused(stated, message):
+    with pytest.raises(ModelError, match=message.replace("|", r"\|")):
+        Activation.from_function(jnp.sin, **stated)
+
+
+def test_kinks_are_ascending_floats():
+    stated = Activation.from_function(
+        jax.nn.relu6, kinks=(6.0, np.float64(0.0), 6.0), derivative_bounds=DerivativeBounds(1.0, math.inf)
+    )
+    assert stated.kinks == (0.0, 6.0)
+    hash(stated.kinks)
 
 
 def test_models_with_and_without_kinks():

@@ -506,3 +506,8 @@ def test_data_that_do_not_fit_are_refused(saved, change):
     np.savez(saved / "arrays.npz", **{**arrays, **change})
     with pytest.raises(gn.RunFolderError, match=r"damaged"):
         gn.load(saved)
+
+
+def test_a_run_is_not_called_damaged_where_jax_runs_in_float32(saved):
+    with jax.enable_x64(False), pytest.raises(gn.PrecisionError, match="load needs float64"):
+        gn.load(saved)

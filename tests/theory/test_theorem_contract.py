@@ -77,8 +77,12 @@ class Pulled(AbstractLinearisedFlow):
 
 @pytest.fixture(
     scope="module",
-    params=[gn.flows.WeightDecay(gn.flows.GradientFlow(), 0.1), Pulled()],
-    ids=["weight decay", "of the user's"],
+    params=[
+        gn.flows.WeightDecay(gn.flows.GradientFlow(), 0.1),
+        gn.flows.WeightDecay(gn.flows.GaussNewtonFlow(), {"hidden_weight": 0.1, "hidden_bias": 0.2, "output": 0.3}),
+        Pulled(),
+    ],
+    ids=["weight decay", "rates of groups", "of the user's"],
 )
 def decaying(request):
     return Evidence(gn.simulate(make_problem(), mean_field(), request.param, t1=1.0, stop=None))
@@ -89,6 +93,7 @@ def test_a_flow_with_weight_decay_is_none_it_is_about(name, decaying):
     certificate = theorem_kinds[name]().certify(decaying)
     assert certificate.verdict == Verdict.ASSUMPTIONS_NOT_MET
     assert certificate.reason.startswith("not met: the flow is -J^T a, without weight decay")
+    assert "\n" not in certificate.reason
     assert certificate.claims == certificate.record == ()
 
 

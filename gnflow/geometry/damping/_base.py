@@ -5,8 +5,12 @@ import math
 from typing import ClassVar
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
+from ..._core import ConfigError, GnflowError, is_own_class, shown
 from ._spectrum import Spectrum
 
 
@@ -56,3 +60,32 @@ class AbstractDamping(eqx.Module):
 
         **Raises:** `ConfigError` if the direction solver cannot provide what the rule reads.
         """
+
+    def shift(self, time: Float[Array, ""], spectrum: Spectrum) -> Float[Array, ""]:
+        """eps as direction solvers add it: what the rule gives, or nan where a rule of the user's gives less than 0.
+
+        **Arguments:** those of the rule.
+
+        **Raises:** `ConfigError` if the rule is the user's and raises an error, or gives no number.
+        """
+        if is_own_class(type(self)):
+            return self(time, spectrum)
+        name = type(self).__name__
+        expected = (
+            f"expected {name}.__call__(self, time, spectrum) that gives a number of at least 0, by JAX operations (jnp.where "
+            "in place of if), from time and spectrum.smallest, spectrum.largest, spectrum.trace or spectrum.all"
+        )
+        try:
+            given = self(time, spectrum)
+        except GnflowError:
+            raise
+        except Exception as error:
+            said = " ".join(str(error).split())[:200]
+            raise ConfigError(
+                f"the damping rule {name} cannot be evaluated ({type(error).__name__}: {said}); {expected}."
+            ) from error
+        is_real = isinstance(given, int | float | np.number | jax.Array) and not isinstance(given, bool)
+        if not is_real or jnp.shape(given) != () or jnp.result_type(given).kind not in "fiu":
+            raise ConfigError(f"the damping rule {name} gives {shown(given)}; {expected}.")
+        value = jnp.asarray(given, dtype=jnp.float64)
+        return jnp.where(value >= 0, value, jnp.nan)

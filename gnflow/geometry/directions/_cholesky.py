@@ -32,7 +32,7 @@ class Cholesky(AbstractDirectionSolver):
         """The direction; `rank` counts the pivots above the cut-off (0 after a breakdown)."""
         gram, num_outputs = equation.tangent.gram(), equation.tangent.outputs.shape[1]
         matrix = whitened_gram(gram, equation.factor, num_outputs)
-        shift = equation.damping(equation.time, gram_spectrum(gram, equation.factor, num_outputs))
+        shift = equation.damping.shift(equation.time, gram_spectrum(gram, equation.factor, num_outputs))
         shape = equation.whitened_gradient.shape
         right = equation.right_hand_side(shift, lambda v: (gram @ v.reshape(-1)).reshape(shape)).reshape(-1)
         triangle = jnp.linalg.cholesky(matrix + shift * jnp.eye(matrix.shape[0]))

@@ -63,7 +63,7 @@ class ConjugateGradients(AbstractDirectionSolver):
             return factor.transpose_product(gram_product(factor.product(vector)))
 
         spectrum = matrix_free_spectrum(tangent, factor, whitened_product, equation.damping)
-        shift = equation.damping(equation.time, spectrum)
+        shift = equation.damping.shift(equation.time, spectrum)
 
         def product(vector: Array) -> Array:
             return whitened_product(vector) + shift * vector

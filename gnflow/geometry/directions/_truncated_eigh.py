@@ -36,7 +36,7 @@ class TruncatedEigh(AbstractDirectionSolver):
         gram, matrix, eigenvalues, eigenvectors = modes.gram, modes.matrix, modes.eigenvalues, modes.eigenvectors
         assert gram is not None
         assert matrix is not None
-        shift = equation.damping(equation.time, decomposed_spectrum(gram, equation.factor, eigenvalues))
+        shift = equation.damping.shift(equation.time, decomposed_spectrum(gram, equation.factor, eigenvalues))
         shape = equation.whitened_gradient.shape
         right = equation.right_hand_side(shift, lambda v: (gram @ v.reshape(-1)).reshape(shape)).reshape(-1)
         solution = truncated_power_product(matrix, shift, jnp.ones(()), right, eigenvalues, eigenvectors)
