@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from .._core import Result, ResultCode, jit_for_states, tree_norm
+from .._core import Result, ResultCode, jit_for_states, tree_dot, tree_norm
 from ..geometry import SolveDiagnostics, System
 from ..solvers import AbstractReportingSolver, SolverChoice
 from ._advice import advice
@@ -18,6 +18,7 @@ from ._standstill import why_still
 from .stop import AbstractStopRule
 
 _TRUSTED = 0.05  # an estimated error above which nobody is told to loosen a tolerance
+_FOLDS = 1e3  # that weights shrink in as long as the run has taken: more than floating-point numbers have
 _LATER = 1e3  # times as late as the end: when a run that stands still there is asked whether it will move
 FIRST_LOSS = "the training loss of the initial model is not finite"
 
@@ -87,7 +88,7 @@ def integration_result(
         return Result(
             ResultCode.HORIZON_REACHED,
             f"the longest flow time was reached, no stop rule met {end.where}: "
-            f"{_unseen(end) or 'give t1, or ask for what is within reach.'}{end.advice}",
+            f"{_unseen(end) or _vanishing(end) or 'give t1, or ask for what is within reach.'}{end.advice}",
             end.time,
         )
     doubts = chosen.solver.doubts(found.solver_state) if isinstance(chosen.solver, AbstractReportingSolver) else ""
@@ -138,6 +139,16 @@ def _margin_from_here(rule: AbstractStopRule, end: End) -> Float[Array, ""]:
     """The rule's margin for a run that would begin where this one ended."""
     rule, time = numbers_as_arrays((rule, end.time))
     return _margin_after(rule, time, end.weights, end.system, end.measurement)
+
+
+def _vanishing(end: End) -> str:
+    """A sentence on weights that decay to zero, and so never balance; empty of others."""
+    if not _decays(end):
+        return ""
+    shrinking = -float(tree_dot(end.measurement.flow.velocity(end.time, end.weights, end.system), end.weights))
+    if shrinking * end.time <= _FOLDS * float(tree_dot(end.weights, end.weights)):
+        return ""
+    return "the weights vanish, as their decay is stronger than what drives them; give t1, or a smaller rate."
 
 
 def _unseen(end: End) -> str:
