@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from .._core import Result, ResultCode, jit_for_states, tree_norm
+from .._core import Result, ResultCode, jit_for_states, tree_dot, tree_norm
 from ..geometry import SolveDiagnostics, System
 from ..solvers import AbstractReportingSolver, SolverChoice
 from ._advice import advice
@@ -18,6 +18,7 @@ from ._standstill import why_still
 from .stop import AbstractStopRule
 
 _TRUSTED = 0.05  # no message advises looser tolerances if the estimated error is above this
+_FOLDS = 1e3  # e-folds by which vanishing weights shrink in the time of the run: more than floating-point numbers have
 _LATER = 1e3  # a run that stands still is checked for motion up to this multiple of its end time
 FIRST_LOSS = "the training loss of the initial model is not finite"
 
@@ -100,7 +101,7 @@ def integration_result(
         return Result(
             ResultCode.HORIZON_REACHED,
             f"the longest flow time was reached, no stop rule met {end.where}: "
-            f"{_unseen(end) or 'give t1, or ask for what is within reach.'}{end.advice}",
+            f"{_unseen(end) or _vanishing(end) or 'give t1, or ask for what is within reach.'}{end.advice}",
             end.time,
         )
     doubts = chosen.solver.doubts(found.solver_state) if isinstance(chosen.solver, AbstractReportingSolver) else ""
@@ -151,6 +152,16 @@ def _margin_from_here(rule: AbstractStopRule, end: End) -> Float[Array, ""]:
     """The margin of the rule for a run that would begin at this end."""
     rule, time = numbers_as_arrays((rule, end.time))
     return _margin_after(rule, time, end.weights, end.system, end.measurement)
+
+
+def _vanishing(end: End) -> str:
+    """A sentence on weights that decay to zero, and so never balance; empty of others."""
+    if not _decays(end):
+        return ""
+    shrinking = -float(tree_dot(end.measurement.flow.velocity(end.time, end.weights, end.system), end.weights))
+    if shrinking * end.time <= _FOLDS * float(tree_dot(end.weights, end.weights)):
+        return ""
+    return "the weights vanish, as their decay is stronger than what drives them; give t1, or a smaller rate."
 
 
 def _unseen(end: End) -> str:

@@ -91,6 +91,16 @@ def test_weights_that_only_decay(solver):
         np.testing.assert_allclose(getattr(run.model, name), expected, atol=5e-5, err_msg=name)
 
 
+def test_weights_that_vanish_are_told():
+    key = jr.key(0)
+    problem = gn.problems.teacher_student(12, 20, input_dim=3, teacher_width=2, key=key)
+    model = gn.models.MeanFieldNetwork(input_dim=3, width=15, init_scale=1.0, key=key)
+    flow = WeightDecay(GradientFlow(1.0), 0.05)
+    run = gn.simulate(problem, model, flow, stop=gn.RelativeLoss(1e-8), throw=False)
+    assert run.result.code == ResultCode.HORIZON_REACHED
+    assert "the weights vanish, as their decay is stronger than what drives them; give t1" in run.result.message
+
+
 def test_weights_that_are_not_named_do_not_decay():
     model = mean_field()
     run = gn.simulate(
