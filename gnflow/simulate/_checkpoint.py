@@ -7,6 +7,7 @@ import json
 import os
 import time
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,11 +46,10 @@ class Checkpoints:
 
     def __init__(self, folder: str | os.PathLike[str], identity: dict[str, str]):
         self._folder = as_path(folder, "checkpoint", RunFolderError)
+        self._identity = identity
         file = self._folder / _IDENTITY_FILE
         try:
-            if not self._folder.exists() or not any(self._folder.iterdir()):
-                self._folder.mkdir(parents=True, exist_ok=True)
-                file.write_text(json.dumps(identity, indent=1) + "\n", encoding="utf-8")
+            self._make_folder()
             known = read_json(file.read_bytes(), str(file))
         except OSError as error:
             raise RunFolderError(
@@ -64,14 +64,29 @@ class Checkpoints:
 
     def solution(self, number: int) -> "Checkpoint":
         """The checkpoint of a solution. The first solution of a run has the number 1."""
-        return Checkpoint(self._folder / f"solution_{number}.npz")
+        return Checkpoint(self._folder / f"solution_{number}.npz", self._make_folder)
+
+    def _make_folder(self) -> None:
+        """Make the folder, if it is not there or empty. **Raises:** `OSError`."""
+        if not self._folder.exists() or not any(self._folder.iterdir()):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            text = json.dumps(self._identity, indent=1) + "\n"
+            (self._folder / _IDENTITY_FILE).write_text(text, encoding="utf-8")
 
 
 class Checkpoint:
-    """The file of one solution. It is written whole or not at all, so a reader never sees half of it."""
+    """The file of one solution. It is written whole or not at all, so a reader never sees half of it.
 
-    def __init__(self, file: Path):
+    **Arguments:**
+
+    - `file`: the file.
+    - `make_folder`: makes its folder again if it is gone. Another process that has finished the same run may have removed it,
+      and this run would be lost for want of a checkpoint that nobody needs.
+    """
+
+    def __init__(self, file: Path, make_folder: Callable[[], None]):
         self._file = file
+        self._make_folder = make_folder
         self._written = time.monotonic()
 
     @property
@@ -96,6 +111,7 @@ class Checkpoint:
         content = io.BytesIO()
         np.savez(content, allow_pickle=False, **{_HEADER: np.asarray(json.dumps(kept.header))}, **kept.arrays)
         try:
+            self._make_folder()
             write_whole(self._file, content.getvalue())
         except OSError as error:
             raise cannot_write(self._file, error) from error

@@ -1,6 +1,7 @@
 """Runs that keep where they stand, and go on from there."""
 
 import json
+import shutil
 
 import diffrax
 import equinox as eqx
@@ -217,3 +218,20 @@ def test_leaves_keep_their_types():
     for one, other in zip(jax.tree.leaves(tree), jax.tree.leaves(again), strict=True):
         assert (one.dtype, one.weak_type) == (other.dtype, other.weak_type)
         assert one == other
+
+
+def test_a_folder_that_another_process_removed_is_made_again(tmp_path, monkeypatch, segments):
+    monkeypatch.setattr(_checkpoint, "_SECONDS", 0.0)
+    folder, written = tmp_path / "unfinished", []
+    write = _checkpoint.write_whole
+
+    def removed_before(file, content):
+        write(file, content)
+        written.append(sorted(path.name for path in folder.iterdir()))
+        shutil.rmtree(folder)
+
+    monkeypatch.setattr(_checkpoint, "write_whole", removed_before)
+    run = a_run(folder)
+    assert run.result.code == "stop_rule_met"
+    assert len(written) > 2
+    assert all(names == ["run.json", "solution_1.npz"] for names in written if "solution_2.npz" not in names)
