@@ -72,7 +72,12 @@ from ._serialise import (
     short_name as short_name,
 )
 from ._streams import as_key as as_key, stream as stream
-from ._text import aligned_columns as aligned_columns, shown as shown
+from ._text import (
+    aligned_columns as aligned_columns,
+    name_of as name_of,
+    on_one_line as on_one_line,
+    shown as shown,
+)
 from ._tree import (
     is_within as is_within,
     named_leaves as named_leaves,

@@ -25,6 +25,16 @@ def shown(value: Any) -> str:
     return text if len(text) <= _LONGEST else f"{text[:110]}... ({len(text)} characters)"
 
 
+def on_one_line(error: BaseException, longest: int | None = 200) -> str:
+    """The message of somebody else's error as a part of one line, cut after `longest` characters (None: not cut)."""
+    return " ".join(str(error).split())[:longest]
+
+
+def name_of(thing: Any) -> str:
+    """The name of a function or class, or that of the class of anything else."""
+    return getattr(thing, "__name__", type(thing).__name__)
+
+
 def aligned_columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Lines with the cells of each column aligned to the left.
 

@@ -2,6 +2,8 @@
 
 import sys
 
+from .._core import on_one_line
+
 _LONGEST_REASON = 300  # characters
 
 
@@ -19,5 +21,5 @@ class Failures:
     def tell(self, name: str, error: Exception) -> None:
         """Print why a figure could not be drawn, and remember it."""
         self.names.append(name)
-        reason = " ".join(str(error).split())[:_LONGEST_REASON]
+        reason = on_one_line(error, _LONGEST_REASON)
         print(f"gnflow: the figure {name} cannot be drawn: {type(error).__name__}: {reason}", file=sys.stderr)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Union
 
-from .._core import ConfigError, GnflowError, nearest_name
+from .._core import ConfigError, GnflowError, nearest_name, on_one_line
 from ..flows import AbstractFlow, flow_kinds
 from ..geometry import AbstractOutputMetric, output_metrics
 from ..geometry.damping import AbstractDamping, damping_kinds
@@ -366,7 +366,7 @@ def at(path: str) -> Iterator[None]:
 
 def shown_error(error: BaseException) -> str:
     """The message of an error from another library, shortened to a part of one line."""
-    text = " ".join(str(error).split()).rstrip(".")
+    text = on_one_line(error, None).rstrip(".")
     return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}..."
 
 

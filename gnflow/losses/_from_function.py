@@ -7,7 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._core import ConfigError, DataError, require_number, shown
+from .._core import ConfigError, DataError, name_of, require_number, shown
 from ._base import AbstractLoss
 from ._targets import real_targets
 
@@ -35,7 +35,7 @@ class FunctionLoss(AbstractLoss):
     @property
     def name(self) -> str:
         """The function's name, for messages."""
-        return getattr(self.function, "__name__", type(self.function).__name__)
+        return name_of(self.function)
 
     def value(self, f: Float[Array, "N C"], y: Float[Array, "N C"]) -> Float[Array, ""]:
         """The function's value; the mean where it gives one for each sample. **Raises:** `DataError` for other shapes."""

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._core import ModelError, look_up, require_bool, require_number, shown
+from .._core import ModelError, look_up, name_of, on_one_line, require_bool, require_number, shown
 from ._analytic import is_analytic
 
 _Elementwise = Callable[[Array], tuple[Array, Array]]
@@ -83,7 +83,7 @@ class Activation(eqx.Module):
         if kinks is None:
             program = jax.make_jaxpr(function)(jax.ShapeDtypeStruct((), jnp.float64))
             kinks = () if is_analytic(program.jaxpr) else None
-        name = getattr(function, "__name__", type(function).__name__)
+        name = name_of(function)
         return cls(name, homogeneous, kinks, function, derivative_bounds)
 
     def __call__(self, z: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -206,7 +206,7 @@ def get_activation(activation: Any) -> Activation:
 
 def _require_elementwise(function: Any) -> None:
     """Check that `function` is elementwise, keeps float64 and can be hashed. **Raises:** `ModelError`."""
-    name = getattr(function, "__name__", type(function).__name__)
+    name = name_of(function)
     expected = "expected an elementwise JAX function, such as jnp.sin, or a name of gnflow.models.activation_names"
     if any(eqx.is_array(leaf) for leaf in jax.tree.leaves(function)):
         raise ModelError(
@@ -220,7 +220,7 @@ def _require_elementwise(function: Any) -> None:
             apart = [np.asarray(function(jnp.asarray(z))) for z in _TRIED]
             jax.jvp(function, (jnp.asarray(_TRIED),), (jnp.ones(len(_TRIED)),))
     except Exception as error:
-        said = " ".join(str(error).split())[:200]
+        said = on_one_line(error)
         raise ModelError(
             f"activation {name} cannot be evaluated by JAX on an array and on a number ({type(error).__name__}: {said}); "
             f"{expected}."
@@ -249,7 +249,7 @@ def _as_kinks(kinks: Any) -> tuple[float, ...] | None:
 
 def _require_stated(function: Callable[[Array], Array], homogeneous: bool, bounds: Any) -> None:
     """Check what is stated of `function` at a few z. **Raises:** `ModelError`."""
-    name = getattr(function, "__name__", type(function).__name__)
+    name = name_of(function)
     z = jnp.asarray(_TRIED)
     with jax.ensure_compile_time_eval():
         value, twice = np.asarray(function(z)), np.asarray(function(2 * z))

@@ -7,7 +7,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from .._core import ModelError, PrecisionError, by_shape, require_integer, require_memory, require_number, shown
+from .._core import (
+    ModelError,
+    PrecisionError,
+    by_shape,
+    name_of,
+    require_integer,
+    require_memory,
+    require_number,
+    shown,
+)
 
 _MOST_LAYERS = 10_000
 _IS_FUNCTION = (
@@ -49,7 +58,7 @@ def require_module(model: Any) -> None:
     if isinstance(model, eqx.Module):
         raise ModelError(f"model is a {type(model).__name__}, which cannot be called on an input; {_IS_FUNCTION}.")
     if callable(model):
-        name = getattr(model, "__name__", type(model).__name__)
+        name = name_of(model)
         raise ModelError(
             f"model is the function {name}, not an equinox.Module: JAX would not see its weights. Instead "
             f"{_IS_FUNCTION}; wrap a function of weights and input in one whose __call__ is function(self.weights, x)."

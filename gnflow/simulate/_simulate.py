@@ -22,6 +22,7 @@ from .._core import (
     Result,
     ResultCode,
     is_own_class,
+    on_one_line,
     require_bool,
     require_instance,
     shown,
@@ -344,7 +345,7 @@ def _check_velocity(flow: AbstractFlow, system: System, weights: Any) -> None:
     except GnflowError:
         raise
     except Exception as error:
-        said = " ".join(str(error).split())[:300]
+        said = on_one_line(error, 300)
         raise ConfigError(
             f"the velocity of {name} cannot be traced by JAX ({type(error).__name__}: {said}); expected a tree like the "
             "weights."

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from facts.interrupting import interrupt_after
+from tiny_runs import PROBLEM_MODEL_FLOW, THREE_STEPS
 
 import gnflow as gn
 import gnflow.cli
@@ -17,38 +18,28 @@ from gnflow.cli import main
 from gnflow.config import RunSpec, Specification, read_sweep, to_toml
 from gnflow.sweeps import Row, run_cell
 
-CONFIG = """
+CONFIG = (
+    """
 metrics = ["ntk_spectrum", "kernel_distance", "direction_distance"]
 
-[problem]
-kind = "teacher_student"
-n_train = 5
-n_test = 4
-input_dim = 2
-
-[model]
-kind = "mean_field"
-width = 6
-
-[flows.descent]
-kind = "gradient"
-
+"""
+    + PROBLEM_MODEL_FLOW
+    + """
 [flows.newton]
 kind = "gauss_newton"
 trainable = "output"
 damping = { kind = "constant", value = 0.1 }
 
-[integration]
-method = "iterate"
-step_size = 0.5
-num_steps = 3
-
+"""
+    + THREE_STEPS
+    + """
 [variants.small]
 "model.init_scale" = 0.1
 
 [variants.large]
 "model.init_scale" = 10.0
 """
+)
 LABELS = [f"{variant}/{flow}/seed-0" for variant in ("small", "large") for flow in ("descent", "newton")]
 FIGURES = [
     *(

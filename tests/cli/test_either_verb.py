@@ -2,33 +2,23 @@
 
 import numpy as np
 import pytest
+from tiny_runs import PROBLEM_MODEL_FLOW, THREE_STEPS
 
 import gnflow as gn
 from gnflow.cli import main
 from gnflow.config import RunSpec
 
-CONFIG = """
+CONFIG = (
+    """
 name = "either"
 metrics = ["kernel_distance"]
 
-[problem]
-kind = "teacher_student"
-n_train = 5
-n_test = 4
-input_dim = 2
-
-[model]
-kind = "mean_field"
-width = 6
-
-[flows.descent]
-kind = "gradient"
-
-[integration]
-method = "iterate"
-step_size = 0.5
-num_steps = 3
-
+"""
+    + PROBLEM_MODEL_FLOW
+    + """
+"""
+    + THREE_STEPS
+    + """
 [variants.silu]
 "model.activation" = "silu"
 
@@ -42,6 +32,7 @@ values = [0.1, 10.0]
 [sizes.small]
 axes.tau0.values = [0.1]
 """
+)
 
 
 @pytest.fixture(scope="module")

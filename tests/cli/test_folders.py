@@ -12,33 +12,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_runs import PROBLEM_MODEL_FLOW, THREE_STEPS
 
 import gnflow as gn
 from gnflow.cli import main
 from gnflow.config import RunSpec, read_sweep, to_toml
 from gnflow.sweeps import SweepStore
 
-CONFIG = """# my notes: do not lose
+CONFIG = (
+    """# my notes: do not lose
 name = "own"
 
-[problem]
-kind = "teacher_student"
-n_train = 5
-n_test = 4
-input_dim = 2
-
-[model]
-kind = "mean_field"
-width = 6
-
-[flows.descent]
-kind = "gradient"
-
-[integration]
-method = "iterate"
-step_size = 0.5
-num_steps = 3
 """
+    + PROBLEM_MODEL_FLOW
+    + """
+"""
+    + THREE_STEPS
+)
 LABEL = "base/descent/seed-0"
 OLDER = Path(__file__).parents[1] / "fixtures" / "version_0_1_0" / "runs"
 

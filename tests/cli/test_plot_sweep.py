@@ -5,43 +5,34 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tiny_runs import PROBLEM_MODEL_FLOW, THREE_STEPS
 
 from gnflow.cli import main
 from gnflow.sweeps import load_sweep
 
 OLDER = Path(__file__).parents[1] / "fixtures" / "version_0_1_0"
-CONFIG = """
+CONFIG = (
+    """
 name = "tiny"
 metrics = ["kernel_distance", { kind = "particles", max_count = 4 }]
 seeds = [0]
 
-[problem]
-kind = "teacher_student"
-n_train = 5
-n_test = 4
-input_dim = 2
-
-[model]
-kind = "mean_field"
-width = 6
-
-[flows.descent]
-kind = "gradient"
-
+"""
+    + PROBLEM_MODEL_FLOW
+    + """
 [flows.newton]
 kind = "gauss_newton"
 damping = { kind = "constant", value = 0.1 }
 
-[integration]
-method = "iterate"
-step_size = 0.5
-num_steps = 3
-
+"""
+    + THREE_STEPS
+    + """
 [axes.tau0]
 path = "model.init_scale"
 values = [0.1, 10.0]
 label = "initialisation scale"
 """
+)
 
 
 @pytest.fixture(scope="module")

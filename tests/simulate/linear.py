@@ -1,5 +1,7 @@
 """A user's own module whose gradient flow is known in closed form, and a place where it fails."""
 
+import types
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -45,3 +47,17 @@ def flow_down(axes=None, model=None, flow=None, **options):
     axes = Axes() if axes is None else axes
     model = Linear.at([0.0, 0.0]) if model is None else model
     return gn.simulate(axes.problem, model, gn.flows.GradientFlow(1.0) if flow is None else flow, **options)
+
+
+def arguments_of_a_controller(system):
+    """What a controller reads of a run of gradient flow without stop rules and test data."""
+    return types.SimpleNamespace(
+        system=system,
+        probe=None,
+        time_scale=1.0,
+        horizon=9.0,
+        rules=(),
+        stop_memories=(),
+        first_margins=(),
+        measurement=types.SimpleNamespace(flow=gn.flows.GradientFlow()),
+    )

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from linear import arguments_of_a_controller
 from scipy import integrate
 from simulate.linear import Axes, Linear
 
@@ -147,16 +148,7 @@ class Exact(AbstractErrorNorm):
 def test_rises_cannot_add_up():
     """Each step may lie by rtol above the lowest residual, not above the last."""
     system = GradientFlow().system(Axes().problem, Linear.at([0.0, 0.0]))
-    args = types.SimpleNamespace(
-        system=system,
-        probe=None,
-        time_scale=1.0,
-        horizon=9.0,
-        rules=(),
-        stop_memories=(),
-        first_margins=(),
-        measurement=types.SimpleNamespace(flow=GradientFlow()),
-    )
+    args = arguments_of_a_controller(system)
     controller = ResidualController(jnp.asarray(0.1), jnp.asarray(1e-13), jnp.asarray(1e-13), Exact(), monotone=True)
     state_at = [system.weights(Linear.at(-rise * np.asarray(Axes().targets))) for rise in (0.0, 0.09, 0.18)]
     _end, state = controller.init(None, 0.0, 1.0, (state_at[0], {}), 1.0, args, None, 4)

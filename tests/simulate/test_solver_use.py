@@ -1,7 +1,6 @@
 """What `simulate` makes of the solvers: which it chooses, at which tolerance, and which of their steps it accepts."""
 
 import importlib
-import types
 from typing import Any
 
 import diffrax
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from facts.recording import make_problem, mean_field
+from linear import arguments_of_a_controller
 from simulate.linear import Axes, Linear, flow_down
 
 import gnflow as gn
@@ -185,16 +185,7 @@ def judge(error, rise=0.0, *, monotone=True, min_growth=0.2):
     system = GradientFlow().system(Axes().problem, model)
     before = system.weights(model)
     after = eqx.tree_at(lambda tree: tree.w, before, -rise * jnp.asarray(Axes().targets))
-    args = types.SimpleNamespace(
-        system=system,
-        probe=None,
-        time_scale=1.0,
-        horizon=9.0,
-        rules=(),
-        stop_memories=(),
-        first_margins=(),
-        measurement=types.SimpleNamespace(flow=GradientFlow()),
-    )
+    args = arguments_of_a_controller(system)
     controller = ResidualController(0.1, 1e-13, 1e-13, Given(error), monotone=monotone, min_growth=min_growth)
     start, end, length = jnp.asarray(0.0), jnp.asarray(1.0), jnp.asarray(1.0)
     _, state = controller.init(None, start, end, (before, {}), length, args, None, 4)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..._core import ConfigError, GnflowError, is_own_class, shown
+from ..._core import ConfigError, GnflowError, is_own_class, on_one_line, shown
 from ._spectrum import Spectrum
 
 
@@ -80,7 +80,7 @@ class AbstractDamping(eqx.Module):
         except GnflowError:
             raise
         except Exception as error:
-            said = " ".join(str(error).split())[:200]
+            said = on_one_line(error)
             raise ConfigError(
                 f"the damping rule {name} cannot be evaluated ({type(error).__name__}: {said}); {expected}."
             ) from error

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..._core import ConfigError, number_field, shown
+from ..._core import ConfigError, number_field, on_one_line, shown
 from ._base import AbstractDamping
 from ._spectrum import Spectrum
 
@@ -58,7 +58,7 @@ def _as_schedule(function: Any) -> Any:
     try:
         value = jax.eval_shape(lambda time: jnp.asarray(function(time)), jax.ShapeDtypeStruct((), jnp.float64))
     except Exception as error:
-        said = " ".join(str(error).split())[:200]
+        said = on_one_line(error)
         raise ConfigError(
             f"the function of Schedule cannot be traced by JAX ({type(error).__name__}: {said}); {expected}, with jnp.where in "
             "place of if."

@@ -24,10 +24,10 @@ class Spectrum:
         self._smallest, self._largest, self._trace, self._all = smallest, largest, trace, all
 
     @classmethod
-    def of(cls, eigenvalues: Float[Array, " size"]) -> "Spectrum":
+    def of(cls, eigenvalues: Float[Array, " size"], smallest: _Number | None = None) -> "Spectrum":
         """The spectrum for all eigenvalues of A, ascending, in the identity metric."""
         return cls(
-            smallest=lambda: eigenvalues[0],
+            smallest=(lambda: eigenvalues[0]) if smallest is None else smallest,
             largest=lambda: eigenvalues[-1],
             trace=lambda: jnp.sum(eigenvalues),
             all=lambda: eigenvalues,

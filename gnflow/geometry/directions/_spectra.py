@@ -45,12 +45,7 @@ def decomposed_spectrum(
             return eigenvalues[0] / factor.scale
         return jnp.linalg.eigvalsh(gram)[0]
 
-    return Spectrum(
-        smallest=smallest,
-        largest=lambda: eigenvalues[-1],
-        trace=lambda: jnp.sum(eigenvalues),
-        all=lambda: eigenvalues,
-    )
+    return Spectrum.of(eigenvalues, smallest)
 
 
 def matrix_free_spectrum(
