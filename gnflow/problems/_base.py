@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import equinox as eqx
 from jaxtyping import Array, Float
@@ -47,7 +47,7 @@ class AbstractProblem(eqx.Module):
         return self.y_train.shape[0]
 
     @abc.abstractmethod
-    def joined_with(self, model: Any) -> Self:
+    def joined_with(self, model: Any) -> "AbstractProblem":
         """The problem of a system with this model, after a check that the model fits to the data.
 
         **Raises:** `ModelError` if it does not, `PrecisionError` if its outputs are not float64.

@@ -1,6 +1,6 @@
 """A problem: data and a loss, checked once."""
 
-from typing import Any, Self
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -126,7 +126,7 @@ class Problem(AbstractProblem):
         """The number C of outputs that a model of this problem must have."""
         return self.y_train.shape[1]
 
-    def joined_with(self, model: Any) -> Self:
+    def joined_with(self, model: Any) -> "Problem":
         """The problem itself. **Raises:** `ModelError` and `PrecisionError` if the model's outputs are not like the targets."""
         shape, expected = output_of(model, self._one_input).shape, self.y_train.shape[1:]
         if shape != expected and not (shape == () and expected == (1,)):

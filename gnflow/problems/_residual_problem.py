@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Callable
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -24,8 +24,8 @@ _RESERVED = ("time", "step", "flow_time", "batch", "epoch", "train_loss", "test_
 class ResidualProblem(AbstractProblem):
     """Make residuals small: L = sum_k weight_k/(2 sum_i q_i) sum_i q_i |r_k(model, x_i)|^2, the sum over terms k.
 
-    Its outputs are the residuals times sqrt(weight q_i/sum q), all in one row (1, R), so that L is half their sum of squares: the
-    squared loss with targets 0 and N = 1. A = J J^T is the NTK of the operator, whose spectrum converges as points are added.
+    Its outputs are the residuals times sqrt(weight q_i/sum q), all in one row (1, R), so that L is half their sum of squares:
+    the squared loss with targets 0 and N = 1. A = J J^T is the NTK of the operator; its spectrum converges as points are added.
     Under Gauss-Newton flow L falls as exp(-2t) where A is invertible. The infimum 0 need not be reached: by default runs end
     where they stand still, as `stationary`. Derived in docs/residuals.md.
 
@@ -116,7 +116,7 @@ class ResidualProblem(AbstractProblem):
         """The number of rows of each term, by name; empty before a model is known."""
         return dict(self.row_counts)
 
-    def joined_with(self, model: Any) -> Self:
+    def joined_with(self, model: Any) -> "ResidualProblem":
         """The problem with the number of rows that each term has with this model.
 
         **Raises:** `ModelError` if a residual cannot be computed with it or is not (k,) real numbers, or a functional of
