@@ -9,7 +9,9 @@ from ._diabetes import diabetes as diabetes
 from ._digits import digits as digits
 from ._files import data_file, from_file as from_file
 from ._mnist import mnist as mnist, mnist_files
+from ._names import Names as Names
 from ._problem import Problem as Problem
+from ._standardise import Standardisation as Standardisation
 from ._teacher_student import teacher_student as teacher_student
 
 problem_kinds: dict[str, Callable[..., Problem]] = {

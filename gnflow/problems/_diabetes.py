@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import numpy as np
-
 from .._core import require_float64
 from ._problem import Problem
 from ._scikit_learn import scikit_learn_datasets
@@ -31,19 +29,11 @@ def diabetes(n_train: int = 300, n_test: int = 142, *, key: Any) -> Problem:
     require_float64((), "diabetes")
     measurements, progression = scikit_learn_datasets("diabetes").load_diabetes(return_X_y=True, scaled=False)
     train, test = split(len(progression), n_train, n_test, "the diabetes data set", key)
-    inputs = _standardise(measurements, train)
-    targets = _standardise(progression[:, None], train)
     return Problem(
-        x_train=inputs[train],
-        y_train=targets[train],
-        x_test=inputs[test] if n_test else None,
-        y_test=targets[test] if n_test else None,
+        x_train=measurements[train],
+        y_train=progression[train],
+        x_test=measurements[test] if n_test else None,
+        y_test=progression[test] if n_test else None,
         name="diabetes",
+        standardise=True,
     )
-
-
-def _standardise(columns: np.ndarray, train: np.ndarray) -> np.ndarray:
-    reference = columns[train]
-    # Rounding can make the standard deviation of equal numbers tiny instead of zero; their range is exactly zero.
-    constant = np.ptp(reference, axis=0) == 0
-    return (columns - reference.mean(axis=0)) / np.where(constant, 1.0, reference.std(axis=0))
