@@ -8,9 +8,11 @@ from ._cifar10 import cifar10 as cifar10, cifar10_files
 from ._diabetes import diabetes as diabetes
 from ._digits import digits as digits
 from ._files import data_file, from_file as from_file
+from ._frame import from_frame as from_frame
 from ._mnist import mnist as mnist, mnist_files
 from ._names import Names as Names
 from ._problem import Problem as Problem
+from ._sets import SETS as SETS
 from ._standardise import Standardisation as Standardisation
 from ._teacher_student import teacher_student as teacher_student
 

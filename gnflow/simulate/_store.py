@@ -34,7 +34,7 @@ from .._core import (
     require_plain_netcdf,
 )
 from ..flows import AbstractFlow
-from ..problems import Problem
+from ..problems import SETS, Problem
 from ._attributes import restored, storable
 from ._template import describe_leaves, filled
 
@@ -344,7 +344,7 @@ def _require_fit(parts: dict[str, Any], was_given: list[str]) -> None:
     problem, flow, losses = parts["problem"], parts["flow"], parts["data"]["train_loss"].to_numpy()
     if not isinstance(problem, Problem) or not isinstance(flow, AbstractFlow):
         raise RunFolderError("the run file holds no problem or no flow; it is damaged.")
-    numbers = {name: getattr(problem, name) for name in ("x_train", "y_train", "x_test", "y_test")}
+    numbers = {f"{axis}_{which}": getattr(problem, f"{axis}_{which}") for which in SETS for axis in "xy"}
     for name, array in numbers.items():
         if array is not None and not bool(jnp.all(jnp.isfinite(array))):
             raise RunFolderError(f"the problem's {name} holds numbers that are not finite; it is damaged.")
