@@ -15,6 +15,7 @@ from ._base import AbstractProblem
 from ._checks import input_matrix
 from ._names import Names
 from ._own_loss import require_convex_mean
+from ._scale import warn_of_large_scale
 from ._sets import SETS, canonical_targets, checked_sets
 from ._standardise import Standardisation, standardised, what_to_standardise
 
@@ -45,7 +46,8 @@ class Problem(AbstractProblem):
     - `standardise`: True gives the inputs mean 0 and standard deviation 1 in each column, and the targets too if the loss
       depends on f - y alone (`SquaredLoss`, `HuberLoss`, whose `delta` is then in standard deviations). "inputs", "targets" and
       "both" say which, for a loss of your own. Mean and standard deviation (divisor N) are those of the training samples, and
-      serve all sets. A column that is constant over them is only centred, with a warning.
+      serve all sets. A column that is constant over them is only centred, with a `gnflow.DataWarning`, as there is one of
+      large inputs or targets that are not standardised.
     - `names`: what columns and classes are called (`gnflow.problems.Names`). By default the names in data frames and, for
       targets that are text, the labels.
 
@@ -115,6 +117,7 @@ class Problem(AbstractProblem):
         self.x_train, self.x_validation, self.x_test = (inputs.get(which) for which in SETS)
         self.y_train, self.y_validation, self.y_test = (targets.get(which) for which in SETS)
         require_convex_mean(loss, self.y_train)
+        warn_of_large_scale(self.x_train, self.y_train, loss)
         self.loss = loss
         self.teacher = teacher
         self.name = name

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float64
 
-from .._core import DataError, Numbers, is_traced, shown, warn
+from .._core import DataError, DataWarning, Numbers, is_traced, shown, warn
 from ..losses import AbstractLoss
 
 # What `standardise` may be. True: the inputs, and the targets of a loss that depends on f - y alone.
@@ -67,7 +67,8 @@ class Standardisation(eqx.Module):
         if constant.any() and len(known) > 1:  # of a single sample everything is constant
             warn(
                 f"{_listed(constant, names)} of {what} is constant over the {len(known)} training samples. It is centred and "
-                "not scaled, so that it is zero there and tells a model nothing: leave it out."
+                "not scaled, so that it is zero there and tells a model nothing: leave it out.",
+                DataWarning,
             )
         return cls(jnp.asarray(mean), jnp.asarray(spread))
 
