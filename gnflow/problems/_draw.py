@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from .._core import DataError
+from .._core import DataError, require_integer
 from ..losses import AbstractLoss
 from ._names import Names
 from ._problem import Problem
@@ -67,7 +67,11 @@ def _rows(
             raise DataError(
                 f"n_{which} = {counts[which]}, but {what} holds {which} data of its own; leave n_{which} out."
             )
-    n_train, n_validation, n_test = counts["train"], counts["validation"] or 0, counts["test"]
+    n_train, n_validation, n_test = (
+        None if counts[which] is None else require_integer(DataError, f"n_{which}", counts[which], least=least)
+        for which, least in zip(SETS, (1, 0, 0), strict=True)
+    )
+    n_validation = n_validation or 0
     if n_train is None:
         n_train = total - n_validation - (n_test or 0)
     if n_test is None:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float64
 
-from .._core import ConfigError, DataError, ModelError, is_own_class, require_float64, shown
+from .._core import ConfigError, DataError, ModelError, is_own_class, require_float64, require_instance, shown
 from ..losses import AbstractLoss, SquaredLoss, get_loss
 from ..models import has_kinks
 from ..models._checks import output_of
@@ -108,6 +108,8 @@ class Problem(AbstractProblem):
         scales = what_to_standardise(standardise, loss)
         given = {"train": (x_train, y_train), "validation": (x_validation, y_validation), "test": (x_test, y_test)}
         inputs, targets, classes = checked_sets(given)
+        if names is not None:
+            require_instance(DataError, "names", names, Names, 'gnflow.problems.Names(inputs=("age", "size"))')
         named = Names.of(x_train, y_train) if names is None else names
         self.names = named if classes is None else Names(named.inputs, named.targets, classes)
         inputs = {which: jnp.asarray(x) for which, x in inputs.items()}
