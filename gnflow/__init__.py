@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ._core import (
         ConfigError as ConfigError,
         DataError as DataError,
+        DataWarning as DataWarning,
         GnflowError as GnflowError,
         ModelError as ModelError,
         PrecisionError as PrecisionError,
@@ -66,7 +67,7 @@ _HOMES = {
     name: home
     for home, names in {
         "": "config flows geometry losses metrics models optimisers plots problems regimes solvers sweeps theory",
-        "_core": "ConfigError DataError GnflowError ModelError PrecisionError Result ResultCode RunFolderError "
+        "_core": "ConfigError DataError DataWarning GnflowError ModelError PrecisionError Result ResultCode RunFolderError "
         "compilation_cache",
         "config": "read_sweep",
         "geometry": "System damping directions",

@@ -90,3 +90,4 @@ from ._tree import (
     tree_size as tree_size,
     tree_subtract as tree_subtract,
 )
+from ._warn import DataWarning as DataWarning, warn as warn

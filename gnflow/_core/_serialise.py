@@ -173,7 +173,10 @@ def first_difference(
                 return at
             known = encoded.get(_FIELDS), other.get(_FIELDS)  # not in folders of version 0.1.0
             return None if None in known else first_difference(*known, arrays, others, at)
-        if encoded.keys() != other.keys() or encoded.get(_CLASS) != other.get(_CLASS):
+        if encoded.get(_CLASS) != other.get(_CLASS) or encoded.keys() - other.keys():
+            return at
+        # Folders of earlier versions lack fields that their class has got since. They say nothing where they are None.
+        if any(_CLASS not in encoded or not _says_nothing(other[key]) for key in other.keys() - encoded.keys()):
             return at
         pairs = [(encoded[key], other[key], at if key == _TUPLE else f"{at}.{key}") for key in encoded]
     elif isinstance(encoded, list) and isinstance(other, list) and len(encoded) == len(other):
@@ -182,6 +185,13 @@ def first_difference(
         # In Python 1 == True == 1.0, but they are different settings.
         return None if encoded == other and type(encoded) is type(other) else at
     return next((found for pair in pairs if (found := first_difference(*pair[:2], arrays, others, pair[2]))), None)
+
+
+def _says_nothing(encoded: Any) -> bool:
+    """Whether an encoded value is None, or an object of which every field is."""
+    if isinstance(encoded, dict) and _CLASS in encoded:
+        return all(_says_nothing(item) for key, item in encoded.items() if key != _CLASS)
+    return encoded is None
 
 
 def short_name(name: Any) -> str:

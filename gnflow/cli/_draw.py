@@ -15,7 +15,7 @@ from ..sweeps import SweepStore, load_curves, load_sweep
 from ._failures import Failures
 from ._runs import read_for_figures, read_runs
 
-_LOSSES = ("train_loss", "test_loss")
+_LOSSES = ("train_loss", "validation_loss", "test_loss")
 _PARTICLES = ("particle_hidden_weight", "particle_output_weight", "teacher_hidden_weight")
 
 

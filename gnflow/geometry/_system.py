@@ -131,8 +131,11 @@ class System(eqx.Module):
 
         They are computed in batches, so that the memory beside the outputs does not grow with n.
         """
-        assert self.problem.x_test is not None
-        outputs = in_batches(self.model(weights), self.problem.x_test)
+        return self._in_batches(weights, self.problem.x_test)
+
+    def _in_batches(self, weights: PyTree, x: Float[Array, "samples ..."] | None) -> Float[Array, "samples outputs"]:
+        assert x is not None
+        outputs = in_batches(self.model(weights), x)
         return outputs.reshape(outputs.shape[0], -1)
 
     def train_loss(self, weights: PyTree) -> Float[Array, ""]:
@@ -143,6 +146,11 @@ class System(eqx.Module):
         """L on the test data, which the problem must have."""
         assert self.problem.y_test is not None
         return self.loss.value(self.test_outputs(weights), self.problem.y_test)
+
+    def validation_loss(self, weights: PyTree) -> Float[Array, ""]:
+        """L on the validation data, which the problem must have. Outputs are computed in batches."""
+        assert self.problem.y_validation is not None
+        return self.loss.value(self._in_batches(weights, self.problem.x_validation), self.problem.y_validation)
 
 
 def _mask(model: Any, names: tuple[str, ...]) -> PyTree:

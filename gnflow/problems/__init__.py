@@ -10,9 +10,12 @@ from ._collocation import Collocation as Collocation, ResidualTerm as ResidualTe
 from ._diabetes import diabetes as diabetes
 from ._digits import digits as digits
 from ._files import data_file, from_file as from_file
+from ._frame import from_frame as from_frame
 from ._mnist import mnist as mnist, mnist_files
+from ._names import Names as Names
 from ._problem import Problem as Problem
 from ._residual_problem import ResidualProblem as ResidualProblem
+from ._standardise import Standardisation as Standardisation
 from ._teacher_student import teacher_student as teacher_student
 from .equations import (
     Box as Box,

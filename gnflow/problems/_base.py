@@ -21,8 +21,8 @@ class AbstractProblem(eqx.Module):
     - `loss`: the loss.
     - `teacher`: the model that made the targets, or None.
     - `name`: the problem's name in titles and files.
-    - `x_train`, `x_test`: what the outputs are computed on.
-    - `y_train`, `y_test`: the targets (N, C) and (n, C).
+    - `x_train`, `x_validation`, `x_test`: what the outputs are computed on; None for sets that there are not.
+    - `y_train`, `y_validation`, `y_test`: the targets (N, C), (m, C) and (n, C).
     - `input_dim`: the number d of features of an input of the model.
     - `num_outputs`: the number of outputs that a model of this problem must have.
     - `has_samples`: whether the outputs are the model's values at one input after the other, `x_train`. If not, nothing can
@@ -38,6 +38,8 @@ class AbstractProblem(eqx.Module):
     y_train: eqx.AbstractVar[Float[Array, "num_train num_outputs"]]
     x_test: eqx.AbstractVar[Any]
     y_test: eqx.AbstractVar[Float[Array, "num_test num_outputs"] | None]
+    x_validation: eqx.AbstractVar[Any]
+    y_validation: eqx.AbstractVar[Float[Array, "num_validation num_outputs"] | None]
     input_dim: eqx.AbstractVar[int]
     num_outputs: eqx.AbstractVar[int]
 
@@ -56,6 +58,14 @@ class AbstractProblem(eqx.Module):
     @abc.abstractmethod
     def has_kinks(self, model: Any) -> bool | None:
         """Whether the Jacobian of the training outputs may jump as the weights move; None if that is not known."""
+
+    def prepare_inputs(self, x: Any) -> Any:
+        """Inputs in the units of the user's data as a model takes them; here as they are."""
+        return x
+
+    def restore_outputs(self, f: Any) -> Any:
+        """Outputs of the model in the units of the user's data; here as they are."""
+        return f
 
     @property
     def observables(self) -> dict[str, "Observable"]:

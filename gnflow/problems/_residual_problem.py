@@ -53,6 +53,8 @@ class ResidualProblem(AbstractProblem):
     x_train: Collocation
     x_test: None
     y_test: None
+    x_validation: None
+    y_validation: None
     test: dict[str, Functional]
     input_dim: int = eqx.field(static=True)
     num_outputs: int = eqx.field(static=True)
@@ -86,7 +88,7 @@ class ResidualProblem(AbstractProblem):
         self.loss = SquaredLoss()
         self.teacher, self.name = teacher, name
         self.x_train = Collocation(tuple(terms))
-        self.x_test = self.y_test = None
+        self.x_test = self.y_test = self.x_validation = self.y_validation = None
         self.test = _functionals({} if test is None else test, {f"loss_{one}" for one in names})
         self.input_dim = (
             _dimension(terms[0]) if input_dim is None else require_integer(DataError, "input_dim", input_dim)

@@ -9,6 +9,7 @@ from ._arguments import (
     argument_checks as argument_checks,
     check_batch_size as check_batch_size,
 )
+from ._best import BEST_LOSSES as BEST_LOSSES, best_losses as best_losses, lowest as lowest
 from ._controller import error_norm_kinds as error_norm_kinds
 from ._iterate import iterate as iterate
 from ._simulate import simulate as simulate, simulate_once as simulate_once

@@ -20,6 +20,7 @@ _RESERVED = {"time", "step", "flow_time", "batch", "epoch"}
 _LOSSES = (
     Variable("train_loss", "training loss", "1", "docs/theory.md, Objects"),
     Variable("test_loss", "test loss", "1", "docs/theory.md, Objects"),
+    Variable("validation_loss", "validation loss", "1", "docs/theory.md, Objects"),
 )
 
 
@@ -97,6 +98,8 @@ class Measurement(eqx.Module):
         values: Values = {"train_loss": snapshot.train_loss}
         if snapshot.system.problem.x_test is not None:
             values["test_loss"] = snapshot.test_loss
+        if snapshot.system.problem.x_validation is not None:
+            values["validation_loss"] = snapshot.validation_loss
         for name, observable in snapshot.system.problem.observables.items():
             values[name] = observable.function(snapshot.model, snapshot.train_outputs)
         for metric, names, memory in zip(self.metrics, self.names, memories, strict=True):

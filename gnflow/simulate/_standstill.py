@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, PyTree
 from .._core import jit_for_states, tree_size
 from ..geometry import ResolvedRange, System
 from ..losses import AbstractLoss
+from ..problems._scale import how_to_standardise
 from ._advice import of_data, of_spectrum
 from .stop import DENSE_LIMIT
 
@@ -38,10 +39,11 @@ def why_still(system: System, weights: PyTree) -> list[str]:
         reasons.append(f"the model has P = {size} trained weights for NC = {outputs} outputs")
     if np.isfinite(least):
         reasons.append(f"the infimum of the loss over the model's linearisation here is {float(least):.4g}")
-    scale = [said for part in of_data(system) for said in part]
+    x, y = of_data(system)
+    scale = [*x, *y, *([how_to_standardise(bool(x), bool(y), system.loss)] if x or y else [])]
     # With P < NC weights the rank is below NC for any data, so it says nothing about these.
     odd = of_spectrum(system, weights, eigenvalues) if size >= outputs else []
-    return [*reasons, *odd, *scale, *(["standardise the data"] if scale else [])]
+    return [*reasons, *odd, *scale]
 
 
 def _conflicts(system: System, weights: PyTree) -> list[str]:

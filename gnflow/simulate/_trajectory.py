@@ -12,6 +12,7 @@ from .._core import GnflowError, Result, ResultCode
 from ..flows import AbstractFlow
 from ..metrics import Variable
 from ..problems import AbstractProblem
+from ._best import best_losses
 from ._store import write_run
 
 if TYPE_CHECKING:
@@ -25,10 +26,10 @@ class Trajectory:
     **Attributes:**
 
     - `data`: an `xarray.Dataset` over "time" (flow time; `simulate`) or "step" (`iterate`), from the state before any step to
-      the end. It holds `train_loss`, `test_loss` if there is test data, and the variables of the metrics, each with
-      `long_name`, `units` and `reference`. `iterate` adds `damping`, `rank` and `relative_residual` if the flow solves for its
-      direction (in `simulate` the metric `DirectionDiagnostics` does that), and with mini-batches the losses of each batch over
-      the dimension "batch".
+      the end. It holds `train_loss`, `test_loss` and `validation_loss` if there are such data, and the variables of the
+      metrics, each with `long_name`, `units` and `reference`. `iterate` adds `damping`, `rank` and `relative_residual` if the
+      flow solves for its direction (in `simulate` the metric `DirectionDiagnostics` does that), and with mini-batches the
+      losses of each batch over the dimension "batch".
     - `model`, `initial_model`: the model at the end and at the start.
     - `problem`, `flow`: the problem and the flow of the run.
     - `result`: how the run ended (`gnflow.Result`: code, message, time).
@@ -45,6 +46,16 @@ class Trajectory:
     result: Result
     stats: dict[str, Any]
     settings: dict[str, Any]
+
+    @property
+    def best_losses(self) -> dict[str, float]:
+        """The lowest validation and test losses among the saved states, with their flow times.
+
+        `best_validation_loss`, `best_validation_loss_time` and `test_loss_at_best_validation` if the problem has validation
+        data; `best_test_loss`, which is selected on the test set and so is too low for other data, and `best_test_loss_time` if
+        it has test data.
+        """
+        return best_losses(self.data)
 
     def save(self, folder: str | os.PathLike[str], *, beside: Mapping[str, str] | None = None) -> None:
         """Write the run as a folder: run.json, trajectory.nc, arrays.npz. Read it back with `gnflow.load(folder)`.

@@ -15,7 +15,7 @@ import xarray as xr
 
 from .._core import RunFolderError, read_json
 from ..config import RunSpec
-from ..simulate import RunData, Trajectory, versions
+from ..simulate import RunData, Trajectory, best_losses, versions
 from ._netcdf import from_netcdf, to_netcdf
 from ._record import ERROR as ERROR, WORKER_DIED as WORKER_DIED, has_failed as has_failed, require_record
 
@@ -43,6 +43,7 @@ class CellOutcome:
     - `time`: the flow time at the end.
     - `wall_seconds`, `num_steps`: wall time and number of steps; the latter is None if the run gave nothing.
     - `finals`: the last value of every variable that has one number for each time.
+    - `best`: the lowest validation and test losses along the run (`gnflow.simulate.BEST_LOSSES`).
     - `targets`: the flow times at which the relative training loss reached 1e-1 to 1e-8, by target.
     - `gnflow`: the version that computed the cell.
     - `size`, `sha256`: size and checksum of the payload.
@@ -258,6 +259,7 @@ def record_of(data: xr.Dataset, payload: bytes) -> dict[str, Any]:
         "num_steps": stats.get("num_steps"),
         "finals": {name: _number(values[-1]) for name, values in _series(data).items()},
         "targets": _time_to_targets(data) if data.sizes else {},
+        "best": {name: _number(value) for name, value in best_losses(data).items()},
         "compile_seconds": stats.get("compile_seconds"),
         "direction": _direction(stats),
         "gnflow": read_json(attrs["versions"], "its versions")["gnflow"],

@@ -8,12 +8,13 @@ import signal
 import struct
 import sys
 import threading
+import warnings
 from collections.abc import Mapping
 from typing import IO, Any
 
 import jax
 
-from .._core import forget_compiled_programs
+from .._core import DataWarning, forget_compiled_programs
 from ..config import RunSpec
 from ._cell import CellOutcome, run_cell
 
@@ -36,6 +37,9 @@ def serve() -> None:
     It ends at once when its standard input is closed, by an engine that is done or by the death of the engine's process.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the engine handles Ctrl-C
+    warnings.simplefilter(
+        "ignore", DataWarning
+    )  # the process of the engine has made the problems, too, and warned of them
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints goes to standard error, so that it cannot mix with the replies
     tables: queue.SimpleQueue[Mapping[str, Any]] = queue.SimpleQueue()
