@@ -4,7 +4,7 @@ from typing import Annotated
 
 import tyro
 
-from ._arguments import Overrides, Quiet, Size
+from ._arguments import AcceptDigests, Overrides, Quiet, Size
 from ._start import start
 
 
@@ -39,6 +39,7 @@ def run(
             ),
         ]
     ] = False,
+    accept_digests: AcceptDigests = (),
     quiet: Quiet = False,
 ) -> int:
     """Carry out the runs that a TOML file states (variants x axes x flows x seeds) in this process, one after another,
@@ -49,4 +50,6 @@ def run(
     start(f"carrying out the runs of {config or 'the packaged quick start'}", quiet)
     from ._compute import run_configuration
 
-    return run_configuration(config, out, size=size, overrides=overrides, resume=resume, quiet=quiet)
+    return run_configuration(
+        config, out, size=size, overrides=overrides, resume=resume, accept_digests=accept_digests, quiet=quiet
+    )

@@ -79,6 +79,9 @@ def test_it_is_saved_and_loaded_with_its_problem(tmp_path):
     model = gn.models.MeanFieldNetwork(2, 20, key=jr.key(2))
     run = gn.simulate(problem, model, gn.flows.GradientFlow(), t1=0.1)
     run.save(tmp_path / "run")
-    with pytest.raises(gn.RunFolderError, match="pass it to load"):
+    with pytest.raises(
+        gn.RunFolderError,
+        match=r"a problem with function half_squares, .* pass it: gnflow\.load\(folder, problem=problem\)",
+    ):
         gn.load(tmp_path / "run")
     np.testing.assert_array_equal(gn.load(tmp_path / "run", problem=problem).data.train_loss, run.data.train_loss)
