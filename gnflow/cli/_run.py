@@ -45,6 +45,9 @@ def run(
     """Carry out the runs that a TOML file states (variants x axes x flows x seeds) in this process, one after another,
     keep their trajectories, print a table and draw figures.
 
+    kind = "my_module:MyFlow" in the file names a class or function of yours, for a flow, a model, a loss and so on: it is
+    imported from the folder of the file, or the working directory, or what is installed (docs/cli.md, Parts of your own).
+
     The exit code is 1 if a run failed or a figure could not be drawn, and 2 for bad input.
     """
     start(f"carrying out the runs of {config or 'the packaged quick start'}", quiet)

@@ -70,6 +70,8 @@ def sweep(
 ) -> int:
     """Carry out a grid of runs (variants x axes x flows x seeds) that a TOML file states, or what is missing of it in DIR.
 
+    kind = "my_module:MyFlow" in the file names a class or function of yours, as for `gnflow run`.
+
     It may be stopped at any instant; the same command goes on. The exit code is 1 if a cell failed, 2 for bad input, 130 after
     Ctrl-C.
     """

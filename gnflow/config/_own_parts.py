@@ -245,6 +245,6 @@ def sources_in(table: Any) -> dict[str, Source]:
         table = list(table.values())
     if isinstance(table, list | tuple):
         return {name: source for item in table for name, source in sources_in(item).items()}
-    match = _REFERENCE.fullmatch(table) if isinstance(table, str) else None
+    match = _REFERENCE.fullmatch(table) if is_reference(table) else None
     source = None if match is None else imported_source(match.group(1))
     return {} if source is None else {source.name: source}

@@ -52,6 +52,11 @@ class TestWhatCanBeNamed:
         model = made(model={"kind": f"{NAME}:Network", "width": 3}).model
         assert (model.inner.shape, model.outer.shape) == ((3, 2), (1, 3))
 
+    def test_a_model_of_an_installed_package(self):
+        sizes = {"in_size": 2, "out_size": 1, "width_size": 3, "depth": 1}
+        model = made(model={"kind": "equinox.nn:MLP", **sizes, "activation": "jax.nn:gelu"}).model
+        assert model(jnp.ones(2)).shape == (1,)
+
     def test_damping_and_metrics(self):
         newton = {"kind": "gauss_newton", "damping": {"kind": f"{NAME}:Relative", "factor": 1}}
         prepared = made(flows={"newton": newton}, metrics=[f"{NAME}:WeightNorm", "kernel_distance"])

@@ -56,7 +56,7 @@ def test_the_minimum_may_depend_on_the_targets():
         (lambda f, y: jnp.sum((f - y) ** 2), 0.0, "a loss is the mean of one value per sample"),
         (lambda f, y: jnp.log1p((f - y) ** 2).mean(), 0.0, "not convex"),
         (lambda f, y: (f - y) ** 2, 0.0, r"shape \(3, 1\); expected a number"),
-        (half_squares, 100.0, "minimum is 100"),
+        (half_squares, 100.0, "the minimum of half_squares is 100"),
     ],
 )
 def test_a_function_that_is_no_loss_is_refused_by_the_problem(value, minimum, match):
