@@ -27,7 +27,8 @@ Imports = tyro.conf.UseAppendAction[
             name="import",
             metavar="MODULE",
             help="Import this module of yours, which parts of the runs are from; any number of times. It is looked for in the "
-            "working directory and among what is installed, and must have the digest that the folder recorded.",
+            "working directory and among what is installed (or give its file), and must have the digest that the folder "
+            "recorded.",
         ),
     ]
 ]

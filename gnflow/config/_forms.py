@@ -250,6 +250,8 @@ def _readable(reference: str, path: str) -> Iterator[None]:
     """Turn errors of Python while it reads a signature into a `ConfigError`."""
     try:
         yield
+    except GnflowError:
+        raise
     except (TypeError, ValueError, NameError, AttributeError) as error:
         raise ConfigError(
             f"{path}: the parameters of {reference!r} cannot be read ({type(error).__name__}: {shown_error(error)})."
@@ -287,7 +289,7 @@ class ComponentForm(Form):
             raise ConfigError(f"{path} has no 'kind'; expected {self.expected}.")
         if self._own.accepts(table):
             return self._own.check(table, path)
-        kind = NameForm(self.kinds, f"kind of {self.what}").check(table["kind"], f"{path}.kind")
+        kind = self._known_kind(table["kind"], f"{path}.kind")
         options = {key: option for key, option in table.items() if key != "kind"}
         return {"kind": kind, **self._options(kind).check(options, path, f"{self.what} {kind!r}", also=("kind",))}
 
@@ -318,6 +320,12 @@ class ComponentForm(Form):
         A module of the user's is imported once in a process, so that its parts are decided by their names.
         """
         return self.kinds.get(value["kind"]), json.dumps(value, sort_keys=True)
+
+    def _known_kind(self, kind: Any, path: str) -> str:
+        try:
+            return NameForm(self.kinds, f"kind of {self.what}").check(kind, path)
+        except ConfigError as error:
+            raise ConfigError(f"{error} {an(self.what).capitalize()} of your own is 'module:Name'.") from error
 
     def _options(self, kind: str) -> Options:
         return Options(self.kinds[kind], self.supplied)

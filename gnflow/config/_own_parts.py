@@ -85,7 +85,11 @@ def part_named(reference: str, path: str) -> Any:
     try:
         return getattr(module, name)
     except AttributeError as error:
-        known = [one for one in vars(module) if not one.startswith("_")]
+        known = [
+            one
+            for one, thing in vars(module).items()
+            if not one.startswith("_") and getattr(thing, "__module__", None) == module_name
+        ]
         raise ConfigError(f"{path}: the module {module_name!r} has no {name!r}; {nearest_name(name, known)}") from error
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .._core import RunFolderError, read_json, write_whole
+from .._core import ConfigError, RunFolderError, as_path, read_json, write_whole
 from ..config import Source, find_module, import_module
 
 MODULES_FILE = "modules.json"
@@ -69,24 +69,30 @@ class ModulesFile:
     def import_modules(self, names: Iterable[str], accepted: Iterable[str] = ()) -> None:
         """Import modules that the runs in the folder were made with, after their digests were compared.
 
-        They are looked for in the working directory and among what is installed, and not in the folder.
+        They are looked for in the working directory and among what is installed, and not in the folder of the runs.
 
         **Arguments:**
 
-        - `names`: the modules.
+        - `names`: the modules, or their files.
         - `accepted`: digests that are good although they are not the recorded ones.
 
         **Raises:** `RunFolderError` for a module that no run used; `ConfigError` for one that is missing, would hide another,
         was changed or cannot be imported.
         """
         known, accepted = self.read(), tuple(accepted)
-        for name in names:
+        for given in names:
+            file = as_path(given, "--import", ConfigError)
+            is_file = file.suffix == ".py"
+            name = file.stem if is_file else given
             if name not in known:
                 used = f"its modules are {', '.join(sorted(known))}" if known else "they used no module of yours"
                 raise RunFolderError(
-                    f"the runs of {self._folder} record no module {name!r} ({used}); leave --import {name} out."
+                    f"the runs of {self._folder} record no module {name!r} ({used}); leave --import {given} out."
                 )
-            source = find_module(name, [Path()])
+            try:
+                source = find_module(name, [file.parent if is_file else Path()])
+            except ConfigError as error:
+                raise ConfigError(f"{error} If it is elsewhere, name its file: --import FOLDER/{name}.py.") from error
             self.require_same({name: source}, accepted)
             import_module(source)
 

@@ -45,7 +45,7 @@ def test_verify_and_plot(folder, capsys):
     assert NAME not in sys.modules
     assert main(["verify", "out", "--import", NAME, "--theorem", "sandwich"]) == 0
     assert "base/mine/seed-0" in capsys.readouterr().out
-    assert main(["plot", "out/runs/base/mine/seed-0", "--import", NAME]) == 0
+    assert main(["plot", "out/runs/base/mine/seed-0", "--import", f"./{NAME}.py"]) == 0
     assert capsys.readouterr().err.count("\n") == 1  # what the command does, and no run is left out
 
 
@@ -65,6 +65,15 @@ def test_a_changed_module_is_an_error_before_it_is_imported(folder, capsys):
     present = output.err.partition("--accept-digest ")[2].split()[0]
     assert main(["verify", "out", "--import", NAME, "--accept-digest", present, "--theorem", "sandwich"]) == 0
     assert "imported" not in capsys.readouterr().out  # it was, by the last command before
+
+
+def test_the_file_of_a_module_elsewhere(folder, capsys, monkeypatch):
+    (folder / "elsewhere").mkdir()
+    monkeypatch.chdir(folder / "elsewhere")
+    assert main(["plot", "../out", "--import", NAME]) == 2
+    assert f"If it is elsewhere, name its file: --import FOLDER/{NAME}.py" in capsys.readouterr().err
+    assert main(["plot", "../out", "--import", f"../{NAME}.py"]) == 0
+    assert "is drawn without" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,7 @@ REFUSED = [
         {"kind": f"{NAME}:Taken"},
         r"has a parameter 'stop', and stop is an option of its own there; rename the parameter",
     ),
+    ({"kind": f"{NAME}.Normalised"}, r"unknown kind of flow .*A flow of your own is 'module:Name'"),
     ({"kind": "missing_module:Flow"}, r"there is no module 'missing_module'"),
     ({"kind": f"{NAME}.sub:Flow"}, rf"there is no module '{NAME}\.sub' in "),
 ]
@@ -175,6 +176,10 @@ def test_what_is_no_flow_is_refused_when_the_file_is_read(flow, message):
         (
             {"problem": {"kind": "file", "path": "x.npz", "loss": f"{NAME}:power_loss"}},
             r"needs the option 'minimum', a number, or a function|a function of your own, 'module:name', or a number",
+        ),
+        (
+            {"problem": {"kind": "file", "path": "x.npz", "loss": f"{NAME}:Relative"}},
+            r"problem\.loss\.kind = .* is the class of a damping rule; expected a loss",
         ),
         (
             {"metrics": [f"{NAME}:Relative"]},

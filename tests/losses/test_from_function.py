@@ -85,3 +85,7 @@ def test_it_is_saved_and_loaded_with_its_problem(tmp_path):
     ):
         gn.load(tmp_path / "run")
     np.testing.assert_array_equal(gn.load(tmp_path / "run", problem=problem).data.train_loss, run.data.train_loss)
+    doubled = from_function(lambda f, y: 2 * half_squares(f, y), minimum=0.0)
+    other = gn.Problem(problem.x_train, problem.y_train, loss=doubled)
+    with pytest.raises(gn.RunFolderError, match="the code of the model or of the loss"):
+        gn.load(tmp_path / "run", problem=other)

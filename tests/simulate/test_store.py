@@ -211,6 +211,24 @@ def test_a_flow_or_problem_with_parts_of_the_users(run, tmp_path):
     assert back.problem is with_teacher
 
 
+def test_what_is_given_without_need_must_be_like_the_saved_one(run, saved):
+    back = gn.load(saved, model=moved(run.initial_model), flow=run.flow, problem=run.problem)
+    assert same(back.initial_model, run.initial_model)  # the arrays are the saved ones
+    other = mean_field(num_outputs=1, activation="relu")
+    doubled = gn.Problem(run.problem.x_train, 2 * run.problem.y_train, teacher=run.problem.teacher)
+    for given, message in (
+        (
+            {"model": mean_field(num_outputs=3)},
+            "the initial model given has other sizes or settings than the one saved",
+        ),
+        ({"model": other}, "has other sizes or settings"),
+        ({"flow": GaussNewtonFlow("identity", SmallestEigenvalue(2.0, 1e-7))}, r"they differ in flow\.damping\.factor"),
+        ({"problem": doubled}, r"they differ in problem\.y_train"),
+    ):
+        with pytest.raises(gn.RunFolderError, match=message):
+            gn.load(saved, **given)
+
+
 def test_a_metric_of_the_users_does_not_stand_in_the_way(tmp_path):
     """Its values are in the data; the settings keep its text."""
     run = steps(make_problem(), mean_field(), GradientFlow(), 0.1, 2)
