@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     )
     from .config import read_sweep as read_sweep
     from .geometry import System as System, damping as damping, directions as directions
-    from .problems import Problem as Problem
+    from .problems import Problem as Problem, ResidualProblem as ResidualProblem, ResidualTerm as ResidualTerm
     from .simulate import (
         AbstractStopRule as AbstractStopRule,
         GradientNorm as GradientNorm,
@@ -70,7 +70,7 @@ _HOMES = {
         "compilation_cache",
         "config": "read_sweep",
         "geometry": "System damping directions",
-        "problems": "Problem",
+        "problems": "Problem ResidualProblem ResidualTerm",
         "simulate": "AbstractStopRule GradientNorm LossPlateau Movement RelativeLoss RunInterrupted SimulationError "
         "Stationary TestLoss Trajectory VelocityNorm iterate simulate",
         "sweeps": "load sweep",

@@ -15,7 +15,7 @@ from .._core import ConfigError, nearest_name, stream
 from ..flows import AbstractFlow, Frozen, WeightDecay, flow_kinds
 from ..metrics import AbstractMetric, metric_kinds
 from ..models import model_kinds
-from ..problems import Problem, problem_kinds
+from ..problems import AbstractProblem, problem_kinds
 from ..simulate import Trajectory, argument_checks, check_batch_size
 from ._built import built_once
 from ._data_file import data_digest, has_data_files
@@ -78,7 +78,7 @@ class Prepared:
     - `settings`: the further arguments of the method.
     """
 
-    problem: Problem
+    problem: AbstractProblem
     model: Any
     flow: AbstractFlow
     metrics: tuple[AbstractMetric, ...]
@@ -200,10 +200,10 @@ class RunSpec:
             settings.setdefault("key", stream(key, "batches"))
         with at(f"{path}.integration"):
             argument_checks[self.integration["method"]](**settings)
-            check_batch_size(batch_size, problem.num_train)
+            check_batch_size(batch_size, problem)
         return Prepared(problem, model, flow, metrics, method, settings)
 
-    def _problem(self, key: jax.Array) -> Problem:
+    def _problem(self, key: jax.Array) -> AbstractProblem:
         if self.lacks_data:  # the content of the files is not known, so the problem cannot be shared
             return _PROBLEM.build(self.problem, "problem", key=key)
         return built_once(
@@ -211,7 +211,7 @@ class RunSpec:
             lambda: _PROBLEM.build(self.problem, "problem", key=key),
         )
 
-    def _model(self, key: jax.Array, problem: Problem) -> Any:
+    def _model(self, key: jax.Array, problem: AbstractProblem) -> Any:
         sizes = {"input_dim": problem.input_dim, "output_dim": problem.num_outputs}
         return built_once(
             (_MODEL.identity(self.model), self.seed, *sizes.values()),

@@ -26,21 +26,21 @@ class GenericTangent(AbstractTangent):
 
     - `outputs`: the outputs (n, C).
     - `weights`, `structure`: the model split into trained arrays and the rest.
-    - `x`: the inputs (n, d).
+    - `x`: the inputs (n, d), or a tree of arrays of n rows if the module takes one.
     """
 
     outputs: Float[Array, "samples outputs"]
     weights: PyTree
     structure: PyTree
-    x: Float[Array, "samples ..."]
+    x: PyTree[Float[Array, "samples ..."]]
 
-    def __init__(self, weights: PyTree, structure: PyTree, x: Float[Array, "samples ..."]):
+    def __init__(self, weights: PyTree, structure: PyTree, x: PyTree[Float[Array, "samples ..."]]):
         self.weights = weights
         self.structure = structure
         self.x = x
         self.outputs = self._batch_outputs(weights)
 
-    def _single_output(self, weights: PyTree, x: Array) -> Array:
+    def _single_output(self, weights: PyTree, x: PyTree) -> Array:
         return jnp.atleast_1d(eqx.combine(weights, self.structure)(x))
 
     def _batch_outputs(self, weights: PyTree) -> Array:
@@ -57,12 +57,11 @@ class GenericTangent(AbstractTangent):
     def cross_gram(self, other: "AbstractTangent") -> Float[Array, "rows columns"]:
         """J J'^T from per-sample Jacobian rows, block by block."""
         assert isinstance(other, GenericTangent)
-        num_outputs = self.outputs.shape[1]
-        chunk = max(1, _CHUNK_BYTES // (8 * num_outputs * tree_size(self.weights)))
+        chunk = self._chunk
         left, right = _chunks(self.x, chunk), _chunks(other.x, chunk)
-        if left.shape[0] == right.shape[0] == 1 and self is other:
-            rows = self._jacobian_rows(left[0])
-            return _contract(rows, rows)
+        if max(self.outputs.shape[0], other.outputs.shape[0]) <= chunk:
+            rows = self._jacobian_rows(self.x)
+            return _contract(rows, rows if self is other else other._jacobian_rows(other.x))
         blocks = jax.lax.map(
             lambda left_x: _row_of_blocks(self._jacobian_rows(left_x), other, right), left
         )  # (left chunks, right chunks, chunk C, chunk C)
@@ -71,21 +70,37 @@ class GenericTangent(AbstractTangent):
         # Without the samples that fill up the last chunks.
         return whole[: self.outputs.size, : other.outputs.size]
 
-    def _jacobian_rows(self, x: Array) -> PyTree:
+    def jacobian(self) -> Float[Array, "rows weights"] | None:
+        """J (nC, P) from per-sample Jacobian rows, if it is not larger than 128 MiB."""
+        if self.outputs.shape[0] > self._chunk:
+            return None
+        return jnp.concatenate(jax.tree.leaves(self._jacobian_rows(self.x)), axis=1)
+
+    @property
+    def _chunk(self) -> int:
+        """The number of samples whose rows are held at once."""
+        return max(1, _CHUNK_BYTES // (8 * self.outputs.shape[1] * tree_size(self.weights)))
+
+    def _jacobian_rows(self, x: PyTree) -> PyTree:
         jacobian = jax.vmap(jax.jacrev(self._single_output), in_axes=(None, 0))(self.weights, x)
-        rows = x.shape[0] * self.outputs.shape[1]
+        rows = jax.tree.leaves(x)[0].shape[0] * self.outputs.shape[1]
         return jax.tree.map(lambda leaf: leaf.reshape(rows, -1), jacobian)
 
 
-def _chunks(x: Array, chunk: int) -> Array:
+def _chunks(x: PyTree, chunk: int) -> PyTree:
     """(n, ...) as (number of chunks, at most `chunk`, ...). The last chunk is filled up with copies of the last sample."""
-    count = math.ceil(x.shape[0] / chunk)
-    size = math.ceil(x.shape[0] / count)
-    padding = [(0, count * size - x.shape[0])] + [(0, 0)] * (x.ndim - 1)
-    return jnp.pad(x, padding, mode="edge").reshape(count, size, *x.shape[1:])
+    samples = jax.tree.leaves(x)[0].shape[0]
+    count = math.ceil(samples / chunk)
+    size = math.ceil(samples / count)
+
+    def cut(leaf: Array) -> Array:
+        padding = [(0, count * size - samples)] + [(0, 0)] * (leaf.ndim - 1)
+        return jnp.pad(leaf, padding, mode="edge").reshape(count, size, *leaf.shape[1:])
+
+    return jax.tree.map(cut, x)
 
 
-def _row_of_blocks(left_rows: PyTree, other: GenericTangent, right: Array) -> Array:
+def _row_of_blocks(left_rows: PyTree, other: GenericTangent, right: PyTree) -> Array:
     return jax.lax.map(lambda right_x: _contract(left_rows, other._jacobian_rows(right_x)), right)
 
 

@@ -56,4 +56,6 @@ def _is_analytic_model(model: Any, x: jax.ShapeDtypeStruct) -> bool:
     """Whether all operations of the model are analytic."""
     shapes, others = eqx.partition(model, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
     program = jax.make_jaxpr(lambda arrays, one: eqx.combine(arrays, others)(one))(shapes, x)
-    return is_analytic(program.jaxpr)
+    inputs = len(jax.tree.leaves(x))  # these come last, and do not move
+    weights = len(program.jaxpr.invars) - inputs
+    return is_analytic(program.jaxpr, [True] * weights + [False] * inputs)

@@ -1,13 +1,17 @@
 """A problem: data and a loss, checked once."""
 
-from typing import Any
+from typing import Any, Self
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float64
 
-from .._core import ConfigError, DataError, is_own_class, require_float64, shown
+from .._core import ConfigError, DataError, ModelError, is_own_class, require_float64, shown
 from ..losses import AbstractLoss, SquaredLoss, get_loss
+from ..models import has_kinks
+from ..models._checks import output_of
+from ._base import AbstractProblem
 from ._checks import input_matrix, raw_targets
 from ._own_loss import require_convex_mean
 from ._tables import require_same_columns, require_same_rows
@@ -16,7 +20,7 @@ _SQUARED_LOSS = SquaredLoss()
 _DERIVATIVES = ("gradient", "hessian_product", "hessian_pinv_product", "hessian_factor")
 
 
-class Problem(eqx.Module):
+class Problem(AbstractProblem):
     """Training data and a loss, optionally with test data and the teacher that made the targets.
 
     The training loss is L(f) = (1/N) sum_n l(f_n, y_n) over the N training samples (`gnflow.losses`).
@@ -113,11 +117,6 @@ class Problem(eqx.Module):
             raise DataError(f"teacher = {shown(self.teacher)} is no model.")
 
     @property
-    def num_train(self) -> int:
-        """The number N of training samples."""
-        return self.x_train.shape[0]
-
-    @property
     def input_dim(self) -> int:
         """The number d of features of an input."""
         return self.x_train.shape[1]
@@ -126,6 +125,24 @@ class Problem(eqx.Module):
     def num_outputs(self) -> int:
         """The number C of outputs that a model of this problem must have."""
         return self.y_train.shape[1]
+
+    def joined_with(self, model: Any) -> Self:
+        """The problem itself. **Raises:** `ModelError` and `PrecisionError` if the model's outputs are not like the targets."""
+        shape, expected = output_of(model, self._one_input).shape, self.y_train.shape[1:]
+        if shape != expected and not (shape == () and expected == (1,)):
+            raise ModelError(
+                f"{type(model).__name__} returns outputs of shape {shape} for one input, but the targets of the problem have "
+                f"shape {expected}; build the model with output_dim={expected[0]}."
+            )
+        return self
+
+    def has_kinks(self, model: Any) -> bool | None:
+        """Whether the Jacobian of the outputs may jump as the weights move (`gnflow.models.has_kinks`)."""
+        return has_kinks(model, self._one_input)
+
+    @property
+    def _one_input(self) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(self.x_train.shape[1:], self.x_train.dtype)
 
 
 def _require_loss(loss: Any) -> None:

@@ -24,7 +24,7 @@ def advice(system: System, weights: PyTree, eigenvalues: Float[np.ndarray, " row
     - `weights`: the weights at the end of the run.
     - `eigenvalues`: the eigenvalues (NC,) of A there. None computes them, up to 4096 outputs.
     """
-    x, y = of_inputs(system.problem.x_train), of_targets(system.problem.y_train)
+    x, y = of_data(system)
     said = [
         *x,
         *y,
@@ -34,6 +34,12 @@ def advice(system: System, weights: PyTree, eigenvalues: Float[np.ndarray, " row
         what = " and ".join(name for name, found in (("x", x), ("y", y)) if found)
         said.append(f"standardise {what} (subtract the mean of each column, divide by its standard deviation)")
     return "; ".join(said)
+
+
+def of_data(system: System) -> tuple[list[str], list[str]]:
+    """What is unusual about the scales of inputs and targets; nothing for a problem without samples."""
+    problem = system.problem
+    return (of_inputs(problem.x_train), of_targets(problem.y_train)) if problem.has_samples else ([], [])
 
 
 def of_inputs(x: Array | np.ndarray) -> list[str]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from .._core import ConfigError, as_key, is_traced, require_number, require_positive_int, shown
 from ..optimisers import as_optimiser
+from ..problems import AbstractProblem
 from ..solvers import check_solver
 from ._controller import get_error_norm
 from .stop import RelativeLoss, stop_rules
@@ -98,9 +99,17 @@ def check_iterate(
     stop_rules(stop)
 
 
-def check_batch_size(batch_size: int | None, num_train: int) -> None:
-    """Check that a batch fits into the training set. **Raises:** `ConfigError` if it is larger."""
-    if batch_size is not None and batch_size > num_train:
+def check_batch_size(batch_size: int | None, problem: AbstractProblem) -> None:
+    """Check that a batch fits into the training set. **Raises:** `ConfigError` if it is larger, or if there are no samples."""
+    if batch_size is None:
+        return
+    if not problem.has_samples:
+        raise ConfigError(
+            f"batch_size = {batch_size}, but a {type(problem).__name__} has no samples to draw from: its points are a "
+            "quadrature; leave batch_size out."
+        )
+    num_train = problem.num_train
+    if batch_size > num_train:
         raise ConfigError(
             f"batch_size = {batch_size}, but there are {num_train} training samples; take at most so many, or leave "
             "batch_size out to take all of them."

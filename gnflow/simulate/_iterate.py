@@ -15,7 +15,7 @@ from ..flows import AbstractFlow
 from ..geometry import SolveDiagnostics
 from ..metrics import DirectionDiagnostics
 from ..optimisers import AbstractOptimiser, as_optimiser, optimiser_kinds
-from ..problems import Problem
+from ..problems import AbstractProblem
 from ._arguments import check_batch_size, check_iterate, require_concrete
 from ._full_batch import FullBatch
 from ._measure import Measurement, Values, as_metrics, numbers_as_arrays
@@ -29,7 +29,7 @@ from .stop import AbstractStopRule, stop_rules
 
 
 def iterate(
-    problem: Problem,
+    problem: AbstractProblem,
     model: Any,
     flow: AbstractFlow,
     *,
@@ -104,7 +104,7 @@ def iterate(
     progress, throw = require_bool(ConfigError, progress=progress, throw=throw)
     rules = stop_rules(stop)
     system, weights = system_and_weights(problem, model, flow)
-    check_batch_size(batch_size, problem.num_train)
+    check_batch_size(batch_size, problem)
     batches = None if batch_size is None else Batches(as_key(key), problem.num_train, batch_size)
     per_epoch = 1 if batches is None else batches.per_epoch
     last_step = num_steps if num_epochs is None else num_epochs * per_epoch

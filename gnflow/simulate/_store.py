@@ -36,7 +36,7 @@ from .._core import (
     require_plain_netcdf,
 )
 from ..flows import AbstractFlow
-from ..problems import Problem
+from ..problems import AbstractProblem
 from ._attributes import restored, storable
 from ._template import describe_leaves, filled
 
@@ -382,7 +382,7 @@ def _structure(model: Any) -> Any:
 
 def _require_same(name: str, template: Any, stored: Any, arrays: Mapping[str, np.ndarray]) -> None:
     """Check that a problem or flow that was given agrees with what was saved of it. **Raises:** `RunFolderError`."""
-    kind = Problem if name == "problem" else AbstractFlow
+    kind = AbstractProblem if name == "problem" else AbstractFlow
     if not isinstance(template, kind):
         raise RunFolderError(f"{name} = {template!r:.60}; expected a {kind.__name__}, the one that the run had.")
     own: dict[str, np.ndarray] = {}
@@ -400,12 +400,12 @@ def _require_fit(parts: dict[str, Any], is_own: bool) -> None:
     **Raises:** `RunFolderError`.
     """
     problem, flow, losses = parts["problem"], parts["flow"], parts["data"]["train_loss"].to_numpy()
-    if not isinstance(problem, Problem) or not isinstance(flow, AbstractFlow):
+    if not isinstance(problem, AbstractProblem) or not isinstance(flow, AbstractFlow):
         raise RunFolderError("the run file holds no problem or no flow; it is damaged.")
-    numbers = {name: getattr(problem, name) for name in ("x_train", "y_train", "x_test", "y_test")}
-    for name, array in numbers.items():
-        if array is not None and not bool(jnp.all(jnp.isfinite(array))):
-            raise RunFolderError(f"the problem's {name} holds numbers that are not finite; it is damaged.")
+    if not all(
+        bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(eqx.filter(problem, eqx.is_inexact_array))
+    ):
+        raise RunFolderError("the problem holds numbers that are not finite; it is damaged.")
     for name, recorded in (("initial_model", losses[0]), ("model", losses[-1])):
         model = parts[name]
         try:

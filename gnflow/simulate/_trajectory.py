@@ -11,7 +11,7 @@ import numpy as np
 from .._core import GnflowError, Result, ResultCode
 from ..flows import AbstractFlow
 from ..metrics import Variable
-from ..problems import Problem
+from ..problems import AbstractProblem
 from ._store import write_run
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Trajectory:
     data: "xarray.Dataset"
     model: Any
     initial_model: Any
-    problem: Problem
+    problem: AbstractProblem
     flow: AbstractFlow
     result: Result
     stats: dict[str, Any]

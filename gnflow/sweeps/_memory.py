@@ -25,10 +25,10 @@ def estimated_memory_gib(spec: RunSpec) -> float:
         made = spec.prepare()
     except (GnflowError, ArithmeticError, MemoryError):
         return 0.0
-    problem = made.problem
+    problem = made.flow.system(made.problem, made.model).problem
     samples = problem.num_train + (0 if problem.x_test is None else problem.x_test.shape[0])
     arrays = [leaf for leaf in jax.tree.leaves(made.model) if hasattr(leaf, "ndim")]
     units = sum(leaf.shape[0] for leaf in arrays if leaf.ndim == 2)
     weights = sum(leaf.size for leaf in arrays)
-    kernel = (problem.num_train * problem.num_outputs) ** 2
+    kernel = problem.y_train.size**2
     return 8 * (_OF_FEATURES * samples * units + _OF_KERNEL * kernel + _OF_WEIGHTS * weights) / _GIB
