@@ -18,7 +18,7 @@ from ..geometry.directions import AbstractDirectionSolver, AbstractPreconditione
 from ..losses import AbstractLoss, from_function
 from ..metrics import AbstractMetric
 from ..optimisers import AbstractOptimiser
-from ..problems import Problem
+from ..problems import AbstractProblem
 from ._modules import Source, imported_module, imported_source
 from ._plain import shown
 
@@ -36,7 +36,7 @@ _KINDS: dict[type, str] = {
     AbstractDirectionSolver: "direction solver",
     AbstractPreconditioner: "preconditioner",
     AbstractOptimiser: "optimiser",
-    Problem: "problem",
+    AbstractProblem: "problem",
     eqx.Module: "model",
 }
 _NAMES = {  # where users find what they inherit from
@@ -48,7 +48,7 @@ _NAMES = {  # where users find what they inherit from
     AbstractOptimiser: "gnflow.optimisers",
     AbstractOutputMetric: "gnflow.geometry",
     AbstractPreconditioner: "gnflow.directions",
-    Problem: "gnflow",
+    AbstractProblem: "gnflow.problems",
     eqx.Module: "equinox",
 }
 

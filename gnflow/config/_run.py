@@ -31,7 +31,7 @@ from ._modules import Source
 from ._own_parts import sources_in
 from ._plain import shown
 
-_PROBLEM = ComponentForm(problem_kinds, "problem", Problem, supplied=("key",))
+_PROBLEM = ComponentForm(problem_kinds, "problem", AbstractProblem, supplied=("key",))
 # The sizes of a model's input and output are those of the problem unless the specification has them.
 _MODEL = ComponentForm(model_kinds, "model", eqx.Module, supplied=("key", "input_dim", "output_dim"))
 _METRIC = ComponentForm(metric_kinds, "metric", AbstractMetric)

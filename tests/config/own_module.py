@@ -109,6 +109,20 @@ def sine(n_train: int, frequency: float = 1.0, *, key):
     return gn.Problem(x, jnp.sin(frequency * x[:, 0]))
 
 
+def decay(n_points: int = 3, rate: float = 1.0):
+    """u' = -rate u, u(0) = 1, as residuals."""
+
+    def equation(model, point):
+        value, slope = jax.jvp(model, (point,), (jnp.ones(1),))
+        return slope + rate * value
+
+    terms = [
+        gn.ResidualTerm("equation", equation, jnp.linspace(0.0, 1.0, n_points)[:, None]),
+        gn.ResidualTerm("initial", lambda model, point: model(point) - 1.0, jnp.zeros((1, 1))),
+    ]
+    return gn.ResidualProblem(terms)
+
+
 def rows(path: str, columns: tuple[int, ...] = (0,)):
     with open(path) as file:
         numbers = jnp.asarray([[float(cell) for cell in line.split(",")] for line in file])

@@ -103,6 +103,11 @@ class TestWhatCanBeNamed:
         (folder / "study" / "rows.csv").write_text("1,2,3\n4,5,67\n")
         assert read_sweep("study/run.toml").cells[0].content_hash() != before
 
+    def test_a_problem_of_residuals(self):
+        prepared = made(problem={"kind": f"{NAME}:decay", "rate": 2}, model={"kind": f"{NAME}:Network", "width": 3})
+        assert prepared.model.inner.shape == (3, 1)
+        assert prepared.problem.joined_with(prepared.model).rows == {"equation": 3, "initial": 1}
+
     def test_options_are_axes(self):
         axes = {
             "power": {"path": "flows.mine.power", "values": [0, 0.5]},
@@ -218,7 +223,7 @@ class TestImports:
             spec_of(flows={"mine": {"kind": "broken:Flow"}})
         assert "broken" not in sys.modules
 
-    @pytest.mark.parametrize("name", ["xarray", "statistics", "time"])
+    @pytest.mark.parametrize("name", ["xarray", "tabnanny", "time"])
     def test_a_file_that_would_hide_what_is_installed(self, folder, name):
         write(folder, name)
         with pytest.raises(ConfigError, match=rf"{name}\.py would hide .*'{name}'.*; rename the file"):
@@ -239,8 +244,8 @@ class TestImports:
                 spec_of()
 
     def test_what_is_installed_comes_before_other_files_of_the_folder(self, folder):
-        write(folder, "statistics", "raise ValueError")
-        write(folder, "helper", "import statistics\nfrom parts_of_a_test import Normalised\nstatistics.mean([1])")
+        write(folder, "tabnanny", "raise ValueError")
+        write(folder, "helper", "import tabnanny\nfrom parts_of_a_test import Normalised\ntabnanny.check")
         assert made(flows={"mine": {"kind": "helper:Normalised"}}).flow.power == 1.0
 
     def test_a_module_that_was_changed_since_is_not_taken_for_the_old_one(self, folder):
@@ -283,6 +288,12 @@ class TestWithoutImports:
             unread.cells[0].prepare()
         assert Specification.from_dict(table, imports=True).hashes == unread.hashes
         assert unread.cells[0].prepare().problem.num_train == 5  # now that somebody else has had it imported
+
+    @pytest.mark.parametrize("imports", [False, True])
+    def test_a_whole_number_is_the_same_with_and_without_a_point(self, imports):
+        flows = [{"mine": {"kind": f"{NAME}:Normalised", "power": power}} for power in (1, 1.0, 1.5)]
+        hashes = [Specification.from_dict({**TABLE, "flows": flow}, imports=imports).hashes for flow in flows]
+        assert hashes[0] == hashes[1] != hashes[2]
 
     def test_a_module_that_a_script_imported_is_not_used_either(self, folder, monkeypatch):
         monkeypatch.syspath_prepend(folder)
