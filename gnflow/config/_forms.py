@@ -175,11 +175,15 @@ class OwnForm(Form):
         factory = self._factory(reference, imported_part(reference, f"{path}.kind"), path)
         options = self._checked(factory, value, path)
         built = self._options(factory).build(options, path)
-        asked = inspect.signature(factory).parameters
-        keywords = {name: thing for name, thing in given.items() if name in asked and name not in value}
+        keywords = {name: thing for name, thing in given.items() if self.asks_for(value, name, path)}
         with at(path):
             made = factory(**built, **keywords)
         return require_made(made, reference, self.base, path)
+
+    def asks_for(self, value: Mapping[str, Any], name: str, path: str) -> bool:
+        """Whether the part has a parameter `name` that `value` leaves out."""
+        factory = self._factory(value["kind"], imported_part(value["kind"], f"{path}.kind"), path)
+        return name not in value and name in inspect.signature(factory).parameters
 
     def _factory(self, reference: str, part: Any, path: str) -> Callable[..., Any]:
         path = f"{path}.kind"
@@ -307,12 +311,17 @@ class ComponentForm(Form):
         if self._own.accepts(value):
             return self._own.build(value, path, **given)
         factory = self.kinds[value["kind"]]
-        asked = inspect.signature(factory).parameters
-        keywords = {name: thing for name, thing in given.items() if name in asked and name not in value}
+        keywords = {name: thing for name, thing in given.items() if self.asks_for(value, name, path)}
         options = {key: option for key, option in value.items() if key != "kind"}
         built = self._options(value["kind"]).build(options, path)
         with at(path):
             return factory(**built, **keywords)
+
+    def asks_for(self, value: Mapping[str, Any], name: str, path: str) -> bool:
+        """Whether the constructor has a parameter `name` that a checked `value` leaves out."""
+        if self._own.accepts(value):
+            return self._own.asks_for(value, name, path)
+        return name not in value and name in inspect.signature(self.kinds[value["kind"]]).parameters
 
     def identity(self, value: Mapping[str, Any]) -> Hashable:
         """Everything that decides the object of a checked `value`, except the arguments `given` to `build`.
