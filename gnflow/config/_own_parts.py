@@ -100,7 +100,8 @@ def imported_part(reference: str, path: str) -> Any:
         module = reference.partition(":")[0]
         raise ConfigError(
             f"{path} = {reference!r}: the module {module} is not imported, since a folder alone imports nothing; give "
-            f"--import {module} to gnflow verify or gnflow plot, or run the configuration."
+            f"--import {module} to gnflow verify or gnflow plot, or run the configuration (a script reads it with "
+            "imports=True)."
         )
     return part
 

@@ -26,6 +26,10 @@ class Normalised(gn.flows.AbstractOutputFlow):
         return gn.geometry.Direction(gradient / jnp.linalg.norm(gradient) ** self.power, diagnostics=None)
 
 
+class Damped(Normalised):
+    damping: gn.damping.AbstractDamping = gn.damping.Constant(0.1)
+
+
 class Unfinished(gn.flows.AbstractOutputFlow):
     pass
 

@@ -63,6 +63,21 @@ class TestWhatCanBeNamed:
         assert prepared.flow.damping.factor == 1.0
         assert prepared.metrics[0].order == 2
 
+    @pytest.mark.parametrize("imports", [False, True])
+    def test_parts_within_a_part(self, imports):
+        rules = ["constant", {"kind": f"{NAME}:Relative", "factor": 2.0}, {"kind": "smallest_eigenvalue", "floor": 1}]
+        axes = {"rule": {"path": "flows.mine.damping", "values": rules[1:], "labels": ["own", "smallest"]}}
+        flows = {"mine": {"kind": f"{NAME}:Damped"}}
+        with pytest.raises(
+            ConfigError, match=r"flows\.mine\.damping: damping rule 'constant' needs the option 'value'"
+        ):
+            spec_of(flows={"mine": {**flows["mine"], "damping": rules[0]}})
+        cells = Specification.from_dict({**TABLE, "flows": flows, "axes": axes}, imports=imports).cells
+        found = [cell.prepare().flow.damping for cell in cells]
+        assert found[0].factor == 2.0
+        assert isinstance(found[0].factor, float)
+        assert found[1].floor == 1.0
+
     def test_an_activation_alone_and_with_options(self):
         model = {**TABLE["model"], "activation": f"{NAME}:swish"}
         z = jnp.asarray([-1.0, 0.5])
