@@ -36,6 +36,7 @@ from ._own_parts import (
     part_named,
     require_function,
     require_made,
+    running,
 )
 from ._plain import shown
 from ._plain_forms import (
@@ -176,7 +177,7 @@ class OwnForm(Form):
         options = self._checked(factory, value, path)
         built = self._options(factory).build(options, path)
         keywords = {name: thing for name, thing in given.items() if self.asks_for(value, name, path)}
-        with at(path):
+        with at(path), running(reference):
             made = factory(**built, **keywords)
         return require_made(made, reference, self.base, path)
 

@@ -16,7 +16,6 @@ import traceback
 import types
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from .._core import ConfigError, nearest_name, on_one_line
 
@@ -280,19 +279,27 @@ def _import(source: Source) -> types.ModuleType:
     try:
         return importlib.import_module(source.name)
     except (Exception, SystemExit) as error:
-        file, line = _where(error, source)
-        reason = on_one_line(Exception((str(error).splitlines() or [""])[0]))
-        raise ConfigError(
-            f"the module {source.name!r} cannot be imported: {type(error).__name__}: {reason} ({file}, line {line})."
-        ) from error
+        raise ConfigError(f"the module {source.name!r} cannot be imported: {told(error, source)}.") from error
 
 
-def _where(error: BaseException, source: Source) -> tuple[Any, Any]:
-    """The file and the line of the user's that raised an error, the innermost one."""
+def told(error: BaseException, source: Source) -> str:
+    """The kind and the first line of an error of a module's, with the innermost file and line of the user's."""
+    reason = on_one_line(Exception((str(error).splitlines() or [""])[0]))
+    file, line = _where(error, source)
+    return f"{type(error).__name__}: {reason} ({file}, line {line})"
+
+
+def _where(error: BaseException, source: Source) -> tuple[str, int | None]:
     if isinstance(error, SyntaxError) and error.filename is not None:
         return error.filename, error.lineno
     home = source.file.parent if source.folder is None else source.folder
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if Path(frame.filename).resolve().is_relative_to(home)]
-    last = (own or list(frames))[-1]
+    frames = list(traceback.extract_tb(error.__traceback__))
+    own = [frame for frame in frames if _is_in(frame.filename, home)]
+    last = (own or frames)[-1]
     return last.filename, last.lineno
+
+
+def _is_in(file: str, home: Path) -> bool:
+    """Whether a file is in the user's folder, and not of an environment that is there too."""
+    path = Path(file).resolve()
+    return path.is_relative_to(home) and "site-packages" not in path.relative_to(home).parts

@@ -1,16 +1,17 @@
 """Parts of the user's own that a configuration names as "module:Name", and what makes them."""
 
+import contextlib
 import dataclasses
 import inspect
 import re
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import equinox as eqx
 from jaxtyping import Array
 
-from .._core import ConfigError, name_of, nearest_name, shown as shown_object
+from .._core import ConfigError, GnflowError, name_of, nearest_name, shown as shown_object
 from ..flows import AbstractFlow
 from ..geometry import AbstractOutputMetric
 from ..geometry.damping import AbstractDamping
@@ -19,7 +20,7 @@ from ..losses import AbstractLoss, from_function
 from ..metrics import AbstractMetric
 from ..optimisers import AbstractOptimiser
 from ..problems import AbstractProblem
-from ._modules import Source, imported_module, imported_source
+from ._modules import Source, imported_module, imported_source, told
 from ._plain import shown
 
 _REFERENCE = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*):([^\W\d]\w*)")
@@ -124,6 +125,20 @@ def constructor_of(reference: str, part: Any, base: type, path: str) -> Callable
         remedy = " Name its class, or a function that returns it." if isinstance(part, base) else ""
         raise ConfigError(f"{path} = {reference!r} is {_described(part)}; {expected}.{remedy}")
     return part
+
+
+@contextlib.contextmanager
+def running(reference: str) -> Iterator[None]:
+    """Name the line of the user's in errors that their constructor raises. **Raises:** `ConfigError`."""
+    try:
+        yield
+    except GnflowError:
+        raise
+    except Exception as error:
+        source = imported_source(reference.partition(":")[0])
+        if source is None or isinstance(error, MemoryError):
+            raise
+        raise ConfigError(f"{reference!r} raises {told(error, source)}.") from error
 
 
 def require_made(made: Any, reference: str, base: type, path: str) -> Any:

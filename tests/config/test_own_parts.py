@@ -179,6 +179,11 @@ def test_what_is_no_flow_is_refused_when_the_file_is_read(flow, message):
     [
         ({"problem": {"kind": f"{NAME}:sine"}}, r"problem: problem '.*:sine' needs the option 'n_train', an integer"),
         ({"problem": {"kind": f"{NAME}:nothing"}}, r"returns 3; expected a problem"),
+        (
+            {"problem": {"kind": f"{NAME}:broken", "size": 2}},
+            rf"problem: '{NAME}:broken' raises IndexError: list index out of range \(.*{NAME}\.py, line \d+\)\.",
+        ),
+        ({"problem": {"kind": f"{NAME}:broken"}}, rf"raises KeyError: 'height' \(.*{NAME}\.py, line \d+\)"),
         ({"model": {"kind": f"{NAME}:nothing"}}, r"model: '.*:nothing' returns 3; expected a model"),
         ({"model": {"kind": f"{NAME}:WeightNorm"}}, r"is the class of a metric; expected a model"),
         (
