@@ -69,6 +69,7 @@ from ._serialise import (
     known_classes as known_classes,
     legible as legible,
     opaque_classes as opaque_classes,
+    opaque_names as opaque_names,
     short_name as short_name,
 )
 from ._streams import as_key as as_key, stream as stream

@@ -134,13 +134,24 @@ def is_opaque(encoded: Any) -> bool:
 
 def opaque_classes(encoded: Any) -> list[str]:
     """The names of the classes of whose objects `encode` left only a note."""
+    return [str(note[_OPAQUE]) for note in _notes(encoded)]
+
+
+def opaque_names(encoded: Any) -> list[str]:
+    """The same for messages, with functions by their names."""
+    texts = [str(note.get(_TEXT, "")).partition(" at 0x")[0].strip("<>") for note in _notes(encoded)]
+    return [
+        text if text.startswith("function ") else name
+        for text, name in zip(texts, opaque_classes(encoded), strict=True)
+    ]
+
+
+def _notes(encoded: Any) -> list[dict[str, Any]]:
     if isinstance(encoded, list):
-        return [name for item in encoded for name in opaque_classes(item)]
+        return [note for item in encoded for note in _notes(item)]
     if not isinstance(encoded, dict):
         return []
-    if _OPAQUE in encoded:
-        return [str(encoded[_OPAQUE])]
-    return [name for item in encoded.values() for name in opaque_classes(item)]
+    return [encoded] if _OPAQUE in encoded else [note for item in encoded.values() for note in _notes(item)]
 
 
 def legible(encoded: Any, classes: Iterable[str]) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import jax
 
 from .._core import ConfigError, nearest_name, stream
@@ -26,14 +27,14 @@ from ._integration import (
     check_stop,
     merge_integration,
 )
+from ._modules import Source
+from ._own_parts import sources_in
 from ._plain import shown
 
-_PROBLEM = ComponentForm(problem_kinds, "problem", supplied=("key",))
+_PROBLEM = ComponentForm(problem_kinds, "problem", AbstractProblem, supplied=("key",))
 # The sizes of a model's input and output are those of the problem unless the specification has them.
-_MODEL = ComponentForm(model_kinds, "model", supplied=("key", "input_dim", "output_dim"))
-# The wrappers are not kinds of their own: any flow has the further options `trainable` and `weight_decay`.
-_FLOW = ComponentForm({kind: flow for kind, flow in flow_kinds.items() if flow not in (Frozen, WeightDecay)}, "flow")
-_METRIC = ComponentForm(metric_kinds, "metric")
+_MODEL = ComponentForm(model_kinds, "model", eqx.Module, supplied=("key", "input_dim", "output_dim"))
+_METRIC = ComponentForm(metric_kinds, "metric", AbstractMetric)
 _METRICS = ListForm(_METRIC, tuple)
 _AROUND: dict[str, tuple[Form, Callable[[AbstractFlow, Any], AbstractFlow]]] = {
     "trainable": (UnionForm((TEXT, ListForm(TEXT, tuple))), Frozen),
@@ -45,6 +46,13 @@ _LONGEST_NAME = 200  # bytes: file systems allow 255, and the names of figures c
 
 _SECTIONS = ("problem", "model", "flows", "integration", "stop", "metrics")
 _OF_FLOW = (*_AROUND, "integration", "stop")
+# The wrappers are not kinds of their own: any flow has the further options `trainable` and `weight_decay`.
+_FLOW = ComponentForm(
+    {kind: flow for kind, flow in flow_kinds.items() if flow not in (Frozen, WeightDecay)},
+    "flow",
+    AbstractFlow,
+    reserved=_OF_FLOW,
+)
 # The types of the entries that `RunSpec.to_dict` writes.
 _TYPES: dict[str, Any] = {
     "variant": str,
@@ -135,6 +143,11 @@ class RunSpec:
         if not all(isinstance(metric, Mapping) for metric in table["metrics"]):
             raise ConfigError("the metrics in the table of a run are tables, each with its kind.")
         return cls(**{**table, "metrics": tuple(table["metrics"])})
+
+    @property
+    def sources(self) -> dict[str, Source]:
+        """The modules of the user's that parts of this run are from, by name, if they are imported here."""
+        return sources_in(list(vars(self).values()))
 
     @property
     def data_digest(self) -> str:

@@ -6,7 +6,9 @@ from ._dask import DaskEngine as DaskEngine
 from ._dataset import dataset_in as dataset_in, load as load, load_curves as load_curves, load_sweep as load_sweep
 from ._engine import AbstractEngine as AbstractEngine
 from ._local import LocalEngine as LocalEngine
+from ._modules_file import ModulesFile as ModulesFile
 from ._serial import SerialEngine as SerialEngine
 from ._store import SweepStore as SweepStore
 from ._summary import Row as Row, rows_of as rows_of
 from ._sweep import compute as compute, sweep as sweep
+from ._trajectories import kept_run as kept_run

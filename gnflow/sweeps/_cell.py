@@ -16,6 +16,7 @@ import xarray as xr
 from .._core import RunFolderError, read_json
 from ..config import RunSpec
 from ..simulate import RunData, Trajectory, best_losses, versions
+from ._modules_file import modules_text
 from ._netcdf import from_netcdf, to_netcdf
 from ._record import ERROR as ERROR, WORKER_DIED as WORKER_DIED, has_failed as has_failed, require_record
 
@@ -115,11 +116,20 @@ def outcome_of(
 
 
 def cell_of_run(
-    spec: RunSpec, run: RunData, loss_minimum: float, data_digest: str, wall_seconds: float | None = None
+    spec: RunSpec,
+    run: RunData,
+    loss_minimum: float,
+    data_digest: str,
+    wall_seconds: float | None = None,
+    modules: str | None = None,
 ) -> xr.Dataset:
-    """The data set of a cell that measured something. `wall_seconds` and `data_digest` are as in `outcome_of`."""
+    """The data set of a cell that measured something. `wall_seconds` and `data_digest` are as in `outcome_of`.
+
+    `modules` is the text of the modules of the user's that the run was made with, by default of those that are imported.
+    """
     wall = run.stats["wall_seconds"] if wall_seconds is None else wall_seconds
     details = {"stats": _to_json(run.stats), "loss_minimum": loss_minimum, "versions": json.dumps(run.versions)}
+    details |= {} if modules is None else {"modules": modules}
     result = run.result
     return _cell(spec, run.data, str(result.code), result.message, result.time, wall, details, data_digest)
 
@@ -221,6 +231,7 @@ def _cell(
         "failed": int(has_failed(code)),
         "wall_seconds": float(wall_seconds),
         "versions": _versions(),
+        **({"modules": modules_text(spec.sources)} if spec.sources else {}),
         **details,
     }
     attrs = {name: _storable(value) if isinstance(value, str) else value for name, value in attrs.items()}
