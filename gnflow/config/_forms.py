@@ -331,12 +331,15 @@ class ComponentForm(Form):
         **Raises:** `ConfigError` that names `path` if the constructor refuses the options.
         """
         factory = self.kinds[value["kind"]]
-        asked = inspect.signature(factory).parameters
-        keywords = {name: thing for name, thing in given.items() if name in asked and name not in value}
+        keywords = {name: thing for name, thing in given.items() if self.asks_for(value, name)}
         options = {key: option for key, option in value.items() if key != "kind"}
         built = self._options(value["kind"]).build(options, path)
         with at(path):
             return factory(**built, **keywords)
+
+    def asks_for(self, value: Mapping[str, Any], name: str) -> bool:
+        """Whether the constructor has a parameter `name` that a checked `value` leaves out."""
+        return name not in value and name in inspect.signature(self.kinds[value["kind"]]).parameters
 
     def identity(self, value: Mapping[str, Any]) -> Hashable:
         """Everything that decides the object of a checked `value`, except the arguments `given` to `build`."""

@@ -30,7 +30,7 @@ from ._plain import shown
 
 _PROBLEM = ComponentForm(problem_kinds, "problem", supplied=("key",))
 # The sizes of a model's input and output are those of the problem unless the specification has them.
-_MODEL = ComponentForm(model_kinds, "model", supplied=("key", "input_dim", "output_dim"))
+_MODEL = ComponentForm(model_kinds, "model", supplied=("key", "input_dim", "input_shape", "output_dim"))
 # The wrappers are not kinds of their own: any flow has the further options `trainable` and `weight_decay`.
 _FLOW = ComponentForm({kind: flow for kind, flow in flow_kinds.items() if flow not in (Frozen, WeightDecay)}, "flow")
 _METRIC = ComponentForm(metric_kinds, "metric")
@@ -199,7 +199,10 @@ class RunSpec:
         )
 
     def _model(self, key: jax.Array, problem: Problem) -> Any:
-        sizes = {"input_dim": problem.input_dim, "output_dim": problem.num_outputs}
+        sizes: dict[str, Any] = {"input_shape": problem.input_shape, "output_dim": problem.num_outputs}
+        if _MODEL.asks_for(self.model, "input_dim"):
+            with at("model"):
+                sizes["input_dim"] = problem.input_dim  # inputs that are no vectors have none
         return built_once(
             (_MODEL.identity(self.model), self.seed, *sizes.values()),
             lambda: _MODEL.build(self.model, "model", key=key, **sizes),

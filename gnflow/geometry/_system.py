@@ -19,7 +19,7 @@ from .._core import (
 )
 from ..losses import AbstractLoss
 from ..models import has_kinks, trainable_mask
-from ..models._checks import output_of, require_weights
+from ..models._checks import output_of, require_weights, shape_remedy
 from ..models._trainable import require_trained_weights, trainable_names
 from ..models._weight_groups import weight_groups
 from ..problems import Problem
@@ -33,7 +33,7 @@ class System(eqx.Module):
     **Arguments:**
 
     - `problem`: a `gnflow.Problem`.
-    - `model`: any Equinox module called on one input (d,) that returns (C,), or () for C = 1.
+    - `model`: any Equinox module called on one input (d,) or (...) that returns (C,), or () for C = 1.
     - `trainable`: "all", or the names of the weights that move: layers as the model names them (`weight_groups`), "biases",
       or paths of its leaves ("output_weight", "layers[0]", "layers[0].bias").
 
@@ -113,11 +113,11 @@ class System(eqx.Module):
         return self.problem.loss
 
     def tangent(self, weights: PyTree, x: Float[Array, "samples ..."] | None = None) -> AbstractTangent:
-        """The model's tangent at `weights` on the training inputs, or on the inputs `x` (n, d)."""
+        """The model's tangent at `weights` on the training inputs, or on the inputs `x` (n, ...)."""
         return make_tangent(self.structure, weights, self.problem.x_train if x is None else x)
 
     def outputs(self, weights: PyTree, x: Float[Array, "samples ..."] | None = None) -> Float[Array, "samples outputs"]:
-        """The model's outputs (n, C) on the training inputs, or on the inputs `x` (n, d)."""
+        """The model's outputs (n, C) on the training inputs, or on the inputs `x` (n, ...)."""
         outputs = jax.vmap(self.model(weights))(self.problem.x_train if x is None else x)
         return outputs.reshape(outputs.shape[0], -1)
 
@@ -178,5 +178,5 @@ def _check_fit(problem: Problem, model: Any, x: jax.ShapeDtypeStruct) -> None:
     if shape != expected and not (shape == () and expected == (1,)):
         raise ModelError(
             f"{name} returns outputs of shape {shape} for one input, but the targets of the problem have shape {expected}; "
-            f"build the model with output_dim={expected[0]}."
+            f"build the model with output_dim={expected[0]}.{shape_remedy(x)}"
         )

@@ -36,8 +36,8 @@ def from_file(
     **CSV** (comma-separated, UTF-8): the first line names the columns. Every cell must hold a finite number, except that the
     only target column may hold text, which is read as class labels.
 
-    **npz**: arrays `x_train` (N, d), `y_train` (N,) or (N, C) and optionally `x_test`, `y_test`. Other arrays are not
-    read. Pickled objects are never loaded.
+    **npz**: arrays `x_train` (N, d) or (N, ...), `y_train` (N,) or (N, C) and optionally `x_test`, `y_test`. Other arrays are
+    not read. Pickled objects are never loaded.
 
     Class labels that are whole numbers are the class indices 0, 1, ... of the softmax cross-entropy. Labels that are text
     are numbered in sorted order over training and test data together. Nothing is rescaled: standardise the data before, if

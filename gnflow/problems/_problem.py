@@ -6,9 +6,9 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float64
 
-from .._core import ConfigError, DataError, is_own_class, require_float64, shown
+from .._core import ConfigError, DataError, Numbers, is_own_class, require_float64, shown
 from ..losses import AbstractLoss, SquaredLoss, get_loss
-from ._checks import input_matrix, raw_targets
+from ._checks import input_array, raw_targets
 from ._own_loss import require_convex_mean
 from ._tables import require_same_columns, require_same_rows
 
@@ -23,12 +23,13 @@ class Problem(eqx.Module):
 
     **Arguments:**
 
-    - `x_train`: training inputs (N, d). Lists, data frames, NumPy and JAX arrays of integers, bools or floats are converted to
-      float64 without loss.
+    - `x_train`: training inputs (N, d), or of any shape (N, ...) that the model takes one by one: images (N, H, W, ch),
+      sequences (N, T, d). Lists, data frames, NumPy and JAX arrays of integers, bools or floats are converted to float64
+      without loss. Integers stay exact: a model that needs token ids (N, T) as integers casts them, `tokens.astype(int)`.
     - `y_train`: training targets (N,) or (N, C) in any form that the loss takes (numbers, class labels, one-hot rows). The
       loss converts them to its canonical form (N, C). Integers reach the loss as integers: the squared loss refuses them,
       because they are usually class labels.
-    - `x_test`: test inputs (n, d), or None.
+    - `x_test`: test inputs (n, ...) of the same shape, or None.
     - `y_test`: test targets (n,) or (n, C), or None.
     - `loss`: a loss object, the squared loss by default.
     - `teacher`: the model that made the targets, if there is one.
@@ -48,9 +49,9 @@ class Problem(eqx.Module):
     loss object, a `teacher` that is not a model and a `name` that is not text.
     """
 
-    x_train: Float64[Array, "num_train input_dim"]
+    x_train: Float64[Array, "num_train ..."]
     y_train: Float64[Array, "num_train num_outputs"]
-    x_test: Float64[Array, "num_test input_dim"] | None
+    x_test: Float64[Array, "num_test ..."] | None
     y_test: Float64[Array, "num_test num_outputs"] | None
     loss: AbstractLoss
     teacher: Any
@@ -71,7 +72,7 @@ class Problem(eqx.Module):
         if not isinstance(name, str):
             raise DataError(f"name = {shown(name)}; expected a text, to call the problem by in titles and files.")
         if teacher is not None and (isinstance(teacher, type) or not callable(teacher)):
-            raise DataError(f"teacher = {shown(teacher)}, but a model (called on one input (d,)) or None is needed.")
+            raise DataError(f"teacher = {shown(teacher)}, but a model (called on one input) or None is needed.")
         if (x_test is None) != (y_test is None):
             given, missing = ("y_test", "x_test") if x_test is None else ("x_test", "y_test")
             raise DataError(f"{given} is given without {missing}; give both, or neither for no test data.")
@@ -79,15 +80,14 @@ class Problem(eqx.Module):
         require_same_columns(x_train, x_test)
         require_same_rows(x_train, y_train, ("x_train", "y_train"))
         require_same_rows(x_test, y_test, ("x_test", "y_test"))
-        x_train = input_matrix(x_train, "x_train")
+        x_train = input_array(x_train, "x_train")
         y_train = raw_targets(y_train, "y_train", x_train, "x_train")
         if x_test is not None:
-            x_test = input_matrix(x_test, "x_test")
+            x_test = input_array(x_test, "x_test")
             y_test = raw_targets(y_test, "y_test", x_test, "x_test")
-            if x_test.shape[1] != x_train.shape[1]:
+            if x_test.shape[1:] != x_train.shape[1:]:
                 raise DataError(
-                    f"x_test has {x_test.shape[1]} features (shape {x_test.shape}) but x_train has {x_train.shape[1]} "
-                    f"(shape {x_train.shape}); both must have the same columns."
+                    f"x_test has {_features(x_test)} but x_train has {_features(x_train)}; both must have the same columns."
                 )
 
         self.x_train = jnp.asarray(x_train)
@@ -104,10 +104,10 @@ class Problem(eqx.Module):
         if any((x is None) != (y is None) for x, y in pairs) or self.x_train is None:
             raise DataError("a problem has inputs and targets, and both or neither for testing.")
         known = [(x, y) for x, y in pairs if x is not None and y is not None]
-        if any(x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or 0 in (*x.shape, *y.shape) for x, y in known):
+        if any(x.ndim < 2 or y.ndim != 2 or len(x) != len(y) or 0 in (*x.shape, *y.shape) for x, y in known):
             shapes = [(x.shape, y.shape) for x, y in known]
-            raise DataError(f"inputs and targets have the shapes {shapes}; expected (N, d) and (N, C).")
-        if len({(x.shape[1], y.shape[1]) for x, y in known}) > 1:
+            raise DataError(f"inputs and targets have the shapes {shapes}; expected (N, d) or (N, ...), and (N, C).")
+        if len({(x.shape[1:], y.shape[1]) for x, y in known}) > 1:
             raise DataError("training and test data have different numbers of columns.")
         if self.teacher is not None and not callable(self.teacher):
             raise DataError(f"teacher = {shown(self.teacher)} is no model.")
@@ -118,14 +118,29 @@ class Problem(eqx.Module):
         return self.x_train.shape[0]
 
     @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one input, (d,) for vectors."""
+        return self.x_train.shape[1:]
+
+    @property
     def input_dim(self) -> int:
-        """The number d of features of an input."""
-        return self.x_train.shape[1]
+        """The number d of features of an input. **Raises:** `DataError` if inputs are no vectors."""
+        if len(self.input_shape) != 1:
+            raise DataError(
+                f"one input has the shape {self.input_shape}, but vectors (d,) are needed here; take a model of such inputs, "
+                "or make them vectors: x.reshape(len(x), -1)."
+            )
+        return self.input_shape[0]
 
     @property
     def num_outputs(self) -> int:
         """The number C of outputs that a model of this problem must have."""
         return self.y_train.shape[1]
+
+
+def _features(x: Numbers) -> str:
+    what = f"{x.shape[1]} features" if x.ndim == 2 else f"inputs of the shape {x.shape[1:]}"
+    return f"{what} (shape {x.shape})"
 
 
 def _require_loss(loss: Any) -> None:
