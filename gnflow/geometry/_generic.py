@@ -1,32 +1,33 @@
 """The tangent of any Equinox module, by automatic differentiation sample by sample in bounded memory."""
 
 import math
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._core import tree_size
+from .._core import has_operation, tree_size
 from ._row_products import row_products
 from ._tangent import AbstractTangent
 
-# Bytes of Jacobian rows that are held at once, for each side of a Gram block.
-_CHUNK_BYTES = 128 * 2**20
+# Bytes of Jacobian rows that are held at once. Where they are not enough for all rows, either side of a block has half of them.
+MOST_BYTES_OF_ROWS = 2**30
 
 
 class GenericTangent(AbstractTangent):
     """The tangent of any module that maps one input to outputs.
 
-    A Gram matrix is built from blocks of rows of J. At most 128 MiB of rows are held on each side (or one sample's rows,
-    if these are larger), and the rows of one side are computed again for each block of the other. If all rows fit, each is
-    computed once.
+    A Gram matrix is a product of rows of J. If all rows of both sides fit into 1 GiB, each is computed once. Otherwise it is
+    built from blocks of at most 512 MiB of rows on each side (or one sample's rows, if these are larger): the rows of one side
+    are computed again for each block of the other, and of a symmetric matrix only the blocks on one side of the diagonal.
 
     **Attributes:**
 
     - `outputs`: the outputs (n, C).
     - `weights`, `structure`: the model split into trained arrays and the rest.
-    - `x`: the inputs (n, d).
+    - `x`: the inputs (n, ...).
     """
 
     outputs: Float[Array, "samples outputs"]
@@ -55,24 +56,57 @@ class GenericTangent(AbstractTangent):
         return jax.vjp(self._batch_outputs, self.weights)[1](coefficients)[0]
 
     def cross_gram(self, other: "AbstractTangent") -> Float[Array, "rows columns"]:
-        """J J'^T from per-sample Jacobian rows, block by block."""
+        """J J'^T from per-sample Jacobian rows, at once or block by block."""
         assert isinstance(other, GenericTangent)
-        num_outputs = self.outputs.shape[1]
-        chunk = max(1, _CHUNK_BYTES // (8 * num_outputs * tree_size(self.weights)))
+        num_outputs, twin = self.outputs.shape[1], self is other
+        of_sample = 8 * num_outputs * tree_size(self.weights)
+        samples = len(self.x) + (0 if twin else len(other.x))
+        if samples * of_sample <= MOST_BYTES_OF_ROWS:
+            rows = self._jacobian_rows(self.x)
+            return _contract(rows, rows if twin else other._jacobian_rows(other.x))
+        chunk = max(1, MOST_BYTES_OF_ROWS // 2 // of_sample)
         left, right = _chunks(self.x, chunk), _chunks(other.x, chunk)
-        if left.shape[0] == right.shape[0] == 1 and self is other:
-            rows = self._jacobian_rows(left[0])
-            return _contract(rows, rows)
+        size = left.shape[1] * num_outputs, right.shape[1] * num_outputs
+
+        def row_of_blocks(left_block: tuple[Array, Array]) -> Array:
+            left_index, left_x = left_block
+            left_rows = self._jacobian_rows(left_x)
+
+            def block(right_block: tuple[Array, Array]) -> Array:
+                right_index, right_x = right_block
+                skipped = jnp.asarray(twin) & (right_index < left_index)
+                make: Any = lambda x: _contract(left_rows, other._jacobian_rows(x))  # noqa: E731
+                return jax.lax.cond(skipped, lambda _: jnp.zeros(size), make, right_x)
+
+            return jax.lax.map(block, (jnp.arange(len(right)), right))
+
         blocks = jax.lax.map(
-            lambda left_x: _row_of_blocks(self._jacobian_rows(left_x), other, right), left
+            row_of_blocks, (jnp.arange(len(left)), left)
         )  # (left chunks, right chunks, chunk C, chunk C)
-        rows, columns = blocks.shape[0] * blocks.shape[2], blocks.shape[1] * blocks.shape[3]
-        whole = blocks.transpose(0, 2, 1, 3).reshape(rows, columns)
+        whole = blocks.transpose(0, 2, 1, 3).reshape(len(left) * size[0], len(right) * size[1])
         # Without the samples that fill up the last chunks.
-        return whole[: self.outputs.size, : other.outputs.size]
+        whole = whole[: self.outputs.size, : other.outputs.size]
+        return jnp.triu(whole) + jnp.triu(whole, 1).T if twin else whole
+
+    def sample_blocks(self) -> Float[Array, "samples outputs outputs"]:
+        """The diagonal blocks of A, (n, C, C), from the rows of one sample after the other."""
+
+        def block(x: Array) -> Array:
+            rows = self._jacobian_rows(x[None])
+            return _contract(rows, rows)
+
+        return jax.lax.map(block, self.x)
 
     def _jacobian_rows(self, x: Array) -> PyTree:
-        jacobian = jax.vmap(jax.jacrev(self._single_output), in_axes=(None, 0))(self.weights, x)
+        """J for the inputs `x` (n, ...): a tree like the weights, with leaves (n C, size)."""
+
+        def of_one(one: Array) -> PyTree:
+            return jax.jacrev(self._single_output)(self.weights, one)
+
+        # The gradients of a kernel for many samples at once are one convolution with a group for each sample, which takes a CPU
+        # up to a hundred times as long as the samples one after the other (docs/devdocs/solvers.md, Convolutions).
+        one_by_one = has_operation("conv_general_dilated", self._single_output, self.weights, x[0])
+        jacobian = jax.lax.map(of_one, x) if one_by_one else jax.vmap(of_one)(x)
         rows = x.shape[0] * self.outputs.shape[1]
         return jax.tree.map(lambda leaf: leaf.reshape(rows, -1), jacobian)
 
@@ -83,10 +117,6 @@ def _chunks(x: Array, chunk: int) -> Array:
     size = math.ceil(x.shape[0] / count)
     padding = [(0, count * size - x.shape[0])] + [(0, 0)] * (x.ndim - 1)
     return jnp.pad(x, padding, mode="edge").reshape(count, size, *x.shape[1:])
-
-
-def _row_of_blocks(left_rows: PyTree, other: GenericTangent, right: Array) -> Array:
-    return jax.lax.map(lambda right_x: _contract(left_rows, other._jacobian_rows(right_x)), right)
 
 
 def _contract(left_rows: PyTree, right_rows: PyTree) -> Array:

@@ -111,6 +111,23 @@ def _equinox_scalar(key: Any, num_outputs: int) -> eqx.nn.MLP:
     return eqx.nn.MLP(INPUT_DIM, "scalar", WIDTH, 2, activation=jax.nn.softplus, key=key)
 
 
+class Convolutional(eqx.Module):
+    """A convolution of the d features of an input, and a linear layer."""
+
+    conv: eqx.nn.Conv1d
+    last: eqx.nn.Linear
+
+    def __call__(self, x: Any) -> Any:
+        return self.last(jnp.tanh(self.conv(x[None, :])).reshape(-1))
+
+
+def _convolutional(key: Any, num_outputs: int) -> Convolutional:
+    conv, last = jr.split(key)
+    return Convolutional(
+        eqx.nn.Conv1d(1, 2, 2, padding=1, key=conv), eqx.nn.Linear(2 * (INPUT_DIM + 1), num_outputs, key=last)
+    )
+
+
 def _reversible(key: Any, num_outputs: int) -> ReversibleMLP:
     # Two features make halves of one, and at most two outputs.
     return displaced(ReversibleMLP(INPUT_DIM, WIDTH, 2, num_outputs, "silu", key=key), seed=3)
@@ -147,6 +164,9 @@ MODELS: dict[str, ModelKind] = {
     "random features": ModelKind(_random_features, _output_weight, output_counts=(1, 3)),
     "equinox mlp": ModelKind(_equinox_mlp, _layers, output_counts=(1, 3)),
     "equinox scalar": ModelKind(_equinox_scalar, _layers, output_counts=(1,)),
+    "convolutional": ModelKind(
+        _convolutional, lambda m: [m.conv.weight, m.conv.bias, m.last.weight, m.last.bias], output_counts=(1,)
+    ),
     "linearised mean field": ModelKind(_linearised(_mean_field()), lambda m: _particles(m.weights)),
     "linearised mlp": ModelKind(_linearised(_mlp(2, "tanh", "ntk")), lambda m: _layers(m.weights)),
     "linearised random features": ModelKind(_linearised(_random_features), lambda m: [m.weights.output_weight]),
