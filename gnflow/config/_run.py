@@ -14,12 +14,12 @@ import jax
 from .._core import ConfigError, nearest_name, stream
 from ..flows import AbstractFlow, Frozen, WeightDecay, flow_kinds
 from ..metrics import AbstractMetric, metric_kinds
-from ..models import model_kinds
+from ..models import Centred, model_kinds
 from ..problems import AbstractProblem, problem_kinds
 from ..simulate import Trajectory, argument_checks, check_batch_size
 from ._built import built_once
 from ._data_file import data_digest, has_data_files
-from ._forms import NUMBER, TEXT, ComponentForm, Form, ListForm, TableForm, UnionForm, at
+from ._forms import BOOLEAN, NUMBER, TEXT, ComponentForm, Form, ListForm, TableForm, UnionForm, at
 from ._integration import (
     build_integration,
     build_stop,
@@ -33,13 +33,16 @@ from ._plain import shown
 
 _PROBLEM = ComponentForm(problem_kinds, "problem", AbstractProblem, supplied=("key",))
 # The sizes of a model's input and output are those of the problem unless the specification has them.
-_MODEL = ComponentForm(model_kinds, "model", eqx.Module, supplied=("key", "input_dim", "output_dim"))
+# Any model has the further option `centred`.
+_MODEL = ComponentForm(model_kinds, "model", eqx.Module, supplied=("key", "input_dim", "input_shape", "output_dim"))
 _METRIC = ComponentForm(metric_kinds, "metric", AbstractMetric)
 _METRICS = ListForm(_METRIC, tuple)
 _AROUND: dict[str, tuple[Form, Callable[[AbstractFlow, Any], AbstractFlow]]] = {
     "trainable": (UnionForm((TEXT, ListForm(TEXT, tuple))), Frozen),
     "weight_decay": (UnionForm((NUMBER, TableForm(NUMBER))), WeightDecay),
 }
+
+_CENTRED = "centred"
 
 _OF_NAMES = "._=+-"  # characters that a name may contain beside letters and digits
 _LONGEST_NAME = 200  # bytes: file systems allow 255, and the names of figures contain it
@@ -212,11 +215,19 @@ class RunSpec:
         )
 
     def _model(self, key: jax.Array, problem: AbstractProblem) -> Any:
-        sizes = {"input_dim": problem.input_dim, "output_dim": problem.num_outputs}
+        sizes: dict[str, Any] = {"input_shape": problem.input_shape, "output_dim": problem.num_outputs}
+        if _MODEL.asks_for(self.model, "input_dim", "model"):
+            with at("model"):
+                sizes["input_dim"] = problem.input_dim  # inputs that are no vectors have none
         return built_once(
             (_MODEL.identity(self.model), self.seed, *sizes.values()),
-            lambda: _MODEL.build(self.model, "model", key=key, **sizes),
+            lambda: self._new_model(key, sizes),
         )
+
+    def _new_model(self, key: jax.Array, sizes: dict[str, Any]) -> Any:
+        options = {name: option for name, option in self.model.items() if name != _CENTRED}
+        model = _MODEL.build(options, "model", key=key, **sizes)
+        return Centred(model) if self.model.get(_CENTRED) else model
 
     def _build_flow(self, path: str) -> AbstractFlow:
         flow = _FLOW.build({key: option for key, option in self.flow.items() if key not in _AROUND}, path)
@@ -277,7 +288,7 @@ def check_runs(
             )
     memory = {} if memory is None else memory
     problem = _remembered(memory, "problem", table["problem"], lambda: _PROBLEM.check(table["problem"], "problem"))
-    model = _remembered(memory, "model", table["model"], lambda: _MODEL.check(table["model"], "model"))
+    model = _remembered(memory, "model", table["model"], lambda: _check_model(table["model"]))
     named = table.get("metrics", [])
     metrics = _remembered(memory, "metrics", named, lambda: _check_metrics(named))
     flows = check_table(table["flows"], "flows")
@@ -364,6 +375,15 @@ def check_name(name: str, path: str) -> str:
             "and not begin with a dot."
         )
     return name
+
+
+def _check_model(named: Any) -> dict[str, Any]:
+    if not isinstance(named, Mapping) or _CENTRED not in named:
+        return _MODEL.check(named, "model")
+    options = {name: option for name, option in named.items() if name != _CENTRED}
+    # Written out, the default is the same content as left out.
+    centred = {_CENTRED: True} if BOOLEAN.check(named[_CENTRED], f"model.{_CENTRED}") else {}
+    return _MODEL.check(options, "model") | centred
 
 
 def _check_flow(own: Mapping[str, Any], path: str) -> dict[str, Any]:

@@ -48,6 +48,11 @@ class AbstractProblem(eqx.Module):
         """The number N of training samples, by which the loss divides."""
         return self.y_train.shape[0]
 
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one input of the model."""
+        return (self.input_dim,)
+
     @abc.abstractmethod
     def joined_with(self, model: Any) -> "AbstractProblem":
         """The problem of a system with this model, after a check that the model fits to the data.
