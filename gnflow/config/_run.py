@@ -16,7 +16,7 @@ from ..flows import AbstractFlow, Frozen, WeightDecay, flow_kinds
 from ..metrics import AbstractMetric, metric_kinds
 from ..models import Centred, model_kinds
 from ..problems import AbstractProblem, problem_kinds
-from ..simulate import Trajectory, argument_checks, check_batch_size
+from ..simulate import Trajectory, argument_checks, check_with_samples
 from ._built import built_once
 from ._data_file import data_digest, has_data_files
 from ._forms import BOOLEAN, NUMBER, TEXT, ComponentForm, Form, ListForm, TableForm, UnionForm, at
@@ -198,12 +198,11 @@ class RunSpec:
         method, settings = build_integration(self.integration, f"{path}.integration")
         if self.stop is not None:
             settings["stop"] = build_stop(self.stop, f"{path}.stop")
-        batch_size = settings.get("batch_size")
-        if batch_size is not None:
+        if settings.get("batch_size") is not None:
             settings.setdefault("key", stream(key, "batches"))
         with at(f"{path}.integration"):
             argument_checks[self.integration["method"]](**settings)
-            check_batch_size(batch_size, problem)
+            check_with_samples(system.problem, **settings)
         return Prepared(problem, model, flow, metrics, method, settings)
 
     def _problem(self, key: jax.Array) -> AbstractProblem:

@@ -152,7 +152,8 @@ class Problem(AbstractProblem):
         inputs = jnp.asarray(input_array(self.names.choose(x, "x"), "x"))
         if inputs.shape[1:] != self.x_train.shape[1:]:
             raise DataError(
-                f"x has shape {inputs.shape}, but one input of the problem has the shape {self.input_shape}."
+                f"x has shape {inputs.shape}, but the training inputs have shape {self.x_train.shape}: give "
+                f"(n, {', '.join(map(str, self.input_shape))}), a row for each sample, also for one."
             )
         return inputs if self.input_standardisation is None else self.input_standardisation.apply(inputs)
 

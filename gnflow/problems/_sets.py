@@ -49,8 +49,8 @@ def checked_sets(
         targets[which] = raw_targets(numbered[f"y_{which}"], f"y_{which}", inputs[which], f"x_{which}")
         if inputs[which].shape[1:] != inputs["train"].shape[1:]:
             raise DataError(
-                f"x_{which} has {_features(inputs[which])} but x_train has {_features(inputs['train'])}; both must have the same "
-                "columns."
+                f"x_{which} has {_features(inputs[which])} but x_train has {_features(inputs['train'])}; both must have "
+                "the same columns."
             )
     return inputs, targets, classes
 

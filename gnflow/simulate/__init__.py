@@ -7,7 +7,7 @@ from ._accuracy import CARRIED as CARRIED, DEFAULT_RTOL as DEFAULT_RTOL
 from ._arguments import (
     DEFAULT_ATOL as DEFAULT_ATOL,
     argument_checks as argument_checks,
-    check_batch_size as check_batch_size,
+    check_with_samples as check_with_samples,
 )
 from ._best import BEST_LOSSES as BEST_LOSSES, best_losses as best_losses, lowest as lowest
 from ._controller import error_norm_kinds as error_norm_kinds

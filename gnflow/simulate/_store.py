@@ -38,6 +38,7 @@ from .._core import (
 from ..flows import AbstractFlow
 from ..problems import AbstractProblem
 from ._attributes import restored, storable
+from ._kept_weights import kept_arrays, kept_from_arrays
 from ._template import describe_leaves, filled
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ _FORMAT = 1
 _OBJECTS = ("problem", "flow", "initial_model", "model")
 _MODELS = ("initial_model", "model")
 _LEAVES = "leaves"  # for models of the user's own classes; folders of versions up to 0.1.0 do not have it
-_KEYS = {"format", "result", "stats", "settings", "objects", "versions", _LEAVES}
+_KEPT = "keeps_weights"  # only in folders of runs that kept weights along their way
+_KEYS = {"format", "result", "stats", "settings", "objects", "versions", _LEAVES, _KEPT}
 _LOSS_TOLERANCE = 1e-6  # relative, between the recorded loss and that of a model read back, perhaps on another machine
 # The errors that reading a damaged folder may raise.
 _OF_DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
@@ -144,6 +146,8 @@ def _write(target: Path, parts: dict[str, Any], beside: Mapping[str, str]) -> No
     }
     if leaves:
         record[_LEAVES] = leaves
+    if kept_arrays(parts["kept_weights"], arrays):
+        record[_KEPT] = True
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name[:60]}-") as scratch:
         draft = Path(scratch) / "run"
@@ -204,6 +208,9 @@ def read_run(folder: str | os.PathLike[str], given: dict[str, Any]) -> dict[str,
                 parts[name] = template
         needed = _needed(record["objects"])
         _require_fit(parts, is_own=any(_argument(name) in needed for name in ("problem", *_MODELS)))
+        if record.get(_KEPT):
+            system = parts["flow"].system(parts["problem"], parts["initial_model"])
+            parts["kept_weights"] = kept_from_arrays(arrays, system.weights(parts["initial_model"]))
     return parts
 
 

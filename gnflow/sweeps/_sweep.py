@@ -122,6 +122,12 @@ def compute(
     **Raises:** the errors of `sweep`.
     """
     store.modules.require_same(spec.sources, accept_digests)
+    keeping = next((cell.label for cell in spec.cells if "saveat_weights" in cell.integration), None)
+    if keeping is not None and engine is not None:
+        raise ConfigError(
+            f"{keeping} has integration.saveat_weights, and this sweep keeps what was measured and no weights; make it with "
+            "gnflow run, or gnflow.sweep(..., keep_trajectories=True), or leave saveat_weights out."
+        )
     store.require_fit(spec, resume=resume)
     finished = store.finished(spec.hashes, check=check)
     has_raised = {key: record["code"] in (ERROR, WORKER_DIED) for key, record in finished.items()}
