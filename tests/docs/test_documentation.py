@@ -65,6 +65,8 @@ def test_configurations_are_valid(page):
         table = {**quick_start, **tomllib.loads(code)}
         if "axes" in table:
             table = {key: section for key, section in table.items() if key != "variants"}
+        if "model_seeds" in table:
+            table.pop("seeds")
         for size in (None, *table.get("sizes", ())):
             assert Specification.from_dict(table, size).cells
 
