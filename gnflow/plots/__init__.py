@@ -4,6 +4,7 @@
 """
 
 from ._boundary_figure import boundary_figure as boundary_figure
+from ._comparison_figure import comparison_figure as comparison_figure
 from ._curves import curves_figure as curves_figure
 from ._directions import directions_figure as directions_figure
 from ._draw import draw_figures as draw_figures

@@ -10,6 +10,7 @@ from ._arguments import (
     check_batch_size as check_batch_size,
 )
 from ._controller import error_norm_kinds as error_norm_kinds
+from ._description import RunDescription as RunDescription, describe as describe, read_description as read_description
 from ._iterate import iterate as iterate
 from ._simulate import simulate as simulate, simulate_once as simulate_once
 from ._store import (

@@ -147,6 +147,18 @@ class Trajectories:
         return file.parent.relative_to(self._folder / _RUNS).as_posix()
 
 
+def kept_run_in(place: Path) -> tuple[Path, KeptRun] | None:
+    """The folder of the grid and the run, if `place` is the folder of a kept run in a grid; None for other folders.
+
+    **Raises:** `RunFolderError` if its specification is damaged.
+    """
+    file = place.resolve() / _SPECIFICATION
+    if not file.is_file() or len(file.parents) < 5:
+        return None
+    kept, above = _read(file), file.parents[4]
+    return (above, kept) if kept.place == above / _RUNS / kept.spec.folder else None
+
+
 def _read(file: Path) -> KeptRun:
     """The run of a specification file. **Raises:** `RunFolderError` if it is damaged."""
     try:

@@ -83,7 +83,7 @@ def test_every_name_of_a_configuration_is_documented():
 
 
 def test_every_option_in_the_page_of_the_command_line_exists(capsys):
-    for verb in ([], ["run"], ["verify"], ["sweep"], ["plot"]):
+    for verb in ([], ["run"], ["verify"], ["sweep"], ["plot"], ["compare"]):
         with pytest.raises(SystemExit):
             main([*verb, "--help"])
     accepted = set(re.findall(r"--[a-z-]*[a-z]", capsys.readouterr().out))
