@@ -20,3 +20,4 @@ from ._regime_map import regime_map_figure as regime_map_figure
 from ._run_figures import draw_run_figures as draw_run_figures, trajectory_figures as trajectory_figures
 from ._seed_bands import seed_band_figure as seed_band_figure
 from ._style import save as save
+from ._width_limit_figure import width_limit_figure as width_limit_figure
