@@ -26,6 +26,7 @@ from ._compiled import (
     jit_for_states as jit_for_states,
     jit_for_steps as jit_for_steps,
 )
+from ._describe import digest_of as digest_of, settings_of as settings_of
 from ._errors import (
     ConfigError as ConfigError,
     DataError as DataError,

@@ -13,6 +13,7 @@ from ..config import Specification
 from ..plots import draw_figures, draw_run_figures
 from ..simulate import RUN_FILE
 from ..sweeps import SweepStore, load_curves, load_sweep
+from ._draw_limits import draw_limits
 from ._failures import Failures
 from ._own_parts import import_for
 from ._runs import read_for_figures, read_runs
@@ -67,6 +68,8 @@ def draw(
             curves=_curves(place, dataset) if curves else None,
             on_failure=failures.tell,
         )
+        if curves:
+            written += draw_limits(dataset, figures, failures)
     for path in written:
         print(path)
     return 1 if failures.names else 0

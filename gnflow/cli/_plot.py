@@ -31,7 +31,8 @@ def plot(
             bool,
             tyro.conf.arg(
                 help_behavior_hint="",
-                help="Of a sweep: losses against flow time and moving particles too; reads every cell.",
+                help="Of a sweep: losses against flow time, moving particles and the limit of infinite width too; "
+                "reads every cell.",
             ),
         ]
     ] = False,

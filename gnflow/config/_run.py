@@ -19,7 +19,7 @@ from ..problems import AbstractProblem, problem_kinds
 from ..simulate import Trajectory, argument_checks, check_with_samples
 from ._built import built_once
 from ._data_file import data_digest, has_data_files
-from ._forms import BOOLEAN, NUMBER, TEXT, ComponentForm, Form, ListForm, TableForm, UnionForm, at
+from ._forms import BOOLEAN, INTEGER, NUMBER, TEXT, ComponentForm, Form, ListForm, TableForm, UnionForm, at
 from ._integration import (
     build_integration,
     build_stop,
@@ -47,7 +47,8 @@ _CENTRED = "centred"
 _OF_NAMES = "._=+-"  # characters that a name may contain beside letters and digits
 _LONGEST_NAME = 200  # bytes: file systems allow 255, and the names of figures contain it
 
-_SECTIONS = ("problem", "model", "flows", "integration", "stop", "metrics")
+PROBLEM_SEED = "problem_seed"
+_SECTIONS = ("problem", PROBLEM_SEED, "model", "flows", "integration", "stop", "metrics")
 _OF_FLOW = (*_AROUND, "integration", "stop")
 # The wrappers are not kinds of their own: any flow has the further options `trainable` and `weight_decay`.
 _FLOW = ComponentForm(
@@ -67,6 +68,7 @@ _TYPES: dict[str, Any] = {
     "integration": Mapping,
     "stop": Mapping | None,
     "metrics": list | tuple,
+    PROBLEM_SEED: int | None,
 }
 
 
@@ -99,6 +101,7 @@ class RunSpec:
     - `problem`, `model`, `flow`, `integration`: tables.
     - `stop`: a table, or None for the default rule of the method.
     - `metrics`: a table for each metric.
+    - `problem_seed`: the seed that the problem is drawn from; None if it is `seed`.
     """
 
     variant: str
@@ -110,6 +113,7 @@ class RunSpec:
     integration: Mapping[str, Any]
     stop: Mapping[str, Any] | None
     metrics: tuple[Mapping[str, Any], ...]
+    problem_seed: int | None = None
 
     @property
     def label(self) -> str:
@@ -126,7 +130,8 @@ class RunSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """The run as a table, which `RunSpec.from_dict` reads."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        table = json.loads(json.dumps(dataclasses.asdict(self)))
+        return table if self.problem_seed is not None else _without_problem_seed(table)
 
     @classmethod
     def from_dict(cls, table: Any) -> "RunSpec":
@@ -137,6 +142,7 @@ class RunSpec:
         names = [field.name for field in dataclasses.fields(cls)]
         if not isinstance(table, Mapping):
             raise ConfigError(f"a run is a table with the entries {', '.join(names)}, and not {str(table)[:60]!r}.")
+        table = {PROBLEM_SEED: None, **table}
         for key in (*table, *names):
             if key not in names or key not in table:
                 raise ConfigError(f"a run has the entries {', '.join(names)}, but {key!r} is not in both.")
@@ -170,6 +176,8 @@ class RunSpec:
         - `data`: the digest of the problem's data files, which also counts; `data_digest` by default.
         """
         content = {key: value for key, value in vars(self).items() if key not in ("variant", "flow_name")}
+        if self.problem_seed is None:  # as in runs of versions without this entry, whose hashes stay what they were
+            content = _without_problem_seed(content)
         if digest := self.data_digest if data is None else data:
             content["data"] = digest
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
@@ -179,13 +187,14 @@ class RunSpec:
         """Make problem, model, flow, metrics and stop rules.
 
         The problem and the model are drawn from the seed's streams "problem" and "model", and batches from the stream "batches"
-        unless the integration has a `key`. So runs that differ only in the scale of the model share their data and their
-        unscaled draws. Equal problems and equal models of one seed are made only once in a process.
+        unless the integration has a `key`. A `problem_seed` replaces the seed for the problem alone. So runs that differ only
+        in the scale of the model share their data and their unscaled draws. Equal problems and equal models of one seed are
+        made only once in a process.
 
         **Raises:** `ConfigError`, which names the entry, if a constructor refuses its options or objects do not fit together.
         """
         key = jax.random.key(self.seed)
-        problem = self._problem(stream(key, "problem"))
+        problem = self._problem()
         model = self._model(stream(key, "model"), problem)
         path = f"flows.{self.flow_name}"
         flow = self._build_flow(path)
@@ -205,11 +214,13 @@ class RunSpec:
             check_with_samples(system.problem, **settings)
         return Prepared(problem, model, flow, metrics, method, settings)
 
-    def _problem(self, key: jax.Array) -> AbstractProblem:
+    def _problem(self) -> AbstractProblem:
+        seed = self.seed if self.problem_seed is None else self.problem_seed
+        key = stream(jax.random.key(seed), "problem")
         if self.lacks_data:  # the content of the files is not known, so the problem cannot be shared
             return _PROBLEM.build(self.problem, "problem", key=key)
         return built_once(
-            (_PROBLEM.identity(self.problem), self.seed, self.data_digest),
+            (_PROBLEM.identity(self.problem), seed, self.data_digest),
             lambda: _PROBLEM.build(self.problem, "problem", key=key),
         )
 
@@ -296,6 +307,7 @@ def check_runs(
             "[flows] is empty; name at least one flow, such as [flows.gradient_flow] with kind = 'gradient'."
         )
     integration = check_table(table.get("integration", {}), "integration")
+    problem_seed = _check_problem_seed(table.get(PROBLEM_SEED))
     stop = None
     if "stop" in table:
         stop = _remembered(
@@ -319,6 +331,8 @@ def check_runs(
                 integration=its_integration,
                 stop=stop if its_stop is None else its_stop,
                 metrics=metrics,
+                # A run whose seeds are equal is the run without this entry, with the same content.
+                problem_seed=None if problem_seed == seed else problem_seed,
             )
             for seed in seeds
         ]
@@ -329,7 +343,7 @@ def require_sections(table: Mapping[str, Any]) -> None:
     """Check that all sections are known. **Raises:** `ConfigError`."""
     for key in table:
         if key not in _SECTIONS:
-            known = (*_SECTIONS, "name", "seeds", "variants", "axes", "sizes")
+            known = (*_SECTIONS, "name", "seeds", "model_seeds", "variants", "axes", "sizes")
             raise ConfigError(f"unknown section {shown(key)}; {nearest_name(str(key)[:80], known)}")
 
 
@@ -339,6 +353,17 @@ def _remembered(memory: dict[tuple[str, str], Any], path: str, section: Any, che
     if key not in memory:
         memory[key] = check()
     return memory[key]
+
+
+def _without_problem_seed(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in table.items() if key != PROBLEM_SEED}
+
+
+def _check_problem_seed(seed: Any) -> int | None:
+    """The entry `problem_seed`; None if there is none. **Raises:** `ConfigError` unless it is an integer of at least 0."""
+    if seed is not None and INTEGER.check(seed, PROBLEM_SEED) < 0:
+        raise ConfigError(f"{PROBLEM_SEED} = {shown(seed)}; expected an integer of at least 0.")
+    return seed
 
 
 def _check_metrics(named: Any) -> tuple[Mapping[str, Any], ...]:

@@ -16,15 +16,15 @@ from ._axes import VARIANT, Axis, counts_of, read_axes
 from ._data_paths import with_absolute_paths
 from ._forms import INTEGER, TEXT, ListForm
 from ._modules import Source, importing_from
-from ._overrides import Override, apply_overrides
+from ._overrides import SEED_FORMS, Override, apply_overrides
 from ._own_parts import sources_in
 from ._plain import as_plain, require_few_runs, require_plain, shown
-from ._run import RunSpec, check_name, check_runs, check_table, require_sections
+from ._run import PROBLEM_SEED, RunSpec, check_name, check_runs, check_table, require_sections
 from ._sizes import apply_size
 from ._toml import read_toml
 from ._variants import read_variants
 
-_OF_THE_GRID = ("name", "size", "seeds", "variants", "axes")
+_OF_THE_GRID = ("name", "size", *SEED_FORMS, "variants", "axes")
 _SEEDS = ListForm(INTEGER, tuple)
 _SINGLE = "base"  # the variant's name if there are neither variants nor axes
 
@@ -69,8 +69,8 @@ class Specification:
         **Arguments:**
 
         - `table`: a table with `problem`, `model` and `flows`, and optionally `name`, `integration`, `stop`, `metrics`, `seeds`
-          (default [0]), `variants`, `axes`, `sizes` and `size` (the default size). NumPy's numbers and arrays count as
-          Python's.
+          (default [0]) or `model_seeds`, `problem_seed`, `variants`, `axes`, `sizes` and `size` (the default size). NumPy's
+          numbers and arrays count as Python's.
         - `size`: one of the names in `sizes`.
         - `name`: the name if the table has none.
         - `imports`: whether to import the modules of the user's that the table names, from the working directory or from what
@@ -87,10 +87,12 @@ class Specification:
         require_plain(table)
         table = apply_size(table, size)
         common = {key: value for key, value in table.items() if key not in _OF_THE_GRID}
+        if "model_seeds" in table:
+            common.setdefault(PROBLEM_SEED, 0)
         require_sections(common)
         flows = check_table(table.get("flows", {}), "flows")
         name = check_name(TEXT.check(table.get("name", name), "name"), "name")
-        seeds = _check_seeds(table.get("seeds", [0]))
+        seeds = _check_seeds(table)
         axes = read_axes(table.get("axes", {}), flows, *read_variants(table.get("variants", {})))
         require_few_runs(*counts_of(axes), ("flows", len(flows)), ("seeds", len(seeds)))
         runs = _expand(common, axes, seeds)
@@ -255,11 +257,21 @@ def _require_overrides_that_change_something(overrides: Iterable[Override], spec
             raise ConfigError(f"setting {dotted} has no effect, because {why}; {remedy}.")
 
 
-def _check_seeds(seeds: Any) -> tuple[int, ...]:
-    """The entry `seeds`. **Raises:** `ConfigError` unless it holds one or more different integers of at least 0."""
+def _check_seeds(table: Mapping[str, Any]) -> tuple[int, ...]:
+    """The entry `seeds` or `model_seeds`.
+
+    **Raises:** `ConfigError` unless it holds one or more different integers of at least 0, or if both are given.
+    """
+    if all(form in table for form in SEED_FORMS):
+        raise ConfigError(
+            "seeds and model_seeds are both given; write model_seeds, if the problem shall be the same for all of them, or "
+            "seeds, which draw a problem each."
+        )
+    name = "model_seeds" if "model_seeds" in table else "seeds"
+    seeds = table.get(name, [0])
     if isinstance(seeds, list | tuple):
-        require_few_runs(("seeds", len(seeds)))
-    checked = tuple(_SEEDS.check(seeds, "seeds"))
+        require_few_runs((name, len(seeds)))
+    checked = tuple(_SEEDS.check(seeds, name))
     if not checked or len(set(checked)) < len(checked) or min(checked) < 0:
-        raise ConfigError(f"seeds = {shown(seeds)}; expected at least one integer of at least 0, each once.")
+        raise ConfigError(f"{name} = {shown(seeds)}; expected at least one integer of at least 0, each once.")
     return checked

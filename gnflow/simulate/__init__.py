@@ -11,6 +11,7 @@ from ._arguments import (
 )
 from ._best import BEST_LOSSES as BEST_LOSSES, best_losses as best_losses, lowest as lowest
 from ._controller import error_norm_kinds as error_norm_kinds
+from ._description import RunDescription as RunDescription, describe as describe, read_description as read_description
 from ._iterate import iterate as iterate
 from ._simulate import simulate as simulate, simulate_once as simulate_once
 from ._store import (

@@ -120,8 +120,8 @@ def check_with_samples(
     - `batch_size`, `num_epochs`, `saveat_weights`: as for `iterate`.
     - `others`: the further arguments, which do not depend on it.
 
-    **Raises:** `ConfigError` if a batch is larger than the training set or there are no samples to draw, or weights are to be kept
-    after the last epoch.
+    **Raises:** `ConfigError` if a batch is larger than the training set or there are no samples to draw, or weights are to be
+    kept after the last epoch.
     """
     num_train = problem.num_train
     if batch_size is not None and not problem.has_samples:

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 RUN_FILE = "run.json"
 DATA_FILE = "trajectory.nc"
-_ARRAYS_FILE = "arrays.npz"
+ARRAYS_FILE = "arrays.npz"
 _FORMAT = 1
 _OBJECTS = ("problem", "flow", "initial_model", "model")
 _MODELS = ("initial_model", "model")
@@ -154,11 +154,11 @@ def _write(target: Path, parts: dict[str, Any], beside: Mapping[str, str]) -> No
         draft.mkdir()
         for name, text in {RUN_FILE: json.dumps(record, indent=1) + "\n", **beside}.items():
             (draft / name).write_text(text, encoding="utf-8")
-        np.savez(draft / _ARRAYS_FILE, allow_pickle=False, **arrays)
+        np.savez(draft / ARRAYS_FILE, allow_pickle=False, **arrays)
         storable(parts["data"]).to_netcdf(draft / DATA_FILE, engine="h5netcdf")
         # Some things can be written but not read, such as a variable of complex numbers. The user should learn that now.
         _read_dataset(draft / DATA_FILE)
-        read_arrays(draft / _ARRAYS_FILE)
+        read_arrays(draft / ARRAYS_FILE)
         if target.exists():
             target.rmdir()  # it is empty: `refuse_existing` has checked that
         # The folder appears by a rename, so it is never seen half written.
@@ -187,10 +187,10 @@ def read_run(folder: str | os.PathLike[str], given: dict[str, Any]) -> dict[str,
     **Raises:** `RunFolderError` if the folder holds no run or a damaged one, or if an object is needed that is not given or
     that differs from the one given; `PrecisionError` unless JAX runs in float64.
     """
-    source, record = _read_record(folder)
+    source, record = read_record(folder)
     require_float64((), "gnflow.load")
-    with _telling_where(source):
-        arrays = read_arrays(source / _ARRAYS_FILE)
+    with telling_where(source):
+        arrays = read_arrays(source / ARRAYS_FILE)
         parts = _measured(source, record, arrays)
         classes, written_with = known_classes(eqx.Module), _written_with(record)
         _require_given(record["objects"], given)
@@ -229,9 +229,9 @@ def read_data(folder: str | os.PathLike[str]) -> RunData:
 
     **Raises:** `RunFolderError` if the folder holds no run or a damaged one.
     """
-    source, record = _read_record(folder)
-    with _telling_where(source):
-        parts = _measured(source, record, read_arrays(source / _ARRAYS_FILE))
+    source, record = read_record(folder)
+    with telling_where(source):
+        parts = _measured(source, record, read_arrays(source / ARRAYS_FILE))
     return RunData(**parts, versions={str(name): str(version) for name, version in record["versions"].items()})
 
 
@@ -241,7 +241,7 @@ def versions() -> dict[str, str]:
     return {**found, "python": platform.python_version(), "machine": platform.machine()}
 
 
-def _read_record(folder: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
+def read_record(folder: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
     """The folder and the content of its run.json. **Raises:** `RunFolderError` unless it is a run of this format."""
     source = as_path(folder, "folder", RunFolderError)
     file = source / RUN_FILE
@@ -268,7 +268,7 @@ def _read_record(folder: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def _telling_where(source: Path) -> Iterator[None]:
+def telling_where(source: Path) -> Iterator[None]:
     """Turn errors while reading the parts of a run into a `RunFolderError` that names the folder."""
     try:
         yield

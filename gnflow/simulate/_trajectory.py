@@ -76,8 +76,8 @@ class Trajectory:
     def predict(self, x: Any, *, time: float | int | None = None) -> Float[Array, "samples outputs"]:
         """The outputs of the final model, or of the model at `time`, on new inputs.
 
-        Inputs and outputs are in the units of the user's data: what the problem has standardised is converted here and back. They
-        are computed in batches, so that the memory beside the outputs does not grow with n. For a classification they are
+        Inputs and outputs are in the units of the user's data: what the problem has standardised is converted here and back.
+        They are computed in batches, so that the memory beside the outputs does not grow with n. For a classification they are
         the logits: `problem.loss.probabilities` and `problem.loss.classes` read them.
 
         **Arguments:**

@@ -152,6 +152,18 @@ class Trajectories:
         return file.parent.relative_to(self._folder / _RUNS).as_posix()
 
 
+def kept_run_in(place: Path) -> tuple[Path, KeptRun] | None:
+    """The folder of the grid and the run, if `place` is the folder of a kept run in a grid; None for other folders.
+
+    **Raises:** `RunFolderError` if its specification is damaged.
+    """
+    place = place.resolve()
+    if not (place / _SPECIFICATION).is_file() or len(place.parents) < 4:
+        return None
+    kept, above = kept_run(place), place.parents[3]
+    return (above, kept) if kept.place == above / _RUNS / kept.spec.folder else None
+
+
 def kept_run(place: Path) -> KeptRun:
     """The run that a folder holds. **Raises:** `RunFolderError` if its specification is missing or damaged."""
     file = place / _SPECIFICATION
