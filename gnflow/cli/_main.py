@@ -12,13 +12,14 @@ from typing import Any
 import tyro
 
 from .. import __version__
+from ._compare import compare
 from ._plot import plot
 from ._run import run
 from ._start import one_line
 from ._sweep import sweep
 from ._verify import verify
 
-_VERBS: dict[str, Callable[..., int]] = {"run": run, "sweep": sweep, "verify": verify, "plot": plot}
+_VERBS: dict[str, Callable[..., int]] = {"run": run, "sweep": sweep, "verify": verify, "plot": plot, "compare": compare}
 _BAD_INPUT = 2
 _INTERRUPTED = 130  # what shells report for a program that Ctrl-C ended
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from ..sweeps import Row
+from ._columns import clipped, columns_under, width_of
 
 _WIDTH = 80  # characters of a line; summary.csv has everything, in full precision
 _SHOWN_TWINS = 4
@@ -56,7 +57,7 @@ def format_table(rows: Sequence[Row]) -> str:
         (list(names) for names in _BEST if any(getattr(row, next(iter(names))) is not None for row in rows)), []
     )
     lines = _without_groups(rows, [*_HEADINGS, *best])[1]
-    if _width(lines) > _WIDTH:
+    if width_of(lines) > _WIDTH:
         lines = _fitting(rows, list(_HEADINGS))
         lines += ["", *_fitting(rows, ["variant", "flow", "seed", *best])] if best else []
     notes = [f"{row.label} failed: {row.message}" for row in rows if row.failed]
@@ -87,7 +88,7 @@ def _twins(rows: Sequence[Row]) -> list[str]:
 def _without_groups(rows: Sequence[Row], columns: list[str]) -> tuple[list[str], list[str], list[str]]:
     """What is the same in every row, the lines of the table with that above it if there is no room, and its columns."""
     lines = _aligned(rows, columns)
-    if _width(lines) <= _WIDTH or not rows:
+    if width_of(lines) <= _WIDTH or not rows:
         return [], lines, columns
     same = [name for name in _OFTEN_THE_SAME if name in columns and len({getattr(row, name) for row in rows}) == 1]
     columns = [name for name in columns if name not in same]
@@ -97,11 +98,11 @@ def _without_groups(rows: Sequence[Row], columns: list[str]) -> tuple[list[str],
 
 def _fitting(rows: Sequence[Row], columns: list[str]) -> list[str]:
     above, lines, columns = _without_groups(rows, columns)
-    if _width(lines) <= _WIDTH or not rows:
+    if width_of(lines) <= _WIDTH or not rows:
         return lines
     groups = [name for name in _OF_GROUPS if name in columns]
     columns = [name for name in columns if name not in groups]
-    others = _width(_aligned(rows, [name for name in columns if name != "flow"], " "))
+    others = width_of(_aligned(rows, [name for name in columns if name != "flow"], " "))
     first, second, rule, *lines = _aligned(rows, columns, " ", max(_SHORTEST_FLOW, _WIDTH - others - 1))
     grouped: list[str] = []
     for index, row in enumerate(rows):
@@ -114,25 +115,11 @@ def _fitting(rows: Sequence[Row], columns: list[str]) -> list[str]:
 
 def _aligned(rows: Sequence[Row], names: Sequence[str], between: str = "  ", longest: int | None = None) -> list[str]:
     """Two lines of headings, a rule, and a line for each row."""
-    columns = {name: [*_ALL_HEADINGS[name], *(_cell(row, name, longest) for row in rows)] for name in names}
-    widths = {name: max(map(len, cells)) for name, cells in columns.items()}
-    lines = [
-        between.join(
-            cells[line].ljust(widths[name]) if name in _TEXTS else cells[line].rjust(widths[name])
-            for name, cells in columns.items()
-        ).rstrip()
-        for line in range(len(rows) + 2)
-    ]
-    return [*lines[:2], between.join("-" * width for width in widths.values()), *lines[2:]]
-
-
-def _width(lines: Sequence[str]) -> int:
-    return max(map(len, lines))
+    cells = [[_cell(row, name, longest) for name in names] for row in rows]
+    return columns_under([_ALL_HEADINGS[name] for name in names], cells, [name in _TEXTS for name in names], between)
 
 
 def _cell(row: Row, name: str, longest: int | None) -> str:
     value = getattr(row, name)
     text = "-" if value is None else format(value, _FORMATS.get(name, ""))
-    if name != "flow" or longest is None or len(text) <= longest:
-        return text
-    return f"{text[: longest // 2]}~{text[len(text) - longest // 2 :]}"
+    return text if name != "flow" or longest is None else clipped(text, longest)

@@ -9,11 +9,11 @@ import numpy as np
 
 from .._core import ConfigError, nearest_name
 from ..simulate import BEST_LOSSES
-from ._overrides import AXIS_FORMS, Override, flatten_overrides, parse_path
+from ._overrides import AXIS_FORMS, SEED_FORMS, Override, flatten_overrides, parse_path
 from ._plain import require_few_runs, shown
 
 _ENTRIES = (*AXIS_FORMS, "path", "label", "labels", "units")
-COMMON = ("name", "size", "sizes", "seeds", "axes", "variants")  # entries that all cells share
+COMMON = ("name", "size", "sizes", *SEED_FORMS, "axes", "variants")  # entries that all cells share
 VARIANT = "variant"  # the axis whose positions are the variants
 # Names that the data set and the tables of figures use as dimensions or variables.
 _OF_DATA_SETS = (
@@ -231,7 +231,7 @@ def _check_path(at: str, path: tuple[str, ...], flows: Mapping[str, Any]) -> Non
     if path[0] in COMMON:
         raise ConfigError(
             f"{at} sets {dotted!r}, which is common to all cells (seeds are a dimension of their own); expected an entry of "
-            "problem, model, flows.NAME, integration, stop or metrics."
+            "problem, problem_seed, model, flows.NAME, integration, stop or metrics."
         )
     if path[0] == "flows" and (len(path) < 2 or path[1] not in flows):
         raise ConfigError(f"{at} sets {dotted!r}; unknown flow: {nearest_name('.'.join(path[1:2]), flows)}")

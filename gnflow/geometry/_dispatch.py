@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, PyTree
 
-from ..models import MLP, Linearised, MeanFieldNetwork, RandomFeatures, ReversibleMLP, trainable_weights
+from ..models import MLP, Centred, Linearised, MeanFieldNetwork, RandomFeatures, ReversibleMLP, trainable_weights
 from ..problems import Collocation
 from ._deep import DeepTangent
 from ._generic import GenericTangent
@@ -93,3 +93,11 @@ def _(structure: Linearised, weights: PyTree, x: Array) -> AbstractTangent:
     )
     fixed = eqx.combine(base_structure, start)
     return WrappedTangent(outputs, make_tangent(fixed, moving, x), weights, moving)
+
+
+@_closed_form(Centred)
+def _(structure: Centred, weights: PyTree, x: Array) -> AbstractTangent:
+    model: Centred = eqx.combine(weights, structure)
+    inner = make_tangent(structure.model, weights.model, x)
+    first = jax.vmap(model.first_model)(x).reshape(inner.outputs.shape)
+    return WrappedTangent(inner.outputs - first, inner, weights, weights.model)

@@ -33,8 +33,8 @@ class System(eqx.Module):
     **Arguments:**
 
     - `problem`: a `gnflow.Problem` or `gnflow.ResidualProblem`.
-    - `model`: any Equinox module called on one input (d,) that returns (C,), or () for C = 1. With a residual problem, any
-      module that its residuals take.
+    - `model`: any Equinox module called on one input (d,) or (...) that returns (C,), or () for C = 1. With a residual problem,
+      any module that its residuals take.
     - `trainable`: "all", or the names of the weights that move: layers as the model names them (`weight_groups`), "biases",
       or paths of its leaves ("output_weight", "layers[0]", "layers[0].bias").
 
@@ -113,13 +113,13 @@ class System(eqx.Module):
         return self.problem.loss
 
     def tangent(self, weights: PyTree, x: Float[Array, "samples ..."] | Collocation | None = None) -> AbstractTangent:
-        """The tangent of the training outputs at `weights`; or that of the model's values on the inputs `x` (n, d)."""
+        """The tangent of the training outputs at `weights`; or that of the model's values on the inputs `x` (n, ...)."""
         return tangent_of(self.structure, weights, self.problem.x_train if x is None else x)
 
     def outputs(
         self, weights: PyTree, x: Float[Array, "samples ..."] | Collocation | None = None
     ) -> Float[Array, "samples outputs"]:
-        """The training outputs (N, C), or the model's values (n, C) on the inputs `x` (n, d)."""
+        """The training outputs (N, C), or the model's values (n, C) on the inputs `x` (n, ...)."""
         model, x = self.model(weights), self.problem.x_train if x is None else x
         if isinstance(x, Collocation):
             return x.outputs(model)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from .._core import ConfigError, DataError
 from ._block_factor import BlockFactor
@@ -55,7 +55,18 @@ class AbstractLoss(eqx.Module):
 
         **Raises:** `DataError` for a loss whose targets are not classes.
         """
-        raise DataError(f"{type(self).__name__} has no classes; take SoftmaxCrossEntropy or LogisticLoss for them.")
+        raise self._without_classes()
+
+    def probabilities(self, f: Float[Array, "N C"]) -> Float[Array, "N C"]:
+        """The probabilities that the outputs stand for. **Raises:** `DataError` for a loss whose targets are not classes."""
+        raise self._without_classes()
+
+    def classes(self, f: Float[Array, "N C"]) -> Int[Array, "..."]:
+        """The classes that the outputs stand for. **Raises:** `DataError` for a loss whose targets are not classes."""
+        raise self._without_classes()
+
+    def _without_classes(self) -> DataError:
+        return DataError(f"{type(self).__name__} has no classes; take SoftmaxCrossEntropy or LogisticLoss for them.")
 
     @abc.abstractmethod
     def canonical_targets(

@@ -27,13 +27,16 @@ _SHAPES = (
     "broadcast_in_dim",
     "concatenate",
     "copy",
+    "dynamic_slice",
     "expand_dims",
+    "gather",
     "pad",
     "reshape",
     "rev",
     "slice",
     "split",
     "squeeze",
+    "stack",
 )
 _ANALYTIC = frozenset((*_SUMS, *_FUNCTIONS, *_MORE_FUNCTIONS, *_SHAPES, "transpose"))
 _PROGRAMS = frozenset(("checkpoint", "closed_call", "jit", "pjit", "remat", "scan"))

@@ -1,4 +1,4 @@
-"""Problems (data and a loss): from arrays and files, synthetic, from scikit-learn, MNIST and CIFAR-10."""
+"""Problems: data and a loss, from arrays, files and packages; residuals, such as those of differential equations."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +17,18 @@ from ._problem import Problem as Problem
 from ._residual_problem import ResidualProblem as ResidualProblem
 from ._standardise import Standardisation as Standardisation
 from ._teacher_student import teacher_student as teacher_student
+from .equations import (
+    Box as Box,
+    RelativeError as RelativeError,
+    allen_cahn as allen_cahn,
+    burgers as burgers,
+    heat as heat,
+    helmholtz as helmholtz,
+    laplacian as laplacian,
+    poisson as poisson,
+    scalar as scalar,
+    second_derivative as second_derivative,
+)
 
 problem_kinds: dict[str, Callable[..., AbstractProblem]] = {
     "teacher_student": teacher_student,
@@ -25,6 +37,11 @@ problem_kinds: dict[str, Callable[..., AbstractProblem]] = {
     "mnist": mnist,
     "cifar10": cifar10,
     "file": from_file,
+    "poisson": poisson,
+    "heat": heat,
+    "burgers": burgers,
+    "allen_cahn": allen_cahn,
+    "helmholtz": helmholtz,
 }
 
 # For the kinds that read the user's files: a function of the problem's options that returns these files, in a fixed order.

@@ -5,9 +5,11 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..losses import AbstractLoss
+from ._checks import input_array
 
 
 class AbstractProblem(eqx.Module):
@@ -48,6 +50,11 @@ class AbstractProblem(eqx.Module):
         """The number N of training samples, by which the loss divides."""
         return self.y_train.shape[0]
 
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one input of the model."""
+        return (self.input_dim,)
+
     @abc.abstractmethod
     def joined_with(self, model: Any) -> "AbstractProblem":
         """The problem of a system with this model, after a check that the model fits to the data.
@@ -60,8 +67,11 @@ class AbstractProblem(eqx.Module):
         """Whether the Jacobian of the training outputs may jump as the weights move; None if that is not known."""
 
     def prepare_inputs(self, x: Any) -> Any:
-        """Inputs in the units of the user's data as a model takes them; here as they are."""
-        return x
+        """Inputs (n, ...) in the units of the user's data as a model takes them; here as they are.
+
+        **Raises:** `DataError` for inputs that are not finite numbers.
+        """
+        return jnp.asarray(input_array(x, "x"))
 
     def restore_outputs(self, f: Any) -> Any:
         """Outputs of the model in the units of the user's data; here as they are."""

@@ -45,8 +45,8 @@ def from_file(
     **Parquet** (`.parquet` or `.pq`): as CSV, with types of its own. polars reads it, or pandas with pyarrow or fastparquet,
     whichever is installed.
 
-    **npz**: arrays `x_train` (N, d), `y_train` (N,) or (N, C) and optionally `x_validation`, `y_validation`, `x_test` and
-    `y_test`. Other arrays are not read. Pickled objects are never loaded.
+    **npz**: arrays `x_train` (N, d) or (N, ...), `y_train` (N,) or (N, C) and optionally `x_validation`, `y_validation`,
+    `x_test` and `y_test`. Other arrays are not read. Pickled objects are never loaded.
 
     Class labels that are whole numbers are the class indices 0, 1, ... of the softmax cross-entropy. Labels that are text
     are numbered in sorted order over all data together; `problem.names.classes` keeps them, and `problem.names` the names of

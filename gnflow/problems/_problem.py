@@ -10,9 +10,9 @@ from jaxtyping import Array, Float64
 from .._core import ConfigError, DataError, ModelError, is_own_class, require_float64, require_instance, shown
 from ..losses import AbstractLoss, SquaredLoss, get_loss
 from ..models import has_kinks
-from ..models._checks import output_of
+from ..models._checks import output_of, shape_remedy
 from ._base import AbstractProblem
-from ._checks import input_matrix
+from ._checks import input_array
 from ._names import Names
 from ._own_loss import require_convex_mean
 from ._scale import warn_of_large_scale
@@ -31,12 +31,13 @@ class Problem(AbstractProblem):
 
     **Arguments:**
 
-    - `x_train`: training inputs (N, d). Lists, data frames, NumPy and JAX arrays of integers, bools or floats are converted to
-      float64 without loss.
+    - `x_train`: training inputs (N, d), or of any shape (N, ...) that the model takes one by one: images (N, H, W, ch),
+      sequences (N, T, d). Lists, data frames, NumPy and JAX arrays of integers, bools or floats are converted to float64
+      without loss. Integers stay exact: a model that needs token ids (N, T) as integers casts them, `tokens.astype(int)`.
     - `y_train`: training targets (N,) or (N, C) in any form that the loss takes (numbers, class labels, one-hot rows). The
       loss converts them to its canonical form (N, C). Integers reach the loss as integers: the squared loss refuses them,
       because they are usually class labels. Text is class labels, too, numbered in sorted order over all sets.
-    - `x_test`: test inputs (n, d), or None.
+    - `x_test`: test inputs (n, ...) of the same shape, or None.
     - `y_test`: test targets (n,) or (n, C), or None.
     - `loss`: a loss object, the squared loss by default.
     - `teacher`: the model that made the targets, if there is one.
@@ -70,9 +71,9 @@ class Problem(AbstractProblem):
     cannot be standardised.
     """
 
-    x_train: Float64[Array, "num_train input_dim"]
+    x_train: Float64[Array, "num_train ..."]
     y_train: Float64[Array, "num_train num_outputs"]
-    x_test: Float64[Array, "num_test input_dim"] | None
+    x_test: Float64[Array, "num_test ..."] | None
     y_test: Float64[Array, "num_test num_outputs"] | None
     loss: AbstractLoss
     teacher: Any
@@ -104,7 +105,7 @@ class Problem(AbstractProblem):
         if not isinstance(name, str):
             raise DataError(f"name = {shown(name)}; expected a text, to call the problem by in titles and files.")
         if teacher is not None and (isinstance(teacher, type) or not callable(teacher)):
-            raise DataError(f"teacher = {shown(teacher)}, but a model (called on one input (d,)) or None is needed.")
+            raise DataError(f"teacher = {shown(teacher)}, but a model (called on one input) or None is needed.")
         scales = what_to_standardise(standardise, loss)
         given = {"train": (x_train, y_train), "validation": (x_validation, y_validation), "test": (x_test, y_test)}
         inputs, targets, classes = checked_sets(given)
@@ -131,10 +132,10 @@ class Problem(AbstractProblem):
         if any((x is None) != (y is None) for x, y in pairs) or self.x_train is None:
             raise DataError("a problem has inputs and targets, and both or neither for validation and for testing.")
         known = [(x, y) for x, y in pairs if x is not None and y is not None]
-        if any(x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or 0 in (*x.shape, *y.shape) for x, y in known):
+        if any(x.ndim < 2 or y.ndim != 2 or len(x) != len(y) or 0 in (*x.shape, *y.shape) for x, y in known):
             shapes = [(x.shape, y.shape) for x, y in known]
-            raise DataError(f"inputs and targets have the shapes {shapes}; expected (N, d) and (N, C).")
-        if len({(x.shape[1], y.shape[1]) for x, y in known}) > 1:
+            raise DataError(f"inputs and targets have the shapes {shapes}; expected (N, d) or (N, ...), and (N, C).")
+        if len({(x.shape[1:], y.shape[1]) for x, y in known}) > 1:
             raise DataError("training, validation and test data have different numbers of columns.")
         if self.teacher is not None and not callable(self.teacher):
             raise DataError(f"teacher = {shown(self.teacher)} is no model.")
@@ -143,15 +144,18 @@ class Problem(AbstractProblem):
             raise DataError("a standardisation has a mean and a scale for each column of inputs or targets.")
         self.names.require_fit(self.x_train)
 
-    def prepare_inputs(self, x: Any) -> Float64[Array, "num_samples input_dim"]:
+    def prepare_inputs(self, x: Any) -> Float64[Array, "num_samples ..."]:
         """Inputs (n, d) in the units of the data that the problem was made of, as its model takes them: standardised if the
         problem's are. Of a data frame the columns with the names of the problem's inputs are taken, in their order.
 
         **Raises:** `DataError` as for `x_test`, and for a data frame without one of the columns.
         """
-        inputs = jnp.asarray(input_matrix(self.names.choose(x, "x"), "x"))
+        inputs = jnp.asarray(input_array(self.names.choose(x, "x"), "x"))
         if inputs.shape[1:] != self.x_train.shape[1:]:
-            raise DataError(f"x has shape {inputs.shape}, but the problem's inputs have {self.input_dim} features.")
+            raise DataError(
+                f"x has shape {inputs.shape}, but the training inputs have shape {self.x_train.shape}: give "
+                f"(n, {', '.join(map(str, self.input_shape))}), a row for each sample, also for one."
+            )
         return inputs if self.input_standardisation is None else self.input_standardisation.apply(inputs)
 
     def restore_inputs(self, x: Any) -> Any:
@@ -166,9 +170,19 @@ class Problem(AbstractProblem):
         return f if self.target_standardisation is None else self.target_standardisation.invert(f)
 
     @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one input, (d,) for vectors."""
+        return self.x_train.shape[1:]
+
+    @property
     def input_dim(self) -> int:
-        """The number d of features of an input."""
-        return self.x_train.shape[1]
+        """The number d of features of an input. **Raises:** `DataError` if inputs are no vectors."""
+        if len(self.input_shape) != 1:
+            raise DataError(
+                f"one input has the shape {self.input_shape}, but vectors (d,) are needed here; take a model of such inputs, "
+                "or make them vectors: x.reshape(len(x), -1)."
+            )
+        return self.input_shape[0]
 
     @property
     def num_outputs(self) -> int:
@@ -181,7 +195,7 @@ class Problem(AbstractProblem):
         if shape != expected and not (shape == () and expected == (1,)):
             raise ModelError(
                 f"{type(model).__name__} returns outputs of shape {shape} for one input, but the targets of the problem have "
-                f"shape {expected}; build the model with output_dim={expected[0]}."
+                f"shape {expected}; build the model with output_dim={expected[0]}.{shape_remedy(self._one_input)}"
             )
         return self
 

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float64
 
 from .._core import DataError, Numbers, is_traced
 from ..losses import AbstractLoss
-from ._checks import input_matrix, raw_targets
+from ._checks import input_array, raw_targets
 from ._labels import number_text_labels
 from ._tables import require_same_columns, require_same_rows
 
@@ -45,14 +45,19 @@ def checked_sets(
     numbered, classes = number_text_labels({f"y_{which}": y for which, (_, y) in sets.items()})
     inputs, targets = {}, {}
     for which, (x, _) in sets.items():
-        inputs[which] = input_matrix(x, f"x_{which}")
+        inputs[which] = input_array(x, f"x_{which}")
         targets[which] = raw_targets(numbered[f"y_{which}"], f"y_{which}", inputs[which], f"x_{which}")
-        if inputs[which].shape[1] != inputs["train"].shape[1]:
+        if inputs[which].shape[1:] != inputs["train"].shape[1:]:
             raise DataError(
-                f"x_{which} has {inputs[which].shape[1]} features (shape {inputs[which].shape}) but x_train has "
-                f"{inputs['train'].shape[1]} (shape {inputs['train'].shape}); both must have the same columns."
+                f"x_{which} has {_features(inputs[which])} but x_train has {_features(inputs['train'])}; both must have "
+                "the same columns."
             )
     return inputs, targets, classes
+
+
+def _features(x: Numbers) -> str:
+    what = f"{x.shape[1]} features" if x.ndim == 2 else f"inputs of the shape {x.shape[1:]}"
+    return f"{what} (shape {x.shape})"
 
 
 def canonical_targets(loss: AbstractLoss, targets: _Targets) -> dict[str, Float64[Array, "samples outputs"]]:

@@ -80,7 +80,9 @@ def dataset_in(store: SweepStore, spec: Specification, records: Mapping[str, Map
             except RunFolderError:
                 continue  # another cell may have the descriptions
             described |= {str(name): dict(data[name].attrs) for name in data.data_vars}
-    return dataset_of(spec, records, described)
+    dataset = dataset_of(spec, records, described)
+    dataset.encoding["source"] = str(store.folder.absolute())  # as xarray does for what it reads from a file
+    return dataset
 
 
 def dataset_of(
@@ -159,6 +161,7 @@ def load_curves(
     variables: Iterable[str] = ("train_loss",),
     *,
     optional: Iterable[str] = (),
+    stats: Iterable[str] = (),
     **positions: Any,
 ) -> xr.Dataset:
     """What was measured along the runs of a sweep, over (axes..., flow, seed, save).
@@ -173,6 +176,7 @@ def load_curves(
     - `folder`: the folder of the sweep.
     - `variables`: the variables to read. Those that depend on more than time keep their further dimensions.
     - `optional`: further variables, which are left out if no run has them.
+    - `stats`: numbers of the runs' stats to read, over the grid; nan for runs without them.
     - `positions`: values of axes, flow or seed, to read only these, as for `xarray.Dataset.sel`.
 
     **Raises:** `RunFolderError` if the folder holds no sweep; `ConfigError` for a variable that no run has, a position that is
@@ -190,6 +194,7 @@ def load_curves(
     required = tuple(variables)
     wanted = tuple(dict.fromkeys((*required, *optional)))
     runs: dict[int, dict[str, xr.Variable]] = {}
+    of_runs: dict[int, dict[str, Any]] = {}
     seen: set[str] = set()
     for place in np.unique(places.to_numpy()):
         record = records.get(spec.hashes[place])
@@ -197,6 +202,7 @@ def load_curves(
             continue
         data = store.read(spec.hashes[place])
         seen |= {str(name) for name in data.data_vars}
+        of_runs[int(place)] = json.loads(data.attrs["stats"])
         runs[int(place)] = {name: data[name].variable for name in wanted if name in data.data_vars} | {
             _TIMES: flow_times(data).variable
         }
@@ -213,10 +219,16 @@ def load_curves(
     for array in (array for run in runs.values() for array in run.values()):
         lengths[_along(array)] = max(lengths[_along(array)], len(array))
     curves = {name: _padded(name, places, runs, lengths) for name in (_TIMES, *wanted)}
-    return xr.Dataset(
+    for name in stats:
+        numbers = [_float(of_runs.get(place, {}).get(name)) for place in places.to_numpy().ravel().tolist()]
+        curves[name] = places.copy(data=np.reshape(numbers, places.shape))
+    found = xr.Dataset(
         {_beside(name, places.coords): array for name, array in curves.items() if array is not None},
         coords=places.coords,
+        attrs={"name": spec.name, "configuration": json.dumps(spec.to_dict())},
     )
+    found.encoding["source"] = str(store.folder.absolute())
+    return found
 
 
 def _beside(name: str, coords: Collection[Any]) -> str:

@@ -9,7 +9,7 @@ from .._core import is_own_class
 from ..flows import AbstractFlow, AbstractOutputFlow
 from ..geometry import System
 from ..losses import ScaledIdentity
-from ..models import MLP, Linearised, MeanFieldNetwork, RandomFeatures, has_kinks, kinked_activations
+from ..models import MLP, Centred, Linearised, MeanFieldNetwork, RandomFeatures, has_kinks, kinked_activations
 from ..problems import AbstractProblem
 from ._claim import Check
 from ._evidence import Evidence
@@ -120,9 +120,13 @@ def monotone_between(what: str) -> Check:
 
 def is_linear(system: System, weights: PyTree) -> bool:
     """Whether the structure of the model shows that it is linear (affine) in its trained weights. False means not known."""
-    structure = system.structure
-    if not system.problem.has_samples:  # residuals of a linear model need not be linear
-        return False
+    # Residuals of a linear model need not be linear.
+    return system.problem.has_samples and _is_linear(system.structure, weights)
+
+
+def _is_linear(structure: Any, weights: PyTree) -> bool:
+    if isinstance(structure, Centred):
+        return _is_linear(structure.model, weights.model)
     if isinstance(structure, RandomFeatures | Linearised):
         return True
     if isinstance(structure, MeanFieldNetwork):

@@ -234,6 +234,13 @@ REFUSED = {
     "sparse and huge": (lambda: gn.Problem(sp.csr_matrix((10**7, 10**6)), Y), gn.DataError, "made dense, would take .* GiB"),
     "saveat beyond t1": (lambda: simulate(saveat=[0.5, 1.1]), gn.ConfigError, "saveat ends at 1.1, after t1 = 1.0"),
     "saveat of truths": (lambda: simulate(saveat=[True]), gn.ConfigError, "expected ascending"),
+    "saveat_weights beyond t1": (lambda: simulate(saveat_weights=[1.1]), gn.ConfigError, "saveat_weights ends at 1.1, after t1"),
+    "saveat_weights of text": (lambda: simulate(saveat_weights="end"), gn.ConfigError, "saveat_weights = 'end'; expected ascending"),
+    "weights at a step of text": (
+        lambda: gn.iterate(PROBLEM, MODEL, GradientFlow(), step_size=0.1, num_steps=1, saveat_weights=["1"]),
+        gn.ConfigError,
+        r"saveat_weights\[0\] = '1'; expected an integer",
+    ),
     "simulate in jit": (lambda: jax.jit(lambda t: simulate(t1=t))(0.1), gn.ConfigError, "inside jax.jit.*gnflow.sweep.*LinearisedTerm"),
     "simulate in jit, nothing traced": (lambda: jax.jit(lambda: simulate())(), gn.ConfigError, "inside jax.jit"),
     "simulate in vmap": (lambda: jax.vmap(lambda m: simulate(flow=GradientFlow(m)))(jnp.ones(2)), gn.ConfigError, "inside jax.jit"),
