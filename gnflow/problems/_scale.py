@@ -29,11 +29,12 @@ def warn_of_large_scale(x: Array, y: Array, loss: AbstractLoss) -> None:
 def how_to_standardise(x: bool, y: bool, loss: AbstractLoss) -> str:
     """What to write to standardise inputs (`x`), targets (`y`) or both, as a clause."""
     what = " and ".join(name for name, is_meant in (("x", x), ("y", y)) if is_meant)
+    option, entry, condition = "True", "true", ""
     if y and loss.targets_may_be_rescaled is None:
-        which = "both" if x else "targets"
-        return f'standardise {what}, with standardise="{which}" in gnflow.Problem if the loss allows targets of another scale'
-    own = "in a configuration: standardise = true under [problem]"
-    return f"standardise {what}, with standardise=True in gnflow.Problem ({own})"
+        option = entry = '"both"' if x else '"targets"'
+        condition = ", if the loss allows targets of another scale"
+    own = f"in a configuration: standardise = {entry} under [problem]"
+    return f"standardise {what}, with standardise={option} in gnflow.Problem ({own}){condition}"
 
 
 def of_inputs(x: Array | np.ndarray) -> list[str]:

@@ -129,6 +129,8 @@ def test_a_problem_of_an_older_folder_with_parts_of_the_users_loads(tmp_path):
         del stored[name]
     file.write_text(json.dumps(record))
     assert gn.load(tmp_path / "run", problem=problem).problem is problem
-    other = gn.Problem([[0.0], [1.0]], [1.0, 2.0], loss=loss, names=gn.problems.Names(inputs=("a",)))
+    named = gn.Problem([[0.0], [1.0]], [1.0, 2.0], loss=loss, names=gn.problems.Names(inputs=("a",)))
+    assert gn.load(tmp_path / "run", problem=named).problem is named
+    other = gn.Problem([[0.0], [1.0]], [1.0, 2.0], loss=loss, x_validation=[[2.0]], y_validation=[1.0])
     with pytest.raises(gn.RunFolderError, match="they differ in problem"):
         gn.load(tmp_path / "run", problem=other)
