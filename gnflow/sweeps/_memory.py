@@ -1,25 +1,32 @@
 """Estimate the memory that a cell needs, before it runs."""
 
+import math
+
+import equinox as eqx
 import jax
 
-from .._core import GnflowError
-from ..config import RunSpec
+from .._core import GnflowError, operations
+from ..config import Prepared, RunSpec
+from ..geometry import MOST_BYTES_OF_ROWS, GenericTangent
 
 _GIB = 2**30
 BASE_GIB = 0.8  # a worker with JAX and its compiled programs
 # The number of float64 arrays alive at the peak of a run, by shape (experiments/benchmarks/sweep_engine.py measures processes).
 _OF_FEATURES = 5  # training and test samples x hidden units: activations, their derivatives, products with these
 _OF_KERNEL = 12  # (N C)^2: Gram matrices, their eigenvectors, the workspace of the eigensolver
+_OF_ROWS = 2  # the rows of J of a model without a closed form, as they come and as they are multiplied
 _OF_WEIGHTS = 30  # like the weights: stages of a step, the start, memories of metrics
+_PRODUCTS = ("dot_general", "conv_general_dilated")
 
 
 def estimated_memory_gib(spec: RunSpec) -> float:
     """The peak memory in GiB that a cell adds to a worker (`BASE_GIB`), from the shapes of its problem and model.
 
-    With N training and n test samples, C outputs, U hidden units (counted on both sides of a layer) and P weights it is 8 bytes
-    times 5 (N + n) U + 12 (N C)^2 + 30 P. The estimate is rather too high: 1.5 to 12 times what was measured
-    (docs/devdocs/sweeps.md), with the smallest ratio for the largest arrays. It is 0 for a cell that cannot be prepared, which
-    will fail at once.
+    With N training and n test samples, C outputs, U hidden units (counted on both sides of a layer; at least the results of
+    products and convolutions for one input) and P weights it is 8 bytes times 5 (N + n) U + 12 (N C)^2 + 30 P. A model without
+    a closed form of its tangent needs its rows, N C P numbers up to 1 GiB, twice. The estimate is rather too high: 1.5 to 12
+    times what was measured (docs/devdocs/sweeps.md), with the smallest ratio for the largest arrays. It is 0 for a cell that
+    cannot be prepared, which will fail at once.
     """
     try:
         made = spec.prepare()
@@ -28,7 +35,19 @@ def estimated_memory_gib(spec: RunSpec) -> float:
     problem = made.problem
     samples = problem.num_train + (0 if problem.x_test is None else problem.x_test.shape[0])
     arrays = [leaf for leaf in jax.tree.leaves(made.model) if hasattr(leaf, "ndim")]
-    units = sum(leaf.shape[0] for leaf in arrays if leaf.ndim == 2)
+    results = (
+        math.prod(shape) for name, shape in operations(lambda x: made.model(x), problem.x_train[0]) if name in _PRODUCTS
+    )
+    units = max(sum(leaf.shape[0] for leaf in arrays if leaf.ndim == 2), sum(results))
     weights = sum(leaf.size for leaf in arrays)
-    kernel = (problem.num_train * problem.num_outputs) ** 2
-    return 8 * (_OF_FEATURES * samples * units + _OF_KERNEL * kernel + _OF_WEIGHTS * weights) / _GIB
+    outputs = problem.num_train * problem.num_outputs
+    rows = _OF_ROWS * min(8 * outputs * weights, MOST_BYTES_OF_ROWS) if _is_generic(made) else 0
+    return (8 * (_OF_FEATURES * samples * units + _OF_KERNEL * outputs**2 + _OF_WEIGHTS * weights) + rows) / _GIB
+
+
+def _is_generic(made: Prepared) -> bool:
+    """Whether the model's tangent, or one that it wraps, has no closed form."""
+    system = made.flow.system(made.problem, made.model)
+    tangent = eqx.filter_eval_shape(system.tangent, system.weights(made.model))
+    parts = jax.tree.leaves(tangent, is_leaf=lambda part: isinstance(part, GenericTangent))
+    return any(isinstance(part, GenericTangent) for part in parts)
