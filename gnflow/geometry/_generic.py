@@ -27,21 +27,21 @@ class GenericTangent(AbstractTangent):
 
     - `outputs`: the outputs (n, C).
     - `weights`, `structure`: the model split into trained arrays and the rest.
-    - `x`: the inputs (n, ...).
+    - `x`: the inputs (n, ...), or a tree of arrays of n rows if the module takes one.
     """
 
     outputs: Float[Array, "samples outputs"]
     weights: PyTree
     structure: PyTree
-    x: Float[Array, "samples ..."]
+    x: PyTree[Float[Array, "samples ..."]]
 
-    def __init__(self, weights: PyTree, structure: PyTree, x: Float[Array, "samples ..."]):
+    def __init__(self, weights: PyTree, structure: PyTree, x: PyTree[Float[Array, "samples ..."]]):
         self.weights = weights
         self.structure = structure
         self.x = x
         self.outputs = self._batch_outputs(weights)
 
-    def _single_output(self, weights: PyTree, x: Array) -> Array:
+    def _single_output(self, weights: PyTree, x: PyTree) -> Array:
         return jnp.atleast_1d(eqx.combine(weights, self.structure)(x))
 
     def _batch_outputs(self, weights: PyTree) -> Array:
@@ -60,30 +60,31 @@ class GenericTangent(AbstractTangent):
         assert isinstance(other, GenericTangent)
         num_outputs, twin = self.outputs.shape[1], self is other
         of_sample = 8 * num_outputs * tree_size(self.weights)
-        samples = len(self.x) + (0 if twin else len(other.x))
+        samples = _count(self.x) + (0 if twin else _count(other.x))
         if samples * of_sample <= MOST_BYTES_OF_ROWS:
             rows = self._jacobian_rows(self.x)
             return _contract(rows, rows if twin else other._jacobian_rows(other.x))
         chunk = max(1, MOST_BYTES_OF_ROWS // 2 // of_sample)
         left, right = _chunks(self.x, chunk), _chunks(other.x, chunk)
-        size = left.shape[1] * num_outputs, right.shape[1] * num_outputs
+        (left_count, right_count), (left_size, right_size) = zip(*map(_shape, (left, right)), strict=True)
+        size = left_size * num_outputs, right_size * num_outputs
 
-        def row_of_blocks(left_block: tuple[Array, Array]) -> Array:
+        def row_of_blocks(left_block: tuple[Array, PyTree]) -> Array:
             left_index, left_x = left_block
             left_rows = self._jacobian_rows(left_x)
 
-            def block(right_block: tuple[Array, Array]) -> Array:
+            def block(right_block: tuple[Array, PyTree]) -> Array:
                 right_index, right_x = right_block
                 skipped = jnp.asarray(twin) & (right_index < left_index)
                 make: Any = lambda x: _contract(left_rows, other._jacobian_rows(x))  # noqa: E731
                 return jax.lax.cond(skipped, lambda _: jnp.zeros(size), make, right_x)
 
-            return jax.lax.map(block, (jnp.arange(len(right)), right))
+            return jax.lax.map(block, (jnp.arange(right_count), right))
 
         blocks = jax.lax.map(
-            row_of_blocks, (jnp.arange(len(left)), left)
+            row_of_blocks, (jnp.arange(left_count), left)
         )  # (left chunks, right chunks, chunk C, chunk C)
-        whole = blocks.transpose(0, 2, 1, 3).reshape(len(left) * size[0], len(right) * size[1])
+        whole = blocks.transpose(0, 2, 1, 3).reshape(left_count * size[0], right_count * size[1])
         # Without the samples that fill up the last chunks.
         whole = whole[: self.outputs.size, : other.outputs.size]
         return jnp.triu(whole) + jnp.triu(whole, 1).T if twin else whole
@@ -91,33 +92,55 @@ class GenericTangent(AbstractTangent):
     def sample_blocks(self) -> Float[Array, "samples outputs outputs"]:
         """The diagonal blocks of A, (n, C, C), from the rows of one sample after the other."""
 
-        def block(x: Array) -> Array:
-            rows = self._jacobian_rows(x[None])
+        def block(x: PyTree) -> Array:
+            rows = self._jacobian_rows(jax.tree.map(lambda leaf: leaf[None], x))
             return _contract(rows, rows)
 
         return jax.lax.map(block, self.x)
 
-    def _jacobian_rows(self, x: Array) -> PyTree:
+    def jacobian(self) -> Float[Array, "rows weights"] | None:
+        """J (nC, P) from per-sample Jacobian rows, if it is not larger than 1 GiB."""
+        if self.outputs.size * tree_size(self.weights) * 8 > MOST_BYTES_OF_ROWS:
+            return None
+        return jnp.concatenate(jax.tree.leaves(self._jacobian_rows(self.x)), axis=1)
+
+    def _jacobian_rows(self, x: PyTree) -> PyTree:
         """J for the inputs `x` (n, ...): a tree like the weights, with leaves (n C, size)."""
 
-        def of_one(one: Array) -> PyTree:
+        def of_one(one: PyTree) -> PyTree:
             return jax.jacrev(self._single_output)(self.weights, one)
 
         # The gradients of a kernel for many samples at once are one convolution with a group for each sample, which takes a CPU
         # up to a hundred times as long as the samples one after the other (docs/devdocs/solvers.md, Convolutions).
-        names = {name for name, _ in operations(self._single_output, self.weights, x[0])}
+        first = jax.tree.map(lambda leaf: leaf[0], x)
+        names = {name for name, _ in operations(self._single_output, self.weights, first)}
         one_by_one = "conv_general_dilated" in names
         jacobian = jax.lax.map(of_one, x) if one_by_one else jax.vmap(of_one)(x)
-        rows = x.shape[0] * self.outputs.shape[1]
+        rows = _count(x) * self.outputs.shape[1]
         return jax.tree.map(lambda leaf: leaf.reshape(rows, -1), jacobian)
 
 
-def _chunks(x: Array, chunk: int) -> Array:
+def _chunks(x: PyTree, chunk: int) -> PyTree:
     """(n, ...) as (number of chunks, at most `chunk`, ...). The last chunk is filled up with copies of the last sample."""
-    count = math.ceil(x.shape[0] / chunk)
-    size = math.ceil(x.shape[0] / count)
-    padding = [(0, count * size - x.shape[0])] + [(0, 0)] * (x.ndim - 1)
-    return jnp.pad(x, padding, mode="edge").reshape(count, size, *x.shape[1:])
+    samples = _count(x)
+    count = math.ceil(samples / chunk)
+    size = math.ceil(samples / count)
+
+    def cut(leaf: Array) -> Array:
+        padding = [(0, count * size - samples)] + [(0, 0)] * (leaf.ndim - 1)
+        return jnp.pad(leaf, padding, mode="edge").reshape(count, size, *leaf.shape[1:])
+
+    return jax.tree.map(cut, x)
+
+
+def _shape(x: PyTree) -> tuple[int, ...]:
+    """The number of chunks, and the samples of each."""
+    return jax.tree.leaves(x)[0].shape[:2]
+
+
+def _count(x: PyTree) -> int:
+    """The number of samples."""
+    return jax.tree.leaves(x)[0].shape[0]
 
 
 def _contract(left_rows: PyTree, right_rows: PyTree) -> Array:

@@ -277,6 +277,15 @@ def test_widening_the_network_does_not_change_the_data():
     assert not np.any(np.isin(model.hidden_weight, np.asarray(problems[0].x_train)))
 
 
+def test_blocks_of_a_key_are_together_a_wider_network():
+    def network(width, block=0):
+        return MeanFieldNetwork(3, width, 2, output_init_scale=1.0, block=block, key=jr.key(7))
+
+    for name in ("hidden_weight", "hidden_bias", "output_weight"):
+        parts = [getattr(network(4, block), name) for block in range(3)]
+        np.testing.assert_array_equal(np.concatenate(parts), getattr(network(12), name))
+
+
 # --- from arrays, bad input
 
 
@@ -326,6 +335,7 @@ def test_an_unknown_activation_of_given_arrays():
         (lambda: MeanFieldNetwork(0, 3, key=jr.key(0)), "input_dim = 0"),
         (lambda: MeanFieldNetwork(2, -3, key=jr.key(0)), "width = -3"),
         (lambda: MeanFieldNetwork(2, 3, 0, key=jr.key(0)), "output_dim = 0"),
+        (lambda: MeanFieldNetwork(2, 3, block=-1, key=jr.key(0)), "block = -1"),
         (lambda: MeanFieldNetwork(2, 3, init_scale=-1.0, key=jr.key(0)), "init_scale = -1.0"),
         (lambda: MeanFieldNetwork(2, 3, output_init_scale=math.inf, key=jr.key(0)), "output_init_scale = inf"),
         (
