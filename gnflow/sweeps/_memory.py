@@ -8,7 +8,8 @@ from jaxtyping import PyTree
 
 from .._core import GnflowError, operations, tree_size
 from ..config import RunSpec
-from ..geometry import MOST_BYTES_OF_ROWS, GenericTangent, System
+from ..geometry import GenericTangent, System
+from ..geometry._generic import MOST_BYTES_OF_ROWS
 
 _GIB = 2**30
 BASE_GIB = 0.8  # a worker with JAX and its compiled programs
