@@ -52,6 +52,8 @@ class TestWhatCanBeNamed:
     def test_a_model_gets_the_sizes_of_the_problem(self):
         model = made(model={"kind": f"{NAME}:Network", "width": 3}).model
         assert (model.inner.shape, model.outer.shape) == ((3, 2), (1, 3))
+        centred = made(model={"kind": f"{NAME}:Network", "width": 3, "centred": True}).model
+        assert type(centred).__name__ == "Centred"
 
     def test_a_model_of_images_gets_their_shape_and_may_be_centred(self):
         np.savez("data.npz", x_train=np.ones((3, 4, 2)), y_train=np.arange(3.0))
@@ -193,6 +195,10 @@ def test_what_is_no_flow_is_refused_when_the_file_is_read(flow, message):
         ),
         ({"problem": {"kind": f"{NAME}:broken"}}, rf"raises KeyError: 'height' \(.*{NAME}\.py, line \d+\)"),
         ({"model": {"kind": f"{NAME}:nothing"}}, r"model: '.*:nothing' returns 3; expected a model"),
+        (
+            {"model": {"kind": f"{NAME}:Shifted", "width": 3}},
+            r"model\.kind: .* has a parameter 'centred'.*rename the parameter",
+        ),
         ({"model": {"kind": f"{NAME}:WeightNorm"}}, r"is the class of a metric; expected a model"),
         (
             {"model": {**TABLE["model"], "activation": f"{NAME}:Network"}},
