@@ -16,6 +16,7 @@ BENCHMARKS = {
     "lapack_threads": ["lapack_threads.py"],
     "velocity_cost": ["velocity_cost.py"],
     "jacobian_rows": ["jacobian_rows.py"],
+    "convolutional": ["convolutional.py"],
     "step_cost": ["step_cost.py"],
     "error_estimate": ["error_estimate.py"],
     "error_control": ["error_control.py"],

@@ -56,7 +56,7 @@ from ._machine import (
     require_memory as require_memory,
 )
 from ._names import look_up as look_up, nearest_name as nearest_name
-from ._operations import count_operations as count_operations, has_operation as has_operation
+from ._operations import count_operations as count_operations, operations as operations
 from ._paths import as_path as as_path
 from ._precision import require_float64 as require_float64
 from ._results import Result as Result, ResultCode as ResultCode

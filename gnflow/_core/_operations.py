@@ -31,16 +31,16 @@ def count_operations(function: Callable[..., Any], *arguments: PyTree) -> float:
         return _cached_count.__wrapped__(function, structure, known)
 
 
-def has_operation(name: str, function: Callable[..., Any], *arguments: PyTree) -> bool:
-    """Whether `function(*arguments)` contains the operation of JAX called `name`. It is traced, and nothing is computed."""
-    return _contains(name, jax.make_jaxpr(function)(*arguments).jaxpr)
+def operations(function: Callable[..., Any], *arguments: PyTree) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """The operations of JAX in `function(*arguments)`, also those inside loops and calls: name and shape of the first result.
 
-
-def _contains(name: str, program: Any) -> bool:
-    return any(
-        equation.primitive.name == name or any(_contains(name, part) for part in _programs_in(equation.params))
-        for equation in program.eqns
-    )
+    The function is traced, and nothing is computed.
+    """
+    pending = [jax.make_jaxpr(function)(*arguments).jaxpr]
+    while pending:
+        for equation in pending.pop().eqns:
+            yield equation.primitive.name, equation.outvars[0].aval.shape if equation.outvars else ()
+            pending += _programs_in(equation.params)
 
 
 # A trace takes as long as a short run, and a sweep has many runs of the same shapes.

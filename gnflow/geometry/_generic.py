@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._core import has_operation, tree_size
+from .._core import operations, tree_size
 from ._row_products import row_products
 from ._tangent import AbstractTangent
 
@@ -113,7 +113,8 @@ class GenericTangent(AbstractTangent):
         # The gradients of a kernel for many samples at once are one convolution with a group for each sample, which takes a CPU
         # up to a hundred times as long as the samples one after the other (docs/devdocs/solvers.md, Convolutions).
         first = jax.tree.map(lambda leaf: leaf[0], x)
-        one_by_one = has_operation("conv_general_dilated", self._single_output, self.weights, first)
+        names = {name for name, _ in operations(self._single_output, self.weights, first)}
+        one_by_one = "conv_general_dilated" in names
         jacobian = jax.lax.map(of_one, x) if one_by_one else jax.vmap(of_one)(x)
         rows = _count(x) * self.outputs.shape[1]
         return jax.tree.map(lambda leaf: leaf.reshape(rows, -1), jacobian)

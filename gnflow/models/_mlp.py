@@ -105,9 +105,8 @@ class MLP(eqx.Module):
         init_scale = require_init_scale(init_scale)
         (bias,) = require_bool(ModelError, bias=bias)
         output_scale = require_number(ModelError, "output_scale", output_scale, above=0.0)
-        if output_init_scale is None:
-            output_init_scale = init_scale
-        (output_init_scale,) = require_non_negative(ModelError, output_init_scale=output_init_scale)
+        last_scale = init_scale if output_init_scale is None else output_init_scale
+        (last_scale,) = require_non_negative(ModelError, output_init_scale=last_scale)
         look_up(parametrisation, dict.fromkeys(_PARAMETRISATIONS), "parametrisation", ModelError)
         require_float64((), "MLP")
         require_memory_for_weights("MLP", width * (input_dim + (depth - 1) * width + output_dim))
@@ -117,7 +116,7 @@ class MLP(eqx.Module):
         # Without the output scale the output bias has the derivative bias_factor in every sample, so its share of the NTK is
         # mobility * bias_factor^2, which is 1 in both parametrisations.
         bias_factors = [1.0] * depth + [output_scale * (width**-0.5 if mean_field else 1.0)]
-        scales = [init_scale] * depth + [output_init_scale]
+        scales = [init_scale] * depth + [last_scale]
         self.layers = tuple(
             ScaledLinear(
                 weight=scale * jr.normal(stream(key, f"layers[{index}].weight"), (fan_out, fan_in)),

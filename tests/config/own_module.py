@@ -70,6 +70,18 @@ def swish(z, beta: float = 1.0):
     return z * jax.nn.sigmoid(beta * z)
 
 
+class OfImages(eqx.Module):
+    """A linear model of inputs of any shape."""
+
+    weight: jax.Array
+
+    def __init__(self, input_shape: tuple[int, ...], output_dim: int, *, key):
+        self.weight = jax.random.normal(key, (output_dim, *input_shape))
+
+    def __call__(self, x):
+        return jnp.tensordot(self.weight, x, axes=x.ndim)
+
+
 class Network(eqx.Module):
     """Two layers, the last of which begins at zero."""
 

@@ -12,6 +12,7 @@ from config.own_module import NAME, TABLE, as_in_a_new_process, write
 from gnflow import ConfigError
 from gnflow.config import Specification, find_module, read_sweep, to_toml
 from gnflow.config._own_parts import WithOptions
+from gnflow.models import Centred
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +54,13 @@ class TestWhatCanBeNamed:
         assert (model.inner.shape, model.outer.shape) == ((3, 2), (1, 3))
         centred = made(model={"kind": f"{NAME}:Network", "width": 3, "centred": True}).model
         assert type(centred).__name__ == "Centred"
+
+    def test_a_model_of_images_gets_their_shape_and_may_be_centred(self):
+        np.savez("data.npz", x_train=np.ones((3, 4, 2)), y_train=np.arange(3.0))
+        problem = {"kind": "file", "path": "data.npz"}
+        prepared = made(problem=problem, model={"kind": f"{NAME}:OfImages", "centred": True})
+        assert isinstance(prepared.model, Centred)
+        assert prepared.model.model.weight.shape == (1, 4, 2)
 
     def test_a_model_of_an_installed_package(self):
         sizes = {"in_size": 2, "out_size": 1, "width_size": 3, "depth": 1}

@@ -1,5 +1,7 @@
 """Inputs of any shape: what a problem keeps of them, which models refuse them, and runs on them."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,7 @@ import pytest
 import gnflow as gn
 from gnflow.config import Specification
 from gnflow.problems import from_file
+from gnflow.sweeps._memory import estimated_memory_gib
 
 rng = np.random.default_rng(0)
 IMAGES, TARGETS = rng.normal(size=(5, 2, 2, 1)), rng.normal(size=(5, 2))
@@ -124,3 +127,27 @@ def test_a_file_holds_images_and_a_configuration_refuses_them_for_vectors(tmp_pa
     spec = Specification.from_dict(table).cells[0]
     with pytest.raises(gn.ConfigError, match=r"model: one input has the shape \(2, 2, 1\).*vectors"):
         spec.prepare()
+
+
+def test_the_memory_of_a_sweep_counts_pixels_and_rows(monkeypatch):
+    table = {
+        "problem": {"kind": "teacher_student", "n_train": 3, "n_test": 2, "input_dim": 2, "teacher_width": 2},
+        "model": {"kind": "mlp", "width": 3, "depth": 1},
+        "flows": {"gradient": {"kind": "gradient"}},
+    }
+    spec = Specification.from_dict(table).cells[0]
+    made = spec.prepare()
+
+    def numbers_for(problem, model):
+        monkeypatch.setattr(type(spec), "prepare", lambda self: dataclasses.replace(made, problem=problem, model=model))
+        return estimated_memory_gib(spec) * 2**30 / 8
+
+    # 5 arrays of 3 + 2 samples with 2 results of the convolution, 12 of (3 x 2)^2, 30 of 10 weights, 2 of 3 x 2 rows of them.
+    assert numbers_for(PROBLEM, MODEL) == pytest.approx(5 * 5 * 2 + 12 * 36 + 30 * 10 + 2 * 6 * 10)
+    wider = gn.Problem(
+        np.ones((3, 4, 4, 1)), np.ones((3, 18))
+    )  # nine places of the convolution for each of two channels
+    assert numbers_for(wider, MODEL) == pytest.approx(5 * 3 * 18 + 12 * 54**2 + 30 * 10 + 2 * 54 * 10)
+    closed = gn.models.MLP(2, 3, 1, key=jr.key(0))
+    weights = 3 * 2 + 3 + 3 + 1
+    assert numbers_for(made.problem, closed) == pytest.approx(5 * 5 * 4 + 12 * 9 + 30 * weights)
