@@ -150,26 +150,35 @@ def _runs_in(place: Path, name: str) -> list[ComparedRun]:
             if content_hash in kept:
                 runs.append(_run_of_grid(kept[content_hash], name))
             else:
-                runs.append(_of_cell(store.read(content_hash), cell, name, _described(cell)))
+                runs.append(_of_cell(store.read(content_hash), cell, name))
         except GnflowError as error:
             print(f"gnflow: {place}: {cell.label} is left out: {error}", file=sys.stderr)
     return runs
 
 
 def _run_of_grid(kept: KeptRun, name: str) -> ComparedRun:
-    return _of_cell(kept.cell(), kept.spec, name, read_description(kept.place))
-
-
-def _of_cell(data: xr.Dataset, cell: RunSpec, name: str, description: RunDescription) -> ComparedRun:
-    parts = (name, *cell.label.rsplit("/", 2)[:-1])
-    failure = data.attrs["result_message"] if data.attrs["failed"] else None
-    return ComparedRun(parts, cell.seed, data, failure, json.loads(data.attrs["stats"]), cell, description)
+    return _of_run(kept.place, _parts(kept.spec, name), kept.spec)
 
 
 def _saved_run(place: Path, name: str) -> ComparedRun:
+    return _of_run(place, (name,), None)
+
+
+def _of_run(place: Path, parts: tuple[str, ...], spec: RunSpec | None) -> ComparedRun:
     run = read_data(place)
     failure = run.result.message if run.result.failed else None
-    return ComparedRun((name,), None, run.data, failure, run.stats, None, read_description(place))
+    seed = None if spec is None else spec.seed
+    return ComparedRun(parts, seed, run.data, failure, run.stats, spec, read_description(place))
+
+
+def _of_cell(data: xr.Dataset, cell: RunSpec, name: str) -> ComparedRun:
+    failure = data.attrs["result_message"] if data.attrs["failed"] else None
+    stats = json.loads(data.attrs.get("stats", "{}"))
+    return ComparedRun(_parts(cell, name), cell.seed, data, failure, stats, cell, _described(cell))
+
+
+def _parts(cell: RunSpec, name: str) -> tuple[str, ...]:
+    return (name, *cell.label.rsplit("/", 2)[:-1])
 
 
 def _described(cell: RunSpec) -> RunDescription:

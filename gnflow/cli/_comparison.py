@@ -102,13 +102,14 @@ def _time_to(run: ComparedRun, level: float) -> float:
 
 
 def _common_times(groups: Sequence[Group]) -> np.ndarray:
-    """Powers of ten up to the second longest end, and the shortest end, at which every group has a value."""
+    """Powers of ten between the first save and the second longest end, and the shortest end, where every group has a value."""
     ends = sorted(min(float(run.times[-1]) for run in group.runs) for group in groups)
     ends = [end for end in ends if end > 0]
     if not ends:
         return np.zeros(0)
     highest = math.floor(math.log10(ends[-2] if len(ends) > 1 else ends[0]))
-    decades = [10.0**power for power in range(highest - _DECADES + 1, highest + 1)]
+    first = min(float(run.times[1]) for group in groups for run in group.runs if len(run.times) > 1)
+    decades = [10.0**power for power in range(highest - _DECADES + 1, highest + 1) if 10.0**power >= first]
     return np.asarray(sorted({*decades, ends[0]})[-_MOST_COLUMNS:])
 
 

@@ -11,6 +11,7 @@ from .._core import digest_of, encode, read_arrays, settings_of
 from ._store import ARRAYS_FILE, read_record, telling_where
 
 _DESCRIBED = ("problem", "initial_model", "flow")
+_DATA = {"x_train", "y_train", "x_test", "y_test"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,4 +62,12 @@ def _description(objects: Mapping[str, Any], settings: Any, arrays: Mapping[str,
     for name in _DESCRIBED:
         named |= settings_of(objects[name], arrays, name)
     named |= settings_of(settings, arrays, "settings")
-    return RunDescription(named, digest_of(objects["problem"], arrays), digest_of(objects["initial_model"], arrays))
+    problem = _without_names(objects["problem"])
+    return RunDescription(named, digest_of(problem, arrays), digest_of(objects["initial_model"], arrays))
+
+
+def _without_names(problem: Any) -> Any:
+    """What decides losses on a problem: of one with data these and the loss, and not its name, its teacher or its origin."""
+    if isinstance(problem, Mapping) and problem.keys() >= _DATA:
+        return {key: part for key, part in problem.items() if key in {*_DATA, "loss"}}
+    return problem

@@ -278,8 +278,8 @@ def _scaling(curves: WidthCurves, place: Mapping[str, Any], case: xr.Dataset, sa
         return ["how the flow scales with the width is not checked: the data set does not hold its configuration"]
     ends = samples.widths[[0, -1]]
     at = {str(name): case[name].item() for name in case.coords if case[name].ndim == 0 and name in spec.dims}
-    cells = [_cells(spec, {**at, **place}, curves, width) for width in ends]
-    return [require_scaling(*cells, (float(ends[0]), float(ends[1])))]
+    smaller, larger = (_cells(spec, {**at, **place}, curves, width) for width in ends)
+    return [require_scaling(smaller, larger, (float(ends[0]), float(ends[1])))]
 
 
 def _cells(spec: Specification, place: Mapping[str, Any], curves: WidthCurves, width: float) -> list[RunSpec]:
