@@ -134,13 +134,24 @@ def is_opaque(encoded: Any) -> bool:
 
 def opaque_classes(encoded: Any) -> list[str]:
     """The names of the classes of whose objects `encode` left only a note."""
+    return [str(note[OPAQUE]) for note in _notes(encoded)]
+
+
+def opaque_names(encoded: Any) -> list[str]:
+    """The same for messages, with functions by their names."""
+    texts = [str(note.get(TEXT, "")).partition(" at 0x")[0].strip("<>") for note in _notes(encoded)]
+    return [
+        text if text.startswith("function ") else name
+        for text, name in zip(texts, opaque_classes(encoded), strict=True)
+    ]
+
+
+def _notes(encoded: Any) -> list[dict[str, Any]]:
     if isinstance(encoded, list):
-        return [name for item in encoded for name in opaque_classes(item)]
+        return [note for item in encoded for note in _notes(item)]
     if not isinstance(encoded, dict):
         return []
-    if OPAQUE in encoded:
-        return [str(encoded[OPAQUE])]
-    return [name for item in encoded.values() for name in opaque_classes(item)]
+    return [encoded] if OPAQUE in encoded else [note for item in encoded.values() for note in _notes(item)]
 
 
 def legible(encoded: Any, classes: Iterable[str]) -> Any:
@@ -173,7 +184,10 @@ def first_difference(
                 return at
             known = encoded.get(FIELDS), other.get(FIELDS)  # not in folders of version 0.1.0
             return None if None in known else first_difference(*known, arrays, others, at)
-        if encoded.keys() != other.keys() or encoded.get(CLASS) != other.get(CLASS):
+        if encoded.get(CLASS) != other.get(CLASS) or encoded.keys() - other.keys():
+            return at
+        # Folders of earlier versions lack fields that their class has got since. They say nothing where they are None.
+        if any(CLASS not in encoded or not _says_nothing(other[key]) for key in other.keys() - encoded.keys()):
             return at
         pairs = [(encoded[key], other[key], at if key == TUPLE else f"{at}.{key}") for key in encoded]
     elif isinstance(encoded, list) and isinstance(other, list) and len(encoded) == len(other):
@@ -182,6 +196,13 @@ def first_difference(
         # In Python 1 == True == 1.0, but they are different settings.
         return None if encoded == other and type(encoded) is type(other) else at
     return next((found for pair in pairs if (found := first_difference(*pair[:2], arrays, others, pair[2]))), None)
+
+
+def _says_nothing(encoded: Any) -> bool:
+    """Whether an encoded value is None, or an object of which every field is."""
+    if isinstance(encoded, dict) and CLASS in encoded:
+        return all(_says_nothing(item) for key, item in encoded.items() if key != CLASS)
+    return encoded is None
 
 
 def short_name(name: Any) -> str:

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import tyro
 
+from ._arguments import AcceptDigests, Imports
 from ._start import start
 
 
@@ -35,6 +36,8 @@ def plot(
             ),
         ]
     ] = False,
+    imports: Imports = (),
+    accept_digests: AcceptDigests = (),
 ) -> int:
     """Draw the figures of a folder anew: one that `gnflow run` or `gnflow sweep` wrote, or a run that a script saved.
 
@@ -44,4 +47,14 @@ def plot(
     start(f"drawing the figures of {folder}")
     from ._draw import draw
 
-    return draw(folder, x=x, y=y, over=over, variables=variables, reference=reference, curves=curves)
+    return draw(
+        folder,
+        x=x,
+        y=y,
+        over=over,
+        variables=variables,
+        reference=reference,
+        curves=curves,
+        imports=imports,
+        accept_digests=accept_digests,
+    )

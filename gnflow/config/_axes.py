@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .._core import ConfigError, nearest_name
+from ..simulate import BEST_LOSSES
 from ._overrides import AXIS_FORMS, SEED_FORMS, Override, flatten_overrides, parse_path
 from ._plain import require_few_runs, shown
 
@@ -22,7 +23,8 @@ _OF_DATA_SETS = (
 )
 # Names of measured variables that other code looks up. An axis may have the name of another variable (such as `damping`).
 _MEASURED = (
-    *("train_loss", "test_loss", "refit_train_loss", "refit_test_loss", "train_accuracy", "test_accuracy"),
+    *("train_loss", "test_loss", "validation_loss", *BEST_LOSSES),
+    *("refit_train_loss", "refit_test_loss", "train_accuracy", "test_accuracy"),
     *("kernel_distance", "kernel_distance_estimate", "relative_ntk_change", "linearisation_error", "path_length"),
     *("relative_weight_movement", "relative_weight_movement_hidden", "feature_cka_train", "feature_cka_test"),
     *("direction_distance_to_initial", "direction_distance_to_teacher", "test_loss_ratio", "hidden_learning_gain"),

@@ -20,11 +20,15 @@ def _names(known: Mapping[str, Any], what: str, *more: str) -> NameForm:
     return NameForm({name: name for name in (*more, *known)}, what)
 
 
-_REFINED: dict[str, Form] = {
+_COMMON: dict[str, Form] = {
     "solver": _names(solver_kinds, "solver", "auto"),
     "error_norm": _names(error_norm_kinds, "error norm"),
     "saveat": ListForm(NUMBER, list),
     "key": INTEGER,
+}
+_REFINED: dict[str, dict[str, Form]] = {
+    "simulate": {**_COMMON, "saveat_weights": ListForm(NUMBER, list)},  # flow times
+    "iterate": {**_COMMON, "saveat_weights": ListForm(INTEGER, list)},  # steps
 }
 
 # `iterate` takes exactly one option of each pair.
@@ -105,4 +109,4 @@ def build_stop(table: Mapping[str, Any], path: str) -> tuple[Any, ...]:
 
 
 def _options(method: str) -> Options:
-    return Options(METHODS[method], hidden=_HIDDEN, refined=_REFINED)
+    return Options(METHODS[method], hidden=_HIDDEN, refined=_REFINED[method])

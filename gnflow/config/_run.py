@@ -8,17 +8,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import jax
 
 from .._core import ConfigError, nearest_name, stream
 from ..flows import AbstractFlow, Frozen, WeightDecay, flow_kinds
 from ..metrics import AbstractMetric, metric_kinds
-from ..models import model_kinds
-from ..problems import Problem, problem_kinds
-from ..simulate import Trajectory, argument_checks, check_batch_size
+from ..models import Centred, model_kinds
+from ..problems import AbstractProblem, problem_kinds
+from ..simulate import Trajectory, argument_checks, check_with_samples
 from ._built import built_once
 from ._data_file import data_digest, has_data_files
-from ._forms import INTEGER, NUMBER, TEXT, ComponentForm, Form, ListForm, TableForm, UnionForm, at
+from ._forms import BOOLEAN, INTEGER, NUMBER, TEXT, ComponentForm, Form, ListForm, TableForm, UnionForm, at
 from ._integration import (
     build_integration,
     build_stop,
@@ -26,19 +27,22 @@ from ._integration import (
     check_stop,
     merge_integration,
 )
+from ._modules import Source
+from ._own_parts import sources_in
 from ._plain import shown
 
-_PROBLEM = ComponentForm(problem_kinds, "problem", supplied=("key",))
+_PROBLEM = ComponentForm(problem_kinds, "problem", AbstractProblem, supplied=("key",))
 # The sizes of a model's input and output are those of the problem unless the specification has them.
-_MODEL = ComponentForm(model_kinds, "model", supplied=("key", "input_dim", "output_dim"))
-# The wrappers are not kinds of their own: any flow has the further options `trainable` and `weight_decay`.
-_FLOW = ComponentForm({kind: flow for kind, flow in flow_kinds.items() if flow not in (Frozen, WeightDecay)}, "flow")
-_METRIC = ComponentForm(metric_kinds, "metric")
+# Any model has the further option `centred`.
+_MODEL = ComponentForm(model_kinds, "model", eqx.Module, supplied=("key", "input_dim", "input_shape", "output_dim"))
+_METRIC = ComponentForm(metric_kinds, "metric", AbstractMetric)
 _METRICS = ListForm(_METRIC, tuple)
 _AROUND: dict[str, tuple[Form, Callable[[AbstractFlow, Any], AbstractFlow]]] = {
     "trainable": (UnionForm((TEXT, ListForm(TEXT, tuple))), Frozen),
     "weight_decay": (UnionForm((NUMBER, TableForm(NUMBER))), WeightDecay),
 }
+
+_CENTRED = "centred"
 
 _OF_NAMES = "._=+-"  # characters that a name may contain beside letters and digits
 _LONGEST_NAME = 200  # bytes: file systems allow 255, and the names of figures contain it
@@ -46,6 +50,13 @@ _LONGEST_NAME = 200  # bytes: file systems allow 255, and the names of figures c
 PROBLEM_SEED = "problem_seed"
 _SECTIONS = ("problem", PROBLEM_SEED, "model", "flows", "integration", "stop", "metrics")
 _OF_FLOW = (*_AROUND, "integration", "stop")
+# The wrappers are not kinds of their own: any flow has the further options `trainable` and `weight_decay`.
+_FLOW = ComponentForm(
+    {kind: flow for kind, flow in flow_kinds.items() if flow not in (Frozen, WeightDecay)},
+    "flow",
+    AbstractFlow,
+    reserved=_OF_FLOW,
+)
 # The types of the entries that `RunSpec.to_dict` writes.
 _TYPES: dict[str, Any] = {
     "variant": str,
@@ -72,7 +83,7 @@ class Prepared:
     - `settings`: the further arguments of the method.
     """
 
-    problem: Problem
+    problem: AbstractProblem
     model: Any
     flow: AbstractFlow
     metrics: tuple[AbstractMetric, ...]
@@ -143,6 +154,11 @@ class RunSpec:
         return cls(**{**table, "metrics": tuple(table["metrics"])})
 
     @property
+    def sources(self) -> dict[str, Source]:
+        """The modules of the user's that parts of this run are from, by name, if they are imported here."""
+        return sources_in(list(vars(self).values()))
+
+    @property
     def data_digest(self) -> str:
         """A digest of the problem's data files as they are now; empty without files, or if they cannot be read."""
         return data_digest(self.problem)
@@ -191,15 +207,14 @@ class RunSpec:
         method, settings = build_integration(self.integration, f"{path}.integration")
         if self.stop is not None:
             settings["stop"] = build_stop(self.stop, f"{path}.stop")
-        batch_size = settings.get("batch_size")
-        if batch_size is not None:
+        if settings.get("batch_size") is not None:
             settings.setdefault("key", stream(key, "batches"))
         with at(f"{path}.integration"):
             argument_checks[self.integration["method"]](**settings)
-            check_batch_size(batch_size, problem.num_train)
+            check_with_samples(system.problem, **settings)
         return Prepared(problem, model, flow, metrics, method, settings)
 
-    def _problem(self) -> Problem:
+    def _problem(self) -> AbstractProblem:
         seed = self.seed if self.problem_seed is None else self.problem_seed
         key = stream(jax.random.key(seed), "problem")
         if self.lacks_data:  # the content of the files is not known, so the problem cannot be shared
@@ -209,12 +224,20 @@ class RunSpec:
             lambda: _PROBLEM.build(self.problem, "problem", key=key),
         )
 
-    def _model(self, key: jax.Array, problem: Problem) -> Any:
-        sizes = {"input_dim": problem.input_dim, "output_dim": problem.num_outputs}
+    def _model(self, key: jax.Array, problem: AbstractProblem) -> Any:
+        sizes: dict[str, Any] = {"input_shape": problem.input_shape, "output_dim": problem.num_outputs}
+        if _MODEL.asks_for(self.model, "input_dim", "model"):
+            with at("model"):
+                sizes["input_dim"] = problem.input_dim  # inputs that are no vectors have none
         return built_once(
             (_MODEL.identity(self.model), self.seed, *sizes.values()),
-            lambda: _MODEL.build(self.model, "model", key=key, **sizes),
+            lambda: self._new_model(key, sizes),
         )
+
+    def _new_model(self, key: jax.Array, sizes: dict[str, Any]) -> Any:
+        options = {name: option for name, option in self.model.items() if name != _CENTRED}
+        model = _MODEL.build(options, "model", key=key, **sizes)
+        return Centred(model) if self.model.get(_CENTRED) else model
 
     def _build_flow(self, path: str) -> AbstractFlow:
         flow = _FLOW.build({key: option for key, option in self.flow.items() if key not in _AROUND}, path)
@@ -275,7 +298,7 @@ def check_runs(
             )
     memory = {} if memory is None else memory
     problem = _remembered(memory, "problem", table["problem"], lambda: _PROBLEM.check(table["problem"], "problem"))
-    model = _remembered(memory, "model", table["model"], lambda: _MODEL.check(table["model"], "model"))
+    model = _remembered(memory, "model", table["model"], lambda: _check_model(table["model"]))
     named = table.get("metrics", [])
     metrics = _remembered(memory, "metrics", named, lambda: _check_metrics(named))
     flows = check_table(table["flows"], "flows")
@@ -376,6 +399,15 @@ def check_name(name: str, path: str) -> str:
             "and not begin with a dot."
         )
     return name
+
+
+def _check_model(named: Any) -> dict[str, Any]:
+    if not isinstance(named, Mapping) or _CENTRED not in named:
+        return _MODEL.check(named, "model")
+    options = {name: option for name, option in named.items() if name != _CENTRED}
+    # Written out, the default is the same content as left out.
+    centred = {_CENTRED: True} if BOOLEAN.check(named[_CENTRED], f"model.{_CENTRED}") else {}
+    return _MODEL.check(options, "model") | centred
 
 
 def _check_flow(own: Mapping[str, Any], path: str) -> dict[str, Any]:

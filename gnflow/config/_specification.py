@@ -1,5 +1,6 @@
 """A specification: the TOML file that states a grid of runs."""
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -14,7 +15,9 @@ from .._core import ConfigError, GnflowError, as_path
 from ._axes import VARIANT, Axis, counts_of, read_axes
 from ._data_paths import with_absolute_paths
 from ._forms import INTEGER, TEXT, ListForm
+from ._modules import Source, importing_from
 from ._overrides import SEED_FORMS, Override, apply_overrides
+from ._own_parts import sources_in
 from ._plain import as_plain, require_few_runs, require_plain, shown
 from ._run import PROBLEM_SEED, RunSpec, check_name, check_runs, check_table, require_sections
 from ._sizes import apply_size
@@ -58,7 +61,9 @@ class Specification:
     grid: np.ndarray = dataclasses.field(repr=False, compare=False)
 
     @classmethod
-    def from_dict(cls, table: Mapping[str, Any], size: str | None = None, name: str = "run") -> "Specification":
+    def from_dict(
+        cls, table: Mapping[str, Any], size: str | None = None, name: str = "run", imports: bool = False
+    ) -> "Specification":
         """The grid that a TOML table states.
 
         **Arguments:**
@@ -68,10 +73,16 @@ class Specification:
           numbers and arrays count as Python's.
         - `size`: one of the names in `sizes`.
         - `name`: the name if the table has none.
+        - `imports`: whether to import the modules of the user's that the table names, from the working directory or from what
+          is installed. If not, the options of parts that are not imported yet are not checked, and runs with them cannot be
+          made.
 
         **Raises:** `ConfigError` for the first error. It names the entry, its value and what was expected, and for an error at
         a single position of the grid also the position.
         """
+        if imports:
+            with importing_from(Path()):
+                return cls.from_dict(table, size, name)
         table = as_plain(table)
         require_plain(table)
         table = apply_size(table, size)
@@ -111,6 +122,11 @@ class Specification:
     def to_dict(self) -> dict[str, Any]:
         """The table to write to TOML. `from_dict` makes an equal specification from it."""
         return dict(self.table)
+
+    @property
+    def sources(self) -> dict[str, Source]:
+        """The modules of the user's that parts of the runs are from, by name, if they are imported here."""
+        return sources_in([list(vars(cell).values()) for cell in self.cells])
 
     @property
     def dims(self) -> tuple[str, ...]:
@@ -161,18 +177,20 @@ class Specification:
 
 
 def read_sweep(
-    path: str | os.PathLike[str], size: str | None = None, overrides: Iterable[Override] = ()
+    path: str | os.PathLike[str], size: str | None = None, overrides: Iterable[Override] = (), imports: bool = True
 ) -> Specification:
     """The grid of runs that a TOML file states.
 
     Paths of data files in the file are relative to its folder, those in overrides to the working directory. The specification
-    keeps absolute paths.
+    keeps absolute paths. Modules of the user's that it names (`kind = "my_module:MyFlow"`) are imported, which runs their code:
+    from the folder of the file, or from the working directory, or from what is installed.
 
     **Arguments:**
 
     - `path`: the file.
     - `size`: one of the names in its [sizes].
     - `overrides`: entries to set after the size, as `gnflow.config.parse_assignment` reads them.
+    - `imports`: whether to import modules, as in `Specification.from_dict`. Give False for a file that somebody else wrote.
 
     **Raises:** `ConfigError`, which names the file, if it cannot be read or contains an error; also for an override without any
     effect, because every variant or every value of an axis sets that entry.
@@ -185,7 +203,8 @@ def read_sweep(
         later = [change for change in overrides if change not in of_sizes]
         table = with_absolute_paths(apply_size(apply_overrides(table, of_sizes), size), path.parent)
         table = with_absolute_paths(apply_overrides(table, later), Path())
-        specification = Specification.from_dict(table, name=path.stem)
+        with importing_from(path.parent, Path()) if imports else contextlib.nullcontext():
+            specification = Specification.from_dict(table, name=path.stem)
         _require_overrides_that_change_something(later, specification)
         return specification
     except ConfigError as error:

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from .._core import DataError, is_traced
 from ._base import AbstractLoss
@@ -29,11 +29,20 @@ class LogisticLoss(AbstractConjugate, AbstractLoss):
     fisher_is_hessian: ClassVar[bool] = True
     gradient_in_hessian_image: ClassVar[bool] = True
     is_smooth: ClassVar[bool | None] = True
+    targets_may_be_rescaled: ClassVar[bool | None] = False
     prediction: ClassVar[str] = "sign of the outputs"
 
     def correct(self, f: Float[Array, "N C"], y: Float[Array, "N C"]) -> Bool[Array, "..."]:
         """Whether the output is positive exactly if its target is above 1/2, (N, C)."""
         return (f > 0) == (y > 0.5)
+
+    def probabilities(self, f: Float[Array, "N C"]) -> Float[Array, "N C"]:
+        """The probability 1/(1 + exp(-f)) that each label is 1, (N, C)."""
+        return jax.nn.sigmoid(f)
+
+    def classes(self, f: Float[Array, "N C"]) -> Int[Array, "N C"]:
+        """The likelier value of each label, 0 or 1, (N, C)."""
+        return (f > 0).astype(int)
 
     def canonical_targets(
         self, y_train: Any, y_test: Any = None

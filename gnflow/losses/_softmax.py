@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from .._core import DataError, Numbers, is_traced
 from ._base import AbstractLoss
@@ -43,11 +43,20 @@ class SoftmaxCrossEntropy(AbstractConjugate, AbstractLoss):
     gradient_in_hessian_image: ClassVar[bool] = True
     is_smooth: ClassVar[bool | None] = True
     takes_labels: ClassVar[bool] = True
+    targets_may_be_rescaled: ClassVar[bool | None] = False
     prediction: ClassVar[str] = "argmax of the outputs"
 
     def correct(self, f: Float[Array, "N C"], y: Float[Array, "N C"]) -> Bool[Array, "..."]:
         """Whether output and target are largest at the same class (the first of several), (N,)."""
-        return jnp.argmax(f, axis=1) == jnp.argmax(y, axis=1)
+        return self.classes(f) == self.classes(y)
+
+    def probabilities(self, f: Float[Array, "N C"]) -> Float[Array, "N C"]:
+        """p = softmax(f), (N, C)."""
+        return jnp.exp(_log_softmax(f))
+
+    def classes(self, f: Float[Array, "N C"]) -> Int[Array, " N"]:
+        """The likeliest class of each sample (the first of several), (N,)."""
+        return jnp.argmax(f, axis=1)
 
     def canonical_targets(
         self, y_train: Any, y_test: Any = None

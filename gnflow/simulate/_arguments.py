@@ -1,5 +1,6 @@
 """Defaults and checks of the arguments of `simulate` and `iterate`, so that a configuration can be refused before any run."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -7,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._core import ConfigError, as_key, is_traced, require_number, require_positive_int, shown
+from .._core import ConfigError, as_key, is_key, is_traced, require_integer, require_number, require_positive_int, shown
 from ..optimisers import as_optimiser
+from ..problems import AbstractProblem
 from ..solvers import check_solver
 from ._controller import get_error_norm
 from .stop import RelativeLoss, stop_rules
@@ -52,6 +54,7 @@ def check_simulate(
     atol: float = DEFAULT_ATOL,
     error_norm: str = "function",
     max_steps: int = DEFAULT_MAX_STEPS,
+    saveat_weights: Any = None,
 ) -> None:
     """Check the arguments of a `simulate`. **Raises:** `ConfigError`, which names the value and what was expected."""
     if t1 is None and not stop_rules(stop):
@@ -65,8 +68,9 @@ def check_simulate(
     require_positive_int(ConfigError, max_steps=max_steps)
     check_solver(solver)
     get_error_norm(error_norm)
-    if saveat is not None:
-        times_to_save(saveat, t1)
+    for name, times in {"saveat": saveat, "saveat_weights": saveat_weights}.items():
+        if times is not None:
+            times_to_save(times, t1, name)
 
 
 def check_iterate(
@@ -79,6 +83,7 @@ def check_iterate(
     key: Any = None,
     save_every: int | None = None,
     stop: Any = None,
+    saveat_weights: Any = None,
 ) -> None:
     """Check the arguments of an `iterate`. **Raises:** `ConfigError`, which names the value and what was expected."""
     _require_one(step_size=step_size, optimiser=optimiser)
@@ -96,15 +101,46 @@ def check_iterate(
             f"key = {shown(key)} without batch_size; steps with all samples draw nothing: give both or neither."
         )
     stop_rules(stop)
+    if saveat_weights is not None:
+        steps_to_keep(saveat_weights, num_steps)
 
 
-def check_batch_size(batch_size: int | None, num_train: int) -> None:
-    """Check that a batch fits into the training set. **Raises:** `ConfigError` if it is larger."""
+def check_with_samples(
+    problem: AbstractProblem,
+    batch_size: int | None = None,
+    num_epochs: int | None = None,
+    saveat_weights: Any = None,
+    **others: Any,
+) -> None:
+    """Check those arguments of an `iterate` that depend on the number of training samples.
+
+    **Arguments:**
+
+    - `problem`: the problem of a system.
+    - `batch_size`, `num_epochs`, `saveat_weights`: as for `iterate`.
+    - `others`: the further arguments, which do not depend on it.
+
+    **Raises:** `ConfigError` if a batch is larger than the training set or there are no samples to draw, or weights are to be
+    kept after the last epoch.
+    """
+    num_train = problem.num_train
+    if batch_size is not None and not problem.has_samples:
+        raise ConfigError(
+            f"batch_size = {batch_size}, but a {type(problem).__name__} has no samples to draw from: its points are a "
+            "quadrature; leave batch_size out."
+        )
     if batch_size is not None and batch_size > num_train:
         raise ConfigError(
             f"batch_size = {batch_size}, but there are {num_train} training samples; take at most so many, or leave "
             "batch_size out to take all of them."
         )
+    if num_epochs is not None and saveat_weights is not None:
+        steps_to_keep(saveat_weights, int(num_epochs) * batches_per_epoch(num_train, batch_size))
+
+
+def batches_per_epoch(num_train: int, batch_size: int | None) -> int:
+    """The number of steps in an epoch: floor(N/B), or one without batches."""
+    return 1 if batch_size is None else num_train // int(batch_size)
 
 
 def _require_one(**options: Any) -> None:
@@ -119,8 +155,14 @@ def _require_one(**options: Any) -> None:
 argument_checks: dict[str, Callable[..., None]] = {"simulate": check_simulate, "iterate": check_iterate}
 
 
-def times_to_save(saveat: Any, t1: float | None) -> np.ndarray:
+def times_to_save(saveat: Any, t1: float | None, name: str = "saveat") -> np.ndarray:
     """The flow times to save at. A last time that exceeds `t1` by rounding, as from `numpy.arange`, becomes `t1`.
+
+    **Arguments:**
+
+    - `saveat`: the times as the user gave them.
+    - `t1`: as for `simulate`.
+    - `name`: the name of the argument, for messages.
 
     **Raises:** `ConfigError` unless the times are numbers, ascending, finite, at least 0 and at most `t1`.
     """
@@ -134,12 +176,39 @@ def times_to_save(saveat: Any, t1: float | None) -> np.ndarray:
             np.unique(np.where((times > t1) & (times <= t1 * (1 + _ROUNDING)), t1, times)) if _ascends(times) else times
         )
     if not _ascends(times) or not np.all(np.isfinite(times)) or times[0] < 0:
-        raise ConfigError(f"saveat = {shown(saveat)}; expected ascending, finite flow times of at least 0.")
+        raise ConfigError(f"{name} = {shown(saveat)}; expected ascending, finite flow times of at least 0.")
     if t1 is not None and times[-1] > t1:
         raise ConfigError(
-            f"saveat ends at {float(times[-1])!r}, after t1 = {t1!r}; save up to t1 or integrate further."
+            f"{name} ends at {float(times[-1])!r}, after t1 = {t1!r}; save up to t1 or integrate further."
         )
     return times
+
+
+def steps_to_keep(saveat_weights: Any, last_step: int | None) -> tuple[int, ...]:
+    """The steps at which an `iterate` keeps the weights.
+
+    **Arguments:**
+
+    - `saveat_weights`: the steps as the user gave them.
+    - `last_step`: the number of steps of the run, or None if it is not known yet.
+
+    **Raises:** `ConfigError` unless they are integers, ascending, at least 0 and at most `last_step`.
+    """
+    is_array = isinstance(saveat_weights, np.ndarray | jax.Array) and not is_key(saveat_weights)
+    listed = saveat_weights.tolist() if is_array else saveat_weights
+    if not isinstance(listed, list | tuple | range) or not listed:
+        raise ConfigError(f"saveat_weights = {shown(saveat_weights)}; expected ascending steps, such as [0, 10, 100].")
+    steps = [
+        require_integer(ConfigError, f"saveat_weights[{place}]", step, least=0) for place, step in enumerate(listed)
+    ]
+    if any(later <= step for step, later in itertools.pairwise(steps)):
+        raise ConfigError(f"saveat_weights = {shown(saveat_weights)}; expected ascending steps.")
+    if last_step is not None and steps[-1] > last_step:
+        raise ConfigError(
+            f"saveat_weights ends at step {steps[-1]}, after the last one, {last_step}; keep weights up to it or take more "
+            "steps."
+        )
+    return tuple(steps)
 
 
 def _ascends(times: np.ndarray) -> bool:

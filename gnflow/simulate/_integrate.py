@@ -36,6 +36,7 @@ class Integrated:
 
     - `times`, `saved`: the saved times strictly inside the run and what was measured there, without w'.
     - `test_outputs`: the outputs (n, C) at the probe's inputs at these times; empty without test data.
+    - `kept`: the weights, on the host, at those of these times at which they are kept.
     - `end`: the flow time of the end.
     - `weights`, `last`: the weights and what was measured at the end.
     - `errors`: the largest estimated errors along the run.
@@ -51,6 +52,7 @@ class Integrated:
     times: list[float]
     saved: list[Evaluation]
     test_outputs: list[np.ndarray]
+    kept: dict[float, PyTree]
     end: float
     weights: PyTree
     last: Evaluation
@@ -91,6 +93,23 @@ class _Standing:
     end: float
 
 
+class _Row(NamedTuple):
+    """What is kept, on the host, of a saved time.
+
+    **Attributes:**
+
+    - `time`: the flow time.
+    - `evaluation`: what was measured, without w', which is as large as the weights.
+    - `outputs`: the outputs (n, C) at the probe's inputs, None without test data.
+    - `weights`: the weights, None at a time at which they are not kept.
+    """
+
+    time: float
+    evaluation: Evaluation
+    outputs: np.ndarray | None
+    weights: PyTree | None
+
+
 class _Decision(NamedTuple):
     """The arguments of a call of `Tiers.following` that changed something. A checkpoint keeps them, and a resumed run repeats
     the calls to arrive at the same tiers."""
@@ -116,6 +135,7 @@ class Loop:
     - `chosen`: the first solver.
     - `controller`: the step-size controller.
     - `save_times`: the flow times to save at, ascending.
+    - `weight_times`: those of them at which the weights are kept.
     - `first_step`: the length of the first step, in flow time.
 
     **Attributes:**
@@ -131,11 +151,13 @@ class Loop:
         chosen: SolverChoice,
         controller: ResidualController,
         save_times: np.ndarray,
+        weight_times: frozenset[float],
         first_step: float,
     ):
         self._start, self._args, self._controller = start, args, controller
         self._coming = [float(at) for at in save_times if at > 0]
-        self._rows: list[tuple[float, Evaluation, np.ndarray | None]] = []
+        self._weight_times = weight_times
+        self._rows: list[_Row] = []
         self._horizon = float(args.horizon)
         self._minimum = float(args.system.loss.minimum(args.system.problem.y_train))
         self._worst_saved = 0.0
@@ -196,11 +218,11 @@ class Loop:
             "end": standing.end,
             "worst_saved": self._worst_saved,
             "most_steps": self._most_steps,
-            "rows": [at for at, _, _ in self._rows],
+            "rows": [row.time for row in self._rows],
         }
         arrays = as_arrays(standing.segment, "segment")
-        for number, (_, row, outputs) in enumerate(self._rows):
-            arrays |= as_arrays((row, outputs), f"row_{number}")
+        for number, row in enumerate(self._rows):
+            arrays |= as_arrays(row[1:], f"row_{number}")
         return Kept(header, arrays)
 
     def restore(self, kept: Kept) -> None:
@@ -212,8 +234,10 @@ class Loop:
         segment = from_arrays(segment, kept.arrays, "segment")
         row = jax.device_get(dataclasses.replace(self._start.evaluation, velocity=None))
         outputs = None if self._args.probe is None else np.asarray(self._args.probe.first_outputs)
-        rows = [from_arrays((row, outputs), kept.arrays, f"row_{number}") for number in range(len(header["rows"]))]
-        self._rows = [(at, *jax.device_get(pair)) for at, pair in zip(header["rows"], rows, strict=True)]
+        weights = jax.device_get(segment.weights)
+        likes = [(row, outputs, weights if at in self._weight_times else None) for at in header["rows"]]
+        rows = [from_arrays(like, kept.arrays, f"row_{number}") for number, like in enumerate(likes)]
+        self._rows = [_Row(at, *jax.device_get(row)) for at, row in zip(header["rows"], rows, strict=True)]
         self._worst_saved, self._most_steps = header["worst_saved"], header["most_steps"]
         self.standing = _Standing(
             segment,
@@ -277,10 +301,10 @@ class Loop:
             if at > self.standing.time or at >= last:
                 break
             weights, integrals, outputs = self._inside(at)
-            # Rows are kept without w', which is as large as the weights.
             row = dataclasses.replace(self._measured(at, weights, integrals), velocity=None)
-            self._rows.append((at, *jax.device_get((row, outputs))))
-            self._worst_saved = max(self._worst_saved, self._error_at(at, self._rows[-1][1]))
+            known = row, outputs, weights if at in self._weight_times else None
+            self._rows.append(_Row(at, *jax.device_get(known)))
+            self._worst_saved = max(self._worst_saved, self._error_at(at, self._rows[-1].evaluation))
 
     def change_solver(self) -> None:
         """Continue with another solver if `Tiers` says so."""
@@ -321,15 +345,16 @@ class Loop:
         self.save()
         standing = self.standing
         segment, end = standing.segment, standing.end
-        rows = [row for row in self._rows if row[0] < end]
+        rows = [row for row in self._rows if row.time < end]
         weights, integrals = segment.weights, segment.integrals
         if end < standing.time:
             weights, integrals, _ = self._inside(end)
         last, errors = self._measured(end, weights, integrals), standing.memory.errors_until(end)
         return Integrated(
-            times=[at for at, _, _ in rows],
-            saved=[row for _, row, _ in rows],
-            test_outputs=[outputs for _, _, outputs in rows if outputs is not None],
+            times=[row.time for row in rows],
+            saved=[row.evaluation for row in rows],
+            test_outputs=[row.outputs for row in rows if row.outputs is not None],
+            kept={row.time: row.weights for row in rows if row.weights is not None},
             end=end,
             weights=weights,
             last=last,

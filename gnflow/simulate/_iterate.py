@@ -15,8 +15,8 @@ from ..flows import AbstractFlow
 from ..geometry import SolveDiagnostics
 from ..metrics import DirectionDiagnostics
 from ..optimisers import AbstractOptimiser, as_optimiser, optimiser_kinds
-from ..problems import Problem
-from ._arguments import check_batch_size, check_iterate, require_concrete
+from ..problems import AbstractProblem
+from ._arguments import batches_per_epoch, check_iterate, check_with_samples, require_concrete, steps_to_keep
 from ._full_batch import FullBatch
 from ._measure import Measurement, Values, as_metrics, numbers_as_arrays
 from ._minibatch import Batches, MiniBatch, batch_dataset
@@ -29,7 +29,7 @@ from .stop import AbstractStopRule, stop_rules
 
 
 def iterate(
-    problem: Problem,
+    problem: AbstractProblem,
     model: Any,
     flow: AbstractFlow,
     *,
@@ -40,6 +40,7 @@ def iterate(
     batch_size: int | None = None,
     key: Any = None,
     save_every: int | None = None,
+    saveat_weights: Any = None,
     stop: Any = None,
     metrics: tuple[Any, ...] = (),
     progress: bool = False,
@@ -66,6 +67,8 @@ def iterate(
     - `save_every`: the number of steps from one save to the next. Step 0 and the last step are always saved. None saves every
       step, and with `batch_size` every epoch, because what is saved is measured on all samples and may cost much more than a
       step.
+    - `saveat_weights`: steps at which to keep the weights, for `Trajectory.model_at`, ascending and up to the last one. They
+      are saved steps too. The weights at the start and at the end are always kept.
     - `stop`: stop rules, which are looked at after the saved steps.
     - `metrics`, `progress`, `throw`: as for `simulate`.
 
@@ -84,7 +87,8 @@ def iterate(
     as `DirectionDiagnostics`, asks for it.
 
     **Raises:** the errors of `simulate`; `ConfigError` also unless exactly one of `step_size` and `optimiser`, and exactly one
-    of `num_steps` and `num_epochs`, is given, or if `batch_size` is larger than N or comes without `key`.
+    of `num_steps` and `num_epochs`, is given, if `batch_size` is larger than N or comes without `key`, or if `saveat_weights`
+    goes beyond the last step.
     """
     began, clock = time.perf_counter(), CompileClock()
     require_concrete("iterate", problem, model, flow, step_size, optimiser, key, stop, metrics)
@@ -97,6 +101,7 @@ def iterate(
         key=key,
         save_every=save_every,
         stop=stop,
+        saveat_weights=saveat_weights,
     )
     num_steps, num_epochs, batch_size, save_every = (
         None if size is None else int(size) for size in (num_steps, num_epochs, batch_size, save_every)
@@ -104,12 +109,14 @@ def iterate(
     progress, throw = require_bool(ConfigError, progress=progress, throw=throw)
     rules = stop_rules(stop)
     system, weights = system_and_weights(problem, model, flow)
-    check_batch_size(batch_size, problem.num_train)
-    batches = None if batch_size is None else Batches(as_key(key), problem.num_train, batch_size)
-    per_epoch = 1 if batches is None else batches.per_epoch
+    num_train = system.problem.num_train
+    check_with_samples(system.problem, batch_size, num_epochs, saveat_weights)
+    batches = None if batch_size is None else Batches(as_key(key), num_train, batch_size)
+    per_epoch = batches_per_epoch(num_train, batch_size)
     last_step = num_steps if num_epochs is None else num_epochs * per_epoch
     assert last_step is not None
     save_every = min(per_epoch if save_every is None else save_every, last_step)
+    wanted = () if saveat_weights is None else steps_to_keep(saveat_weights, last_step)
     recorded = metrics = as_metrics(metrics)
     if batches is None and not any(isinstance(metric, DirectionDiagnostics) for metric in recorded):
         recorded = (*recorded, DirectionDiagnostics())
@@ -121,7 +128,7 @@ def iterate(
         method = OptimiserStep(numbers_as_arrays(as_optimiser(optimiser)))
     parts = system, measurement, method, numbers_as_arrays(rules)
     loop: AbstractStepLoop = FullBatch(*parts) if batches is None else MiniBatch(*parts, batches, save_every)
-    record = _take_steps(loop, weights, rules, last_step, save_every, progress)
+    record = _take_steps(loop, weights, rules, last_step, save_every, wanted, progress)
     values = stack_rows(record.rows)
     # The data set is not timed: the first one in a process imports xarray.
     wall_seconds, compile_seconds = time.perf_counter() - began, clock.seconds()
@@ -160,9 +167,11 @@ def iterate(
             "batch_size": batch_size,
             "key": None if batches is None else np.asarray(jax.random.key_data(batches.key)),
             "save_every": save_every,
+            "saveat_weights": wanted or None,
             "stop": rules,
             "metrics": metrics,
         },
+        record.kept,
     )
     return checked(trajectory, throw)
 
@@ -177,6 +186,7 @@ class _Record:
     - `losses`: the losses of the batches, by name, (batches,).
     - `solves`: the diagnostics of all known direction solves, with a first axis added to each field.
     - `last`: the last state.
+    - `kept`: the weights at the steps where they are kept, before the last one.
     - `result`: how the run ended.
     """
 
@@ -185,6 +195,7 @@ class _Record:
     losses: dict[str, np.ndarray]
     solves: SolveDiagnostics | None
     last: SavedStep
+    kept: dict[float | int, PyTree]
     result: Result
 
     @property
@@ -201,10 +212,12 @@ def _take_steps(
     rules: tuple[AbstractStopRule, ...],
     num_steps: int,
     save_every: int,
+    wanted: tuple[int, ...],
     progress: bool,
 ) -> _Record:
-    """Take steps until something ends the run."""
+    """Take steps until something ends the run. Weights are kept at the steps `wanted`, which are saved steps too."""
     interrupted = False
+    kept: dict[float | int, PyTree] = {}
     with progress_bar(progress, rules, "step") as bar:
         states = [loop.start(weights)]
         result = _early_end(states[0], rules)
@@ -212,7 +225,14 @@ def _take_steps(
             bar.begin(float(states[0].values["train_loss"]))
         try:
             while result is None and states[-1].step < num_steps:
-                states.append(loop.advance(states[-1], min(save_every, num_steps - states[-1].step)))
+                now = states[-1].step
+                coming = (step for step in (*wanted, num_steps) if step > now)
+                after = loop.advance(states[-1], min(save_every - now % save_every, next(coming) - now))
+                if after.step in wanted:
+                    kept[after.step] = jax.device_get(after.state.weights)
+                states.append(after)
+                # What the next step needs is as large as the weights, so it is held for the last state alone.
+                states[-2] = dataclasses.replace(states[-2], state=None)
                 result = _early_end(states[-1], rules)
                 if bar is not None:
                     bar.update(float(states[-1].step), float(states[-1].values["train_loss"]), states[-1].step)
@@ -229,7 +249,8 @@ def _take_steps(
     losses, solves = (
         jax.tree.map(_end_to_end, *parts) for parts in zip(*((at.losses, at.solves) for at in states), strict=True)
     )
-    return _Record([at.step for at in states], [at.values for at in states], losses, solves, last, result)
+    kept = {step: weights for step, weights in kept.items() if step < last.step}
+    return _Record([at.step for at in states], [at.values for at in states], losses, solves, last, kept, result)
 
 
 def _end_to_end(*parts: np.ndarray) -> np.ndarray:

@@ -29,7 +29,7 @@ from .._core import (
 )
 from ..flows import AbstractFlow
 from ..geometry import System
-from ..problems import Problem
+from ..problems import AbstractProblem
 from ..solvers import AbstractLinearisedSolver, SolverChoice, choose_solver
 from ._accuracy import (
     DEFAULT_RTOL,
@@ -53,7 +53,7 @@ from ._situation import situation_of
 from ._solution import Integration, linearisation_stats
 from ._start import InitialState, evaluate_start
 from ._trajectory import Trajectory, checked, make_dataset, stack_rows
-from .stop import AbstractStopRule, stop_rules, with_stationary
+from .stop import AbstractStopRule, Stationary, stop_rules, with_stationary
 
 _SAVES_PER_DECADE = 10
 _FIRST_SAVE = 0.01  # share of the loss's first time scale: features may move before the loss does
@@ -61,13 +61,14 @@ _HORIZON_DECADES = 18  # of flow time after the first save, when no t1 is given
 
 
 def simulate(
-    problem: Problem,
+    problem: AbstractProblem,
     model: Any,
     flow: AbstractFlow,
     *,
     t1: float | None = None,
     stop: Any = DEFAULT_STOP,
     saveat: Any = None,
+    saveat_weights: Any = None,
     solver: Any = "auto",
     rtol: float | None = None,
     atol: float = DEFAULT_ATOL,
@@ -85,11 +86,15 @@ def simulate(
     - `problem`, `model`, `flow`: the data and loss, the network, and the flow that trains it. The model is not changed.
     - `t1`: the latest flow time. With None only the stop rules end the run. (A run that meets no rule within 1e16 times the
       time scale on which the loss begins to fall ends with the failure `horizon_reached`.)
-    - `stop`: a stop rule, several in a tuple (the first one met ends the run), or None to run to `t1`. Unless it is None,
-      `Stationary` is added: a run that stands still ends with the code `stationary`, which is not a failure
-      (docs/stop_rules.md).
+    - `stop`: a stop rule, several in a tuple (the first one met ends the run), or None to run to `t1`. By default a run ends at
+      1e-8 of its first loss; with a residual problem it ends where it stands still. Unless it is None, `Stationary` is added: a
+      run that stands still ends with the code `stationary`, which is not a failure (docs/stop_rules.md).
     - `saveat`: flow times at which to save, ascending. None saves ten times a decade, from a hundredth of the time scale on
       which the loss begins to fall. The start and the end are always saved.
+    - `saveat_weights`: flow times at which to keep the weights, for `Trajectory.model_at`, ascending and up to `t1`. They are
+      times to save at too. The weights there come from the solver's interpolation inside a step, and are as accurate as what is
+      measured there. Those at the start and at the end are always kept. A run that a stop rule ends earlier keeps none after
+      its end.
     - `solver`: "auto", "exponential", "exponential_rosenbrock" with the whole Jacobian, the implicit "kvaerno5", "stabilised"
       for gradient flow without any matrix, the explicit "tsit5", "dopri5", "dopri8", "bosh3", or an adaptive Diffrax solver.
       "auto" compares the work that each would take, and may change the solver along the run; `trajectory.stats` says which
@@ -144,12 +149,13 @@ def _simulate(
     judge: Callable[..., Judged],
     steps_to_saves: bool,
     *,
-    problem: Problem,
+    problem: AbstractProblem,
     model: Any,
     flow: AbstractFlow,
     t1: float | None,
     stop: Any,
     saveat: Any,
+    saveat_weights: Any,
     solver: Any,
     rtol: float | None,
     atol: float,
@@ -162,7 +168,7 @@ def _simulate(
 ) -> Trajectory:
     """`simulate` with `judge` to decide which solution is accurate enough, and `steps_to_saves` as in `simulate_once`."""
     began, clock = time.perf_counter(), CompileClock()
-    require_concrete("simulate", problem, model, flow, t1, stop, saveat, rtol, atol, metrics)
+    require_concrete("simulate", problem, model, flow, t1, stop, saveat, saveat_weights, rtol, atol, metrics)
     check_simulate(
         t1=t1,
         stop=stop,
@@ -172,10 +178,15 @@ def _simulate(
         atol=atol,
         error_norm=error_norm,
         max_steps=max_steps,
+        saveat_weights=saveat_weights,
     )
     t1 = None if t1 is None else float(t1)
     atol, max_steps = float(atol), int(max_steps)
     progress, throw = require_bool(ConfigError, progress=progress, throw=throw)
+    if stop is DEFAULT_STOP and not problem.has_samples:
+        stop = (
+            Stationary()
+        )  # residuals may have an infimum above 0, and any share of the first loss may be out of reach
     given_rules = stop_rules(stop)
     system, weights = system_and_weights(problem, model, flow)
     metrics = as_metrics(metrics)
@@ -184,6 +195,7 @@ def _simulate(
         "t1": t1,
         "stop": given_rules,
         "saveat": None if saveat is None else times_to_save(saveat, t1),
+        "saveat_weights": None if saveat_weights is None else times_to_save(saveat_weights, t1, "saveat_weights"),
         "solver": solver,
         "rtol": rtol,
         "atol": atol,
@@ -217,11 +229,15 @@ def _simulate(
             bar.begin(float(start.evaluation.values["train_loss"]))
         chosen = choose(first_rtol)
         save_times, horizon = _save_times(saveat, t1, float(start.time_scale))
+        weight_times = settings["saveat_weights"]
+        if weight_times is not None:
+            save_times = np.union1d(save_times, weight_times)
+            horizon = max(horizon, weight_times[-1])
         settings |= {"solver": _as_setting(chosen), "rtol": first_rtol}
         met = rules_met(rules, start.margins)
         already = next((rule for rule in met if rule.is_over(0.0, weights, system, flow, horizon)), None)
         times, rows, last = np.zeros(1), [start.evaluation.values], start.evaluation
-        final_weights = weights
+        final_weights, kept = weights, {}
         stats: dict[str, Any] = {
             "solver": chosen.name,
             "solver_reason": chosen.reason,
@@ -258,6 +274,7 @@ def _simulate(
                 rules=all_rules,
                 t1=t1,
                 save_times=save_times,
+                weight_times=frozenset() if weight_times is None else frozenset(weight_times.tolist()),
                 atol=atol,
                 error_norm=get_error_norm(error_norm),
                 monotone=flow.dynamics.never_ascends(system),
@@ -266,15 +283,11 @@ def _simulate(
                 steps_to_saves=steps_to_saves,
                 checkpoints=None if checkpoints is None else map(checkpoints.solution, itertools.count(1)),
             )
-            minimum = float(system.loss.minimum(problem.y_train))
+            minimum = float(system.loss.minimum(system.problem.y_train))
             judged = judge(integration.solve, first_rtol, rtol is None, minimum)
             solution, result = judged.solution, judged.result
-            times, rows, last, final_weights = (
-                solution.times,
-                solution.rows,
-                solution.ended.last,
-                solution.ended.weights,
-            )
+            times, rows, kept = solution.times, solution.rows, solution.kept
+            last, final_weights = solution.ended.last, solution.ended.weights
             settings |= {"solver": _as_setting(solution.phases[0].chosen), "rtol": solution.rtol}
             stats |= {**solution.solvers, **solution.counts}
             stats |= {
@@ -308,6 +321,7 @@ def _simulate(
         with_solve_warning(result, stack_solves([last.diagnostics])),
         stats,
         settings,
+        kept,
     )
     return checked(trajectory, throw)
 
@@ -323,7 +337,7 @@ def _estimates(errors: Errors, system: System) -> dict[str, float]:
     return {**estimates, "estimated_test_error": errors.test_outputs} if has_test else estimates
 
 
-def system_and_weights(problem: Problem, model: Any, flow: AbstractFlow) -> tuple[System, Any]:
+def system_and_weights(problem: AbstractProblem, model: Any, flow: AbstractFlow) -> tuple[System, Any]:
     """The system of a run and its first weights.
 
     **Raises:** `ConfigError` if `flow` is not a flow, and the errors of `System`.

@@ -48,6 +48,7 @@ class Solution:
     - `phases`: which solvers took the steps, and from when on.
     - `times`, `rows`: the saved times and what was measured there, from the start to the end.
     - `test_outputs`: the outputs (saves, n, C) at these times at the probe's inputs, None without test data.
+    - `kept`: the weights at those of these times at which they are kept, but for the start and the end.
     - `ended`: the weights and what was measured at the end.
     - `result`: how it ended.
     - `errors`: the largest estimated errors along the run.
@@ -60,6 +61,7 @@ class Solution:
     times: np.ndarray
     rows: list[Values]
     test_outputs: np.ndarray | None
+    kept: dict[float, PyTree]
     ended: End
     result: Result
     errors: Errors
@@ -136,7 +138,7 @@ class Integration:
     - `choose`: chooses the solver for a tolerance; its second argument says whether the usual solver ran out of steps.
     - `rules`: the stop rules.
     - `t1`: as for `simulate`.
-    - `save_times`: the flow times to save at, ascending.
+    - `save_times`, `weight_times`: as for `Loop`.
     - `atol`, `error_norm`, `monotone`, `max_steps`: as for `ResidualController`.
     - `bar`: the progress bar, or None.
     - `steps_to_saves`: as for `simulate_once`.
@@ -150,6 +152,7 @@ class Integration:
     rules: tuple[AbstractStopRule, ...]
     t1: float | None
     save_times: np.ndarray
+    weight_times: frozenset[float]
     atol: float
     error_norm: AbstractErrorNorm
     monotone: bool
@@ -205,7 +208,8 @@ class Integration:
         # The first step shortens with the tolerance. Otherwise two solutions would share their first steps, which grow by a
         # fixed factor each, and with them the errors made there.
         first_step = min(_FIRST_STEP * float(shortening(rtol)) * scale, horizon)
-        loop = Loop(self.weights, self.start, args, chosen, controller, self.save_times, first_step)
+        times = self.save_times, self.weight_times
+        loop = Loop(self.weights, self.start, args, chosen, controller, *times, first_step)
         found = loop.run(self.bar, None if self.checkpoints is None else next(self.checkpoints))
         first = self.start.evaluation
         ended = End(found.end, found.weights, found.last, first, self.system, self.args.measurement, found.errors.worst)
@@ -217,6 +221,7 @@ class Integration:
             times=np.asarray([0.0, *found.times, found.end]),
             rows=[jax.device_get(row.values) for row in rows],
             test_outputs=self._test_outputs(found),
+            kept=found.kept,
             ended=ended,
             result=integration_result(found, found.phases[-1].chosen, rules, self.t1, ended),
             errors=UNKNOWN

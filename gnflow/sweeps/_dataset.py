@@ -11,7 +11,7 @@ import xarray as xr
 
 from .._core import ConfigError, RunFolderError, as_path, nearest_name
 from ..config import Specification
-from ..simulate import RUN_FILE, Trajectory, load as load_run
+from ..simulate import BEST_LOSSES, RUN_FILE, Trajectory, load as load_run
 from ._cell import TARGETS, flow_times, target_name
 from ._store import SweepStore
 from ._versions import say_if_mixed, versions_in
@@ -105,6 +105,8 @@ def dataset_of(
     - `failed`: whether it failed; `message`: how it ended, in words; `cell`: its content hash.
     - The last value of every variable that the runs measured once for each saved time. It is nan if the cell failed or is
       missing, and otherwise only if the run itself ended with nan.
+    - `best_validation_loss` and `best_test_loss` (selected on the test set) if there are such data, the lowest along each run,
+      with `best_validation_loss_time`, `test_loss_at_best_validation` and `best_test_loss_time`; nan if the cell failed.
     - `flow_time`, `num_steps`, `wall_seconds`: at the end, also of failed cells; nan if there is none.
     - `time_to_target`, with the further dimension "target": the flow time at which the relative training loss first reached
       1e-1 to 1e-8. It is inf if the run ended before, and nan if it failed before or is missing.
@@ -133,6 +135,15 @@ def dataset_of(
         values = [_float(None if finals is None else finals.get(name)) for finals in good]
         called = f"final_{name}" if name in coords or name in variables else name
         add(called, values, name, described.get(name, {}))
+    for name, long_name in BEST_LOSSES.items():
+        values = [None if finals is None else cells[place]["best"].get(name) for place, finals in enumerate(good)]
+        if any(value is not None for value in values):
+            add(
+                name,
+                [_float(value) for value in values],
+                long_name,
+                {"units": _UNITS["flow_time"] if name.endswith("_time") else "1"},
+            )
     times = np.array([_target_times(cell) for cell in cells])
     times[np.isinf(times) & (failed | missing)[:, None]] = math.nan
     attrs = {"long_name": "flow time to the relative training loss", "units": _UNITS["flow_time"]}

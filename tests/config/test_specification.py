@@ -190,6 +190,14 @@ class TestMaking:
         assert made.method is gn.simulate
         assert made.model.hidden_weight.shape == (8, 3)
 
+    def test_weights_are_kept_at_flow_times_or_at_steps(self):
+        change = ["integration.saveat_weights=[0.5, 1]", "flows.descent.integration.saveat_weights=[0, 1]"]
+        kept = {
+            flow: run_of(changed(*change), flow).prepare().settings["saveat_weights"] for flow in ("newton", "descent")
+        }
+        assert kept == {"newton": [0.5, 1.0], "descent": [0, 1]}
+        assert run_of(changed(change[0]), "newton").content_hash() != run_of(TABLE, "newton").content_hash()
+
     def test_a_preconditioner_is_named_within_its_solver(self):
         solver = "{kind='conjugate_gradients', rtol=1e-2, preconditioner={kind='nystrom', rank=8}}"
         flow = f"{{kind='gauss_newton', damping={{kind='largest_eigenvalue', factor=1e-3}}, solver={solver}}}"
@@ -424,6 +432,15 @@ WRONG = [
     ("flows.descent.integration=3", r"flows\.descent\.integration = 3; expected a table"),
     ('flows."a/b".kind=gradient', r"flows: 'a/b' names a folder"),
     ("integration.saveat=[1, true]", r"integration\.saveat\[1\] = True is a boolean; expected a number"),
+    ("flows.descent.integration.saveat_weights=[1.5]", r"saveat_weights\[0\] = 1\.5 is a number; expected an integer"),
+    (
+        "flows.descent.integration.saveat_weights=[100000]",
+        r"flows\.descent\.integration: saveat_weights ends at step 100000",
+    ),
+    (
+        "flows.features.integration.saveat_weights=[3]",
+        r"flows\.features\.integration: saveat_weights ends at 3\.0, after t1",
+    ),
     ("stop.relative_loss=small", r"stop\.relative_loss = 'small' is a string; expected a number"),
     (
         "stop.loss_plateau={decade=1}",

@@ -142,6 +142,17 @@ class TestSweep:
             sweep(SPEC, tmp_path / "out", keep_trajectories=True, **options)
         assert not (tmp_path / "out").exists()
 
+    def test_weights_along_the_way_are_kept_with_trajectories_alone(self, tmp_path):
+        method = {"method": "iterate", "step_size": 0.5, "num_steps": 3, "saveat_weights": [2]}
+        spec = tiny_sweep(scales=(0.1,), integration=method)
+        with pytest.raises(
+            gn.ConfigError, match=r"descent/seed-0 has integration\.saveat_weights, .* no weights; make it"
+        ):
+            sweep(spec, tmp_path / "out", engine="serial")
+        assert not (tmp_path / "out").exists()
+        sweep(spec, tmp_path / "out", keep_trajectories=True)
+        assert list(gn.load(tmp_path / "out" / "runs" / spec.cells[0].folder).kept_weights) == [2]
+
     def test_two_processes_that_finish_one_run_keep_one(self, folder, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         store = SweepStore(folder)
