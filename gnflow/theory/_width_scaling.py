@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from .._core import ConfigError
+from .._core import ConfigError, GnflowError
 from ..config import RunSpec
 
 _MOST_SEEDS = 8
@@ -54,7 +54,10 @@ def require_scaling(smaller: Sequence[RunSpec], larger: Sequence[RunSpec], width
     name = larger[0].flow_name
     if "optimiser" in larger[0].integration:
         return f"{name}: the scaling of an optimiser's steps with the width is not checked"
-    small, large = ([_start(cell) for cell in cells[:_MOST_SEEDS]] for cells in (smaller, larger))
+    try:
+        small, large = ([_start(cell) for cell in cells[:_MOST_SEEDS]] for cells in (smaller, larger))
+    except GnflowError as error:  # a part of the user's that is not imported, a data file that is gone
+        return f"{name}: its scaling with the width is not checked: {error}"
     damping = _exponent([one.relative_damping for one in small], [one.relative_damping for one in large], widths)
     speed = _exponent([one.speed for one in small], [one.speed for one in large], widths)
     matters = any(not one.is_negligible for one in large)

@@ -2,11 +2,13 @@
 
 import math
 import re
+import sys
 
 import jax
 import numpy as np
 import pandas as pd
 import pytest
+from config.own_module import NAME, TABLE, as_in_a_new_process, write
 from PIL import Image
 from tiny_runs import PROBLEM_MODEL_FLOW
 
@@ -71,6 +73,9 @@ def test_the_tables_hold_the_medians_of_the_runs(folders, capsys, tmp_path):
     assert mine["train_loss at the end", 20.0] == pytest.approx(final, rel=1e-12)
     # Step 20 of size 0.5 is at flow time 10.
     assert mine["test_loss at time", 10.0] == pytest.approx(np.median([run.test_loss[20] for run in runs]), rel=1e-12)
+    best = table[(table.run == 1) & (table.quantity == "best_test_loss")].value.item()
+    assert best == np.median([run.test_loss.min() for run in runs])
+    assert numbers_of(lines, "lowest losses along the run", 1)[0] == f"{best:.2e}"
     for level in table[(table.run == 1) & (table.quantity == "time to train_loss")]["at"]:
         times = [time_to_level(run.flow_time.to_numpy(), run.train_loss.to_numpy(), level) for run in runs]
         assert mine["time to train_loss", level] == pytest.approx(np.median(times), rel=1e-12)
@@ -162,6 +167,19 @@ def test_the_figure_is_legible(folders, capsys, tmp_path):
     with Image.open(tmp_path / "out" / "comparison.png") as image:
         assert image.width == 748  # a column of 3.4 inches at 220 dots an inch
         assert image.height > 800
+
+
+def test_parts_of_ones_own_are_compared_without_an_import(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path)
+    axes = {"power": {"path": "flows.mine.power", "values": [0.25, 0.5]}}
+    with as_in_a_new_process():
+        gn.sweep({**TABLE, "name": "own", "axes": axes}, "out", engine="serial")
+    with as_in_a_new_process():
+        write(tmp_path, text="raise RuntimeError('imported')")
+        lines = compared(capsys, "out")
+        assert NAME not in sys.modules
+    assert lines[lines.index("differences of configuration") + 1] == "flow.power: 0.25 (run 1); 0.5 (run 2)"
 
 
 @pytest.mark.parametrize(
