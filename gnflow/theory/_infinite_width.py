@@ -119,8 +119,8 @@ def infinite_width(
     - `sweep`: the folder of a sweep; the data set that `gnflow.sweep` or `gnflow.load` returns, or a part of it; or curves from
       `gnflow.sweeps.load_curves`.
     - `variable`: anything that the runs recorded as one number at each time.
-    - `times`: flow times. By default those that all runs saved (state `saveat` in the configuration). At other times the runs
-      are interpolated.
+    - `times`: flow times. By default those that all runs saved (state `saveat` in the configuration), or if they have none but
+      the start in common, those of the run that ends first. Runs that did not save a time are interpolated.
     - `axis`: the axis of the width, by default the one that sets `model.width`.
     - `least_width`: smaller widths are left out.
     - `confidence`: of the interval, between 0 and 1.

@@ -146,9 +146,14 @@ class TestTimes:
         np.testing.assert_allclose(found.data.limit, np.exp(-found.data.time), rtol=2e-4)
         assert "interpolated between saved times" in str(found)
 
-    def test_without_common_times_they_are_asked_for(self):
-        found = infinite_width(self.runs(), axis="width")
-        assert found.data.time.to_numpy().tolist() == [0.0]
+    def test_without_common_times_those_of_the_run_that_ends_first_are_taken(self):
+        runs = self.runs()
+        found = infinite_width(runs, axis="width")
+        np.testing.assert_array_equal(found.data.time, runs.flow_time.isel(seed=0, width=0))
+        # At the last time the logarithm of the loss falls by 0.6 between two saves.
+        np.testing.assert_allclose(found.data.limit, np.exp(-found.data.time), rtol=1e-3)
+
+    def test_times_after_the_end_are_refused(self):
         with pytest.raises(gn.ConfigError, match=r"no time in common among \[100\.0\]; state t1 and saveat"):
             infinite_width(self.runs(), axis="width", times=[100.0])
 
