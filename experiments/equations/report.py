@@ -1,9 +1,8 @@
 """Tables and figures of docs/residuals_study.md from the stored results.
 
-    python experiments/equations/report.py [--check]
+    python experiments/equations/report.py
 
-Writes docs/images/equations_*.png and prints the tables, which stand in the page between markers; with --check it only compares
-the page with the results.
+Writes docs/images/equations_*.png, and the tables into the page.
 """
 
 import json
@@ -16,6 +15,10 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+from pages import insert, markdown_table
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -36,11 +39,7 @@ def read(name: str) -> dict[str, Any]:
     return json.loads((HERE / "results" / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def table(header: list[str], rows: list[list[str]]) -> str:
-    return "\n".join("| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows))
-
-
-def equations() -> str:
+def equations() -> list[str]:
     """One row for each equation and method."""
     rows = []
     for name in EQUATIONS:
@@ -62,10 +61,12 @@ def equations() -> str:
                     ]
                 )
             assert seed == "0"
-    return table(["equation", "method", "relative L2", "first L", "last L", "flow time", "steps", "s", "ended"], rows)
+    return markdown_table(
+        ["equation", "method", "relative L2", "first L", "last L", "flow time", "steps", "s", "ended"], rows
+    )
 
 
-def engd() -> str:
+def engd() -> list[str]:
     rows = []
     for seed, runs in read("engd")["runs"].items():
         descent, flow = runs["ENGD"], runs["Gauss-Newton"]
@@ -79,7 +80,7 @@ def engd() -> str:
                 f"{flow['seconds']:.1f}",
             ]
         )
-    return table(["seed", "method", "relative L2", "s"], rows)
+    return markdown_table(["seed", "method", "relative L2", "s"], rows)
 
 
 def draw_equations() -> None:
@@ -122,16 +123,8 @@ def draw_phase() -> None:
 
 
 def main() -> None:
-    page = PAGE.read_text(encoding="utf-8")
-    filled = page
     for name, make in (("equations", equations), ("engd", engd)):
-        begin, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
-        before, _, rest = filled.partition(begin)
-        _, _, after = rest.partition(end)
-        filled = before + begin + make() + end + after
-    if "--check" in sys.argv:
-        sys.exit(0 if filled == page else "docs/residuals_study.md is not what the results say; run report.py.")
-    PAGE.write_text(filled, encoding="utf-8")
+        insert(PAGE, name, make())
     draw_equations()
     draw_phase()
 
