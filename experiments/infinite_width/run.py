@@ -52,7 +52,7 @@ def main(name: str, out: Path) -> None:
     times = [time for time in TIMES if time <= size["end"]]
     limits = gn.theory.infinite_width(out / "widths")
     narrow = size["widths"][:BLOCKS]
-    same_widths = gn.load(out / "widths").sel(flow="gradient_flow", width=narrow)
+    same_widths = gn.sweeps.load_sweep(out / "widths").sel(flow="gradient_flow", width=narrow)
     compared = {
         "one network": gn.theory.infinite_width(same_widths),
         "blocks": gn.theory.infinite_width(out / "blocks", flow="gradient_flow"),

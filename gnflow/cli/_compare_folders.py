@@ -17,6 +17,15 @@ from ._failures import Failures
 _WIDTH = 80  # characters of a line
 _SHORTEST_NAME = 9
 _MOST_DIFFERENCES = 25  # lines; configuration.csv has all
+# Headings and formats of the lowest losses.
+_BEST = {
+    "best_validation_loss": ("best", "valid.", ".2e"),
+    "best_validation_loss_time": ("at", "time", ".3g"),
+    "test_loss_at_best_validation": ("test", "there", ".2e"),
+    "best_test_loss": ("best", "test", ".2e"),
+    "best_test_loss_time": ("at", "time", ".3g"),
+}
+_TITLES = {"train_loss": "training loss", "validation_loss": "validation loss", "test_loss": "test loss"}
 _CLOCKS = {
     FLOW_TIME: "flow time, in each flow's own unit",
     STEPS_OF_SIZE: "steps times step size, which is flow time",
@@ -81,7 +90,7 @@ def _tables(comparison: Comparison) -> list[str]:
     if comparison.times.size:
         headings = [("at time", _short(time)) for time in comparison.times]
         for name, values in comparison.at_times.items():
-            lines += ["", f"{_title(name)} at a common time (-: after the end)"]
+            lines += ["", f"{_TITLES[name]} at a common time (-: after the end)"]
             lines += _under_names(groups, headings, [[_short(value, ".2e") for value in row] for row in values])
     if comparison.levels.size:
         headings = [("at loss", _short(level, ".1e")) for level in comparison.levels]
@@ -91,7 +100,19 @@ def _tables(comparison: Comparison) -> list[str]:
             lines += ["", "test loss where the training loss first was"]
             rows = [[_short(value, ".2e") for value in row] for row in comparison.test_at]
             lines += _under_names(groups, headings, rows)
+    if comparison.best:
+        lines += ["", "lowest losses along the run (best test: selected on the test set)"]
+        rows = [
+            [_short(value, _BEST[name][2]) for name, value in zip(comparison.best, row, strict=True)]
+            for row in _rows(comparison)
+        ]
+        lines += _under_names(groups, [_BEST[name][:2] for name in comparison.best], rows)
     return lines
+
+
+def _rows(comparison: Comparison) -> np.ndarray:
+    """The lowest losses of each group."""
+    return np.stack(list(comparison.best.values()), axis=1)
 
 
 def _ends(comparison: Comparison) -> tuple[list[tuple[str, str]], list[list[str]]]:
@@ -100,7 +121,7 @@ def _ends(comparison: Comparison) -> tuple[list[tuple[str, str]], list[list[str]
     rows = []
     for group in comparison.groups:
         steps = np.median([float(run.stats.get("num_steps") or np.nan) for run in group.runs])
-        losses = [_last(group, name) for name in LOSSES]
+        losses = [_last(group, name) for name in ("train_loss", "test_loss")]
         seconds = float(np.median([run.run_seconds for run in group.runs]))
         cells = [_short(end_of(group)), _short(steps, ".0f"), *(_short(loss, ".2e") for loss in losses)]
         rows.append([" ".join(_clocks(group)), *cells, f"{seconds:.1f}"])
@@ -196,6 +217,9 @@ def _numbers(number: int, comparison: Comparison) -> list[dict[str, Any]]:
         for name, values in comparison.at_times.items():
             pairs = zip(comparison.times, values[place], strict=True)
             rows += [{**head, "quantity": f"{name} at time", "at": time, "value": value} for time, value in pairs]
+        rows += [
+            {**head, "quantity": name, "at": np.nan, "value": values[place]} for name, values in comparison.best.items()
+        ]
         found = {"time to train_loss": comparison.time_to, "test_loss at train_loss": comparison.test_at}
         for name, values in found.items():
             pairs = [] if values is None else zip(comparison.levels, values[place], strict=True)
@@ -222,10 +246,6 @@ def _last(group: Group, name: str) -> float:
     """The last value of a loss, the median over the seeds; nan if a run has none."""
     found = [float(run.data[name].to_numpy()[-1]) if name in run.data else np.nan for run in group.runs]
     return float(np.median(found))
-
-
-def _title(name: str) -> str:
-    return {"train_loss": "training loss", "test_loss": "test loss"}[name]
 
 
 def _short(value: float, digits: str = ".3g") -> str:

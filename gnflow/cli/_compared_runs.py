@@ -32,7 +32,7 @@ class ComparedRun:
     - `failure`: why it failed; None if it did not.
     - `stats`: the stats of the run.
     - `spec`: its specification; None for a run that a script saved.
-    - `description`: its settings and the checksum of its problem.
+    - `description`: its settings and the checksum of its problem. Of a cell it describes the problem alone.
     """
 
     parts: tuple[str, ...]
@@ -59,6 +59,15 @@ class ComparedRun:
         if "time" in self.data.coords:
             return FLOW_TIME
         return STEPS if flow_times(self.data).attrs.get("units") == "steps" else STEPS_OF_SIZE
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The options of problem, model, flow and method, with their defaults. For a cell these are made."""
+        if self.spec is None or "flow" in self.description.settings:
+            return dict(self.description.settings)
+        made = self.spec.prepare()
+        arguments = {"kind": self.spec.integration["method"], **made.settings}
+        return describe(made.problem, made.model, made.flow, arguments).settings
 
     @property
     def run_seconds(self) -> float:
@@ -150,31 +159,35 @@ def _runs_in(place: Path, name: str) -> list[ComparedRun]:
             if content_hash in kept:
                 runs.append(_run_of_grid(kept[content_hash], name))
             else:
-                runs.append(_of_cell(store.read(content_hash), cell, name, _described(cell)))
+                runs.append(_of_cell(store.read(content_hash), cell, name))
         except GnflowError as error:
             print(f"gnflow: {place}: {cell.label} is left out: {error}", file=sys.stderr)
     return runs
 
 
 def _run_of_grid(kept: KeptRun, name: str) -> ComparedRun:
-    return _of_cell(kept.cell(), kept.spec, name, read_description(kept.place))
-
-
-def _of_cell(data: xr.Dataset, cell: RunSpec, name: str, description: RunDescription) -> ComparedRun:
-    parts = (name, *cell.label.rsplit("/", 2)[:-1])
-    failure = data.attrs["result_message"] if data.attrs["failed"] else None
-    return ComparedRun(parts, cell.seed, data, failure, json.loads(data.attrs["stats"]), cell, description)
+    return _of_run(kept.place, _parts(kept.spec, name), kept.spec)
 
 
 def _saved_run(place: Path, name: str) -> ComparedRun:
+    return _of_run(place, (name,), None)
+
+
+def _of_run(place: Path, parts: tuple[str, ...], spec: RunSpec | None) -> ComparedRun:
     run = read_data(place)
     failure = run.result.message if run.result.failed else None
-    return ComparedRun((name,), None, run.data, failure, run.stats, None, read_description(place))
+    seed = None if spec is None else spec.seed
+    return ComparedRun(parts, seed, run.data, failure, run.stats, spec, read_description(place))
 
 
-def _described(cell: RunSpec) -> RunDescription:
-    made = cell.prepare()
-    return describe(made.problem, made.model, made.flow, {"kind": cell.integration["method"], **made.settings})
+def _of_cell(data: xr.Dataset, cell: RunSpec, name: str) -> ComparedRun:
+    failure = data.attrs["result_message"] if data.attrs["failed"] else None
+    stats = json.loads(data.attrs.get("stats", "{}"))
+    return ComparedRun(_parts(cell, name), cell.seed, data, failure, stats, cell, describe(cell.make_problem()))
+
+
+def _parts(cell: RunSpec, name: str) -> tuple[str, ...]:
+    return (name, *cell.label.rsplit("/", 2)[:-1])
 
 
 def settings_by_group(groups: Sequence[Group]) -> dict[str, list[Any]]:
@@ -185,10 +198,11 @@ def settings_by_group(groups: Sequence[Group]) -> dict[str, list[Any]]:
     """
     runs = [run for group in groups for run in group.runs]
     of_configurations = all(run.spec is not None for run in runs)
-    tables = [_stated(group) if of_configurations else dict(group.runs[0].description.settings) for group in groups]
+    tables = [_stated(group) if of_configurations else group.runs[0].settings for group in groups]
     if not of_configurations and len(runs) == len(groups):
         for table, run in zip(tables, runs, strict=True):
-            table["initial_model (checksum)"] = run.description.start[:8]
+            if run.description.start is not None:
+                table["initial_model (checksum)"] = run.description.start[:8]
     names = sorted({name for table in tables for name in table})
     # Arguments of a run that has not been kept are known without their defaults, so that an absent one says nothing.
     names = [name for name in names if not name.startswith("settings.") or all(name in table for table in tables)]

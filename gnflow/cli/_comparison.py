@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
+from ..simulate import BEST_LOSSES, best_losses
 from ..sweeps import time_to_level
 from ._compared_runs import ComparedRun, Group
 
 _MOST_COLUMNS = 5  # common times or levels, so that a table has at most 80 columns
 _DECADES = 4
-LOSSES = ("train_loss", "test_loss")
+LOSSES = ("train_loss", "validation_loss", "test_loss")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Comparison:
     - `at_times`: by name of the loss its values at these times (groups, t).
     - `time_to`: the times at which the training loss first reached each level (groups, l).
     - `test_at`: the test losses at these times (groups, l); None if not every run has a test loss.
+    - `best`: by the names of `gnflow.simulate.BEST_LOSSES` the lowest losses along the runs and their times (groups,); without
+      those that no run has.
     """
 
     groups: tuple[Group, ...]
@@ -37,19 +40,28 @@ class Comparison:
     at_times: dict[str, np.ndarray]
     time_to: np.ndarray
     test_at: np.ndarray | None
+    best: dict[str, np.ndarray]
 
     @classmethod
     def of(cls, groups: Sequence[Group]) -> "Comparison":
         """The comparison of groups of runs on the same problems."""
         times, levels = _common_times(groups), _common_levels(groups)
-        has_test = all("test_loss" in run.data for group in groups for run in group.runs)
+        runs = [run for group in groups for run in group.runs]
+        measured = [name for name in LOSSES if all(name in run.data for run in runs)]
         at_times = {
             name: _medians(groups, lambda run, name=name: [_value_at(run, name, time) for time in times])
-            for name in LOSSES[: 1 + has_test]
+            for name in measured
         }
         time_to = _medians(groups, lambda run: [_time_to(run, level) for level in levels])
-        test_at = _medians(groups, lambda run: [_value_at(run, "test_loss", _time_to(run, level)) for level in levels])
-        return cls(tuple(groups), times, levels, at_times, time_to, test_at if has_test else None)
+        test_at = None
+        if "test_loss" in measured:
+            test_at = _medians(
+                groups, lambda run: [_value_at(run, "test_loss", _time_to(run, level)) for level in levels]
+            )
+        lowest = _medians(groups, lambda run: [best_losses(run.data).get(name, math.nan) for name in BEST_LOSSES])
+        columns = zip(BEST_LOSSES, lowest.T, strict=True)
+        best = {name: values for name, values in columns if np.any(np.isfinite(values))}
+        return cls(tuple(groups), times, levels, at_times, time_to, test_at, best)
 
 
 def by_problem(groups: Sequence[Group]) -> tuple[list[list[Group]], list[str]]:
@@ -102,13 +114,14 @@ def _time_to(run: ComparedRun, level: float) -> float:
 
 
 def _common_times(groups: Sequence[Group]) -> np.ndarray:
-    """Powers of ten up to the second longest end, and the shortest end, at which every group has a value."""
+    """Powers of ten between the first save and the second longest end, and the shortest end, where every group has a value."""
     ends = sorted(min(float(run.times[-1]) for run in group.runs) for group in groups)
     ends = [end for end in ends if end > 0]
     if not ends:
         return np.zeros(0)
     highest = math.floor(math.log10(ends[-2] if len(ends) > 1 else ends[0]))
-    decades = [10.0**power for power in range(highest - _DECADES + 1, highest + 1)]
+    first = min(float(run.times[1]) for group in groups for run in group.runs if len(run.times) > 1)
+    decades = [10.0**power for power in range(highest - _DECADES + 1, highest + 1) if 10.0**power >= first]
     return np.asarray(sorted({*decades, ends[0]})[-_MOST_COLUMNS:])
 
 

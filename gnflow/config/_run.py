@@ -198,7 +198,7 @@ class RunSpec:
         **Raises:** `ConfigError`, which names the entry, if a constructor refuses its options or objects do not fit together.
         """
         key = jax.random.key(self.seed)
-        problem = self._problem()
+        problem = self.make_problem()
         model = self._model(stream(key, "model"), problem)
         path = f"flows.{self.flow_name}"
         flow = self._build_flow(path)
@@ -218,7 +218,8 @@ class RunSpec:
             check_with_samples(system.problem, **settings)
         return Prepared(problem, model, flow, metrics, method, settings)
 
-    def _problem(self) -> AbstractProblem:
+    def make_problem(self) -> AbstractProblem:
+        """The problem alone. Equal ones of one seed are made only once in a process. **Raises:** as `prepare`."""
         seed = self.seed if self.problem_seed is None else self.problem_seed
         key = stream(jax.random.key(seed), "problem")
         if self.lacks_data:  # the content of the files is not known, so the problem cannot be shared

@@ -3,6 +3,7 @@
 from matplotlib.figure import Figure
 
 from ._drawable import left_out_handle
+from ._loss import LOSS_LINES
 from ._style import (
     Runs,
     draw_lines,
@@ -15,13 +16,12 @@ from ._style import (
     time_label,
 )
 
-_LINES = (("train_loss", "-", "train"), ("test_loss", "--", "test"))
 _HEIGHT = 1.9  # inches, of a panel
 
 
 @styled
 def comparison_figure(runs: Runs) -> Figure:
-    """Training (solid) and test loss (dashed) against time, and below the test loss against the training loss.
+    """Training (solid), validation (dotted) and test loss (dashed) against time, and below the test against the training loss.
 
     The second panel compares runs at equal training loss, which needs no common unit of time. Training goes from left to right:
     its axis is reversed. It is left out if no run has a test loss.
@@ -30,8 +30,8 @@ def comparison_figure(runs: Runs) -> Figure:
 
     - `runs`: by name a data set, or one for each seed.
     """
-    present = [line for line in _LINES if first_with(runs, line[0]) is not None]
-    has_test = len(present) == len(_LINES)
+    present = [line for line in LOSS_LINES if first_with(runs, line[0]) is not None]
+    has_test = any(name == "test_loss" for name, _, _ in present)
     figure, axes = new_figure(1 + has_test, 1, height=_HEIGHT * (1 + has_test))
     for panel in axes:
         panel.set_xscale("log")

@@ -27,7 +27,7 @@ from ._style import (
     time_label,
 )
 
-_LINES = (("train_loss", "-", "train"), ("validation_loss", ":", "validation"), ("test_loss", "--", "test"))
+LOSS_LINES = (("train_loss", "-", "train"), ("validation_loss", ":", "validation"), ("test_loss", "--", "test"))
 
 
 @styled
@@ -51,7 +51,7 @@ def loss_figure(runs: Runs) -> Figure:
         panel.set_yscale("log")
         panel.set_ylabel("loss")
     selected_by = next((name for name in LOWEST if first_with(runs, name) is not None), None)
-    present = [line for line in _LINES if first_with(runs, line[0]) is not None]
+    present = [line for line in LOSS_LINES if first_with(runs, line[0]) is not None]
     left_out = False
     for name, linestyle, _ in present:
         left_out = draw_lines(upper, runs, name, linestyle) or left_out

@@ -50,8 +50,8 @@ def width_limit_figure(dataset: xr.Dataset) -> Figure:
         upper.plot(
             x, drawable(dataset["mean"].sel(width=width).to_numpy(), upper.get_yscale()), color=shade, linewidth=0.9
         )
-    ends = [drawable(dataset[name].to_numpy(), upper.get_yscale()) for name in ("lower", "upper")]
-    upper.fill_between(x, *ends, color=COLOURS[1], alpha=_BAND, linewidth=0)
+    low, high = (drawable(dataset[name].to_numpy(), upper.get_yscale()) for name in ("lower", "upper"))
+    upper.fill_between(x, low, high, color=COLOURS[1], alpha=_BAND, linewidth=0)
     upper.plot(x, drawable(dataset["limit"].to_numpy(), upper.get_yscale()), color=COLOURS[1], linestyle="--")
     upper.set_xlabel(FLOW_TIME_LABEL)
     upper.set_ylabel(str(dataset.attrs.get("long_name", "")))

@@ -202,7 +202,7 @@ def load_curves(
             continue
         data = store.read(spec.hashes[place])
         seen |= {str(name) for name in data.data_vars}
-        of_runs[int(place)] = json.loads(data.attrs["stats"])
+        of_runs[int(place)] = json.loads(data.attrs.get("stats", "{}"))
         runs[int(place)] = {name: data[name].variable for name in wanted if name in data.data_vars} | {
             _TIMES: flow_times(data).variable
         }

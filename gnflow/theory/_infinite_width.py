@@ -119,8 +119,8 @@ def infinite_width(
     - `sweep`: the folder of a sweep; the data set that `gnflow.sweep` or `gnflow.load` returns, or a part of it; or curves from
       `gnflow.sweeps.load_curves`.
     - `variable`: anything that the runs recorded as one number at each time.
-    - `times`: flow times. By default those that all runs saved (state `saveat` in the configuration). At other times the runs
-      are interpolated.
+    - `times`: flow times. By default those that all runs saved (state `saveat` in the configuration), or if they have none but
+      the start in common, those of the run that ends first. Runs that did not save a time are interpolated.
     - `axis`: the axis of the width, by default the one that sets `model.width`.
     - `least_width`: smaller widths are left out.
     - `confidence`: of the interval, between 0 and 1.
@@ -278,8 +278,8 @@ def _scaling(curves: WidthCurves, place: Mapping[str, Any], case: xr.Dataset, sa
         return ["how the flow scales with the width is not checked: the data set does not hold its configuration"]
     ends = samples.widths[[0, -1]]
     at = {str(name): case[name].item() for name in case.coords if case[name].ndim == 0 and name in spec.dims}
-    cells = [_cells(spec, {**at, **place}, curves, width) for width in ends]
-    return [require_scaling(*cells, (float(ends[0]), float(ends[1])))]
+    smaller, larger = (_cells(spec, {**at, **place}, curves, width) for width in ends)
+    return [require_scaling(smaller, larger, (float(ends[0]), float(ends[1])))]
 
 
 def _cells(spec: Specification, place: Mapping[str, Any], curves: WidthCurves, width: float) -> list[RunSpec]:

@@ -177,8 +177,9 @@ class Samples:
 def samples_of(curves: WidthCurves, case: xr.Dataset, times: ArrayLike | None, least_width: float) -> Samples | None:
     """The samples of one case at `times`, or at every time that all of its runs saved; None if there is no such time.
 
-    Times after the end of a run are left out. Between saved times the logarithm of a positive curve (otherwise the curve
-    itself) is interpolated as a function of the logarithm of time, by a monotone cubic (PCHIP).
+    Runs that have no more than their start in common are compared at the saved times of the one that ends first. Times after
+    the end of a run are left out. Between saved times the logarithm of a positive curve (otherwise the curve itself) is
+    interpolated as a function of the logarithm of time, by a monotone cubic (PCHIP).
 
     **Raises:** `ConfigError` with fewer than two seeds or two widths.
     """
@@ -216,12 +217,12 @@ def samples_of(curves: WidthCurves, case: xr.Dataset, times: ArrayLike | None, l
 
 
 def _common(runs: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """The times that every run saved."""
+    """The times that every run saved, or those of the run that ends first if they have none but the start in common."""
     common = runs[0][0]
     for times, _ in runs[1:]:
         nearest = times[np.argmin(np.abs(common[:, None] - times), axis=1)]
         common = common[np.abs(nearest - common) <= _SAME_TIME * np.abs(common)]
-    return common
+    return common if np.any(common > 0) else min((times for times, _ in runs), key=lambda times: times[-1])
 
 
 def _within(times: np.ndarray, runs: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:

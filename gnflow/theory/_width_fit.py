@@ -75,7 +75,7 @@ def _fit_one(widths: np.ndarray, y: np.ndarray) -> tuple[float, float, float, fl
     variances = np.var(y, axis=0, ddof=1)
     smallest = (_NO_SPREAD * np.max(np.abs(y))) ** 2
     if not np.all(np.isfinite(y)):
-        return (np.nan,) * 5
+        return np.nan, np.nan, np.nan, np.nan, np.nan
     has_spread = bool(np.any(variances > smallest))
     # Variances of a few seeds are uncertain, and those of the limit fall like 1/M (docs/theorems/mean_field.md).
     law = np.mean(variances * widths) / widths

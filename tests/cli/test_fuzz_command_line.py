@@ -78,6 +78,8 @@ def place(tmp_path_factory):
             ("gnflow.cli._check_theorems", "verify"),
             ("gnflow.cli._draw", "draw_figures"),
             ("gnflow.cli._draw", "draw_run_figures"),
+            ("gnflow.cli._compare_folders", "make_writable"),
+            ("gnflow.cli._compare_folders", "by_problem"),
         ):
             patch.setattr(importlib.import_module(module), name, begin)
         yield place
@@ -124,6 +126,8 @@ def is_usage_error(usage, text):
         ["plot", "runs"],
         ["verify", "own_model", "--out=new"],
         ["verify", "runs", "--out=new"],
+        ["compare", "runs"],
+        ["compare", "own_model", "users_model", "--out=new"],
     ],
     ids=" ".join,
 )
@@ -169,6 +173,7 @@ OPTIONS = st.one_of(
     st.sampled_from(["smoke", "", "paper", "\0", "x" * 300]).map("--size={}".format),
     st.sampled_from(ENGINE_OPTIONS).map("--option={}".format),
     st.sampled_from(["rate", "all", "", "rates", "\0", "x" * 300]).map("--theorem={}".format),
+    st.sampled_from(["descent", "newton", "", "\0", "x" * 300]).map("--only={}".format),
     st.tuples(
         st.sampled_from(["x", "y", "over", "variable", "reference"]),
         st.sampled_from(["tau0", "flow", "seed", "target", "test_loss", "descent", "", "\0", "x" * 300, "result"]),
@@ -180,13 +185,14 @@ OWN_OPTIONS = {
     "sweep": ("--out", "--set", "--size", "--engine", "--workers", "--memory", "--option", "--check", "--retry-failed"),
     "verify": ("--out", "--theorem", "--full", "--quiet"),
     "plot": ("--x", "--y", "--over", "--variable", "--reference", "--curves"),
+    "compare": ("--only", "--out"),
 }
 
 
 @st.composite
 def command_lines(draw):
-    verb = draw(st.sampled_from(["run", "run", "sweep", "sweep", "verify", "plot", "plot"]))
-    right = {"run": "run.toml", "sweep": "sweep.toml", "verify": "own_model", "plot": "sweep"}[verb]
+    verb = draw(st.sampled_from(["run", "run", "sweep", "sweep", "verify", "plot", "plot", "compare"]))
+    right = {"run": "run.toml", "sweep": "sweep.toml", "verify": "own_model", "plot": "sweep", "compare": "runs"}[verb]
     subject = draw(st.one_of(st.just(right), st.just(right), PATHS))
     mine = OPTIONS.filter(lambda option: option.startswith(OWN_OPTIONS[verb]))
     options = draw(st.lists(st.one_of(mine, mine, mine, OPTIONS), max_size=3))

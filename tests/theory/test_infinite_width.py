@@ -62,7 +62,7 @@ class TestEstimator:
         assert slopes == pytest.approx(0.9, abs=0.025)
         assert np.mean(fit.limit) == pytest.approx(1, abs=4 * np.std(fit.limit) / np.sqrt(1500))
 
-    @pytest.mark.parametrize("seeds", [3, 12])
+    @pytest.mark.parametrize("seeds", [2, 3, 12])
     def test_a_law_that_holds_is_denied_as_seldom_as_it_should_be(self, seeds):
         fit = fit_widths(WIDTHS, samples(seeds, 1500, nested=True), 0.9)
         assert np.mean(fit.p_value < 0.1) == pytest.approx(0.1, abs=0.025)
@@ -146,9 +146,14 @@ class TestTimes:
         np.testing.assert_allclose(found.data.limit, np.exp(-found.data.time), rtol=2e-4)
         assert "interpolated between saved times" in str(found)
 
-    def test_without_common_times_they_are_asked_for(self):
-        found = infinite_width(self.runs(), axis="width")
-        assert found.data.time.to_numpy().tolist() == [0.0]
+    def test_without_common_times_those_of_the_run_that_ends_first_are_taken(self):
+        runs = self.runs()
+        found = infinite_width(runs, axis="width")
+        np.testing.assert_array_equal(found.data.time, runs.flow_time.isel(seed=0, width=0))
+        # At the last time the logarithm of the loss falls by 0.6 between two saves.
+        np.testing.assert_allclose(found.data.limit, np.exp(-found.data.time), rtol=1e-3)
+
+    def test_times_after_the_end_are_refused(self):
         with pytest.raises(gn.ConfigError, match=r"no time in common among \[100\.0\]; state t1 and saveat"):
             infinite_width(self.runs(), axis="width", times=[100.0])
 
@@ -188,7 +193,7 @@ def changed(curves, **sections):
 class TestSweeps:
     def test_folder_data_set_and_curves_give_the_same(self, folder, curves):
         found = infinite_width(curves)
-        for sweep in (folder, gn.load(folder), str(folder)):
+        for sweep in (folder, gn.sweeps.load_sweep(folder), str(folder)):
             xr.testing.assert_equal(infinite_width(sweep).data, found.data)
         assert found.data["flow"].to_numpy().tolist() == ["descent", "newton"]
         np.testing.assert_allclose(found.data["time"], [0, 0.5, 1.0, 1.5, 2.0])
@@ -200,7 +205,7 @@ class TestSweeps:
             np.testing.assert_allclose(found.data["mean"].sel(flow=flow), fit.means, rtol=1e-14)
 
     def test_a_part_of_a_data_set_is_a_part_of_the_curves(self, folder, curves):
-        part = infinite_width(gn.load(folder).sel(flow="newton", width=[4, 16]), "test_loss")
+        part = infinite_width(gn.sweeps.load_sweep(folder).sel(flow="newton", width=[4, 16]), "test_loss")
         expected = infinite_width(curves.sel(width=[4, 16]), "test_loss", flow="newton")
         xr.testing.assert_equal(part.data, expected.data)
         assert part.data["width"].to_numpy().tolist() == [4, 16]
@@ -225,6 +230,34 @@ class TestSweeps:
         assert [text.get_text() for text in lower.get_legend().get_texts()] == ["t = 0.5", "t = 1", "t = 1.5", "t = 2"]
         with pytest.raises(gn.ConfigError, match=r"over flow too; draw one case, such as \.plot\(flow='descent'\)"):
             found.plot()
+
+    @pytest.mark.parametrize("zipped", [True, False])
+    def test_networks_of_one_width_are_averaged_in_each_seed(self, zipped):
+        values = np.random.default_rng(5).normal(size=(3, 2, 2, 4))  # seed, width, block, save
+        means = values.mean(axis=2) if not zipped else np.stack([values[:, 0].mean(axis=1), values[:, 1, 0]], axis=1)
+        if zipped:
+            entries = {"model.width": [4, 4, 8], "model.block": [0, 1, 0]}
+            axes = {"width": {"values": entries, "labels": ["4a", "4b", "8"]}}
+            dims, coords = ("seed", "width", "save"), {"width": ["4a", "4b", "8"]}
+            values = np.stack([values[:, 0, 0], values[:, 0, 1], values[:, 1, 0]], axis=1)
+        else:
+            axes = {
+                "width": {"path": "model.width", "values": [4, 8]},
+                "block": {"path": "model.block", "values": [0, 1]},
+            }
+            dims, coords = ("seed", "width", "block", "save"), {"width": [4, 8], "block": [0, 1]}
+        saved = np.broadcast_to(np.arange(4.0), values.shape).copy()
+        table = {**TABLE, "model_seeds": [0, 1, 2], "flows": {"descent": {"kind": "gradient"}}, "axes": axes}
+        data = xr.Dataset(
+            {"train_loss": (dims, values), "flow_time": (dims, saved)},
+            coords={**coords, "seed": [0, 1, 2]},
+            attrs={"configuration": json.dumps(table)},
+        )
+        found = infinite_width(data)
+        fit = fit_widths(np.array([4.0, 8.0]), means, 0.95)
+        np.testing.assert_allclose(found.data.limit, fit.limit, rtol=1e-12)
+        np.testing.assert_allclose(found.data.mean_error, fit.mean_errors, rtol=1e-12)
+        assert f"blocks of particles at each width: {'2, 1' if zipped else '2, 2'}" in " ".join(str(found).split())
 
     def test_problems_of_the_seeds_are_told(self, curves):
         seeds = {key: entry for key, entry in TABLE.items() if key not in ("problem_seed", "model_seeds")}
@@ -277,7 +310,7 @@ class TestRefusals:
             infinite_width(changed(scales, axes=axes, model={"kind": "mean_field", "width": 5}))
 
     def test_final_values_that_do_not_say_where_they_are_from(self, folder):
-        data = gn.load(folder)
+        data = gn.sweeps.load_sweep(folder)
         data.encoding = {}
         with pytest.raises(gn.ConfigError, match="does not say from which folder it is; pass the folder"):
             infinite_width(data)
