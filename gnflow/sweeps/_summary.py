@@ -25,6 +25,7 @@ class Row:
     test_loss: float | None = None
     kernel_distance: float | None = None
     direction: str | None = None
+    distance_to_gradient_flow: float | None = None
     wall_seconds: float | None = None
     compile_seconds: float | None = None
     message: str = ""
@@ -48,6 +49,7 @@ class Row:
             test_loss=_number(finals.get("test_loss")),
             kernel_distance=_number(finals.get("kernel_distance")),
             direction=record.get("direction"),
+            distance_to_gradient_flow=_number(record.get("distance_to_gradient_flow")),
             wall_seconds=_number(record["wall_seconds"]) if finals else None,
             compile_seconds=_number(record.get("compile_seconds")),  # missing in records of earlier versions
             message=record["message"],

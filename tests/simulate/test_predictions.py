@@ -93,7 +93,7 @@ def test_times_that_the_run_does_not_have_are_refused(given, message):
 )
 def test_models_along_a_method_are_those_of_shorter_runs(options):
     """And the saved steps are those of `save_every` and these."""
-    run = iterated(saveat_weights=[0, 3, 5], metrics=(State(),), **options)
+    run = iterated(saveat_weights=[0, 3, 5, 6], metrics=(State(),), **options)
     assert run.data.step.values.tolist() == [0, 3, 4, 5, 6]
     assert list(run.kept_weights) == [3, 5]
     for step in (0, 3, 5, 6):
