@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         Trajectory as Trajectory,
         VelocityNorm as VelocityNorm,
         iterate as iterate,
+        measure as measure,
         simulate as simulate,
     )
     from .sweeps import load as load, sweep as sweep
@@ -72,7 +73,7 @@ _HOMES = {
         "geometry": "System damping directions",
         "problems": "Problem",
         "simulate": "AbstractStopRule GradientNorm LossPlateau Movement RelativeLoss RunInterrupted SimulationError "
-        "Stationary TestLoss Trajectory VelocityNorm iterate simulate",
+        "Stationary TestLoss Trajectory VelocityNorm iterate measure simulate",
         "sweeps": "load sweep",
     }.items()
     for name in names.split()
