@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ._core import (
         ConfigError as ConfigError,
         DataError as DataError,
+        DataWarning as DataWarning,
         GnflowError as GnflowError,
         ModelError as ModelError,
         PrecisionError as PrecisionError,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     )
     from .config import read_sweep as read_sweep
     from .geometry import System as System, damping as damping, directions as directions
-    from .problems import Problem as Problem
+    from .problems import Problem as Problem, ResidualProblem as ResidualProblem, ResidualTerm as ResidualTerm
     from .simulate import (
         AbstractStopRule as AbstractStopRule,
         GradientNorm as GradientNorm,
@@ -67,11 +68,11 @@ _HOMES = {
     name: home
     for home, names in {
         "": "config flows geometry losses metrics models optimisers plots problems regimes solvers sweeps theory",
-        "_core": "ConfigError DataError GnflowError ModelError PrecisionError Result ResultCode RunFolderError "
+        "_core": "ConfigError DataError DataWarning GnflowError ModelError PrecisionError Result ResultCode RunFolderError "
         "compilation_cache",
         "config": "read_sweep",
         "geometry": "System damping directions",
-        "problems": "Problem",
+        "problems": "Problem ResidualProblem ResidualTerm",
         "simulate": "AbstractStopRule GradientNorm LossPlateau Movement RelativeLoss RunInterrupted SimulationError "
         "Stationary TestLoss Trajectory VelocityNorm iterate measure simulate",
         "sweeps": "load sweep",

@@ -15,6 +15,7 @@ BENCHMARKS = {
     "compiling": ["compiling.py"],
     "lapack_threads": ["lapack_threads.py"],
     "velocity_cost": ["velocity_cost.py"],
+    "jacobian_rows": ["jacobian_rows.py"],
     "step_cost": ["step_cost.py"],
     "error_estimate": ["error_estimate.py"],
     "error_control": ["error_control.py"],

@@ -26,6 +26,7 @@ from ._compiled import (
     jit_for_states as jit_for_states,
     jit_for_steps as jit_for_steps,
 )
+from ._describe import digest_of as digest_of, settings_of as settings_of
 from ._errors import (
     ConfigError as ConfigError,
     DataError as DataError,
@@ -55,7 +56,7 @@ from ._machine import (
     require_memory as require_memory,
 )
 from ._names import look_up as look_up, nearest_name as nearest_name
-from ._operations import count_operations as count_operations
+from ._operations import count_operations as count_operations, has_operation as has_operation
 from ._paths import as_path as as_path
 from ._precision import require_float64 as require_float64
 from ._results import Result as Result, ResultCode as ResultCode
@@ -69,6 +70,7 @@ from ._serialise import (
     known_classes as known_classes,
     legible as legible,
     opaque_classes as opaque_classes,
+    opaque_names as opaque_names,
     short_name as short_name,
 )
 from ._streams import as_key as as_key, stream as stream
@@ -90,3 +92,4 @@ from ._tree import (
     tree_size as tree_size,
     tree_subtract as tree_subtract,
 )
+from ._warn import DataWarning as DataWarning, warn as warn

@@ -31,6 +31,18 @@ def count_operations(function: Callable[..., Any], *arguments: PyTree) -> float:
         return _cached_count.__wrapped__(function, structure, known)
 
 
+def has_operation(name: str, function: Callable[..., Any], *arguments: PyTree) -> bool:
+    """Whether `function(*arguments)` contains the operation of JAX called `name`. It is traced, and nothing is computed."""
+    return _contains(name, jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
+def _contains(name: str, program: Any) -> bool:
+    return any(
+        equation.primitive.name == name or any(_contains(name, part) for part in _programs_in(equation.params))
+        for equation in program.eqns
+    )
+
+
 # A trace takes as long as a short run, and a sweep has many runs of the same shapes.
 @functools.lru_cache(maxsize=64)
 def _cached_count(function: Callable[..., Any], structure: Any, known: tuple[Any, ...]) -> float:

@@ -20,12 +20,12 @@ from ._checks import recheck
 from ._errors import GnflowError, RunFolderError
 from ._text import written
 
-_CLASS = "__class__"
-_ARRAY = "__array__"
-_TUPLE = "__tuple__"
-_OPAQUE = "__opaque__"
-_TEXT = "repr"
-_FIELDS = "fields"
+CLASS = "__class__"
+ARRAY = "__array__"
+TUPLE = "__tuple__"
+OPAQUE = "__opaque__"
+TEXT = "repr"
+FIELDS = "fields"
 
 
 def is_own_class(cls: type) -> bool:
@@ -60,9 +60,9 @@ def encode(value: Any, arrays: dict[str, np.ndarray], name: str, with_fields: bo
         return value
     if isinstance(value, np.ndarray | np.generic | jax.Array) and not is_key(value):
         arrays[name] = np.asarray(value)
-        return {_ARRAY: name}
+        return {ARRAY: name}
     if isinstance(value, tuple):
-        return {_TUPLE: [encode(item, arrays, f"{name}.{i}", with_fields) for i, item in enumerate(value)]}
+        return {TUPLE: [encode(item, arrays, f"{name}.{i}", with_fields) for i, item in enumerate(value)]}
     if isinstance(value, list):
         return [encode(item, arrays, f"{name}.{i}", with_fields) for i, item in enumerate(value)]
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
@@ -73,10 +73,10 @@ def encode(value: Any, arrays: dict[str, np.ndarray], name: str, with_fields: bo
             field.name: encode(getattr(value, field.name), arrays, f"{name}.{field.name}", with_fields)
             for field in dataclasses.fields(value)
         }
-        return {_CLASS: class_name(cls), **fields}
-    note: dict[str, Any] = {_OPAQUE: class_name(cls), _TEXT: written(value)[:200]}
+        return {CLASS: class_name(cls), **fields}
+    note: dict[str, Any] = {OPAQUE: class_name(cls), TEXT: written(value)[:200]}
     if with_fields and dataclasses.is_dataclass(value) and not isinstance(value, type):
-        note[_FIELDS] = {
+        note[FIELDS] = {
             field.name: encode(getattr(value, field.name, None), arrays, f"{name}.{field.name}", True)
             for field in dataclasses.fields(value)
         }
@@ -108,22 +108,22 @@ def decode(
         return [decode(item, arrays, classes, written_with, is_partial) for item in value]
     if not isinstance(value, dict):
         return value
-    if _ARRAY in value:
-        array = arrays.get(value[_ARRAY]) if isinstance(value[_ARRAY], str) else None
+    if ARRAY in value:
+        array = arrays.get(value[ARRAY]) if isinstance(value[ARRAY], str) else None
         if array is None:
             raise RunFolderError(
-                f"the run file refers to an array {value[_ARRAY]!r} that it does not hold; it is damaged."
+                f"the run file refers to an array {value[ARRAY]!r} that it does not hold; it is damaged."
             )
         return jnp.asarray(array)
-    if _TUPLE in value:
-        return tuple(decode(item, arrays, classes, written_with, is_partial) for item in value[_TUPLE])
-    if _OPAQUE in value:
+    if TUPLE in value:
+        return tuple(decode(item, arrays, classes, written_with, is_partial) for item in value[TUPLE])
+    if OPAQUE in value:
         raise RunFolderError(
-            f"the run used an object of {value[_OPAQUE]}, which gnflow cannot rebuild from a file; pass it to load(...)."
+            f"the run used an object of {value[OPAQUE]}, which gnflow cannot rebuild from a file; pass it to load(...)."
         )
-    if _CLASS in value:
-        fields = {key: item for key, item in value.items() if key != _CLASS}
-        return _rebuild(value[_CLASS], fields, arrays, classes, written_with, is_partial)
+    if CLASS in value:
+        fields = {key: item for key, item in value.items() if key != CLASS}
+        return _rebuild(value[CLASS], fields, arrays, classes, written_with, is_partial)
     return {key: decode(item, arrays, classes, written_with, is_partial) for key, item in value.items()}
 
 
@@ -134,13 +134,24 @@ def is_opaque(encoded: Any) -> bool:
 
 def opaque_classes(encoded: Any) -> list[str]:
     """The names of the classes of whose objects `encode` left only a note."""
+    return [str(note[OPAQUE]) for note in _notes(encoded)]
+
+
+def opaque_names(encoded: Any) -> list[str]:
+    """The same for messages, with functions by their names."""
+    texts = [str(note.get(TEXT, "")).partition(" at 0x")[0].strip("<>") for note in _notes(encoded)]
+    return [
+        text if text.startswith("function ") else name
+        for text, name in zip(texts, opaque_classes(encoded), strict=True)
+    ]
+
+
+def _notes(encoded: Any) -> list[dict[str, Any]]:
     if isinstance(encoded, list):
-        return [name for item in encoded for name in opaque_classes(item)]
+        return [note for item in encoded for note in _notes(item)]
     if not isinstance(encoded, dict):
         return []
-    if _OPAQUE in encoded:
-        return [str(encoded[_OPAQUE])]
-    return [name for item in encoded.values() for name in opaque_classes(item)]
+    return [encoded] if OPAQUE in encoded else [note for item in encoded.values() for note in _notes(item)]
 
 
 def legible(encoded: Any, classes: Iterable[str]) -> Any:
@@ -149,10 +160,10 @@ def legible(encoded: Any, classes: Iterable[str]) -> Any:
         return [legible(item, classes) for item in encoded]
     if not isinstance(encoded, dict):
         return encoded
-    if _OPAQUE in encoded:
-        return str(encoded.get(_TEXT, encoded[_OPAQUE]))
-    if _CLASS in encoded and (encoded[_CLASS] not in classes or is_opaque(encoded)):
-        return short_name(encoded[_CLASS]) + "".join(f"({name})" for name in opaque_classes(encoded))
+    if OPAQUE in encoded:
+        return str(encoded.get(TEXT, encoded[OPAQUE]))
+    if CLASS in encoded and (encoded[CLASS] not in classes or is_opaque(encoded)):
+        return short_name(encoded[CLASS]) + "".join(f"({name})" for name in opaque_classes(encoded))
     return {key: legible(item, classes) for key, item in encoded.items()}
 
 
@@ -164,24 +175,34 @@ def first_difference(
     Notes of objects that cannot be rebuilt are equal if their classes have the same name, in whatever module.
     """
     if isinstance(encoded, dict) and isinstance(other, dict):
-        if _ARRAY in encoded and _ARRAY in other:
-            left, right = arrays.get(encoded[_ARRAY]), others.get(other[_ARRAY])
+        if ARRAY in encoded and ARRAY in other:
+            left, right = arrays.get(encoded[ARRAY]), others.get(other[ARRAY])
             same = left is not None and right is not None and left.dtype == right.dtype and np.array_equal(left, right)
             return None if same else at
-        if _OPAQUE in encoded and _OPAQUE in other:
-            if short_name(encoded[_OPAQUE]) != short_name(other[_OPAQUE]):
+        if OPAQUE in encoded and OPAQUE in other:
+            if short_name(encoded[OPAQUE]) != short_name(other[OPAQUE]):
                 return at
-            known = encoded.get(_FIELDS), other.get(_FIELDS)  # not in folders of version 0.1.0
+            known = encoded.get(FIELDS), other.get(FIELDS)  # not in folders of version 0.1.0
             return None if None in known else first_difference(*known, arrays, others, at)
-        if encoded.keys() != other.keys() or encoded.get(_CLASS) != other.get(_CLASS):
+        if encoded.get(CLASS) != other.get(CLASS) or encoded.keys() - other.keys():
             return at
-        pairs = [(encoded[key], other[key], at if key == _TUPLE else f"{at}.{key}") for key in encoded]
+        # Folders of earlier versions lack fields that their class has got since. They say nothing where they are None.
+        if any(CLASS not in encoded or not _says_nothing(other[key]) for key in other.keys() - encoded.keys()):
+            return at
+        pairs = [(encoded[key], other[key], at if key == TUPLE else f"{at}.{key}") for key in encoded]
     elif isinstance(encoded, list) and isinstance(other, list) and len(encoded) == len(other):
         pairs = [(item, its, f"{at}[{i}]") for i, (item, its) in enumerate(zip(encoded, other, strict=True))]
     else:
         # In Python 1 == True == 1.0, but they are different settings.
         return None if encoded == other and type(encoded) is type(other) else at
     return next((found for pair in pairs if (found := first_difference(*pair[:2], arrays, others, pair[2]))), None)
+
+
+def _says_nothing(encoded: Any) -> bool:
+    """Whether an encoded value is None, or an object of which every field is."""
+    if isinstance(encoded, dict) and CLASS in encoded:
+        return all(_says_nothing(item) for key, item in encoded.items() if key != CLASS)
+    return encoded is None
 
 
 def short_name(name: Any) -> str:

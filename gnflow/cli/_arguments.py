@@ -20,6 +20,28 @@ Size = Annotated[
         metavar="NAME", help_behavior_hint="", help="One of the file's [sizes], such as smoke, laptop or paper."
     ),
 ]
+Imports = tyro.conf.UseAppendAction[
+    Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(
+            name="import",
+            metavar="MODULE",
+            help="Import this module of yours, which parts of the runs are from; any number of times. It is looked for in the "
+            "working directory and among what is installed (or give its file), and must have the digest that the folder "
+            "recorded.",
+        ),
+    ]
+]
+AcceptDigests = tyro.conf.UseAppendAction[
+    Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(
+            name="accept-digest",
+            metavar="DIGEST",
+            help="Take a module of yours although it was changed since, by the digest that it has now; any number of times.",
+        ),
+    ]
+]
 Quiet = tyro.conf.FlagCreatePairsOff[
     Annotated[bool, tyro.conf.arg(help_behavior_hint="", help="No progress: print the table alone.")]
 ]

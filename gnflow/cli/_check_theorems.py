@@ -6,14 +6,24 @@ from pathlib import Path
 
 from .._core import RunFolderError, aligned_columns, as_path, cannot_write, look_up, make_writable
 from ..plots import save
-from ..simulate import RUN_FILE, Trajectory, load
+from ..simulate import RUN_FILE, Trajectory
 from ..sweeps import SweepStore
 from ..theory import Certificates, theorem_kinds, verify
 from ._failures import Failures
+from ._own_parts import import_for, load_with_parts
 from ._runs import read_runs
 
 
-def check_theorems(folder: str, theorems: Sequence[str], out: str | None, full: bool, quiet: bool) -> int:
+def check_theorems(
+    folder: str,
+    theorems: Sequence[str],
+    out: str | None,
+    full: bool,
+    quiet: bool,
+    *,
+    imports: Sequence[str] = (),
+    accept_digests: Sequence[str] = (),
+) -> int:
     """Check theorems on the runs in `folder`, write the certificates and print the verdicts.
 
     The arguments are those of the command line.
@@ -24,7 +34,8 @@ def check_theorems(folder: str, theorems: Sequence[str], out: str | None, full: 
         look_up(name, {**theorem_kinds, "all": None}, "theorem")
     place = as_path(folder, "the folder", RunFolderError)
     target = place / "certificates" if out is None else as_path(out, "--out", RunFolderError)
-    runs = _runs(place)
+    import_for(place, imports, accept_digests)
+    runs = _runs(place, accept_digests)
     make_writable(target)
     rows: list[tuple[str, ...]] = []
     failures = Failures()
@@ -44,13 +55,13 @@ def check_theorems(folder: str, theorems: Sequence[str], out: str | None, full: 
     return 1 if violated or failures.names else 0
 
 
-def _runs(folder: Path) -> dict[str, Trajectory]:
+def _runs(folder: Path, accepted: Sequence[str]) -> dict[str, Trajectory]:
     """The finished runs of a folder by label. **Raises:** `RunFolderError` if there are none."""
     if (folder / RUN_FILE).is_file():
-        return {folder.resolve().name: load(folder)}
+        return {folder.resolve().name: load_with_parts(folder, accepted)}
     store = SweepStore(folder)
     spec = store.read_specification()
-    found, _ = read_runs(store, spec, lambda place, _: load(place))
+    found, _ = read_runs(store, spec, lambda place, _: load_with_parts(place, accepted))
     finished = {cell.label: found[key] for key, cell in zip(spec.hashes, spec.cells, strict=True) if key in found}
     if not finished:
         raise RunFolderError(

@@ -1,5 +1,6 @@
 """What `gnflow run` and `gnflow sweep` do: compute what is missing of a grid, print how its runs ended, draw figures."""
 
+import functools
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -33,7 +34,14 @@ _ELSEWHERE = {
 
 
 def run_configuration(
-    config: str | None, out: str | None, *, size: str | None, overrides: Sequence[str], resume: bool, quiet: bool
+    config: str | None,
+    out: str | None,
+    *,
+    size: str | None,
+    overrides: Sequence[str],
+    resume: bool,
+    accept_digests: Sequence[str],
+    quiet: bool,
 ) -> int:
     """Run a configuration in this process, keep the trajectories, print a line for each run and draw the figures.
 
@@ -48,8 +56,8 @@ def run_configuration(
             f"{store.folder} already holds {held}, and nothing is overwritten; give --resume to keep what is finished "
             "and compute what is missing, choose another folder with --out, or remove this one."
         )
-    records = compute(spec, store, resume=True, retry_failed=True, progress=not quiet)
-    runs, damaged = read_runs(store, spec, read_for_figures)
+    records = compute(spec, store, resume=True, retry_failed=True, accept_digests=accept_digests, progress=not quiet)
+    runs, damaged = read_runs(store, spec, functools.partial(read_for_figures, accepted=accept_digests))
     unread = {"code": "error", "failed": True, "finals": {}}
     records |= {key: {**records[key], **unread, "message": message} for key, message in damaged.items()}
     rows = rows_of(spec, records)
@@ -75,6 +83,7 @@ def sweep_configuration(
     options: Sequence[str],
     retry_failed: bool,
     check: bool,
+    accept_digests: Sequence[str],
     quiet: bool,
 ) -> int:
     """Run a configuration with an engine, and print the numbers of cells by result.
@@ -85,7 +94,15 @@ def sweep_configuration(
     """
     spec, store = _read(config, out, "gnflow-sweeps", size, overrides)
     carrier = make_engine(engine, workers=workers, memory_gib=memory, **_named(options))
-    records = compute(spec, store, engine=carrier, retry_failed=retry_failed, check=check, progress=not quiet)
+    records = compute(
+        spec,
+        store,
+        engine=carrier,
+        retry_failed=retry_failed,
+        check=check,
+        accept_digests=accept_digests,
+        progress=not quiet,
+    )
     print("\n".join(_counts(spec, records)))
     failed = [f"{row.label} failed: {row.result}: {row.message}" for row in rows_of(spec, records) if row.failed]
     if failed:

@@ -1,5 +1,6 @@
 """What `gnflow plot` does: draw the figures of a folder with one run or a grid of runs."""
 
+import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,10 +13,12 @@ from ..config import Specification
 from ..plots import draw_figures, draw_run_figures
 from ..simulate import RUN_FILE
 from ..sweeps import SweepStore, load_curves, load_sweep
+from ._draw_limits import draw_limits
 from ._failures import Failures
+from ._own_parts import import_for
 from ._runs import read_for_figures, read_runs
 
-_LOSSES = ("train_loss", "test_loss")
+_LOSSES = ("train_loss", "validation_loss", "test_loss")
 _PARTICLES = ("particle_hidden_weight", "particle_output_weight", "teacher_hidden_weight")
 
 
@@ -28,6 +31,8 @@ def draw(
     variables: Sequence[str],
     reference: str | None,
     curves: bool,
+    imports: Sequence[str],
+    accept_digests: Sequence[str],
 ) -> int:
     """Draw the figures of `folder` and print where they are.
 
@@ -39,16 +44,17 @@ def draw(
     place = as_path(folder, "the folder", RunFolderError)
     figures = place / "figures"
     failures = Failures()
+    import_for(place, imports, accept_digests)
     if (place / RUN_FILE).is_file():
         _refuse_options(place, x=x, y=y, over=over, variable=variables, reference=reference, curves=curves)
         name = place.resolve().name
-        run = read_for_figures(place, name)
+        run = read_for_figures(place, name, accept_digests)
         make_writable(figures)
         written = draw_run_figures({name: [run]}, figures, on_failure=failures.tell)
     else:
         dataset = load_sweep(place)
         spec = Specification.from_dict(json.loads(dataset.attrs["configuration"]))
-        runs, _ = read_runs(SweepStore(place), spec, read_for_figures)
+        runs, _ = read_runs(SweepStore(place), spec, functools.partial(read_for_figures, accepted=accept_digests))
         make_writable(figures)
         written = draw_figures(
             dataset,
@@ -62,6 +68,8 @@ def draw(
             curves=_curves(place, dataset) if curves else None,
             on_failure=failures.tell,
         )
+        if curves:
+            written += draw_limits(dataset, figures, failures)
     for path in written:
         print(path)
     return 1 if failures.names else 0

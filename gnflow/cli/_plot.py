@@ -4,6 +4,7 @@ from typing import Annotated
 
 import tyro
 
+from ._arguments import AcceptDigests, Imports
 from ._start import start
 
 
@@ -30,10 +31,13 @@ def plot(
             bool,
             tyro.conf.arg(
                 help_behavior_hint="",
-                help="Of a sweep: losses against flow time and moving particles too; reads every cell.",
+                help="Of a sweep: losses against flow time, moving particles and the limit of infinite width too; "
+                "reads every cell.",
             ),
         ]
     ] = False,
+    imports: Imports = (),
+    accept_digests: AcceptDigests = (),
 ) -> int:
     """Draw the figures of a folder anew: one that `gnflow run` or `gnflow sweep` wrote, or a run that a script saved.
 
@@ -43,4 +47,14 @@ def plot(
     start(f"drawing the figures of {folder}")
     from ._draw import draw
 
-    return draw(folder, x=x, y=y, over=over, variables=variables, reference=reference, curves=curves)
+    return draw(
+        folder,
+        x=x,
+        y=y,
+        over=over,
+        variables=variables,
+        reference=reference,
+        curves=curves,
+        imports=imports,
+        accept_digests=accept_digests,
+    )

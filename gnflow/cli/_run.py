@@ -4,7 +4,7 @@ from typing import Annotated
 
 import tyro
 
-from ._arguments import Overrides, Quiet, Size
+from ._arguments import AcceptDigests, Overrides, Quiet, Size
 from ._start import start
 
 
@@ -39,14 +39,20 @@ def run(
             ),
         ]
     ] = False,
+    accept_digests: AcceptDigests = (),
     quiet: Quiet = False,
 ) -> int:
     """Carry out the runs that a TOML file states (variants x axes x flows x seeds) in this process, one after another,
     keep their trajectories, print a table and draw figures.
+
+    kind = "my_module:MyFlow" in the file names a class or function of yours, for a flow, a model, a loss and so on: it is
+    imported from the folder of the file, or the working directory, or what is installed (docs/cli.md, Parts of your own).
 
     The exit code is 1 if a run failed or a figure could not be drawn, and 2 for bad input.
     """
     start(f"carrying out the runs of {config or 'the packaged quick start'}", quiet)
     from ._compute import run_configuration
 
-    return run_configuration(config, out, size=size, overrides=overrides, resume=resume, quiet=quiet)
+    return run_configuration(
+        config, out, size=size, overrides=overrides, resume=resume, accept_digests=accept_digests, quiet=quiet
+    )

@@ -1,14 +1,15 @@
 """Read the trajectories in a folder one by one. Damaged ones are reported and left out."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from .._core import GnflowError
 from ..config import Specification
-from ..simulate import RunData, Trajectory, load, read_data
+from ..simulate import RunData, Trajectory, read_data
 from ..sweeps import SweepStore
+from ._own_parts import load_with_parts
 
 _Run = TypeVar("_Run")
 
@@ -40,13 +41,15 @@ def read_runs(
     return found, damaged
 
 
-def read_for_figures(folder: Path, label: str) -> Trajectory | RunData:
+def read_for_figures(folder: Path, label: str, accepted: Sequence[str] = ()) -> Trajectory | RunData:
     """A saved run, or only its data if the model cannot be rebuilt, with a note on the standard error output.
+
+    `accepted` are digests of changed modules of the user's that are good all the same.
 
     **Raises:** `RunFolderError` if there is no run or a damaged one.
     """
     try:
-        return load(folder)
+        return load_with_parts(folder, accepted)
     except GnflowError as error:
         data = read_data(folder)
         print(f"gnflow: {label} is drawn without what needs its model: {error}", file=sys.stderr)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import tyro
 
-from ._arguments import Overrides, Quiet, Size
+from ._arguments import AcceptDigests, Overrides, Quiet, Size
 from ._start import start
 
 
@@ -65,9 +65,12 @@ def sweep(
             bool, tyro.conf.arg(help_behavior_hint="", help="Compare the checksums of the cells that are finished.")
         ]
     ] = False,
+    accept_digests: AcceptDigests = (),
     quiet: Quiet = False,
 ) -> int:
     """Carry out a grid of runs (variants x axes x flows x seeds) that a TOML file states, or what is missing of it in DIR.
+
+    kind = "my_module:MyFlow" in the file names a class or function of yours, as for `gnflow run`.
 
     It may be stopped at any instant; the same command goes on. The exit code is 1 if a cell failed, 2 for bad input, 130 after
     Ctrl-C.
@@ -86,5 +89,6 @@ def sweep(
         options=options,
         retry_failed=retry_failed,
         check=check,
+        accept_digests=accept_digests,
         quiet=quiet,
     )

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from ..sweeps import Row
+from ._columns import clipped, columns_under, width_of
 
 _WIDTH = 80  # characters of a line; summary.csv has everything, in full precision
 _SHOWN_LINES = 4
@@ -21,12 +22,25 @@ _HEADINGS = {
     "kernel_distance": ("kernel", "dist."),
     "run_seconds": ("run", "[s]"),
 }
+# One of these sets of columns, where the runs have it. Beside validation data the lowest test loss is not shown, because nobody
+# should choose by it.
+_BEST = (
+    {
+        "best_validation_loss": ("best", "valid."),
+        "best_validation_loss_time": ("at", "time"),
+        "test_loss_at_best_validation": ("test", "there"),
+    },
+    {"best_test_loss": ("best", "test*"), "best_test_loss_time": ("at", "time")},
+)
+_OF_BEST = {name: heading for columns in _BEST for name, heading in columns.items()}
+_ALL_HEADINGS = {**_HEADINGS, **_OF_BEST}
 _FORMATS = {
     "flow_time": ".3g",
     "train_loss": ".2e",
     "test_loss": ".2e",
     "kernel_distance": ".2g",
     "run_seconds": ".1f",
+    **{name: ".3g" if name.endswith("_time") else ".2e" for name in _OF_BEST},
 }
 _TEXTS = ("variant", "flow", "result")
 _OFTEN_THE_SAME = ("variant", "seed", "result")
@@ -37,12 +51,20 @@ def format_table(rows: Sequence[Row]) -> str:
     """The rows as aligned text of at most 80 columns, followed by the messages of failed runs and other notes.
 
     If there is no room for all columns, those with the same value in every row move to a line above. If that is not enough,
-    rows of one variant and seed are grouped under a line that names them.
+    the lowest validation or test losses have a table of their own, and rows of one variant and seed are grouped under a line
+    that names them.
     """
-    lines = _fitting(rows)
+    best = next(
+        (list(names) for names in _BEST if any(getattr(row, next(iter(names))) is not None for row in rows)), []
+    )
+    lines = _without_groups(rows, [*_HEADINGS, *best])[1]
+    if width_of(lines) > _WIDTH:
+        lines = _fitting(rows, list(_HEADINGS))
+        lines += ["", *_fitting(rows, ["variant", "flow", "seed", *best])] if best else []
     notes = [f"{row.label} failed: {row.message}" for row in rows if row.failed]
     notes += [f"{row.label}: last direction {row.direction}" for row in rows if row.is_exact is False]
     exact = sum(row.is_exact is True for row in rows)
+    notes += ["* lowest test loss along the run: selected on the test set"] if "best_test_loss" in best else []
     notes += [f"last direction exact in {exact} of {len(rows)} runs"] if exact else []
     notes += _gradient_flows(rows)
     # Runs of equal content were computed once.
@@ -85,20 +107,24 @@ def _twins(rows: Sequence[Row]) -> list[str]:
     return _shortened(lines)
 
 
-def _fitting(rows: Sequence[Row]) -> list[str]:
-    columns = list(_HEADINGS)
+def _without_groups(rows: Sequence[Row], columns: list[str]) -> tuple[list[str], list[str], list[str]]:
+    """What is the same in every row, the lines of the table with that above it if there is no room, and its columns."""
     lines = _aligned(rows, columns)
-    if _width(lines) <= _WIDTH or not rows:
-        return lines
-    same = [name for name in _OFTEN_THE_SAME if len({getattr(row, name) for row in rows}) == 1]
+    if width_of(lines) <= _WIDTH or not rows:
+        return [], lines, columns
+    same = [name for name in _OFTEN_THE_SAME if name in columns and len({getattr(row, name) for row in rows}) == 1]
     columns = [name for name in columns if name not in same]
     above = [", ".join(f"{name} {getattr(rows[0], name)}" for name in same)] if same else []
-    lines = _aligned(rows, columns)
-    if _width(lines) <= _WIDTH:
-        return above + lines
+    return above, above + _aligned(rows, columns), columns
+
+
+def _fitting(rows: Sequence[Row], columns: list[str]) -> list[str]:
+    above, lines, columns = _without_groups(rows, columns)
+    if width_of(lines) <= _WIDTH or not rows:
+        return lines
     groups = [name for name in _OF_GROUPS if name in columns]
     columns = [name for name in columns if name not in groups]
-    others = _width(_aligned(rows, [name for name in columns if name != "flow"], " "))
+    others = width_of(_aligned(rows, [name for name in columns if name != "flow"], " "))
     first, second, rule, *lines = _aligned(rows, columns, " ", max(_SHORTEST_FLOW, _WIDTH - others - 1))
     grouped: list[str] = []
     for index, row in enumerate(rows):
@@ -111,25 +137,11 @@ def _fitting(rows: Sequence[Row]) -> list[str]:
 
 def _aligned(rows: Sequence[Row], names: Sequence[str], between: str = "  ", longest: int | None = None) -> list[str]:
     """Two lines of headings, a rule, and a line for each row."""
-    columns = {name: [*_HEADINGS[name], *(_cell(row, name, longest) for row in rows)] for name in names}
-    widths = {name: max(map(len, cells)) for name, cells in columns.items()}
-    lines = [
-        between.join(
-            cells[line].ljust(widths[name]) if name in _TEXTS else cells[line].rjust(widths[name])
-            for name, cells in columns.items()
-        ).rstrip()
-        for line in range(len(rows) + 2)
-    ]
-    return [*lines[:2], between.join("-" * width for width in widths.values()), *lines[2:]]
-
-
-def _width(lines: Sequence[str]) -> int:
-    return max(map(len, lines))
+    cells = [[_cell(row, name, longest) for name in names] for row in rows]
+    return columns_under([_ALL_HEADINGS[name] for name in names], cells, [name in _TEXTS for name in names], between)
 
 
 def _cell(row: Row, name: str, longest: int | None) -> str:
     value = getattr(row, name)
     text = "-" if value is None else format(value, _FORMATS.get(name, ""))
-    if name != "flow" or longest is None or len(text) <= longest:
-        return text
-    return f"{text[: longest // 2]}~{text[len(text) - longest // 2 :]}"
+    return text if name != "flow" or longest is None else clipped(text, longest)

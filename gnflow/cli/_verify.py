@@ -4,7 +4,7 @@ from typing import Annotated
 
 import tyro
 
-from ._arguments import Quiet
+from ._arguments import AcceptDigests, Imports, Quiet
 from ._start import start
 
 
@@ -45,6 +45,8 @@ def verify(
             ),
         ]
     ] = False,
+    imports: Imports = (),
+    accept_digests: AcceptDigests = (),
     quiet: Quiet = False,
 ) -> int:
     """Check theorems on finished runs: which assumptions hold, what is predicted, what was observed, the verdict.
@@ -54,4 +56,4 @@ def verify(
     start(f"checking theorems on the runs in {folder}", quiet)
     from ._check_theorems import check_theorems
 
-    return check_theorems(folder, theorems, out, full, quiet)
+    return check_theorems(folder, theorems, out, full, quiet, imports=imports, accept_digests=accept_digests)

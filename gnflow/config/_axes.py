@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from .._core import ConfigError, nearest_name
-from ._overrides import AXIS_FORMS, Override, flatten_overrides, parse_path
+from ..simulate import BEST_LOSSES
+from ._overrides import AXIS_FORMS, SEED_FORMS, Override, flatten_overrides, parse_path
 from ._plain import require_few_runs, shown
 
 _ENTRIES = (*AXIS_FORMS, "path", "label", "labels", "units")
-COMMON = ("name", "size", "sizes", "seeds", "axes", "variants")  # entries that all cells share
+COMMON = ("name", "size", "sizes", *SEED_FORMS, "axes", "variants")  # entries that all cells share
 VARIANT = "variant"  # the axis whose positions are the variants
 # Names that the data set and the tables of figures use as dimensions or variables.
 _OF_DATA_SETS = (
@@ -22,7 +23,8 @@ _OF_DATA_SETS = (
 )
 # Names of measured variables that other code looks up. An axis may have the name of another variable (such as `damping`).
 _MEASURED = (
-    *("train_loss", "test_loss", "refit_train_loss", "refit_test_loss", "train_accuracy", "test_accuracy"),
+    *("train_loss", "test_loss", "validation_loss", *BEST_LOSSES),
+    *("refit_train_loss", "refit_test_loss", "train_accuracy", "test_accuracy"),
     *("kernel_distance", "kernel_distance_estimate", "relative_ntk_change", "linearisation_error", "path_length"),
     *("relative_weight_movement", "relative_weight_movement_hidden", "feature_cka_train", "feature_cka_test"),
     *("direction_distance_to_initial", "direction_distance_to_teacher", "test_loss_ratio", "hidden_learning_gain"),
@@ -229,7 +231,7 @@ def _check_path(at: str, path: tuple[str, ...], flows: Mapping[str, Any]) -> Non
     if path[0] in COMMON:
         raise ConfigError(
             f"{at} sets {dotted!r}, which is common to all cells (seeds are a dimension of their own); expected an entry of "
-            "problem, model, flows.NAME, integration, stop or metrics."
+            "problem, problem_seed, model, flows.NAME, integration, stop or metrics."
         )
     if path[0] == "flows" and (len(path) < 2 or path[1] not in flows):
         raise ConfigError(f"{at} sets {dotted!r}; unknown flow: {nearest_name('.'.join(path[1:2]), flows)}")

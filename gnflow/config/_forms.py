@@ -3,12 +3,10 @@
 The names and types that a TOML file may use are those of the constructors themselves, so the two cannot drift apart.
 """
 
-import abc
 import contextlib
 import dataclasses
 import inspect
 import json
-import math
 import types
 import typing
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -27,202 +25,36 @@ from ..geometry.directions import (
 )
 from ..losses import AbstractLoss, loss_kinds
 from ..optimisers import AbstractOptimiser, optimiser_kinds
-from ._plain import require_plain, shown
+from ._own_parts import (
+    an,
+    canonical,
+    constructor_of,
+    function_with_options,
+    imported_part,
+    is_reference,
+    loss_of_value,
+    part_named,
+    require_function,
+    require_made,
+    running,
+)
+from ._plain import shown
+from ._plain_forms import (
+    ANYTHING,
+    BOOLEAN as BOOLEAN,
+    INTEGER as INTEGER,
+    NUMBER as NUMBER,
+    PATH,
+    TEXT as TEXT,
+    Form as Form,
+    ListForm as ListForm,
+    NameForm as NameForm,
+    NoForm,
+    TableForm as TableForm,
+    UnionForm as UnionForm,
+)
 
 _LONGEST_REASON = 300  # characters of a message from another library
-_NAMES_OF_TYPES = {
-    bool: "a boolean",
-    int: "an integer",
-    float: "a number",
-    str: "a string",
-    list: "an array",
-    dict: "a table",
-}
-
-
-class Form(abc.ABC):
-    """What a value may look like. `check` enforces it, and `build` makes the object.
-
-    **Attributes:**
-
-    - `expected`: a description for messages.
-    """
-
-    expected: str
-
-    @abc.abstractmethod
-    def accepts(self, value: Any) -> bool:
-        """Whether `value` has the type of this form. Its content may still be wrong."""
-
-    def check(self, value: Any, path: str) -> Any:
-        """`value` as the specification keeps it. Equal meanings become equal values, which TOML can hold.
-
-        **Raises:** `ConfigError` that names `path`, the value and what was expected.
-        """
-        if not self.accepts(value):
-            kind = _NAMES_OF_TYPES.get(type(value), f"a {type(value).__name__}")
-            raise ConfigError(f"{path} = {shown(value)} is {kind}; expected {self.expected}.{self.hint(value)}")
-        return value
-
-    def hint(self, value: Any) -> str:
-        """What to write instead of a `value` of another type, as a sentence after a space; empty if that is not known."""
-        return ""
-
-    def build(self, value: Any, path: str) -> Any:
-        """The object that a checked `value` stands for."""
-        return value
-
-
-@dataclasses.dataclass(frozen=True)
-class PlainForm(Form):
-    """A value of one of TOML's own types. `convert` turns it into the type that the code expects."""
-
-    types: tuple[type, ...]
-    expected: str
-    convert: Callable[[Any], Any]
-
-    def accepts(self, value: Any) -> bool:
-        """Whether the value has one of the types. A boolean is not an integer, as in TOML."""
-        return isinstance(value, self.types) and (bool in self.types or not isinstance(value, bool))
-
-    def check(self, value: Any, path: str) -> Any:
-        """The converted value. A number 1 becomes 1.0, so that both give the same content hash.
-
-        **Raises:** `ConfigError`, also for numbers that are not finite.
-        """
-        require_plain(value, path)  # a script may pass values that no file can hold
-        if isinstance(super().check(value, path), float) and not math.isfinite(value):
-            raise ConfigError(f"{path} = {value!r}; expected a finite number.")
-        return self.convert(value)
-
-    def hint(self, value: Any) -> str:
-        """For a number without a fraction in the place of an integer: how to write it as an integer."""
-        if int not in self.types or float in self.types or not isinstance(value, float) or not value.is_integer():
-            return ""
-        return f" Write {int(value)}." if abs(value) < 2**63 else " It is larger than any integer that 64 bits hold."
-
-
-BOOLEAN = PlainForm((bool,), "true or false", bool)
-INTEGER = PlainForm((int,), "an integer", int)
-NUMBER = PlainForm((int, float), "a number", float)
-TEXT = PlainForm((str,), "a string", str)
-
-
-@dataclasses.dataclass(frozen=True)
-class NameForm(Form):
-    """One of the names in `known`. `build` returns the object of that name."""
-
-    known: Mapping[Any, Any]
-    what: str
-
-    @property
-    def expected(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The names."""
-        return f"one of {', '.join(repr(name) for name in self.known)}"
-
-    def accepts(self, value: Any) -> bool:
-        """Whether the value is a string."""
-        return isinstance(value, str)
-
-    def check(self, value: Any, path: str) -> Any:
-        """The name. **Raises:** `ConfigError` for an unknown one, with the nearest valid name."""
-        name = super().check(value, path)
-        if name not in self.known:
-            raise ConfigError(f"{path}: unknown {self.what} {shown(name)}; {nearest_name(name[:80], self.known)}")
-        return name
-
-    def build(self, value: Any, path: str) -> Any:
-        """The object of this name."""
-        return self.known[value]
-
-
-@dataclasses.dataclass(frozen=True)
-class ListForm(Form):
-    """An array of values of one form, which is built as `container` (list or tuple)."""
-
-    item: Form
-    container: type
-
-    @property
-    def expected(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """A description for messages."""
-        return f"an array, each entry {self.item.expected}"
-
-    def accepts(self, value: Any) -> bool:
-        """Whether the value is an array."""
-        return isinstance(value, list | tuple)
-
-    def check(self, value: Any, path: str) -> list[Any]:
-        """A list of the checked entries."""
-        entries = super().check(value, path)
-        return [self.item.check(entry, f"{path}[{index}]") for index, entry in enumerate(entries)]
-
-    def build(self, value: Any, path: str) -> Any:
-        """The built entries."""
-        return self.container(self.item.build(entry, f"{path}[{index}]") for index, entry in enumerate(value))
-
-
-@dataclasses.dataclass(frozen=True)
-class TableForm(Form):
-    """A table of values of one form, with any names."""
-
-    item: Form
-
-    @property
-    def expected(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """A description for messages."""
-        return f"a table, each entry {self.item.expected}"
-
-    def accepts(self, value: Any) -> bool:
-        """Whether the value is a table."""
-        return isinstance(value, Mapping)
-
-    def check(self, value: Any, path: str) -> dict[str, Any]:
-        """The checked entries."""
-        entries = super().check(value, path)
-        return {name: self.item.check(entry, f"{path}.{name}") for name, entry in entries.items()}
-
-    def build(self, value: Any, path: str) -> dict[str, Any]:
-        """The built entries."""
-        return {name: self.item.build(entry, f"{path}.{name}") for name, entry in value.items()}
-
-
-@dataclasses.dataclass(frozen=True)
-class UnionForm(Form):
-    """Any of several forms. The first one that accepts the type of the value is used."""
-
-    forms: tuple[Form, ...]
-
-    @property
-    def expected(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """A description for messages."""
-        return ", or ".join(form.expected for form in self.forms)
-
-    def accepts(self, value: Any) -> bool:
-        """Whether one of the forms accepts the value."""
-        return any(form.accepts(value) for form in self.forms)
-
-    def _chosen(self, value: Any) -> Form:
-        return next(form for form in self.forms if form.accepts(value))
-
-    def check(self, value: Any, path: str) -> Any:
-        """The value, checked by the chosen form."""
-        return self._chosen(super().check(value, path)).check(value, path)
-
-    def build(self, value: Any, path: str) -> Any:
-        """The object, built by the chosen form."""
-        return self._chosen(value).build(value, path)
-
-
-@dataclasses.dataclass(frozen=True)
-class NoForm(Form):
-    """A parameter that only a script can give, such as a function or an object of the user."""
-
-    expected: str = "nothing: this option can only be given in a script"
-
-    def accepts(self, value: Any) -> bool:
-        """False for every value."""
-        return False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,12 +67,14 @@ class Options:
     - `supplied`: parameters that gnflow fills in if the specification leaves them out.
     - `hidden`: parameters that only gnflow gives.
     - `refined`: forms by name, for parameters whose annotation does not say everything.
+    - `is_own`: whether the factory is the user's. Its parameters need no annotations.
     """
 
     factory: Callable[..., Any]
     supplied: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ("key",)
     refined: Mapping[str, Form] = dataclasses.field(default_factory=dict)
+    is_own: bool = False
 
     def forms(self) -> dict[str, Form]:
         """The form of every option."""
@@ -251,10 +85,15 @@ class Options:
         fields = typing.get_type_hints(self.factory) if is_class else {}
         return {
             name: self.refined.get(name)
-            or form_of(name, hints[name] if hints.get(name, Any) is not Any else fields.get(name, Any))
+            or self._form(name, hints[name] if hints.get(name, Any) is not Any else fields.get(name, Any), parameter)
             for name, parameter in inspect.signature(self.factory).parameters.items()
             if parameter.kind in _BY_NAME and name not in self.hidden
         }
+
+    def _form(self, name: str, annotation: Any, parameter: inspect.Parameter) -> Form:
+        if annotation is Any and self.is_own:
+            return {bool: BOOLEAN, float: NUMBER, str: TEXT}.get(type(parameter.default), ANYTHING)
+        return PATH if annotation is Path else form_of(name, annotation)
 
     def check(self, options: Mapping[str, Any], path: str, what: str, also: tuple[str, ...] = ()) -> dict[str, Any]:
         """The options as the specification keeps them.
@@ -293,17 +132,155 @@ _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_O
 
 
 @dataclasses.dataclass(frozen=True)
-class ComponentForm(Form):
-    """A table `{ kind = "...", options }`, or the kind alone. `kinds` maps each kind to its constructor."""
+class OwnForm(Form):
+    """A table `{ kind = "module:Name", options }` for a part of the user's own, or the text "module:Name" alone.
 
-    kinds: Mapping[str, Callable[..., Any]]
+    The options are the fields of the class, or the parameters of the function. They are checked if the module is imported or
+    may be (`importing_from`), and anyhow before the part is made.
+
+    **Arguments:**
+
+    - `base`: the class that the part must have.
+    - `what`: what it is, for messages.
+    - `supplied`: parameters that gnflow fills in if the specification leaves them out.
+    - `reserved`: names that mean something else where the part is named, so that no parameter may have them.
+    - `of_function`: what makes the part of a function; None for functions that return the part.
+    """
+
+    base: type
     what: str
     supplied: tuple[str, ...] = ()
+    reserved: tuple[str, ...] = ()
+    of_function: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None
 
     @property
     def expected(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
         """A description for messages."""
-        return f"a {self.what}: a table with kind = {', '.join(repr(kind) for kind in self.kinds)}"
+        return f"{an(self.what)} of your own, 'module:Name'"
+
+    def accepts(self, value: Any) -> bool:
+        """Whether the value is text with a colon, or a table whose kind is."""
+        return is_reference(value.get("kind") if isinstance(value, Mapping) else value)
+
+    def check(self, value: Any, path: str) -> dict[str, Any]:
+        """The table, with the options as they were written."""
+        table = {"kind": value} if isinstance(value, str) else dict(value)
+        part = part_named(table["kind"], f"{path}.kind")
+        if part is not None:
+            self._checked(self._factory(table["kind"], part, path), table, path)
+        return canonical(table)
+
+    def build(self, value: Any, path: str, **given: Any) -> Any:
+        """The object. The arguments and errors are those of `ComponentForm.build`."""
+        reference = value["kind"]
+        factory = self._factory(reference, imported_part(reference, f"{path}.kind"), path)
+        options = self._checked(factory, value, path)
+        built = self._options(factory).build(options, path)
+        keywords = {name: thing for name, thing in given.items() if self.asks_for(value, name, path)}
+        with at(path), running(reference):
+            made = factory(**built, **keywords)
+        return require_made(made, reference, self.base, path)
+
+    def asks_for(self, value: Mapping[str, Any], name: str, path: str) -> bool:
+        """Whether the part has a parameter `name` that `value` leaves out."""
+        factory = self._factory(value["kind"], imported_part(value["kind"], f"{path}.kind"), path)
+        return name not in value and name in inspect.signature(factory).parameters
+
+    def _factory(self, reference: str, part: Any, path: str) -> Callable[..., Any]:
+        path = f"{path}.kind"
+        is_function = not inspect.isclass(part) and callable(part) and not isinstance(part, self.base)
+        with _readable(reference, path):
+            if self.of_function is not None and is_function:
+                factory = self.of_function(part)
+            else:
+                factory = constructor_of(reference, part, self.base, path)
+            names = self._options(factory).forms()
+        taken = next((name for name in names if name in (*self.reserved, "kind")), None)
+        if taken is not None:
+            raise ConfigError(
+                f"{path}: {reference!r} has a parameter {taken!r}, and {taken} is an option of its own there; rename the "
+                "parameter."
+            )
+        return factory
+
+    def _checked(self, factory: Callable[..., Any], table: Mapping[str, Any], path: str) -> dict[str, Any]:
+        options = {key: option for key, option in table.items() if key != "kind"}
+        return self._options(factory).check(options, path, f"{self.what} {table['kind']!r}", also=("kind",))
+
+    def _options(self, factory: Callable[..., Any]) -> Options:
+        return Options(factory, self.supplied, is_own=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class FunctionForm(Form):
+    """A function of the user's own, "module:name", or a table `{ kind = "module:name", options }`.
+
+    The options are its parameters after the first `number`, which are its arguments.
+    """
+
+    number: int
+    expected: str = "a function of your own, 'module:name'"
+
+    def accepts(self, value: Any) -> bool:
+        """Whether the value is text with a colon, or a table whose kind is."""
+        return is_reference(value.get("kind") if isinstance(value, Mapping) else value)
+
+    def check(self, value: Any, path: str) -> Any:
+        """The text or the table, with the options as they were written."""
+        at_kind = f"{path}.kind" if isinstance(value, Mapping) else path
+        part = part_named(value["kind"] if isinstance(value, Mapping) else value, at_kind)
+        if part is not None:
+            self._make(part, value, path)
+        return canonical(value)
+
+    def build(self, value: Any, path: str) -> Any:
+        """The function, with its options."""
+        at_kind = f"{path}.kind" if isinstance(value, Mapping) else path
+        return self._make(imported_part(value["kind"] if isinstance(value, Mapping) else value, at_kind), value, path)
+
+    def _make(self, part: Any, value: Any, path: str) -> Any:
+        if isinstance(value, str):
+            return require_function(value, part, path)
+        reference = value["kind"]
+        function = require_function(reference, part, f"{path}.kind")
+        with _readable(reference, f"{path}.kind"):
+            options = Options(function_with_options(function, self.number), is_own=True)
+        given = {key: option for key, option in value.items() if key != "kind"}
+        checked = options.check(given, path, f"the function {reference!r}", also=("kind",))
+        return options.factory(**options.build(checked, path))
+
+
+@contextlib.contextmanager
+def _readable(reference: str, path: str) -> Iterator[None]:
+    """Turn errors of Python while it reads a signature into a `ConfigError`."""
+    try:
+        yield
+    except GnflowError:
+        raise
+    except (TypeError, ValueError, NameError, AttributeError) as error:
+        raise ConfigError(
+            f"{path}: the parameters of {reference!r} cannot be read ({type(error).__name__}: {shown_error(error)})."
+        ) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class ComponentForm(Form):
+    """A table `{ kind = "...", options }`, or the kind alone. `kinds` maps each kind to its constructor.
+
+    A kind with a colon is a part of the user's own (`OwnForm`, which takes the other fields).
+    """
+
+    kinds: Mapping[str, Callable[..., Any]]
+    what: str
+    base: type
+    supplied: tuple[str, ...] = ()
+    reserved: tuple[str, ...] = ()
+    of_function: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None
+
+    @property
+    def expected(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """A description for messages."""
+        return f"{an(self.what)}: a table with kind = {', '.join(repr(kind) for kind in self.kinds)}"
 
     def accepts(self, value: Any) -> bool:
         """Whether the value is a table or a string."""
@@ -315,7 +292,9 @@ class ComponentForm(Form):
         table = {"kind": table} if isinstance(table, str) else table
         if "kind" not in table:
             raise ConfigError(f"{path} has no 'kind'; expected {self.expected}.")
-        kind = NameForm(self.kinds, f"kind of {self.what}").check(table["kind"], f"{path}.kind")
+        if self._own.accepts(table):
+            return self._own.check(table, path)
+        kind = self._known_kind(table["kind"], f"{path}.kind")
         options = {key: option for key, option in table.items() if key != "kind"}
         return {"kind": kind, **self._options(kind).check(options, path, f"{self.what} {kind!r}", also=("kind",))}
 
@@ -330,20 +309,40 @@ class ComponentForm(Form):
 
         **Raises:** `ConfigError` that names `path` if the constructor refuses the options.
         """
+        if self._own.accepts(value):
+            return self._own.build(value, path, **given)
         factory = self.kinds[value["kind"]]
-        asked = inspect.signature(factory).parameters
-        keywords = {name: thing for name, thing in given.items() if name in asked and name not in value}
+        keywords = {name: thing for name, thing in given.items() if self.asks_for(value, name, path)}
         options = {key: option for key, option in value.items() if key != "kind"}
         built = self._options(value["kind"]).build(options, path)
         with at(path):
             return factory(**built, **keywords)
 
+    def asks_for(self, value: Mapping[str, Any], name: str, path: str) -> bool:
+        """Whether the constructor has a parameter `name` that a checked `value` leaves out."""
+        if self._own.accepts(value):
+            return self._own.asks_for(value, name, path)
+        return name not in value and name in inspect.signature(self.kinds[value["kind"]]).parameters
+
     def identity(self, value: Mapping[str, Any]) -> Hashable:
-        """Everything that decides the object of a checked `value`, except the arguments `given` to `build`."""
-        return self.kinds[value["kind"]], json.dumps(value, sort_keys=True)
+        """Everything that decides the object of a checked `value`, except the arguments `given` to `build`.
+
+        A module of the user's is imported once in a process, so that its parts are decided by their names.
+        """
+        return self.kinds.get(value["kind"]), json.dumps(value, sort_keys=True)
+
+    def _known_kind(self, kind: Any, path: str) -> str:
+        try:
+            return NameForm(self.kinds, f"kind of {self.what}").check(kind, path)
+        except ConfigError as error:
+            raise ConfigError(f"{error} {an(self.what).capitalize()} of your own is 'module:Name'.") from error
 
     def _options(self, kind: str) -> Options:
         return Options(self.kinds[kind], self.supplied)
+
+    @property
+    def _own(self) -> OwnForm:
+        return OwnForm(self.base, self.what, self.supplied, self.reserved, self.of_function)
 
 
 @contextlib.contextmanager
@@ -372,13 +371,15 @@ def shown_error(error: BaseException) -> str:
 
 # The abstract classes whose objects a specification can name, wherever an annotation asks for one.
 _BY_CLASS: dict[type, Form] = {
-    AbstractDamping: ComponentForm(damping_kinds, "damping rule"),
-    AbstractDirectionSolver: ComponentForm(direction_solver_kinds, "direction solver"),
-    AbstractFlow: ComponentForm(flow_kinds, "flow"),
-    AbstractLoss: ComponentForm(loss_kinds, "loss"),
-    AbstractOptimiser: ComponentForm(optimiser_kinds, "optimiser"),
-    AbstractPreconditioner: ComponentForm(preconditioner_kinds, "preconditioner"),
-    AbstractOutputMetric: NameForm(output_metrics, "output metric"),
+    AbstractDamping: ComponentForm(damping_kinds, "damping rule", AbstractDamping),
+    AbstractDirectionSolver: ComponentForm(direction_solver_kinds, "direction solver", AbstractDirectionSolver),
+    AbstractFlow: ComponentForm(flow_kinds, "flow", AbstractFlow),
+    AbstractLoss: ComponentForm(loss_kinds, "loss", AbstractLoss, of_function=loss_of_value),
+    AbstractOptimiser: ComponentForm(optimiser_kinds, "optimiser", AbstractOptimiser),
+    AbstractPreconditioner: ComponentForm(preconditioner_kinds, "preconditioner", AbstractPreconditioner),
+    AbstractOutputMetric: UnionForm(
+        (OwnForm(AbstractOutputMetric, "output metric"), NameForm(output_metrics, "output metric"))
+    ),
 }
 
 
@@ -392,12 +393,14 @@ def form_of(name: str, annotation: Any) -> Form:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Literal:
         return NameForm({choice: choice for choice in arguments}, name)
+    if origin is Callable or annotation in (Callable, typing.Callable):
+        return FunctionForm(len(arguments[0]) if arguments and isinstance(arguments[0], list) else 1)
     if origin in (list, tuple, Sequence):
         return ListForm(form_of(name, arguments[0]), list if origin is list else tuple)
     if origin in (Union, types.UnionType):
         forms = [form_of(name, argument) for argument in arguments if argument not in (types.NoneType, Path)]
         forms = [form for form in forms if not isinstance(form, NoForm)]
         # Known names come before plain strings, which would accept every name.
-        forms.sort(key=lambda form: not isinstance(form, ComponentForm | NameForm))
+        forms.sort(key=lambda form: not isinstance(form, ComponentForm | NameForm | FunctionForm | UnionForm))
         return forms[0] if len(forms) == 1 else UnionForm(tuple(forms)) if forms else NoForm()
     return NoForm()

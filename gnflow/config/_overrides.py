@@ -10,6 +10,7 @@ from ._toml import NotTomlError, parse_toml
 
 Override = tuple[tuple[str, ...], Any]
 AXIS_FORMS = ("values", "logspace", "linspace")  # ways to state the values of an axis
+SEED_FORMS = ("seeds", "model_seeds")  # ways to state the seeds of a grid
 _MOST_PARTS = 16
 _EXPECTED = {"--set": "path.to.key=value, such as model.width=200"}
 
@@ -82,7 +83,7 @@ def flatten_overrides(table: Mapping[str, Any], above: tuple[str, ...] = ()) -> 
 def apply_overrides(table: Mapping[str, Any], overrides: Iterable[Override]) -> dict[str, Any]:
     """A copy of `table` with the entries of all overrides set. Tables that a path needs are made.
 
-    An axis that gets values, logspace or linspace loses the other two.
+    An axis that gets values, logspace or linspace loses the other two, and a table that gets model_seeds its seeds.
 
     **Raises:** `ConfigError` if a path leads through an entry that is not a table.
     """
@@ -90,6 +91,8 @@ def apply_overrides(table: Mapping[str, Any], overrides: Iterable[Override]) -> 
     for path, value in overrides:
         if len(path) == 3 and path[0] == "axes" and path[2] in AXIS_FORMS:
             changed = _without_forms(changed, path[1])
+        if len(path) == 1 and path[0] in SEED_FORMS:
+            changed = {key: entry for key, entry in changed.items() if key not in SEED_FORMS}
         changed = _with(changed, path, value)
     return changed
 

@@ -8,17 +8,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import jax
 
 from .._core import ConfigError, nearest_name, stream
 from ..flows import AbstractFlow, Frozen, WeightDecay, flow_kinds
 from ..metrics import AbstractMetric, metric_kinds
-from ..models import model_kinds
-from ..problems import Problem, problem_kinds
+from ..models import Centred, model_kinds
+from ..problems import AbstractProblem, problem_kinds
 from ..simulate import Trajectory, argument_checks, check_with_samples
 from ._built import built_once
 from ._data_file import data_digest, has_data_files
-from ._forms import NUMBER, TEXT, ComponentForm, Form, ListForm, TableForm, UnionForm, at
+from ._forms import BOOLEAN, INTEGER, NUMBER, TEXT, ComponentForm, Form, ListForm, TableForm, UnionForm, at
 from ._integration import (
     build_integration,
     build_stop,
@@ -26,25 +27,36 @@ from ._integration import (
     check_stop,
     merge_integration,
 )
+from ._modules import Source
+from ._own_parts import sources_in
 from ._plain import shown
 
-_PROBLEM = ComponentForm(problem_kinds, "problem", supplied=("key",))
+_PROBLEM = ComponentForm(problem_kinds, "problem", AbstractProblem, supplied=("key",))
 # The sizes of a model's input and output are those of the problem unless the specification has them.
-_MODEL = ComponentForm(model_kinds, "model", supplied=("key", "input_dim", "output_dim"))
-# The wrappers are not kinds of their own: any flow has the further options `trainable` and `weight_decay`.
-_FLOW = ComponentForm({kind: flow for kind, flow in flow_kinds.items() if flow not in (Frozen, WeightDecay)}, "flow")
-_METRIC = ComponentForm(metric_kinds, "metric")
+# Any model has the further option `centred`.
+_MODEL = ComponentForm(model_kinds, "model", eqx.Module, supplied=("key", "input_dim", "input_shape", "output_dim"))
+_METRIC = ComponentForm(metric_kinds, "metric", AbstractMetric)
 _METRICS = ListForm(_METRIC, tuple)
 _AROUND: dict[str, tuple[Form, Callable[[AbstractFlow, Any], AbstractFlow]]] = {
     "trainable": (UnionForm((TEXT, ListForm(TEXT, tuple))), Frozen),
     "weight_decay": (UnionForm((NUMBER, TableForm(NUMBER))), WeightDecay),
 }
 
+_CENTRED = "centred"
+
 _OF_NAMES = "._=+-"  # characters that a name may contain beside letters and digits
 _LONGEST_NAME = 200  # bytes: file systems allow 255, and the names of figures contain it
 
-_SECTIONS = ("problem", "model", "flows", "integration", "stop", "metrics")
+PROBLEM_SEED = "problem_seed"
+_SECTIONS = ("problem", PROBLEM_SEED, "model", "flows", "integration", "stop", "metrics")
 _OF_FLOW = (*_AROUND, "integration", "stop")
+# The wrappers are not kinds of their own: any flow has the further options `trainable` and `weight_decay`.
+_FLOW = ComponentForm(
+    {kind: flow for kind, flow in flow_kinds.items() if flow not in (Frozen, WeightDecay)},
+    "flow",
+    AbstractFlow,
+    reserved=_OF_FLOW,
+)
 # The types of the entries that `RunSpec.to_dict` writes.
 _TYPES: dict[str, Any] = {
     "variant": str,
@@ -56,6 +68,7 @@ _TYPES: dict[str, Any] = {
     "integration": Mapping,
     "stop": Mapping | None,
     "metrics": list | tuple,
+    PROBLEM_SEED: int | None,
 }
 
 
@@ -70,7 +83,7 @@ class Prepared:
     - `settings`: the further arguments of the method.
     """
 
-    problem: Problem
+    problem: AbstractProblem
     model: Any
     flow: AbstractFlow
     metrics: tuple[AbstractMetric, ...]
@@ -88,6 +101,7 @@ class RunSpec:
     - `problem`, `model`, `flow`, `integration`: tables.
     - `stop`: a table, or None for the default rule of the method.
     - `metrics`: a table for each metric.
+    - `problem_seed`: the seed that the problem is drawn from; None if it is `seed`.
     """
 
     variant: str
@@ -99,6 +113,7 @@ class RunSpec:
     integration: Mapping[str, Any]
     stop: Mapping[str, Any] | None
     metrics: tuple[Mapping[str, Any], ...]
+    problem_seed: int | None = None
 
     @property
     def label(self) -> str:
@@ -115,7 +130,8 @@ class RunSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """The run as a table, which `RunSpec.from_dict` reads."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        table = json.loads(json.dumps(dataclasses.asdict(self)))
+        return table if self.problem_seed is not None else _without_problem_seed(table)
 
     @classmethod
     def from_dict(cls, table: Any) -> "RunSpec":
@@ -126,6 +142,7 @@ class RunSpec:
         names = [field.name for field in dataclasses.fields(cls)]
         if not isinstance(table, Mapping):
             raise ConfigError(f"a run is a table with the entries {', '.join(names)}, and not {str(table)[:60]!r}.")
+        table = {PROBLEM_SEED: None, **table}
         for key in (*table, *names):
             if key not in names or key not in table:
                 raise ConfigError(f"a run has the entries {', '.join(names)}, but {key!r} is not in both.")
@@ -135,6 +152,11 @@ class RunSpec:
         if not all(isinstance(metric, Mapping) for metric in table["metrics"]):
             raise ConfigError("the metrics in the table of a run are tables, each with its kind.")
         return cls(**{**table, "metrics": tuple(table["metrics"])})
+
+    @property
+    def sources(self) -> dict[str, Source]:
+        """The modules of the user's that parts of this run are from, by name, if they are imported here."""
+        return sources_in(list(vars(self).values()))
 
     @property
     def data_digest(self) -> str:
@@ -154,6 +176,8 @@ class RunSpec:
         - `data`: the digest of the problem's data files, which also counts; `data_digest` by default.
         """
         content = {key: value for key, value in vars(self).items() if key not in ("variant", "flow_name")}
+        if self.problem_seed is None:  # as in runs of versions without this entry, whose hashes stay what they were
+            content = _without_problem_seed(content)
         if digest := self.data_digest if data is None else data:
             content["data"] = digest
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
@@ -163,13 +187,14 @@ class RunSpec:
         """Make problem, model, flow, metrics and stop rules.
 
         The problem and the model are drawn from the seed's streams "problem" and "model", and batches from the stream "batches"
-        unless the integration has a `key`. So runs that differ only in the scale of the model share their data and their
-        unscaled draws. Equal problems and equal models of one seed are made only once in a process.
+        unless the integration has a `key`. A `problem_seed` replaces the seed for the problem alone. So runs that differ only
+        in the scale of the model share their data and their unscaled draws. Equal problems and equal models of one seed are
+        made only once in a process.
 
         **Raises:** `ConfigError`, which names the entry, if a constructor refuses its options or objects do not fit together.
         """
         key = jax.random.key(self.seed)
-        problem = self._problem(stream(key, "problem"))
+        problem = self._problem()
         model = self._model(stream(key, "model"), problem)
         path = f"flows.{self.flow_name}"
         flow = self._build_flow(path)
@@ -186,23 +211,33 @@ class RunSpec:
             settings.setdefault("key", stream(key, "batches"))
         with at(f"{path}.integration"):
             argument_checks[self.integration["method"]](**settings)
-            check_with_samples(problem.num_train, **settings)
+            check_with_samples(system.problem, **settings)
         return Prepared(problem, model, flow, metrics, method, settings)
 
-    def _problem(self, key: jax.Array) -> Problem:
+    def _problem(self) -> AbstractProblem:
+        seed = self.seed if self.problem_seed is None else self.problem_seed
+        key = stream(jax.random.key(seed), "problem")
         if self.lacks_data:  # the content of the files is not known, so the problem cannot be shared
             return _PROBLEM.build(self.problem, "problem", key=key)
         return built_once(
-            (_PROBLEM.identity(self.problem), self.seed, self.data_digest),
+            (_PROBLEM.identity(self.problem), seed, self.data_digest),
             lambda: _PROBLEM.build(self.problem, "problem", key=key),
         )
 
-    def _model(self, key: jax.Array, problem: Problem) -> Any:
-        sizes = {"input_dim": problem.input_dim, "output_dim": problem.num_outputs}
+    def _model(self, key: jax.Array, problem: AbstractProblem) -> Any:
+        sizes: dict[str, Any] = {"input_shape": problem.input_shape, "output_dim": problem.num_outputs}
+        if _MODEL.asks_for(self.model, "input_dim", "model"):
+            with at("model"):
+                sizes["input_dim"] = problem.input_dim  # inputs that are no vectors have none
         return built_once(
             (_MODEL.identity(self.model), self.seed, *sizes.values()),
-            lambda: _MODEL.build(self.model, "model", key=key, **sizes),
+            lambda: self._new_model(key, sizes),
         )
+
+    def _new_model(self, key: jax.Array, sizes: dict[str, Any]) -> Any:
+        options = {name: option for name, option in self.model.items() if name != _CENTRED}
+        model = _MODEL.build(options, "model", key=key, **sizes)
+        return Centred(model) if self.model.get(_CENTRED) else model
 
     def _build_flow(self, path: str) -> AbstractFlow:
         flow = _FLOW.build({key: option for key, option in self.flow.items() if key not in _AROUND}, path)
@@ -263,7 +298,7 @@ def check_runs(
             )
     memory = {} if memory is None else memory
     problem = _remembered(memory, "problem", table["problem"], lambda: _PROBLEM.check(table["problem"], "problem"))
-    model = _remembered(memory, "model", table["model"], lambda: _MODEL.check(table["model"], "model"))
+    model = _remembered(memory, "model", table["model"], lambda: _check_model(table["model"]))
     named = table.get("metrics", [])
     metrics = _remembered(memory, "metrics", named, lambda: _check_metrics(named))
     flows = check_table(table["flows"], "flows")
@@ -272,6 +307,7 @@ def check_runs(
             "[flows] is empty; name at least one flow, such as [flows.gradient_flow] with kind = 'gradient'."
         )
     integration = check_table(table.get("integration", {}), "integration")
+    problem_seed = _check_problem_seed(table.get(PROBLEM_SEED))
     stop = None
     if "stop" in table:
         stop = _remembered(
@@ -295,6 +331,8 @@ def check_runs(
                 integration=its_integration,
                 stop=stop if its_stop is None else its_stop,
                 metrics=metrics,
+                # A run whose seeds are equal is the run without this entry, with the same content.
+                problem_seed=None if problem_seed == seed else problem_seed,
             )
             for seed in seeds
         ]
@@ -305,7 +343,7 @@ def require_sections(table: Mapping[str, Any]) -> None:
     """Check that all sections are known. **Raises:** `ConfigError`."""
     for key in table:
         if key not in _SECTIONS:
-            known = (*_SECTIONS, "name", "seeds", "variants", "axes", "sizes")
+            known = (*_SECTIONS, "name", "seeds", "model_seeds", "variants", "axes", "sizes")
             raise ConfigError(f"unknown section {shown(key)}; {nearest_name(str(key)[:80], known)}")
 
 
@@ -315,6 +353,17 @@ def _remembered(memory: dict[tuple[str, str], Any], path: str, section: Any, che
     if key not in memory:
         memory[key] = check()
     return memory[key]
+
+
+def _without_problem_seed(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in table.items() if key != PROBLEM_SEED}
+
+
+def _check_problem_seed(seed: Any) -> int | None:
+    """The entry `problem_seed`; None if there is none. **Raises:** `ConfigError` unless it is an integer of at least 0."""
+    if seed is not None and INTEGER.check(seed, PROBLEM_SEED) < 0:
+        raise ConfigError(f"{PROBLEM_SEED} = {shown(seed)}; expected an integer of at least 0.")
+    return seed
 
 
 def _check_metrics(named: Any) -> tuple[Mapping[str, Any], ...]:
@@ -350,6 +399,15 @@ def check_name(name: str, path: str) -> str:
             "and not begin with a dot."
         )
     return name
+
+
+def _check_model(named: Any) -> dict[str, Any]:
+    if not isinstance(named, Mapping) or _CENTRED not in named:
+        return _MODEL.check(named, "model")
+    options = {name: option for name, option in named.items() if name != _CENTRED}
+    # Written out, the default is the same content as left out.
+    centred = {_CENTRED: True} if BOOLEAN.check(named[_CENTRED], f"model.{_CENTRED}") else {}
+    return _MODEL.check(options, "model") | centred
 
 
 def _check_flow(own: Mapping[str, Any], path: str) -> dict[str, Any]:

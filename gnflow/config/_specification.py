@@ -1,5 +1,6 @@
 """A specification: the TOML file that states a grid of runs."""
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -14,14 +15,16 @@ from .._core import ConfigError, GnflowError, as_path
 from ._axes import VARIANT, Axis, counts_of, read_axes
 from ._data_paths import with_absolute_paths
 from ._forms import INTEGER, TEXT, ListForm
-from ._overrides import Override, apply_overrides
+from ._modules import Source, importing_from
+from ._overrides import SEED_FORMS, Override, apply_overrides
+from ._own_parts import sources_in
 from ._plain import as_plain, require_few_runs, require_plain, shown
-from ._run import RunSpec, check_name, check_runs, check_table, require_sections
+from ._run import PROBLEM_SEED, RunSpec, check_name, check_runs, check_table, require_sections
 from ._sizes import apply_size
 from ._toml import read_toml
 from ._variants import read_variants
 
-_OF_THE_GRID = ("name", "size", "seeds", "variants", "axes")
+_OF_THE_GRID = ("name", "size", *SEED_FORMS, "variants", "axes")
 _SEEDS = ListForm(INTEGER, tuple)
 _SINGLE = "base"  # the variant's name if there are neither variants nor axes
 
@@ -58,28 +61,38 @@ class Specification:
     grid: np.ndarray = dataclasses.field(repr=False, compare=False)
 
     @classmethod
-    def from_dict(cls, table: Mapping[str, Any], size: str | None = None, name: str = "run") -> "Specification":
+    def from_dict(
+        cls, table: Mapping[str, Any], size: str | None = None, name: str = "run", imports: bool = False
+    ) -> "Specification":
         """The grid that a TOML table states.
 
         **Arguments:**
 
         - `table`: a table with `problem`, `model` and `flows`, and optionally `name`, `integration`, `stop`, `metrics`, `seeds`
-          (default [0]), `variants`, `axes`, `sizes` and `size` (the default size). NumPy's numbers and arrays count as
-          Python's.
+          (default [0]) or `model_seeds`, `problem_seed`, `variants`, `axes`, `sizes` and `size` (the default size). NumPy's
+          numbers and arrays count as Python's.
         - `size`: one of the names in `sizes`.
         - `name`: the name if the table has none.
+        - `imports`: whether to import the modules of the user's that the table names, from the working directory or from what
+          is installed. If not, the options of parts that are not imported yet are not checked, and runs with them cannot be
+          made.
 
         **Raises:** `ConfigError` for the first error. It names the entry, its value and what was expected, and for an error at
         a single position of the grid also the position.
         """
+        if imports:
+            with importing_from(Path()):
+                return cls.from_dict(table, size, name)
         table = as_plain(table)
         require_plain(table)
         table = apply_size(table, size)
         common = {key: value for key, value in table.items() if key not in _OF_THE_GRID}
+        if "model_seeds" in table:
+            common.setdefault(PROBLEM_SEED, 0)
         require_sections(common)
         flows = check_table(table.get("flows", {}), "flows")
         name = check_name(TEXT.check(table.get("name", name), "name"), "name")
-        seeds = _check_seeds(table.get("seeds", [0]))
+        seeds = _check_seeds(table)
         axes = read_axes(table.get("axes", {}), flows, *read_variants(table.get("variants", {})))
         require_few_runs(*counts_of(axes), ("flows", len(flows)), ("seeds", len(seeds)))
         runs = _expand(common, axes, seeds)
@@ -109,6 +122,11 @@ class Specification:
     def to_dict(self) -> dict[str, Any]:
         """The table to write to TOML. `from_dict` makes an equal specification from it."""
         return dict(self.table)
+
+    @property
+    def sources(self) -> dict[str, Source]:
+        """The modules of the user's that parts of the runs are from, by name, if they are imported here."""
+        return sources_in([list(vars(cell).values()) for cell in self.cells])
 
     @property
     def dims(self) -> tuple[str, ...]:
@@ -159,18 +177,20 @@ class Specification:
 
 
 def read_sweep(
-    path: str | os.PathLike[str], size: str | None = None, overrides: Iterable[Override] = ()
+    path: str | os.PathLike[str], size: str | None = None, overrides: Iterable[Override] = (), imports: bool = True
 ) -> Specification:
     """The grid of runs that a TOML file states.
 
     Paths of data files in the file are relative to its folder, those in overrides to the working directory. The specification
-    keeps absolute paths.
+    keeps absolute paths. Modules of the user's that it names (`kind = "my_module:MyFlow"`) are imported, which runs their code:
+    from the folder of the file, or from the working directory, or from what is installed.
 
     **Arguments:**
 
     - `path`: the file.
     - `size`: one of the names in its [sizes].
     - `overrides`: entries to set after the size, as `gnflow.config.parse_assignment` reads them.
+    - `imports`: whether to import modules, as in `Specification.from_dict`. Give False for a file that somebody else wrote.
 
     **Raises:** `ConfigError`, which names the file, if it cannot be read or contains an error; also for an override without any
     effect, because every variant or every value of an axis sets that entry.
@@ -183,7 +203,8 @@ def read_sweep(
         later = [change for change in overrides if change not in of_sizes]
         table = with_absolute_paths(apply_size(apply_overrides(table, of_sizes), size), path.parent)
         table = with_absolute_paths(apply_overrides(table, later), Path())
-        specification = Specification.from_dict(table, name=path.stem)
+        with importing_from(path.parent, Path()) if imports else contextlib.nullcontext():
+            specification = Specification.from_dict(table, name=path.stem)
         _require_overrides_that_change_something(later, specification)
         return specification
     except ConfigError as error:
@@ -236,11 +257,21 @@ def _require_overrides_that_change_something(overrides: Iterable[Override], spec
             raise ConfigError(f"setting {dotted} has no effect, because {why}; {remedy}.")
 
 
-def _check_seeds(seeds: Any) -> tuple[int, ...]:
-    """The entry `seeds`. **Raises:** `ConfigError` unless it holds one or more different integers of at least 0."""
+def _check_seeds(table: Mapping[str, Any]) -> tuple[int, ...]:
+    """The entry `seeds` or `model_seeds`.
+
+    **Raises:** `ConfigError` unless it holds one or more different integers of at least 0, or if both are given.
+    """
+    if all(form in table for form in SEED_FORMS):
+        raise ConfigError(
+            "seeds and model_seeds are both given; write model_seeds, if the problem shall be the same for all of them, or "
+            "seeds, which draw a problem each."
+        )
+    name = "model_seeds" if "model_seeds" in table else "seeds"
+    seeds = table.get(name, [0])
     if isinstance(seeds, list | tuple):
-        require_few_runs(("seeds", len(seeds)))
-    checked = tuple(_SEEDS.check(seeds, "seeds"))
+        require_few_runs((name, len(seeds)))
+    checked = tuple(_SEEDS.check(seeds, name))
     if not checked or len(set(checked)) < len(checked) or min(checked) < 0:
-        raise ConfigError(f"seeds = {shown(seeds)}; expected at least one integer of at least 0, each once.")
+        raise ConfigError(f"{name} = {shown(seeds)}; expected at least one integer of at least 0, each once.")
     return checked

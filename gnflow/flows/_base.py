@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PyTree
 from .._core import instance_field, tree_multiply, tree_scale, tree_subtract
 from ..geometry import AbstractTangent, Decomposition, Direction, Linearisation, SolveDiagnostics, System
 from ..geometry.damping import AbstractDamping
-from ..problems import Problem
+from ..problems import AbstractProblem
 from ._gain import AbstractGain
 
 
@@ -33,7 +33,7 @@ class AbstractFlow(eqx.Module):
         """The names of the weights that move: all of them, unless the flow is wrapped in `Frozen`."""
         return "all"
 
-    def system(self, problem: Problem, model: Any) -> System:
+    def system(self, problem: AbstractProblem, model: Any) -> System:
         """The problem joined with the model's structure, for the weights that this flow moves."""
         return System(problem, model, self.trainable)
 

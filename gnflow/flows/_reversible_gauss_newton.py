@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, PyTree
 from .._core import ModelError, look_up, number_field
 from ..geometry import SolveDiagnostics, System, block_gauss_newton
 from ..models import ReversibleMLP
-from ..problems import Problem
+from ..problems import AbstractProblem
 from ._base import AbstractFlow
 
 _METRICS = ("identity", "hessian")
@@ -52,9 +52,14 @@ class ReversibleGaussNewtonFlow(AbstractFlow):
         """1 with either metric, because the squared loss has N grad L = H^+ grad L = f - y."""
         return 1.0
 
-    def system(self, problem: Problem, model: Any) -> System:
+    def system(self, problem: AbstractProblem, model: Any) -> System:
         """The problem joined with the reversible network. **Raises:** `ModelError` for another model."""
         _require_reversible(model)
+        if not problem.has_samples:
+            raise ModelError(
+                f"ReversibleGaussNewtonFlow inverts the network sample by sample, and a {type(problem).__name__} has no "
+                "samples; take GaussNewtonFlow for it."
+            )
         return super().system(problem, model)
 
     def velocity_and_diagnostics(

@@ -17,9 +17,10 @@ from ..geometry import (
     linearise_with_other_metric,
     numerical_rank,
 )
-from ..geometry.damping import AbstractDamping, Constant, Spectrum
+from ..geometry.damping import AbstractDamping, Constant
 from ..geometry.directions import (
     Modes,
+    decomposed_spectrum,
     dense_modes,
     kept_modes,
     relative_residual,
@@ -100,7 +101,8 @@ class SpectralFlow(AbstractLinearisedFlow):
         gradient = system.loss.gradient(tangent.outputs, system.problem.y_train)
         modes = dense_modes(tangent, _IDENTITY)
         eigenvalues, eigenvectors = modes.eigenvalues, modes.eigenvectors
-        shift = self.damping.shift(time, Spectrum.of(eigenvalues))
+        assert modes.gram is not None
+        shift = self.damping.shift(time, decomposed_spectrum(modes.gram, _IDENTITY, eigenvalues))
         kept = kept_modes(eigenvalues, shift)
         gains = self.gain(system)(eigenvalues, shift)
         amplitudes = eigenvectors.T @ gradient.reshape(-1)
@@ -108,10 +110,12 @@ class SpectralFlow(AbstractLinearisedFlow):
         coefficients = truncated_power_product(
             modes.matrix, shift, jnp.asarray(self.power, dtype=float), gradient.reshape(-1), eigenvalues, eigenvectors
         ).reshape(gradient.shape)
+        right = gradient.reshape(-1)
+        left_out = right - eigenvectors @ jnp.where(kept, amplitudes, 0.0) - shift * modes.unneeded(right, shift)
         diagnostics = SolveDiagnostics(
             damping=shift,
             rank=numerical_rank(eigenvalues),
-            relative_residual=relative_residual(jnp.where(kept, 0.0, amplitudes), amplitudes),
+            relative_residual=relative_residual(left_out, gradient.reshape(-1)),
             success=jnp.all(jnp.isfinite(coefficients)),
             kept=jnp.sum(kept),
         )

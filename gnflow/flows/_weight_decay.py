@@ -20,7 +20,7 @@ from .._core import (
     tree_subtract,
 )
 from ..geometry import SolveDiagnostics, System
-from ..problems import Problem
+from ..problems import AbstractProblem
 from ._base import AbstractFlow, AbstractLinearisedFlow
 
 _LEAST = "0 is no decay."
@@ -74,7 +74,7 @@ class WeightDecay(AbstractFlow):
         """The names of the weights that the wrapped flow moves."""
         return self.flow.trainable
 
-    def system(self, problem: Problem, model: Any) -> System:
+    def system(self, problem: AbstractProblem, model: Any) -> System:
         """The system of the wrapped flow. **Raises:** `ModelError` for names that are not among the weights that move."""
         system = self.flow.system(problem, model)
         self._own_rates(system.weights(model), system)

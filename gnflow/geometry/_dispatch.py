@@ -8,15 +8,24 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, PyTree
 
-from ..models import MLP, Linearised, MeanFieldNetwork, RandomFeatures, ReversibleMLP, trainable_weights
+from ..models import MLP, Centred, Linearised, MeanFieldNetwork, RandomFeatures, ReversibleMLP, trainable_weights
+from ..problems import Collocation
 from ._deep import DeepTangent
 from ._generic import GenericTangent
+from ._residual import ResidualTangent
 from ._reversible import ReversibleTangent
 from ._tangent import AbstractTangent
 from ._two_layer import TwoLayerTangent, random_feature_weights
 from ._wrapped import WrappedTangent
 
 _Make = Callable[[Any, PyTree, Array], AbstractTangent]
+
+
+def tangent_of(structure: Any, weights: PyTree, x: Float[Array, "samples ..."] | Collocation) -> AbstractTangent:
+    """The tangent of a model's values on the inputs `x`, or that of residuals. The arguments are those of `make_tangent`."""
+    if isinstance(x, Collocation):
+        return ResidualTangent(weights, structure, x)
+    return make_tangent(structure, weights, x)
 
 
 @functools.singledispatch
@@ -84,3 +93,11 @@ def _(structure: Linearised, weights: PyTree, x: Array) -> AbstractTangent:
     )
     fixed = eqx.combine(base_structure, start)
     return WrappedTangent(outputs, make_tangent(fixed, moving, x), weights, moving)
+
+
+@_closed_form(Centred)
+def _(structure: Centred, weights: PyTree, x: Array) -> AbstractTangent:
+    model: Centred = eqx.combine(weights, structure)
+    inner = make_tangent(structure.model, weights.model, x)
+    first = jax.vmap(model.first_model)(x).reshape(inner.outputs.shape)
+    return WrappedTangent(inner.outputs - first, inner, weights, weights.model)

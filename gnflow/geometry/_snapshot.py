@@ -91,6 +91,11 @@ class Snapshot:
         return self.system.loss.value(self.test_outputs, self.system.problem.y_test)
 
     @functools.cached_property
+    def validation_loss(self) -> Float[Array, ""]:
+        """L on the validation data; only if the problem has validation data."""
+        return self.system.validation_loss(self.weights)
+
+    @functools.cached_property
     def _velocity_and_diagnostics(self) -> tuple[PyTree, SolveDiagnostics | None]:
         return self._velocity()
 

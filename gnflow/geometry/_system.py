@@ -18,12 +18,12 @@ from .._core import (
     require_number,
 )
 from ..losses import AbstractLoss
-from ..models import has_kinks, trainable_mask
-from ..models._checks import output_of, require_weights
+from ..models import trainable_mask
+from ..models._checks import require_weights
 from ..models._trainable import require_trained_weights, trainable_names
 from ..models._weight_groups import weight_groups
-from ..problems import Problem
-from ._dispatch import make_tangent
+from ..problems import AbstractProblem, Collocation
+from ._dispatch import tangent_of
 from ._tangent import AbstractTangent
 
 
@@ -32,8 +32,9 @@ class System(eqx.Module):
 
     **Arguments:**
 
-    - `problem`: a `gnflow.Problem`.
-    - `model`: any Equinox module called on one input (d,) that returns (C,), or () for C = 1.
+    - `problem`: a `gnflow.Problem` or `gnflow.ResidualProblem`.
+    - `model`: any Equinox module called on one input (d,) or (...) that returns (C,), or () for C = 1. With a residual problem,
+      any module that its residuals take.
     - `trainable`: "all", or the names of the weights that move: layers as the model names them (`weight_groups`), "biases",
       or paths of its leaves ("output_weight", "layers[0]", "layers[0].bias").
 
@@ -43,7 +44,7 @@ class System(eqx.Module):
 
     **Attributes:**
 
-    - `problem`: the problem.
+    - `problem`: the problem, joined with the model.
     - `structure`: the model without the trained weights.
     - `trainable`: "all" or the names of the weights that move, in a tuple.
     - `mobility`: the model's own m of w' = -m grad L, dimensionless; 1 for a model without one.
@@ -54,28 +55,27 @@ class System(eqx.Module):
     `PrecisionError` if the weights are not float64.
     """
 
-    problem: Problem
+    problem: AbstractProblem
     structure: PyTree
     trainable: tuple[str, ...] = eqx.field(static=True)
     mobility: float = eqx.field(static=True)
     has_kinks: bool | None = eqx.field(static=True)
 
-    def __init__(self, problem: Problem, model: Any, trainable: str | tuple[str, ...] = "all"):
-        if not isinstance(problem, Problem):
+    def __init__(self, problem: AbstractProblem, model: Any, trainable: str | tuple[str, ...] = "all"):
+        if not isinstance(problem, AbstractProblem):
             raise ModelError(
-                f"problem is a {type(problem).__name__}; expected a gnflow.Problem(x_train, y_train, ...)."
+                f"problem is a {type(problem).__name__}; expected a gnflow.Problem(x_train, y_train, ...) or a "
+                "gnflow.ResidualProblem(terms)."
             )
         load_lapack()  # flows and metrics of the system decompose its Gram matrix
-        self.problem = problem
         names = trainable_names(trainable)
         self.trainable = (names,) if isinstance(names, str) else names
         weights, self.structure = eqx.partition(model, _mask(model, self.trainable))
         require_weights(model, weights)
         self.mobility = _mobility(model)
         require_float64(weights, f"the weights of {type(model).__name__}, ")
-        one = jax.ShapeDtypeStruct(problem.x_train.shape[1:], problem.x_train.dtype)
-        _check_fit(problem, model, one)
-        self.has_kinks = has_kinks(model, one)
+        self.problem = problem.joined_with(model)
+        self.has_kinks = problem.has_kinks(model)
 
     def weights(self, model: Any) -> PyTree:
         """The trained weights of `model` (a model of the same structure): a pytree with None for what is not trained."""
@@ -112,13 +112,18 @@ class System(eqx.Module):
         """The problem's loss."""
         return self.problem.loss
 
-    def tangent(self, weights: PyTree, x: Float[Array, "samples ..."] | None = None) -> AbstractTangent:
-        """The model's tangent at `weights` on the training inputs, or on the inputs `x` (n, d)."""
-        return make_tangent(self.structure, weights, self.problem.x_train if x is None else x)
+    def tangent(self, weights: PyTree, x: Float[Array, "samples ..."] | Collocation | None = None) -> AbstractTangent:
+        """The tangent of the training outputs at `weights`; or that of the model's values on the inputs `x` (n, ...)."""
+        return tangent_of(self.structure, weights, self.problem.x_train if x is None else x)
 
-    def outputs(self, weights: PyTree, x: Float[Array, "samples ..."] | None = None) -> Float[Array, "samples outputs"]:
-        """The model's outputs (n, C) on the training inputs, or on the inputs `x` (n, d)."""
-        outputs = jax.vmap(self.model(weights))(self.problem.x_train if x is None else x)
+    def outputs(
+        self, weights: PyTree, x: Float[Array, "samples ..."] | Collocation | None = None
+    ) -> Float[Array, "samples outputs"]:
+        """The training outputs (N, C), or the model's values (n, C) on the inputs `x` (n, ...)."""
+        model, x = self.model(weights), self.problem.x_train if x is None else x
+        if isinstance(x, Collocation):
+            return x.outputs(model)
+        outputs = jax.vmap(model)(x)
         return outputs.reshape(outputs.shape[0], -1)
 
     def test_outputs(self, weights: PyTree) -> Float[Array, "samples outputs"]:
@@ -126,8 +131,11 @@ class System(eqx.Module):
 
         They are computed in batches, so that the memory beside the outputs does not grow with n.
         """
-        assert self.problem.x_test is not None
-        outputs = in_batches(self.model(weights), self.problem.x_test)
+        return self._in_batches(weights, self.problem.x_test)
+
+    def _in_batches(self, weights: PyTree, x: Float[Array, "samples ..."] | None) -> Float[Array, "samples outputs"]:
+        assert x is not None
+        outputs = in_batches(self.model(weights), x)
         return outputs.reshape(outputs.shape[0], -1)
 
     def train_loss(self, weights: PyTree) -> Float[Array, ""]:
@@ -138,6 +146,11 @@ class System(eqx.Module):
         """L on the test data, which the problem must have."""
         assert self.problem.y_test is not None
         return self.loss.value(self.test_outputs(weights), self.problem.y_test)
+
+    def validation_loss(self, weights: PyTree) -> Float[Array, ""]:
+        """L on the validation data, which the problem must have. Outputs are computed in batches."""
+        assert self.problem.y_validation is not None
+        return self.loss.value(self._in_batches(weights, self.problem.x_validation), self.problem.y_validation)
 
 
 def _mask(model: Any, names: tuple[str, ...]) -> PyTree:
@@ -170,13 +183,3 @@ def _mobility(model: Any) -> float:
             "equinox.field(static=True)."
         )
     return require_number(ModelError, f"{type(model).__name__}.mobility", own, above=0.0)
-
-
-def _check_fit(problem: Problem, model: Any, x: jax.ShapeDtypeStruct) -> None:
-    name = type(model).__name__
-    shape, expected = output_of(model, x).shape, problem.y_train.shape[1:]
-    if shape != expected and not (shape == () and expected == (1,)):
-        raise ModelError(
-            f"{name} returns outputs of shape {shape} for one input, but the targets of the problem have shape {expected}; "
-            f"build the model with output_dim={expected[0]}."
-        )

@@ -35,6 +35,8 @@ class AbstractLoss(eqx.Module):
     - `is_squared_distance`: whether L = ||f - y||^2/(2N), so that N g = f - y.
     - `has_users_value`: whether the value is a function of the user's, which is then tried out before it is believed.
     - `takes_labels`: whether targets that are whole numbers are class labels.
+    - `targets_may_be_rescaled`: True for a loss of f - y alone, so that targets may be shifted and scaled, and outputs with
+      them; False for one whose targets are classes or probabilities; None if the class does not say.
     - `prediction`: how an output is read as a class (see `correct`), in a few words; "" for a loss without classes.
     """
 
@@ -45,6 +47,7 @@ class AbstractLoss(eqx.Module):
     is_squared_distance: ClassVar[bool] = False
     has_users_value: ClassVar[bool] = False
     takes_labels: ClassVar[bool] = False
+    targets_may_be_rescaled: ClassVar[bool | None] = None
     prediction: ClassVar[str] = ""
 
     def correct(self, f: Float[Array, "N C"], y: Float[Array, "N C"]) -> Bool[Array, "..."]:

@@ -45,6 +45,7 @@ class HuberLoss(AbstractConjugate, AbstractLoss):
     fisher_is_hessian: ClassVar[bool] = False
     gradient_in_hessian_image: ClassVar[bool] = False
     is_smooth: ClassVar[bool | None] = False  # its Hessian jumps where |r| = delta
+    targets_may_be_rescaled: ClassVar[bool | None] = True
 
     delta: float = number_field(
         "HuberLoss: delta", default=1.0, above=0.0, remedy="For an infinite one use SquaredLoss()."

@@ -29,6 +29,7 @@ class LogisticLoss(AbstractConjugate, AbstractLoss):
     fisher_is_hessian: ClassVar[bool] = True
     gradient_in_hessian_image: ClassVar[bool] = True
     is_smooth: ClassVar[bool | None] = True
+    targets_may_be_rescaled: ClassVar[bool | None] = False
     prediction: ClassVar[str] = "sign of the outputs"
 
     def correct(self, f: Float[Array, "N C"], y: Float[Array, "N C"]) -> Bool[Array, "..."]:

@@ -43,6 +43,7 @@ class SoftmaxCrossEntropy(AbstractConjugate, AbstractLoss):
     gradient_in_hessian_image: ClassVar[bool] = True
     is_smooth: ClassVar[bool | None] = True
     takes_labels: ClassVar[bool] = True
+    targets_may_be_rescaled: ClassVar[bool | None] = False
     prediction: ClassVar[str] = "argmax of the outputs"
 
     def correct(self, f: Float[Array, "N C"], y: Float[Array, "N C"]) -> Bool[Array, "..."]:

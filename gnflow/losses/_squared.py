@@ -25,6 +25,7 @@ class SquaredLoss(AbstractConjugate, AbstractLoss):
     is_smooth: ClassVar[bool | None] = True
     has_constant_hessian: ClassVar[bool] = True
     is_squared_distance: ClassVar[bool] = True
+    targets_may_be_rescaled: ClassVar[bool | None] = True
 
     def canonical_targets(
         self, y_train: Any, y_test: Any = None

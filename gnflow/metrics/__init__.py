@@ -22,6 +22,7 @@ from ._particles import Particles as Particles
 from ._path_length import PathLength as PathLength
 from ._relative_ntk_change import RelativeNTKChange as RelativeNTKChange
 from ._relative_weight_movement import RelativeWeightMovement as RelativeWeightMovement
+from ._term_ntk import TermNTK as TermNTK
 from ._weight_change import WeightChange as WeightChange
 
 metric_kinds: dict[str, type[AbstractMetric]] = {
@@ -37,6 +38,7 @@ metric_kinds: dict[str, type[AbstractMetric]] = {
     "layer_alignment": LayerAlignment,
     "linearisation_error": LinearisationError,
     "ntk_spectrum": NTKSpectrum,
+    "term_ntk": TermNTK,
     "ntk_velocity": NTKVelocity,
     "particles": Particles,
     "path_length": PathLength,

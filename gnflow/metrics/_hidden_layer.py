@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from jaxtyping import Array, Float, PyTree
 
-from .._core import ModelError
+from .._core import DataError, ModelError
 from ..geometry import System
 
 Inputs = Float[Array, "samples ..."]
@@ -38,6 +38,14 @@ def named_inputs(system: System) -> dict[str, Inputs]:
     return {"train": system.problem.x_train} | ({} if x_test is None else {"test": x_test})
 
 
+def require_samples(system: System, metric: str) -> None:
+    """Check that the outputs are the model's values at training inputs. **Raises:** `DataError` for residual problems."""
+    if not system.problem.has_samples:
+        raise DataError(
+            f"{metric} compares the model at training inputs, and a {type(system.problem).__name__} has none; leave it out."
+        )
+
+
 def hidden_layer(model: Any) -> Any:
     """The module with the particles' `hidden_weight` (M, d): the model or, for random features, a part of it.
 
@@ -53,6 +61,7 @@ def hidden_layer(model: Any) -> Any:
 
 
 def _require_method(system: System, metric: str, what: str, method: str, returned: str) -> None:
+    require_samples(system, metric)
     model = system.structure
     if not callable(getattr(model, method, None)):
         raise ModelError(

@@ -82,4 +82,4 @@ def _teacher_weight(system: System) -> Any:
     except ModelError:
         return None
     shape = np.shape(weight)
-    return weight if len(shape) == 2 and shape[1] == system.problem.input_dim else None
+    return weight if len(shape) == 2 and shape[1:] == system.problem.input_shape else None

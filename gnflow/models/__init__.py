@@ -14,6 +14,7 @@ from ._activations import (
     activation_names as activation_names,
     get_activation as get_activation,
 )
+from ._centred import Centred as Centred
 from ._kinks import has_kinks as has_kinks, kinked_activations as kinked_activations
 from ._linearised import Linearised as Linearised
 from ._mean_field import MeanFieldNetwork as MeanFieldNetwork

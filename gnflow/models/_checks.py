@@ -28,6 +28,10 @@ _DETERMINISTIC = (
     "eqx.nn.inference_mode(model), which turns Dropout off and lets BatchNorm use its running statistics. Keep these "
     "(eqx.nn.State) in a field of the model, which passes them on in __call__; they are not trained."
 )
+_INTEGERS = (
+    " Inputs reach a model as float64, integers among them exactly: where it needs integers, such as token ids for an "
+    "embedding, cast them in __call__, tokens.astype(int)."
+)
 
 
 def require_init_scale(scale: Any) -> float:
@@ -109,7 +113,7 @@ def output_of(model: Any, x: Any) -> jax.ShapeDtypeStruct:
         raise ModelError(
             f"{name} cannot be called on one training input of shape {x.shape}: {text}. A model maps one input to (C,) outputs "
             "(gnflow batches it), its input size must be that of the data, and it must already hold what else it needs (a "
-            "key, a state)."
+            f"key, a state).{shape_remedy(x)}{_INTEGERS if _wants_integers(error) else ''}"
         ) from error
     if not isinstance(output, jax.ShapeDtypeStruct):
         raise ModelError(f"{name} returns a {type(output).__name__} for one input; expected one array of outputs (C,).")
@@ -123,6 +127,16 @@ def output_of(model: Any, x: Any) -> jax.ShapeDtypeStruct:
             f"{name} returns outputs of dtype {output.dtype}, but float64 is needed; remove the conversion inside the model."
         )
     return output
+
+
+def shape_remedy(x: Any) -> str:
+    """What to do if a model takes vectors and an input `x` is none, as a sentence after a space; empty for a vector."""
+    return "" if x.ndim == 1 else " A model of vectors (d,) needs inputs that are vectors: x.reshape(len(x), -1)."
+
+
+def _wants_integers(error: Exception) -> bool:
+    # JAX says so in errors of general classes.
+    return isinstance(error, TypeError | ValueError) and "integer" in str(error)
 
 
 def is_state(leaf: Any) -> bool:

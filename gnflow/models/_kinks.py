@@ -21,7 +21,7 @@ def has_kinks(model: Any, x: Any = None) -> bool | None:
     **Arguments:**
 
     - `model`: any model.
-    - `x`: one input, or its shape and dtype (`jax.ShapeDtypeStruct`), or None.
+    - `x`: one input (an array or a tree of arrays), or its shapes and dtypes (`jax.ShapeDtypeStruct`), or None.
     """
     found = _activations(model)
     if any(activation.kinks is None for activation in found):
@@ -52,8 +52,10 @@ def _is_activation(leaf: Any) -> bool:
 
 
 @by_shape
-def _is_analytic_model(model: Any, x: jax.ShapeDtypeStruct) -> bool:
+def _is_analytic_model(model: Any, x: Any) -> bool:
     """Whether all operations of the model are analytic."""
     shapes, others = eqx.partition(model, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
     program = jax.make_jaxpr(lambda arrays, one: eqx.combine(arrays, others)(one))(shapes, x)
-    return is_analytic(program.jaxpr)
+    inputs = len(jax.tree.leaves(x))  # these come last, and do not move
+    weights = len(program.jaxpr.invars) - inputs
+    return is_analytic(program.jaxpr, [True] * weights + [False] * inputs)

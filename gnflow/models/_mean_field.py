@@ -12,6 +12,7 @@ from .._core import (
     ModelError,
     require_bool,
     require_float64,
+    require_integer,
     require_non_negative,
     require_number,
     require_positive_int,
@@ -40,6 +41,9 @@ class MeanFieldNetwork(eqx.Module):
     - `bias`: whether the hidden units have biases b.
     - `output_scale`: alpha > 0.
     - `output_exponent`: s, from 0 to 4.
+    - `block`: which particles of the key's streams these are, a number of at least 0: `width` of them from `block * width` on.
+      So the blocks 0 to r - 1 of one key and width M are together the particles of block 0 of width r M, as averages over
+      coupled networks need them (docs/infinite_width.md).
     - `key`: a JAX key; the weights of each layer have their own stream of it.
 
     **Attributes:**
@@ -71,6 +75,7 @@ class MeanFieldNetwork(eqx.Module):
         bias: bool = True,
         output_scale: float = 1.0,
         output_exponent: float = 1.0,
+        block: int = 0,
         *,
         key: Any,
     ):
@@ -82,11 +87,18 @@ class MeanFieldNetwork(eqx.Module):
         (output_init_scale,) = require_non_negative(ModelError, output_init_scale=output_init_scale)
         output_scale = require_number(ModelError, "output_scale", output_scale, above=0.0)
         output_exponent = require_number(ModelError, "output_exponent", output_exponent, least=0.0, most=4.0)
+        block = require_integer(ModelError, "block", block, least=0)
         require_float64((), "MeanFieldNetwork")
-        require_memory_for_weights("MeanFieldNetwork", width * (input_dim + output_dim + 1))
-        self.hidden_weight = init_scale * jr.normal(stream(key, "hidden_weight"), (width, input_dim))
-        self.hidden_bias = init_scale * jr.normal(stream(key, "hidden_bias"), (width,)) if bias else None
-        self.output_weight = output_init_scale * jr.normal(stream(key, "output_weight"), (width, output_dim))
+        last = (block + 1) * width
+        require_memory_for_weights("MeanFieldNetwork", last * (input_dim + output_dim + 1))
+
+        def drawn(name: str, *shape: int) -> Array:
+            # A longer draw begins with the shorter ones of its key.
+            return jr.normal(stream(key, name), (last, *shape))[block * width :]
+
+        self.hidden_weight = init_scale * drawn("hidden_weight", input_dim)
+        self.hidden_bias = init_scale * drawn("hidden_bias") if bias else None
+        self.output_weight = output_init_scale * drawn("output_weight", output_dim)
         self.activation = get_activation(activation)
         self.output_scale = output_scale
         self.output_exponent = output_exponent

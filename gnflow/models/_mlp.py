@@ -13,6 +13,8 @@ from .._core import (
     look_up,
     require_bool,
     require_float64,
+    require_non_negative,
+    require_number,
     require_positive_int,
     stream,
 )
@@ -53,7 +55,8 @@ class MLP(eqx.Module):
     parametrisation, where features move at any width when the flow runs with mobility M = width (Bordelon and Pehlevan
     2022, "Self-consistent dynamical field theory", Section 2; the same limit as maximal update, Yang and Hu 2021). In the
     mean-field parametrisation the bias of the output layer is width^(-1/2) b, so that with this mobility it moves the outputs
-    as fast as each layer does. Maximal update gives it the mobility 1, which is the same (docs/theory.md, Deep networks).
+    as fast as each layer does. Maximal update gives it the mobility 1, which is the same (docs/theory.md, Deep networks). The
+    output layer, with its bias, is multiplied by `output_scale` (the alpha of Chizat, Oyallon and Bach 2019, arXiv 1812.07956).
 
     **Arguments:**
 
@@ -65,6 +68,10 @@ class MLP(eqx.Module):
     - `parametrisation`: "ntk" or "mean_field".
     - `init_scale`: the standard deviation of the initial weights, > 0.
     - `bias`: whether the layers have biases.
+    - `output_scale`: alpha, > 0, as of `MeanFieldNetwork`. The larger it is, the less the weights move for one change of
+      the outputs.
+    - `output_init_scale`: the standard deviation of the initial weights of the output layer, >= 0; None takes `init_scale`.
+      With 0 the outputs begin at zero, as those of `MeanFieldNetwork` do by default.
     - `key`: a JAX key; the weights of each layer have their own stream of it.
 
     **Attributes:** `layers`: `depth + 1` layers, each with `weight` (fan_out, fan_in) and `bias`.
@@ -86,6 +93,8 @@ class MLP(eqx.Module):
         parametrisation: Literal["ntk", "mean_field"] = "ntk",
         init_scale: float = 1.0,
         bias: bool = True,
+        output_scale: float = 1.0,
+        output_init_scale: float | None = None,
         *,
         key: Any,
     ):
@@ -95,24 +104,29 @@ class MLP(eqx.Module):
         require_depth(depth=depth)
         init_scale = require_init_scale(init_scale)
         (bias,) = require_bool(ModelError, bias=bias)
+        output_scale = require_number(ModelError, "output_scale", output_scale, above=0.0)
+        if output_init_scale is None:
+            output_init_scale = init_scale
+        (output_init_scale,) = require_non_negative(ModelError, output_init_scale=output_init_scale)
         look_up(parametrisation, dict.fromkeys(_PARAMETRISATIONS), "parametrisation", ModelError)
         require_float64((), "MLP")
         require_memory_for_weights("MLP", width * (input_dim + (depth - 1) * width + output_dim))
         sizes = (input_dim, *(width,) * depth, output_dim)
-        output_factor = 1 / width if parametrisation == "mean_field" else width**-0.5
-        factors = [size**-0.5 for size in sizes[:-2]] + [output_factor]
-        # The output bias has the derivative bias_factor in every sample, so its share of the NTK is mobility * bias_factor^2,
-        # which is 1 in both parametrisations.
-        bias_factors = [1.0] * depth + [width**-0.5 if parametrisation == "mean_field" else 1.0]
+        mean_field = parametrisation == "mean_field"
+        factors = [size**-0.5 for size in sizes[:-2]] + [output_scale * (1 / width if mean_field else width**-0.5)]
+        # Without the output scale the output bias has the derivative bias_factor in every sample, so its share of the NTK is
+        # mobility * bias_factor^2, which is 1 in both parametrisations.
+        bias_factors = [1.0] * depth + [output_scale * (width**-0.5 if mean_field else 1.0)]
+        scales = [init_scale] * depth + [output_init_scale]
         self.layers = tuple(
             ScaledLinear(
-                weight=init_scale * jr.normal(stream(key, f"layers[{index}].weight"), (fan_out, fan_in)),
+                weight=scale * jr.normal(stream(key, f"layers[{index}].weight"), (fan_out, fan_in)),
                 bias=jnp.zeros(fan_out) if bias else None,
                 factor=factor,
                 bias_factor=bias_factor,
             )
-            for index, (fan_in, fan_out, factor, bias_factor) in enumerate(
-                zip(sizes[:-1], sizes[1:], factors, bias_factors, strict=True)
+            for index, (fan_in, fan_out, factor, bias_factor, scale) in enumerate(
+                zip(sizes[:-1], sizes[1:], factors, bias_factors, scales, strict=True)
             )
         )
         self.activation = get_activation(activation)

@@ -4,6 +4,7 @@
 """
 
 from ._boundary_figure import boundary_figure as boundary_figure
+from ._comparison_figure import comparison_figure as comparison_figure
 from ._curves import curves_figure as curves_figure
 from ._directions import directions_figure as directions_figure
 from ._draw import draw_figures as draw_figures
@@ -19,3 +20,4 @@ from ._regime_map import regime_map_figure as regime_map_figure
 from ._run_figures import draw_run_figures as draw_run_figures, trajectory_figures as trajectory_figures
 from ._seed_bands import seed_band_figure as seed_band_figure
 from ._style import save as save
+from ._width_limit_figure import width_limit_figure as width_limit_figure

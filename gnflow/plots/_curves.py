@@ -11,7 +11,17 @@ from ._drawable import bounded, drawable, with_drawable_axes
 from ._drawn import DrawnFigure
 from ._panels import label_rows, panel_figure, panels_of, require_axes, with_panel
 from ._placing import value_text
-from ._style import FLOW_TIME_LABEL, axis_label, flow_handles, legend_on_top, style_of, styled
+from ._style import (
+    FLOW_TIME_LABEL,
+    LOWEST,
+    axis_label,
+    flow_handles,
+    legend_on_top,
+    lowest_handle,
+    mark_lowest,
+    style_of,
+    styled,
+)
 
 _TIME = "flow_time"
 _PANEL_HEIGHTS = (2.0, 1.5, 1.3)
@@ -25,7 +35,8 @@ def curves_figure(curves: xr.Dataset, variable: str, *, lines: str = "flow", ove
     """A quantity against flow time for each flow of a sweep: all seeds, their median and a band over their range.
 
     The thin lines are the runs as saved. Median and band are computed at common times, by interpolation on the figure's scales.
-    They end where the first seed ends, because beyond that they would describe fewer runs. There is a panel for each value of
+    They end where the first seed ends, because beyond that they would describe fewer runs. For a validation or test loss a star
+    is where the curve (with several seeds their median) is lowest. There is a panel for each value of
     `over`, and all panels share their scales.
 
     **Arguments:**
@@ -63,7 +74,9 @@ def curves_figure(curves: xr.Dataset, variable: str, *, lines: str = "flow", ove
         Line2D([], [], color="0.35", linewidth=0.5, alpha=0.6, label="each seed"),
         Patch(color="0.35", alpha=_BAND + 0.1, linewidth=0, label=f"median, range of {count} seeds"),
     ]
-    legend_on_top(figure, flow_handles(names), band if count > 1 else [])
+    notes = band if count > 1 else []
+    notes += [lowest_handle(LOWEST[variable])] if variable in LOWEST else []
+    legend_on_top(figure, flow_handles(names), notes)
     return DrawnFigure(figure, {"": with_panel(runs, over, panels), "median": with_panel(medians, over, panels)})
 
 
@@ -83,6 +96,9 @@ def _draw(axes: Axes, data: xr.Dataset, variable: str, index: int, logarithmic: 
         axes.fill_between(common["time"], common["lower"], common["upper"], color=style.color, alpha=_BAND, linewidth=0)
     if data.sizes["seed"] > 1 and np.any(np.isfinite(common["median"])):
         axes.plot(common["time"], common["median"], color=style.color, marker=style.marker, markevery=0.24)
+    if variable in LOWEST and runs:
+        time, losses = (common[name].to_numpy() for name in ("time", "median")) if len(runs) > 1 else runs[0]
+        mark_lowest(axes, time, losses, style.color, losses)
     return common
 
 

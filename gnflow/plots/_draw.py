@@ -236,7 +236,7 @@ def _draw_curves(curves: xr.Dataset, x: str | None, target: _Target) -> list[Pat
     written: list[Path] = []
     panels = None if x == _FLOW else x
     for suffix, part in _parts(curves, (panels, _FLOW)):
-        for name in ("train_loss", "test_loss"):
+        for name in ("train_loss", "validation_loss", "test_loss"):
             if name in part:
                 own = target._replace(suffix=suffix)
                 written += own.put(f"curves-{name}", partial(curves_figure, part, name, over=panels))

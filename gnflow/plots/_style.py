@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from .._core import ConfigError, as_path
+from ..simulate import lowest
 from ._drawable import are_beyond, bounded, drawable
 
 COLUMN_WIDTH = 3.4  # inches, the column of most two-column journals
@@ -26,6 +27,14 @@ Runs = Mapping[str, xr.Dataset | Sequence[xr.Dataset]]
 
 # The palette of Okabe and Ito (jfly.uni-koeln.de/color), with the dark colours first. Each flow also has its own marker.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# Larger than the markers of flows, with a white edge, so that it stands out from them.
+_STAR: dict[str, Any] = {
+    "marker": "*",
+    "markersize": 9,
+    "markeredgecolor": "white",
+    "markeredgewidth": 0.6,
+    "zorder": 5,
+}
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 _SETTINGS: dict[Any, Any] = {
@@ -135,6 +144,24 @@ def flow_handles(names: Sequence[str]) -> list[Line2D]:
 def line_handle(linestyle: Any, label: str) -> Line2D:
     """A legend entry that explains a line style."""
     return Line2D([], [], color="0.35", linestyle=linestyle, label=label)
+
+
+LOWEST = {
+    "validation_loss": "lowest validation loss",
+    "test_loss": "lowest, selected on test",
+}
+
+
+def mark_lowest(axes: Axes, time: np.ndarray, losses: np.ndarray, color: str, selected_by: np.ndarray) -> None:
+    """Put a star on a curve of losses where `selected_by`, of the same states, is lowest. Nothing is drawn if there is none."""
+    row = lowest(selected_by)
+    if row is not None and len(losses) > 1 and np.isfinite(time[row]) and np.isfinite(losses[row]):
+        axes.plot(time[row], losses[row], linestyle="", **_STAR, color=color)
+
+
+def lowest_handle(label: str) -> Line2D:
+    """A legend entry that explains the star."""
+    return Line2D([], [], linestyle="", **_STAR, color="0.35", label=label)
 
 
 def save(figure: Figure, path: str | Path) -> Path:

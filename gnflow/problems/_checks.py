@@ -54,18 +54,21 @@ def finite_array(value: Any, what: str) -> Numbers:
     return array
 
 
-def input_matrix(value: Any, what: str) -> Numbers:
-    """`value` as inputs: a float64 array (N, d) with N, d >= 1.
+def input_array(value: Any, what: str) -> Numbers:
+    """`value` as inputs: a float64 array (N, d) or (N, ...) without an axis of length 0.
 
-    **Raises:** `DataError` as `finite_array` does, and for another number of axes, no samples or no features.
+    **Raises:** `DataError` as `finite_array` does, and for fewer than two axes, no samples or no features.
     """
     array = finite_array(value, what)
-    if array.ndim != 2:
+    if array.ndim < 2:
         remedy = f"; for one feature use {what}[:, None]" if array.ndim == 1 else ""
-        raise DataError(f"{what} has shape {array.shape}, but (N, d) is needed: one row for each sample{remedy}.")
+        raise DataError(
+            f"{what} has shape {array.shape}, but (N, d) is needed, or (N, ...) for a model of images or sequences: one row "
+            f"for each sample{remedy}."
+        )
     if array.shape[0] == 0:
         raise DataError(f"{what} has shape {array.shape}: no samples. Give at least one (or None for no test data).")
-    if array.shape[1] == 0:
+    if 0 in array.shape:
         raise DataError(f"{what} has shape {array.shape}: samples without features. Give at least one column.")
     return array if array.dtype == np.float64 else array.astype(np.float64)  # floats are copies already
 

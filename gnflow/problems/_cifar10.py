@@ -23,6 +23,7 @@ def cifar10(
     n_test: int = 1000,
     *,
     key: Any,
+    n_validation: int = 0,
     task: Task = "classification",
 ) -> Problem:
     """CIFAR-10's small photographs (32 x 32 pixels, three colours) from the files of the data set; C = 10, d = 3072.
@@ -44,6 +45,7 @@ def cifar10(
     - `n_train`: the number of training samples, at least 1.
     - `n_test`: the number of test samples, at least 0 (0: no test data, and no test file is read).
     - `key`: a JAX key.
+    - `n_validation`: the number of validation samples, at least 0, drawn from what is left of the training files.
     - `task`: "classification" for the softmax cross-entropy, "regression" for the squared loss of the one-hot targets.
 
     **Raises:** `DataError` for a missing folder or file, a file that does not hold a whole number of images, labels other than
@@ -56,10 +58,11 @@ def cifar10(
     loss = loss_of_task(task)
     n_train = require_integer(DataError, "n_train", n_train, least=1)
     n_test = require_integer(DataError, "n_test", n_test, least=0)
+    n_validation = require_integer(DataError, "n_validation", n_validation, least=0)
     files = cifar10_files(path, n_test)
     train = _read(files[: len(_TRAIN)])
     test = _read(files[len(_TRAIN) :]) if n_test else None
-    return image_problem(train, test, n_train, n_test, loss, "cifar10", key)
+    return image_problem(train, test, n_train, n_test, loss, "cifar10", key, n_validation)
 
 
 def cifar10_files(path: str | Path, n_test: int | None = None, **_: Any) -> tuple[Path, ...]:

@@ -7,7 +7,7 @@ import numpy as np
 from .._core import require_float64
 from ._problem import Problem
 from ._scikit_learn import scikit_learn_datasets
-from ._split import split
+from ._split import sets_of, split
 from ._task import Task, loss_of_task
 
 _NUM_CLASSES = 10
@@ -19,6 +19,7 @@ def digits(
     n_test: int = 500,
     *,
     key: Any,
+    n_validation: int = 0,
     task: Task = "classification",
 ) -> Problem:
     """The 1797 handwritten digits (8 x 8 pixels) that come with scikit-learn; C = 10 outputs, d = 64 inputs.
@@ -34,6 +35,7 @@ def digits(
     - `n_train`: the number of training samples, at least 1.
     - `n_test`: the number of test samples, at least 0 (0: no test data); at most 1797 samples together.
     - `key`: a JAX key.
+    - `n_validation`: the number of validation samples, at least 0 (0: no validation data).
     - `task`: "classification" for the softmax cross-entropy, "regression" for the squared loss of the one-hot targets.
 
     **Raises:** `DataError` for more samples than there are, or if scikit-learn is missing; `ConfigError` for an unknown task;
@@ -44,14 +46,7 @@ def digits(
     require_float64((), "digits")
     loss = loss_of_task(task)
     pixels, labels = scikit_learn_datasets("digits").load_digits(return_X_y=True)
-    train, test = split(len(labels), n_train, n_test, "the digits data set", key)
+    rows = split(len(labels), n_train, n_test, "the digits data set", key, n_validation)
     inputs = pixels / _LARGEST_PIXEL
     targets = np.eye(_NUM_CLASSES)[labels]
-    return Problem(
-        x_train=inputs[train],
-        y_train=targets[train],
-        x_test=inputs[test] if n_test else None,
-        y_test=targets[test] if n_test else None,
-        loss=loss,
-        name="digits",
-    )
+    return Problem(**sets_of(inputs, targets, rows), loss=loss, name="digits")

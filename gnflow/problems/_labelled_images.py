@@ -54,18 +54,30 @@ def image_problem(
     loss: AbstractLoss,
     name: str,
     key: Any,
+    n_validation: int = 0,
 ) -> Problem:
     """A problem of `n_train` training and `n_test` test images, each set drawn by its own stream of `key`.
+
+    Validation images are drawn from the training images, from the other end of their shuffled rows.
 
     Pixels are divided by 255. Only the images that are drawn are read and become float64. Targets are one-hot rows (n, 10).
 
     **Raises:** `DataError` for more samples than there are images.
     """
-    x_train, y_train = _draw(train, n_train, "n_train", stream(key, "train"))
-    x_test, y_test = (None, None) if test is None else _draw(test, n_test, "n_test", stream(key, "test"))
-    return Problem(x_train, y_train, x_test, y_test, loss=loss, name=name)
+    wanted = f"n_train + n_validation = {n_train} + {n_validation}" if n_validation else "n_train"
+    own, total = stream(key, "train"), len(train.labels)
+    draw(total, n_train + n_validation, wanted, train.source, own)  # raises for more than there are
+    x_train, y_train = _chosen(train, draw(total, n_train, "n_train", train.source, own))
+    x_validation, y_validation = x_test, y_test = None, None
+    if n_validation:
+        rows = draw(total, n_validation, "n_validation", train.source, own, from_end=True)
+        x_validation, y_validation = _chosen(train, rows)
+    if test is not None:
+        x_test, y_test = _chosen(test, draw(len(test.labels), n_test, "n_test", test.source, stream(key, "test")))
+    return Problem(
+        x_train, y_train, x_test, y_test, loss=loss, name=name, x_validation=x_validation, y_validation=y_validation
+    )
 
 
-def _draw(images: LabelledImages, count: int, what: str, key: Any) -> tuple[np.ndarray, np.ndarray]:
-    rows = draw(len(images.labels), count, what, images.source, key)
+def _chosen(images: LabelledImages, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return images.pixels(rows) / _LARGEST_PIXEL, np.eye(_NUM_CLASSES)[images.labels[rows]]

@@ -21,6 +21,7 @@ def mnist(
     n_test: int = 1000,
     *,
     key: Any,
+    n_validation: int = 0,
     task: Task = "classification",
 ) -> Problem:
     """MNIST's handwritten digits (28 x 28 pixels) from the files of the data set; C = 10 outputs, d = 784 inputs.
@@ -47,6 +48,7 @@ def mnist(
     - `n_train`: the number of training samples, at least 1.
     - `n_test`: the number of test samples, at least 0 (0: no test data, and no test files are read).
     - `key`: a JAX key.
+    - `n_validation`: the number of validation samples, at least 0, drawn from what is left of the training files.
     - `task`: "classification" for the softmax cross-entropy, "regression" for the squared loss of the one-hot targets.
 
     **Raises:** `DataError` for a missing folder or file, a file that is damaged, truncated (as far as it is read) or of another
@@ -60,10 +62,11 @@ def mnist(
     loss = loss_of_task(task)
     n_train = require_integer(DataError, "n_train", n_train, least=1)
     n_test = require_integer(DataError, "n_test", n_test, least=0)
+    n_validation = require_integer(DataError, "n_validation", n_validation, least=0)
     images, labels, *rest = mnist_files(path, n_test)
     train = _read(images, labels)
     test = _read(*rest) if rest else None
-    return image_problem(train, test, n_train, n_test, loss, "mnist", key)
+    return image_problem(train, test, n_train, n_test, loss, "mnist", key, n_validation)
 
 
 def mnist_files(path: str | Path, n_test: int | None = None, **_: Any) -> tuple[Path, ...]:

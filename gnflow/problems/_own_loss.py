@@ -30,29 +30,27 @@ def require_convex_mean(loss: AbstractLoss, y: Float[Array, "N C"]) -> None:
 
 
 def _require_mean(loss: AbstractLoss, y: Float[Array, "n C"]) -> None:
-    name, f = type(loss).__name__, jnp.asarray(np.random.default_rng(0).standard_normal(y.shape))
+    name, f = _name(loss), jnp.asarray(np.random.default_rng(0).standard_normal(y.shape))
     value = loss.value(f, y)
     if jnp.shape(value) != ():
-        raise DataError(
-            f"{name}.value gives an array of shape {jnp.shape(value)}; expected a number, the mean over samples."
-        )
+        raise DataError(f"{name} gives an array of shape {jnp.shape(value)}; expected a number, the mean over samples.")
     apart = [float(loss.value(f[n : n + 1], y[n : n + 1])) for n in range(len(y))]
     least = float(loss.minimum(y))
     if not np.all(np.isfinite([float(value), *apart])):
         raise DataError(
-            f"{name}.value is {float(value)} at outputs of ordinary size; expected a finite number for all outputs, since a "
+            f"{name} is {float(value)} at outputs of ordinary size; expected a finite number for all outputs, since a "
             "model starts anywhere."
         )
     rounding = _ROUNDING * np.max(np.abs(apart))
     if abs(float(value) - np.mean(apart)) > rounding:
         raise DataError(
-            f"{name}.value is {float(value):.6g} over {len(y)} samples, whose own values have the mean {np.mean(apart):.6g}; "
+            f"{name} is {float(value):.6g} over {len(y)} samples, whose own values have the mean {np.mean(apart):.6g}; "
             "a loss is the mean of one value per sample: divide a sum by f.shape[0], and let no sample see another."
         )
     if not least <= float(value) + rounding:
         raise DataError(
-            f"{name}.minimum is {least:.6g}, but its value is {float(value):.6g} at some outputs; expected the infimum over "
-            "all outputs, the mean over samples."
+            f"{_name(loss, 'minimum')} is {least:.6g}, but its value is {float(value):.6g} at some outputs; expected the "
+            "infimum over all outputs, the mean over samples."
         )
 
 
@@ -66,7 +64,12 @@ def _require_convex(loss: AbstractLoss, y: Float[Array, "n C"]) -> None:
         worst = int(np.argmax(np.where(np.isfinite(above), above, -np.inf)))  # overflow at large outputs is allowed
         if above[worst] > 0:
             raise DataError(
-                f"{type(loss).__name__}.value is not convex in the outputs: {middle[worst]:.6g} half-way between "
+                f"{_name(loss)} is not convex in the outputs: {middle[worst]:.6g} half-way between "
                 f"two outputs with {first[worst]:.6g} and {second[worst]:.6g}. "
                 "Gauss-Newton flows and every certificate need a convex loss."
             )
+
+
+def _name(loss: AbstractLoss, method: str = "value") -> str:
+    """A method for messages; of a loss that a function states, the name of the function."""
+    return f"the {method} of {getattr(loss, 'name', '')}" if loss.has_users_value else f"{type(loss).__name__}.{method}"

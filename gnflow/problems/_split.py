@@ -1,33 +1,52 @@
-"""Draw training and test samples so that a smaller training set is the beginning of a larger one."""
+"""Draw training, validation and test samples so that a smaller training set is the beginning of a larger one."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax.random as jr
 import numpy as np
 
 from .._core import DataError, require_integer, stream
+from ._sets import SETS
 
 
-def split(total: int, n_train: int, n_test: int, what: str, key: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Row numbers of `n_train` training and `n_test` test samples, disjoint, of a data set of `total`.
+def split(
+    total: int, n_train: int, n_test: int, what: str, key: Any, n_validation: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Row numbers of training, validation and test samples, disjoint, of a data set of `total`.
 
-    All rows are shuffled by `key` alone; the training rows are the first ones, the test rows the last. So a smaller training
-    set is the beginning of a larger one, and the test rows do not depend on `n_train`.
+    All rows are shuffled by `key` alone. The training rows are the first ones, the test rows the last, and the validation rows
+    those before them. So a smaller training set is the beginning of a larger one, and the other rows do not depend on
+    `n_train`.
 
-    **Raises:** `DataError` for counts that are not integers of at least 1 (train) or 0 (test), or exceed `total` together.
+    **Raises:** `DataError` for counts that are not integers of at least 1 (train) or 0 (validation, test), or exceed `total`
+    together.
     """
     n_train = require_integer(DataError, "n_train", n_train, least=1)
+    n_validation = require_integer(DataError, "n_validation", n_validation, least=0)
     n_test = require_integer(DataError, "n_test", n_test, least=0)
-    if n_train + n_test > total:
+    counts = {"n_train": n_train, **({"n_validation": n_validation} if n_validation else {}), "n_test": n_test}
+    if sum(counts.values()) > total:
         raise DataError(
-            f"n_train + n_test = {n_train} + {n_test} = {n_train + n_test}, but {what} has {total} samples; "
-            "ask for fewer."
+            f"{' + '.join(counts)} = {' + '.join(map(str, counts.values()))} = {sum(counts.values())}, but {what} has {total} "
+            "samples; ask for fewer."
         )
     shuffled = _shuffle(total, key)
-    return shuffled[:n_train], shuffled[::-1][:n_test]
+    last = shuffled[::-1]
+    return shuffled[:n_train], last[n_test : n_test + n_validation], last[:n_test]
 
 
-def draw(total: int, count: int, name: str, what: str, key: Any) -> np.ndarray:
+def sets_of(x: Any, y: Any, rows: Sequence[np.ndarray]) -> dict[str, Any]:
+    """The arguments of `Problem` for inputs and targets in these rows of training, validation and test; None for no rows."""
+    chosen = dict(zip(SETS, rows, strict=True))
+    return {
+        f"{name}_{which}": data[own] if own.size else None
+        for which, own in chosen.items()
+        for name, data in (("x", x), ("y", y))
+    }
+
+
+def draw(total: int, count: int, name: str, what: str, key: Any, from_end: bool = False) -> np.ndarray:
     """Row numbers of `count` samples of a data set of `total`. A smaller draw is the beginning of a larger one.
 
     **Arguments:**
@@ -37,12 +56,14 @@ def draw(total: int, count: int, name: str, what: str, key: Any) -> np.ndarray:
     - `name`: the name of the argument `count`, for messages.
     - `what`: the data set, for messages.
     - `key`: a JAX key.
+    - `from_end`: whether to begin at the other end of the shuffled rows, for a second draw beside the first.
 
     **Raises:** `DataError` if `count` exceeds `total`.
     """
     if count > total:
         raise DataError(f"{name} = {count}, but {what} has {total} samples; ask for fewer.")
-    return _shuffle(total, key)[:count]
+    shuffled = _shuffle(total, key)
+    return (shuffled[::-1] if from_end else shuffled)[:count]
 
 
 def _shuffle(total: int, key: Any) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Convert array-likes that NumPy does not read by itself: data frames, columns of objects, sparse matrices."""
 
 import numbers
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,14 +9,56 @@ import numpy as np
 from .._core import DataError, require_memory, shown
 
 _REMEDY = "Encode text, dates and categories as numbers, and drop or fill missing values."
+_SHOWN_COLUMNS = 5
 
 
-def require_same_columns(train: Any, test: Any) -> None:
-    """Check that two data frames name the same features in the same order. **Raises:** `DataError`."""
-    if _is_frame(train) and _is_frame(test) and list(train.columns) != list(test.columns):
+def is_frame(value: Any) -> bool:
+    """Whether `value` is a data frame of pandas or polars. Nothing is imported to find out."""
+    return hasattr(value, "columns") and (hasattr(value, "iloc") or hasattr(value, "get_columns"))
+
+
+def _is_series(value: Any) -> bool:
+    return hasattr(value, "dtype") and (hasattr(value, "iloc") or hasattr(value, "is_null"))
+
+
+def _series_of(frame: Any) -> list[Any]:
+    """The columns of a data frame."""
+    if hasattr(frame, "get_columns"):
+        return list(frame.get_columns())
+    return [frame.iloc[:, index] for index in range(len(frame.columns))]
+
+
+def column_names(value: Any) -> tuple[str, ...] | None:
+    """The names of the columns of a data frame, or that of a single column; None for anything else."""
+    if is_frame(value):
+        return tuple(map(str, value.columns))
+    name = getattr(value, "name", None) if _is_series(value) else None
+    return None if name is None else (str(name),)
+
+
+def only_columns(frame: Any, which: Sequence[int]) -> Any:
+    """Some columns of a data frame, in this order."""
+    return frame.iloc[:, list(which)] if hasattr(frame, "iloc") else frame[:, list(which)]
+
+
+def only_column(value: Any, what: str) -> Any:
+    """The column of a data frame that has one, as it is. Anything but data frames and columns is returned.
+
+    **Raises:** `DataError` for missing values in it.
+    """
+    if is_frame(value) and len(value.columns) == 1:
+        value, what = _series_of(value)[0], f"column {str(value.columns[0])!r} of {what}"
+    if _is_series(value):
+        _require_complete(value, what)
+    return value
+
+
+def require_same_columns(train: Any, test: Any, name: str) -> None:
+    """Check that two data frames, x_train and `name`, have the same columns in one order. **Raises:** `DataError`."""
+    if is_frame(train) and is_frame(test) and list(train.columns) != list(test.columns):
         raise DataError(
-            f"x_train has the columns {list(train.columns)!r:.200} and x_test {list(test.columns)!r:.200}; give both the same "
-            "in the same order: x_test[x_train.columns]."
+            f"x_train has the columns {list(train.columns)!r:.200} and {name} {list(test.columns)!r:.200}; give both the same "
+            f"in the same order: {name}[x_train.columns]."
         )
 
 
@@ -47,11 +90,12 @@ def as_plain_array(value: Any, what: str) -> np.ndarray:
         size = 8.0 * float(np.prod(value.shape, dtype=float))
         require_memory(DataError, f"the sparse {what}, made dense,", size, "Take fewer samples or features.")
         value = value.toarray()
-    if _is_frame(value):
-        names = list(value.columns)
-        columns = [_column(value.iloc[:, index], f"column {name!r} of {what}") for index, name in enumerate(names)]
+    if is_frame(value):
+        named = list(zip(value.columns, _series_of(value), strict=True))
+        _require_no_text(named, what)
+        columns = [_column(series, f"column {name!r} of {what}") for name, series in named]
         return np.column_stack(columns) if columns else np.zeros((len(value), 0))
-    if hasattr(value, "iloc") and hasattr(value, "dtype"):
+    if _is_series(value):
         return _column(value, what)
     if isinstance(value, list | tuple) and any(
         isinstance(row, np.ma.MaskedArray) and np.ma.is_masked(row) for row in value
@@ -71,11 +115,8 @@ def as_plain_array(value: Any, what: str) -> np.ndarray:
 
 
 def _column(series: Any, what: str) -> np.ndarray:
-    """A pandas column as numbers. **Raises:** `DataError`."""
-    missing = np.asarray(series.isna())
-    if missing.any():
-        row = int(np.argmax(missing))
-        raise DataError(f"{what} has no value in row {row} ({int(missing.sum())} are missing). {_REMEDY}")
+    """A column of pandas or polars as numbers. **Raises:** `DataError`."""
+    _require_complete(series, what)
     # Nullable and categorical columns become arrays of objects here; columns of a NumPy type keep it.
     array = series.to_numpy()
     if array.dtype == object:
@@ -85,6 +126,34 @@ def _column(series: Any, what: str) -> np.ndarray:
     if array.dtype.kind not in "biuf":
         raise DataError(f"{what} is of type {series.dtype}, but numbers are needed. {_REMEDY}")
     return array
+
+
+def _require_complete(series: Any, what: str) -> None:
+    missing = np.asarray(series.is_null() if hasattr(series, "is_null") else series.isna())
+    if missing.any():
+        row = int(np.argmax(missing))
+        raise DataError(f"{what} has no value in row {row} ({int(missing.sum())} are missing). {_REMEDY}")
+
+
+def _require_no_text(named: list[tuple[Any, Any]], what: str) -> None:
+    """Check that no column of a data frame holds text. **Raises:** `DataError` that names all columns which do."""
+    found = {name: text for name, series in named if (text := _first_text(series)) is not None}
+    if not found:
+        return
+    names = ", ".join([*(repr(name) for name in found)][:_SHOWN_COLUMNS] + ["..."] * (len(found) > _SHOWN_COLUMNS))
+    columns = "column" if len(found) == 1 else "each of the columns"
+    raise DataError(
+        f"{columns} {names} of {what} holds text ({shown(next(iter(found.values())))}), a category and no number. Give each "
+        f"category a column of 0 and 1, with pandas.get_dummies(frame, columns=[{names}], dtype=float) or polars' "
+        f"frame.to_dummies([{names}]), or leave the column out."
+    )
+
+
+def _first_text(series: Any) -> str | None:
+    """The first text in a column; None if there is none, as far as its type tells."""
+    if getattr(series.dtype, "kind", "O") in "biufcmM":
+        return None
+    return next((str(entry) for entry in series.to_numpy() if isinstance(entry, str)), None)
 
 
 def _as_numbers(array: np.ndarray, what: str, of_type: str = "object") -> np.ndarray:
@@ -107,10 +176,6 @@ def _as_numbers(array: np.ndarray, what: str, of_type: str = "object") -> np.nda
 
 def _kind(entry: Any) -> type:
     return bool if isinstance(entry, bool | np.bool_) else int if isinstance(entry, numbers.Integral) else float
-
-
-def _is_frame(value: Any) -> bool:
-    return hasattr(value, "columns") and hasattr(value, "iloc")
 
 
 def _require_exact(entries: np.ndarray, what: str) -> None:

@@ -24,13 +24,14 @@ def teacher_student(
     activation: str = "silu",
     *,
     key: Any,
+    n_validation: int = 0,
 ) -> Problem:
     """Noiseless regression on a teacher y = (1/m) sum_j v_j s(u_j.x + b_j) of m units, with the squared loss.
 
     Inputs are x ~ N(0, I_d), not normalised; all weights u, b, v of the teacher are ~ N(0, 1). The teacher is kept as
     `problem.teacher`, a `MeanFieldNetwork`, so that feature recovery can be measured against it.
 
-    Each part has its own random stream: the teacher and the test data do not depend on `n_train`, and a smaller
+    Each part has its own random stream: the teacher, the validation and the test data do not depend on `n_train`, and a smaller
     training (test) set is exactly the beginning of a larger one.
 
     **Arguments:**
@@ -41,6 +42,7 @@ def teacher_student(
     - `teacher_width`: the number m of the teacher's units, at least 1.
     - `activation`: the teacher's activation, by name (`gnflow.models.activation_names`).
     - `key`: a JAX key.
+    - `n_validation`: the number of validation samples, at least 0 (0: no validation data).
 
     **Returns:** a `Problem` with C = 1 output.
 
@@ -53,9 +55,11 @@ def teacher_student(
     require_float64((), "teacher_student")
     n_train = require_integer(DataError, "n_train", n_train, least=1)
     n_test = require_integer(DataError, "n_test", n_test, least=0)
+    n_validation = require_integer(DataError, "n_validation", n_validation, least=0)
     input_dim = require_integer(DataError, "input_dim", input_dim)
-    size = 8.0 * (n_train + n_test) * input_dim
-    what = f"n_train + n_test = {n_train + n_test} samples of {input_dim} features"
+    size = 8.0 * (n_train + n_test + n_validation) * input_dim
+    counted = "n_train + n_test" + (" + n_validation" if n_validation else "")
+    what = f"{counted} = {n_train + n_test + n_validation} samples of {input_dim} features"
     require_memory(DataError, what, size, "Ask for fewer.")
     teacher = MeanFieldNetwork(
         input_dim=input_dim,
@@ -65,9 +69,11 @@ def teacher_student(
         output_init_scale=1.0,
         key=stream(key, "teacher"),
     )
-    x_train, y_train = _draw_samples(teacher, stream(key, "x_train"), n_train)
-    x_test, y_test = _draw_samples(teacher, stream(key, "x_test"), n_test) if n_test else (None, None)
-    return Problem(x_train, y_train, x_test, y_test, teacher=teacher, name="teacher_student")
+    data: dict[str, Any] = {}
+    for which, count in (("train", n_train), ("validation", n_validation), ("test", n_test)):
+        if count:
+            data[f"x_{which}"], data[f"y_{which}"] = _draw_samples(teacher, stream(key, f"x_{which}"), count)
+    return Problem(**data, teacher=teacher, name="teacher_student")
 
 
 def _draw_samples(teacher: MeanFieldNetwork, key: Any, num_samples: int) -> tuple[np.ndarray, np.ndarray]:

@@ -10,13 +10,16 @@ from ._arguments import (
     argument_checks as argument_checks,
     check_with_samples as check_with_samples,
 )
+from ._best import BEST_LOSSES as BEST_LOSSES, best_losses as best_losses, lowest as lowest
 from ._controller import error_norm_kinds as error_norm_kinds
+from ._description import RunDescription as RunDescription, describe as describe, read_description as read_description
 from ._iterate import iterate as iterate
 from ._simulate import simulate as simulate, simulate_once as simulate_once
 from ._store import (
     DATA_FILE as DATA_FILE,
     RUN_FILE as RUN_FILE,
     RunData as RunData,
+    parts_to_pass as parts_to_pass,
     read_data as read_data,
     read_run,
     versions as versions,
@@ -41,8 +44,9 @@ def load(folder: str | os.PathLike[str], *, problem: Any = None, model: Any = No
     **Arguments:**
 
     - `folder`: the folder of the run.
-    - `problem`, `model`, `flow`: needed only if the run used a class of the user's own, because gnflow rebuilds only its own
-      classes. The arrays of `model` are replaced by the saved ones, which are found by their places in the model.
+    - `problem`, `model`, `flow`: needed only if the run used a class or function of the user's own, because gnflow rebuilds
+      only its own classes. The arrays of `model` are replaced by the saved ones, which are found by their places in the model.
+      One that is given and not needed has to fit what was saved in the same way.
 
     **Raises:** `RunFolderError` if the folder holds no run or a damaged one; if a later version wrote it with fields that this
     version does not know; if an object is needed and not given; or if an object that is given is not the saved one: a model of

@@ -10,6 +10,7 @@ import numpy as np
 
 from .._core import ConfigError, as_key, is_key, is_traced, require_integer, require_number, require_positive_int, shown
 from ..optimisers import as_optimiser
+from ..problems import AbstractProblem
 from ..solvers import check_solver
 from ._controller import get_error_norm
 from .stop import RelativeLoss, stop_rules
@@ -105,7 +106,7 @@ def check_iterate(
 
 
 def check_with_samples(
-    num_train: int,
+    problem: AbstractProblem,
     batch_size: int | None = None,
     num_epochs: int | None = None,
     saveat_weights: Any = None,
@@ -115,12 +116,19 @@ def check_with_samples(
 
     **Arguments:**
 
-    - `num_train`: the number N of training samples.
+    - `problem`: the problem of a system.
     - `batch_size`, `num_epochs`, `saveat_weights`: as for `iterate`.
     - `others`: the further arguments, which do not depend on it.
 
-    **Raises:** `ConfigError` if a batch is larger than the training set, or weights are to be kept after the last epoch.
+    **Raises:** `ConfigError` if a batch is larger than the training set or there are no samples to draw, or weights are to be
+    kept after the last epoch.
     """
+    num_train = problem.num_train
+    if batch_size is not None and not problem.has_samples:
+        raise ConfigError(
+            f"batch_size = {batch_size}, but a {type(problem).__name__} has no samples to draw from: its points are a "
+            "quadrature; leave batch_size out."
+        )
     if batch_size is not None and batch_size > num_train:
         raise ConfigError(
             f"batch_size = {batch_size}, but there are {num_train} training samples; take at most so many, or leave "

@@ -15,7 +15,7 @@ from ..flows import AbstractFlow
 from ..geometry import SolveDiagnostics
 from ..metrics import DirectionDiagnostics
 from ..optimisers import AbstractOptimiser, as_optimiser, optimiser_kinds
-from ..problems import Problem
+from ..problems import AbstractProblem
 from ._arguments import batches_per_epoch, check_iterate, check_with_samples, require_concrete, steps_to_keep
 from ._full_batch import FullBatch
 from ._measure import Measurement, Values, as_metrics, numbers_as_arrays
@@ -29,7 +29,7 @@ from .stop import AbstractStopRule, stop_rules
 
 
 def iterate(
-    problem: Problem,
+    problem: AbstractProblem,
     model: Any,
     flow: AbstractFlow,
     *,
@@ -109,9 +109,10 @@ def iterate(
     progress, throw = require_bool(ConfigError, progress=progress, throw=throw)
     rules = stop_rules(stop)
     system, weights = system_and_weights(problem, model, flow)
-    check_with_samples(problem.num_train, batch_size, num_epochs, saveat_weights)
-    batches = None if batch_size is None else Batches(as_key(key), problem.num_train, batch_size)
-    per_epoch = batches_per_epoch(problem.num_train, batch_size)
+    num_train = system.problem.num_train
+    check_with_samples(system.problem, batch_size, num_epochs, saveat_weights)
+    batches = None if batch_size is None else Batches(as_key(key), num_train, batch_size)
+    per_epoch = batches_per_epoch(num_train, batch_size)
     last_step = num_steps if num_epochs is None else num_epochs * per_epoch
     assert last_step is not None
     save_every = min(per_epoch if save_every is None else save_every, last_step)

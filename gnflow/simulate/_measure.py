@@ -21,6 +21,7 @@ _RESERVED = {"time", "step", "flow_time", "batch", "epoch"}
 _LOSSES = (
     Variable("train_loss", "training loss", "1", "docs/theory.md, Objects"),
     Variable("test_loss", "test loss", "1", "docs/theory.md, Objects"),
+    Variable("validation_loss", "validation loss", "1", "docs/theory.md, Objects"),
 )
 
 
@@ -98,6 +99,10 @@ class Measurement(eqx.Module):
         values: Values = {"train_loss": snapshot.train_loss}
         if snapshot.system.problem.x_test is not None:
             values["test_loss"] = snapshot.test_loss
+        if snapshot.system.problem.x_validation is not None:
+            values["validation_loss"] = snapshot.validation_loss
+        for name, observable in snapshot.system.problem.observables.items():
+            values[name] = observable.function(snapshot.model, snapshot.train_outputs)
         for metric, names, memory in zip(self.metrics, self.names, memories, strict=True):
             values.update(_declared(metric, names, metric.evaluate(snapshot, memory)))
         # All variables get the same dtype: rows that a run does not reach are filled with inf, which integers do not have.
@@ -109,7 +114,11 @@ class Measurement(eqx.Module):
         **Raises:** `ConfigError` if two metrics give the same variable or one uses a reserved name, and the errors of metrics
         that are not defined for `system`.
         """
-        listed = [*_LOSSES, *(v for metric in self.metrics for v in metric.variables(system))]
+        own = [
+            Variable(name, observable.long_name, "1", f"problem {system.problem.name}")
+            for name, observable in system.problem.observables.items()
+        ]
+        listed = [*_LOSSES, *own, *(v for metric in self.metrics for v in metric.variables(system))]
         names = [variable.name for variable in listed]
         twice = {name for name in names if names.count(name) > 1}
         reserved = sorted(set(names) & _RESERVED)

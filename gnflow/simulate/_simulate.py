@@ -29,7 +29,7 @@ from .._core import (
 )
 from ..flows import AbstractFlow
 from ..geometry import System
-from ..problems import Problem
+from ..problems import AbstractProblem
 from ..solvers import AbstractLinearisedSolver, SolverChoice, choose_solver
 from ._accuracy import (
     DEFAULT_RTOL,
@@ -53,7 +53,7 @@ from ._situation import situation_of
 from ._solution import Integration, linearisation_stats
 from ._start import InitialState, evaluate_start
 from ._trajectory import Trajectory, checked, make_dataset, stack_rows
-from .stop import AbstractStopRule, stop_rules, with_stationary
+from .stop import AbstractStopRule, Stationary, stop_rules, with_stationary
 
 _SAVES_PER_DECADE = 10
 _FIRST_SAVE = 0.01  # share of the loss's first time scale: features may move before the loss does
@@ -61,7 +61,7 @@ _HORIZON_DECADES = 18  # of flow time after the first save, when no t1 is given
 
 
 def simulate(
-    problem: Problem,
+    problem: AbstractProblem,
     model: Any,
     flow: AbstractFlow,
     *,
@@ -86,9 +86,9 @@ def simulate(
     - `problem`, `model`, `flow`: the data and loss, the network, and the flow that trains it. The model is not changed.
     - `t1`: the latest flow time. With None only the stop rules end the run. (A run that meets no rule within 1e16 times the
       time scale on which the loss begins to fall ends with the failure `horizon_reached`.)
-    - `stop`: a stop rule, several in a tuple (the first one met ends the run), or None to run to `t1`. Unless it is None,
-      `Stationary` is added: a run that stands still ends with the code `stationary`, which is not a failure
-      (docs/stop_rules.md).
+    - `stop`: a stop rule, several in a tuple (the first one met ends the run), or None to run to `t1`. By default a run ends at
+      1e-8 of its first loss; with a residual problem it ends where it stands still. Unless it is None, `Stationary` is added: a
+      run that stands still ends with the code `stationary`, which is not a failure (docs/stop_rules.md).
     - `saveat`: flow times at which to save, ascending. None saves ten times a decade, from a hundredth of the time scale on
       which the loss begins to fall. The start and the end are always saved.
     - `saveat_weights`: flow times at which to keep the weights, for `Trajectory.model_at`, ascending and up to `t1`. They are
@@ -149,7 +149,7 @@ def _simulate(
     judge: Callable[..., Judged],
     steps_to_saves: bool,
     *,
-    problem: Problem,
+    problem: AbstractProblem,
     model: Any,
     flow: AbstractFlow,
     t1: float | None,
@@ -183,6 +183,10 @@ def _simulate(
     t1 = None if t1 is None else float(t1)
     atol, max_steps = float(atol), int(max_steps)
     progress, throw = require_bool(ConfigError, progress=progress, throw=throw)
+    if stop is DEFAULT_STOP and not problem.has_samples:
+        stop = (
+            Stationary()
+        )  # residuals may have an infimum above 0, and any share of the first loss may be out of reach
     given_rules = stop_rules(stop)
     system, weights = system_and_weights(problem, model, flow)
     metrics = as_metrics(metrics)
@@ -280,7 +284,7 @@ def _simulate(
                 steps_to_saves=steps_to_saves,
                 checkpoints=None if checkpoints is None else map(checkpoints.solution, itertools.count(1)),
             )
-            minimum = float(system.loss.minimum(problem.y_train))
+            minimum = float(system.loss.minimum(system.problem.y_train))
             judged = judge(integration.solve, first_rtol, rtol is None, minimum)
             solution, result = judged.solution, judged.result
             times, rows, kept = solution.times, solution.rows, solution.kept
@@ -334,7 +338,7 @@ def _estimates(errors: Errors, system: System) -> dict[str, float]:
     return {**estimates, "estimated_test_error": errors.test_outputs} if has_test else estimates
 
 
-def system_and_weights(problem: Problem, model: Any, flow: AbstractFlow) -> tuple[System, Any]:
+def system_and_weights(problem: AbstractProblem, model: Any, flow: AbstractFlow) -> tuple[System, Any]:
     """The system of a run and its first weights.
 
     **Raises:** `ConfigError` if `flow` is not a flow, and the errors of `System`.

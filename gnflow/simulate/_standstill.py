@@ -10,7 +10,8 @@ from jaxtyping import Array, Float, PyTree
 from .._core import jit_for_states, tree_size
 from ..geometry import ResolvedRange, System
 from ..losses import AbstractLoss
-from ._advice import of_inputs, of_spectrum, of_targets
+from ..problems._scale import how_to_standardise
+from ._advice import of_data, of_spectrum
 from .stop import DENSE_LIMIT
 
 _STEPS = 500  # steps of the descent over outputs; a single one is exact if strong convexity equals smoothness
@@ -38,13 +39,16 @@ def why_still(system: System, weights: PyTree) -> list[str]:
         reasons.append(f"the model has P = {size} trained weights for NC = {outputs} outputs")
     if np.isfinite(least):
         reasons.append(f"the infimum of the loss over the model's linearisation here is {float(least):.4g}")
-    scale = [*of_inputs(system.problem.x_train), *of_targets(system.problem.y_train)]
+    x, y = of_data(system)
+    scale = [*x, *y, *([how_to_standardise(bool(x), bool(y), system.loss)] if x or y else [])]
     # With P < NC weights the rank is below NC for any data, so it says nothing about these.
     odd = of_spectrum(system, weights, eigenvalues) if size >= outputs else []
-    return [*reasons, *odd, *scale, *(["standardise the data"] if scale else [])]
+    return [*reasons, *odd, *scale]
 
 
 def _conflicts(system: System, weights: PyTree) -> list[str]:
+    if not system.problem.has_samples:
+        return []
     x, y = (np.asarray(array) for array in (system.problem.x_train, system.problem.y_train))
     groups = np.unique(x.reshape(len(x), -1), axis=0, return_inverse=True)[1].reshape(-1)
     counts = np.bincount(groups)

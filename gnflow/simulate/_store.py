@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -28,13 +29,14 @@ from .._core import (
     known_classes,
     legible,
     opaque_classes,
+    opaque_names,
     read_arrays,
     read_json,
     require_float64,
     require_plain_netcdf,
 )
 from ..flows import AbstractFlow
-from ..problems import Problem
+from ..problems import AbstractProblem
 from ._attributes import restored, storable
 from ._kept_weights import kept_arrays, kept_from_arrays
 from ._template import describe_leaves, filled
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
 
 RUN_FILE = "run.json"
 DATA_FILE = "trajectory.nc"
-_ARRAYS_FILE = "arrays.npz"
+ARRAYS_FILE = "arrays.npz"
 _FORMAT = 1
 _OBJECTS = ("problem", "flow", "initial_model", "model")
 _MODELS = ("initial_model", "model")
@@ -152,11 +154,11 @@ def _write(target: Path, parts: dict[str, Any], beside: Mapping[str, str]) -> No
         draft.mkdir()
         for name, text in {RUN_FILE: json.dumps(record, indent=1) + "\n", **beside}.items():
             (draft / name).write_text(text, encoding="utf-8")
-        np.savez(draft / _ARRAYS_FILE, allow_pickle=False, **arrays)
+        np.savez(draft / ARRAYS_FILE, allow_pickle=False, **arrays)
         storable(parts["data"]).to_netcdf(draft / DATA_FILE, engine="h5netcdf")
         # Some things can be written but not read, such as a variable of complex numbers. The user should learn that now.
         _read_dataset(draft / DATA_FILE)
-        read_arrays(draft / _ARRAYS_FILE)
+        read_arrays(draft / ARRAYS_FILE)
         if target.exists():
             target.rmdir()  # it is empty: `refuse_existing` has checked that
         # The folder appears by a rename, so it is never seen half written.
@@ -179,34 +181,47 @@ def read_run(folder: str | os.PathLike[str], given: dict[str, Any]) -> dict[str,
 
     - `folder`: the folder of the run.
     - `given`: by name ("problem", "model", "flow") the objects that gnflow cannot rebuild. The model may be any one of the same
-      structure: its arrays are replaced by the saved ones.
+      structure: its arrays are replaced by the saved ones. An object that is given although gnflow rebuilds it must fit the
+      saved one in the same way.
 
     **Raises:** `RunFolderError` if the folder holds no run or a damaged one, or if an object is needed that is not given or
     that differs from the one given; `PrecisionError` unless JAX runs in float64.
     """
-    source, record = _read_record(folder)
+    source, record = read_record(folder)
     require_float64((), "gnflow.load")
-    with _telling_where(source):
-        arrays = read_arrays(source / _ARRAYS_FILE)
+    with telling_where(source):
+        arrays = read_arrays(source / ARRAYS_FILE)
         parts = _measured(source, record, arrays)
         classes, written_with = known_classes(eqx.Module), _written_with(record)
+        _require_given(record["objects"], given)
         for name in _OBJECTS:
             stored = record["objects"][name]
-            template = given.get("model" if name in _MODELS else name)
+            template = given.get(_argument(name))
             if template is None or not is_opaque(stored):
                 parts[name] = decode(stored, arrays, classes, written_with)
-                _require_kind(name, template, parts[name])
+                _require_like(name, template, parts[name], stored, arrays)
             elif name in _MODELS:
                 described = record.get(_LEAVES, {}).get(name)
                 parts[name] = filled(template, described, opaque_classes(stored)[0], arrays, name)
             else:
                 _require_same(name, template, stored, arrays)
                 parts[name] = template
-        _require_fit(parts, was_given=[name for name in _MODELS if is_opaque(record["objects"][name])])
+        needed = _needed(record["objects"])
+        _require_fit(parts, is_own=any(_argument(name) in needed for name in ("problem", *_MODELS)))
         if record.get(_KEPT):
             system = parts["flow"].system(parts["problem"], parts["initial_model"])
             parts["kept_weights"] = kept_from_arrays(arrays, system.weights(parts["initial_model"]))
     return parts
+
+
+def parts_to_pass(folder: str | os.PathLike[str]) -> tuple[str, ...]:
+    """The arguments that `read_run` needs for a run, because parts of it are of classes that gnflow does not rebuild.
+
+    **Raises:** `RunFolderError` if the folder holds no run or a damaged one.
+    """
+    source, record = _read_record(folder)
+    with _telling_where(source):
+        return tuple(_needed(record["objects"]))
 
 
 def read_data(folder: str | os.PathLike[str]) -> RunData:
@@ -214,9 +229,9 @@ def read_data(folder: str | os.PathLike[str]) -> RunData:
 
     **Raises:** `RunFolderError` if the folder holds no run or a damaged one.
     """
-    source, record = _read_record(folder)
-    with _telling_where(source):
-        parts = _measured(source, record, read_arrays(source / _ARRAYS_FILE))
+    source, record = read_record(folder)
+    with telling_where(source):
+        parts = _measured(source, record, read_arrays(source / ARRAYS_FILE))
     return RunData(**parts, versions={str(name): str(version) for name, version in record["versions"].items()})
 
 
@@ -226,7 +241,7 @@ def versions() -> dict[str, str]:
     return {**found, "python": platform.python_version(), "machine": platform.machine()}
 
 
-def _read_record(folder: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
+def read_record(folder: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
     """The folder and the content of its run.json. **Raises:** `RunFolderError` unless it is a run of this format."""
     source = as_path(folder, "folder", RunFolderError)
     file = source / RUN_FILE
@@ -253,7 +268,7 @@ def _read_record(folder: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def _telling_where(source: Path) -> Iterator[None]:
+def telling_where(source: Path) -> Iterator[None]:
     """Turn errors while reading the parts of a run into a `RunFolderError` that names the folder."""
     try:
         yield
@@ -318,21 +333,63 @@ def _read_dataset(file: Path) -> "xarray.Dataset":
     return data
 
 
-def _require_kind(name: str, template: Any, made: Any) -> None:
-    """Check that an object that was given, although gnflow rebuilds it, has the class of the saved one.
+def _argument(name: str) -> str:
+    """The argument of `gnflow.load` that one of the objects is given by."""
+    return "model" if name in _MODELS else name
+
+
+def _needed(objects: Mapping[str, Any]) -> dict[str, str]:
+    """The arguments for the objects that gnflow cannot rebuild, each with the classes or functions of the user's in it."""
+    needed: dict[str, str] = {}
+    for name in _OBJECTS:
+        if is_opaque(objects[name]):
+            needed.setdefault(_argument(name), ", ".join(dict.fromkeys(opaque_names(objects[name]))))
+    return needed
+
+
+def _require_given(objects: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Check that everything is given that gnflow cannot rebuild. **Raises:** `RunFolderError` that names the arguments."""
+    missing = {name: of for name, of in _needed(objects).items() if given.get(name) is None}
+    if missing:
+        used = " and ".join(
+            f"a {name} with {of}" if name == "problem" else f"a {name} of {of}" for name, of in missing.items()
+        )
+        arguments = ", ".join(f"{name}={name}" for name in missing)
+        raise RunFolderError(
+            f"the run used {used}, which gnflow cannot rebuild from a file; pass it: gnflow.load(folder, {arguments})."
+        )
+
+
+def _require_like(name: str, template: Any, made: Any, stored: Any, arrays: Mapping[str, np.ndarray]) -> None:
+    """Check an object that was given although gnflow rebuilds it: a problem or flow must be the saved one, a model like it.
 
     **Raises:** `RunFolderError`.
     """
-    if template is not None and type(template) is not type(made):
+    if template is None:
+        return
+    if type(template) is not type(made):
         raise RunFolderError(
             f"the {name.replace('_', ' ')} of the run is a {type(made).__name__} of gnflow's own, and the one given is a "
             f"{type(template).__name__}; leave it out: gnflow rebuilds its own classes."
         )
+    if name not in _MODELS:
+        _require_same(name, template, stored, arrays)
+    elif _structure(template) != _structure(made):
+        raise RunFolderError(
+            f"the {name.replace('_', ' ')} given has other sizes or settings than the one saved; leave it out: gnflow rebuilds "
+            "its own classes."
+        )
+
+
+def _structure(model: Any) -> Any:
+    """Everything of a model but the numbers in its arrays."""
+    leaves, structure = jax.tree.flatten(model)
+    return structure, [(leaf.shape, str(leaf.dtype)) if eqx.is_array(leaf) else leaf for leaf in leaves]
 
 
 def _require_same(name: str, template: Any, stored: Any, arrays: Mapping[str, np.ndarray]) -> None:
     """Check that a problem or flow that was given agrees with what was saved of it. **Raises:** `RunFolderError`."""
-    kind = Problem if name == "problem" else AbstractFlow
+    kind = AbstractProblem if name == "problem" else AbstractFlow
     if not isinstance(template, kind):
         raise RunFolderError(f"{name} = {template!r:.60}; expected a {kind.__name__}, the one that the run had.")
     own: dict[str, np.ndarray] = {}
@@ -341,32 +398,33 @@ def _require_same(name: str, template: Any, stored: Any, arrays: Mapping[str, np
         raise RunFolderError(f"the {name} given is not the one saved: they differ in {place}; pass the same one.")
 
 
-def _require_fit(parts: dict[str, Any], was_given: list[str]) -> None:
+def _require_fit(parts: dict[str, Any], is_own: bool) -> None:
     """Check that the parts belong to one run.
 
-    Models, problem and flow must fit together, and models that were given must have the losses that the run recorded.
+    Models, problem and flow must fit together, and if the model or the problem was given (`is_own`), the models must have the
+    losses that the run recorded.
 
     **Raises:** `RunFolderError`.
     """
     problem, flow, losses = parts["problem"], parts["flow"], parts["data"]["train_loss"].to_numpy()
-    if not isinstance(problem, Problem) or not isinstance(flow, AbstractFlow):
+    if not isinstance(problem, AbstractProblem) or not isinstance(flow, AbstractFlow):
         raise RunFolderError("the run file holds no problem or no flow; it is damaged.")
-    numbers = {name: getattr(problem, name) for name in ("x_train", "y_train", "x_test", "y_test")}
-    for name, array in numbers.items():
-        if array is not None and not bool(jnp.all(jnp.isfinite(array))):
-            raise RunFolderError(f"the problem's {name} holds numbers that are not finite; it is damaged.")
+    if not all(
+        bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(eqx.filter(problem, eqx.is_inexact_array))
+    ):
+        raise RunFolderError("the problem holds numbers that are not finite; it is damaged.")
     for name, recorded in (("initial_model", losses[0]), ("model", losses[-1])):
         model = parts[name]
         try:
             system = flow.system(problem, model)
         except GnflowError as error:
             raise RunFolderError(f"the run is damaged, or its model is another one: {error}") from error
-        if name not in was_given or (name == "model" and parts["result"].failed):
+        if not is_own or (name == "model" and parts["result"].failed):
             continue  # the last state of a failed run may be later than the last one that was measured
         loss = float(system.train_loss(system.weights(model)))
         if not jnp.isclose(loss, recorded, rtol=_LOSS_TOLERANCE, atol=_LOSS_TOLERANCE * abs(losses[0])):
             raise RunFolderError(
-                f"the {name.replace('_', ' ')} given has the training loss {loss:.6g} with the saved arrays, and the run "
-                f"recorded {recorded:.6g}: its code, or a number in it that is no array, is not what it was. Pass the model "
-                "as it was."
+                f"with what is given the {name.replace('_', ' ')} has the training loss {loss:.6g} with the saved arrays, and "
+                f"the run recorded {recorded:.6g}: the code of the model or of the loss, or a number in it that is no array, "
+                "is not what it was. Pass it as it was."
             )

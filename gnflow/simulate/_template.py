@@ -1,6 +1,5 @@
 """Save and restore models of the user's own classes: gnflow keeps their arrays and puts them into a model that is given."""
 
-import warnings
 from typing import Any
 
 import equinox as eqx
@@ -8,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._core import RunFolderError, class_name, is_key, short_name
+from .._core import RunFolderError, class_name, is_key, short_name, warn
 
 
 def describe_leaves(model: Any, arrays: dict[str, np.ndarray], name: str) -> dict[str, Any]:
@@ -46,11 +45,10 @@ def filled(template: Any, described: Any, recorded_class: str, arrays: dict[str,
         wanted = sum(key.startswith(f"{name}_leaf.") for key in arrays)
         saved = [(path, _saved(arrays, name, number)) for number, (path, _) in enumerate(leaves)]
         if wanted == len(leaves):
-            warnings.warn(
+            warn(
                 "the run was saved with gnflow 0.1.0 or earlier, which did not keep the places of a model's arrays: the saved "
                 f"ones are put into {short_name(own_class)} in the order of its fields. Check that these have not been "
-                "reordered since, and save the run again.",
-                stacklevel=6,
+                "reordered since, and save the run again."
             )
     else:
         entries = _entry(described, "leaves")

@@ -12,7 +12,8 @@ from jaxtyping import Array, Float, PyTree
 from .._core import GnflowError, Result, ResultCode
 from ..flows import AbstractFlow
 from ..metrics import Variable
-from ..problems import Problem
+from ..problems import AbstractProblem
+from ._best import best_losses
 from ._kept_weights import kept_time, on_device
 from ._predict import predict
 from ._store import write_run
@@ -28,10 +29,10 @@ class Trajectory:
     **Attributes:**
 
     - `data`: an `xarray.Dataset` over "time" (flow time; `simulate`) or "step" (`iterate`), from the state before any step to
-      the end. It holds `train_loss`, `test_loss` if there is test data, and the variables of the metrics, each with
-      `long_name`, `units` and `reference`. `iterate` adds `damping`, `rank` and `relative_residual` if the flow solves for its
-      direction (in `simulate` the metric `DirectionDiagnostics` does that), and with mini-batches the losses of each batch over
-      the dimension "batch".
+      the end. It holds `train_loss`, `test_loss` and `validation_loss` if there are such data, and the variables of the
+      metrics, each with `long_name`, `units` and `reference`. `iterate` adds `damping`, `rank` and `relative_residual` if the
+      flow solves for its direction (in `simulate` the metric `DirectionDiagnostics` does that), and with mini-batches the
+      losses of each batch over the dimension "batch".
     - `model`, `initial_model`: the model at the end and at the start.
     - `problem`, `flow`: the problem and the flow of the run.
     - `result`: how the run ended (`gnflow.Result`: code, message, time).
@@ -47,7 +48,7 @@ class Trajectory:
     data: "xarray.Dataset"
     model: Any
     initial_model: Any
-    problem: Problem
+    problem: AbstractProblem
     flow: AbstractFlow
     result: Result
     stats: dict[str, Any]
@@ -77,6 +78,7 @@ class Trajectory:
     def predict(self, x: Any, *, time: float | int | None = None) -> Float[Array, "samples outputs"]:
         """The outputs of the final model, or of the model at `time`, on new inputs.
 
+        Inputs and outputs are in the units of the user's data: what the problem has standardised is converted here and back.
         They are computed in batches, so that the memory beside the outputs does not grow with n. For a classification they are
         the logits: `problem.loss.probabilities` and `problem.loss.classes` read them.
 
@@ -91,6 +93,16 @@ class Trajectory:
         as `model_at`.
         """
         return predict(self.model if time is None else self.model_at(time), self.problem, x)
+
+    @property
+    def best_losses(self) -> dict[str, float]:
+        """The lowest validation and test losses among the saved states, with their flow times.
+
+        `best_validation_loss`, `best_validation_loss_time` and `test_loss_at_best_validation` if the problem has validation
+        data; `best_test_loss`, which is selected on the test set and so is too low for other data, and `best_test_loss_time` if
+        it has test data.
+        """
+        return best_losses(self.data)
 
     def save(self, folder: str | os.PathLike[str], *, beside: Mapping[str, str] | None = None) -> None:
         """Write the run as a folder: run.json, trajectory.nc, arrays.npz. Read it back with `gnflow.load(folder)`.

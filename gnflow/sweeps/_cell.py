@@ -15,14 +15,15 @@ import xarray as xr
 
 from .._core import RunFolderError, read_json
 from ..config import RunSpec
-from ..simulate import RunData, Trajectory, versions
+from ..simulate import RunData, Trajectory, best_losses, versions
+from ._levels import time_to_level
+from ._modules_file import modules_text
 from ._netcdf import from_netcdf, to_netcdf
 from ._record import ERROR as ERROR, WORKER_DIED as WORKER_DIED, has_failed as has_failed, require_record
 
 CELL_FORMAT = 1
 TARGETS = tuple(10.0**-k for k in range(1, 9))  # relative training losses whose times are kept
 EXACT = "exact"  # the entry of a record for a direction that was not truncated
-_TARGET_SLACK = 1e-3  # a run that stops at a target ends slightly above or below it, by the accuracy of the root search
 _LONGEST_TEXT = 20_000  # characters of a message or traceback; HDF5 holds up to 64 KiB in an attribute
 
 
@@ -43,6 +44,7 @@ class CellOutcome:
     - `time`: the flow time at the end.
     - `wall_seconds`, `num_steps`: wall time and number of steps; the latter is None if the run gave nothing.
     - `finals`: the last value of every variable that has one number for each time.
+    - `best`: the lowest validation and test losses along the run (`gnflow.simulate.BEST_LOSSES`).
     - `targets`: the flow times at which the relative training loss reached 1e-1 to 1e-8, by target.
     - `gnflow`: the version that computed the cell.
     - `size`, `sha256`: size and checksum of the payload.
@@ -105,7 +107,7 @@ def outcome_of(
     - `keep`: whether to keep the whole trajectory.
     """
     data_digest = spec.data_digest if data_digest is None else data_digest
-    problem = trajectory.problem
+    problem = trajectory.flow.system(trajectory.problem, trajectory.initial_model).problem
     minimum = float(problem.loss.minimum(problem.y_train))
     measured = RunData(trajectory.data, trajectory.result, trajectory.stats, {}, json.loads(_versions()))
     cell = cell_of_run(spec, measured, minimum, data_digest, wall_seconds)
@@ -115,11 +117,20 @@ def outcome_of(
 
 
 def cell_of_run(
-    spec: RunSpec, run: RunData, loss_minimum: float, data_digest: str, wall_seconds: float | None = None
+    spec: RunSpec,
+    run: RunData,
+    loss_minimum: float,
+    data_digest: str,
+    wall_seconds: float | None = None,
+    modules: str | None = None,
 ) -> xr.Dataset:
-    """The data set of a cell that measured something. `wall_seconds` and `data_digest` are as in `outcome_of`."""
+    """The data set of a cell that measured something. `wall_seconds` and `data_digest` are as in `outcome_of`.
+
+    `modules` is the text of the modules of the user's that the run was made with, by default of those that are imported.
+    """
     wall = run.stats["wall_seconds"] if wall_seconds is None else wall_seconds
     details = {"stats": _to_json(run.stats), "loss_minimum": loss_minimum, "versions": json.dumps(run.versions)}
+    details |= {} if modules is None else {"modules": modules}
     result = run.result
     return _cell(spec, run.data, str(result.code), result.message, result.time, wall, details, data_digest)
 
@@ -221,6 +232,7 @@ def _cell(
         "failed": int(has_failed(code)),
         "wall_seconds": float(wall_seconds),
         "versions": _versions(),
+        **({"modules": modules_text(spec.sources)} if spec.sources else {}),
         **details,
     }
     attrs = {name: _storable(value) if isinstance(value, str) else value for name, value in attrs.items()}
@@ -259,6 +271,7 @@ def record_of(data: xr.Dataset, payload: bytes) -> dict[str, Any]:
         "num_steps": stats.get("num_steps"),
         "finals": {name: _number(values[-1]) for name, values in _series(data).items()},
         "targets": _time_to_targets(data) if data.sizes else {},
+        "best": {name: _number(value) for name, value in best_losses(data).items()},
         "compile_seconds": stats.get("compile_seconds"),
         "direction": _direction(stats),
         "distance_to_gradient_flow": stats.get("largest_distance_to_gradient_flow"),
@@ -289,10 +302,7 @@ def flow_times(data: xr.Dataset) -> xr.DataArray:
 
 
 def _time_to_targets(data: xr.Dataset) -> dict[str, float | str]:
-    """The flow time at which (L - L*) / (L_0 - L*) first reached each target; inf if it did not.
-
-    Between saved times the logarithm of the loss is interpolated linearly in time.
-    """
+    """The flow time at which (L - L*) / (L_0 - L*) first reached each target; inf if it did not."""
     times, losses = flow_times(data).to_numpy(), data["train_loss"].to_numpy()
     with np.errstate(all="ignore"):  # a run may begin or end without a finite loss; it then reaches no target
         excess = np.maximum(losses - data.attrs["loss_minimum"], np.finfo(float).tiny)
@@ -301,19 +311,7 @@ def _time_to_targets(data: xr.Dataset) -> dict[str, float | str]:
         relative = np.full(losses.shape, math.nan)
     if math.isnan(data.attrs["loss_minimum"]):  # L* is unknown if the problem of a kept run cannot be rebuilt
         return {target_name(target): "nan" for target in TARGETS}
-    found: dict[str, float | str] = {}
-    for target in TARGETS:
-        below = np.flatnonzero(relative <= target * (1 + _TARGET_SLACK))
-        reached = math.inf
-        if below.size:
-            after = int(below[0])
-            # `after` is at least 1, since the first relative loss is 1.
-            before, reached = relative[after - 1], times[after]
-            if np.isfinite(before):  # nothing can be interpolated from a loss that is not finite
-                part = (np.log(before) - math.log(target)) / (np.log(before) - np.log(relative[after]))
-                reached = times[after - 1] + min(part, 1.0) * (times[after] - times[after - 1])
-        found[target_name(target)] = _number(reached)
-    return found
+    return {target_name(target): _number(time_to_level(times, relative, target)) for target in TARGETS}
 
 
 def target_name(target: float) -> str:

@@ -39,7 +39,7 @@ class ConfigurationFile:
         if not self.exists():
             raise RunFolderError(f"{self._folder} holds no runs: there is no {CONFIG_FILE} in it.")
         try:
-            return read_sweep(self.path)
+            return read_sweep(self.path, imports=False)
         except ConfigError as error:
             raise RunFolderError(f"{self.path} cannot be read: {error}") from error
 

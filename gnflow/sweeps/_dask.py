@@ -184,7 +184,7 @@ class _Run:
         alone = any(task.deaths >= self._retries > 0 for task in self._running.values())
         slots = 0 if alone else max(self._workers, len(self._client.nthreads()))
         while len(self._running) < slots and (task := self._next()) is not None:
-            future = self._client.submit(work, task.cell.to_dict(), key=next(self._names), pure=False)
+            future = self._client.submit(work, task.cell.to_dict(), task.sources, key=next(self._names), pure=False)
             self._running[future] = task
             future.add_done_callback(self._finished.put)
             if task.deaths >= self._retries > 0:

@@ -11,7 +11,7 @@ import xarray as xr
 
 from .._core import ConfigError, RunFolderError, as_path, nearest_name
 from ..config import Specification
-from ..simulate import RUN_FILE, Trajectory, load as load_run
+from ..simulate import BEST_LOSSES, RUN_FILE, Trajectory, load as load_run
 from ._cell import TARGETS, flow_times, target_name
 from ._store import SweepStore
 from ._versions import say_if_mixed, versions_in
@@ -80,7 +80,9 @@ def dataset_in(store: SweepStore, spec: Specification, records: Mapping[str, Map
             except RunFolderError:
                 continue  # another cell may have the descriptions
             described |= {str(name): dict(data[name].attrs) for name in data.data_vars}
-    return dataset_of(spec, records, described)
+    dataset = dataset_of(spec, records, described)
+    dataset.encoding["source"] = str(store.folder.absolute())  # as xarray does for what it reads from a file
+    return dataset
 
 
 def dataset_of(
@@ -103,6 +105,8 @@ def dataset_of(
     - `failed`: whether it failed; `message`: how it ended, in words; `cell`: its content hash.
     - The last value of every variable that the runs measured once for each saved time. It is nan if the cell failed or is
       missing, and otherwise only if the run itself ended with nan.
+    - `best_validation_loss` and `best_test_loss` (selected on the test set) if there are such data, the lowest along each run,
+      with `best_validation_loss_time`, `test_loss_at_best_validation` and `best_test_loss_time`; nan if the cell failed.
     - `flow_time`, `num_steps`, `wall_seconds`: at the end, also of failed cells; nan if there is none.
     - `time_to_target`, with the further dimension "target": the flow time at which the relative training loss first reached
       1e-1 to 1e-8. It is inf if the run ended before, and nan if it failed before or is missing.
@@ -131,6 +135,15 @@ def dataset_of(
         values = [_float(None if finals is None else finals.get(name)) for finals in good]
         called = f"final_{name}" if name in coords or name in variables else name
         add(called, values, name, described.get(name, {}))
+    for name, long_name in BEST_LOSSES.items():
+        values = [None if finals is None else cells[place]["best"].get(name) for place, finals in enumerate(good)]
+        if any(value is not None for value in values):
+            add(
+                name,
+                [_float(value) for value in values],
+                long_name,
+                {"units": _UNITS["flow_time"] if name.endswith("_time") else "1"},
+            )
     times = np.array([_target_times(cell) for cell in cells])
     times[np.isinf(times) & (failed | missing)[:, None]] = math.nan
     attrs = {"long_name": "flow time to the relative training loss", "units": _UNITS["flow_time"]}
@@ -152,6 +165,7 @@ def load_curves(
     variables: Iterable[str] = ("train_loss",),
     *,
     optional: Iterable[str] = (),
+    stats: Iterable[str] = (),
     **positions: Any,
 ) -> xr.Dataset:
     """What was measured along the runs of a sweep, over (axes..., flow, seed, save).
@@ -166,6 +180,7 @@ def load_curves(
     - `folder`: the folder of the sweep.
     - `variables`: the variables to read. Those that depend on more than time keep their further dimensions.
     - `optional`: further variables, which are left out if no run has them.
+    - `stats`: numbers of the runs' stats to read, over the grid; nan for runs without them.
     - `positions`: values of axes, flow or seed, to read only these, as for `xarray.Dataset.sel`.
 
     **Raises:** `RunFolderError` if the folder holds no sweep; `ConfigError` for a variable that no run has, a position that is
@@ -183,6 +198,7 @@ def load_curves(
     required = tuple(variables)
     wanted = tuple(dict.fromkeys((*required, *optional)))
     runs: dict[int, dict[str, xr.Variable]] = {}
+    of_runs: dict[int, dict[str, Any]] = {}
     seen: set[str] = set()
     for place in np.unique(places.to_numpy()):
         record = records.get(spec.hashes[place])
@@ -190,6 +206,7 @@ def load_curves(
             continue
         data = store.read(spec.hashes[place])
         seen |= {str(name) for name in data.data_vars}
+        of_runs[int(place)] = json.loads(data.attrs["stats"])
         runs[int(place)] = {name: data[name].variable for name in wanted if name in data.data_vars} | {
             _TIMES: flow_times(data).variable
         }
@@ -206,10 +223,16 @@ def load_curves(
     for array in (array for run in runs.values() for array in run.values()):
         lengths[_along(array)] = max(lengths[_along(array)], len(array))
     curves = {name: _padded(name, places, runs, lengths) for name in (_TIMES, *wanted)}
-    return xr.Dataset(
+    for name in stats:
+        numbers = [_float(of_runs.get(place, {}).get(name)) for place in places.to_numpy().ravel().tolist()]
+        curves[name] = places.copy(data=np.reshape(numbers, places.shape))
+    found = xr.Dataset(
         {_beside(name, places.coords): array for name, array in curves.items() if array is not None},
         coords=places.coords,
+        attrs={"name": spec.name, "configuration": json.dumps(spec.to_dict())},
     )
+    found.encoding["source"] = str(store.folder.absolute())
+    return found
 
 
 def _beside(name: str, coords: Collection[Any]) -> str:

@@ -48,6 +48,8 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
     "num_steps": lambda value: value is None or _is_count(value),
     "finals": _are_numbers,
     "targets": _are_numbers,
+    # Lines of an index up to version 0.2.0 lack this one, so that their cells are read again, once.
+    "best": _are_numbers,
     "gnflow": _is_text,
     "size": _is_count,
     "sha256": _is_text,

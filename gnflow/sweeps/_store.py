@@ -27,6 +27,7 @@ from ._cell import CellOutcome, Kept, outcome_of_code, read_cell, record_of
 from ._cell_files import CELLS, SET_ASIDE, CellFiles, Found
 from ._configuration import CONFIG_FILE, ConfigurationFile
 from ._index import Index
+from ._modules_file import MODULES_FILE, ModulesFile
 from ._record import ERROR
 from ._summary import as_csv, rows_of
 from ._trajectories import KeptRun, Trajectories
@@ -35,6 +36,7 @@ _INDEX = "index.jsonl"
 _KNOWN = (
     CELLS,
     _INDEX,
+    MODULES_FILE,
     SET_ASIDE,
 )  # a folder with only these and no configuration may be used: its cells are taken over
 _LARGEST_CELL = 2**32  # bytes; a sparse file may be larger than the memory and hold nothing
@@ -49,6 +51,7 @@ class SweepStore:
     - `cells/ab/<content hash>.nc`: a file for each finished cell, also for failed ones (`SweepStore.read`).
     - `runs/VARIANT/FLOW/seed-K/`: in the place of such a file the whole trajectory, from which the same can be derived.
     - `index.jsonl`: a line for each finished cell, so that its file need not be opened. The index may be deleted.
+    - `modules.json`: the modules of the user's that parts of the runs are from, with their digests.
     - `set_aside/`: files that are damaged or do not hold the cell that their name says.
     - `summary.csv`: a line for each run, if trajectories are kept.
 
@@ -62,12 +65,14 @@ class SweepStore:
 
     - `configuration`: the file that states the grid.
     - `trajectories`: the trajectories that are kept.
+    - `modules`: the file that says which modules of the user's its runs were made with.
     """
 
     def __init__(self, folder: str | os.PathLike[str]):
         self.folder = as_path(folder, "the folder", RunFolderError)
         self.trajectories = Trajectories(self.folder)
         self.configuration = ConfigurationFile(self.folder)
+        self.modules = ModulesFile(self.folder)
         self._index = Index(self.folder / _INDEX)
         self._files = CellFiles(self.folder, self._index)
 
@@ -93,6 +98,7 @@ class SweepStore:
                 with self._index.locked():
                     if not self._fits(spec, resume):
                         self.configuration.write(spec)
+            self.modules.write(spec.sources)
         except OSError as error:
             raise error if isinstance(error, RunFolderError) else cannot_write(self.folder, error) from error
 

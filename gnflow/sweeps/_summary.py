@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..config import RunSpec, Specification
+from ..simulate import BEST_LOSSES
 from ._cell import EXACT
 
 
@@ -23,6 +24,12 @@ class Row:
     flow_time: float | None = None
     train_loss: float | None = None
     test_loss: float | None = None
+    validation_loss: float | None = None
+    best_validation_loss: float | None = None
+    best_validation_loss_time: float | None = None
+    test_loss_at_best_validation: float | None = None
+    best_test_loss: float | None = None  # selected on the test set
+    best_test_loss_time: float | None = None
     kernel_distance: float | None = None
     direction: str | None = None
     distance_to_gradient_flow: float | None = None
@@ -47,6 +54,8 @@ class Row:
             flow_time=float(record["time"]) if in_flow_time else None,
             train_loss=_number(finals.get("train_loss")),
             test_loss=_number(finals.get("test_loss")),
+            validation_loss=_number(finals.get("validation_loss")),
+            **{name: _number(record.get("best", {}).get(name)) for name in BEST_LOSSES},
             kernel_distance=_number(finals.get("kernel_distance")),
             direction=record.get("direction"),
             distance_to_gradient_flow=_number(record.get("distance_to_gradient_flow")),

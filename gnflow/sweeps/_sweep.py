@@ -3,7 +3,7 @@
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import xarray as xr
@@ -38,6 +38,7 @@ def sweep(
     keep_trajectories: bool = False,
     retry_failed: bool = False,
     check: bool = False,
+    accept_digests: Iterable[str] = (),
     progress: bool = False,
     **options: Any,
 ) -> xr.Dataset:
@@ -62,12 +63,15 @@ def sweep(
       its own result code would end in the same way again.
     - `check`: whether to read the files of all finished cells and compare their checksums, which takes longer than reading the
       index.
+    - `accept_digests`: digests of changed modules of yours with which to go on in the folder, by their first 8 or more digits
+      (docs/cli.md, Parts).
     - `progress`: whether to show a bar with cells done and failed, rate and time left. If trajectories are kept, there is a bar
       for each run.
 
     **Returns:** the data set that `gnflow.load(out)` returns: final values, result codes and times over (axes..., flow, seed).
 
-    **Raises:** `ConfigError` for bad input, before anything is computed; `RunFolderError` if the folder holds other things or
+    **Raises:** `ConfigError` for bad input, before anything is computed, also for a module of yours that was changed since
+    cells in the folder were computed with it; `RunFolderError` if the folder holds other things or
     cannot be written; `KeyboardInterrupt` after Ctrl-C, with the finished cells kept.
     """
     spec = _specification(spec, size)
@@ -85,6 +89,7 @@ def sweep(
         engine=None if keep_trajectories else carrier,
         retry_failed=retry_failed,
         check=check,
+        accept_digests=accept_digests,
         progress=progress,
     )
     return dataset_in(store, spec, records)
@@ -98,6 +103,7 @@ def compute(
     resume: bool = False,
     retry_failed: bool = False,
     check: bool = False,
+    accept_digests: Iterable[str] = (),
     progress: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """Compute and keep what is missing of a grid.
@@ -108,13 +114,14 @@ def compute(
     - `store`: the folder.
     - `engine`: the engine, or None for runs in this process whose trajectories are kept.
     - `resume`: as for `SweepStore.begin`.
-    - `retry_failed`, `check`, `progress`: as for `sweep`.
+    - `retry_failed`, `check`, `accept_digests`, `progress`: as for `sweep`.
 
     **Returns:** the records of the cells by content hash, as `SweepStore.finished` returns them, and also those of runs that
     could not be kept.
 
     **Raises:** the errors of `sweep`.
     """
+    store.modules.require_same(spec.sources, accept_digests)
     keeping = next((cell.label for cell in spec.cells if "saveat_weights" in cell.integration), None)
     if keeping is not None and engine is not None:
         raise ConfigError(
@@ -209,7 +216,9 @@ def _specification(spec: Specification | Mapping[str, Any] | str | os.PathLike[s
         if size is not None:
             raise ConfigError(f"size = {size!r} is given beside a Specification; choose the size when it is made.")
         return spec
-    return Specification.from_dict(spec, size, name="sweep") if isinstance(spec, Mapping) else read_sweep(spec, size)
+    if isinstance(spec, Mapping):
+        return Specification.from_dict(spec, size, name="sweep", imports=True)
+    return read_sweep(spec, size)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..config import RunSpec
+from ..config import RunSpec, Source
 from ._memory import estimated_memory_gib
 
 _estimates: dict[str, float] = {}  # by program, because an estimate has to make the cell's problem and model
@@ -27,6 +27,11 @@ class Task:
     program: str
     memory_gib: float
     deaths: int = 0
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The modules of the user's that a worker has to import for the cell."""
+        return tuple(self.cell.sources.values())
 
     def after_death(self) -> "Task":
         """The task after the death of a worker that had it."""

@@ -15,6 +15,7 @@ from .._core import ConfigError, GnflowError, RunFolderError, read_json
 from ..config import RunSpec, Specification
 from ..simulate import load, read_data
 from ._cell import Kept, cell_of_run
+from ._modules_file import MODULES_FILE, modules_text
 
 _RUNS = "runs"
 _UNFINISHED = "unfinished"
@@ -47,13 +48,16 @@ class KeptRun(NamedTuple):
         """The data set that the cell's file would hold. **Raises:** `RunFolderError` for a damaged run."""
         run = read_data(self.place)
         try:
-            problem = load(self.place).problem
+            whole = load(self.place)
+            problem = whole.flow.system(whole.problem, whole.initial_model).problem
             minimum = float(problem.loss.minimum(problem.y_train))
         except GnflowError:  # a class of the user, which is not rebuilt
             minimum = math.nan
         data_digest = self.spec.data_digest if self.data_digest is None else self.data_digest
+        file = self.place / MODULES_FILE
+        modules = _read_text(file) if file.is_file() else None
         try:
-            return cell_of_run(self.spec, run, minimum, data_digest)
+            return cell_of_run(self.spec, run, minimum, data_digest, modules=modules)
         except (LookupError, TypeError, ValueError) as error:  # stats that gnflow did not write
             raise RunFolderError(f"the run in {self.place} is damaged: {type(error).__name__}: {error}.") from error
 
@@ -110,6 +114,7 @@ class Trajectories:
         place = self._folder / (_INTERRUPTED if is_interrupted else _RUNS) / kept.spec.folder
         beside = {_SPECIFICATION: json.dumps(kept.spec.to_dict(), indent=1) + "\n"}
         beside |= {_DATA: kept.data_digest + "\n"} if kept.data_digest else {}
+        beside |= {MODULES_FILE: modules_text(kept.spec.sources)} if kept.spec.sources else {}
         if is_interrupted:
             shutil.rmtree(place, ignore_errors=True)  # left by an earlier interrupt
             kept.trajectory.save(place, beside=beside)
@@ -137,7 +142,7 @@ class Trajectories:
         # A finished run never changes, and all of them are asked for before each new run.
         changed = file.stat().st_mtime_ns
         if self._known.get(file, (None,))[0] != changed:
-            self._known[file] = changed, _read(file)
+            self._known[file] = changed, kept_run(file.parent)
         return self._known[file][1]
 
     def _files(self) -> Iterator[Path]:
@@ -147,20 +152,33 @@ class Trajectories:
         return file.parent.relative_to(self._folder / _RUNS).as_posix()
 
 
-def _read(file: Path) -> KeptRun:
-    """The run of a specification file. **Raises:** `RunFolderError` if it is damaged."""
+def kept_run_in(place: Path) -> tuple[Path, KeptRun] | None:
+    """The folder of the grid and the run, if `place` is the folder of a kept run in a grid; None for other folders.
+
+    **Raises:** `RunFolderError` if its specification is damaged.
+    """
+    place = place.resolve()
+    if not (place / _SPECIFICATION).is_file() or len(place.parents) < 4:
+        return None
+    kept, above = kept_run(place), place.parents[3]
+    return (above, kept) if kept.place == above / _RUNS / kept.spec.folder else None
+
+
+def kept_run(place: Path) -> KeptRun:
+    """The run that a folder holds. **Raises:** `RunFolderError` if its specification is missing or damaged."""
+    file = place / _SPECIFICATION
     try:
         spec = RunSpec.from_dict(read_json(_read_text(file), str(file)))
     except ConfigError as error:
         raise RunFolderError(f"{file} is damaged: {error}") from error
     data = file.with_name(_DATA)
-    return KeptRun(file.parent, spec, _read_text(data).strip() if data.is_file() else None)
+    return KeptRun(place, spec, _read_text(data).strip() if data.is_file() else None)
 
 
 def _is_there(place: Path, kept: Kept) -> bool:
     """Whether another process has finished this run meanwhile."""
     try:
-        return _read(place / _SPECIFICATION).content_hash == kept.spec.content_hash(kept.data_digest)
+        return kept_run(place).content_hash == kept.spec.content_hash(kept.data_digest)
     except RunFolderError:
         return False
 

@@ -8,24 +8,37 @@ import signal
 import struct
 import sys
 import threading
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Mapping
 from typing import IO, Any
 
 import jax
 
-from .._core import forget_compiled_programs
-from ..config import RunSpec
-from ._cell import CellOutcome, run_cell
+from .._core import ConfigError, DataWarning, forget_compiled_programs
+from ..config import RunSpec, Source, import_exactly
+from ._cell import CellOutcome, outcome_of_error, run_cell
 
 READY = "ready"
 _LENGTH = struct.Struct("<Q")  # before each message: its number of bytes
 _LARGEST_READ = 2**20  # bytes; a length that was not sent by a worker must not reserve all memory at once
 
 
-def work(table: Mapping[str, Any]) -> CellOutcome:
-    """Compute the cell with this table (`RunSpec.to_dict`), in a worker of any engine."""
+def work(table: Mapping[str, Any], sources: Iterable[Source] = ()) -> CellOutcome:
+    """Compute a cell in a worker of any engine.
+
+    **Arguments:**
+
+    - `table`: the table of the cell (`RunSpec.to_dict`).
+    - `sources`: the modules of the user's that it needs, as the driver of the sweep has them. The worker imports the same.
+    """
     jax.config.update("jax_enable_x64", True)
-    outcome = run_cell(RunSpec.from_dict(table))
+    cell = RunSpec.from_dict(table)
+    try:
+        for source in sources:
+            import_exactly(source)
+    except ConfigError as error:
+        return outcome_of_error(cell, error)
+    outcome = run_cell(cell)
     forget_compiled_programs()
     return outcome
 
@@ -36,13 +49,16 @@ def serve() -> None:
     It ends at once when its standard input is closed, by an engine that is done or by the death of the engine's process.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the engine handles Ctrl-C
+    warnings.simplefilter(
+        "ignore", DataWarning
+    )  # the process of the engine has made the problems, too, and warned of them
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints goes to standard error, so that it cannot mix with the replies
-    tables: queue.SimpleQueue[Mapping[str, Any]] = queue.SimpleQueue()
+    tables: queue.SimpleQueue[tuple[Mapping[str, Any], Iterable[Source]]] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(sys.stdin.buffer, tables), daemon=True).start()
     send(READY, replies)
     while True:
-        send(work(tables.get()), replies)
+        send(work(*tables.get()), replies)
 
 
 def _receive(source: IO[bytes], tables: "queue.SimpleQueue[Any]") -> None:

@@ -58,7 +58,7 @@ class WorkerProcess:
         self.task, self.program = task, task.program
         # If the worker has died meanwhile, `receive` will notice.
         with contextlib.suppress(OSError):
-            pickle.dump(task.cell.to_dict(), self._input)
+            pickle.dump((task.cell.to_dict(), task.sources), self._input)
             self._input.flush()
 
     def receive(self) -> CellOutcome | None:

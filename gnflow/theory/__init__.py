@@ -23,6 +23,7 @@ from ._dual_directions import DualDirections as DualDirections
 from ._evidence import Evidence as Evidence
 from ._exact_rate import ExactRate as ExactRate
 from ._feature_gram import FeatureGram as FeatureGram
+from ._infinite_width import InfiniteWidth as InfiniteWidth, infinite_width as infinite_width
 from ._kernel_dynamics import KernelDynamics as KernelDynamics
 from ._kernel_limit import KernelLimit as KernelLimit
 from ._linearised_distance import LinearisedDistance as LinearisedDistance

@@ -86,6 +86,8 @@ class AbstractTheorem(abc.ABC):
       asked for by name.
     - `allows_decay`: whether it is true for flows with weight decay, w' = -J^T a - D w. If not, its assumptions are not met by
       such a run.
+    - `allows_residuals`: whether it is true for residual problems, whose outputs are not the model's values at inputs. If not,
+      its assumptions are not met by such a run.
     - `about`: the part of the record that the claim is about, and that is compared: the whole "run", its "start", or only the
       "parts" that it was made of.
     """
@@ -95,6 +97,7 @@ class AbstractTheorem(abc.ABC):
     reference: ClassVar[str]
     own_runs: ClassVar[bool] = False
     allows_decay: ClassVar[bool] = False
+    allows_residuals: ClassVar[bool] = False
     about: ClassVar[Literal["run", "start", "parts"]] = "run"
 
     @abc.abstractmethod
@@ -136,6 +139,9 @@ class AbstractTheorem(abc.ABC):
                 # In one line, as every remark: tables have a line for each certificate.
                 remark = eqx.tree_pformat(evidence.flow, width=10**6)
                 return Hypotheses((Check.fact("the flow is -J^T a, without weight decay", False, remark),))
+            if not (evidence.system.problem.has_samples or self.allows_residuals):
+                name = "the outputs are the model's values at the training inputs"
+                return Hypotheses((Check.fact(name, False, type(evidence.system.problem).__name__),))
             hypotheses = self.hypotheses(evidence)
             if self.about != "start" and not any(check.met is False for check in hypotheses.checks):
                 evidence.end  # noqa: B018 (raises)

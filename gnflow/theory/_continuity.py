@@ -55,6 +55,8 @@ def continuity(evidence: Evidence) -> Check:
             "activation of yours by Activation.from_function(function, kinks=())",
         )
     activation = ", ".join(kinked_activations(model))
+    if not evidence.system.problem.has_samples:
+        return Check.unknown(NAME, f"{activation} has kinks, which are not looked for in residuals")
     if not hasattr(model, "pre_activations"):
         return Check.unknown(
             NAME, f"{activation} has kinks, and {type(model).__name__} no pre_activations(x) to see them"

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, PyTree
 from .._core import ConfigError, require_integer, require_number, tree_add_scaled, tree_scale
 from ..flows import AbstractFlow, AbstractLinearisedFlow
 from ..geometry import Decomposition, SolveDiagnostics, System
-from ..problems import Problem
+from ..problems import AbstractProblem
 from ..simulate import Trajectory, iterate, simulate_once
 from ._accuracy import LOOSER, SAFETY
 from ._base import AbstractTheorem, Conclusion, Hypotheses, in_stages
@@ -252,7 +252,7 @@ class _Runs:
     """The runs from the same start with different steps. Each returns its last weights as a vector (P,)."""
 
     def __init__(self, evidence: Evidence, end: float, rtol: float):
-        self.problem: Problem = evidence.trajectory.problem
+        self.problem: AbstractProblem = evidence.trajectory.problem
         self.model: Any = evidence.trajectory.initial_model
         self.flow: AbstractFlow = evidence.trajectory.flow
         self.system, self.end, self.rtol = evidence.system, end, rtol

@@ -36,6 +36,7 @@ class ExactRate(AbstractTheorem):
     statement: ClassVar[str] = (
         "f_t - y = exp(-k t) (f_0 - y), so L_t = exp(-2 k t) L_0: a straight line in output space"
     )
+    allows_residuals: ClassVar[bool] = True
     reference: ClassVar[str] = (
         "docs/theorems/exact_rates.md, Theorem E (reversible networks: E'); docs/theory.md, exact fact 1"
     )

@@ -9,8 +9,8 @@ from .._core import is_own_class
 from ..flows import AbstractFlow, AbstractOutputFlow
 from ..geometry import System
 from ..losses import ScaledIdentity
-from ..models import MLP, Linearised, MeanFieldNetwork, RandomFeatures, has_kinks, kinked_activations
-from ..problems import Problem
+from ..models import MLP, Centred, Linearised, MeanFieldNetwork, RandomFeatures, has_kinks, kinked_activations
+from ..problems import AbstractProblem
 from ._claim import Check
 from ._evidence import Evidence
 from ._rate_band import has_band
@@ -120,7 +120,13 @@ def monotone_between(what: str) -> Check:
 
 def is_linear(system: System, weights: PyTree) -> bool:
     """Whether the structure of the model shows that it is linear (affine) in its trained weights. False means not known."""
-    structure = system.structure
+    # Residuals of a linear model need not be linear.
+    return system.problem.has_samples and _is_linear(system.structure, weights)
+
+
+def _is_linear(structure: Any, weights: PyTree) -> bool:
+    if isinstance(structure, Centred):
+        return _is_linear(structure.model, weights.model)
     if isinstance(structure, RandomFeatures | Linearised):
         return True
     if isinstance(structure, MeanFieldNetwork):
@@ -130,7 +136,7 @@ def is_linear(system: System, weights: PyTree) -> bool:
     return False
 
 
-def smooth_velocity(problem: Problem, model: Any, flow: AbstractFlow, promised: bool | None = None) -> Check:
+def smooth_velocity(problem: AbstractProblem, model: Any, flow: AbstractFlow, promised: bool | None = None) -> Check:
     """Whether w -> velocity(w) is infinitely differentiable, as far as the parts show it.
 
     **Arguments:**
@@ -143,6 +149,8 @@ def smooth_velocity(problem: Problem, model: Any, flow: AbstractFlow, promised: 
     name = "the velocity is a smooth function of the weights"
     system = flow.system(problem, model)
     kinked = False if is_linear(system, system.weights(model)) else has_kinks(model)
+    if kinked is False and not problem.has_samples:  # derivatives of a model may have kinks that it has not
+        kinked = system.has_kinks
     loss = type(problem.loss).__name__
     if problem.loss.is_smooth is False:
         return Check.fact(name, False, f"the Hessian of {loss} jumps")

@@ -15,7 +15,7 @@ from ._reruns import matching
 _FLOOR = 2e-11
 # A rerun reproduces a record if they differ by less than this share of the error of an honest run, between two limits.
 _REPRODUCED, _LEAST, _MOST = 0.1, 1e-5, 2e-3
-LOSSES = {"train_loss": "training loss", "test_loss": "test loss"}
+LOSSES = {"train_loss": "training loss", "test_loss": "test loss", "validation_loss": "validation loss"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,9 +56,12 @@ def recorded_losses(evidence: Evidence) -> list[RecordedLosses]:
 
     def make() -> list[RecordedLosses]:
         system, problem = evidence.system, evidence.system.problem
-        data: list[tuple[str, Any, Any]] = [("train_loss", problem.x_train, problem.y_train)]
-        if problem.x_test is not None and "test_loss" in evidence.trajectory.data:
-            data.append(("test_loss", problem.x_test, problem.y_test))
+        data: list[tuple[str, Any, Any]] = [
+            (f"{which}_loss", getattr(problem, f"x_{which}"), getattr(problem, f"y_{which}"))
+            for which in ("train", "test", "validation")
+            if f"{which}_loss" in evidence.trajectory.data
+        ]
+        data = [(name, x, y) for name, x, y in data if x is not None]
         found = []
         for name, x, y in data:
             parts = (system.outputs(evidence.start, x), y, _cancelled(evidence, x))

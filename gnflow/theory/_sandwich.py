@@ -37,6 +37,7 @@ class Sandwich(AbstractTheorem):
 
     name: ClassVar[str] = "sandwich"
     statement: ClassVar[str] = "rho_low <= -d/dt log(L - L*) <= rho_high, with rates from the extreme NTK eigenvalues"
+    allows_residuals: ClassVar[bool] = True
     reference: ClassVar[str] = "docs/theorems/sandwich.md, Theorem P; Arbel et al. 2023 (arXiv 2302.02904)"
 
     @in_stages

@@ -184,8 +184,8 @@ class TestTable:
         assert captured.err == ""
         above, heading, names, rule, *rows = captured.out.splitlines()[:8]
         assert above == "seed 0, result num_steps_reached"
-        assert heading.split() == ["flow", "train", "test", "kernel", "run"]
-        assert names.split() == ["variant", "flow", "steps", "time", "loss", "loss", "dist.", "[s]"]
+        assert heading.split() == ["flow", "train", "test", "kernel", "run", "best", "at"]
+        assert names.split() == ["variant", "flow", "steps", "time", "loss", "loss", "dist.", "[s]", "test*", "time"]
         assert all(len(row) == len(rule) <= 80 for row in rows)
         assert [row.split()[:2] for row in rows] == [
             [variant, flow] for variant in ("small", "large") for flow in ("descent", "newton")

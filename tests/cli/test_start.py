@@ -13,14 +13,17 @@ WITHOUT_JAX = """
 import sys
 sys.modules["jax"] = None
 from gnflow.cli import main
-for verb in ([], ["run"], ["sweep"], ["verify"], ["plot"]):
+for verb in ([], ["run"], ["sweep"], ["verify"], ["plot"], ["compare"]):
     try:
         main([*verb, "--help"])
     except SystemExit as ended:
         assert ended.code == 0
 assert main(["--version"]) == 0
 print([name for name in ("numpy", "scipy", "matplotlib", "xarray", "equinox") if name in sys.modules])
-for arguments in (["run"], ["run", "--quiet"], ["sweep", "some.toml"], ["verify", "there"], ["plot", "there"]):
+for arguments in (
+    *(["run"], ["run", "--quiet"], ["sweep", "some.toml"], ["verify", "there"], ["plot", "there"]),
+    ["compare", "one", "other"],
+):
     try:
         main(arguments)
     except ImportError:
@@ -38,6 +41,7 @@ def test_what_needs_no_jax():
         "gnflow: carrying out the sweep of some.toml",
         "gnflow: checking theorems on the runs in there",
         "gnflow: drawing the figures of there",
+        "gnflow: comparing the runs in one, other",
     ]
 
 

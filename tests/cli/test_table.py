@@ -128,3 +128,37 @@ def test_runs_of_equal_content_are_compiled_once_and_named():
         "4/flow has the runs of 0/flow, and no folder of its own",
         "... and 3 more",
     ]
+
+
+def test_the_lowest_test_loss_is_told_as_selected_on_the_test_set():
+    best = {"best_test_loss": 0.2751, "best_test_loss_time": 12.34}
+    text = format_table([row(**best), row(flow="other")])
+    above, heading, names, _, first, second, *_ = text.splitlines()
+    assert above == "variant base, seed 0, result num_steps_reached"
+    assert (heading.split()[-2:], names.split()[-2:]) == (["best", "at"], ["test*", "time"])
+    assert first.split()[-2:] == ["2.75e-01", "12.3"]
+    assert second.split()[-2:] == ["-", "-"]
+    assert "* lowest test loss along the run: selected on the test set" in text.splitlines()
+
+
+def test_beside_validation_data_the_lowest_test_loss_is_not_shown():
+    best = {"best_test_loss": 0.1, "best_test_loss_time": 3.0, "best_validation_loss": 0.4}
+    text = format_table([row(**best, best_validation_loss_time=56.7, test_loss_at_best_validation=0.3)])
+    _, heading, names, _, line = text.splitlines()
+    assert (heading.split()[-3:], names.split()[-3:]) == (["best", "at", "test"], ["valid.", "time", "there"])
+    assert line.split()[-3:] == ["4.00e-01", "56.7", "3.00e-01"]
+    assert "*" not in text
+
+
+def test_the_best_losses_have_a_table_of_their_own_where_there_is_no_room():
+    best = {"best_validation_loss": 1e-3, "best_validation_loss_time": 1.2345e-5, "test_loss_at_best_validation": 2e-3}
+    rows = [
+        full(variant=f"tau0={tau}", flow=flow, seed=seed, result=result, **best)
+        for tau, (flow, result) in itertools.product((0.1, 10), (("gradient", "stationary"), ("newton", "diverged")))
+        for seed in (0, 1)
+    ]
+    text = format_table(rows)
+    assert widest(text) <= 80
+    second = text.split("\n\n")[1].splitlines()
+    assert second[1].split() == ["variant", "flow", "seed", "valid.", "time", "there"]
+    assert second[-1].split() == ["tau0=10", "newton", "1", "1.00e-03", "1.23e-05", "2.00e-03"]

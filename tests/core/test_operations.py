@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gnflow._core import count_operations
+from gnflow._core import count_operations, has_operation
 
 
 def test_products_are_multiplied_and_sums_are_moved():
@@ -68,3 +68,15 @@ def test_the_same_shapes_are_traced_once():
     assert traced == ["a", "a", "b"]
     count_operations(function, jnp.ones(7), [np.zeros(1)])  # which has no hash
     assert len(traced) == 4
+
+
+def test_an_operation_is_found_wherever_it_stands():
+    image, kernel = jnp.ones((2, 3, 8, 8)), jnp.ones((5, 3, 3, 3))
+
+    def convolved(image, kernel):
+        return jax.lax.conv_general_dilated(image, kernel, (1, 1), "SAME")
+
+    looped = jax.jit(lambda image, kernel: jax.lax.map(lambda _: convolved(image, kernel), jnp.arange(2)))
+    for function in (convolved, jax.grad(lambda image, kernel: jnp.sum(convolved(image, kernel) ** 2)), looped):
+        assert has_operation("conv_general_dilated", function, image, kernel)
+    assert not has_operation("conv_general_dilated", jnp.add, image, image)

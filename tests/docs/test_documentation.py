@@ -65,6 +65,8 @@ def test_configurations_are_valid(page):
         table = {**quick_start, **tomllib.loads(code)}
         if "axes" in table:
             table = {key: section for key, section in table.items() if key != "variants"}
+        if "model_seeds" in table:
+            table.pop("seeds")
         for size in (None, *table.get("sizes", ())):
             assert Specification.from_dict(table, size).cells
 
@@ -81,7 +83,7 @@ def test_every_name_of_a_configuration_is_documented():
 
 
 def test_every_option_in_the_page_of_the_command_line_exists(capsys):
-    for verb in ([], ["run"], ["verify"], ["sweep"], ["plot"]):
+    for verb in ([], ["run"], ["verify"], ["sweep"], ["plot"], ["compare"]):
         with pytest.raises(SystemExit):
             main([*verb, "--help"])
     accepted = set(re.findall(r"--[a-z-]*[a-z]", capsys.readouterr().out))

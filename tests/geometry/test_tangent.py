@@ -1,6 +1,7 @@
 """Outputs, J, J^T and Gram matrices of every kind of tangent against the whole Jacobian, over the shared cases."""
 
 import functools
+import re
 
 import equinox as eqx
 import jax
@@ -147,17 +148,24 @@ def test_a_new_closed_form_is_registered_for_its_class():
 
 
 @pytest.mark.parametrize(
-    ("kind", "samples"), [("equinox mlp", 2), ("equinox mlp", 3), ("frozen equinox mlp: leaf", 0.01)]
+    ("kind", "num_outputs", "samples"),
+    [
+        ("equinox mlp", 3, 2),
+        ("equinox mlp", 3, 3),
+        ("frozen equinox mlp: leaf", 3, 0.01),
+        ("convolutional", 1, 2),
+        ("convolutional", 1, 7),
+    ],
 )
-def test_the_generic_gram_in_chunks_is_the_whole_one(kind, samples, monkeypatch):
-    case = next(case for case in CASES if case.kind == kind and case.num_outputs == 3)
+def test_the_generic_gram_in_chunks_is_the_whole_one(kind, num_outputs, samples, monkeypatch):
+    case = next(case for case in CASES if case.kind == kind and case.num_outputs == num_outputs)
     system, weights, _ = joined(case)
     rng = np.random.default_rng(1)
     x, other_x = rng.normal(size=(5, INPUT_DIM)), rng.normal(size=(7, INPUT_DIM))
     jacobian = dense.jacobian(case.model, case.leaves, np.concatenate([x, other_x]))
-    left, right = jacobian[: 5 * 3], jacobian[5 * 3 :]
+    left, right = jacobian[: 5 * num_outputs], jacobian[5 * num_outputs :]
     # 5 and 7 samples in chunks of 2 and 3 need padding; less memory than one sample's rows means one sample at a time.
-    monkeypatch.setattr(_generic, "_CHUNK_BYTES", int(samples * 8 * 3 * tree_size(weights)))
+    monkeypatch.setattr(_generic, "MOST_BYTES_OF_ROWS", int(2 * samples * 8 * num_outputs * tree_size(weights)))
 
     def grams(x, other_x):
         tangent, other = system.tangent(weights, x), system.tangent(weights, other_x)
@@ -167,6 +175,15 @@ def test_the_generic_gram_in_chunks_is_the_whole_one(kind, samples, monkeypatch)
     close(gram, left @ left.T)
     close(cross, left @ right.T)
     close(transposed, right @ left.T)
+
+
+def test_kernels_of_convolutions_have_no_group_for_each_sample():
+    case = next(case for case in CASES if case.kind == "convolutional")
+    system, weights, _ = joined(case)
+    program = str(jax.make_jaxpr(lambda w: system.tangent(w).gram())(weights))
+    groups = re.findall(r"(?:feature|batch)_group_count=(\d+)", program)
+    assert groups
+    assert set(groups) == {"1"}  # such groups take XLA up to a hundred times as long
 
 
 def test_chunks_are_never_larger_than_asked_for_and_lose_no_sample():

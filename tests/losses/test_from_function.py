@@ -56,7 +56,7 @@ def test_the_minimum_may_depend_on_the_targets():
         (lambda f, y: jnp.sum((f - y) ** 2), 0.0, "a loss is the mean of one value per sample"),
         (lambda f, y: jnp.log1p((f - y) ** 2).mean(), 0.0, "not convex"),
         (lambda f, y: (f - y) ** 2, 0.0, r"shape \(3, 1\); expected a number"),
-        (half_squares, 100.0, "minimum is 100"),
+        (half_squares, 100.0, "the minimum of half_squares is 100"),
     ],
 )
 def test_a_function_that_is_no_loss_is_refused_by_the_problem(value, minimum, match):
@@ -79,6 +79,13 @@ def test_it_is_saved_and_loaded_with_its_problem(tmp_path):
     model = gn.models.MeanFieldNetwork(2, 20, key=jr.key(2))
     run = gn.simulate(problem, model, gn.flows.GradientFlow(), t1=0.1)
     run.save(tmp_path / "run")
-    with pytest.raises(gn.RunFolderError, match="pass it to load"):
+    with pytest.raises(
+        gn.RunFolderError,
+        match=r"a problem with function half_squares, .* pass it: gnflow\.load\(folder, problem=problem\)",
+    ):
         gn.load(tmp_path / "run")
     np.testing.assert_array_equal(gn.load(tmp_path / "run", problem=problem).data.train_loss, run.data.train_loss)
+    doubled = from_function(lambda f, y: 2 * half_squares(f, y), minimum=0.0)
+    other = gn.Problem(problem.x_train, problem.y_train, loss=doubled)
+    with pytest.raises(gn.RunFolderError, match="the code of the model or of the loss"):
+        gn.load(tmp_path / "run", problem=other)

@@ -156,7 +156,8 @@ def test_outputs_of_the_mean_field_network(case):
 @pytest.mark.parametrize("case", [c for c in CASES if isinstance(c.model, MLP) and c.trainable == "all"], ids=str)
 def test_outputs_of_the_mlp(case):
     features, expected = forward(case.model)
-    close(outputs(case.model), expected)
+    scale = 3.0 if "output scale 3" in case.kind else 1.0
+    close(outputs(case.model), scale * expected)
     close(jax.vmap(case.model.hidden_features)(jnp.asarray(X)), features)
 
 
@@ -224,6 +225,23 @@ def test_the_mlp_start():
     assert all(layer.bias is None for layer in MLP(2, 3, 1, bias=False, key=jr.key(0)).layers)
 
 
+@pytest.mark.parametrize("parametrisation", ["ntk", "mean_field"])
+def test_scales_of_an_mlps_outputs_change_nothing_else(parametrisation):
+    def network(**options):
+        model = MLP(2, 4, 2, 3, "tanh", parametrisation, init_scale=3.0, key=jr.key(1), **options)
+        return eqx.tree_at(lambda m: m.layers[-1].bias, model, jnp.ones(3))
+
+    x, plain = jnp.asarray([0.3, -1.0]), network()
+    np.testing.assert_allclose(network(output_scale=0.25)(x), plain(x) / 4, rtol=1e-14)
+    assert network(output_scale=0.25).mobility == plain.mobility
+    small = network(output_init_scale=0.5)
+    np.testing.assert_allclose(small.layers[-1].weight, plain.layers[-1].weight / 6, rtol=1e-14)
+    assert eqx.tree_equal(small.layers[:-1], plain.layers[:-1])
+    assert eqx.tree_equal(network(output_init_scale=3.0), plain)
+    bias = 1.0 if parametrisation == "ntk" else 0.5
+    np.testing.assert_array_equal(network(output_init_scale=0.0)(x), jnp.full(3, bias))
+
+
 def test_mobilities():
     def network(exponent):
         return MeanFieldNetwork(2, 9, output_exponent=exponent, key=jr.key(0))
@@ -257,6 +275,15 @@ def test_widening_the_network_does_not_change_the_data():
     model = MeanFieldNetwork(2, 5, key=key)
     assert not np.any(np.isin(model.hidden_weight, np.asarray(problems[0].teacher.hidden_weight)))
     assert not np.any(np.isin(model.hidden_weight, np.asarray(problems[0].x_train)))
+
+
+def test_blocks_of_a_key_are_together_a_wider_network():
+    def network(width, block=0):
+        return MeanFieldNetwork(3, width, 2, output_init_scale=1.0, block=block, key=jr.key(7))
+
+    for name in ("hidden_weight", "hidden_bias", "output_weight"):
+        parts = [getattr(network(4, block), name) for block in range(3)]
+        np.testing.assert_array_equal(np.concatenate(parts), getattr(network(12), name))
 
 
 # --- from arrays, bad input
@@ -308,6 +335,7 @@ def test_an_unknown_activation_of_given_arrays():
         (lambda: MeanFieldNetwork(0, 3, key=jr.key(0)), "input_dim = 0"),
         (lambda: MeanFieldNetwork(2, -3, key=jr.key(0)), "width = -3"),
         (lambda: MeanFieldNetwork(2, 3, 0, key=jr.key(0)), "output_dim = 0"),
+        (lambda: MeanFieldNetwork(2, 3, block=-1, key=jr.key(0)), "block = -1"),
         (lambda: MeanFieldNetwork(2, 3, init_scale=-1.0, key=jr.key(0)), "init_scale = -1.0"),
         (lambda: MeanFieldNetwork(2, 3, output_init_scale=math.inf, key=jr.key(0)), "output_init_scale = inf"),
         (
@@ -319,6 +347,8 @@ def test_an_unknown_activation_of_given_arrays():
         (lambda: RandomFeatures(2, 0, key=jr.key(0)), "width = 0"),
         (lambda: MLP(2, 3, 0, key=jr.key(0)), "depth = 0"),
         (lambda: MLP(2, 3, 1, init_scale=math.nan, key=jr.key(0)), "init_scale = nan"),
+        (lambda: MLP(2, 3, 1, output_scale=0.0, key=jr.key(0)), "output_scale = 0.0"),
+        (lambda: MLP(2, 3, 1, output_init_scale=-1.0, key=jr.key(0)), "output_init_scale = -1.0"),
         (lambda: MLP(2, 3, 1, activation="gellu", key=jr.key(0)), "did you mean 'gelu'"),
         (lambda: Linearised(get_activation("silu")), "Activation has no trainable weights"),
         (lambda: trainable_weights({"a": np.arange(3)}), "is a dict, not an equinox.Module"),

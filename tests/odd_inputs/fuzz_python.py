@@ -14,6 +14,7 @@ import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 
@@ -92,6 +93,8 @@ MADE = {
     "problem": gn.Problem,
     "teacher student": gn.problems.teacher_student,
     "from file": gn.problems.from_file,
+    "from frame": gn.problems.from_frame,
+    "names": gn.problems.Names,
     "metric particles": gn.metrics.Particles,
     "metric estimate": gn.metrics.KernelDistanceEstimate,
     "decomposition": Decomposition,
@@ -123,6 +126,7 @@ GIVEN: dict[str, dict[str, typing.Any]] = {
     "problem": {"x_train": X, "y_train": Y},
     "teacher student": {"n_train": 3, "n_test": 2, "input_dim": 2, "teacher_width": 2, "key": 0},
     "from file": {"path": "nowhere.csv", "target": "y"},
+    "from frame": {"frame": pd.DataFrame({"a": X[:, 0], "y": Y}), "target": "y"},
     "system": {"problem": PROBLEM, "model": MODEL},
     "simulate": {"problem": PROBLEM, "model": MODEL, "flow": FLOW, "t1": 1.0},
     "iterate": {"problem": PROBLEM, "model": MODEL, "flow": FLOW, "step_size": 0.1, "num_steps": 2},

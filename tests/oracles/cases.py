@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from gnflow.losses import AbstractLoss, HuberLoss, LogisticLoss, SoftmaxCrossEntropy, SquaredLoss
-from gnflow.models import MLP, Linearised, MeanFieldNetwork, RandomFeatures, ReversibleMLP
+from gnflow.models import MLP, Centred, Linearised, MeanFieldNetwork, RandomFeatures, ReversibleMLP
 from gnflow.problems import Problem
 
 NUM_TRAIN, NUM_TEST, INPUT_DIM, WIDTH = 4, 6, 2, 5
@@ -91,9 +91,11 @@ def _mean_field(activation: str = "silu", bias: bool = True, scale: float = 1.0,
     return make
 
 
-def _mlp(depth: int, activation: str, parametrisation: Any, bias: bool = True) -> Callable:
+def _mlp(depth: int, activation: str, parametrisation: Any, bias: bool = True, scale: float = 1.0) -> Callable:
     def make(key: Any, num_outputs: int) -> MLP:
-        model = MLP(INPUT_DIM, WIDTH, depth, num_outputs, activation, parametrisation, bias=bias, key=key)
+        model = MLP(
+            INPUT_DIM, WIDTH, depth, num_outputs, activation, parametrisation, bias=bias, output_scale=scale, key=key
+        )
         return displaced(model, seed=1)
 
     return make
@@ -109,6 +111,23 @@ def _equinox_mlp(key: Any, num_outputs: int) -> eqx.nn.MLP:
 
 def _equinox_scalar(key: Any, num_outputs: int) -> eqx.nn.MLP:
     return eqx.nn.MLP(INPUT_DIM, "scalar", WIDTH, 2, activation=jax.nn.softplus, key=key)
+
+
+class Convolutional(eqx.Module):
+    """A convolution of the d features of an input, and a linear layer."""
+
+    conv: eqx.nn.Conv1d
+    last: eqx.nn.Linear
+
+    def __call__(self, x: Any) -> Any:
+        return self.last(jnp.tanh(self.conv(x[None, :])).reshape(-1))
+
+
+def _convolutional(key: Any, num_outputs: int) -> Convolutional:
+    conv, last = jr.split(key)
+    return Convolutional(
+        eqx.nn.Conv1d(1, 2, 2, padding=1, key=conv), eqx.nn.Linear(2 * (INPUT_DIM + 1), num_outputs, key=last)
+    )
 
 
 def _reversible(key: Any, num_outputs: int) -> ReversibleMLP:
@@ -130,6 +149,15 @@ def _linearised(base: Callable) -> Callable:
     return make
 
 
+def _centred(base: Callable) -> Callable:
+    def make(key: Any, num_outputs: int) -> Centred:
+        model = Centred(base(key, num_outputs))
+        # Away from the start, where all outputs are zero.
+        return eqx.tree_at(lambda m: m.model, model, displaced(model.model, seed=4))
+
+    return make
+
+
 MODELS: dict[str, ModelKind] = {
     "mean field silu": ModelKind(_mean_field(), _particles, output_counts=(1, 3)),
     "mean field relu without bias, 1/sqrt(M)": ModelKind(
@@ -143,15 +171,27 @@ MODELS: dict[str, ModelKind] = {
     "mean field identity without bias": ModelKind(_mean_field("identity", bias=False), _particles_without_bias),
     "mlp depth 1, ntk": ModelKind(_mlp(1, "silu", "ntk"), _layers, output_counts=(1,)),
     "mlp depth 2, mean field": ModelKind(_mlp(2, "gelu", "mean_field"), _layers, output_counts=(1, 3)),
+    "mlp depth 2, output scale 3": ModelKind(_mlp(2, "tanh", "mean_field", scale=3.0), _layers, output_counts=(1,)),
     "mlp depth 3, ntk without bias": ModelKind(_mlp(3, "tanh", "ntk", bias=False), _layers_without_bias),
     "random features": ModelKind(_random_features, _output_weight, output_counts=(1, 3)),
     "equinox mlp": ModelKind(_equinox_mlp, _layers, output_counts=(1, 3)),
     "equinox scalar": ModelKind(_equinox_scalar, _layers, output_counts=(1,)),
+    "convolutional": ModelKind(
+        _convolutional, lambda m: [m.conv.weight, m.conv.bias, m.last.weight, m.last.bias], output_counts=(1,)
+    ),
     "linearised mean field": ModelKind(_linearised(_mean_field()), lambda m: _particles(m.weights)),
     "linearised mlp": ModelKind(_linearised(_mlp(2, "tanh", "ntk")), lambda m: _layers(m.weights)),
     "linearised random features": ModelKind(_linearised(_random_features), lambda m: [m.weights.output_weight]),
     "linearised equinox scalar": ModelKind(
         _linearised(_equinox_scalar), lambda m: _layers(m.weights), output_counts=(1,)
+    ),
+    "centred mlp": ModelKind(_centred(_mlp(2, "tanh", "mean_field")), lambda m: _layers(m.model)),
+    "centred equinox scalar": ModelKind(_centred(_equinox_scalar), lambda m: _layers(m.model), output_counts=(1,)),
+    "frozen centred mean field: output": ModelKind(
+        _centred(_mean_field()), lambda m: _output_weight(m.model), "output", output_counts=(1,)
+    ),
+    "linearised centred mean field": ModelKind(
+        _linearised(_centred(_mean_field())), lambda m: _particles(m.weights.model), output_counts=(1,)
     ),
     "frozen mean field: output": ModelKind(_mean_field(), _output_weight, "output"),
     "frozen mean field: hidden": ModelKind(

@@ -52,6 +52,17 @@ def test_mnist_holds_what_was_written(dotted, compressed, tmp_path, key):
     assert problem.name == "mnist"
 
 
+def test_validation_images_are_others_of_the_training_files(digits_folder, photographs_folder, key):
+    for make, folder, (pixels, labels) in ((mnist, digits_folder, TRAIN), (cifar10, photographs_folder, COLOUR_TRAIN)):
+        problem, without = make(folder, 20, 5, key=key, n_validation=10), make(folder, 20, 5, key=key)
+        x = np.concatenate([problem.x_train, problem.x_validation])
+        assert_all_samples(x, np.concatenate([problem.y_train, problem.y_validation]), pixels, labels)
+        np.testing.assert_array_equal(problem.x_train, without.x_train)
+        np.testing.assert_array_equal(problem.x_test, without.x_test)
+        with pytest.raises(DataError, match=r"n_train \+ n_validation = 21 \+ 10 = .*has 30 samples"):
+            make(folder, 21, 5, key=key, n_validation=10)
+
+
 @pytest.mark.parametrize("within", ["", "cifar-10-batches-bin"])
 def test_cifar10_holds_what_was_written(within, tmp_path, key):
     folder = tmp_path / within

@@ -138,7 +138,7 @@ def test_a_model_of_the_users_is_filled_into_one_that_is_given(run, model, other
     back = gn.load(tmp_path / "run", model=other)
     assert same(back.initial_model, model)
     assert same(back.model, moved(model))
-    with pytest.raises(gn.RunFolderError, match="pass it to load"):
+    with pytest.raises(gn.RunFolderError, match=r"a model of .*; pass it: gnflow\.load\(folder, model=model\)"):
         gn.load(tmp_path / "run")
 
 
@@ -193,7 +193,8 @@ def test_a_flow_or_problem_with_parts_of_the_users(run, tmp_path):
     with_teacher = gn.Problem(problem.x_train, problem.y_train, teacher=Linear.at([1.0, 2.0]))
     dataclasses.replace(run, flow=flow, problem=with_teacher).save(tmp_path / "run")
     for given in ({}, {"flow": flow}, {"problem": with_teacher}):
-        with pytest.raises(gn.RunFolderError, match="pass it to load"):
+        missing = ", ".join(f"{name}={name}" for name in ("problem", "flow") if name not in given)
+        with pytest.raises(gn.RunFolderError, match=rf"pass it: gnflow\.load\(folder, {missing}\)"):
             gn.load(tmp_path / "run", **given)
     back = gn.load(tmp_path / "run", flow=flow, problem=with_teacher)
     for given, place in (
@@ -208,6 +209,24 @@ def test_a_flow_or_problem_with_parts_of_the_users(run, tmp_path):
             gn.load(tmp_path / "run", **{"flow": flow, "problem": with_teacher, **given})
     assert back.flow is flow
     assert back.problem is with_teacher
+
+
+def test_what_is_given_without_need_must_be_like_the_saved_one(run, saved):
+    back = gn.load(saved, model=moved(run.initial_model), flow=run.flow, problem=run.problem)
+    assert same(back.initial_model, run.initial_model)  # the arrays are the saved ones
+    other = mean_field(num_outputs=1, activation="relu")
+    doubled = gn.Problem(run.problem.x_train, 2 * run.problem.y_train, teacher=run.problem.teacher)
+    for given, message in (
+        (
+            {"model": mean_field(num_outputs=3)},
+            "the initial model given has other sizes or settings than the one saved",
+        ),
+        ({"model": other}, "has other sizes or settings"),
+        ({"flow": GaussNewtonFlow("identity", SmallestEigenvalue(2.0, 1e-7))}, r"they differ in flow\.damping\.factor"),
+        ({"problem": doubled}, r"they differ in problem\.y_train"),
+    ):
+        with pytest.raises(gn.RunFolderError, match=message):
+            gn.load(saved, **given)
 
 
 def test_a_metric_of_the_users_does_not_stand_in_the_way(tmp_path):
@@ -432,7 +451,7 @@ def test_the_first_loss_of_a_failed_run_is_compared_too(tmp_path):
     with pytest.raises(gn.SimulationError) as caught:
         gn.iterate(axes.problem, Pair(ONES, TWOS), flow, step_size=2e60, num_steps=10)
     caught.value.trajectory.save(tmp_path / "run")
-    with pytest.raises(gn.RunFolderError, match="initial model given has the training loss"):
+    with pytest.raises(gn.RunFolderError, match=r"the initial model has the training loss 81\.25"):
         gn.load(tmp_path / "run", model=Pair(ONES, TWOS, scale=3.0))
 
 

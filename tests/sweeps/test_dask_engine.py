@@ -71,7 +71,7 @@ def engine(address, monkeypatch):
 RUNNING, AT_ONCE = [], []
 
 
-def counted(table):
+def counted(table, sources):
     """The work of a worker, which notes how many cells it has at once."""
     RUNNING.append(table)
     AT_ONCE.append(len(RUNNING))

@@ -27,8 +27,8 @@ def truncated_power_product(
     shift: Float[Array, ""],
     power: Float[Array, ""],
     right: Float[Array, " size"],
-    eigenvalues: Float[Array, " size"],
-    eigenvectors: Float[Array, "size size"],
+    eigenvalues: Float[Array, " rank"],
+    eigenvectors: Float[Array, "size rank"],
 ) -> Float[Array, " size"]:
     """Q diag((lam + eps)^(-power)) Q^T b over the kept modes; for power 1 a solve with B + eps.
 
@@ -45,7 +45,7 @@ def truncated_power_product(
     - `shift`: eps.
     - `power`: s > 0; no derivative is taken in it.
     - `right`: b.
-    - `eigenvalues`, `eigenvectors`: those of B.
+    - `eigenvalues`, `eigenvectors`: those of B; without some or all whose eigenvalue is 0, b is projected on the others.
     """
     return eigenvectors @ (truncated_power(eigenvalues, shift, power) * (eigenvectors.T @ right))
 
@@ -54,6 +54,9 @@ def truncated_power_product(
 def _differentiate(primals, tangents):
     matrix, shift, power, right, eigenvalues, eigenvectors = primals
     matrix_dot, shift_dot, _, right_dot, _, _ = tangents
+    if eigenvectors.shape[1] < eigenvectors.shape[0]:
+        # The derivative turns the range of B, too, which takes the modes outside of it.
+        eigenvalues, eigenvectors = jnp.linalg.eigh(matrix)
     change = eigenvectors.T @ matrix_dot @ eigenvectors + shift_dot * jnp.eye(eigenvalues.size)
     turned = (_divided_differences(eigenvalues, shift, power) * change) @ (eigenvectors.T @ right)
     value = truncated_power_product(matrix, shift, power, right, eigenvalues, eigenvectors)

@@ -7,11 +7,16 @@ from jaxtyping import Array, Float
 
 from ..._core import integer_field, stream
 from ...losses import AbstractOutputFactor
+from .._row_products import row_products
+from .._spectrum import rank_cutoff
 from .._tangent import AbstractTangent
 from ._whitening import whitened_gram
 
 # Columns that go through J^T and J at once, which bounds the memory beside the result.
 _BLOCK = 16
+
+# How many times as many outputs as weights make the decomposition of J faster than that of A (docs/devdocs/solvers.md).
+_THIN = 3
 
 
 class Modes(eqx.Module):
@@ -19,7 +24,7 @@ class Modes(eqx.Module):
 
     **Attributes:**
 
-    - `eigenvalues`: lam (r,), ascending.
+    - `eigenvalues`: lam (r,), ascending. Of "all modes" those that are not among them have the eigenvalue 0.
     - `eigenvectors`: Q (NC, r), orthonormal. Q^T B Q = diag(eigenvalues) to rounding, also if they are approximations.
     - `gram`: A (NC, NC), or None if it was not formed.
     - `matrix`: B (NC, NC), or None if it was not formed.
@@ -34,6 +39,17 @@ class Modes(eqx.Module):
     matrix: Float[Array, "size size"] | None
     relative_residual: Float[Array, ""]
     left_out: Float[Array, ""]
+
+    def unneeded(self, right: Float[Array, " size"], shift: Float[Array, ""]) -> Float[Array, " size"]:
+        """The part of (B + eps)^(-1) b in modes of eigenvalue 0 that are not among these, (NC,): it moves no weights.
+
+        It is 0 if such modes are cut off, because eps is 0 or rounding. Then their part of b is not reached.
+        """
+        if self.eigenvectors.shape[1] == self.eigenvectors.shape[0]:
+            return jnp.zeros_like(right)
+        outside = right - self.eigenvectors @ (self.eigenvectors.T @ right)
+        reached = shift > rank_cutoff(self.eigenvalues)
+        return jnp.where(reached, outside / jnp.where(reached, shift, 1.0), 0.0)
 
 
 class Decomposition(eqx.Module):
@@ -104,9 +120,21 @@ class Decomposition(eqx.Module):
 
 
 def dense_modes(tangent: AbstractTangent, factor: AbstractOutputFactor) -> Modes:
-    """All modes, by one symmetric eigendecomposition of size NC."""
-    gram = tangent.gram()
-    matrix = whitened_gram(gram, factor, tangent.outputs.shape[1])
-    eigenvalues, eigenvectors = jnp.linalg.eigh(matrix)
-    zero = jnp.zeros(())
-    return Modes(eigenvalues, eigenvectors, gram, matrix, relative_residual=zero, left_out=zero)
+    """All modes: by one symmetric eigendecomposition of size NC, or those of J's range by a singular value decomposition.
+
+    The second has r = P modes. It is taken if J is known as a matrix with a third as many columns as rows, or fewer: all other
+    modes of B have the eigenvalue 0 and move no weights. J is not squared, so eigenvalues are resolved to
+    eps sqrt(lam lam_max) instead of eps lam_max (eps: machine epsilon).
+    """
+    shape, zero = tangent.outputs.shape, jnp.zeros(())
+    jacobian = tangent.jacobian()
+    if jacobian is None or _THIN * jacobian.shape[1] > jacobian.shape[0]:
+        gram = tangent.gram()
+        matrix = whitened_gram(gram, factor, shape[1])
+        eigenvalues, eigenvectors = jnp.linalg.eigh(matrix)
+        return Modes(eigenvalues, eigenvectors, gram, matrix, relative_residual=zero, left_out=zero)
+    gram = row_products(jacobian, jacobian)
+    matrix = whitened_gram(gram, factor, shape[1])
+    on_columns = jax.vmap(lambda column: factor.transpose_product(column.reshape(shape)).reshape(-1), 1, 1)
+    vectors, values, _ = jnp.linalg.svd(on_columns(jacobian), full_matrices=False)
+    return Modes(values[::-1] ** 2, vectors[:, ::-1], gram, matrix, relative_residual=zero, left_out=zero)

@@ -36,9 +36,11 @@ def gram_spectrum(gram: Float[Array, "size size"], factor: AbstractOutputFactor,
 
 
 def decomposed_spectrum(
-    gram: Float[Array, "size size"], factor: AbstractOutputFactor, eigenvalues: Float[Array, " size"]
+    gram: Float[Array, "size size"], factor: AbstractOutputFactor, eigenvalues: Float[Array, " rank"]
 ) -> Spectrum:
-    """The spectrum of a Gram matrix A in the metric H = R R^T, given all eigenvalues of R^T A R, ascending."""
+    """The spectrum of a Gram matrix A in the metric H = R R^T, given the eigenvalues of R^T A R, ascending, without zeros."""
+    zeros = jnp.zeros(gram.shape[0] - eigenvalues.shape[0])
+    eigenvalues = jnp.concatenate([zeros, eigenvalues])
 
     def smallest() -> Float[Array, ""]:
         if isinstance(factor, ScaledIdentity):

@@ -40,7 +40,7 @@ class TruncatedEigh(AbstractDirectionSolver):
         shape = equation.whitened_gradient.shape
         right = equation.right_hand_side(shift, lambda v: (gram @ v.reshape(-1)).reshape(shape)).reshape(-1)
         solution = truncated_power_product(matrix, shift, jnp.ones(()), right, eigenvalues, eigenvectors)
-        residual = matrix @ solution + shift * solution - right
+        residual = matrix @ solution + shift * solution - right + shift * modes.unneeded(right, shift)
         direction = Direction(
             coefficients=equation.coefficients(solution.reshape(shape), shift),
             diagnostics=SolveDiagnostics(

@@ -1,0 +1,52 @@
+"""Which columns of a table are inputs and which are targets."""
+
+from collections.abc import Sequence
+
+from .._core import DataError, nearest_name, shown
+
+ColumnNames = str | list[str] | tuple[str, ...] | None
+
+
+def choose_columns(
+    header: Sequence[str], target: ColumnNames, features: ColumnNames, what: str
+) -> tuple[list[int], list[int]]:
+    """The places of the input columns and of the target columns.
+
+    **Arguments:**
+
+    - `header`: the names of the columns of a table.
+    - `target`: the names of the targets.
+    - `features`: the names of the inputs; all others by default.
+    - `what`: the table, for messages.
+
+    **Raises:** `DataError` for names that the table does not have or has twice, for columns named twice, and for no target or
+    no input.
+    """
+    repeated = [name for name in header if list(header).count(name) > 1]
+    if repeated:
+        raise DataError(f"{what} has more than one column {repeated[0]!r}; rename them.")
+    if target is None:
+        raise DataError(f"name the target column(s) of {what} with target=...; its columns are {', '.join(header)}.")
+    targets = _places(target, header, what)
+    if features is None:
+        inputs = [column for column in range(len(header)) if column not in targets]
+    else:
+        inputs = _places(features, header, what)
+    if not inputs or not targets:
+        raise DataError(f"{what} needs at least one target column and one other; its columns are {', '.join(header)}.")
+    both = [header[column] for column in inputs if column in targets]
+    if both:
+        raise DataError(f"column {both[0]!r} of {what} is named as target and as feature; choose one.")
+    return inputs, targets
+
+
+def _places(names: ColumnNames, header: Sequence[str], what: str) -> list[int]:
+    if not isinstance(names, str | list | tuple):
+        raise DataError(f"columns = {shown(names)}; expected the name of a column of {what}, or several in a list.")
+    names = [names] if isinstance(names, str) else list(names)
+    for name in names:
+        if names.count(name) > 1:
+            raise DataError(f"column {name!r} of {what} is named twice; name each column once.")
+        if name not in header:
+            raise DataError(f"{what} has no column {name!r}; {nearest_name(str(name), header)}")
+    return [list(header).index(name) for name in names]

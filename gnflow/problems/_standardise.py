@@ -1,0 +1,129 @@
+"""Inputs and targets of mean 0 and standard deviation 1 over the training samples, and the way back."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float64
+
+from .._core import DataError, DataWarning, Numbers, is_traced, shown, warn
+from ..losses import AbstractLoss
+
+# What `standardise` may be. True: the inputs, and the targets of a loss that depends on f - y alone.
+Standardise = bool | Literal["inputs", "targets", "both"]
+
+_SHOWN_COLUMNS = 3
+
+
+class Standardisation(eqx.Module):
+    """z = (x - mean)/scale, each column by itself. `Standardisation.fitted` makes it.
+
+    **Attributes:**
+
+    - `mean`: the means of the columns, over the training samples.
+    - `scale`: their standard deviations (divisor N); 1 for a column that is constant.
+    """
+
+    mean: Float64[Array, "*columns"]
+    scale: Float64[Array, "*columns"]
+
+    def __check_init__(self):
+        # For one that is read from a file.
+        if self.mean.shape != self.scale.shape or not bool(jnp.all(jnp.isfinite(self.mean) & (self.scale > 0))):
+            raise DataError("a standardisation has a finite mean and a positive scale for each column.")
+
+    @classmethod
+    def fitted(cls, columns: Numbers, what: str, names: Sequence[str] | None) -> "Standardisation":
+        """The standardisation of training samples. Warns of constant columns.
+
+        **Arguments:**
+
+        - `columns`: the samples (N, ...), float64.
+        - `what`: their name in messages.
+        - `names`: the names of the columns, if they have some.
+
+        **Raises:** `DataError` for samples that JAX traces, and for columns so large or so small that float64 cannot hold their
+        standard deviation.
+        """
+        if is_traced(columns):
+            raise DataError(
+                f"standardise needs the numbers in {what}, which are unknown while JAX traces a program; standardise the whole "
+                "data before, outside."
+            )
+        known = np.asarray(columns)
+        # Of equal numbers rounding can make the standard deviation tiny instead of zero, and the mean another number.
+        constant = np.max(known, axis=0) == np.min(known, axis=0)
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            mean = np.where(constant, known[0], known.mean(axis=0))
+            spread = np.where(constant, 1.0, known.std(axis=0))
+        odd = ~(np.isfinite(mean) & np.isfinite(spread) & (spread > 0))
+        if odd.any():
+            raise DataError(
+                f"{_listed(odd, names)} of {what} cannot be standardised: float64 cannot hold the standard deviation. Change "
+                "the unit, or leave it out."
+            )
+        if constant.any() and len(known) > 1:  # of a single sample everything is constant
+            warn(
+                f"{_listed(constant, names)} of {what} is constant over the {len(known)} training samples. It is centred and "
+                "not scaled, so that it is zero there and tells a model nothing: leave it out.",
+                DataWarning,
+            )
+        return cls(jnp.asarray(mean), jnp.asarray(spread))
+
+    def apply(self, columns: Any) -> Array:
+        """(columns - mean)/scale, for columns (..., d)."""
+        if is_traced(columns):
+            return (columns - _beside(columns, self.mean)) / _beside(columns, self.scale)
+        # By NumPy: XLA's quotients may differ in the last bit from one program to the next.
+        return jnp.asarray((np.asarray(columns) - np.asarray(self.mean)) / np.asarray(self.scale))
+
+    def invert(self, standardised: Any) -> Array:
+        """mean + scale standardised, for columns (..., d)."""
+        return _beside(standardised, self.mean) + _beside(standardised, self.scale) * standardised
+
+
+def _beside(columns: Any, numbers: Array) -> Array:
+    """Numbers of the columns with as many axes as `columns`, so that JAX need not promote their rank."""
+    return jnp.reshape(numbers, (1,) * (np.ndim(columns) - numbers.ndim) + numbers.shape)
+
+
+def standardised(
+    sets: dict[str, Any], what: str, names: Sequence[str] | None, wanted: bool
+) -> tuple[Standardisation | None, dict[str, Any]]:
+    """All sets of samples, standardised by the training samples if that is wanted, and how."""
+    if not wanted:
+        return None, sets
+    found = Standardisation.fitted(sets["train"], what, names)
+    return found, {which: found.apply(columns) for which, columns in sets.items()}
+
+
+def what_to_standardise(standardise: Any, loss: AbstractLoss) -> tuple[bool, bool]:
+    """Whether inputs and targets are to be standardised. True is both, or the inputs alone unless the loss says that it depends
+    on f - y alone.
+
+    **Raises:** `DataError` for another value than true, false, "inputs", "targets" and "both", and for targets of a loss of
+    classes or probabilities.
+    """
+    all_or_nothing = isinstance(standardise, bool | np.bool_)
+    if not all_or_nothing and not (isinstance(standardise, str) and standardise in ("inputs", "targets", "both")):
+        raise DataError(
+            f'standardise = {shown(standardise)}; expected true or false, or which: "inputs", "targets" or "both".'
+        )
+    if all_or_nothing:
+        return bool(standardise), bool(standardise) and loss.targets_may_be_rescaled is True
+    if standardise != "inputs" and loss.targets_may_be_rescaled is False:
+        raise DataError(
+            f"standardise = {standardise!r}, but the targets of {type(loss).__name__} are classes or probabilities, which have "
+            'no scale; take "inputs".'
+        )
+    return standardise in ("inputs", "both"), standardise in ("targets", "both")
+
+
+def _listed(which: np.ndarray, names: Sequence[str] | None) -> str:
+    """The columns where `which` is true, in words."""
+    places = [tuple(int(i) for i in place) for place in np.argwhere(which)]
+    columns = [repr(names[p[0]]) if names is not None and len(p) == 1 else ", ".join(map(str, p)) for p in places]
+    more = len(columns) - _SHOWN_COLUMNS
+    return f"column {', '.join(columns[:_SHOWN_COLUMNS])}" + (f" (and {more} more)" if more > 0 else "")
