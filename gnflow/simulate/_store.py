@@ -219,8 +219,8 @@ def parts_to_pass(folder: str | os.PathLike[str]) -> tuple[str, ...]:
 
     **Raises:** `RunFolderError` if the folder holds no run or a damaged one.
     """
-    source, record = _read_record(folder)
-    with _telling_where(source):
+    source, record = read_record(folder)
+    with telling_where(source):
         return tuple(_needed(record["objects"]))
 
 
