@@ -13,10 +13,10 @@ from ._spectrum import Spectrum
 class Trace(AbstractDamping):
     """eps = max(floor, factor * trace(H A)), the sum of the eigenvalues of H A.
 
-    sigma_max <= trace <= NC sigma_max, so that `factor` is at most as strong as with `LargestEigenvalue`, times NC. The trace
-    is exact for every direction solver, from the diagonal blocks of A alone, and differentiable where eigenvalues cross. With
-    the Hessian or the Fisher metric it does not grow with N, and neither does sigma_max. The condition number of H A + eps is
-    at most 1 + 1/factor.
+    sigma_max <= trace <= NC sigma_max: the same factor damps once to NC times as strongly as with `LargestEigenvalue`. The
+    trace is exact for every direction solver, from the diagonal blocks of A alone, and differentiable where eigenvalues cross.
+    With the Hessian or the Fisher metric neither it nor sigma_max grows with N. The condition number of H A + eps is at most
+    1 + 1/factor.
 
     **Arguments:**
 
