@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         Stationary as Stationary,
         TestLoss as TestLoss,
         Trajectory as Trajectory,
+        ValidationLoss as ValidationLoss,
         VelocityNorm as VelocityNorm,
         iterate as iterate,
         measure as measure,
@@ -74,7 +75,7 @@ _HOMES = {
         "geometry": "System damping directions",
         "problems": "Problem ResidualProblem ResidualTerm",
         "simulate": "AbstractStopRule GradientNorm LossPlateau Movement RelativeLoss RunInterrupted SimulationError "
-        "Stationary TestLoss Trajectory VelocityNorm iterate measure simulate",
+        "Stationary TestLoss Trajectory ValidationLoss VelocityNorm iterate measure simulate",
         "sweeps": "load sweep",
     }.items()
     for name in names.split()

@@ -1,8 +1,8 @@
 """Energy natural gradient descent for Poisson's equation in NumPy, as Mueller and Zeinhofer state it (arXiv 2302.13163).
 
 Independent of gnflow: the network, its Laplacian and all derivatives in the weights are written out by hand. The step is
--G^+ grad L with G = J^T J of the weighted residuals and L = |r|^2, and its length is the best of 2^0, ..., 2^-30. (Released code
-of the paper, engd_poisson_2d.py: points, first weights, cut-off of the pseudo-inverse and number of steps are the same.)
+-G^+ grad L with G = J^T J of the weighted residuals and L = |r|^2, and its length is the best of 2^0, ..., 2^-30. (As in
+the released code, engd_poisson_2d.py: points, scale of first weights, cut-off of the pseudo-inverse, number of steps.)
 """
 
 import time

@@ -186,8 +186,8 @@ def first_difference(
             return None if None in known else first_difference(*known, arrays, others, at)
         if encoded.get(CLASS) != other.get(CLASS) or encoded.keys() - other.keys():
             return at
-        # Folders of earlier versions lack fields that their class has got since. They say nothing where they are None.
-        if any(CLASS not in encoded or not _says_nothing(other[key]) for key in other.keys() - encoded.keys()):
+        # Folders of earlier versions lack fields that their class has got since. They change no run where they hold no number.
+        if any(CLASS not in encoded or not _is_text_alone(other[key]) for key in other.keys() - encoded.keys()):
             return at
         pairs = [(encoded[key], other[key], at if key == TUPLE else f"{at}.{key}") for key in encoded]
     elif isinstance(encoded, list) and isinstance(other, list) and len(encoded) == len(other):
@@ -198,11 +198,13 @@ def first_difference(
     return next((found for pair in pairs if (found := first_difference(*pair[:2], arrays, others, pair[2]))), None)
 
 
-def _says_nothing(encoded: Any) -> bool:
-    """Whether an encoded value is None, or an object of which every field is."""
-    if isinstance(encoded, dict) and CLASS in encoded:
-        return all(_says_nothing(item) for key, item in encoded.items() if key != CLASS)
-    return encoded is None
+def _is_text_alone(encoded: Any) -> bool:
+    """Whether an encoded value is None or text, such as the names of columns, or an object that holds nothing else."""
+    if isinstance(encoded, dict) and (CLASS in encoded or TUPLE in encoded):
+        return all(_is_text_alone(item) for item in encoded.values())
+    if isinstance(encoded, list):
+        return all(map(_is_text_alone, encoded))
+    return encoded is None or isinstance(encoded, str)
 
 
 def short_name(name: Any) -> str:

@@ -24,7 +24,7 @@ _OF_DATA_SETS = (
 # Names of measured variables that other code looks up. An axis may have the name of another variable (such as `damping`).
 _MEASURED = (
     *("train_loss", "test_loss", "validation_loss", *BEST_LOSSES),
-    *("refit_train_loss", "refit_test_loss", "train_accuracy", "test_accuracy"),
+    *("refit_train_loss", "refit_test_loss", "train_accuracy", "validation_accuracy", "test_accuracy"),
     *("kernel_distance", "kernel_distance_estimate", "relative_ntk_change", "linearisation_error", "path_length"),
     *("relative_weight_movement", "relative_weight_movement_hidden", "feature_cka_train", "feature_cka_test"),
     *("direction_distance_to_initial", "direction_distance_to_teacher", "test_loss_ratio", "hidden_learning_gain"),

@@ -32,17 +32,21 @@ from ._own_parts import sources_in
 from ._plain import shown
 
 _PROBLEM = ComponentForm(problem_kinds, "problem", AbstractProblem, supplied=("key",))
+_CENTRED = "centred"  # a further option of any model
 # The sizes of a model's input and output are those of the problem unless the specification has them.
-# Any model has the further option `centred`.
-_MODEL = ComponentForm(model_kinds, "model", eqx.Module, supplied=("key", "input_dim", "input_shape", "output_dim"))
+_MODEL = ComponentForm(
+    model_kinds,
+    "model",
+    eqx.Module,
+    supplied=("key", "input_dim", "input_shape", "output_dim"),
+    reserved=(_CENTRED,),
+)
 _METRIC = ComponentForm(metric_kinds, "metric", AbstractMetric)
 _METRICS = ListForm(_METRIC, tuple)
 _AROUND: dict[str, tuple[Form, Callable[[AbstractFlow, Any], AbstractFlow]]] = {
     "trainable": (UnionForm((TEXT, ListForm(TEXT, tuple))), Frozen),
     "weight_decay": (UnionForm((NUMBER, TableForm(NUMBER))), WeightDecay),
 }
-
-_CENTRED = "centred"
 
 _OF_NAMES = "._=+-"  # characters that a name may contain beside letters and digits
 _LONGEST_NAME = 200  # bytes: file systems allow 255, and the names of figures contain it

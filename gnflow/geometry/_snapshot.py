@@ -91,9 +91,15 @@ class Snapshot:
         return self.system.loss.value(self.test_outputs, self.system.problem.y_test)
 
     @functools.cached_property
+    def validation_outputs(self) -> Float[Array, "samples outputs"]:
+        """f on the validation inputs, (m, C); only if the problem has validation data."""
+        return self.system.validation_outputs(self.weights)
+
+    @functools.cached_property
     def validation_loss(self) -> Float[Array, ""]:
         """L on the validation data; only if the problem has validation data."""
-        return self.system.validation_loss(self.weights)
+        assert self.system.problem.y_validation is not None
+        return self.system.loss.value(self.validation_outputs, self.system.problem.y_validation)
 
     @functools.cached_property
     def _velocity_and_diagnostics(self) -> tuple[PyTree, SolveDiagnostics | None]:

@@ -147,10 +147,9 @@ class System(eqx.Module):
         assert self.problem.y_test is not None
         return self.loss.value(self.test_outputs(weights), self.problem.y_test)
 
-    def validation_loss(self, weights: PyTree) -> Float[Array, ""]:
-        """L on the validation data, which the problem must have. Outputs are computed in batches."""
-        assert self.problem.y_validation is not None
-        return self.loss.value(self._in_batches(weights, self.problem.x_validation), self.problem.y_validation)
+    def validation_outputs(self, weights: PyTree) -> Float[Array, "samples outputs"]:
+        """The model's outputs (m, C) on the validation inputs, which the problem must have, computed in batches."""
+        return self._in_batches(weights, self.problem.x_validation)
 
 
 def _mask(model: Any, names: tuple[str, ...]) -> PyTree:

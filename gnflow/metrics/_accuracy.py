@@ -18,7 +18,7 @@ class Accuracy(AbstractMetric):
     """
 
     def variables(self, system: System) -> tuple[Variable, ...]:
-        """`train_accuracy` and, with test data, `test_accuracy`.
+        """`train_accuracy` and, with such data, `validation_accuracy` and `test_accuracy`.
 
         **Raises:** `DataError` for a loss whose targets are not classes.
         """
@@ -28,13 +28,18 @@ class Accuracy(AbstractMetric):
                 f"Accuracy needs classes, but the loss is {type(loss).__name__}; expected SoftmaxCrossEntropy or "
                 "LogisticLoss. Leave Accuracy out, or state the problem as a classification."
             )
-        names = ("train",) if system.problem.x_test is None else ("train", "test")
+        problem = system.problem
+        known = {"train": problem.y_train, "validation": problem.y_validation, "test": problem.y_test}
+        names = [name for name, targets in known.items() if targets is not None]
         return tuple(Variable(f"{name}_accuracy", f"{name} accuracy", "1", loss.prediction) for name in names)
 
     def evaluate(self, snapshot: Snapshot, memory: PyTree) -> dict[str, Float[Array, "..."]]:
         """The accuracies at this state."""
         problem = snapshot.system.problem
         shares = {"train_accuracy": _share(problem.loss.correct(snapshot.train_outputs, problem.y_train))}
+        if problem.y_validation is not None:
+            correct = problem.loss.correct(snapshot.validation_outputs, problem.y_validation)
+            shares["validation_accuracy"] = _share(correct)
         if problem.y_test is not None:
             shares["test_accuracy"] = _share(problem.loss.correct(snapshot.test_outputs, problem.y_test))
         return shares

@@ -17,6 +17,7 @@ from ._particle_motion import particle_motion as particle_motion
 from ._particles import animate_particles as animate_particles, particle_stills_figure as particle_stills_figure
 from ._regime import regime_figure as regime_figure
 from ._regime_map import regime_map_figure as regime_map_figure
+from ._residuals import residuals_figure as residuals_figure
 from ._run_figures import draw_run_figures as draw_run_figures, trajectory_figures as trajectory_figures
 from ._seed_bands import seed_band_figure as seed_band_figure
 from ._style import save as save

@@ -13,6 +13,7 @@ from ._directions import directions_figure
 from ._eigenvalues import eigenvalue_figure
 from ._loss import loss_figure
 from ._movement import movement_figure
+from ._residuals import residuals_figure
 from ._style import Runs, save
 
 # A run to draw: a `Trajectory`, or its data if the model cannot be rebuilt.
@@ -42,6 +43,7 @@ RUN_FIGURES: dict[str, Callable[[RunsOfFlows], Figure | None]] = {
     "ntk-eigenvalues": _of_data(eigenvalue_figure),
     "movement": _of_data(movement_figure),
     "directions": _directions,
+    "residuals": _of_data(residuals_figure),
 }
 
 

@@ -4,7 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .._core import look_up
-from ._base import AbstractProblem as AbstractProblem, Observable as Observable
+from ._base import (
+    OF_A_TERM as OF_A_TERM,
+    OF_A_TEST as OF_A_TEST,
+    AbstractProblem as AbstractProblem,
+    Observable as Observable,
+)
 from ._cifar10 import cifar10 as cifar10, cifar10_files
 from ._collocation import Collocation as Collocation, ResidualTerm as ResidualTerm
 from ._diabetes import diabetes as diabetes

@@ -11,6 +11,10 @@ from jaxtyping import Array, Float
 from ..losses import AbstractLoss
 from ._checks import input_array
 
+# The sources of what residual problems record, by which figures find it.
+OF_A_TERM = "loss of a term of the problem (docs/residuals.md)"
+OF_A_TEST = "test of the problem"
+
 
 class AbstractProblem(eqx.Module):
     """Outputs that a model has on training data, and a loss of them.
@@ -90,7 +94,9 @@ class Observable(eqx.Module):
 
     - `function`: the model and its training outputs (N, C) to the number.
     - `long_name`: its name on axes and in tables.
+    - `reference`: what it is, which data sets keep: `OF_A_TERM`, `OF_A_TEST` or a source.
     """
 
     function: Callable[[Any, Array], Float[Array, ""]]
     long_name: str = eqx.field(static=True)
+    reference: str = eqx.field(static=True)

@@ -117,8 +117,9 @@ class Problem(AbstractProblem):
         targets = canonical_targets(loss, targets)
         self.input_standardisation, inputs = standardised(inputs, "x_train", self.names.inputs, scales[0])
         self.target_standardisation, targets = standardised(targets, "y_train", self.names.targets, scales[1])
-        self.x_train, self.x_validation, self.x_test = (inputs.get(which) for which in SETS)
-        self.y_train, self.y_validation, self.y_test = (targets.get(which) for which in SETS)
+        self.x_train, self.y_train = inputs["train"], targets["train"]
+        self.x_validation, self.x_test = (inputs.get(which) for which in SETS[1:])
+        self.y_validation, self.y_test = (targets.get(which) for which in SETS[1:])
         require_convex_mean(loss, self.y_train)
         warn_of_large_scale(self.x_train, self.y_train, loss)
         self.loss = loss

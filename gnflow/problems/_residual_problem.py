@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Float64
 
 from .._core import DataError, ModelError, is_traced, on_one_line, require_instance, require_integer, shown
 from ..losses import AbstractLoss, SquaredLoss
-from ._base import AbstractProblem, Observable
+from ._base import OF_A_TERM, OF_A_TEST, AbstractProblem, Observable
 from ._collocation import Collocation, ResidualTerm
 
 Functional = Callable[[Any], Float[Array, ""]]
@@ -137,10 +137,10 @@ class ResidualProblem(AbstractProblem):
         """The loss of each term, and the error functionals."""
         edges = itertools.accumulate(self.rows.values(), initial=0)
         losses = {
-            f"loss_{name}": Observable(_Part(low, high), f"loss of the {name} term")
+            f"loss_{name}": Observable(_Part(low, high), f"loss of the {name} term", OF_A_TERM)
             for name, (low, high) in zip(self.rows, itertools.pairwise(edges), strict=True)
         }
-        errors = {name: Observable(_OfModel(one), name.replace("_", " ")) for name, one in self.test.items()}
+        errors = {name: Observable(_OfModel(one), name.replace("_", " "), OF_A_TEST) for name, one in self.test.items()}
         return {**losses, **errors}
 
 

@@ -33,6 +33,7 @@ from .stop import (
     RelativeLoss as RelativeLoss,
     Stationary as Stationary,
     TestLoss as TestLoss,
+    ValidationLoss as ValidationLoss,
     VelocityNorm as VelocityNorm,
     stop_kinds as stop_kinds,
 )

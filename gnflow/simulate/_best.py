@@ -10,11 +10,11 @@ if TYPE_CHECKING:
 # What `best_losses` gives, with a description. Who selects a state on the test set has no test set left: its loss there is too
 # low for other data, which is why the name in tables and figures says so.
 BEST_LOSSES: dict[str, str] = {
-    "best_validation_loss": "lowest validation loss along the run",
-    "best_validation_loss_time": "flow time of the lowest validation loss",
-    "test_loss_at_best_validation": "test loss where the validation loss is lowest",
-    "best_test_loss": "lowest test loss along the run (selected on the test set)",
-    "best_test_loss_time": "flow time of the lowest test loss",
+    "best_validation_loss": "lowest validation loss",
+    "best_validation_loss_time": "time of the lowest validation loss",
+    "test_loss_at_best_validation": "test loss at the lowest validation loss",
+    "best_test_loss": "lowest test loss (selected on the test set)",
+    "best_test_loss_time": "time of the lowest test loss",
 }
 
 

@@ -115,7 +115,7 @@ class Measurement(eqx.Module):
         that are not defined for `system`.
         """
         own = [
-            Variable(name, observable.long_name, "1", f"problem {system.problem.name}")
+            Variable(name, observable.long_name, "1", observable.reference)
             for name, observable in system.problem.observables.items()
         ]
         listed = [*_LOSSES, *own, *(v for metric in self.metrics for v in metric.variables(system))]

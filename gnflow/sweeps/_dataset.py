@@ -135,15 +135,11 @@ def dataset_of(
         values = [_float(None if finals is None else finals.get(name)) for finals in good]
         called = f"final_{name}" if name in coords or name in variables else name
         add(called, values, name, described.get(name, {}))
+    bests = [{} if cell is None or cell["failed"] else cell["best"] for cell in cells]
     for name, long_name in BEST_LOSSES.items():
-        values = [None if finals is None else cells[place]["best"].get(name) for place, finals in enumerate(good)]
-        if any(value is not None for value in values):
-            add(
-                name,
-                [_float(value) for value in values],
-                long_name,
-                {"units": _UNITS["flow_time"] if name.endswith("_time") else "1"},
-            )
+        if any(name in best for best in bests):
+            units = _UNITS["flow_time"] if name.endswith("_time") else "1"
+            add(name, [_float(best.get(name)) for best in bests], long_name, {"units": units})
     times = np.array([_target_times(cell) for cell in cells])
     times[np.isinf(times) & (failed | missing)[:, None]] = math.nan
     attrs = {"long_name": "flow time to the relative training loss", "units": _UNITS["flow_time"]}

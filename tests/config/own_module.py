@@ -84,6 +84,14 @@ class Network(eqx.Module):
         return self.outer @ jnp.tanh(self.inner @ x)
 
 
+class Shifted(Network):
+    centred: bool = False
+
+    def __init__(self, input_dim, output_dim, width: int, centred: bool = False, *, key):
+        super().__init__(input_dim, output_dim, width, key=key)
+        self.centred = centred
+
+
 class Relative(gn.damping.AbstractDamping):
     """A share of the largest eigenvalue."""
 

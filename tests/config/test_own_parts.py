@@ -51,6 +51,8 @@ class TestWhatCanBeNamed:
     def test_a_model_gets_the_sizes_of_the_problem(self):
         model = made(model={"kind": f"{NAME}:Network", "width": 3}).model
         assert (model.inner.shape, model.outer.shape) == ((3, 2), (1, 3))
+        centred = made(model={"kind": f"{NAME}:Network", "width": 3, "centred": True}).model
+        assert type(centred).__name__ == "Centred"
 
     def test_a_model_of_an_installed_package(self):
         sizes = {"in_size": 2, "out_size": 1, "width_size": 3, "depth": 1}
@@ -185,6 +187,10 @@ def test_what_is_no_flow_is_refused_when_the_file_is_read(flow, message):
         ),
         ({"problem": {"kind": f"{NAME}:broken"}}, rf"raises KeyError: 'height' \(.*{NAME}\.py, line \d+\)"),
         ({"model": {"kind": f"{NAME}:nothing"}}, r"model: '.*:nothing' returns 3; expected a model"),
+        (
+            {"model": {"kind": f"{NAME}:Shifted", "width": 3}},
+            r"model\.kind: .* has a parameter 'centred'.*rename the parameter",
+        ),
         ({"model": {"kind": f"{NAME}:WeightNorm"}}, r"is the class of a metric; expected a model"),
         (
             {"model": {**TABLE["model"], "activation": f"{NAME}:Network"}},

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from oracles.cases import LOSSES, MODELS, make_problem
 
-from gnflow._core import RunFolderError, decode as decode_as, encode, known_classes
+from gnflow._core import RunFolderError, decode as decode_as, encode, first_difference, known_classes
 from gnflow.flows import Frozen, GaussNewtonFlow, GradientFlow, SpectralFlow, WeightDecay
 from gnflow.geometry.damping import Constant, Exponential, LargestEigenvalue, Schedule, SmallestEigenvalue, Trace
 from gnflow.geometry.directions import Cholesky, ConjugateGradients, MeanKernel, Nystrom, TruncatedEigh
 from gnflow.losses import HuberLoss, SquaredLoss
 from gnflow.models import MLP
-from gnflow.problems import Problem, teacher_student
+from gnflow.problems import Names, Problem, teacher_student
 
 GNFLOWS_MODELS = sorted(kind for kind in MODELS if "equinox" not in kind)
 
@@ -183,3 +183,15 @@ def test_what_older_versions_wrote_means_what_it_meant():
     del written["layers"]["__tuple__"][1]["factor"]
     with pytest.raises(RunFolderError, match=r"ScaledLinear no factor; it is damaged"):
         decode(written, arrays)
+
+
+def test_fields_that_an_older_folder_lacks_are_compared_by_their_numbers():
+    x, y = jnp.ones((3, 2)), jnp.ones((3, 1))
+    named = encode(Problem(x, y, names=Names(inputs=("age", "weight"))), {}, "problem")
+    older = {key: value for key, value in named.items() if key != "names"}
+    arrays = {"problem.x_train": x, "problem.y_train": y}
+    assert first_difference(older, named, arrays, arrays, "problem") is None
+    older = {key: value for key, value in named.items() if key != "x_test"}
+    tested = {**named, "x_test": {"__array__": "problem.x_train"}}
+    assert first_difference(older, tested, arrays, arrays, "problem") == "problem"
+    assert first_difference(tested, older, arrays, arrays, "problem") == "problem"

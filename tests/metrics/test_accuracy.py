@@ -22,9 +22,9 @@ class _Scores(eqx.Module):
         return self.weight @ x
 
 
-def _measure(measure, loss, outputs, targets, *test):
+def _measure(measure, loss, outputs, targets, *test, **validation):
     model = _Scores(jnp.eye(outputs.shape[1]))
-    system = System(Problem(outputs, targets, *test, loss=loss), model)
+    system = System(Problem(outputs, targets, *test, loss=loss, **validation), model)
     return {name: float(value) for name, value in measure(Accuracy(), system, system.weights(model)).items()}
 
 
@@ -33,6 +33,13 @@ def test_the_class_of_the_largest_output(measure):
     # Right, right, wrong, and a tie, which counts as class 0.
     found = _measure(measure, SoftmaxCrossEntropy(), outputs, np.array([1, 0, 0, 0]), outputs[:2], np.array([2, 0]))
     assert found == {"train_accuracy": 0.75, "test_accuracy": 0.5}
+
+
+def test_validation_data_have_an_accuracy_of_their_own(measure):
+    outputs = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    validation = {"x_validation": outputs, "y_validation": np.array([0, 0, 1])}
+    found = _measure(measure, SoftmaxCrossEntropy(), outputs, np.array([0, 1, 1]), outputs[:1], [1], **validation)
+    assert found == {"train_accuracy": 1.0, "validation_accuracy": pytest.approx(2 / 3), "test_accuracy": 0.0}
 
 
 def test_soft_labels_count_as_their_likeliest_class(measure):

@@ -262,3 +262,11 @@ def test_what_needs_samples_refuses_residuals():
     bad = ResidualProblem([ResidualTerm("a", _bend, _X)], test={"pair": lambda model: model(jnp.ones(1)) * jnp.ones(2)})
     with pytest.raises(ModelError, match="pair"):
         System(bad, _model())
+
+
+def test_terms_and_tests_are_drawn(run):
+    figure = gn.plots.residuals_figure({"Gauss-Newton": run.data})
+    upper, lower = figure.axes
+    assert [len(panel.lines) for panel in (upper, lower)] == [2, 1]
+    plain = gn.simulate(Problem(_X, _X[:, 0]), _model(), gn.flows.GradientFlow(), t1=0.1)
+    assert gn.plots.residuals_figure({"gradient flow": plain.data}) is None

@@ -103,7 +103,7 @@ def test_names_are_kept_and_serve_new_data():
     np.testing.assert_array_equal(problem.prepare_inputs(new), problem.prepare_inputs(X_TEST))
     with pytest.raises(DataError, match=r"x has no column 'age'.*did you mean 'ago'"):
         problem.prepare_inputs(new.rename(columns={"age": "ago"}))
-    with pytest.raises(DataError, match=r"x has shape \(4, 1\).*2 features"):
+    with pytest.raises(DataError, match=r"x has shape \(4, 1\).*\(n, 2\)"):
         problem.prepare_inputs(X_TEST[:, :1])
     own = Problem(X / 50, Y / 50, names=Names(inputs=("a", "b")))
     assert own.names.inputs == ("a", "b")

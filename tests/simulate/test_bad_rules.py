@@ -13,6 +13,7 @@ RULES = (
     gn.VelocityNorm,
     gn.Movement,
     gn.TestLoss,
+    gn.ValidationLoss,
     gn.LossPlateau,
     gn.Stationary,
 )

@@ -147,6 +147,21 @@ def test_early_stopping_needs_test_data():
     assert not TestLoss.__test__
 
 
+def test_early_stopping_by_validation_data(overfitting):
+    """The same samples under another name: the same steps, until the same end."""
+    problem, model, flow = overfitting
+    data = {"x_validation": problem.x_test, "y_validation": problem.y_test}
+    other = gn.Problem(problem.x_train, problem.y_train, -problem.x_test, problem.y_test, **data)
+    settings = {"step_size": 2.0, "num_steps": 3000, "save_every": 10}
+    by_test = gn.iterate(problem, model, flow, **settings, stop=TestLoss(0.5))
+    run = gn.iterate(other, model, flow, **settings, stop=gn.ValidationLoss(0.5))
+    assert run.result.time == by_test.result.time
+    assert "the validation loss had no new minimum for 0.5 decades" in run.result.message
+    np.testing.assert_allclose(run.data.validation_loss, by_test.data.test_loss, rtol=1e-10)
+    with pytest.raises(gn.ConfigError, match=r"ValidationLoss needs validation data.*x_validation"):
+        gn.iterate(problem, model, flow, **settings, stop=gn.ValidationLoss(0.5))
+
+
 @pytest.mark.parametrize("rule", [LossPlateau, TestLoss, gn.VelocityNorm])
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
 def test_numbers_must_be_positive(rule, value):

@@ -55,13 +55,38 @@ def _differentiate(primals, tangents):
     matrix, shift, power, right, eigenvalues, eigenvectors = primals
     matrix_dot, shift_dot, _, right_dot, _, _ = tangents
     if eigenvectors.shape[1] < eigenvectors.shape[0]:
-        # The derivative turns the range of B, too, which takes the modes outside of it.
-        eigenvalues, eigenvectors = jnp.linalg.eigh(matrix)
+        return _differentiate_in_range(primals, tangents)
     change = eigenvectors.T @ matrix_dot @ eigenvectors + shift_dot * jnp.eye(eigenvalues.size)
     turned = (_divided_differences(eigenvalues, shift, power) * change) @ (eigenvectors.T @ right)
     value = truncated_power_product(matrix, shift, power, right, eigenvalues, eigenvectors)
     along = truncated_power_product(matrix, shift, power, right_dot, eigenvalues, eigenvectors)
     return value, along + eigenvectors @ turned
+
+
+def _differentiate_in_range(primals, tangents):
+    """The same without the modes of eigenvalue 0, of which only the projection N on all of them is needed.
+
+    The derivative turns the range of B, so that these modes take part. Value and derivative are those with all modes.
+    """
+    _, shift, power, right, eigenvalues, eigenvectors = primals
+    matrix_dot, shift_dot, _, right_dot, _, _ = tangents
+
+    def outside(vector: Array) -> Array:
+        return vector - eigenvectors @ (eigenvectors.T @ vector)
+
+    with_zero = jnp.concatenate([jnp.zeros(1), eigenvalues])
+    gains = truncated_power(with_zero, shift, power)
+    differences = _divided_differences(with_zero, shift, power)
+    amplitudes, rest = eigenvectors.T @ right, outside(right)
+
+    def product(vector: Array) -> Array:
+        return gains[0] * outside(vector) + eigenvectors @ (gains[1:] * (eigenvectors.T @ vector))
+
+    change = eigenvectors.T @ matrix_dot @ eigenvectors + shift_dot * jnp.eye(eigenvalues.size)
+    in_range = (differences[1:, 1:] * change) @ amplitudes + differences[0, 1:] * (eigenvectors.T @ matrix_dot @ rest)
+    beyond = outside(matrix_dot @ (eigenvectors @ (differences[0, 1:] * amplitudes) + differences[0, 0] * rest))
+    beyond = beyond + differences[0, 0] * shift_dot * rest
+    return product(right), product(right_dot) + eigenvectors @ in_range + beyond
 
 
 def _divided_differences(

@@ -11,6 +11,7 @@ from ._relative_loss import RelativeLoss as RelativeLoss
 from ._stationary import DENSE_LIMIT as DENSE_LIMIT, Stationary as Stationary
 from ._test_loss import TestLoss as TestLoss
 from ._time_scale import loss_time_scale as loss_time_scale
+from ._validation_loss import ValidationLoss as ValidationLoss
 from ._velocity_norm import VelocityNorm as VelocityNorm
 
 stop_kinds: dict[str, Callable[..., AbstractStopRule]] = {
@@ -20,6 +21,7 @@ stop_kinds: dict[str, Callable[..., AbstractStopRule]] = {
     "movement": Movement,
     "loss_plateau": LossPlateau,
     "test_loss": TestLoss,
+    "validation_loss": ValidationLoss,
     "stationary": Stationary,
 }
 

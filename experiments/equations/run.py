@@ -1,0 +1,218 @@
+"""Residual flows for equations, beside Adam, L-BFGS and energy natural gradient: docs/residuals_study.md.
+
+    python experiments/equations/run.py [PART ...] [--out DIR] [--smoke]
+
+PART is poisson, heat, burgers or helmholtz (every flow and optimiser on one equation), engd (Poisson with the points of
+arXiv 2302.13163: their steps in NumPy, and the flow) or phase (boundary weight against scale of first weights); all of them if
+none is named. results/ keeps the numbers, from which report.py makes tables and figures.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+jax.config.update("jax_enable_x64", True)
+sys.path.append(str(Path(__file__).parent))
+
+import engd  # noqa: E402 (after the setting)
+import equinox as eqx  # noqa: E402
+import numpy as np  # noqa: E402
+import optax  # noqa: E402
+
+import gnflow as gn  # noqa: E402
+from gnflow.simulate import versions  # noqa: E402
+
+HERE = Path(__file__).parent
+# Options of the problem, the network, the flow time of Gauss-Newton flow.
+EQUATIONS: dict[str, tuple[dict[str, Any], dict[str, int], float]] = {
+    "poisson": ({"points_per_axis": 20, "boundary_weight": 100.0}, {"width": 32, "depth": 1}, 22.0),
+    "heat": (
+        {"points_per_axis": 16, "boundary_weight": 100.0, "initial_weight": 100.0},
+        {"width": 32, "depth": 1},
+        20.0,
+    ),
+    "burgers": (
+        {"points_per_axis": 20, "boundary_weight": 100.0, "initial_weight": 100.0},
+        {"width": 16, "depth": 2},
+        20.0,
+    ),
+    "helmholtz": ({"points_per_axis": 20, "boundary_weight": 100.0}, {"width": 32, "depth": 1}, 20.0),
+}
+MOST_STEPS = 2000
+
+
+def damping(floor: float = 1e-14) -> gn.damping.AbstractDamping:
+    """Falls as the loss does under undamped Gauss-Newton flow."""
+    return gn.damping.Exponential(start=1e-2, rate=2.0, floor=floor)
+
+
+def flows(end: float) -> dict[str, tuple[Any, float]]:
+    """The flows with the flow time that each may take, in its own units."""
+    return {
+        "gradient flow": (gn.flows.GradientFlow(), 1e3),
+        "Gauss-Newton": (gn.flows.GaussNewtonFlow(damping=damping()), end),
+        "spectral 1/2": (gn.flows.SpectralFlow(power=0.5, damping=gn.damping.Constant(1e-10)), 1e3),
+        "dual, gamma = 1e4": (gn.flows.DualGaussNewtonFlow(gamma=1e4), 1e2),
+    }
+
+
+def network(seed: int, width: int, depth: int, scale: float = 1.0) -> Any:
+    key = jax.random.key(seed)
+    return gn.models.MLP(2, width, depth, 1, "tanh", init_scale=scale, key=key)
+
+
+def by_flow(problem: Any, model: Any, flow: Any, end: float) -> dict[str, Any]:
+    """A run of a flow: its curves, the seconds without compilation, how it ended."""
+    run = gn.simulate(
+        problem, model, flow, t1=end, max_steps=MOST_STEPS, throw=False, metrics=(gn.metrics.NTKSpectrum(),)
+    )
+    seconds, compiling = run.stats["wall_seconds"], run.stats["compile_seconds"]
+    return {
+        "time": run.data.time.values.tolist(),
+        "train_loss": run.data.train_loss.values.tolist(),
+        "relative_l2": run.data.relative_l2.values.tolist(),
+        "ntk_largest": run.data.ntk_largest_eigenvalue.values.tolist(),
+        "ntk_condition_number": [float(run.data.ntk_condition_number[index]) for index in (0, -1)],
+        "seconds": seconds - compiling,
+        "compile_seconds": compiling,
+        "num_steps": run.stats["num_steps"],
+        "solver": run.stats["solver"],
+        "result": str(run.result.code),
+    }
+
+
+def by_optimiser(problem: Any, model: Any, kind: str, seconds: float) -> dict[str, Any]:
+    """Adam or L-BFGS for so many seconds, compilation not counted."""
+    system = gn.System(problem, model)
+    weights, error = system.weights(model), problem.test["relative_l2"]
+    lbfgs = kind == "L-BFGS"
+    method: Any = optax.lbfgs() if lbfgs else optax.adam(optax.cosine_decay_schedule(1e-2, 20_000, 1e-2))
+
+    @eqx.filter_jit
+    def steps(carry: Any) -> Any:
+        def one(carry: Any, _: Any) -> Any:
+            weights, state = carry
+            value, gradient = jax.value_and_grad(system.train_loss)(weights)
+            more = {"value": value, "grad": gradient, "value_fn": system.train_loss} if lbfgs else {}
+            update, state = method.update(gradient, state, weights, **more)
+            return (optax.apply_updates(weights, update), state), None
+
+        return jax.lax.scan(one, carry, None, length=20 if lbfgs else 200)[0]
+
+    measure = eqx.filter_jit(lambda weights: (system.train_loss(weights), error(system.model(weights))))
+    carry = (weights, method.init(weights))
+    jax.block_until_ready((steps(carry), measure(weights)))  # compiles
+    record: dict[str, list[float]] = {"seconds": [0.0], "train_loss": [], "relative_l2": []}
+    count, spent = 0, 0.0
+    while True:
+        loss, off = measure(carry[0])
+        record["train_loss"].append(float(loss))
+        record["relative_l2"].append(float(off))
+        if spent >= seconds:
+            return {**record, "num_steps": count}
+        began = time.perf_counter()
+        carry = jax.block_until_ready(steps(carry))
+        spent += time.perf_counter() - began
+        count += 20 if lbfgs else 200
+        record["seconds"].append(spent)
+
+
+def equation(name: str, seeds: tuple[int, ...], smoke: bool) -> dict[str, Any]:
+    options, sizes, end = EQUATIONS[name]
+    options = {**options, "points_per_axis": 6} if smoke else options
+    problem = getattr(gn.problems, name)(**options)
+    record: dict[str, Any] = {"options": options, "network": sizes, "runs": {}}
+    for seed in seeds:
+        model = network(seed, **sizes)
+        runs: dict[str, Any] = {}
+        for label, (flow, longest) in flows(end).items():
+            runs[label] = by_flow(problem, model, flow, 0.1 if smoke else longest)
+            _say(name, seed, label, runs[label])
+        for kind in ("Adam", "L-BFGS"):
+            runs[kind] = by_optimiser(problem, model, kind, 0.1 if smoke else runs["Gauss-Newton"]["seconds"])
+            _say(name, seed, kind, runs[kind])
+        record["runs"][str(seed)] = runs
+    return record
+
+
+def engd_setting(seeds: tuple[int, ...], smoke: bool) -> dict[str, Any]:
+    """Their points and network, by their method and by the flow, from the flow's first weights and from theirs."""
+    inside, sides = engd.grid(8 if smoke else 30)
+    packaged = gn.problems.poisson(points_per_axis=2)
+    interior, boundary = (term.residual for term in packaged.terms)
+    problem = gn.ResidualProblem(
+        [gn.ResidualTerm("interior", interior, inside), gn.ResidualTerm("boundary", boundary, sides, weight=4.0)],
+        test=packaged.test,
+        name="poisson",
+    )
+    record: dict[str, Any] = {"runs": {}}
+    for seed in seeds:
+        descent = engd.descend(seed, 2 if smoke else 100)
+        flow = gn.flows.GaussNewtonFlow(damping=damping())
+        run = by_flow(problem, network(seed, 32, 1), flow, 0.1 if smoke else 22.0)
+        again = by_flow(problem, network(seed, 32, 1), flow, 0.1 if smoke else 22.0)  # without compilation
+        record["runs"][str(seed)] = {"ENGD": descent, "Gauss-Newton": again, "first": run}
+        _say("engd", seed, "ENGD", descent)
+        _say("engd", seed, "Gauss-Newton", again)
+    return record
+
+
+def phase(seeds: tuple[int, ...], smoke: bool) -> dict[str, Any]:
+    """The relative error of Gauss-Newton and gradient flow over boundary weight and scale of first weights (Poisson)."""
+    weights, scales = [1.0, 10.0, 100.0, 1000.0], [0.25, 0.5, 1.0, 2.0, 4.0]
+    if smoke:
+        weights, scales = weights[:1], scales[:1]
+    record: dict[str, Any] = {"boundary_weight": weights, "init_scale": scales}
+    for label, (flow, end) in list(flows(15.0).items())[:2]:
+        errors = np.full((len(weights), len(scales)), np.nan)
+        for i, weight in enumerate(weights):
+            problem = gn.problems.poisson(points_per_axis=12, boundary_weight=weight)
+            for j, scale in enumerate(scales):
+                found = by_flow(problem, network(seeds[0], 32, 1, scale), flow, 0.1 if smoke else min(end, 100.0))
+                errors[i, j] = found["relative_l2"][-1]
+                _say("phase", seeds[0], f"{label}, weight {weight:g}, scale {scale:g}", found)
+        record[label] = errors.tolist()
+    return record
+
+
+def _say(part: str, seed: int, label: str, run: dict[str, Any]) -> None:
+    seconds = run["seconds"] if isinstance(run["seconds"], float) else run["seconds"][-1]
+    print(f"{part:10} seed {seed}  {label:42} relative L2 {run['relative_l2'][-1]:.2e}  {seconds:7.1f} s", flush=True)
+
+
+def main() -> None:
+    parts: dict[str, Callable[[tuple[int, ...], bool], dict[str, Any]]] = {
+        **{name: lambda seeds, smoke, name=name: equation(name, seeds, smoke) for name in EQUATIONS},
+        "engd": engd_setting,
+        "phase": phase,
+    }
+    parser = argparse.ArgumentParser(description="Flows and optimisers on equations.")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(parts)}; all by default")
+    parser.add_argument("--out", default=str(HERE / "results"), help="folder of the results")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="seeds of the network")
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes, to see that it works")
+    arguments = parser.parse_args()
+    unknown = set(arguments.parts) - set(parts)
+    if unknown:
+        parser.error(f"unknown part {', '.join(sorted(unknown))}; expected some of {', '.join(parts)}")
+    out = Path(arguments.out)
+    out.mkdir(parents=True, exist_ok=True)
+    for name in arguments.parts or list(parts):
+        began = time.perf_counter()
+        record = parts[name](tuple(arguments.seeds), arguments.smoke)
+        record |= {
+            "command": f"python experiments/equations/run.py {name} --seeds {' '.join(map(str, arguments.seeds))}",
+            "seconds_in_all": time.perf_counter() - began,
+            "versions": versions(),
+        }
+        (out / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
