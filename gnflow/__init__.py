@@ -59,6 +59,7 @@ if TYPE_CHECKING:
         ValidationLoss as ValidationLoss,
         VelocityNorm as VelocityNorm,
         iterate as iterate,
+        measure as measure,
         simulate as simulate,
     )
     from .sweeps import load as load, sweep as sweep
@@ -74,7 +75,7 @@ _HOMES = {
         "geometry": "System damping directions",
         "problems": "Problem ResidualProblem ResidualTerm",
         "simulate": "AbstractStopRule GradientNorm LossPlateau Movement RelativeLoss RunInterrupted SimulationError "
-        "Stationary TestLoss Trajectory ValidationLoss VelocityNorm iterate simulate",
+        "Stationary TestLoss Trajectory ValidationLoss VelocityNorm iterate measure simulate",
         "sweeps": "load sweep",
     }.items()
     for name in names.split()

@@ -6,7 +6,8 @@ from ..sweeps import Row
 from ._columns import clipped, columns_under, width_of
 
 _WIDTH = 80  # characters of a line; summary.csv has everything, in full precision
-_SHOWN_TWINS = 4
+_SHOWN_LINES = 4
+_NEAR = 0.1  # a damped flow whose velocity is as near to that of gradient flow is said to be one
 _SHORTEST_FLOW = 9  # least number of characters of a flow's name that must be cut
 # Two lines for each heading. Losses and times have the digits that the progress bar shows.
 _HEADINGS = {
@@ -65,11 +66,33 @@ def format_table(rows: Sequence[Row]) -> str:
     exact = sum(row.is_exact is True for row in rows)
     notes += ["* lowest test loss along the run: selected on the test set"] if "best_test_loss" in best else []
     notes += [f"last direction exact in {exact} of {len(rows)} runs"] if exact else []
+    notes += _gradient_flows(rows)
     # Runs of equal content were computed once.
     compiling = sum({row.content_hash or row.label: row.compile_seconds or 0.0 for row in rows}.values())
     notes += [f"compiling took {compiling:.1f} s more"] if compiling else []
     notes += _twins(rows)
     return "\n".join([*lines, *([""] if notes else []), *notes])
+
+
+def _gradient_flows(rows: Sequence[Row]) -> list[str]:
+    """Which flows damping makes gradient flow, all along each of their runs."""
+    largest: dict[str, float] = {}
+    for row in rows:
+        if row.distance_to_gradient_flow is not None:
+            name = f"{row.variant}/{row.flow}"
+            largest[name] = max(largest.get(name, 0.0), row.distance_to_gradient_flow)
+    lines = [
+        f"{name} is gradient flow on the clock of its damping, to {distance:.1%}"
+        for name, distance in largest.items()
+        if distance <= _NEAR
+    ]
+    return _shortened(lines)
+
+
+def _shortened(lines: list[str]) -> list[str]:
+    """The first lines, and how many more there are."""
+    more = len(lines) - _SHOWN_LINES
+    return lines if more <= 0 else [*lines[:_SHOWN_LINES], f"... and {more} more"]
 
 
 def _twins(rows: Sequence[Row]) -> list[str]:
@@ -81,8 +104,7 @@ def _twins(rows: Sequence[Row]) -> list[str]:
         if other is not row:
             pairs[f"{row.variant}/{row.flow}"] = f"{other.variant}/{other.flow}"
     lines = [f"{name} has the runs of {other}, and no folder of its own" for name, other in pairs.items()]
-    more = len(lines) - _SHOWN_TWINS
-    return lines if more <= 0 else [*lines[:_SHOWN_TWINS], f"... and so have {more} more"]
+    return _shortened(lines)
 
 
 def _without_groups(rows: Sequence[Row], columns: list[str]) -> tuple[list[str], list[str], list[str]]:

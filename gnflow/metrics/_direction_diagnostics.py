@@ -15,8 +15,9 @@ class DirectionDiagnostics(AbstractMetric):
     """Damping, numerical rank and relative residual of the solve for the direction at the saved state.
 
     Some solves also have `kept`, `truncated`, `iterations`, `duality_gap`, `relative_duality_gap`, and, for each half-block of
-    a reversible network, `half_block_rank` and `half_block_residual`. A flow without a solve (gradient flow) has none of
-    these variables.
+    a reversible network, `half_block_rank` and `half_block_residual`. A flow whose law is known (`AbstractFlow.gain`) also has
+    `distance_to_gradient_flow`: how far damping leaves it from gradient flow. A flow without a solve (gradient flow) has none
+    of these variables.
 
     `iterate` on all samples always records them, because its steps make these solves anyway. (With mini-batches it records
     those of the batches, `batch_rank` and so on.) `simulate` needs one more solve for each saved time. So it records them
@@ -36,6 +37,12 @@ class DirectionDiagnostics(AbstractMetric):
             Variable("iterations", "iterations of the solve", "1", _SOURCE),
             Variable("duality_gap", "duality gap of the solve", "loss", _SOURCE),
             Variable("relative_duality_gap", "duality gap over the most the model can fall by", "1", _SOURCE),
+            Variable(
+                "distance_to_gradient_flow",
+                "relative distance of the velocity to that of gradient flow on the clock of the damping",
+                "1",
+                "docs/theory.md, Damping and gradient flow",
+            ),
             Variable("half_block_rank", "rank of the half-block's solve", "1", _SOURCE, ("half_block",)),
             Variable(
                 "half_block_residual", "relative residual of the half-block's solve", "1", _SOURCE, ("half_block",)

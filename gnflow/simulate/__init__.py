@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 from ._accuracy import CARRIED as CARRIED, DEFAULT_RTOL as DEFAULT_RTOL
+from ._along import measure as measure
 from ._arguments import (
     DEFAULT_ATOL as DEFAULT_ATOL,
     argument_checks as argument_checks,

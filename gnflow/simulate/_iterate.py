@@ -150,7 +150,7 @@ def iterate(
         if record.steps[-1] > 0:
             recorded_of_batches = batch_dataset(record.losses, record.solves, batches, system)
             data = data.assign(recorded_of_batches.data_vars).assign_coords(recorded_of_batches.coords)
-    stats |= direction_stats(record.last_solve)
+    stats |= direction_stats(record.solves)
     trajectory = Trajectory(
         data,
         system.model(record.last.state.weights),
@@ -197,13 +197,6 @@ class _Record:
     last: SavedStep
     kept: dict[float | int, PyTree]
     result: Result
-
-    @property
-    def last_solve(self) -> SolveDiagnostics | None:
-        """Diagnostics of the last known direction solve; None for a flow without a solve, or before any step."""
-        if self.solves is None or len(self.solves.success) == 0:
-            return None
-        return jax.tree.map(lambda field: field[-1], self.solves)
 
 
 def _take_steps(

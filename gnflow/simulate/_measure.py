@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, PyTree
 
 from .._core import ConfigError, require_instance, shown
 from ..flows import AbstractFlow
+from ..flows._distance import velocity_and_distance
 from ..geometry import AbstractTangent, Snapshot, SolveDiagnostics, System
 from ..metrics import AbstractMetric, Variable
 
@@ -140,7 +141,7 @@ class Measurement(eqx.Module):
         """The snapshot of a state. `tangent` is the tangent on the training inputs, if it is known already."""
 
         def velocity():
-            return self.flow.velocity_and_diagnostics(time, weights, system)
+            return velocity_and_distance(self.flow, time, weights, system)
 
         dynamics = self.flow.dynamics
         rests, decay = dynamics.rests_with_gradient, dynamics.decay(weights, system)

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from .._core import Result, jit_for_states, jit_for_steps
+from ..flows._distance import velocity_and_distance
 from ..geometry import SolveDiagnostics, System
 from ..metrics import DirectionDiagnostics, Variable
 from ._measure import Measurement, Values
@@ -208,7 +209,7 @@ def _advance(
 
     def one_step(number: Int[Array, ""], state: _State) -> tuple[_State, PyTree]:
         batch = batches.system(system, number, state.order)
-        velocity, solve = measurement.flow.velocity_and_diagnostics(method.time(number), state.weights, batch)
+        velocity, solve = velocity_and_distance(measurement.flow, method.time(number), state.weights, batch)
         weights, integrals, memory = method.take(
             state.weights, state.integrals, state.memory, velocity, measurement, batch
         )

@@ -297,10 +297,14 @@ def stack_solves(solves: Iterable[SolveDiagnostics | None]) -> SolveDiagnostics 
     return jax.tree.map(lambda *fields: np.stack(fields), *jax.device_get(listed))
 
 
-def direction_stats(solve: SolveDiagnostics | None) -> dict[str, int | float | bool]:
-    """Stats of the last direction solve of a run; empty for a flow without a solve."""
-    if solve is None:
+def direction_stats(solves: SolveDiagnostics | None) -> dict[str, int | float | bool]:
+    """Stats of the direction solves of a run, most of them of the last one; empty for a flow without a solve.
+
+    **Arguments:** `solves`: the diagnostics of the known states, as from `stack_solves`.
+    """
+    if solves is None or len(solves.success) == 0:
         return {}
+    solve = jax.tree.map(lambda field: field[-1], solves)
     stats: dict[str, int | float | bool] = {
         "final_damping": float(solve.damping),
         "final_rank": int(solve.rank),
@@ -308,4 +312,10 @@ def direction_stats(solve: SolveDiagnostics | None) -> dict[str, int | float | b
     }
     if solve.iterations is not None:
         stats["final_iterations"] = int(solve.iterations)
-    return stats if solve.truncated is None else {**stats, "final_truncated": bool(solve.truncated)}
+    if solve.truncated is not None:
+        stats["final_truncated"] = bool(solve.truncated)
+    if solves.distance_to_gradient_flow is not None:
+        distances = np.asarray(solves.distance_to_gradient_flow)
+        stats["final_distance_to_gradient_flow"] = float(distances[-1])
+        stats["largest_distance_to_gradient_flow"] = float(np.max(distances))
+    return stats

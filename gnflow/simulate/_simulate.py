@@ -237,6 +237,7 @@ def _simulate(
         met = rules_met(rules, start.margins)
         already = next((rule for rule in met if rule.is_over(0.0, weights, system, flow, horizon)), None)
         times, rows, last = np.zeros(1), [start.evaluation.values], start.evaluation
+        solves = stack_solves([last.diagnostics])
         final_weights, kept = weights, {}
         stats: dict[str, Any] = {
             "solver": chosen.name,
@@ -287,7 +288,7 @@ def _simulate(
             judged = judge(integration.solve, first_rtol, rtol is None, minimum)
             solution, result = judged.solution, judged.result
             times, rows, kept = solution.times, solution.rows, solution.kept
-            last, final_weights = solution.ended.last, solution.ended.weights
+            last, final_weights, solves = solution.ended.last, solution.ended.weights, solution.solves
             settings |= {"solver": _as_setting(solution.phases[0].chosen), "rtol": solution.rtol}
             stats |= {**solution.solvers, **solution.counts}
             stats |= {
@@ -311,7 +312,7 @@ def _simulate(
         times,
         {"long_name": "flow time", "units": "flow time", "reference": "docs/time_units.md"},
     )
-    stats |= direction_stats(last.diagnostics)
+    stats |= direction_stats(solves)
     trajectory = Trajectory(
         data,
         system.model(final_weights),

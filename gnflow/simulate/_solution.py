@@ -13,14 +13,14 @@ from jaxtyping import PyTree
 
 from .._core import Result, ResultCode
 from ..flows import AbstractFlow
-from ..geometry import System
+from ..geometry import SolveDiagnostics, System
 from ..solvers import AbstractErrorCarryingSolver, AbstractReportingSolver, SolverChoice, stages_per_step
 from ._accuracy import UNKNOWN, Errors, residuals_of, shortening
 from ._checkpoint import Checkpoint
 from ._controller import AbstractErrorNorm, ResidualController, Tolerances
 from ._integrate import Integrated, Loop
 from ._measure import Evaluation, Measurement, Values, numbers_as_arrays
-from ._outcome import End, integration_result
+from ._outcome import End, integration_result, stack_solves
 from ._progress import ProgressBar
 from ._segments import Arguments
 from ._start import InitialState, last_time_scale, linearisation_at, linearise_at
@@ -48,6 +48,7 @@ class Solution:
     - `phases`: which solvers took the steps, and from when on.
     - `times`, `rows`: the saved times and what was measured there, from the start to the end.
     - `test_outputs`: the outputs (saves, n, C) at these times at the probe's inputs, None without test data.
+    - `solves`: the diagnostics of the direction solves at these times, with a first axis added; None for a flow without one.
     - `kept`: the weights at those of these times at which they are kept, but for the start and the end.
     - `ended`: the weights and what was measured at the end.
     - `result`: how it ended.
@@ -61,6 +62,7 @@ class Solution:
     times: np.ndarray
     rows: list[Values]
     test_outputs: np.ndarray | None
+    solves: SolveDiagnostics | None
     kept: dict[float, PyTree]
     ended: End
     result: Result
@@ -221,6 +223,7 @@ class Integration:
             times=np.asarray([0.0, *found.times, found.end]),
             rows=[jax.device_get(row.values) for row in rows],
             test_outputs=self._test_outputs(found),
+            solves=stack_solves(row.diagnostics for row in rows),
             kept=found.kept,
             ended=ended,
             result=integration_result(found, found.phases[-1].chosen, rules, self.t1, ended),

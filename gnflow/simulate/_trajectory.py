@@ -37,7 +37,9 @@ class Trajectory:
     - `problem`, `flow`: the problem and the flow of the run.
     - `result`: how the run ended (`gnflow.Result`: code, message, time).
     - `stats`: the solver, the numbers of steps (taken, accepted, rejected) and velocity evaluations, the wall time in seconds,
-      and how many of these were spent compiling.
+      and how many of these were spent compiling. Of a flow that solves for its direction also how the last solve went, and how
+      far damping makes the flow gradient flow: `largest_distance_to_gradient_flow` over the saved states, and the final one
+      (docs/theory.md, Damping and gradient flow).
     - `settings`: the arguments of the run, for the record.
     - `kept_weights`: the trained weights at the times (or steps) of `saveat_weights`, by time, as trees of NumPy arrays.
       `model_at` makes models of them.

@@ -50,6 +50,7 @@ class CellOutcome:
     - `size`, `sha256`: size and checksum of the payload.
     - `compile_seconds`: the time spent compiling, if known.
     - `direction`: whether the last direction was exact, for a flow that claims to be exact.
+    - `distance_to_gradient_flow`: the largest along the run, for a flow with damping.
 
     Numbers that are not finite are the strings "nan", "inf" and "-inf", which `float` reads.
     """
@@ -273,6 +274,7 @@ def record_of(data: xr.Dataset, payload: bytes) -> dict[str, Any]:
         "best": {name: _number(value) for name, value in best_losses(data).items()},
         "compile_seconds": stats.get("compile_seconds"),
         "direction": _direction(stats),
+        "distance_to_gradient_flow": stats.get("largest_distance_to_gradient_flow"),
         "gnflow": read_json(attrs["versions"], "its versions")["gnflow"],
         "size": len(payload),
         "sha256": hashlib.sha256(payload).hexdigest(),

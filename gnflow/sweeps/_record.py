@@ -59,6 +59,7 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
 _OPTIONAL: dict[str, Callable[[Any], bool]] = {
     "compile_seconds": lambda value: value is None or is_number(value),
     "direction": lambda value: value is None or _is_text(value),
+    "distance_to_gradient_flow": lambda value: value is None or is_number(value),
 }
 
 

@@ -32,6 +32,7 @@ class Row:
     best_test_loss_time: float | None = None
     kernel_distance: float | None = None
     direction: str | None = None
+    distance_to_gradient_flow: float | None = None
     wall_seconds: float | None = None
     compile_seconds: float | None = None
     message: str = ""
@@ -57,6 +58,7 @@ class Row:
             **{name: _number(record.get("best", {}).get(name)) for name in BEST_LOSSES},
             kernel_distance=_number(finals.get("kernel_distance")),
             direction=record.get("direction"),
+            distance_to_gradient_flow=_number(record.get("distance_to_gradient_flow")),
             wall_seconds=_number(record["wall_seconds"]) if finals else None,
             compile_seconds=_number(record.get("compile_seconds")),  # missing in records of earlier versions
             message=record["message"],

@@ -106,6 +106,18 @@ def test_directions_are_told_where_a_flow_claims_to_be_exact():
     assert "base/flow/seed-2: last direction truncated, residual 5.2e-01" in text.splitlines()
 
 
+def test_flows_that_damping_makes_gradient_flow_are_named():
+    """Where they were so all along every run."""
+    near = [row(distance_to_gradient_flow=distance, seed=seed) for seed, distance in enumerate((0.02, 0.0312))]
+    far = [row(flow="far", distance_to_gradient_flow=distance, seed=seed) for seed, distance in enumerate((0.02, 0.3))]
+    lines = format_table([*near, *far, row(flow="gradient")]).splitlines()
+    assert lines[-1] == "base/flow is gradient flow on the clock of its damping, to 3.1%"
+    assert not [line for line in lines if "clock" in line][1:]
+    many = format_table([row(flow=str(number), distance_to_gradient_flow=0.0) for number in range(6)])
+    assert many.splitlines()[-1] == "... and 2 more"
+    assert "clock" not in format_table(far)
+
+
 def test_runs_of_equal_content_are_compiled_once_and_named():
     rows = [full(variant=variant, content_hash=key) for variant, key in (("a", "x"), ("b", "x"), ("c", "y"))]
     text = format_table(rows)
@@ -114,7 +126,7 @@ def test_runs_of_equal_content_are_compiled_once_and_named():
     many = format_table([full(variant=str(number), content_hash="x") for number in range(8)])
     assert many.splitlines()[-2:] == [
         "4/flow has the runs of 0/flow, and no folder of its own",
-        "... and so have 3 more",
+        "... and 3 more",
     ]
 
 

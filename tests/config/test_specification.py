@@ -207,6 +207,10 @@ class TestMaking:
             solver=gn.directions.ConjugateGradients(rtol=1e-2, preconditioner=gn.directions.Nystrom(8)),
         )
 
+    def test_damping_by_the_trace(self):
+        made = run_of(changed("flows.newton.damping={kind='trace', factor=1e-3}"), "newton").prepare()
+        assert made.flow.damping == gn.damping.Trace(factor=1e-3, floor=0.0)
+
     def test_trainable_wraps_the_flow(self):
         made = run_of(TABLE, "features").prepare()
         assert made.flow == gn.flows.Frozen(gn.flows.SpectralFlow(power=1.0), trainable="output")

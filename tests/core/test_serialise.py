@@ -12,7 +12,7 @@ from oracles.cases import LOSSES, MODELS, make_problem
 
 from gnflow._core import RunFolderError, decode as decode_as, encode, first_difference, known_classes
 from gnflow.flows import Frozen, GaussNewtonFlow, GradientFlow, SpectralFlow, WeightDecay
-from gnflow.geometry.damping import Constant, Exponential, LargestEigenvalue, Schedule, SmallestEigenvalue
+from gnflow.geometry.damping import Constant, Exponential, LargestEigenvalue, Schedule, SmallestEigenvalue, Trace
 from gnflow.geometry.directions import Cholesky, ConjugateGradients, MeanKernel, Nystrom, TruncatedEigh
 from gnflow.losses import HuberLoss, SquaredLoss
 from gnflow.models import MLP
@@ -31,6 +31,7 @@ FLOWS = {
     "preconditioned": GaussNewtonFlow(
         "hessian", LargestEigenvalue(1e-3, 1e-9), ConjugateGradients(1e-2, 50, Nystrom(7))
     ),
+    "by the trace": GaussNewtonFlow(damping=Trace(1e-3)),
     "mean kernel": GaussNewtonFlow(solver=ConjugateGradients(preconditioner=MeanKernel())),
     "spectral": SpectralFlow(power=0.25, damping=SmallestEigenvalue(2.0, 1e-9)),
     "frozen": Frozen(GaussNewtonFlow(solver=TruncatedEigh()), trainable=("output", "hidden_bias")),

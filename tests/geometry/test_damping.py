@@ -11,6 +11,7 @@ from gnflow.geometry.damping import (
     Schedule,
     SmallestEigenvalue,
     Spectrum,
+    Trace,
     damping_kinds,
 )
 from gnflow.geometry.directions import truncated_power
@@ -39,6 +40,9 @@ class MeanEigenvalue(AbstractDamping):
         (LargestEigenvalue(), 5e-3),
         (LargestEigenvalue(factor=0.1), 5.0),
         (LargestEigenvalue(factor=0.1, floor=7.0), 7.0),
+        (Trace(), 5.43e-3),
+        (Trace(factor=0.1), 5.43),
+        (Trace(factor=0.1, floor=7.0), 7.0),
         (MeanEigenvalue(), 0.5 * 54.3 / 3),
         (Exponential(start=3.0, rate=0.5), 3 * np.exp(-1)),
         (Exponential(start=3.0, rate=0.5, floor=2.0), 2.0),
@@ -59,17 +63,21 @@ def test_only_what_a_rule_reads_is_computed():
     def number(name):
         return lambda: read.append(name) or EIGENVALUES[0]
 
-    spectrum = Spectrum(*map(number, ("smallest", "largest", "trace", "all")))
+    def spectrum():
+        return Spectrum(*map(number, ("smallest", "largest", "trace", "all")))
+
     for rule in (Constant(1.0), Exponential(1.0, 1.0), Schedule(lambda time: time)):
-        rule(TIME, spectrum)
+        rule(TIME, spectrum())
     assert not read
     for rule, name in (
         (SmallestEigenvalue(), "smallest"),
         (LargestEigenvalue(), "largest"),
+        (Trace(), "trace"),
         (MeanEigenvalue(), "trace"),
     ):
+        seen = spectrum()
         for _ in range(2):
-            rule(TIME, spectrum)
+            rule(TIME, seen)
         assert read.pop() == name
         assert not read  # once for both
 
@@ -81,7 +89,7 @@ def test_a_spectrum_is_not_negative():
 
 
 def test_only_a_floor_makes_damping_by_the_spectrum_positive():
-    for rule in (SmallestEigenvalue, LargestEigenvalue):
+    for rule in (SmallestEigenvalue, LargestEigenvalue, Trace):
         assert rule(1.0, floor=1e-9).is_positive
         assert not rule(1.0).is_positive
 
@@ -96,6 +104,8 @@ def test_only_a_floor_makes_damping_by_the_spectrum_positive():
         lambda: SmallestEigenvalue(floor=-1e-9),
         lambda: LargestEigenvalue(factor=-1.0),
         lambda: LargestEigenvalue(floor=-1e-9),
+        lambda: Trace(factor=-1.0),
+        lambda: Trace(floor=-1e-9),
         lambda: Exponential(-1.0, 1.0),
         lambda: Exponential(1.0, -1.0),
         lambda: Exponential(1.0, 1.0, floor=-1.0),
@@ -111,6 +121,7 @@ def test_names_of_the_rules():
         "constant": Constant,
         "smallest_eigenvalue": SmallestEigenvalue,
         "largest_eigenvalue": LargestEigenvalue,
+        "trace": Trace,
         "exponential": Exponential,
     }
 

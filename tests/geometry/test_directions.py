@@ -12,7 +12,7 @@ from oracles.cases import LOSSES, NUM_TRAIN, Case, make_problem
 
 from gnflow._core import ConfigError
 from gnflow.geometry import AbstractOutputMetric, FisherMetric, HessianMetric, IdentityMetric, System, get_output_metric
-from gnflow.geometry.damping import AbstractDamping, Constant, Exponential, LargestEigenvalue, SmallestEigenvalue
+from gnflow.geometry.damping import AbstractDamping, Constant, Exponential, LargestEigenvalue, SmallestEigenvalue, Trace
 from gnflow.geometry.directions import (
     Cholesky,
     ConjugateGradients,
@@ -356,14 +356,15 @@ def test_the_largest_eigenvalue_without_a_matrix():
 
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("metric", ["identity", "hessian"])
-def test_damping_by_the_largest_eigenvalue_means_that_of_h_a(metric, solver):
+def test_damping_by_the_largest_eigenvalue_and_by_the_trace_means_those_of_h_a(metric, solver):
     loss, tangent, jacobian, f, y, gradient = setting("logistic")
     matrix = metric_matrix(metric, "logistic", f, y)
-    eps = 0.03 * np.linalg.eigvals(matrix @ jacobian @ jacobian.T).real.max()
-    direction = solve(SOLVERS[solver], METRICS[metric], loss, tangent, y, LargestEigenvalue(0.03))
-    np.testing.assert_allclose(direction.diagnostics.damping, eps, rtol=1e-6)
-    expected = dense.primal_gauss_newton(jacobian, matrix, gradient, eps)
-    np.testing.assert_allclose(flat_image(jacobian, direction), expected, rtol=1e-5, atol=1e-7)
+    eigenvalues = np.linalg.eigvals(matrix @ jacobian @ jacobian.T).real
+    for rule, eps in ((LargestEigenvalue(0.03), 0.03 * eigenvalues.max()), (Trace(0.03), 0.03 * eigenvalues.sum())):
+        direction = solve(SOLVERS[solver], METRICS[metric], loss, tangent, y, rule)
+        np.testing.assert_allclose(direction.diagnostics.damping, eps, rtol=1e-6)
+        expected = dense.primal_gauss_newton(jacobian, matrix, gradient, eps)
+        np.testing.assert_allclose(flat_image(jacobian, direction), expected, rtol=1e-5, atol=1e-7)
 
 
 class MeanEigenvalue(AbstractDamping):

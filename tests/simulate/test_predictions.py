@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import equinox as eqx
 import jax
 import jax.flatten_util
 import jax.numpy as jnp
@@ -93,7 +94,7 @@ def test_times_that_the_run_does_not_have_are_refused(given, message):
 )
 def test_models_along_a_method_are_those_of_shorter_runs(options):
     """And the saved steps are those of `save_every` and these."""
-    run = iterated(saveat_weights=[0, 3, 5], metrics=(State(),), **options)
+    run = iterated(saveat_weights=[0, 3, 5, 6], metrics=(State(),), **options)
     assert run.data.step.values.tolist() == [0, 3, 4, 5, 6]
     assert list(run.kept_weights) == [3, 5]
     for step in (0, 3, 5, 6):
@@ -223,6 +224,35 @@ def test_many_inputs_go_through_in_batches_and_give_the_same():
 def test_inputs_that_are_none_are_refused(x, message):
     with pytest.raises(gn.DataError, match=message):
         iterated().predict(x)
+
+
+def test_predictions_are_in_the_units_of_the_data():
+    rng = np.random.default_rng(0)
+    x, new = rng.normal(30.0, 10.0, size=(6, 2)), rng.normal(30.0, 10.0, size=(5, 2))
+    y = 150.0 + 4.0 * x[:, 0] - x[:, 1]
+    problem = gn.Problem(x, y, standardise=True)
+    model = Linear.at([0.0, 0.0])
+    # A linear function of the standardised inputs, without an offset, is that of the data: all means belong to each other.
+    run = gn.simulate(problem, model, gn.flows.GradientFlow(1.0), stop=gn.RelativeLoss(1e-20), saveat_weights=[1e-3])
+    np.testing.assert_allclose(run.predict(new)[:, 0], 150.0 + 4.0 * new[:, 0] - new[:, 1], rtol=1e-8)
+    np.testing.assert_allclose(run.predict(new, time=0.0), np.full((5, 1), y.mean()), rtol=1e-12)
+    outputs = jax.vmap(run.model_at(1e-3))(problem.prepare_inputs(new))[:, None]
+    np.testing.assert_allclose(run.predict(new, time=1e-3), problem.restore_outputs(outputs), rtol=1e-12)
+
+
+def test_of_residuals_the_models_values_are_predicted():
+    class Line(eqx.Module):
+        slope: jax.Array
+
+        def __call__(self, x):
+            return self.slope * x
+
+    points = np.linspace(0.0, 1.0, 4)[:, None]
+    term = gn.ResidualTerm("fit", lambda model, x: model(x) - 3.0 * x, points)
+    run = gn.simulate(
+        gn.ResidualProblem([term]), Line(jnp.zeros(1)), gn.flows.GaussNewtonFlow(), stop=gn.RelativeLoss(1e-16)
+    )
+    np.testing.assert_allclose(run.predict([[2.0], [-1.0]]), [[6.0], [-3.0]], rtol=1e-7)
 
 
 def test_outputs_of_shape_none_are_a_column():

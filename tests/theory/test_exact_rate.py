@@ -13,7 +13,7 @@ from theory.runs import as_if, failing, failing_record, run, slowed
 import gnflow as gn
 from gnflow.flows import GaussNewtonFlow, GradientFlow, SpectralFlow
 from gnflow.geometry import output_metrics
-from gnflow.geometry.damping import Constant, Exponential, LargestEigenvalue, SmallestEigenvalue
+from gnflow.geometry.damping import Constant, Exponential, LargestEigenvalue, SmallestEigenvalue, Trace
 from gnflow.geometry.directions import ConjugateGradients
 from gnflow.losses import DiagonalFactor, ScaledIdentity
 from gnflow.theory import Evidence, Verdict, verify
@@ -165,7 +165,7 @@ def test_damping_that_is_zero_at_the_end_only(exact):
 
 
 @pytest.mark.parametrize(
-    "rule", [Constant(0.0), SmallestEigenvalue(0.0), LargestEigenvalue(0.0), Exponential(0.0, 1.0)]
+    "rule", [Constant(0.0), SmallestEigenvalue(0.0), LargestEigenvalue(0.0), Trace(0.0), Exponential(0.0, 1.0)]
 )
 def test_rules_that_never_damp(exact, rule):
     """Known without looking at the run."""

@@ -9,10 +9,12 @@ from ._largest_eigenvalue import LargestEigenvalue as LargestEigenvalue
 from ._schedule import Exponential as Exponential, Schedule as Schedule
 from ._smallest_eigenvalue import SmallestEigenvalue as SmallestEigenvalue
 from ._spectrum import Spectrum as Spectrum
+from ._trace import Trace as Trace
 
 damping_kinds: dict[str, Callable[..., Any]] = {
     "constant": Constant,
     "smallest_eigenvalue": SmallestEigenvalue,
     "largest_eigenvalue": LargestEigenvalue,
+    "trace": Trace,
     "exponential": Exponential,
 }

@@ -28,6 +28,9 @@ class SolveDiagnostics(eqx.Module):
     - `iterations`: the number of iterations of an iterative solve.
     - `duality_gap`: primal minus dual objective, an upper bound on the distance of the direction's model from its minimum.
     - `relative_duality_gap`: the duality gap as a fraction of the model's decrease, from 0 to 1.
+    - `distance_to_gradient_flow`: how far the velocity is from that of gradient flow on the clock that the damping gives,
+      relative to the latter: 0 if they are one, and near 1 where damping is of no account (docs/theory.md, Damping and
+      gradient flow). Whoever measures a run adds it to what the solve says.
     - `half_block_rank`, `half_block_residual`: rank and relative residual of the least-squares problem of each half-block of
       a reversible network, first to last.
 
@@ -43,6 +46,7 @@ class SolveDiagnostics(eqx.Module):
     iterations: Int[Array, ""] | None = None
     duality_gap: Float[Array, ""] | None = None
     relative_duality_gap: Float[Array, ""] | None = None
+    distance_to_gradient_flow: Float[Array, ""] | None = None
     half_block_rank: Int[Array, " half_blocks"] | None = None
     half_block_residual: Float[Array, " half_blocks"] | None = None
 

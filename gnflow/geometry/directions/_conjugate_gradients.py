@@ -20,7 +20,7 @@ class ConjugateGradients(AbstractDirectionSolver):
 
     The number of iterations grows with the square root of the condition number, so use damping or a preconditioner. For an
     ill-conditioned A without either `TruncatedEigh` is better, as long as NC allows it. Damping rules that read sigma_min are
-    refused, because it is not known here; take `damping.LargestEigenvalue`.
+    refused, because it is not known here; take `damping.LargestEigenvalue` or `damping.Trace`.
 
     **Arguments:**
 

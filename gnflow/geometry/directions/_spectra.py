@@ -69,8 +69,8 @@ def matrix_free_spectrum(
     def refuse() -> Float[Array, "..."]:
         raise ConfigError(
             f"{type(damping).__name__} damping reads eigenvalues of the Gram matrix beside the largest, such as the smallest "
-            "eigenvalue, and ConjugateGradients does not form that matrix; use damping.LargestEigenvalue, damping.Constant or "
-            "a schedule, or the direction solver TruncatedEigh."
+            "eigenvalue, and ConjugateGradients does not form that matrix; use damping.LargestEigenvalue, damping.Trace, "
+            "damping.Constant or a schedule, or the direction solver TruncatedEigh."
         )
 
     return Spectrum(
