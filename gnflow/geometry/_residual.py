@@ -60,7 +60,8 @@ class ResidualTangent(AbstractTangent):
     def jacobian(self) -> Float[Array, "rows weights"] | None:
         """J (R, P), term after term, if no term's part is larger than 128 MiB."""
         parts = [part.jacobian() for part in self._parts()]
-        return None if any(part is None for part in parts) else jnp.concatenate(parts)
+        known = [part for part in parts if part is not None]
+        return jnp.concatenate(known) if len(known) == len(parts) else None
 
     def _parts(self) -> tuple[GenericTangent, ...]:
         """The tangent of each term, whose "inputs" are its points and their scales."""

@@ -2,6 +2,7 @@
 
 from itertools import cycle
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -37,7 +38,7 @@ def residuals_figure(runs: Runs) -> Figure | None:
     if not panels:
         return None
     figure, axes = new_figure(len(panels), 1, height=2.2 * len(panels))
-    all_axes: list[Axes] = list(axes) if len(panels) > 1 else [axes]
+    all_axes: list[Axes] = list(np.ravel(axes))
     lines, left_out = [], False
     for panel, (label, names) in zip(all_axes, panels, strict=True):
         panel.set_xscale("log")

@@ -1,7 +1,7 @@
 """Residuals at points, and what a residual problem has in the place of inputs."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import equinox as eqx
 import jax
@@ -63,7 +63,7 @@ class ResidualTerm(eqx.Module):
                 f"term {name!r}: residual = {shown(residual)}; expected a function residual(model, point) -> (k,)."
             )
         weight = weight if is_traced(weight) else require_number(DataError, f"term {name!r}: weight", weight, least=0.0)
-        self.name, self.residual = name, residual
+        self.name, self.residual = name, cast(Residual, residual)
         self.points = jax.tree.map(
             lambda leaf: _points(leaf, f"points of term {name!r}"), points, is_leaf=_is_array_like
         )

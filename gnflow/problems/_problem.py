@@ -175,7 +175,7 @@ class Problem(AbstractProblem):
         return self.x_train.shape[1:]
 
     @property
-    def input_dim(self) -> int:
+    def input_dim(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The number d of features of an input. **Raises:** `DataError` if inputs are no vectors."""
         if len(self.input_shape) != 1:
             raise DataError(
@@ -185,7 +185,7 @@ class Problem(AbstractProblem):
         return self.input_shape[0]
 
     @property
-    def num_outputs(self) -> int:
+    def num_outputs(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The number C of outputs that a model of this problem must have."""
         return self.y_train.shape[1]
 

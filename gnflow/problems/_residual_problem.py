@@ -52,9 +52,9 @@ class ResidualProblem(AbstractProblem):
     name: str = eqx.field(static=True)
     x_train: Collocation
     x_test: None
-    y_test: None
+    y_test: Float64[Array, "num_test num_outputs"] | None
     x_validation: None
-    y_validation: None
+    y_validation: Float64[Array, "num_validation num_outputs"] | None
     test: dict[str, Functional]
     input_dim: int = eqx.field(static=True)
     num_outputs: int = eqx.field(static=True)
@@ -83,7 +83,7 @@ class ResidualProblem(AbstractProblem):
             )
         if not isinstance(name, str):
             raise DataError(f"name = {shown(name)}; expected a text, to call the problem by in titles and files.")
-        if not any(float(term.weight) > 0 for term in terms if not is_traced(term.weight)):
+        if all(not is_traced(term.weight) and float(term.weight) == 0 for term in terms):
             raise DataError("all terms have the weight 0, so that nothing is trained; give one a positive weight.")
         self.loss = SquaredLoss()
         self.teacher, self.name = teacher, name
@@ -102,7 +102,9 @@ class ResidualProblem(AbstractProblem):
         return self.x_train.terms
 
     @property
-    def y_train(self) -> Float64[Array, "1 rows"]:
+    def y_train(  # pyright: ignore[reportIncompatibleVariableOverride]
+        self,
+    ) -> Float64[Array, "1 rows"]:
         """The targets (1, R), all zero. R is known when a model says how many residuals there are: in a `System`.
 
         **Raises:** `DataError` before that.

@@ -183,12 +183,11 @@ def _simulate(
     t1 = None if t1 is None else float(t1)
     atol, max_steps = float(atol), int(max_steps)
     progress, throw = require_bool(ConfigError, progress=progress, throw=throw)
-    if stop is DEFAULT_STOP and not problem.has_samples:
-        stop = (
-            Stationary()
-        )  # residuals may have an infimum above 0, and any share of the first loss may be out of reach
-    given_rules = stop_rules(stop)
     system, weights = system_and_weights(problem, model, flow)
+    if stop is DEFAULT_STOP and not system.problem.has_samples:
+        # Residuals may have an infimum above 0, so that any share of the first loss may be out of reach.
+        stop = Stationary()
+    given_rules = stop_rules(stop)
     metrics = as_metrics(metrics)
     settings: dict[str, Any] = {
         "kind": "simulate",

@@ -1,5 +1,7 @@
 """Theorems checked on runs: hypotheses with slack, predictions against observations, and a verdict on both."""
 
+from typing import TYPE_CHECKING, Any
+
 from ._a_priori import APriori as APriori
 from ._accuracy import Accuracy as Accuracy
 from ._base import (
@@ -23,7 +25,6 @@ from ._dual_directions import DualDirections as DualDirections
 from ._evidence import Evidence as Evidence
 from ._exact_rate import ExactRate as ExactRate
 from ._feature_gram import FeatureGram as FeatureGram
-from ._infinite_width import InfiniteWidth as InfiniteWidth, infinite_width as infinite_width
 from ._kernel_dynamics import KernelDynamics as KernelDynamics
 from ._kernel_limit import KernelLimit as KernelLimit
 from ._linearised_distance import LinearisedDistance as LinearisedDistance
@@ -38,3 +39,21 @@ from ._wasserstein import (
     sliced_wasserstein2 as sliced_wasserstein2,
     wasserstein2 as wasserstein2,
 )
+
+if TYPE_CHECKING:
+    from ._infinite_width import InfiniteWidth as InfiniteWidth, infinite_width as infinite_width
+
+# They read sweeps, and with them xarray and pandas, which nothing else here needs.
+_ON_USE = ("InfiniteWidth", "infinite_width")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ON_USE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import _infinite_width
+
+    return getattr(_infinite_width, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_ON_USE})

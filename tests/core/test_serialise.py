@@ -18,7 +18,7 @@ from gnflow.losses import HuberLoss, SquaredLoss
 from gnflow.models import MLP
 from gnflow.problems import Names, Problem, teacher_student
 
-GNFLOWS_MODELS = sorted(kind for kind in MODELS if "equinox" not in kind)
+GNFLOWS_MODELS = sorted(kind for kind in MODELS if "equinox" not in kind and kind != "convolutional")
 
 FLOWS = {
     "gradient": GradientFlow(),
@@ -155,7 +155,9 @@ def test_arrays_have_the_shape_and_dtype_of_their_field(field, array):
         written[field] = None
     else:
         arrays[f"problem.{field}"] = array
-    with pytest.raises(RunFolderError, match=rf"damaged: Problem\.{field} = .*expected"):
+    with pytest.raises(
+        RunFolderError, match=rf"damaged: Problem(\.{field} = |: inputs and targets have the ).*expected"
+    ):
         decode(written, arrays)
 
 

@@ -151,6 +151,8 @@ def public_names(package):
 
 
 _NOT_NAMES = (
+    "__dir__",
+    "__getattr__",
     "config",
     "damping",
     "directions",
@@ -190,7 +192,7 @@ _NOT_NAMES = (
         ),
         ("config", "config", {"read_sweep"}),
         ("sweeps", "sweeps", {"sweep", "load"}),
-        ("problems", "problems", {"Problem"}),
+        ("problems", "problems", {"Problem", "ResidualProblem", "ResidualTerm"}),
         ("geometry", "geometry", {"System", "Direction", "SolveDiagnostics"}),
         ("geometry/damping", "damping", set()),
         ("geometry/directions", "directions", set()),

@@ -194,7 +194,8 @@ def test_what_every_flow_promises(name, case):
     else:
         assert bool(jnp.all(how.success))
         assert bool(jnp.all(how.damping >= 0))
-        assert bool(jnp.all((how.rank >= 1) & (how.relative_residual >= 0) & (how.relative_residual <= 1)))
+        least = 0 if case.loss == "huber" else 1  # Huber's Hessian may vanish at all outputs
+        assert bool(jnp.all((how.rank >= least) & (how.relative_residual >= 0) & (how.relative_residual <= 1)))
 
 
 def test_the_velocity_without_jit_is_the_same():

@@ -4,7 +4,6 @@ from typing import Any
 
 import equinox as eqx
 import numpy as np
-import scipy.integrate
 from jaxtyping import Array, Float
 
 from ..._core import DataError, require_float64, require_integer, require_number
@@ -84,6 +83,8 @@ def allen_cahn(
 
 def allen_cahn_solution(diffusivity: float, times: np.ndarray, modes: int = _MODES) -> tuple[np.ndarray, np.ndarray]:
     """x (modes,) and u at the times (k, modes), by Fourier collocation."""
+    from scipy.integrate import solve_ivp  # with it SciPy's optimisers are loaded
+
     x = -1 + 2 * np.arange(modes) / modes
     squares = (np.pi * np.fft.rfftfreq(modes, d=1 / modes)) ** 2
 
@@ -93,5 +94,5 @@ def allen_cahn_solution(diffusivity: float, times: np.ndarray, modes: int = _MOD
 
     first = x**2 * np.cos(np.pi * x)
     method = "DOP853" if diffusivity * squares[-1] < 1e3 else "BDF"
-    found = scipy.integrate.solve_ivp(rate, (times[0], times[-1]), first, method, times, rtol=1e-10, atol=1e-12)
+    found = solve_ivp(rate, (times[0], times[-1]), first, method, times, rtol=1e-10, atol=1e-12)
     return x, found.y.T
