@@ -2,8 +2,6 @@
 
 from itertools import cycle
 
-import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..problems import OF_A_TERM, OF_A_TEST
@@ -37,8 +35,8 @@ def residuals_figure(runs: Runs) -> Figure | None:
     panels = [(label, names) for label, source in _PANELS if (names := _recorded(runs, source))]
     if not panels:
         return None
-    figure, axes = new_figure(len(panels), 1, height=2.2 * len(panels))
-    all_axes: list[Axes] = list(np.ravel(axes))
+    figure, _ = new_figure(len(panels), 1, height=2.2 * len(panels))
+    all_axes = figure.axes
     lines, left_out = [], False
     for panel, (label, names) in zip(all_axes, panels, strict=True):
         panel.set_xscale("log")
