@@ -2,13 +2,14 @@
 
     python experiments/equations/run.py [PART ...] [--out DIR] [--smoke]
 
-PART is poisson, heat, burgers or helmholtz (every flow and optimiser on one equation), engd (Poisson with the points of
-arXiv 2302.13163: their steps in NumPy, and the flow) or phase (boundary weight against scale of first weights); all of them if
-none is named. results/ keeps the numbers, from which report.py makes tables and figures.
+PART is poisson, heat, burgers, allen_cahn or helmholtz (every flow and optimiser on one equation), engd (Poisson with the points
+of arXiv 2302.13163: their steps in NumPy, and the flow), phase (boundary weight against scale of first weights) or cost (what a
+velocity is made of); all of them if none is named. results/ keeps the numbers, from which report.py makes tables and figures.
 """
 
 import argparse
 import json
+import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ sys.path.append(str(Path(__file__).parent))
 
 import engd  # noqa: E402 (after the setting)
 import equinox as eqx  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import optax  # noqa: E402
 
@@ -42,9 +44,14 @@ EQUATIONS: dict[str, tuple[dict[str, Any], dict[str, int], float]] = {
         {"width": 16, "depth": 2},
         20.0,
     ),
+    "allen_cahn": (
+        {"diffusivity": 0.01, "points_per_axis": 20, "boundary_weight": 100.0, "initial_weight": 100.0},
+        {"width": 16, "depth": 2},
+        20.0,
+    ),
     "helmholtz": ({"points_per_axis": 20, "boundary_weight": 100.0}, {"width": 32, "depth": 1}, 20.0),
 }
-MOST_STEPS = 2000
+MOST_STEPS = 1000
 
 
 def damping(floor: float = 1e-14) -> gn.damping.AbstractDamping:
@@ -181,6 +188,40 @@ def phase(seeds: tuple[int, ...], smoke: bool) -> dict[str, Any]:
     return record
 
 
+def cost(seeds: tuple[int, ...], smoke: bool) -> dict[str, Any]:
+    """What a step is made of (Poisson, warm): derivatives of the network are a small part of a velocity."""
+    options, sizes, _ = EQUATIONS["poisson"]
+    problem, model = gn.problems.poisson(**options), network(seeds[0], **sizes)
+    flow = gn.flows.GaussNewtonFlow(damping=damping())
+    system = flow.system(problem, model)
+    weights, start = system.weights(model), jnp.zeros(())
+    factor = system.loss.hessian_factor(system.outputs(weights), system.problem.y_train)
+    parts: dict[str, Callable[[Any], Any]] = {
+        "residuals": system.outputs,
+        "J, by automatic differentiation": lambda w: system.tangent(w).jacobian(),
+        "modes, from the singular values of J": lambda w: (
+            gn.directions.dense_modes(system.tangent(w), factor).eigenvalues
+        ),
+        "modes, from the eigenvalues of A": lambda w: jnp.linalg.eigh(system.tangent(w).gram()),
+        "velocity": lambda w: flow.velocity(start, w, system),
+    }
+    compiled = {name: eqx.filter_jit(part) for name, part in parts.items()}
+    times: dict[str, list[float]] = {name: [] for name in parts}
+    for repeat in range(2 if smoke else 20):
+        for name, part in compiled.items():
+            began = time.perf_counter()
+            jax.block_until_ready(part(weights))
+            times[name] += [time.perf_counter() - began] if repeat else []
+    median = {name: statistics.median(taken) for name, taken in times.items()}
+    for name, seconds in median.items():
+        print(f"cost       {name:42} {1e3 * seconds:8.2f} ms", flush=True)
+    return {
+        "rows": sum(system.problem.rows.values()),
+        "weights": sum(leaf.size for leaf in jax.tree.leaves(weights)),
+        "seconds": median,
+    }
+
+
 def _say(part: str, seed: int, label: str, run: dict[str, Any]) -> None:
     seconds = run["seconds"] if isinstance(run["seconds"], float) else run["seconds"][-1]
     print(f"{part:10} seed {seed}  {label:42} relative L2 {run['relative_l2'][-1]:.2e}  {seconds:7.1f} s", flush=True)
@@ -191,6 +232,7 @@ def main() -> None:
         **{name: lambda seeds, smoke, name=name: equation(name, seeds, smoke) for name in EQUATIONS},
         "engd": engd_setting,
         "phase": phase,
+        "cost": cost,
     }
     parser = argparse.ArgumentParser(description="Flows and optimisers on equations.")
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(parts)}; all by default")

@@ -12,7 +12,7 @@ from ..losses import AbstractLoss
 from ._checks import input_array
 
 # The sources of what residual problems record, by which figures find it.
-OF_A_TERM = "loss of a term of the problem (docs/residuals.md)"
+OF_A_TERM = "loss of a term of the problem, docs/residuals.md"
 OF_A_TEST = "test of the problem"
 
 

@@ -1,4 +1,4 @@
-"""Nonlinear least squares with certified parameters: NIST Statistical Reference Datasets, nonlinear regression."""
+"""Nonlinear least squares with known parameters: NIST Statistical Reference Datasets, a coefficient of an equation."""
 
 import equinox as eqx
 import jax
@@ -78,3 +78,37 @@ def test_gauss_newton_flow_finds_the_certified_parameters(name):
     )
     np.testing.assert_allclose(run.model.parameters, certified, rtol=1e-8)
     np.testing.assert_allclose(2 * len(x) * float(run.data.train_loss[-1]), squares, rtol=1e-9)
+
+
+class _Unknown(eqx.Module):
+    """A network for u, and the logarithm of the diffusivity."""
+
+    network: eqx.Module
+    log_diffusivity: jax.Array
+
+    def __call__(self, point):
+        return self.network(point)
+
+
+def _heat(model, point):
+    u = gn.problems.scalar(model.network)
+    bend = gn.problems.second_derivative(u, point, 0)
+    return jax.grad(u)(point)[1] - jnp.exp(model.log_diffusivity) * bend
+
+
+def test_gauss_newton_flow_finds_an_unknown_diffusivity():
+    inside, _ = gn.problems.Box([0.0, 0.0], [1.0, 1.0], points_per_axis=6).inside()
+    where = np.random.default_rng(0).uniform(size=(30, 2))
+    measured = np.exp(-0.25 * np.pi**2 * where[:, 1]) * np.sin(np.pi * where[:, 0])
+    problem = gn.ResidualProblem(
+        [
+            gn.ResidualTerm("equation", _heat, inside),
+            gn.ResidualTerm("data", lambda m, p: m(p[0])[0] - p[1], (where, measured), weight=10.0),
+        ],
+        test={"diffusivity": lambda model: jnp.exp(model.log_diffusivity)},
+    )
+    network = gn.models.MLP(2, 8, 1, 1, "tanh", key=jax.random.key(1))
+    flow = gn.flows.GaussNewtonFlow(damping=gn.damping.Exponential(start=1e-3, rate=2.0, floor=1e-12))
+    run = gn.simulate(problem, _Unknown(network, jnp.array(0.0)), flow, t1=8.0)
+    assert float(run.data.diffusivity[0]) == 1.0
+    np.testing.assert_allclose(run.data.diffusivity[-1], 0.25, rtol=0.02)

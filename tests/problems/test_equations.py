@@ -8,7 +8,7 @@ import pytest
 
 from gnflow import problems
 from gnflow._core import ConfigError, DataError
-from gnflow.problems import Box, RelativeError, problem_kinds
+from gnflow.problems import Box, RelativeError
 from gnflow.problems.equations._allen_cahn import allen_cahn_solution
 from gnflow.problems.equations._burgers import burgers_solution
 
@@ -118,7 +118,3 @@ def test_quadrature_rules_give_volumes_and_faces(rule):
 def test_refusals(call, error, message):
     with pytest.raises(error, match=message):
         call()
-
-
-def test_equations_are_kinds_of_problems():
-    assert {"poisson", "heat", "burgers", "allen_cahn", "helmholtz"} <= set(problem_kinds)

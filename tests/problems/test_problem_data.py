@@ -330,8 +330,9 @@ def test_registry(kind):
     assert set(typing.get_type_hints(factory)) == {*parameters, "return"}
 
 
-def test_registry_holds_the_six_kinds():
-    assert set(problem_kinds) == {"teacher_student", "digits", "diabetes", "mnist", "cifar10", "file"}
+def test_registry_holds_data_sets_and_equations():
+    data = {"teacher_student", "digits", "diabetes", "mnist", "cifar10", "file"}
+    assert set(problem_kinds) == data | {"poisson", "heat", "burgers", "allen_cahn", "helmholtz"}
 
 
 def test_registry_unknown_kind():

@@ -71,7 +71,7 @@ def test_loss_is_the_weighted_mean_of_squares():
 @pytest.mark.parametrize("chunk", [None, 200])
 def test_tangent_is_that_of_the_dense_jacobian(chunk, monkeypatch):
     if chunk is not None:  # rows in several blocks
-        monkeypatch.setattr(_generic, "_CHUNK_BYTES", chunk)
+        monkeypatch.setattr(_generic, "MOST_BYTES_OF_ROWS", chunk)
     model = _model()
     system = System(_problem(), model)
     weights = system.weights(model)
