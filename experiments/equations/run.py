@@ -42,7 +42,7 @@ EQUATIONS: dict[str, tuple[dict[str, Any], dict[str, int], float]] = {
     "burgers": (
         {"points_per_axis": 20, "boundary_weight": 100.0, "initial_weight": 100.0},
         {"width": 16, "depth": 2},
-        20.0,
+        15.0,
     ),
     "allen_cahn": (
         {"diffusivity": 0.01, "points_per_axis": 20, "boundary_weight": 100.0, "initial_weight": 100.0},

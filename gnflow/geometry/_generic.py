@@ -67,7 +67,7 @@ class GenericTangent(AbstractTangent):
         chunk = max(1, MOST_BYTES_OF_ROWS // 2 // of_sample)
         left, right = _chunks(self.x, chunk), _chunks(other.x, chunk)
         (left_count, right_count), (left_size, right_size) = zip(*map(_shape, (left, right)), strict=True)
-        size = left_size * num_outputs, right_size * num_outputs
+        size = left_size * num_outputs, right_size * other.outputs.shape[1]
 
         def row_of_blocks(left_block: tuple[Array, PyTree]) -> Array:
             left_index, left_x = left_block
