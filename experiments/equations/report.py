@@ -23,7 +23,7 @@ from pages import insert, markdown_table
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 PAGE = ROOT / "docs" / "residuals_study.md"
-EQUATIONS = ("poisson", "heat", "burgers", "helmholtz")
+EQUATIONS = ("poisson", "heat", "burgers", "allen_cahn", "helmholtz")
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 COLOURS = {
     "Gauss-Newton": "#0072B2",
@@ -35,6 +35,11 @@ COLOURS = {
 }
 
 
+def stored() -> list[str]:
+    """The equations that have results."""
+    return [name for name in EQUATIONS if (HERE / "results" / f"{name}.json").is_file()]
+
+
 def read(name: str) -> dict[str, Any]:
     return json.loads((HERE / "results" / f"{name}.json").read_text(encoding="utf-8"))
 
@@ -42,7 +47,7 @@ def read(name: str) -> dict[str, Any]:
 def equations() -> list[str]:
     """One row for each equation and method."""
     rows = []
-    for name in EQUATIONS:
+    for name in stored():
         for seed, runs in read(name)["runs"].items():
             for label, run in runs.items():
                 is_flow = "time" in run
@@ -70,7 +75,7 @@ def engd() -> list[str]:
     rows = []
     for seed, runs in read("engd")["runs"].items():
         descent, flow = runs["ENGD"], runs["Gauss-Newton"]
-        for label, at in (("ENGD, 51 steps", 51), (f"ENGD, {len(descent['loss']) - 1} steps", -1)):
+        for label, at in (("ENGD, 51 steps", 51), ("ENGD, 100 steps", -1)):
             rows.append([seed, label, f"{descent['relative_l2'][at]:.1e}", f"{descent['seconds'][at]:.1f}"])
         rows.append(
             [
@@ -85,8 +90,11 @@ def engd() -> list[str]:
 
 def draw_equations() -> None:
     """The relative error over seconds for optimisers, over the share of the run for flows."""
-    figure, axes = plt.subplots(2, 2, figsize=(7.0, 5.4), sharey=True, layout="constrained")
-    for name, axis in zip(EQUATIONS, axes.flat, strict=True):
+    names = stored()
+    figure, axes = plt.subplots(
+        1, len(names), figsize=(2.4 * len(names), 3.2), sharey=True, layout="constrained", squeeze=False
+    )
+    for name, axis in zip(names, axes.flat, strict=True):
         for label, run in read(name)["runs"]["0"].items():
             if "time" in run:
                 x = np.maximum(np.asarray(run["time"][1:]), 1e-3)
@@ -95,11 +103,10 @@ def draw_equations() -> None:
                 axis.axhline(run["relative_l2"][-1], color=COLOURS[label], ls=":", label=f"{label}, equal time")
         axis.set_title(name)
         axis.grid(alpha=0.3)
-    for axis in axes[:, 0]:
-        axis.set_ylabel("relative L2 error")
-    for axis in axes[1]:
-        axis.set_xlabel("flow time, each flow's own")
-    axes[0, 0].legend(fontsize=7, loc="lower left")
+    axes[0, 0].set_ylabel("relative L2 error")
+    figure.supxlabel("flow time, in each flow's own units", fontsize="medium")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=7, loc="outside upper center", ncols=3)
     figure.savefig(ROOT / "docs" / "images" / "equations_error.png", dpi=150)
     plt.close(figure)
 
@@ -126,7 +133,8 @@ def main() -> None:
     for name, make in (("equations", equations), ("engd", engd)):
         insert(PAGE, name, make())
     draw_equations()
-    draw_phase()
+    if (HERE / "results" / "phase.json").is_file():
+        draw_phase()
 
 
 if __name__ == "__main__":

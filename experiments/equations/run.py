@@ -2,9 +2,10 @@
 
     python experiments/equations/run.py [PART ...] [--out DIR] [--smoke]
 
-PART is poisson, heat, burgers, allen_cahn or helmholtz (every flow and optimiser on one equation), engd (Poisson with the points
-of arXiv 2302.13163: their steps in NumPy, and the flow), phase (boundary weight against scale of first weights) or cost (what a
-velocity is made of); all of them if none is named. results/ keeps the numbers, from which report.py makes tables and figures.
+PART is poisson, heat, burgers, allen_cahn or helmholtz (every flow and optimiser on one equation), engd (Poisson with the
+points of arXiv 2302.13163: their steps in NumPy, and the flow), phase (boundary weight against scale of first weights) or cost
+(what a velocity is made of); all of them if none is named. results/ keeps the numbers, from which report.py makes tables and
+figures.
 """
 
 import argparse
@@ -42,7 +43,7 @@ EQUATIONS: dict[str, tuple[dict[str, Any], dict[str, int], float]] = {
     "burgers": (
         {"points_per_axis": 20, "boundary_weight": 100.0, "initial_weight": 100.0},
         {"width": 16, "depth": 2},
-        15.0,
+        18.0,
     ),
     "allen_cahn": (
         {"diffusivity": 0.01, "points_per_axis": 20, "boundary_weight": 100.0, "initial_weight": 100.0},
@@ -222,6 +223,15 @@ def cost(seeds: tuple[int, ...], smoke: bool) -> dict[str, Any]:
     }
 
 
+def thinned(record: Any, most: int = 200) -> Any:
+    """The record with at most so many numbers of each curve, evenly spread, with both ends."""
+    if isinstance(record, dict):
+        return {name: thinned(part, most) for name, part in record.items()}
+    if isinstance(record, list) and len(record) > most:
+        return [record[index] for index in np.linspace(0, len(record) - 1, most).round().astype(int)]
+    return record
+
+
 def _say(part: str, seed: int, label: str, run: dict[str, Any]) -> None:
     seconds = run["seconds"] if isinstance(run["seconds"], float) else run["seconds"][-1]
     print(f"{part:10} seed {seed}  {label:42} relative L2 {run['relative_l2'][-1]:.2e}  {seconds:7.1f} s", flush=True)
@@ -253,7 +263,7 @@ def main() -> None:
             "seconds_in_all": time.perf_counter() - began,
             "versions": versions(),
         }
-        (out / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        (out / f"{name}.json").write_text(json.dumps(thinned(record), indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
