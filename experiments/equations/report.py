@@ -88,6 +88,12 @@ def engd() -> list[str]:
     return markdown_table(["seed", "method", "relative L2", "s"], rows)
 
 
+def cost() -> list[str]:
+    record = read("cost")
+    rows = [[name, f"{1e3 * seconds:.2f}"] for name, seconds in record["seconds"].items()]
+    return markdown_table([f"{record['rows']} residuals, {record['weights']} weights", "ms"], rows)
+
+
 def draw_equations() -> None:
     """The relative error over seconds for optimisers, over the share of the run for flows."""
     names = stored()
@@ -130,7 +136,7 @@ def draw_phase() -> None:
 
 
 def main() -> None:
-    for name, make in (("equations", equations), ("engd", engd)):
+    for name, make in (("equations", equations), ("engd", engd), ("cost", cost)):
         insert(PAGE, name, make())
     draw_equations()
     if (HERE / "results" / "phase.json").is_file():

@@ -131,7 +131,8 @@ def by_optimiser(problem: Any, model: Any, kind: str, seconds: float) -> dict[st
         record["seconds"].append(spent)
 
 
-def equation(name: str, seeds: tuple[int, ...], smoke: bool) -> dict[str, Any]:
+def equation(name: str, seeds: tuple[int, ...], smoke: bool, save: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Every flow, then the optimisers; `save` is called after each, so that nothing is lost if the rest is."""
     options, sizes, end = EQUATIONS[name]
     options = {**options, "points_per_axis": 6} if smoke else options
     problem = getattr(gn.problems, name)(**options)
@@ -142,14 +143,16 @@ def equation(name: str, seeds: tuple[int, ...], smoke: bool) -> dict[str, Any]:
         for label, (flow, longest) in flows(end).items():
             runs[label] = by_flow(problem, model, flow, 0.1 if smoke else longest)
             _say(name, seed, label, runs[label])
+            save(record | {"runs": {**record["runs"], str(seed): runs}})
         for kind in ("Adam", "L-BFGS"):
             runs[kind] = by_optimiser(problem, model, kind, 0.1 if smoke else runs["Gauss-Newton"]["seconds"])
             _say(name, seed, kind, runs[kind])
+            save(record | {"runs": {**record["runs"], str(seed): runs}})
         record["runs"][str(seed)] = runs
     return record
 
 
-def engd_setting(seeds: tuple[int, ...], smoke: bool) -> dict[str, Any]:
+def engd_setting(seeds: tuple[int, ...], smoke: bool, save: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """Their points and network, by their method and by the flow, from the flow's first weights and from theirs."""
     inside, sides = engd.grid(8 if smoke else 30)
     packaged = gn.problems.poisson(points_per_axis=2)
@@ -168,10 +171,11 @@ def engd_setting(seeds: tuple[int, ...], smoke: bool) -> dict[str, Any]:
         record["runs"][str(seed)] = {"ENGD": descent, "Gauss-Newton": again, "first": run}
         _say("engd", seed, "ENGD", descent)
         _say("engd", seed, "Gauss-Newton", again)
+        save(record)
     return record
 
 
-def phase(seeds: tuple[int, ...], smoke: bool) -> dict[str, Any]:
+def phase(seeds: tuple[int, ...], smoke: bool, save: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """The relative error of Gauss-Newton and gradient flow over boundary weight and scale of first weights (Poisson)."""
     weights, scales = [1.0, 10.0, 100.0, 1000.0], [0.25, 0.5, 1.0, 2.0, 4.0]
     if smoke:
@@ -186,10 +190,11 @@ def phase(seeds: tuple[int, ...], smoke: bool) -> dict[str, Any]:
                 errors[i, j] = found["relative_l2"][-1]
                 _say("phase", seeds[0], f"{label}, weight {weight:g}, scale {scale:g}", found)
         record[label] = errors.tolist()
+        save(record)
     return record
 
 
-def cost(seeds: tuple[int, ...], smoke: bool) -> dict[str, Any]:
+def cost(seeds: tuple[int, ...], smoke: bool, save: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """What a step is made of (Poisson, warm): derivatives of the network are a small part of a velocity."""
     options, sizes, _ = EQUATIONS["poisson"]
     problem, model = gn.problems.poisson(**options), network(seeds[0], **sizes)
@@ -238,8 +243,8 @@ def _say(part: str, seed: int, label: str, run: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    parts: dict[str, Callable[[tuple[int, ...], bool], dict[str, Any]]] = {
-        **{name: lambda seeds, smoke, name=name: equation(name, seeds, smoke) for name in EQUATIONS},
+    parts: dict[str, Callable[..., dict[str, Any]]] = {
+        **{name: lambda *rest, name=name: equation(name, *rest) for name in EQUATIONS},
         "engd": engd_setting,
         "phase": phase,
         "cost": cost,
@@ -257,13 +262,14 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     for name in arguments.parts or list(parts):
         began = time.perf_counter()
-        record = parts[name](tuple(arguments.seeds), arguments.smoke)
-        record |= {
-            "command": f"python experiments/equations/run.py {name} --seeds {' '.join(map(str, arguments.seeds))}",
-            "seconds_in_all": time.perf_counter() - began,
-            "versions": versions(),
-        }
-        (out / f"{name}.json").write_text(json.dumps(thinned(record), indent=1) + "\n", encoding="utf-8")
+        command = f"python experiments/equations/run.py {name} --seeds {' '.join(map(str, arguments.seeds))}"
+
+        def save(record: dict[str, Any], name: str = name, began: float = began, command: str = command) -> None:
+            about = {"command": command, "seconds_in_all": time.perf_counter() - began, "versions": versions()}
+            text = json.dumps(thinned(record | about), indent=1) + "\n"
+            (out / f"{name}.json").write_text(text, encoding="utf-8")
+
+        save(parts[name](tuple(arguments.seeds), arguments.smoke, save))
 
 
 if __name__ == "__main__":
