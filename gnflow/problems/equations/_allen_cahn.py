@@ -9,10 +9,11 @@ from jaxtyping import Array, Float
 from ..._core import DataError, require_float64, require_integer, require_number
 from .._collocation import ResidualTerm
 from .._residual_problem import ResidualProblem
-from ._conditions import Fixed, Periodic
+from ._conditions import Periodic
 from ._derivatives import derivative, scalar, second_derivative
 from ._errors import RelativeError
 from ._quadrature import Box
+from ._settings import initial_value_problem
 
 _REACTION = 5.0
 _MODES = 512
@@ -64,21 +65,23 @@ def allen_cahn(
     diffusivity = require_number(DataError, "diffusivity", diffusivity, above=0.0, most=0.1)
     times = np.linspace(0.0, 1.0, require_integer(DataError, "test_times", test_times, least=2))
     box = Box((-1.0, 0.0), (1.0, 1.0), points_per_axis, rule, key)
-    inside, ends, start = box.inside(), box.on({0: -1.0}, "boundary"), box.on({1: 0.0}, "initial")
+    ends = box.on({0: -1.0}, "boundary")
     x, u = allen_cahn_solution(diffusivity, times)
     x, u = x[::4], u[:, ::4]
     test = np.stack(np.meshgrid(x, times), axis=-1).reshape(-1, 2)
-    first = start[0][:, 0] ** 2 * np.cos(np.pi * start[0][:, 0])
-    return ResidualProblem(
-        [
-            ResidualTerm("interior", AllenCahnResidual(diffusivity), inside[0], quadrature=inside[1]),
-            ResidualTerm("boundary", Periodic(-1.0, 1.0), ends[0], boundary_weight, ends[1]),
-            ResidualTerm("initial", Fixed(), (start[0], first), initial_weight, start[1]),
-        ],
-        test={"relative_l2": RelativeError(test, u.reshape(-1))},
-        input_dim=2,
-        name="allen_cahn",
+    return initial_value_problem(
+        "allen_cahn",
+        AllenCahnResidual(diffusivity),
+        box,
+        ResidualTerm("boundary", Periodic(-1.0, 1.0), ends[0], boundary_weight, ends[1]),
+        _first_state,
+        initial_weight,
+        {"relative_l2": RelativeError(test, u.reshape(-1))},
     )
+
+
+def _first_state(x: np.ndarray) -> np.ndarray:
+    return x**2 * np.cos(np.pi * x)
 
 
 def allen_cahn_solution(diffusivity: float, times: np.ndarray, modes: int = _MODES) -> tuple[np.ndarray, np.ndarray]:
@@ -92,7 +95,6 @@ def allen_cahn_solution(diffusivity: float, times: np.ndarray, modes: int = _MOD
         spread = np.fft.irfft(-diffusivity * squares * np.fft.rfft(u), n=modes)
         return spread + _REACTION * (u - u**3)
 
-    first = x**2 * np.cos(np.pi * x)
     method = "DOP853" if diffusivity * squares[-1] < 1e3 else "BDF"
-    found = solve_ivp(rate, (times[0], times[-1]), first, method, times, rtol=1e-10, atol=1e-12)
+    found = solve_ivp(rate, (times[0], times[-1]), _first_state(x), method, times, rtol=1e-10, atol=1e-12)
     return x, found.y.T

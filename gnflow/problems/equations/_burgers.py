@@ -7,17 +7,14 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..._core import DataError, require_float64, require_number
-from .._collocation import ResidualTerm
 from .._residual_problem import ResidualProblem
-from ._conditions import Fixed, Vanishing
 from ._derivatives import derivative, scalar, second_derivative
 from ._errors import RelativeError
 from ._quadrature import Box
+from ._settings import initial_value_problem, vanishing_at_ends
 
-_REACH, _NODES = (
-    12.0,
-    1201,
-)  # of the trapezoidal rule, which converges exponentially for integrands that decay at both ends
+# Of the trapezoidal rule, which converges exponentially for integrands that decay at both ends.
+_REACH, _NODES = 12.0, 1201
 
 
 class BurgersResidual(eqx.Module):
@@ -63,17 +60,15 @@ def burgers(
     require_float64((), "burgers")
     viscosity = require_number(DataError, "viscosity", viscosity, least=0.003)
     box = Box((-1.0, 0.0), (1.0, 1.0), points_per_axis, rule, key)
-    inside, ends, start = box.inside(), box.faces((0,)), box.on({1: 0.0}, "initial")
-    (test, quadrature) = Box(box.low, box.high, test_points_per_axis).inside()
-    return ResidualProblem(
-        [
-            ResidualTerm("interior", BurgersResidual(viscosity), inside[0], quadrature=inside[1]),
-            ResidualTerm("boundary", Vanishing(), ends[0], boundary_weight, ends[1]),
-            ResidualTerm("initial", Fixed(), (start[0], -np.sin(np.pi * start[0][:, 0])), initial_weight, start[1]),
-        ],
-        test={"relative_l2": RelativeError(test, burgers_solution(test, viscosity), quadrature=quadrature)},
-        input_dim=2,
-        name="burgers",
+    test, quadrature = Box(box.low, box.high, test_points_per_axis).inside()
+    return initial_value_problem(
+        "burgers",
+        BurgersResidual(viscosity),
+        box,
+        vanishing_at_ends(box, boundary_weight),
+        lambda x: -np.sin(np.pi * x),
+        initial_weight,
+        {"relative_l2": RelativeError(test, burgers_solution(test, viscosity), quadrature=quadrature)},
     )
 
 

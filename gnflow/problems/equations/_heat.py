@@ -7,12 +7,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..._core import DataError, require_float64, require_number
-from .._collocation import ResidualTerm
 from .._residual_problem import ResidualProblem
-from ._conditions import Fixed, Vanishing
 from ._derivatives import derivative, scalar, second_derivative
-from ._errors import RelativeError
 from ._quadrature import Box
+from ._settings import initial_value_problem, relative_errors, vanishing_at_ends
 
 
 class HeatResidual(eqx.Module):
@@ -56,22 +54,17 @@ def heat(
     require_float64((), "heat")
     diffusivity = require_number(DataError, "diffusivity", diffusivity, above=0.0)
     box = Box((0.0, 0.0), (1.0, 1.0), points_per_axis, rule, key)
-    inside, ends, start = box.inside(), box.faces((0,)), box.on({1: 0.0}, "initial")
-    (test, quadrature) = Box(box.low, box.high, test_points_per_axis).inside()
+    test, quadrature = Box(box.low, box.high, test_points_per_axis).inside()
     rate = diffusivity * np.pi**2
     decay, sine, cosine = np.exp(-rate * test[:, 1]), np.sin(np.pi * test[:, 0]), np.cos(np.pi * test[:, 0])
     values = decay * sine
     gradients = np.stack([np.pi * decay * cosine, -rate * values], axis=1)
-    return ResidualProblem(
-        [
-            ResidualTerm("interior", HeatResidual(diffusivity), inside[0], quadrature=inside[1]),
-            ResidualTerm("boundary", Vanishing(), ends[0], boundary_weight, ends[1]),
-            ResidualTerm("initial", Fixed(), (start[0], np.sin(np.pi * start[0][:, 0])), initial_weight, start[1]),
-        ],
-        test={
-            "relative_l2": RelativeError(test, values, quadrature=quadrature),
-            "relative_h1": RelativeError(test, values, gradients, quadrature),
-        },
-        input_dim=2,
-        name="heat",
+    return initial_value_problem(
+        "heat",
+        HeatResidual(diffusivity),
+        box,
+        vanishing_at_ends(box, boundary_weight),
+        lambda x: np.sin(np.pi * x),
+        initial_weight,
+        relative_errors(test, values, gradients, quadrature),
     )

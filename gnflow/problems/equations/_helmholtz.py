@@ -8,12 +8,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..._core import DataError, require_float64, require_integer, require_number
-from .._collocation import ResidualTerm
 from .._residual_problem import ResidualProblem
-from ._conditions import Vanishing
 from ._derivatives import laplacian, scalar
-from ._errors import RelativeError
 from ._quadrature import Box
+from ._settings import boundary_value_problem, relative_errors
 
 
 class HelmholtzResidual(eqx.Module):
@@ -66,21 +64,11 @@ def helmholtz(
     if np.isclose(wavenumber**2, np.pi**2 * (a**2 + b**2)):
         raise DataError(f"wavenumber = {wavenumber}: k^2 is pi^2 (a^2 + b^2), so that u is not unique.")
     box = Box((-1.0, -1.0), (1.0, 1.0), points_per_axis, rule, key)
-    inside, sides = box.inside(), box.faces((0, 1))
-    (test, quadrature) = Box(box.low, box.high, test_points_per_axis).inside()
+    test, quadrature = Box(box.low, box.high, test_points_per_axis).inside()
     (x, y), values = np.pi * test.T, np.asarray(_sines(test.T, a, b))
     gradients = np.pi * np.stack([a * np.cos(a * x) * np.sin(b * y), b * np.sin(a * x) * np.cos(b * y)], axis=1)
-    return ResidualProblem(
-        [
-            ResidualTerm("interior", HelmholtzResidual(wavenumber, (a, b)), inside[0], quadrature=inside[1]),
-            ResidualTerm("boundary", Vanishing(), sides[0], boundary_weight, sides[1]),
-        ],
-        test={
-            "relative_l2": RelativeError(test, values, quadrature=quadrature),
-            "relative_h1": RelativeError(test, values, gradients, quadrature),
-        },
-        name="helmholtz",
-    )
+    errors = relative_errors(test, values, gradients, quadrature)
+    return boundary_value_problem("helmholtz", HelmholtzResidual(wavenumber, (a, b)), box, boundary_weight, errors)
 
 
 def _sines(x: Any, a: int, b: int) -> Array:

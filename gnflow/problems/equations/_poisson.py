@@ -8,12 +8,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..._core import DataError, require_float64, require_integer
-from .._collocation import ResidualTerm
 from .._residual_problem import ResidualProblem
-from ._conditions import Vanishing
 from ._derivatives import laplacian, scalar
-from ._errors import RelativeError
 from ._quadrature import Box
+from ._settings import boundary_value_problem, relative_errors
 
 
 class PoissonResidual(eqx.Module):
@@ -52,20 +50,10 @@ def poisson(
     require_float64((), "poisson")
     dimension = require_integer(DataError, "dimension", dimension)
     box = Box(np.zeros(dimension), np.ones(dimension), points_per_axis, rule, key)
-    inside, faces = box.inside(), box.faces(tuple(range(dimension)))
     test, quadrature = Box(box.low, box.high, test_points_per_axis).inside()
     values = np.prod(np.sin(np.pi * test), axis=1)
     # Each column of the gradient has a cosine in the place of one sine.
     sines, cosines = np.sin(np.pi * test)[:, None], np.cos(np.pi * test)[:, None]
     gradients = np.pi * np.prod(np.where(np.eye(dimension, dtype=bool), cosines, sines), axis=2)
-    return ResidualProblem(
-        [
-            ResidualTerm("interior", PoissonResidual(), inside[0], quadrature=inside[1]),
-            ResidualTerm("boundary", Vanishing(), faces[0], boundary_weight, faces[1]),
-        ],
-        test={
-            "relative_l2": RelativeError(test, values, quadrature=quadrature),
-            "relative_h1": RelativeError(test, values, gradients, quadrature),
-        },
-        name="poisson",
-    )
+    errors = relative_errors(test, values, gradients, quadrature)
+    return boundary_value_problem("poisson", PoissonResidual(), box, boundary_weight, errors)
