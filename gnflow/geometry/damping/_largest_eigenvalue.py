@@ -1,16 +1,13 @@
 """Damping by the largest eigenvalue, which needs no Gram matrix."""
 
-from typing import ClassVar
-
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..._core import number_field
-from ._base import AbstractDamping
+from ._multiple import AbstractMultiple
 from ._spectrum import Spectrum
 
 
-class LargestEigenvalue(AbstractDamping):
+class LargestEigenvalue(AbstractMultiple):
     """eps = max(floor, factor * sigma_max(w)), where sigma_max is the largest eigenvalue of H A.
 
     It replaces `SmallestEigenvalue` where no Gram matrix is formed: a few products with J and J^T give sigma_max, but not
@@ -31,22 +28,9 @@ class LargestEigenvalue(AbstractDamping):
     **Raises:** `ConfigError` if one of them is negative.
     """
 
-    has_jumps: ClassVar[bool] = False
-    depends_on_time: ClassVar[bool] = False
-
     factor: float = number_field("LargestEigenvalue: factor", default=1e-4, least=0.0)
     floor: float = number_field("LargestEigenvalue: floor", default=0.0, least=0.0)
 
-    @property
-    def is_positive(self) -> bool:
-        """Whether the floor is positive: sigma_max may underflow to 0."""
-        return bool(self.floor > 0)
-
-    @property
-    def is_zero(self) -> bool:
-        """Whether factor and floor are zero."""
-        return bool(self.factor == 0 and self.floor == 0)
-
-    def __call__(self, time: Float[Array, ""], spectrum: Spectrum) -> Float[Array, ""]:
-        """max(floor, factor * sigma_max)."""
-        return jnp.maximum(self.floor, self.factor * spectrum.largest)
+    def of_spectrum(self, spectrum: Spectrum) -> Float[Array, ""]:
+        """sigma_max."""
+        return spectrum.largest

@@ -1,16 +1,13 @@
 """Damping by the smallest eigenvalue of the Gram matrix."""
 
-from typing import ClassVar
-
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..._core import number_field
-from ._base import AbstractDamping
+from ._multiple import AbstractMultiple
 from ._spectrum import Spectrum
 
 
-class SmallestEigenvalue(AbstractDamping):
+class SmallestEigenvalue(AbstractMultiple):
     """eps = max(floor, factor * sigma_min(w)), where sigma_min is the smallest eigenvalue of the NTK Gram matrix A.
 
     If eps <= factor * sigma_min, the convergence rate does not depend on the conditioning of A ([A], Theorem 1). The
@@ -24,26 +21,13 @@ class SmallestEigenvalue(AbstractDamping):
     **Raises:** `ConfigError` if one of them is negative.
     """
 
-    has_jumps: ClassVar[bool] = False
-    depends_on_time: ClassVar[bool] = False
-
     factor: float = number_field("SmallestEigenvalue: factor", default=1.0, least=0.0)
     floor: float = number_field("SmallestEigenvalue: floor", default=0.0, least=0.0)
-
-    @property
-    def is_positive(self) -> bool:
-        """Whether the floor is positive: sigma_min may be 0."""
-        return bool(self.floor > 0)
-
-    @property
-    def is_zero(self) -> bool:
-        """Whether factor and floor are zero."""
-        return bool(self.factor == 0 and self.floor == 0)
 
     def largest_ratio(self, smallest_eigenvalue: float) -> float:
         """max(factor, floor/sigma)."""
         return max(float(self.factor), float(self.floor) / smallest_eigenvalue)
 
-    def __call__(self, time: Float[Array, ""], spectrum: Spectrum) -> Float[Array, ""]:
-        """max(floor, factor * sigma_min)."""
-        return jnp.maximum(self.floor, self.factor * spectrum.smallest)
+    def of_spectrum(self, spectrum: Spectrum) -> Float[Array, ""]:
+        """sigma_min."""
+        return spectrum.smallest

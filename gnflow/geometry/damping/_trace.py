@@ -1,16 +1,13 @@
 """Damping by the trace, which needs no Gram matrix."""
 
-from typing import ClassVar
-
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..._core import number_field
-from ._base import AbstractDamping
+from ._multiple import AbstractMultiple
 from ._spectrum import Spectrum
 
 
-class Trace(AbstractDamping):
+class Trace(AbstractMultiple):
     """eps = max(floor, factor * trace(H A)), the sum of the eigenvalues of H A.
 
     sigma_max <= trace <= NC sigma_max: the same factor damps once to NC times as strongly as with `LargestEigenvalue`. The
@@ -26,22 +23,9 @@ class Trace(AbstractDamping):
     **Raises:** `ConfigError` if one of them is negative.
     """
 
-    has_jumps: ClassVar[bool] = False
-    depends_on_time: ClassVar[bool] = False
-
     factor: float = number_field("Trace: factor", default=1e-4, least=0.0)
     floor: float = number_field("Trace: floor", default=0.0, least=0.0)
 
-    @property
-    def is_positive(self) -> bool:
-        """Whether the floor is positive: the trace may underflow to 0."""
-        return bool(self.floor > 0)
-
-    @property
-    def is_zero(self) -> bool:
-        """Whether factor and floor are zero."""
-        return bool(self.factor == 0 and self.floor == 0)
-
-    def __call__(self, time: Float[Array, ""], spectrum: Spectrum) -> Float[Array, ""]:
-        """max(floor, factor * trace)."""
-        return jnp.maximum(self.floor, self.factor * spectrum.trace)
+    def of_spectrum(self, spectrum: Spectrum) -> Float[Array, ""]:
+        """The trace."""
+        return spectrum.trace
