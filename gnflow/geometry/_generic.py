@@ -98,10 +98,13 @@ class GenericTangent(AbstractTangent):
 
         return jax.lax.map(block, self.x)
 
-    def jacobian(self) -> Float[Array, "rows weights"] | None:
-        """J (nC, P) from per-sample Jacobian rows, if it is not larger than 1 GiB."""
-        if self.outputs.size * tree_size(self.weights) * 8 > MOST_BYTES_OF_ROWS:
-            return None
+    @property
+    def jacobian_width(self) -> int | None:
+        """P, if J is not larger than 1 GiB."""
+        return width_within_memory(self)
+
+    def jacobian(self) -> Float[Array, "rows weights"]:
+        """J (nC, P) from per-sample Jacobian rows."""
         return jnp.concatenate(jax.tree.leaves(self._jacobian_rows(self.x)), axis=1)
 
     def _jacobian_rows(self, x: PyTree) -> PyTree:
@@ -131,6 +134,12 @@ def _chunks(x: PyTree, chunk: int) -> PyTree:
         return jnp.pad(leaf, padding, mode="edge").reshape(count, size, *leaf.shape[1:])
 
     return jax.tree.map(cut, x)
+
+
+def width_within_memory(tangent: Any) -> int | None:
+    """P of a tangent with `outputs` and `weights`, if its J is not larger than 1 GiB; None if it is."""
+    width = tree_size(tangent.weights)
+    return width if 8 * tangent.outputs.size * width <= MOST_BYTES_OF_ROWS else None
 
 
 def _shape(x: PyTree) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from ..problems import Collocation
-from ._generic import GenericTangent
+from ._generic import GenericTangent, width_within_memory
 from ._row_products import row_products
 from ._tangent import AbstractTangent
 
@@ -48,20 +48,24 @@ class ResidualTangent(AbstractTangent):
     def cross_gram(self, other: AbstractTangent) -> Float[Array, "rows columns"]:
         """J J'^T, a block for each pair of terms, each from per-point Jacobian rows."""
         assert isinstance(other, ResidualTangent)
-        left = self._parts()
-        if other is self and (rows := self.jacobian()) is not None:
+        if other is self and self.jacobian_width is not None:
+            rows = self.jacobian()
             return row_products(rows, rows)
+        left = self._parts()
         if other is not self:
             return jnp.block([[one.cross_gram(its) for its in other._parts()] for one in left])
         lower = [[one.cross_gram(its) for its in left[: index + 1]] for index, one in enumerate(left)]
         count = len(left)
         return jnp.block([[lower[i][j] if j <= i else lower[j][i].T for j in range(count)] for i in range(count)])
 
-    def jacobian(self) -> Float[Array, "rows weights"] | None:
-        """J (R, P), term after term, if no term's part is larger than 128 MiB."""
-        parts = [part.jacobian() for part in self._parts()]
-        known = [part for part in parts if part is not None]
-        return jnp.concatenate(known) if len(known) == len(parts) else None
+    @property
+    def jacobian_width(self) -> int | None:
+        """P, if J is not larger than 1 GiB."""
+        return width_within_memory(self)
+
+    def jacobian(self) -> Float[Array, "rows weights"]:
+        """J (R, P), term after term."""
+        return jnp.concatenate([part.jacobian() for part in self._parts()])
 
     def _parts(self) -> tuple[GenericTangent, ...]:
         """The tangent of each term, whose "inputs" are its points and their scales."""

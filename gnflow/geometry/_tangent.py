@@ -38,12 +38,17 @@ class AbstractTangent(eqx.Module):
         """The NTK Gram matrix A = J J^T, (nC, nC), symmetric positive semi-definite (Jacot et al. 2018)."""
         return self.cross_gram(self)
 
-    def jacobian(self) -> Float[Array, "rows weights"] | None:
-        """J as a matrix (nC, P), its columns in the order of the weights' leaves; None where it is never formed.
+    @property
+    def jacobian_width(self) -> int | None:
+        """P, if `jacobian` forms J as a matrix; None if it does not, as here."""
+        return None
+
+    def jacobian(self) -> Float[Array, "rows weights"]:
+        """J as a matrix (nC, P), its columns in the order of the weights' leaves, where `jacobian_width` is known.
 
         Where there are fewer weights than outputs it is smaller than A, and decompositions of it keep digits that A loses.
         """
-        return None
+        raise NotImplementedError(f"{type(self).__name__} does not form J")
 
     def gram_operator(self) -> Callable[[Float[Array, "samples outputs"]], Float[Array, "samples outputs"]]:
         """v -> A v, for many products: by one J^T and one J product each, or cheaper where a closed form allows it."""

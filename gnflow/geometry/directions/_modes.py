@@ -15,7 +15,8 @@ from ._whitening import whitened_gram
 # Columns that go through J^T and J at once, which bounds the memory beside the result.
 _BLOCK = 16
 
-# How many times as many outputs as weights make the decomposition of J faster than that of A (docs/devdocs/solvers.md).
+# How many times as many outputs as weights make the decomposition of J faster than that of A (docs/residuals_study.md, What a
+# velocity costs).
 _THIN = 3
 
 
@@ -127,12 +128,13 @@ def dense_modes(tangent: AbstractTangent, factor: AbstractOutputFactor) -> Modes
     eps sqrt(lam lam_max) instead of eps lam_max (eps: machine epsilon).
     """
     shape, zero = tangent.outputs.shape, jnp.zeros(())
-    jacobian = tangent.jacobian()
-    if jacobian is None or _THIN * jacobian.shape[1] > jacobian.shape[0]:
+    width = tangent.jacobian_width
+    if width is None or _THIN * width > tangent.outputs.size:
         gram = tangent.gram()
         matrix = whitened_gram(gram, factor, shape[1])
         eigenvalues, eigenvectors = jnp.linalg.eigh(matrix)
         return Modes(eigenvalues, eigenvectors, gram, matrix, relative_residual=zero, left_out=zero)
+    jacobian = tangent.jacobian()
     gram = row_products(jacobian, jacobian)
     matrix = whitened_gram(gram, factor, shape[1])
     on_columns = jax.vmap(lambda column: factor.transpose_product(column.reshape(shape)).reshape(-1), 1, 1)
