@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PyTree
 
 from .._core import GnflowError, Result, ResultCode
 from ..flows import AbstractFlow
+from ..geometry import System
 from ..metrics import Variable
 from ..problems import AbstractProblem
 from ._best import best_losses
@@ -55,6 +56,11 @@ class Trajectory:
     settings: dict[str, Any]
     kept_weights: Mapping[float | int, PyTree] = dataclasses.field(default_factory=dict)
 
+    @property
+    def system(self) -> System:
+        """The problem joined with the structure of the model, as the flow trains it."""
+        return self.flow.system(self.problem, self.initial_model)
+
     def model_at(self, time: float | int) -> Any:
         """The model at a flow time, or at a step of `iterate`.
 
@@ -72,8 +78,7 @@ class Trajectory:
         found = kept_time(time, known, "flow time" if dim == "time" else "step")
         if found in ends:
             return ends[found]
-        system = self.flow.system(self.problem, self.initial_model)
-        return system.model(on_device(self.kept_weights[found]))
+        return self.system.model(on_device(self.kept_weights[found]))
 
     def predict(self, x: Any, *, time: float | int | None = None) -> Float[Array, "samples outputs"]:
         """The outputs of the final model, or of the model at `time`, on new inputs.

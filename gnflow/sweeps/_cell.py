@@ -107,7 +107,7 @@ def outcome_of(
     - `keep`: whether to keep the whole trajectory.
     """
     data_digest = spec.data_digest if data_digest is None else data_digest
-    problem = trajectory.flow.system(trajectory.problem, trajectory.initial_model).problem
+    problem = trajectory.system.problem
     minimum = float(problem.loss.minimum(problem.y_train))
     measured = RunData(trajectory.data, trajectory.result, trajectory.stats, {}, json.loads(_versions()))
     cell = cell_of_run(spec, measured, minimum, data_digest, wall_seconds)

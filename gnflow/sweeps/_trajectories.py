@@ -48,8 +48,7 @@ class KeptRun(NamedTuple):
         """The data set that the cell's file would hold. **Raises:** `RunFolderError` for a damaged run."""
         run = read_data(self.place)
         try:
-            whole = load(self.place)
-            problem = whole.flow.system(whole.problem, whole.initial_model).problem
+            problem = load(self.place).system.problem
             minimum = float(problem.loss.minimum(problem.y_train))
         except GnflowError:  # a class of the user, which is not rebuilt
             minimum = math.nan

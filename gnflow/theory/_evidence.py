@@ -99,7 +99,7 @@ class Evidence:
     @functools.cached_property
     def system(self) -> System:
         """The problem joined with the model's structure."""
-        return self.trajectory.flow.system(self.trajectory.problem, self.trajectory.initial_model)
+        return self.trajectory.system
 
     @functools.cached_property
     def start(self) -> Any:
