@@ -82,8 +82,8 @@ def choose_solver(solver: Any, rtol: float, situation: Situation, ran_out: bool 
 
     - In a run that ends before the fastest mode has decayed by e^-10 an explicit solver takes few steps, none of which needs a
       Gram matrix.
-    - For a flow that is not stiff and a small `rtol` (a smaller one for models with kinks) the order of Dopri8 pays, until
-      stability limits its steps after all.
+    - For a flow that is not stiff an explicit solver begins, until stability limits its steps after all: Tsit5, or Dopri8 where
+      a small `rtol` (a smaller one for models with kinks) makes its order pay.
     - If the Jacobian has a real spectrum and a linearisation takes much longer than a velocity, the stabilised solver begins.
       The exponential one is tried where it pays (but not for NC above the dense limit). If velocities are heavy, Tsit5 comes
       before both.
@@ -119,8 +119,8 @@ def choose_solver(solver: Any, rtol: float, situation: Situation, ran_out: bool 
         return named_choice(
             "exponential_rosenbrock", f"{jacobian[0]} weights for more outputs: the whole Jacobian is cheap"
         )
-    if not situation.is_stiff and rtol <= (_TIGHT_RTOL_ON_KINKS if situation.has_kinks else _TIGHT_RTOL):
-        return _for_rates_of_one_size(situation)
+    if not situation.is_stiff:
+        return _for_rates_of_one_size(situation, rtol)
     exponential = named_choice("exponential", "no step size is limited by stiffness")
     if not situation.has_real_spectrum or rtol < _LEAST_STABILISED_RTOL:
         return exponential
@@ -142,17 +142,20 @@ def choose_solver(solver: Any, rtol: float, situation: Situation, ran_out: bool 
     return first._replace(change=Change(_behind_the_limit(stabilised), 0.0))
 
 
-def _for_rates_of_one_size(situation: Situation) -> SolverChoice:
-    """The choice for a flow that is not stiff, at a small tolerance.
+def _for_rates_of_one_size(situation: Situation, rtol: float) -> SolverChoice:
+    """The choice for a flow that is not stiff. An exponential step would take as long as an explicit one and not get farther.
 
     A damping above most of the spectrum makes such a flow stiff after all, which shows only along the run.
     """
-    dopri8 = named_choice("dopri8", "the flow is not stiff and the tolerance is tight")
+    if rtol <= (_TIGHT_RTOL_ON_KINKS if situation.has_kinks else _TIGHT_RTOL):
+        explicit = named_choice("dopri8", "the flow is not stiff and the tolerance is tight")
+    else:
+        explicit = named_choice("tsit5", "the flow is not stiff")
     if not Decomposition().is_dense(situation.num_outputs):
-        return dopri8
+        return explicit
     exponential = _behind_the_limit(named_choice("exponential", "no step size is limited by stiffness"))
     least = min(_WORTH_COMPILING / situation.velocity_work(), _MANY_VELOCITIES)
-    return dopri8._replace(change=Change(exponential, least, _VELOCITIES_WITH_GRAM))
+    return explicit._replace(change=Change(exponential, least, _VELOCITIES_WITH_GRAM))
 
 
 def _behind_the_limit(choice: SolverChoice) -> SolverChoice:
