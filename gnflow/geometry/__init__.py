@@ -20,6 +20,7 @@ from ._output_metric import (
     output_metrics as output_metrics,
 )
 from ._range import ResolvedRange as ResolvedRange
+from ._scaled import ScaledTangent as ScaledTangent, scaled_tangent as scaled_tangent
 from ._snapshot import Snapshot as Snapshot
 from ._spectrum import (
     effective_rank as effective_rank,
