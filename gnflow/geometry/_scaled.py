@@ -3,12 +3,10 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import equinox as eqx
-import jax
 from jaxtyping import Array, Float, PyTree
 
 from .._core import tree_multiply
-from ._dispatch import tangent_of
+from ._part import tangent_of_part
 from ._system import System
 from ._tangent import AbstractTangent
 
@@ -75,15 +73,8 @@ def scaled_tangent(
     """
     whole = system.tangent(weights)
     return ScaledTangent(
-        whole.outputs, whole, scales, tuple((scale, _part(system, weights, group)) for scale, group in groups)
+        whole.outputs, whole, scales, tuple((scale, tangent_of_part(system, weights, group)) for scale, group in groups)
     )
-
-
-def _part(system: System, weights: PyTree, group: PyTree) -> AbstractTangent:
-    """The tangent of the training outputs for the weights of a group alone."""
-    moving = jax.tree.map(lambda leaf, here: leaf if here else None, weights, group)
-    resting = jax.tree.map(lambda leaf, here: None if here else leaf, weights, group)
-    return tangent_of(eqx.combine(system.structure, resting), moving, system.problem.x_train)
 
 
 def _sum(terms: Iterable[Array]) -> Array:
