@@ -20,6 +20,8 @@ from ._output_metric import (
     output_metrics as output_metrics,
 )
 from ._range import ResolvedRange as ResolvedRange
+from ._readout import Readout as Readout, require_linear as require_linear
+from ._scaled import ScaledTangent as ScaledTangent, scaled_tangent as scaled_tangent
 from ._snapshot import Snapshot as Snapshot
 from ._spectrum import (
     effective_rank as effective_rank,
@@ -28,4 +30,5 @@ from ._spectrum import (
 )
 from ._system import System as System
 from ._tangent import AbstractTangent as AbstractTangent
+from ._truncated_inverse import TruncatedInverse as TruncatedInverse
 from .directions import Decomposition as Decomposition, Direction as Direction, SolveDiagnostics as SolveDiagnostics
