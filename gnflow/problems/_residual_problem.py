@@ -120,6 +120,18 @@ class ResidualProblem(AbstractProblem):
         """The number of rows of each term, by name; empty before a model is known."""
         return dict(self.row_counts)
 
+    def place_of(self, row: int, output: int) -> str:
+        """Which residual stands in a column of the outputs (1, R), in words: its term and its point."""
+        for term in self.terms:
+            count = self.rows[term.name]
+            if output < count:
+                break
+            output -= count
+        each = count // term.num_points
+        point = jax.tree.map(lambda leaf: np.asarray(leaf)[output // each].tolist(), term.points)
+        component = f", component {output % each}" if each > 1 else ""
+        return f"the residual of term {term.name!r} at its point {output // each}, {shown(point)}{component}"
+
     def joined_with(self, model: Any) -> "ResidualProblem":
         """The problem with the number of rows that each term has with this model.
 

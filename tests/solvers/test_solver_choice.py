@@ -115,6 +115,18 @@ def test_heavy_velocities_begin_with_order_5():
     )
 
 
+@pytest.mark.parametrize("known", [True, None])
+def test_order_5_begins_where_the_model_may_have_kinks(known):
+    first = counted(1e7, 1e9, has_kinks=known)
+    assert first.name == "tsit5"
+    assert "kinks" in first.reason
+    assert (first.change.successor.name, first.change.least_velocities) == ("stabilised", 0.0)
+    # What follows is what a smooth model has from the start.
+    assert first.change.successor.change == counted(1e7, 1e9).change
+    # Where a linearisation costs little, nothing changes.
+    assert counted(9e7, 8.9e8, has_kinks=known).name == "exponential"
+
+
 def counted(velocity, linearisation, **facts):
     """What auto takes for gradient flow with so many operations."""
     work = {"velocity_work": lambda: velocity, "linearisation_work": lambda: linearisation}
