@@ -33,7 +33,7 @@ def _as_scale(value: Any) -> Any:
 
 
 def _as_place(value: Any) -> Any:
-    if value not in _PLACES:
+    if not (isinstance(value, str) and value in _PLACES):
         raise ConfigError(f"where = {shown(value)}; expected 'velocity' or 'metric'.")
     return value
 
