@@ -8,7 +8,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..geometry import AbstractOutputMetric, IdentityMetric
+from ..geometry import AbstractOutputMetric, IdentityMetric, rank_cutoff
 from ..geometry.damping import AbstractDamping, Constant
 from ..geometry.directions import kept_modes
 
@@ -64,12 +64,25 @@ class AbstractGain(eqx.Module):
         """
         return math.inf
 
-    def __call__(self, eigenvalues: Float[Array, " size"], damping: Float[Array, ""] | float) -> Float[Array, " size"]:
+    def __call__(
+        self,
+        eigenvalues: Float[Array, " size"],
+        damping: Float[Array, ""] | float,
+        cutoff: Float[Array, ""] | None = None,
+    ) -> Float[Array, " size"]:
         """k at all eigenvalues (size,) of one matrix B, ascending.
 
         It is 0 for modes that are left out, the limit of k at eigenvalue 0, and nan if the damping is nan.
+
+        **Arguments:**
+
+        - `eigenvalues`: all of B, ascending.
+        - `damping`: eps.
+        - `cutoff`: the value up to which an eigenvalue cannot be told from zero; that of an eigendecomposition of B if it is
+          None.
         """
-        kept = kept_modes(eigenvalues, jnp.asarray(damping)) if self.is_truncated else jnp.asarray(True)
+        cutoff = rank_cutoff(eigenvalues) if cutoff is None else cutoff
+        kept = kept_modes(eigenvalues, jnp.asarray(damping), cutoff) if self.is_truncated else jnp.asarray(True)
         values = self.value(jnp.where(kept, jnp.maximum(eigenvalues, _TINY), 1.0), damping)
         return jnp.where(kept, values, jnp.where(jnp.isnan(damping), jnp.nan, 0.0))
 

@@ -111,7 +111,7 @@ class GaussNewtonFlow(AbstractLinearisedFlow):
         factor = equation.factor
         direction, modes = self.solver.solve_and_decompose(equation, decomposition)
         assert direction.diagnostics is not None
-        gains = self.gain(system)(modes.eigenvalues, direction.diagnostics.damping)
+        gains = self.gain(system)(modes.eigenvalues, direction.diagnostics.damping, modes.cutoff)
         hessian_factor = system.loss.hessian_factor(tangent.outputs, system.problem.y_train)
         if self.metric.is_hessian(system.loss):
             return linearise_with_hessian(tangent, direction, modes, gains, factor)

@@ -65,7 +65,7 @@ class GradientFlow(AbstractLinearisedFlow):
         """W = -m J^T H_L J. With H_L = R R^T the modes of R^T A R decay at the rates m lam."""
         factor = system.loss.hessian_factor(tangent.outputs, system.problem.y_train)
         modes = decomposition.modes(tangent, factor)
-        gains = self.gain(system)(modes.eigenvalues, 0.0)
+        gains = self.gain(system)(modes.eigenvalues, 0.0, modes.cutoff)
         return linearise_with_hessian(tangent, self.direction(time, tangent, system), modes, gains, factor)
 
     def effective_mobility(self, system: System) -> float | Array:

@@ -15,14 +15,12 @@ from ..geometry import (
     System,
     linearise_with_hessian,
     linearise_with_other_metric,
-    numerical_rank,
 )
 from ..geometry.damping import AbstractDamping, Constant
 from ..geometry.directions import (
     Modes,
     decomposed_spectrum,
     dense_modes,
-    kept_modes,
     relative_residual,
     truncated_power_product,
 )
@@ -103,18 +101,24 @@ class SpectralFlow(AbstractLinearisedFlow):
         eigenvalues, eigenvectors = modes.eigenvalues, modes.eigenvectors
         assert modes.gram is not None
         shift = self.damping.shift(time, decomposed_spectrum(modes.gram, _IDENTITY, eigenvalues))
-        kept = kept_modes(eigenvalues, shift)
-        gains = self.gain(system)(eigenvalues, shift)
+        kept = modes.kept(shift)
+        gains = self.gain(system)(eigenvalues, shift, modes.cutoff)
         amplitudes = eigenvectors.T @ gradient.reshape(-1)
         assert modes.matrix is not None
         coefficients = truncated_power_product(
-            modes.matrix, shift, jnp.asarray(self.power, dtype=float), gradient.reshape(-1), eigenvalues, eigenvectors
+            modes.matrix,
+            shift,
+            jnp.asarray(self.power, dtype=float),
+            gradient.reshape(-1),
+            eigenvalues,
+            eigenvectors,
+            modes.cutoff,
         ).reshape(gradient.shape)
         right = gradient.reshape(-1)
         left_out = right - eigenvectors @ jnp.where(kept, amplitudes, 0.0) - shift * modes.unneeded(right, shift)
         diagnostics = SolveDiagnostics(
             damping=shift,
-            rank=numerical_rank(eigenvalues),
+            rank=modes.rank,
             relative_residual=relative_residual(left_out, gradient.reshape(-1)),
             success=jnp.all(jnp.isfinite(coefficients)),
             kept=jnp.sum(kept),

@@ -17,6 +17,19 @@ def rank_cutoff(eigenvalues: Float[Array, " size"]) -> Float[Array, ""]:
     return eigenvalues.shape[0] * _EPSILON * jnp.max(jnp.abs(eigenvalues))
 
 
+def rank_cutoff_of_squares(values: Float[Array, " rank"], size: int) -> Float[Array, ""]:
+    """The same for squares of singular values, which were computed from the matrix itself: (size * epsilon * largest)^2.
+
+    A singular value is known to `size` * machine epsilon * largest singular value (LAPACK Users' Guide, Section 4.9).
+
+    **Arguments:**
+
+    - `values`: the squares (r,) of all singular values.
+    - `size`: the larger side of the matrix.
+    """
+    return (size * _EPSILON) ** 2 * jnp.max(values)
+
+
 def numerical_rank(eigenvalues: Float[Array, " size"]) -> Int[Array, ""]:
     """The number of eigenvalues above `rank_cutoff`."""
     return jnp.sum(eigenvalues > rank_cutoff(eigenvalues))

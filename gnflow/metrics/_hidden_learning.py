@@ -1,10 +1,9 @@
 """Hidden learning of [A]: the quality of the features for the best output layer."""
 
-import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from .._core import DataError, in_batches
-from ..geometry import Snapshot, System
+from ..geometry import Snapshot, System, TruncatedInverse
 from ._base import AbstractMetric, Variable
 from ._hidden_layer import hidden_features, require_hidden_features
 
@@ -52,19 +51,10 @@ class HiddenLearning(AbstractMetric):
         """The losses, by one eigendecomposition of size N."""
         system, problem = snapshot.system, snapshot.system.problem
         features = hidden_features(system, snapshot.weights, problem.x_train)
-        readout = _least_squares(features, problem.y_train)
+        readout = features.T @ TruncatedInverse.of(features @ features.T).solve(problem.y_train, _CUTOFF)
         losses = {"refit_train_loss": system.loss.value(features @ readout, problem.y_train)}
         if problem.x_test is not None and problem.y_test is not None:
             model = system.model(snapshot.weights)
             test_outputs = in_batches(lambda x: model.hidden_features(x) @ readout, problem.x_test)
             losses["refit_test_loss"] = system.loss.value(test_outputs, problem.y_test)
         return losses
-
-
-def _least_squares(
-    features: Float[Array, "samples features"], targets: Float[Array, "samples outputs"]
-) -> Float[Array, "features outputs"]:
-    eigenvalues, modes = jnp.linalg.eigh(features @ features.T)
-    kept = eigenvalues > _CUTOFF * eigenvalues[-1]
-    amplitudes = jnp.where(kept[:, None], (modes.T @ targets) / jnp.where(kept, eigenvalues, 1.0)[:, None], 0.0)
-    return features.T @ (modes @ amplitudes)

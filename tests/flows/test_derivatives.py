@@ -11,6 +11,7 @@ from jax.flatten_util import ravel_pytree
 
 import gnflow as gn
 from gnflow.flows import GaussNewtonFlow, SpectralFlow
+from gnflow.geometry import rank_cutoff
 from gnflow.geometry.damping import Constant, SmallestEigenvalue
 from gnflow.geometry.directions import truncated_power_product
 
@@ -112,7 +113,7 @@ def test_against_finite_differences(shift, power):
         matrix = root @ root.T
         modes = jnp.linalg.eigh(matrix)
         return truncated_power_product(
-            matrix, shift * (1.0 + x), jnp.asarray(power), (1.0 + x) * jnp.asarray(right), *modes
+            matrix, shift * (1.0 + x), jnp.asarray(power), (1.0 + x) * jnp.asarray(right), *modes, rank_cutoff(modes[0])
         )
 
     zero, step = jnp.zeros(()), 1e-5

@@ -9,7 +9,7 @@ from simulate.linear import Linear
 
 import gnflow as gn
 from gnflow.flows import GaussNewtonFlow, GradientFlow
-from gnflow.geometry import Decomposition
+from gnflow.geometry import Decomposition, numerical_rank
 from gnflow.geometry.damping import Constant
 from gnflow.geometry.directions import ConjugateGradients, dense_modes
 from gnflow.losses import DiagonalFactor, HuberLoss, LogisticLoss, ScaledIdentity
@@ -81,6 +81,27 @@ def test_a_subspace_of_all_outputs_is_exact(tangent):
     np.testing.assert_allclose(found.eigenvalues, whole.eigenvalues[-35:], rtol=0, atol=1e-15)
     np.testing.assert_allclose(found.left_out, whole.eigenvalues[-36], rtol=1e-3)
     assert float(found.relative_residual) < 1e-14
+
+
+def test_singular_values_resolve_what_squares_cannot():
+    """J with singular values down to 1e-10 of the largest: their squares are at 1e-20, far below machine epsilon."""
+    rng = np.random.default_rng(1)
+    left, right = np.linalg.qr(rng.normal(size=(NUM_TRAIN, 6)))[0], np.linalg.qr(rng.normal(size=(6, 6)))[0]
+    values, targets = 10.0 ** np.arange(0, -12, -2), rng.normal(size=NUM_TRAIN)
+    system = gn.System(gn.Problem(left * values @ right, targets), Linear.at(np.zeros(6)))
+    weights = system.weights(Linear.at(np.zeros(6)))
+    modes = dense.quickly(dense_modes, system.tangent(weights), FACTORS["identity"])
+    np.testing.assert_allclose(modes.eigenvalues[::-1], 0.3 * values**2, rtol=1e-4)
+    assert int(modes.rank) == 6
+    assert bool(jnp.all(modes.kept(jnp.zeros(()))))
+    assert int(numerical_rank(jnp.linalg.eigvalsh(modes.gram))) < 6
+    # The undamped direction moves all six, and its damping is read there too.
+    flow = GaussNewtonFlow(damping=Constant(0.0))
+    direction = flow.direction(jnp.zeros(()), system.tangent(weights), system)
+    assert int(direction.diagnostics.rank) == int(direction.diagnostics.kept) == 6
+    moved = jax.tree.leaves(flow.velocity(jnp.zeros(()), weights, system))
+    fitted = right.T @ ((left.T @ targets) / values) / NUM_TRAIN  # the metric is H = I, and g has 1/N
+    np.testing.assert_allclose(np.concatenate([np.ravel(leaf) for leaf in moved]), fitted, rtol=1e-4)
 
 
 def test_the_same_modes_each_time(tangent):

@@ -4,19 +4,22 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from .._spectrum import rank_cutoff
 
-
-def kept_modes(eigenvalues: Float[Array, " size"], shift: Float[Array, ""]) -> Bool[Array, " size"]:
+def kept_modes(
+    eigenvalues: Float[Array, " size"], shift: Float[Array, ""], cutoff: Float[Array, ""]
+) -> Bool[Array, " size"]:
     """Which modes are kept: those with lam + eps above the rank cut-off, which can be divided by."""
-    return jnp.maximum(eigenvalues, 0.0) + shift > rank_cutoff(eigenvalues)
+    return jnp.maximum(eigenvalues, 0.0) + shift > cutoff
 
 
 def truncated_power(
-    eigenvalues: Float[Array, " size"], shift: Float[Array, ""], power: Float[Array, ""] | float
+    eigenvalues: Float[Array, " size"],
+    shift: Float[Array, ""],
+    power: Float[Array, ""] | float,
+    cutoff: Float[Array, ""],
 ) -> Float[Array, " size"]:
     """(lam + eps)^(-power) for the kept modes, 0 for the others; nan if eps is nan."""
-    kept = kept_modes(eigenvalues, shift)
+    kept = kept_modes(eigenvalues, shift, cutoff)
     left_out = jnp.where(jnp.isnan(shift), jnp.nan, 0.0)
     return jnp.where(kept, _shifted(eigenvalues, shift, kept) ** -power, left_out)
 
@@ -29,6 +32,7 @@ def truncated_power_product(
     right: Float[Array, " size"],
     eigenvalues: Float[Array, " rank"],
     eigenvectors: Float[Array, "size rank"],
+    cutoff: Float[Array, ""],
 ) -> Float[Array, " size"]:
     """Q diag((lam + eps)^(-power)) Q^T b over the kept modes; for power 1 a solve with B + eps.
 
@@ -46,20 +50,21 @@ def truncated_power_product(
     - `power`: s > 0; no derivative is taken in it.
     - `right`: b.
     - `eigenvalues`, `eigenvectors`: those of B; without some or all whose eigenvalue is 0, b is projected on the others.
+    - `cutoff`: the value up to which an eigenvalue cannot be told from zero.
     """
-    return eigenvectors @ (truncated_power(eigenvalues, shift, power) * (eigenvectors.T @ right))
+    return eigenvectors @ (truncated_power(eigenvalues, shift, power, cutoff) * (eigenvectors.T @ right))
 
 
 @truncated_power_product.defjvp
 def _differentiate(primals, tangents):
-    matrix, shift, power, right, eigenvalues, eigenvectors = primals
-    matrix_dot, shift_dot, _, right_dot, _, _ = tangents
+    matrix, shift, power, right, eigenvalues, eigenvectors, cutoff = primals
+    matrix_dot, shift_dot, _, right_dot, _, _, _ = tangents
     if eigenvectors.shape[1] < eigenvectors.shape[0]:
         return _differentiate_in_range(primals, tangents)
     change = eigenvectors.T @ matrix_dot @ eigenvectors + shift_dot * jnp.eye(eigenvalues.size)
-    turned = (_divided_differences(eigenvalues, shift, power) * change) @ (eigenvectors.T @ right)
-    value = truncated_power_product(matrix, shift, power, right, eigenvalues, eigenvectors)
-    along = truncated_power_product(matrix, shift, power, right_dot, eigenvalues, eigenvectors)
+    turned = (_divided_differences(eigenvalues, shift, power, cutoff) * change) @ (eigenvectors.T @ right)
+    value = truncated_power_product(matrix, shift, power, right, eigenvalues, eigenvectors, cutoff)
+    along = truncated_power_product(matrix, shift, power, right_dot, eigenvalues, eigenvectors, cutoff)
     return value, along + eigenvectors @ turned
 
 
@@ -68,15 +73,15 @@ def _differentiate_in_range(primals, tangents):
 
     The derivative turns the range of B, so that these modes take part. Value and derivative are those with all modes.
     """
-    _, shift, power, right, eigenvalues, eigenvectors = primals
-    matrix_dot, shift_dot, _, right_dot, _, _ = tangents
+    _, shift, power, right, eigenvalues, eigenvectors, cutoff = primals
+    matrix_dot, shift_dot, _, right_dot, _, _, _ = tangents
 
     def outside(vector: Array) -> Array:
         return vector - eigenvectors @ (eigenvectors.T @ vector)
 
     with_zero = jnp.concatenate([jnp.zeros(1), eigenvalues])
-    gains = truncated_power(with_zero, shift, power)
-    differences = _divided_differences(with_zero, shift, power)
+    gains = truncated_power(with_zero, shift, power, cutoff)
+    differences = _divided_differences(with_zero, shift, power, cutoff)
     amplitudes, rest = eigenvectors.T @ right, outside(right)
 
     def product(vector: Array) -> Array:
@@ -90,9 +95,9 @@ def _differentiate_in_range(primals, tangents):
 
 
 def _divided_differences(
-    eigenvalues: Float[Array, " size"], shift: Float[Array, ""], power: Float[Array, ""]
+    eigenvalues: Float[Array, " size"], shift: Float[Array, ""], power: Float[Array, ""], cutoff: Float[Array, ""]
 ) -> Float[Array, "size size"]:
-    kept = kept_modes(eigenvalues, shift)
+    kept = kept_modes(eigenvalues, shift, cutoff)
     shifted = _shifted(eigenvalues, shift, kept)
     # With x = log(a/b), a^-s - b^-s = b^-s (exp(-s x) - 1) and a - b = b (exp(x) - 1), so that near numbers do not cancel.
     x = jnp.log(shifted)[:, None] - jnp.log(shifted)[None, :]

@@ -3,13 +3,14 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from ..._core import integer_field, stream
 from ...losses import AbstractOutputFactor
 from .._row_products import row_products
-from .._spectrum import rank_cutoff
+from .._spectrum import rank_cutoff, rank_cutoff_of_squares
 from .._tangent import AbstractTangent
+from ._matrix_power import kept_modes
 from ._whitening import whitened_gram
 
 # Columns that go through J^T and J at once, which bounds the memory beside the result.
@@ -32,6 +33,8 @@ class Modes(eqx.Module):
     - `relative_residual`: the largest ||B q - lam q|| over the largest eigenvalue; 0 if all modes are there, which are
       exact to rounding.
     - `left_out`: an estimate of the largest eigenvalue that is left out; 0 if all modes are there.
+    - `cutoff`: the value up to which an eigenvalue cannot be told from zero. Singular values of J resolve far smaller ones
+      than an eigendecomposition of B.
     """
 
     eigenvalues: Float[Array, " rank"]
@@ -40,6 +43,16 @@ class Modes(eqx.Module):
     matrix: Float[Array, "size size"] | None
     relative_residual: Float[Array, ""]
     left_out: Float[Array, ""]
+    cutoff: Float[Array, ""]
+
+    @property
+    def rank(self) -> Int[Array, ""]:
+        """The number of eigenvalues above the cut-off."""
+        return jnp.sum(self.eigenvalues > self.cutoff)
+
+    def kept(self, shift: Float[Array, ""]) -> Bool[Array, " rank"]:
+        """Which modes can be divided by: those with lam + eps above the cut-off."""
+        return kept_modes(self.eigenvalues, shift, self.cutoff)
 
     def unneeded(self, right: Float[Array, " size"], shift: Float[Array, ""]) -> Float[Array, " size"]:
         """The part of (B + eps)^(-1) b in modes of eigenvalue 0 that are not among these, (NC,): it moves no weights.
@@ -49,7 +62,7 @@ class Modes(eqx.Module):
         if self.eigenvectors.shape[1] == self.eigenvectors.shape[0]:
             return jnp.zeros_like(right)
         outside = right - self.eigenvectors @ (self.eigenvectors.T @ right)
-        reached = shift > rank_cutoff(self.eigenvalues)
+        reached = shift > self.cutoff
         return jnp.where(reached, outside / jnp.where(reached, shift, 1.0), 0.0)
 
 
@@ -117,6 +130,7 @@ class Decomposition(eqx.Module):
             matrix=None,
             relative_residual=jnp.max(jnp.linalg.norm(residuals, axis=0)) / largest,
             left_out=jnp.maximum(dropped[-1], 0.0) if dropped.size else jnp.zeros(()),
+            cutoff=rank_cutoff(eigenvalues[kept]),
         )
 
 
@@ -133,10 +147,13 @@ def dense_modes(tangent: AbstractTangent, factor: AbstractOutputFactor) -> Modes
         gram = tangent.gram()
         matrix = whitened_gram(gram, factor, shape[1])
         eigenvalues, eigenvectors = jnp.linalg.eigh(matrix)
-        return Modes(eigenvalues, eigenvectors, gram, matrix, relative_residual=zero, left_out=zero)
+        cutoff = rank_cutoff(eigenvalues)
+        return Modes(eigenvalues, eigenvectors, gram, matrix, relative_residual=zero, left_out=zero, cutoff=cutoff)
     jacobian = tangent.jacobian()
     gram = row_products(jacobian, jacobian)
     matrix = whitened_gram(gram, factor, shape[1])
     on_columns = jax.vmap(lambda column: factor.transpose_product(column.reshape(shape)).reshape(-1), 1, 1)
     vectors, values, _ = jnp.linalg.svd(on_columns(jacobian), full_matrices=False)
-    return Modes(values[::-1] ** 2, vectors[:, ::-1], gram, matrix, relative_residual=zero, left_out=zero)
+    eigenvalues = values[::-1] ** 2
+    cutoff = rank_cutoff_of_squares(eigenvalues, shape[0] * shape[1])
+    return Modes(eigenvalues, vectors[:, ::-1], gram, matrix, relative_residual=zero, left_out=zero, cutoff=cutoff)

@@ -4,10 +4,9 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 
-from .._spectrum import numerical_rank
 from ._base import AbstractDirectionSolver, Direction, SolveDiagnostics, relative_residual
 from ._equation import DirectionEquation
-from ._matrix_power import kept_modes, truncated_power_product
+from ._matrix_power import truncated_power_product
 from ._modes import Decomposition, Modes, dense_modes
 from ._spectra import decomposed_spectrum
 
@@ -39,16 +38,16 @@ class TruncatedEigh(AbstractDirectionSolver):
         shift = equation.damping.shift(equation.time, decomposed_spectrum(gram, equation.factor, eigenvalues))
         shape = equation.whitened_gradient.shape
         right = equation.right_hand_side(shift, lambda v: (gram @ v.reshape(-1)).reshape(shape)).reshape(-1)
-        solution = truncated_power_product(matrix, shift, jnp.ones(()), right, eigenvalues, eigenvectors)
+        solution = truncated_power_product(matrix, shift, jnp.ones(()), right, eigenvalues, eigenvectors, modes.cutoff)
         residual = matrix @ solution + shift * solution - right + shift * modes.unneeded(right, shift)
         direction = Direction(
             coefficients=equation.coefficients(solution.reshape(shape), shift),
             diagnostics=SolveDiagnostics(
                 damping=shift,
-                rank=numerical_rank(eigenvalues),
+                rank=modes.rank,
                 relative_residual=relative_residual(residual, right),
                 success=jnp.all(jnp.isfinite(solution)),
-                kept=jnp.sum(kept_modes(eigenvalues, shift)),
+                kept=jnp.sum(modes.kept(shift)),
             ),
         )
         return direction, modes
