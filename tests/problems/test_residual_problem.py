@@ -116,6 +116,26 @@ def test_directions_are_those_of_dense_least_squares(damping, width):
     np.testing.assert_allclose(diagnostics.relative_residual, unreached, atol=1e-7)
 
 
+class _Line(eqx.Module):
+    """A line whose slope is counted in a unit of 1e6: the columns of J differ by as much."""
+
+    numbers: jax.Array
+
+    def __call__(self, x):
+        return self.numbers[0] + 1e-6 * self.numbers[1] * x
+
+
+def test_few_weights_keep_the_digits_that_the_gram_matrix_loses():
+    model, x = _Line(jnp.array([0.5, 2.0])), _X[:, 0]
+    system = System(ResidualProblem([ResidualTerm("data", lambda m, x: m(x)[0] - jnp.sin(x[0]), _X)]), model)
+    velocity = gn.flows.GaussNewtonFlow(damping=gn.damping.Constant(0.0)).velocity(0.0, system.weights(model), system)
+    jacobian, rows = np.stack([np.ones(9), 1e-6 * x], axis=1), 0.5 + 2e-6 * x - np.sin(x)
+    expected = -np.linalg.lstsq(jacobian, rows, rcond=None)[0]
+    np.testing.assert_allclose(velocity.numbers[1], expected[1], rtol=1e-7)  # 4e-4 by the eigenvalues of A
+    # In w' = -J^T a the numbers of a are large, of order 1/lam_min, and cancel: the constant keeps three digits.
+    np.testing.assert_allclose(velocity.numbers[0], expected[0], rtol=1e-2)
+
+
 def test_derivative_of_a_direction_with_few_weights():
     model = _model(1)
     system = System(_problem(), model)
