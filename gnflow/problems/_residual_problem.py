@@ -1,5 +1,6 @@
 """Nonlinear least squares of any kind: residuals of differential equations, of data, of anything that JAX can compute."""
 
+import bisect
 import dataclasses
 import itertools
 from collections.abc import Callable
@@ -122,12 +123,10 @@ class ResidualProblem(AbstractProblem):
 
     def place_of(self, row: int, output: int) -> str:
         """Which residual stands in a column of the outputs (1, R), in words: its term and its point."""
-        for term in self.terms:
-            count = self.rows[term.name]
-            if output < count:
-                break
-            output -= count
-        each = count // term.num_points
+        edges = list(itertools.accumulate(self.rows.values(), initial=0))
+        place = bisect.bisect_right(edges, output) - 1
+        term, each = self.terms[place], (edges[place + 1] - edges[place]) // self.terms[place].num_points
+        output -= edges[place]
         point = jax.tree.map(lambda leaf: np.asarray(leaf)[output // each].tolist(), term.points)
         component = f", component {output % each}" if each > 1 else ""
         return f"the residual of term {term.name!r} at its point {output // each}, {shown(point)}{component}"
