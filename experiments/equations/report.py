@@ -63,6 +63,9 @@ def equations() -> list[str]:
                     f"{np.median([run['time'][-1] for run in runs]):.3g}" if "time" in runs[0] else "",
                     f"{np.median([run['num_steps'] for run in runs]):.0f}",
                     f"{np.median([_seconds(run) for run in runs]):.0f}",
+                    f"{np.median([run['ntk_at_end']['condition_number'] for run in runs]):.0e}"
+                    if "time" in runs[0]
+                    else "",
                     ", ".join(sorted({run.get("result", "time_was_up").replace("_", " ") for run in runs})),
                 ]
             )
