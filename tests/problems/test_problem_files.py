@@ -80,8 +80,8 @@ def test_csv_two_text_labels_suit_the_logistic_loss(tmp_path):
 
 
 def test_labels_of_one_class_are_refused():
-    with pytest.raises(gn.DataError, match="all labels are 'cat'; expected at least two classes"):
-        gn.Problem(np.arange(6.0).reshape(3, 2), np.array(["cat"] * 3), loss=gn.losses.SoftmaxCrossEntropy())
+    with pytest.raises(DataError, match="all labels are 'cat'; expected at least two classes"):
+        Problem(np.arange(6.0).reshape(3, 2), np.array(["cat"] * 3), loss=SoftmaxCrossEntropy())
 
 
 def test_csv_text_labels_do_not_suit_the_squared_loss(tmp_path):
