@@ -46,8 +46,13 @@ if TYPE_CHECKING:
     from .geometry import System as System, damping as damping, directions as directions
     from .problems import Problem as Problem, ResidualProblem as ResidualProblem, ResidualTerm as ResidualTerm
     from .simulate import (
+        AbstractFeatureChoice as AbstractFeatureChoice,
         AbstractStopRule as AbstractStopRule,
+        AlignmentPeak as AlignmentPeak,
+        FeatureRank as FeatureRank,
         GradientNorm as GradientNorm,
+        HoldOut as HoldOut,
+        LeaveOneOut as LeaveOneOut,
         LossPlateau as LossPlateau,
         Movement as Movement,
         RelativeLoss as RelativeLoss,
@@ -61,6 +66,7 @@ if TYPE_CHECKING:
         iterate as iterate,
         measure as measure,
         simulate as simulate,
+        train_features_first as train_features_first,
     )
     from .sweeps import load as load, sweep as sweep
 
@@ -74,8 +80,9 @@ _HOMES = {
         "config": "read_sweep",
         "geometry": "System damping directions",
         "problems": "Problem ResidualProblem ResidualTerm",
-        "simulate": "AbstractStopRule GradientNorm LossPlateau Movement RelativeLoss RunInterrupted SimulationError "
-        "Stationary TestLoss Trajectory ValidationLoss VelocityNorm iterate measure simulate",
+        "simulate": "AbstractFeatureChoice AbstractStopRule AlignmentPeak FeatureRank GradientNorm HoldOut LeaveOneOut "
+        "LossPlateau Movement RelativeLoss RunInterrupted SimulationError Stationary TestLoss Trajectory ValidationLoss "
+        "VelocityNorm iterate measure simulate train_features_first",
         "sweeps": "load sweep",
     }.items()
     for name in names.split()

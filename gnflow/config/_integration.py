@@ -4,12 +4,24 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .._core import ConfigError, nearest_name
-from ..simulate import error_norm_kinds, iterate, simulate, stop_kinds
+from ..simulate import (
+    AbstractFeatureChoice,
+    error_norm_kinds,
+    feature_choice_kinds,
+    iterate,
+    simulate,
+    stop_kinds,
+    train_features_first,
+)
 from ..solvers import solver_kinds
-from ._forms import INTEGER, NUMBER, Form, ListForm, NameForm, Options, at
+from ._forms import INTEGER, NUMBER, ComponentForm, Form, ListForm, NameForm, Options, at
 from ._plain import shown
 
-METHODS: dict[str, Callable[..., Any]] = {"simulate": simulate, "iterate": iterate}
+METHODS: dict[str, Callable[..., Any]] = {
+    "simulate": simulate,
+    "iterate": iterate,
+    "train_features_first": train_features_first,
+}
 
 _RULES: Mapping[str, Callable[..., Any]] = dict(stop_kinds)
 _METHOD = NameForm({name: name for name in METHODS}, "method")
@@ -29,6 +41,10 @@ _COMMON: dict[str, Form] = {
 _REFINED: dict[str, dict[str, Form]] = {
     "simulate": {**_COMMON, "saveat_weights": ListForm(NUMBER, list)},  # flow times
     "iterate": {**_COMMON, "saveat_weights": ListForm(INTEGER, list)},  # steps
+    "train_features_first": {
+        **_COMMON,
+        "choose": ComponentForm(feature_choice_kinds, "rule that chooses features", AbstractFeatureChoice),
+    },
 }
 
 # `iterate` takes exactly one option of each pair.

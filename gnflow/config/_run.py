@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from .._core import ConfigError, nearest_name, stream
-from ..flows import AbstractFlow, Frozen, WeightDecay, flow_kinds
+from ..flows import AbstractFlow, Frozen, Scaled, WeightDecay, flow_kinds
 from ..metrics import AbstractMetric, metric_kinds
 from ..problems import AbstractProblem, problem_kinds
 from ..simulate import Trajectory, argument_checks, check_with_samples
@@ -33,9 +33,13 @@ from ._plain import shown
 _PROBLEM = ComponentForm(problem_kinds, "problem", AbstractProblem, supplied=("key",))
 _METRIC = ComponentForm(metric_kinds, "metric", AbstractMetric)
 _METRICS = ListForm(_METRIC, tuple)
+_BY_GROUP = UnionForm((NUMBER, TableForm(NUMBER)))
+# The wrappers, in the order in which they wrap.
 _AROUND: dict[str, tuple[Form, Callable[[AbstractFlow, Any], AbstractFlow]]] = {
     "trainable": (UnionForm((TEXT, ListForm(TEXT, tuple))), Frozen),
-    "weight_decay": (UnionForm((NUMBER, TableForm(NUMBER))), WeightDecay),
+    "scale_velocity": (_BY_GROUP, lambda flow, scale: Scaled(flow, scale, "velocity")),
+    "scale_metric": (_BY_GROUP, lambda flow, scale: Scaled(flow, scale, "metric")),
+    "weight_decay": (_BY_GROUP, WeightDecay),
 }
 
 _OF_NAMES = "._=+-"  # characters that a name may contain beside letters and digits
@@ -44,9 +48,9 @@ _LONGEST_NAME = 200  # bytes: file systems allow 255, and the names of figures c
 PROBLEM_SEED = "problem_seed"
 _SECTIONS = ("problem", PROBLEM_SEED, "model", "flows", "integration", "stop", "metrics")
 _OF_FLOW = (*_AROUND, "integration", "stop")
-# The wrappers are not kinds of their own: any flow has the further options `trainable` and `weight_decay`.
+# The wrappers are not kinds of their own: any flow has them as further options.
 _FLOW = ComponentForm(
-    {kind: flow for kind, flow in flow_kinds.items() if flow not in (Frozen, WeightDecay)},
+    {kind: flow for kind, flow in flow_kinds.items() if flow not in (Frozen, Scaled, WeightDecay)},
     "flow",
     AbstractFlow,
     reserved=_OF_FLOW,

@@ -19,6 +19,7 @@ from ._gain import (
 from ._gauss_newton import GaussNewtonFlow as GaussNewtonFlow
 from ._gradient import GradientFlow as GradientFlow
 from ._reversible_gauss_newton import ReversibleGaussNewtonFlow as ReversibleGaussNewtonFlow
+from ._scaled import Scaled as Scaled
 from ._spectral import SpectralFlow as SpectralFlow
 from ._weight_decay import WeightDecay as WeightDecay
 
@@ -30,4 +31,5 @@ flow_kinds: dict[str, Callable[..., Any]] = {
     "reversible_gauss_newton": ReversibleGaussNewtonFlow,
     "frozen": Frozen,
     "weight_decay": WeightDecay,
+    "scaled": Scaled,
 }

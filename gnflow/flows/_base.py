@@ -7,7 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._core import instance_field, tree_multiply, tree_scale, tree_subtract
+from .._core import instance_field, tree_multiply, tree_subtract
 from ..geometry import AbstractTangent, Decomposition, Direction, Linearisation, SolveDiagnostics, System
 from ..geometry.damping import AbstractDamping
 from ..problems import AbstractProblem
@@ -46,6 +46,13 @@ class AbstractFlow(eqx.Module):
     def linearised(self) -> "AbstractLinearisedFlow | None":
         """The flow that knows the linearisation of the part -J^T a of the velocity; None if there is none."""
         return None
+
+    def tangent(self, weights: PyTree, system: System) -> AbstractTangent:
+        """The tangent of the training outputs at `weights` along which the flow moves: w' = -J^T a, where J^T is its `vjp`.
+
+        It is the adjoint of J in the flow's inner product of weights, which is the Euclidean one unless the flow is `Scaled`.
+        """
+        return system.tangent(weights)
 
     def decay(self, weights: PyTree, system: System) -> PyTree | None:
         """The rates D >= 0 of weight decay in w' = -J^T a - D w; None for a flow without decay.
@@ -156,9 +163,9 @@ class AbstractOutputFlow(AbstractFlow):
         self, time: Float[Array, ""] | float, weights: PyTree, system: System
     ) -> tuple[PyTree, SolveDiagnostics | None]:
         """-J^T a - D w, and diagnostics of the solve for a."""
-        tangent = system.tangent(weights)  # shared by outputs, Gram matrix and J^T
+        tangent = self.tangent(weights, system)  # shared by outputs, Gram matrix and J^T
         direction = self.direction(jnp.asarray(time, dtype=jnp.float64), tangent, system)
-        velocity = tree_scale(-1.0, tangent.vjp(direction.coefficients))
+        velocity = direction.velocity(tangent)
         rates = self.decay(weights, system)
         if rates is not None:
             velocity = tree_subtract(velocity, tree_multiply(rates, weights))

@@ -32,7 +32,7 @@ def velocity_and_distance(
     rates = dynamics.decay(weights, system)
     moved = velocity if rates is None else tree_add_scaled(velocity, 1.0, tree_multiply(rates, weights))
     mobility = gain.value(jnp.asarray(_TINY), diagnostics.damping)
-    tangent = system.tangent(weights)  # the compiler finds that the flow has computed it, too
+    tangent = dynamics.tangent(weights, system)  # the compiler finds that the flow has computed it, too
     gradient = tangent.vjp(system.loss.gradient(tangent.outputs, system.problem.y_train))
     norm = tree_norm(gradient)
     distance = tree_norm(tree_add_scaled(gradient, 1 / mobility, moved)) / jnp.where(norm > 0, norm, 1.0)

@@ -1,6 +1,5 @@
 """A wrapper that adds weight decay to a flow."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
@@ -10,18 +9,17 @@ from jaxtyping import Array, Float, PyTree
 
 from .._core import (
     ConfigError,
-    ModelError,
     require_instance,
     require_number,
-    shown,
     tree_add_scaled,
     tree_dot,
     tree_multiply,
     tree_subtract,
 )
-from ..geometry import SolveDiagnostics, System
+from ..geometry import AbstractTangent, SolveDiagnostics, System
 from ..problems import AbstractProblem
 from ._base import AbstractFlow, AbstractLinearisedFlow
+from ._groups import as_numbers, numbers_of
 
 _LEAST = "0 is no decay."
 
@@ -33,16 +31,9 @@ def _as_flow(value: Any) -> AbstractFlow:
 
 
 def _as_rate(value: Any) -> Any:
-    if not isinstance(value, Mapping):
-        return require_number(ConfigError, "rate", value, least=0.0, remedy=_LEAST)
-    if not value or not all(isinstance(name, str) for name in value):
-        raise ConfigError(
-            f"rate = {shown(value)}; expected a number, or one for each group of weights: {{'hidden': 0.1, 'output': 0.2}}."
-        )
-    return {
-        name: require_number(ConfigError, f"rate[{name!r}]", rate, least=0.0, remedy=_LEAST)
-        for name, rate in value.items()
-    }
+    return as_numbers(
+        "rate", value, lambda name, rate: require_number(ConfigError, name, rate, least=0.0, remedy=_LEAST)
+    )
 
 
 class WeightDecay(AbstractFlow):
@@ -99,6 +90,10 @@ class WeightDecay(AbstractFlow):
         own, inner = self._own_rates(weights, system), self.flow.dynamics.decay(weights, system)
         return own if inner is None else tree_add_scaled(own, 1.0, inner)
 
+    def tangent(self, weights: PyTree, system: System) -> AbstractTangent:
+        """The tangent of the wrapped flow."""
+        return self.flow.dynamics.tangent(weights, system)
+
     def penalty(self, weights: PyTree, system: System) -> Float[Array, ""] | None:
         """sum rate/(2m) |w|^2 over the weights if the wrapped flow is w' = -m grad L; None otherwise."""
         gain = self._without_decay.gain(system)
@@ -149,16 +144,5 @@ class WeightDecay(AbstractFlow):
         return inner._without_decay if isinstance(inner, WeightDecay) else inner
 
     def _own_rates(self, weights: PyTree, system: System) -> PyTree:
-        if not isinstance(self.rate, dict):
-            return jax.tree.map(lambda _: jnp.asarray(self.rate, dtype=jnp.float64), weights)
-        leaves, tree = jax.tree.flatten(weights)
-        names: list[str | None] = [None] * len(leaves)
-        for name in self.rate:
-            for index in (i for i, here in enumerate(jax.tree.leaves(system.named(weights, name))) if here):
-                if names[index] is not None:
-                    raise ModelError(
-                        f"rate gives two rates to the same weights, as {names[index]!r} and as {name!r}; name them once."
-                    )
-                names[index] = name
-        rates = [0.0 if name is None else self.rate[name] for name in names]
-        return jax.tree.unflatten(tree, [jnp.asarray(rate, dtype=jnp.float64) for rate in rates])
+        rates = numbers_of("rate", self.rate, 0.0, weights, system)
+        return jax.tree.map(lambda rate: jnp.asarray(rate, dtype=jnp.float64), rates)

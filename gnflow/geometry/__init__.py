@@ -3,10 +3,7 @@
 from . import damping as damping, directions as directions, dual as dual
 from ._block_gauss_newton import block_gauss_newton as block_gauss_newton
 from ._dispatch import make_tangent as make_tangent
-from ._fit_output_layer import (
-    fit_output_layer as fit_output_layer,
-    minimum_norm_coefficients as minimum_norm_coefficients,
-)
+from ._fit_output_layer import fit_output_layer as fit_output_layer
 from ._generic import GenericTangent as GenericTangent
 from ._least_squares import LeastSquares as LeastSquares, least_squares_with_bias as least_squares_with_bias
 from ._linearisation import (
@@ -24,6 +21,8 @@ from ._output_metric import (
     output_metrics as output_metrics,
 )
 from ._range import ResolvedRange as ResolvedRange
+from ._readout import Readout as Readout, require_linear as require_linear
+from ._scaled import ScaledTangent as ScaledTangent, scaled_tangent as scaled_tangent
 from ._snapshot import Snapshot as Snapshot
 from ._spectrum import (
     effective_rank as effective_rank,
@@ -32,4 +31,5 @@ from ._spectrum import (
 )
 from ._system import System as System
 from ._tangent import AbstractTangent as AbstractTangent
+from ._truncated_inverse import TruncatedInverse as TruncatedInverse
 from .directions import Decomposition as Decomposition, Direction as Direction, SolveDiagnostics as SolveDiagnostics

@@ -3,7 +3,7 @@
 from jaxtyping import Array, Float, PyTree
 
 from .._core import DataError, in_batches
-from ..geometry import Snapshot, System, minimum_norm_coefficients
+from ..geometry import Snapshot, System, TruncatedInverse
 from ._base import AbstractMetric, Variable
 from ._hidden_layer import hidden_features, require_hidden_features
 
@@ -51,7 +51,7 @@ class HiddenLearning(AbstractMetric):
         """The losses, by one eigendecomposition of size N."""
         system, problem = snapshot.system, snapshot.system.problem
         features = hidden_features(system, snapshot.weights, problem.x_train)
-        readout = features.T @ minimum_norm_coefficients(features @ features.T, problem.y_train, _CUTOFF)
+        readout = features.T @ TruncatedInverse.of(features @ features.T).solve(problem.y_train, _CUTOFF)
         losses = {"refit_train_loss": system.loss.value(features @ readout, problem.y_train)}
         if problem.x_test is not None and problem.y_test is not None:
             model = system.model(snapshot.weights)

@@ -7,7 +7,7 @@ from ._accuracy import CARRIED as CARRIED, DEFAULT_RTOL as DEFAULT_RTOL
 from ._along import measure as measure
 from ._arguments import (
     DEFAULT_ATOL as DEFAULT_ATOL,
-    argument_checks as argument_checks,
+    argument_checks as _of_runs,
     check_with_samples as check_with_samples,
 )
 from ._best import BEST_LOSSES as BEST_LOSSES, best_losses as best_losses, lowest as lowest
@@ -25,6 +25,17 @@ from ._store import (
     versions as versions,
 )
 from ._trajectory import RunInterrupted as RunInterrupted, SimulationError as SimulationError, Trajectory as Trajectory
+from .features_first import (
+    KIND as FEATURES_FIRST,
+    AbstractFeatureChoice as AbstractFeatureChoice,
+    AlignmentPeak as AlignmentPeak,
+    FeatureRank as FeatureRank,
+    HoldOut as HoldOut,
+    LeaveOneOut as LeaveOneOut,
+    check_features_first,
+    feature_choice_kinds as feature_choice_kinds,
+    train_features_first as train_features_first,
+)
 from .stop import (
     AbstractStopRule as AbstractStopRule,
     GradientNorm as GradientNorm,
@@ -37,6 +48,8 @@ from .stop import (
     VelocityNorm as VelocityNorm,
     stop_kinds as stop_kinds,
 )
+
+argument_checks = {**_of_runs, FEATURES_FIRST: check_features_first}
 
 
 def load(folder: str | os.PathLike[str], *, problem: Any = None, model: Any = None, flow: Any = None) -> Trajectory:

@@ -55,7 +55,7 @@ class LinearisedTerm(diffrax.AbstractTerm):
 
     def direction(self, t: Any, weights: PyTree) -> tuple[AbstractTangent, Float[Array, "samples outputs"]]:
         """The tangent at `weights` and the coefficients a (N, C) at flow time `t`."""
-        tangent = self.system.tangent(weights)
+        tangent = self.flow.tangent(weights, self.system)
         time = jnp.asarray(t, dtype=jnp.float64)
         return tangent, self.flow.linearised.direction(time, tangent, self.system).coefficients
 
@@ -70,7 +70,8 @@ class LinearisedTerm(diffrax.AbstractTerm):
         and the error estimate would not see that (docs/theory.md, With weight decay).
         """
         time = jnp.asarray(t, dtype=jnp.float64)
-        found = self.flow.linearised.linearisation(time, self.system.tangent(weights), self.system, decomposition)
+        tangent = self.flow.tangent(weights, self.system)
+        found = self.flow.linearised.linearisation(time, tangent, self.system, decomposition)
         rates = self.decay(weights)
         if rates is None:
             return found

@@ -133,8 +133,11 @@ class AbstractTheorem(abc.ABC):
         return self._certificate(verdict, reason, hypotheses, conclusion, record, compared)
 
     def _checked(self, evidence: Evidence) -> Hypotheses:
-        """The hypotheses, including that there is no weight decay (unless allowed) and that the last model is readable."""
+        """The hypotheses, after those of all theorems: only the flow moves the weights, and the last model is readable."""
         try:
+            if evidence.solves_readout:
+                remark = "the output layer was solved exactly on the way"
+                return Hypotheses((Check.fact("the weights move by the flow alone", False, remark),))
             if evidence.decays and not self.allows_decay:
                 # In one line, as every remark: tables have a line for each certificate.
                 remark = eqx.tree_pformat(evidence.flow, width=10**6)

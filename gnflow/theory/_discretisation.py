@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from .._core import ConfigError, require_integer, require_number, tree_add_scaled, tree_scale
-from ..flows import AbstractFlow, AbstractLinearisedFlow
+from ..flows import AbstractFlow
 from ..geometry import Decomposition, SolveDiagnostics, System
 from ..problems import AbstractProblem
 from ..simulate import Trajectory, iterate, simulate_once
@@ -337,17 +337,17 @@ def _switches(evidence: Evidence) -> tuple[Check, ...]:
 
 def _fastest_rate(evidence: Evidence) -> float | None:
     """The largest decay rate of the linearised flow at the run's start and end; None for a flow without a linearisation."""
-    flow = evidence.flow.linearised
-    if flow is None:
+    flow = evidence.flow
+    if flow.linearised is None:
         return None
     ends = ((0.0, evidence.start), (float(evidence.recorded_times[-1]), evidence.end))
     largest = max(float(_largest_rate(jnp.asarray(t), w, evidence.system, flow)) for t, w in ends)
-    decay = evidence.flow.decay(evidence.start, evidence.system)
+    decay = flow.decay(evidence.start, evidence.system)
     return largest + max((float(jnp.max(jnp.asarray(rate))) for rate in jax.tree.leaves(decay)), default=0.0)
 
 
 @eqx.filter_jit
-def _largest_rate(
-    time: Float[Array, ""], weights: PyTree, system: System, flow: AbstractLinearisedFlow
-) -> Float[Array, ""]:
-    return jnp.max(flow.linearisation(time, system.tangent(weights), system, Decomposition()).rates)
+def _largest_rate(time: Float[Array, ""], weights: PyTree, system: System, flow: AbstractFlow) -> Float[Array, ""]:
+    law = flow.linearised
+    assert law is not None
+    return jnp.max(law.linearisation(time, flow.tangent(weights, system), system, Decomposition()).rates)

@@ -13,7 +13,7 @@ from .._core import ConfigError, GnflowError
 from ..flows import AbstractFlow, AbstractGain
 from ..geometry import System
 from ..metrics import AbstractMetric, DirectionDiagnostics, PathLength
-from ..simulate import Trajectory
+from ..simulate import FEATURES_FIRST, Trajectory
 from ._accuracy import Accuracy, log_excess
 from ._claim import Check
 from ._curves import Curves
@@ -69,6 +69,11 @@ class Evidence:
     def is_continuous(self) -> bool:
         """Whether the run is a flow in continuous time (`simulate`), and not a sequence of steps."""
         return self.trajectory.settings.get("kind") == "simulate" or "time" in self.trajectory.data.dims
+
+    @property
+    def solves_readout(self) -> bool:
+        """Whether the run is one of `train_features_first`."""
+        return self.trajectory.settings.get("kind") == FEATURES_FIRST
 
     @property
     def flow(self) -> AbstractFlow:

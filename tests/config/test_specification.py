@@ -225,6 +225,14 @@ class TestMaking:
         features = gn.flows.Frozen(gn.flows.SpectralFlow(power=1.0), trainable="output")
         assert made.flow == gn.flows.WeightDecay(features, {"output": 1.0})
 
+    def test_scales_wrap_the_flow(self):
+        made = run_of(changed("flows.newton.scale_velocity=0.1"), "newton").prepare()
+        assert made.flow == gn.flows.Scaled(made.flow.flow, 0.1)
+        made = run_of(changed("flows.features.scale_metric={output=2}", "flows.features.weight_decay=0.1"), "features")
+        features = gn.flows.Frozen(gn.flows.SpectralFlow(power=1.0), trainable="output")
+        scaled = gn.flows.Scaled(features, {"output": 2.0}, where="metric")
+        assert made.prepare().flow == gn.flows.WeightDecay(scaled, 0.1)
+
     def test_another_method_takes_nothing_of_the_common_integration(self):
         made = run_of(TABLE, "descent").prepare()
         assert made.method is gn.iterate
@@ -361,6 +369,8 @@ UNKNOWN = [
     ("flows.features.trainable=outptu", r"flows\.features: .*'outptu'; did you mean 'output'"),
     ("flows.features.weight_decay={outptu=0.1}", r"flows\.features: .*'outptu' that move; did you mean 'output'"),
     ("flows.features.weight_decay={hidden=0.1}", r"flows\.features: .*'hidden' that move"),
+    ("flows.features.scale_metric={hidden=2}", r"flows\.features: .*'hidden' that move"),
+    ("flows.features.scale_velocity=0", r"flows\.features\.scale_velocity: scale = 0.*above 0"),
     (
         "flows.features.weight_decay=-1",
         r"flows\.features\.weight_decay: rate = -1.0; expected a finite number of at least 0",

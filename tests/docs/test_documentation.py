@@ -77,8 +77,9 @@ def test_every_name_of_a_configuration_is_documented():
         *(output_metrics, metric_kinds, solver_kinds, error_norm_kinds, stop_kinds, optimiser_kinds),
     ]
     page = PAGES["docs/cli.md"]
-    # What a configuration calls `trainable` is the flow kind "frozen" of the library; `weight_decay` is an option, too.
-    names = {name for kinds in known for name in kinds} - {"frozen"}
+    # What a configuration calls `trainable` is the flow kind "frozen" of the library, `scale_velocity` and `scale_metric` are
+    # "scaled"; `weight_decay` is an option, too.
+    names = {name for kinds in known for name in kinds} - {"frozen", "scaled"}
     assert [name for name in sorted(names) if f"`{name}`" not in page] == []
 
 

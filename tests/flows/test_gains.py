@@ -94,6 +94,7 @@ def test_every_kind_of_flow_says_whether_it_has_one():
         "frozen",
         "reversible_gauss_newton",
         "weight_decay",
+        "scaled",
     }
     assert WeightDecay(GradientFlow(), 0.1).gain(system) is None
     assert ReversibleGaussNewtonFlow().gain(system) is None

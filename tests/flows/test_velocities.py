@@ -18,6 +18,7 @@ from gnflow.flows import (
     GaussNewtonFlow,
     GradientFlow,
     ReversibleGaussNewtonFlow,
+    Scaled,
     SpectralFlow,
     WeightDecay,
     flow_kinds,
@@ -133,6 +134,16 @@ FLOWS = {
     "gauss-newton, weight decay": (
         WeightDecay(WeightDecay(GaussNewtonFlow(damping=Constant(0.01)), {"all": 0.5}), 0.2),
         decaying(gauss_newton("identity", lambda _: 0.01), 0.7),
+    ),
+    "spectral, scaled velocity": (
+        Scaled(SpectralFlow(power=0.5, damping=Constant(0.01)), 0.3),
+        lambda case, jac, gradient: 0.3 * spectral(0.5, 0.01)(case, jac, gradient),
+    ),
+    "gauss-newton, scaled metric": (
+        Scaled(GaussNewtonFlow(damping=Constant(0.01)), {"all": 0.3}, where="metric"),
+        lambda case, jac, gradient: (
+            np.sqrt(0.3) * gauss_newton("identity", lambda _: 0.01)(case, np.sqrt(0.3) * jac, gradient)
+        ),
     ),
 }
 
@@ -316,6 +327,7 @@ def test_names_of_the_flows():
         "reversible_gauss_newton": ReversibleGaussNewtonFlow,
         "frozen": Frozen,
         "weight_decay": WeightDecay,
+        "scaled": Scaled,
     }
     assert Frozen(GradientFlow()).trainable == "output"
     assert GradientFlow().trainable == "all"

@@ -108,6 +108,7 @@ MADE = {
 GIVEN: dict[str, dict[str, typing.Any]] = {
     "flow frozen": {"flow": FLOW},
     "flow weight_decay": {"flow": FLOW, "rate": 0.1},
+    "flow scaled": {"flow": FLOW, "scale": 0.1},
     "damping constant": {"value": 1.0},
     "damping exponential": {"start": 1.0, "rate": 1.0},
     "damping schedule": {"function": lambda t: t},

@@ -245,7 +245,7 @@ def test_rates_that_are_none(make, message, monkeypatch):
             Frozen(WeightDecay(GradientFlow(), {"hidden_bias": 0.1}), "output"),
             "no weights called 'hidden_bias' that move",
         ),
-        (WeightDecay(GradientFlow(), {"hidden": 0.1, "hidden_bias": 0.2}), "two rates.*'hidden'.*'hidden_bias'"),
+        (WeightDecay(GradientFlow(), {"hidden": 0.1, "hidden_bias": 0.2}), "two numbers.*'hidden'.*'hidden_bias'"),
     ],
 )
 def test_names_that_are_none_are_refused_before_anything_is_computed(flow, message):
