@@ -83,7 +83,7 @@ class Modes:
 
         def excess(log_time: float) -> float:
             left = self.amplitudes * np.exp(-rate * np.exp(log_time))
-            return np.log(0.5 * np.mean(left**2)) - np.log(TARGET * self.first_loss)
+            return np.log(max(0.5 * np.mean(left**2), np.finfo(float).tiny)) - np.log(TARGET * self.first_loss)
 
         time = np.exp(brentq(excess, 0.0, 80.0, xtol=1e-12))
         factor = np.where(
