@@ -3,10 +3,11 @@
 import equinox as eqx
 from jaxtyping import Array, Float, PyTree
 
-from .._core import ConfigError, ModelError, require_instance
+from .._core import ModelError
 from ..geometry import SolveDiagnostics, System
 from ..models._trainable import trainable_names
 from ._base import AbstractFlow
+from ._wrapper import converter_of
 
 
 class Frozen(AbstractFlow):
@@ -27,9 +28,7 @@ class Frozen(AbstractFlow):
     moving: str | tuple[str, ...] = eqx.field(static=True)
 
     def __init__(self, flow: AbstractFlow, trainable: str | tuple[str, ...] = "output"):
-        self.flow = require_instance(
-            ConfigError, "flow of Frozen", flow, AbstractFlow, "a flow such as gnflow.flows.GradientFlow()"
-        )
+        self.flow = converter_of("Frozen")(flow)
         self.moving = trainable_names(trainable)
 
     @property

@@ -8,22 +8,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._core import ConfigError, require_instance, require_number, shown, tree_multiply, tree_subtract
+from .._core import ConfigError, require_number, shown, tree_multiply, tree_subtract
 from ..geometry import AbstractTangent, SolveDiagnostics, System, scaled_tangent
 from ..problems import AbstractProblem
 from ._base import AbstractFlow, AbstractLinearisedFlow, AbstractOutputFlow
 from ._gradient import GradientFlow
 from ._groups import as_numbers, groups_of, numbers_of
 from ._weight_decay import WeightDecay
+from ._wrapper import AbstractWrapper, converter_of
 
 _REMEDY = "1 changes nothing; for weights that do not move take gnflow.flows.Frozen."
 _PLACES = ("velocity", "metric")
-
-
-def _as_flow(value: Any) -> AbstractFlow:
-    return require_instance(
-        ConfigError, "flow of Scaled", value, AbstractFlow, "a flow such as gnflow.flows.GradientFlow()"
-    )
 
 
 def _as_scale(value: Any) -> Any:
@@ -38,7 +33,7 @@ def _as_place(value: Any) -> Any:
     return value
 
 
-class Scaled(AbstractFlow):
+class Scaled(AbstractWrapper):
     """`flow` with a mobility D for each group of weights: w' = D v, where v is the velocity of the flow.
 
     - `where="velocity"`: v is what the flow makes of the model's Gram matrix A = J J^T. A Gauss-Newton flow then moves the
@@ -66,7 +61,7 @@ class Scaled(AbstractFlow):
     names.
     """
 
-    flow: AbstractFlow = eqx.field(converter=_as_flow)
+    flow: AbstractFlow = eqx.field(converter=converter_of("Scaled"))
     scale: float | dict[str, float] = eqx.field(converter=_as_scale)
     where: Literal["velocity", "metric"] = eqx.field(converter=_as_place, static=True, default="velocity")
 
@@ -77,11 +72,6 @@ class Scaled(AbstractFlow):
                 f"{type(self._law).__name__} does not have the form w' = -J^T a with a of the Gram matrix, so where = 'metric' "
                 "has no meaning for it; take where = 'velocity'."
             )
-
-    @property
-    def trainable(self) -> str | tuple[str, ...]:
-        """The names of the weights that the wrapped flow moves."""
-        return self.flow.trainable
 
     def system(self, problem: AbstractProblem, model: Any) -> System:
         """The system of the wrapped flow. **Raises:** `ModelError` for names that are not among the weights that move."""
@@ -126,28 +116,10 @@ class Scaled(AbstractFlow):
         """Whether the wrapped flow never does, unless D is in the velocity of another flow than gradient flow."""
         return self._in_metric and self.flow.dynamics.never_ascends(system)
 
-    def has_jumps(self, system: System) -> bool:
-        """Whether the velocity of the wrapped flow may jump."""
-        return self.flow.dynamics.has_jumps(system)
-
-    def is_smooth(self, system: System) -> bool | None:
-        """Whether the wrapped flow is smooth."""
-        return self.flow.dynamics.is_smooth(system)
-
     @property
     def rests_with_gradient(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Whether the wrapped flow does: D is positive, so that D v vanishes where v does."""
         return self.flow.dynamics.rests_with_gradient
-
-    @property
-    def solves_iteratively(self) -> bool:
-        """Whether the wrapped flow solves iteratively."""
-        return self.flow.dynamics.solves_iteratively
-
-    @property
-    def allowed_residual(self) -> float:
-        """The allowed residual of the wrapped flow."""
-        return self.flow.dynamics.allowed_residual
 
     def velocity_and_diagnostics(
         self, time: Float[Array, ""] | float, weights: PyTree, system: System

@@ -9,7 +9,6 @@ from jaxtyping import Array, Float, PyTree
 
 from .._core import (
     ConfigError,
-    require_instance,
     require_number,
     tree_add_scaled,
     tree_dot,
@@ -20,14 +19,9 @@ from ..geometry import AbstractTangent, SolveDiagnostics, System
 from ..problems import AbstractProblem
 from ._base import AbstractFlow, AbstractLinearisedFlow
 from ._groups import as_numbers, numbers_of
+from ._wrapper import AbstractWrapper, converter_of
 
 _LEAST = "0 is no decay."
-
-
-def _as_flow(value: Any) -> AbstractFlow:
-    return require_instance(
-        ConfigError, "flow of WeightDecay", value, AbstractFlow, "a flow such as gnflow.flows.GradientFlow()"
-    )
 
 
 def _as_rate(value: Any) -> Any:
@@ -36,7 +30,7 @@ def _as_rate(value: Any) -> Any:
     )
 
 
-class WeightDecay(AbstractFlow):
+class WeightDecay(AbstractWrapper):
     """`flow` with weight decay: its velocity minus rate w.
 
     With gradient flow of mobility m this is gradient flow of L + rate/(2m) |w|^2. That sum never increases, and where the flow
@@ -57,13 +51,8 @@ class WeightDecay(AbstractFlow):
     not among the model's moving weights, and for weights with two names.
     """
 
-    flow: AbstractFlow = eqx.field(converter=_as_flow)
+    flow: AbstractFlow = eqx.field(converter=converter_of("WeightDecay"))
     rate: float | dict[str, float] = eqx.field(converter=_as_rate)
-
-    @property
-    def trainable(self) -> str | tuple[str, ...]:
-        """The names of the weights that the wrapped flow moves."""
-        return self.flow.trainable
 
     def system(self, problem: AbstractProblem, model: Any) -> System:
         """The system of the wrapped flow. **Raises:** `ModelError` for names that are not among the weights that move."""
@@ -109,27 +98,9 @@ class WeightDecay(AbstractFlow):
         constant = None if gain is None else gain.constant
         return constant is not None and float(constant) > 0 and inner.never_ascends(system)
 
-    def has_jumps(self, system: System) -> bool:
-        """Whether the velocity of the wrapped flow may jump."""
-        return self.flow.dynamics.has_jumps(system)
-
     def has_real_spectrum(self, system: System) -> bool:
         """Whether the wrapped flow has one: a diagonal matrix keeps a symmetric one symmetric."""
         return self.flow.dynamics.has_real_spectrum(system)
-
-    def is_smooth(self, system: System) -> bool | None:
-        """Whether the wrapped flow is smooth."""
-        return self.flow.dynamics.is_smooth(system)
-
-    @property
-    def solves_iteratively(self) -> bool:
-        """Whether the wrapped flow solves iteratively."""
-        return self.flow.dynamics.solves_iteratively
-
-    @property
-    def allowed_residual(self) -> float:
-        """The allowed residual of the wrapped flow."""
-        return self.flow.dynamics.allowed_residual
 
     def velocity_and_diagnostics(
         self, time: Float[Array, ""] | float, weights: PyTree, system: System
