@@ -20,8 +20,9 @@ _NUM_DIGITS = 1000  # beyond it samples are synthetic
 class Case:
     """One problem, to one target or several.
 
-    **Attributes:** `model`: "two_layer", "mlp" or "cnn"; `loss`: "squared", "softmax" or "logistic"; `size`: NC; `flow`:
-    "gradient", "spectral" or "gauss_newton"; `targets`: relative losses.
+    **Attributes:** `model`: "two_layer", "mlp" or "cnn"; `loss`: "squared", "softmax" or "logistic", or an equation, whose
+    residuals are squared; `size`: NC, for an equation the points along an axis; `flow`: "gradient", "spectral", "gauss_newton"
+    or "gauss_newton_falling", whose damping falls; `targets`: relative losses.
     """
 
     model: str
@@ -37,6 +38,8 @@ class Case:
 
     def build(self) -> tuple[gn.Problem, Any, Any]:
         """(problem, model, flow)."""
+        if self.loss in _EQUATIONS:
+            return *_EQUATIONS[self.loss](self.size), _FLOWS[self.flow]()
         num_outputs = 1 if self.loss == "logistic" or (self.model == "two_layer" and self.loss == "squared") else 10
         problem = _problem(self.loss, self.size // num_outputs, num_outputs)
         return problem, _MODELS[self.model](problem.x_train.shape[1], num_outputs), _FLOWS[self.flow]()
@@ -73,6 +76,13 @@ CASES = (
     Case("two_layer", "squared", 500, "gauss_newton", (1e-3, 1e-8)),
     Case("mlp", "softmax", 500, "gauss_newton", (1e-1,)),
     Case("cnn", "logistic", 50, "gauss_newton", (1e-3,)),
+    Case("mlp", "poisson", 8, "gradient", (1e-3,)),
+    Case("mlp", "poisson", 20, "gradient", (1e-3,)),
+    Case("mlp", "burgers", 20, "gradient", (1e-3,)),
+    Case("mlp", "poisson", 20, "spectral", (1e-4,)),
+    Case("mlp", "poisson", 8, "gauss_newton_falling", (1e-3, 1e-8)),
+    Case("mlp", "poisson", 20, "gauss_newton_falling", (1e-3, 1e-8)),
+    Case("mlp", "burgers", 20, "gauss_newton_falling", (1e-3, 1e-6)),
 )
 
 
@@ -121,6 +131,18 @@ def _images(number: int) -> tuple[jax.Array, jax.Array]:
     return 0.7 * images[one] + 0.3 * images[other] + 0.1 * jr.normal(noise, (number, _INPUT_DIM)), labels[one]
 
 
+# With 129 weights for 96 or 480 residuals (Poisson), and with 337 for 480 (Burgers).
+_EQUATIONS: dict[str, Callable[[int], tuple[Any, Any]]] = {
+    "poisson": lambda points: (
+        gn.problems.poisson(points_per_axis=points, boundary_weight=100.0),
+        gn.models.MLP(2, 32, 1, 1, activation="tanh", key=_KEY),
+    ),
+    "burgers": lambda points: (
+        gn.problems.burgers(points_per_axis=points, boundary_weight=100.0, initial_weight=100.0),
+        gn.models.MLP(2, 16, 2, 1, activation="tanh", key=_KEY),
+    ),
+}
+
 _MODELS: dict[str, Callable[[int, int], Any]] = {
     "two_layer": lambda input_dim, outputs: gn.models.MeanFieldNetwork(input_dim, 500, outputs, key=_KEY),
     "mlp": lambda input_dim, outputs: gn.models.MLP(input_dim, 128, 2, outputs, activation="tanh", key=_KEY),
@@ -131,4 +153,7 @@ _FLOWS: dict[str, Callable[[], Any]] = {
     "gradient": gn.flows.GradientFlow,
     "spectral": lambda: gn.flows.SpectralFlow(power=0.5, damping=gn.damping.Constant(1e-6)),
     "gauss_newton": lambda: gn.flows.GaussNewtonFlow(damping=gn.damping.Constant(1e-4)),
+    "gauss_newton_falling": lambda: gn.flows.GaussNewtonFlow(
+        damping=gn.damping.Exponential(start=1e-2, rate=2.0, floor=1e-14)
+    ),
 }

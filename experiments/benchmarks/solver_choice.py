@@ -22,6 +22,7 @@ SOLVERS = {
     "gradient": ("auto", "stabilised", "tsit5", "dopri8", "exponential"),
     "spectral": ("auto", "tsit5", "dopri8", "exponential"),
     "gauss_newton": ("auto", "tsit5", "dopri8", "exponential"),
+    "gauss_newton_falling": ("auto", "tsit5", "dopri8", "exponential"),
 }
 # A rival is stopped at so many times the best time so far, and the first one after so many seconds.
 PATIENCE, LONGEST, SHORTEST, LONGEST_COLD = 2.0, 150.0, 1.0, 60.0

@@ -45,30 +45,60 @@ def read(name: str) -> dict[str, Any]:
 
 
 def equations() -> list[str]:
-    """One row for each equation and method."""
+    """One row for each equation and method: medians over the seeds, with the range of the errors if there are several."""
     rows = []
     for name in stored():
-        for seed, runs in read(name)["runs"].items():
-            for label, run in runs.items():
-                is_flow = "time" in run
-                seconds = run["seconds"] if is_flow else run["seconds"][-1]
-                rows.append(
-                    [
-                        name if label == "gradient flow" else "",
-                        label,
-                        f"{run['relative_l2'][-1]:.1e}",
-                        f"{run['train_loss'][0]:.1e}",
-                        f"{run['train_loss'][-1]:.1e}",
-                        f"{run['time'][-1]:.3g}" if is_flow else "",
-                        str(run["num_steps"]),
-                        f"{seconds:.0f}",
-                        run["result"].replace("_", " ") if is_flow else "time was up",
-                    ]
-                )
-            assert seed == "0"
-    return markdown_table(
-        ["equation", "method", "relative L2", "first L", "last L", "flow time", "steps", "s", "ended"], rows
-    )
+        by_seed = list(read(name)["runs"].values())
+        for label in by_seed[0]:
+            of_seeds = [runs for runs in by_seed if label in runs]
+            runs = [runs[label] for runs in of_seeds]
+            equal = [_equal_time(of_seed[label], of_seed["Gauss-Newton"]["seconds"]) for of_seed in of_seeds]
+            rows.append(
+                [
+                    name if label == "gradient flow" else "",
+                    label,
+                    _spread([run["relative_l2"][-1] for run in runs]),
+                    _spread([error for error in equal if error is not None]),
+                    f"{np.median([run['train_loss'][-1] for run in runs]):.1e}",
+                    f"{np.median([run['time'][-1] for run in runs]):.3g}" if "time" in runs[0] else "",
+                    f"{np.median([run['num_steps'] for run in runs]):.0f}",
+                    f"{np.median([_seconds(run) for run in runs]):.0f}",
+                    f"{np.median([run['ntk_at_end']['condition_number'] for run in runs]):.0e}"
+                    if "time" in runs[0]
+                    else "",
+                    ", ".join(sorted({run.get("result", "time_was_up").replace("_", " ") for run in runs})),
+                ]
+            )
+    header = [
+        "equation",
+        "method",
+        "relative L2",
+        "in the time of Gauss-Newton",
+        "last L",
+        "flow time",
+        "steps",
+        "s",
+        "ended",
+    ]
+    return markdown_table(header, rows)
+
+
+def _seconds(run: dict[str, Any]) -> float:
+    return run["seconds"] if "time" in run else run["seconds"][-1]
+
+
+def _equal_time(run: dict[str, Any], seconds: float) -> float | None:
+    """The error of an optimiser after so many seconds; None for a flow."""
+    if "time" in run:
+        return None
+    return run["relative_l2"][int(np.searchsorted(run["seconds"], seconds, side="right")) - 1]
+
+
+def _spread(values: list[float]) -> str:
+    if not values:
+        return ""
+    several = f" ({min(values):.1e} to {max(values):.1e})" if len(values) > 1 else ""
+    return f"{np.median(values):.1e}{several}"
 
 
 def engd() -> list[str]:
@@ -95,7 +125,7 @@ def cost() -> list[str]:
 
 
 def draw_equations() -> None:
-    """The relative error over seconds for optimisers, over the share of the run for flows."""
+    """The relative error over flow time, and where optimisers end."""
     names = stored()
     figure, axes = plt.subplots(
         1, len(names), figsize=(2.4 * len(names), 3.2), sharey=True, layout="constrained", squeeze=False
@@ -106,7 +136,7 @@ def draw_equations() -> None:
                 x = np.maximum(np.asarray(run["time"][1:]), 1e-3)
                 axis.loglog(x, run["relative_l2"][1:], color=COLOURS[label], label=label)
             else:
-                axis.axhline(run["relative_l2"][-1], color=COLOURS[label], ls=":", label=f"{label}, equal time")
+                axis.axhline(run["relative_l2"][-1], color=COLOURS[label], ls=":", label=label)
         axis.set_title(name)
         axis.grid(alpha=0.3)
     axes[0, 0].set_ylabel("relative L2 error")

@@ -2,7 +2,7 @@
 
     python experiments/phase_diagrams/report.py NAME RUN_DIR
 
-NAME is scales, samples, step_size, spectral, activations or depth. Writes results/NAME.csv (a line for each cell),
+NAME is scales, samples, step_size, hidden_learning, spectral, activations or depth. Writes results/NAME.csv (a line a cell),
 results/NAME.json (configuration, result codes, versions), the tables of the page docs/phase_diagrams/NAME.md, between its marks
 (medians over seeds with their range), and its figures docs/images/phase_NAME*.png.
 """
@@ -17,7 +17,8 @@ import jax
 jax.config.update("jax_enable_x64", True)
 sys.path.append(str(Path(__file__).parents[1]))
 
-import numpy as np  # noqa: E402 (after the setting)
+import hidden  # noqa: E402 (after the setting)
+import numpy as np  # noqa: E402
 import pages  # noqa: E402
 import xarray as xr  # noqa: E402
 
@@ -85,6 +86,16 @@ def step_size(data: xr.Dataset, folder: Path) -> list[str]:
             flow=data.sel(step=data.step[0], flow="gauss_newton_flow"),
         )
     return tables
+
+
+def hidden_learning(data: xr.Dataset, folder: Path) -> list[str]:
+    """(f) Losses before and after refitting the output layer, along the runs."""
+    curves = gn.sweeps.load_curves(folder, hidden.MEASURED)
+    rows, levels = hidden.summary(curves), hidden.level_table(curves)
+    rows.to_csv(RESULTS / "hidden_learning_runs.csv", index=False, float_format="%.6g")
+    levels.to_csv(RESULTS / "hidden_learning_curves.csv", index=False, float_format="%.4g")
+    save(hidden.figure(levels), "hidden_learning")
+    return hidden.tables(rows, curves["tau0"].to_numpy().tolist())
 
 
 def spectral(data: xr.Dataset, folder: Path) -> list[str]:
@@ -172,7 +183,8 @@ def table(
 def versions_of(data: xr.Dataset, folder: Path) -> set[str]:
     """The versions that the cells were computed with, each different set of them as JSON."""
     store = gn.sweeps.SweepStore(folder)
-    return {store.read(cell).attrs["versions"] for cell in np.unique(data["cell"].to_numpy()) if cell}
+    finished = np.isfinite(data["wall_seconds"])
+    return {store.read(cell).attrs["versions"] for cell in np.unique(data["cell"].where(finished, "")) if cell}
 
 
 def draw(data: xr.Dataset, name: str, variable: str, **axes: str) -> None:
@@ -187,6 +199,7 @@ STUDIES: dict[str, Callable[[xr.Dataset, Path], Sequence[str]]] = {
     "scales": scales,
     "samples": samples,
     "step_size": step_size,
+    "hidden_learning": hidden_learning,
     "spectral": spectral,
     "activations": activations,
     "depth": depth,

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from intervals import Interval, interval, number, ratio, verdict
 from pages import markdown_table
-from stored import Interval, Study, interval, number, ratio
+from stored import Study
 
 # The end of the kernel regime in docs/figures_of_sweeps.md, too: the kernel has hardly changed below this distance.
 LAZY = 0.1
@@ -43,7 +44,7 @@ def _claims(full: Study, mini: Study, small: Study, long: Study) -> list[tuple[s
     lines: list[tuple[str, ...]] = []
 
     def line(claim: str, measured: str, value: Interval, bound: float, below: bool) -> None:
-        lines.append((claim, measured, str(value), _verdict(value, bound, below)))
+        lines.append((claim, measured, str(value), verdict(value, bound, below)))
 
     steps = full.num_steps
     for other in ("adam", "sgd", "sgd_momentum"):
@@ -94,14 +95,6 @@ def _claims(full: Study, mini: Study, small: Study, long: Study) -> list[tuple[s
 
 def _lazy_methods(study: Study) -> list[str]:
     return [name for name in (TRUNCATED, LOWER_RATE, PAPER_RATE, "adam") if name in study.flows]
-
-
-def _verdict(value: Interval, bound: float, below: bool) -> str:
-    if not np.isfinite(value.low):
-        return "open"
-    side = value.high < bound if below else value.low > bound
-    other = value.low > bound if below else value.high < bound
-    return "**seen**" if side else "not seen" if other else "open"
 
 
 def _epochs(study: Study) -> tuple[tuple[slice, str], ...]:

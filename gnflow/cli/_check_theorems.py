@@ -34,7 +34,7 @@ def check_theorems(
         look_up(name, {**theorem_kinds, "all": None}, "theorem")
     place = as_path(folder, "the folder", RunFolderError)
     target = place / "certificates" if out is None else as_path(out, "--out", RunFolderError)
-    import_for(place, imports, accept_digests)
+    import_for([place], imports, accept_digests)
     runs = _runs(place, accept_digests)
     make_writable(target)
     rows: list[tuple[str, ...]] = []
@@ -61,8 +61,10 @@ def _runs(folder: Path, accepted: Sequence[str]) -> dict[str, Trajectory]:
         return {folder.resolve().name: load_with_parts(folder, accepted)}
     store = SweepStore(folder)
     spec = store.read_specification()
-    found, _ = read_runs(store, spec, lambda place, _: load_with_parts(place, accepted))
+    found, left_out = read_runs(store, spec, lambda place, _: load_with_parts(place, accepted))
     finished = {cell.label: found[key] for key, cell in zip(spec.hashes, spec.cells, strict=True) if key in found}
+    if left_out and not finished:
+        raise RunFolderError(f"none of the {len(left_out)} runs in {folder} can be checked, for the reasons above.")
     if not finished:
         raise RunFolderError(
             f"{folder} holds no finished run whose trajectory was kept; give the folder "

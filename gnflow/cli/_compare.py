@@ -4,6 +4,7 @@ from typing import Annotated
 
 import tyro
 
+from ._arguments import AcceptDigests, Imports
 from ._start import start
 
 
@@ -33,6 +34,8 @@ def compare(
             "under these names is replaced. Without it, tables are printed alone.",
         ),
     ] = None,
+    imports: Imports = (),
+    accept_digests: AcceptDigests = (),
 ) -> int:
     """Compare the losses of runs: over time on a common clock, and at equal training loss; and list how they differ.
 
@@ -42,4 +45,4 @@ def compare(
     start(f"comparing the runs in {', '.join(folders)}")
     from ._compare_folders import compare_folders
 
-    return compare_folders(folders, only, out)
+    return compare_folders(folders, only, out, imports=imports, accept_digests=accept_digests)

@@ -13,6 +13,7 @@ from ._columns import clipped, columns_under, width_of
 from ._compared_runs import FLOW_TIME, STEPS, STEPS_OF_SIZE, Group, read_groups, settings_by_group
 from ._comparison import LOSSES, Comparison, by_problem, end_of
 from ._failures import Failures
+from ._own_parts import import_for
 
 _WIDTH = 80  # characters of a line
 _SHORTEST_NAME = 9
@@ -33,11 +34,19 @@ _CLOCKS = {
 }
 
 
-def compare_folders(folders: Sequence[str], only: str | None, out: str | None) -> int:
+def compare_folders(
+    folders: Sequence[str],
+    only: str | None,
+    out: str | None,
+    *,
+    imports: Sequence[str] = (),
+    accept_digests: Sequence[str] = (),
+) -> int:
     """Print the comparison, and write it to `out` if that is given. The arguments are those of the command line.
 
     **Returns:** the exit code, 1 if a figure could not be drawn.
     """
+    import_for([as_path(folder, "the folder", RunFolderError) for folder in folders], imports, accept_digests)
     groups = read_groups(folders, only)
     target = None if out is None else as_path(out, "--out", RunFolderError)
     if target is not None:

@@ -114,8 +114,10 @@ def read_groups(folders: Sequence[str], only: str | None) -> list[Group]:
     roots = [place.resolve() if single is None else single[0] for place, single in zip(places, singles, strict=True)]
     names = dict(zip(dict.fromkeys(roots), _short_names(list(dict.fromkeys(roots))), strict=True))
     runs: dict[tuple[str, ...], list[ComparedRun]] = {}
+    left_out = 0
     for place, root, single in zip(places, roots, singles, strict=True):
-        found = _runs_in(place, names[root]) if single is None else [_run_of_grid(single[1], names[root])]
+        found, unread = _runs_in(place, names[root]) if single is None else ([_run_of_grid(single[1], names[root])], 0)
+        left_out += unread
         for run in found:
             several = runs.setdefault(run.parts, [])
             if any(run.seed == other.seed for other in several):
@@ -127,6 +129,7 @@ def read_groups(folders: Sequence[str], only: str | None) -> list[Group]:
         runs = {parts: several for parts, several in runs.items() if only in several[0].name}
     if not 2 <= len(runs) <= _MOST_GROUPS:
         what = f" with {only!r} in their name" if only is not None else ""
+        what += f" ({left_out} are left out for the reasons above)" if left_out else ""
         remedy = "name another folder" if len(runs) < 2 else "choose by --only TEXT, or name the folders of single runs"
         raise ConfigError(
             f"runs to compare{what}: {len(runs)}, in {', '.join(map(str, places)) or 'no folder'}; expected 2 to "
@@ -139,10 +142,10 @@ def read_groups(folders: Sequence[str], only: str | None) -> list[Group]:
     ]
 
 
-def _runs_in(place: Path, name: str) -> list[ComparedRun]:
-    """The runs in one folder. Those that failed before they measured anything are named on the standard error output."""
+def _runs_in(place: Path, name: str) -> tuple[list[ComparedRun], int]:
+    """The runs in one folder, and the number of those that are left out, with the reason on the standard error output."""
     if (place / RUN_FILE).is_file():
-        return [_saved_run(place, name)]
+        return [_saved_run(place, name)], 0
     store = SweepStore(place)
     spec = store.read_specification()
     records = store.finished(spec.hashes)
@@ -150,6 +153,7 @@ def _runs_in(place: Path, name: str) -> list[ComparedRun]:
         raise RunFolderError(f"{place} holds no finished run; carry out {store.configuration.path} first.")
     kept = store.trajectories.finished()
     runs: list[ComparedRun] = []
+    left_out = 0
     for content_hash, cell in zip(spec.hashes, spec.cells, strict=True):
         if content_hash not in records:
             continue
@@ -161,8 +165,9 @@ def _runs_in(place: Path, name: str) -> list[ComparedRun]:
             else:
                 runs.append(_of_cell(store.read(content_hash), cell, name))
         except GnflowError as error:
+            left_out += 1
             print(f"gnflow: {place}: {cell.label} is left out: {error}", file=sys.stderr)
-    return runs
+    return runs, left_out
 
 
 def _run_of_grid(kept: KeptRun, name: str) -> ComparedRun:

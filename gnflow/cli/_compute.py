@@ -58,7 +58,7 @@ def run_configuration(
         )
     records = compute(spec, store, resume=True, retry_failed=True, accept_digests=accept_digests, progress=not quiet)
     runs, damaged = read_runs(store, spec, functools.partial(read_for_figures, accepted=accept_digests))
-    unread = {"code": "error", "failed": True, "finals": {}}
+    unread = {"code": "error", "failed": True, "finals": {}, "errors": {}}
     records |= {key: {**records[key], **unread, "message": message} for key, message in damaged.items()}
     rows = rows_of(spec, records)
     failures = Failures()

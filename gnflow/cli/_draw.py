@@ -44,7 +44,7 @@ def draw(
     place = as_path(folder, "the folder", RunFolderError)
     figures = place / "figures"
     failures = Failures()
-    import_for(place, imports, accept_digests)
+    import_for([place], imports, accept_digests)
     if (place / RUN_FILE).is_file():
         _refuse_options(place, x=x, y=y, over=over, variable=variables, reference=reference, curves=curves)
         name = place.resolve().name

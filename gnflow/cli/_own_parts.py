@@ -5,17 +5,17 @@ from pathlib import Path
 
 from .._core import ConfigError, GnflowError, RunFolderError
 from ..simulate import Trajectory, load, parts_to_pass
-from ..sweeps import ModulesFile, kept_run
+from ..sweeps import ModulesFile, import_modules, kept_run
 
 
-def import_for(folder: Path, modules: Sequence[str], accepted: Sequence[str]) -> None:
-    """Import the modules that the user named, after their digests were compared with those in the folder.
+def import_for(folders: Sequence[Path], modules: Sequence[str], accepted: Sequence[str]) -> None:
+    """Import the modules that the user named, after their digests were compared with those in the folders.
 
     The arguments are those of `--import` and `--accept-digest`.
     """
     if accepted and not modules:
         raise ConfigError("--accept-digest is given without --import; name the module with --import too.")
-    ModulesFile(folder).import_modules(modules, accepted)
+    import_modules(folders, modules, accepted)
 
 
 def load_with_parts(folder: Path, accepted: Sequence[str]) -> Trajectory:

@@ -34,6 +34,9 @@ _BEST = (
 )
 _OF_BEST = {name: heading for columns in _BEST for name, heading in columns.items()}
 _ALL_HEADINGS = {**_HEADINGS, **_OF_BEST}
+_ERROR = "errors."  # before the names of error functionals
+_MOST_ERRORS = 4  # columns of one table
+_WIDEST_WORD = 12
 _FORMATS = {
     "flow_time": ".3g",
     "train_loss": ".2e",
@@ -51,16 +54,25 @@ def format_table(rows: Sequence[Row]) -> str:
     """The rows as aligned text of at most 80 columns, followed by the messages of failed runs and other notes.
 
     If there is no room for all columns, those with the same value in every row move to a line above. If that is not enough,
-    the lowest validation or test losses have a table of their own, and rows of one variant and seed are grouped under a line
-    that names them.
+    the lowest validation or test losses, or the error functionals of a residual problem, have a table of their own, and rows of
+    one variant and seed are grouped under a line that names them.
     """
+    errors = [f"{_ERROR}{name}" for name in dict.fromkeys(name for row in rows for name in row.errors)]
+    unmeasured = [
+        name for name in ("test_loss", "kernel_distance") if errors and all(getattr(row, name) is None for row in rows)
+    ]
+    columns = [name for name in _HEADINGS if name not in unmeasured]
     best = next(
         (list(names) for names in _BEST if any(getattr(row, next(iter(names))) is not None for row in rows)), []
     )
-    lines = _without_groups(rows, [*_HEADINGS, *best])[1]
+    beside = columns.index("run_seconds")
+    lines = _without_groups(rows, [*columns[:beside], *errors, *columns[beside:], *best])[1]
     if width_of(lines) > _WIDTH:
-        lines = _fitting(rows, list(_HEADINGS))
-        lines += ["", *_fitting(rows, ["variant", "flow", "seed", *best])] if best else []
+        lines = _fitting(rows, columns)
+        parts = [best] if best else []
+        parts += [errors[first : first + _MOST_ERRORS] for first in range(0, len(errors), _MOST_ERRORS)]
+        for part in parts:
+            lines += ["", *_fitting(rows, ["variant", "flow", "seed", *part])]
     notes = [f"{row.label} failed: {row.message}" for row in rows if row.failed]
     notes += [f"{row.label}: last direction {row.direction}" for row in rows if row.is_exact is False]
     exact = sum(row.is_exact is True for row in rows)
@@ -138,10 +150,21 @@ def _fitting(rows: Sequence[Row], columns: list[str]) -> list[str]:
 def _aligned(rows: Sequence[Row], names: Sequence[str], between: str = "  ", longest: int | None = None) -> list[str]:
     """Two lines of headings, a rule, and a line for each row."""
     cells = [[_cell(row, name, longest) for name in names] for row in rows]
-    return columns_under([_ALL_HEADINGS[name] for name in names], cells, [name in _TEXTS for name in names], between)
+    return columns_under([_heading(name) for name in names], cells, [name in _TEXTS for name in names], between)
+
+
+def _heading(name: str) -> tuple[str, str]:
+    """The two lines of a heading. The name of an error functional is broken at an underscore, into halves of like length."""
+    if not name.startswith(_ERROR):
+        return _ALL_HEADINGS[name]
+    words = name.removeprefix(_ERROR).split("_")
+    pairs = [("_".join(words[:place]), "_".join(words[place:])) for place in range(len(words))]
+    first, second = min(pairs, key=lambda pair: max(map(len, pair)))
+    return clipped(first, _WIDEST_WORD), clipped(second, _WIDEST_WORD)
 
 
 def _cell(row: Row, name: str, longest: int | None) -> str:
-    value = getattr(row, name)
-    text = "-" if value is None else format(value, _FORMATS.get(name, ""))
+    is_error = name.startswith(_ERROR)
+    value = row.errors.get(name.removeprefix(_ERROR)) if is_error else getattr(row, name)
+    text = "-" if value is None else format(value, ".2e" if is_error else _FORMATS.get(name, ""))
     return text if name != "flow" or longest is None else clipped(text, longest)

@@ -166,6 +166,8 @@ def import_module(source: Source) -> types.ModuleType:
             f"a module {source.name!r} was imported from {getattr(there, '__file__', None)}, and {source.file} is meant; "
             "rename one of them, or start a new process."
         )
+    if there is not None and known is None and _is_older(there, source):
+        raise ConfigError(f"{source.file} was changed since this process imported it; start a new process.")
     if there is None:
         there = _import(source)
     _imported[source.name] = source
@@ -268,6 +270,21 @@ def _version(top: str) -> str | None:
 
 def _is_same(one: str | None, other: str | None) -> bool:
     return one is not None and other is not None and Path(one).resolve() == Path(other).resolve()
+
+
+def _is_older(module: types.ModuleType, source: Source) -> bool:
+    """Whether a module that the user imported before is of an earlier state of its file, as far as its bytecode file tells."""
+    cached = getattr(module, "__cached__", None)
+    if cached is None or sys.dont_write_bytecode:
+        return False
+    try:
+        head, now = Path(cached).read_bytes()[:16], source.file.stat()
+    except OSError:
+        return False
+    if len(head) < 16 or head[4:8] != bytes(4):  # a digest, in the place of time and size
+        return False
+    written = int(now.st_mtime) & 0xFFFFFFFF, now.st_size & 0xFFFFFFFF
+    return (int.from_bytes(head[8:12], "little"), int.from_bytes(head[12:16], "little")) != written
 
 
 def _import(source: Source) -> types.ModuleType:

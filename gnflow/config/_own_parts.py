@@ -101,7 +101,7 @@ def imported_part(reference: str, path: str) -> Any:
         module = reference.partition(":")[0]
         raise ConfigError(
             f"{path} = {reference!r}: the module {module} is not imported, since a folder alone imports nothing; give "
-            f"--import {module} to gnflow verify or gnflow plot, or run the configuration (a script reads it with "
+            f"--import {module} to gnflow verify, plot or compare, or run the configuration (a script reads it with "
             "imports=True)."
         )
     return part

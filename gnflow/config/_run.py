@@ -8,18 +8,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
 import jax
 
 from .._core import ConfigError, nearest_name, stream
 from ..flows import AbstractFlow, Frozen, Scaled, WeightDecay, flow_kinds
 from ..metrics import AbstractMetric, metric_kinds
-from ..models import Centred, model_kinds
 from ..problems import AbstractProblem, problem_kinds
 from ..simulate import Trajectory, argument_checks, check_with_samples
 from ._built import built_once
 from ._data_file import data_digest, has_data_files
-from ._forms import BOOLEAN, INTEGER, NUMBER, TEXT, ComponentForm, Form, ListForm, TableForm, UnionForm, at
+from ._forms import INTEGER, NUMBER, TEXT, ComponentForm, Form, ListForm, TableForm, UnionForm, at
 from ._integration import (
     build_integration,
     build_stop,
@@ -27,20 +25,12 @@ from ._integration import (
     check_stop,
     merge_integration,
 )
+from ._model import check_model, make_model, model_identity, needs_problem
 from ._modules import Source
 from ._own_parts import sources_in
 from ._plain import shown
 
 _PROBLEM = ComponentForm(problem_kinds, "problem", AbstractProblem, supplied=("key",))
-_CENTRED = "centred"  # a further option of any model
-# The sizes of a model's input and output are those of the problem unless the specification has them.
-_MODEL = ComponentForm(
-    model_kinds,
-    "model",
-    eqx.Module,
-    supplied=("key", "input_dim", "input_shape", "output_dim"),
-    reserved=(_CENTRED,),
-)
 _METRIC = ComponentForm(metric_kinds, "metric", AbstractMetric)
 _METRICS = ListForm(_METRIC, tuple)
 _BY_GROUP = UnionForm((NUMBER, TableForm(NUMBER)))
@@ -228,25 +218,19 @@ class RunSpec:
         key = stream(jax.random.key(seed), "problem")
         if self.lacks_data:  # the content of the files is not known, so the problem cannot be shared
             return _PROBLEM.build(self.problem, "problem", key=key)
-        return built_once(
-            (_PROBLEM.identity(self.problem), seed, self.data_digest),
-            lambda: _PROBLEM.build(self.problem, "problem", key=key),
-        )
+        return built_once(self._problem_identity, lambda: _PROBLEM.build(self.problem, "problem", key=key))
+
+    @property
+    def _problem_identity(self) -> tuple[Any, ...]:
+        seed = self.seed if self.problem_seed is None else self.problem_seed
+        return (_PROBLEM.identity(self.problem), seed, self.data_digest)
 
     def _model(self, key: jax.Array, problem: AbstractProblem) -> Any:
-        sizes: dict[str, Any] = {"input_shape": problem.input_shape, "output_dim": problem.num_outputs}
-        if _MODEL.asks_for(self.model, "input_dim", "model"):
-            with at("model"):
-                sizes["input_dim"] = problem.input_dim  # inputs that are no vectors have none
-        return built_once(
-            (_MODEL.identity(self.model), self.seed, *sizes.values()),
-            lambda: self._new_model(key, sizes),
-        )
-
-    def _new_model(self, key: jax.Array, sizes: dict[str, Any]) -> Any:
-        options = {name: option for name, option in self.model.items() if name != _CENTRED}
-        model = _MODEL.build(options, "model", key=key, **sizes)
-        return Centred(model) if self.model.get(_CENTRED) else model
+        if needs_problem(self.model) and self.lacks_data:
+            return make_model(self.model, problem, key)
+        of_problem = self._problem_identity if needs_problem(self.model) else ()
+        identity = (model_identity(self.model, problem), self.seed, of_problem)
+        return built_once(identity, lambda: make_model(self.model, problem, key))
 
     def _build_flow(self, path: str) -> AbstractFlow:
         flow = _FLOW.build({key: option for key, option in self.flow.items() if key not in _AROUND}, path)
@@ -307,7 +291,7 @@ def check_runs(
             )
     memory = {} if memory is None else memory
     problem = _remembered(memory, "problem", table["problem"], lambda: _PROBLEM.check(table["problem"], "problem"))
-    model = _remembered(memory, "model", table["model"], lambda: _check_model(table["model"]))
+    model = _remembered(memory, "model", table["model"], lambda: check_model(table["model"]))
     named = table.get("metrics", [])
     metrics = _remembered(memory, "metrics", named, lambda: _check_metrics(named))
     flows = check_table(table["flows"], "flows")
@@ -408,15 +392,6 @@ def check_name(name: str, path: str) -> str:
             "and not begin with a dot."
         )
     return name
-
-
-def _check_model(named: Any) -> dict[str, Any]:
-    if not isinstance(named, Mapping) or _CENTRED not in named:
-        return _MODEL.check(named, "model")
-    options = {name: option for name, option in named.items() if name != _CENTRED}
-    # Written out, the default is the same content as left out.
-    centred = {_CENTRED: True} if BOOLEAN.check(named[_CENTRED], f"model.{_CENTRED}") else {}
-    return _MODEL.check(options, "model") | centred
 
 
 def _check_flow(own: Mapping[str, Any], path: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._core import instance_field, tree_multiply, tree_scale, tree_subtract
+from .._core import instance_field, tree_multiply, tree_subtract
 from ..geometry import AbstractTangent, Decomposition, Direction, Linearisation, SolveDiagnostics, System
 from ..geometry.damping import AbstractDamping
 from ..problems import AbstractProblem
@@ -165,7 +165,7 @@ class AbstractOutputFlow(AbstractFlow):
         """-J^T a - D w, and diagnostics of the solve for a."""
         tangent = self.tangent(weights, system)  # shared by outputs, Gram matrix and J^T
         direction = self.direction(jnp.asarray(time, dtype=jnp.float64), tangent, system)
-        velocity = tree_scale(-1.0, tangent.vjp(direction.coefficients))
+        velocity = direction.velocity(tangent)
         rates = self.decay(weights, system)
         if rates is not None:
             velocity = tree_subtract(velocity, tree_multiply(rates, weights))

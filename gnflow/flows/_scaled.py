@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._core import ConfigError, require_instance, require_number, shown, tree_multiply, tree_scale, tree_subtract
+from .._core import ConfigError, require_instance, require_number, shown, tree_multiply, tree_subtract
 from ..geometry import AbstractTangent, SolveDiagnostics, System, scaled_tangent
 from ..problems import AbstractProblem
 from ._base import AbstractFlow, AbstractLinearisedFlow, AbstractOutputFlow
@@ -33,7 +33,7 @@ def _as_scale(value: Any) -> Any:
 
 
 def _as_place(value: Any) -> Any:
-    if value not in _PLACES:
+    if not (isinstance(value, str) and value in _PLACES):
         raise ConfigError(f"where = {shown(value)}; expected 'velocity' or 'metric'.")
     return value
 
@@ -159,7 +159,7 @@ class Scaled(AbstractFlow):
         law, tangent = self._law, self.tangent(weights, system)
         assert isinstance(law, AbstractOutputFlow)
         direction = law.direction(jnp.asarray(time, dtype=jnp.float64), tangent, system)
-        velocity, rates = tree_scale(-1.0, tangent.vjp(direction.coefficients)), self.decay(weights, system)
+        velocity, rates = direction.velocity(tangent), self.decay(weights, system)
         if rates is not None:
             velocity = tree_subtract(velocity, tree_multiply(rates, weights))
         return velocity, direction.diagnostics

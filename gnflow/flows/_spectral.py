@@ -123,4 +123,5 @@ class SpectralFlow(AbstractLinearisedFlow):
             success=jnp.all(jnp.isfinite(coefficients)),
             kept=jnp.sum(kept),
         )
-        return Direction(coefficients=coefficients, diagnostics=diagnostics), modes, gains
+        pulled = modes.pull(tangent, coefficients, gains * amplitudes)
+        return Direction(coefficients, diagnostics, pulled), modes, gains

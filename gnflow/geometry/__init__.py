@@ -3,6 +3,7 @@
 from . import damping as damping, directions as directions, dual as dual
 from ._block_gauss_newton import block_gauss_newton as block_gauss_newton
 from ._dispatch import make_tangent as make_tangent
+from ._fit_output_layer import fit_output_layer as fit_output_layer
 from ._generic import GenericTangent as GenericTangent
 from ._least_squares import LeastSquares as LeastSquares, least_squares_with_bias as least_squares_with_bias
 from ._linearisation import (

@@ -44,7 +44,7 @@ class DirectionDistance(AbstractMetric):
         """
         hidden_layer(system.structure)
         if self.reference == "teacher":
-            _check_teacher(system)
+            check_teacher(system, 'DirectionDistance("teacher")')
         what = f"weighted direction distance to {_REFERENCES[self.reference]}"
         return (Variable(self._name, what, "1", "Arbel et al. 2023 (arXiv 2302.02904), experiments"),)
 
@@ -94,6 +94,24 @@ def direction_distance(
     return jnp.where(jnp.any(present), mean, jnp.nan)
 
 
+def direction_distance_to_previous(
+    particles: Float[Array, "saves width input_dim"],
+) -> Float[Array, " saves"]:
+    """The direction distance of each save's particles to those of the save before it, (T,); 0 at the first.
+
+    It shows when features turn: a large one is a save between which particles found other directions. It depends on how
+    far apart the saves are.
+
+    **Arguments:** `particles`: u (T, M, d), such as `trajectory.data["particle_hidden_weight"]`, from the metric `Particles`
+    with a `max_count` of at least M.
+
+    Source: the released code of [A] (Arbel et al. 2023, arXiv 2302.02904), its distance to the weights of the last save.
+    """
+    particles = jnp.asarray(particles)
+    later = jax.lax.map(lambda pair: direction_distance(*pair), (particles[1:], particles[:-1]))
+    return jnp.concatenate([jnp.zeros(1), later])
+
+
 def _directions(
     vectors: Float[Array, "count input_dim"],
 ) -> tuple[Float[Array, "count input_dim"], Float[Array, " count"]]:
@@ -101,17 +119,18 @@ def _directions(
     return vectors / jnp.where(lengths > 0, lengths, 1.0)[:, None], lengths
 
 
-def _check_teacher(system: System) -> None:
+def check_teacher(system: System, metric: str) -> None:
+    """Check that the problem has a two-layer teacher for the same inputs. **Raises:** `DataError`."""
     teacher, input_dim = system.problem.teacher, system.problem.input_dim
     if teacher is None:
         raise DataError(
-            'DirectionDistance("teacher") needs the teacher, but the problem has none; make it with '
+            f"{metric} needs the teacher, but the problem has none; make it with "
             'problems.teacher_student, pass Problem(..., teacher=model), or take the reference "initial".'
         )
     try:
         weight = np.asarray(hidden_layer(teacher).hidden_weight)
     except ModelError as error:
-        raise DataError(f'DirectionDistance("teacher") cannot use this teacher: {error}') from error
+        raise DataError(f"{metric} cannot use this teacher: {error}") from error
     if weight.ndim != 2 or weight.shape[1] != input_dim or not np.any(weight):
         raise DataError(
             f"the teacher's hidden_weight has shape {weight.shape} and {np.count_nonzero(weight)} nonzero entries; "

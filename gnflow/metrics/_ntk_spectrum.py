@@ -17,8 +17,8 @@ class NTKSpectrum(AbstractMetric):
       NC * (machine epsilon) * lam_NC, because then it cannot be told from zero.
     - `ntk_effective_rank`: exp(-sum_i q_i log q_i) with q = lam / sum(lam), between 1 and NC, dimensionless; nan if A = 0.
 
-    Sources: Jacot et al. 2018 (the NTK); [A] Arbel et al. 2023, arXiv 2302.02904, Theorem 1 (the smallest eigenvalue
-    in the rate); Roy and Vetterli 2007 (effective rank).
+    Sources: Jacot et al. 2018 (the NTK); [A] Arbel et al. 2023, arXiv 2302.02904 (the smallest eigenvalue in the
+    rate); Roy and Vetterli 2007 (effective rank).
     """
 
     def variables(self, system: System) -> tuple[Variable, ...]:

@@ -23,8 +23,8 @@ class TermNTK(AbstractMetric):
     - `ntk_trace_NAME`: the trace of A_k.
     - `ntk_largest_eigenvalue_NAME`: its largest eigenvalue.
     - `ntk_rank_NAME`: the number of its eigenvalues above the rank cut-off R_k * (machine epsilon) * lam_max.
-    - `ntk_condition_number_NAME`: its largest eigenvalue over the smallest one above the cut-off, dimensionless. (With P < R_k
-      weights all others are 0.)
+    - `ntk_condition_number_NAME`: its largest eigenvalue over the smallest one above the cut-off, dimensionless; inf if
+      there is none. (With P < R_k weights all others are 0.)
 
     Source: Wang, Yu, Perdikaris 2022 (arXiv 2007.14527), Section 4, where the residuals have no weights.
     """
@@ -54,7 +54,8 @@ class TermNTK(AbstractMetric):
             values[f"ntk_trace_{name}"] = jnp.sum(eigenvalues)
             values[f"ntk_largest_eigenvalue_{name}"] = largest
             values[f"ntk_rank_{name}"] = numerical_rank(eigenvalues)
-            values[f"ntk_condition_number_{name}"] = largest / smallest
+            # A term without weight, or one that no trained weight changes, has no eigenvalue above the cut-off.
+            values[f"ntk_condition_number_{name}"] = jnp.where(largest > cutoff, largest / smallest, jnp.inf)
         return values
 
 

@@ -15,6 +15,7 @@ from ._activations import (
     get_activation as get_activation,
 )
 from ._centred import Centred as Centred
+from ._copy_teacher import copy_teacher as copy_teacher
 from ._kinks import has_kinks as has_kinks, kinked_activations as kinked_activations
 from ._linearised import Linearised as Linearised
 from ._mean_field import MeanFieldNetwork as MeanFieldNetwork

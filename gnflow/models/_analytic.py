@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 # Operations that are analytic wherever they are finite, and operations that run a program inside them.
 _SUMS = ("add", "add_any", "cumsum", "dot_general", "conv_general_dilated", "mul", "neg", "reduce_sum", "square", "sub")
+_POOLINGS = ("reduce_window_sum",)
 _FUNCTIONS = (
     "asinh",
     "atan",
@@ -38,7 +39,7 @@ _SHAPES = (
     "squeeze",
     "stack",
 )
-_ANALYTIC = frozenset((*_SUMS, *_FUNCTIONS, *_MORE_FUNCTIONS, *_SHAPES, "transpose"))
+_ANALYTIC = frozenset((*_SUMS, *_POOLINGS, *_FUNCTIONS, *_MORE_FUNCTIONS, *_SHAPES, "transpose"))
 _PROGRAMS = frozenset(("checkpoint", "closed_call", "jit", "pjit", "remat", "scan"))
 
 

@@ -59,6 +59,15 @@ class AbstractProblem(eqx.Module):
         """The shape of one input of the model."""
         return (self.input_dim,)
 
+    @property
+    def is_standardised(self) -> tuple[bool, bool]:
+        """Whether the inputs are standardised, and whether the targets are; here neither."""
+        return False, False
+
+    def place_of(self, row: int, output: int) -> str:
+        """What stands in a row and a column of the training outputs (N, C), in words."""
+        return f"the output {output} of sample {row}"
+
     @abc.abstractmethod
     def joined_with(self, model: Any) -> "AbstractProblem":
         """The problem of a system with this model, after a check that the model fits to the data.

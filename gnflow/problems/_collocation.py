@@ -118,7 +118,7 @@ class ResidualTerm(eqx.Module):
                 f"{type(error).__name__}: {on_one_line(error, 300)} It is called as residual(model, point)."
             ) from error
         shape = getattr(found, "shape", None)
-        if shape is None or len(shape) > 1 or not jnp.issubdtype(found.dtype, jnp.floating):
+        if shape is None or len(shape) > 1 or 0 in shape or not jnp.issubdtype(found.dtype, jnp.floating):
             given = f"an array {shape} of {found.dtype}" if shape is not None else f"a {type(found).__name__}"
             raise ModelError(
                 f"{what} gives {given} at a point; expected real numbers, (k,) or one. A model with one output gives (1,): "

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from .._core import DataError, nearest_name, shown
+from .._core import DataError, DataWarning, nearest_name, shown, warn
 
 ColumnNames = str | list[str] | tuple[str, ...] | None
 
@@ -30,6 +30,7 @@ def choose_columns(
     targets = _places(target, header, what)
     if features is None:
         inputs = [column for column in range(len(header)) if column not in targets]
+        _warn_of_numbered_rows([header[column] for column in inputs], what)
     else:
         inputs = _places(features, header, what)
     if not inputs or not targets:
@@ -38,6 +39,18 @@ def choose_columns(
     if both:
         raise DataError(f"column {both[0]!r} of {what} is named as target and as feature; choose one.")
     return inputs, targets
+
+
+def _warn_of_numbered_rows(names: Sequence[str], what: str) -> None:
+    """A `DataWarning` if a column seems to be the row numbers that pandas writes, or reads, without a name."""
+    numbers = next((name for name in names if name == "" or str(name).startswith("Unnamed: ")), None)
+    if numbers is not None:
+        rest = [name for name in names if name != numbers]
+        warn(
+            f"the column {numbers!r} of {what} has no name, as the row numbers that pandas writes, and is an input here. If it "
+            f"holds them, leave it out: features = {rest}, or write the file with index=False.",
+            DataWarning,
+        )
 
 
 def _places(names: ColumnNames, header: Sequence[str], what: str) -> list[int]:

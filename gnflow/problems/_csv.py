@@ -65,12 +65,21 @@ def _read_table(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
                     rows.append([cell.strip() for cell in row])
                     lines.append(reader.line_num)
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as comma-separated UTF-8 text ({error}).") from error
+        raise DataError(
+            f"{path} cannot be read as comma-separated UTF-8 text ({error}). Save it as UTF-8; with pandas: "
+            "pandas.read_csv(path, encoding=...).to_csv(path, index=False)."
+        ) from error
     if len(rows) < 2:
         raise DataError(
             f"{path} has {len(rows)} lines that are not blank; a line of column names and samples are needed."
         )
     header = rows[0]
+    other = next((mark for mark in ";\t|" if len(header) == 1 and mark in header[0]), None)
+    if other is not None:
+        raise DataError(
+            f"the columns of {path} seem to be separated by {other!r}, but commas are needed (and points in numbers). With "
+            f"pandas: pandas.read_csv(path, sep={other!r}).to_csv(path, index=False)."
+        )
     if any(_is_number(name) for name in header):
         raise DataError(f"the first line of {path} must name the columns, but it holds numbers: {', '.join(header)}.")
     for row, line in zip(rows[1:], lines[1:], strict=True):

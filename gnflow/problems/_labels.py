@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from .._core import is_traced
+from .._core import DataError, is_traced
 from ._tables import only_column
 
 
@@ -18,13 +18,17 @@ def number_text_labels(targets: Mapping[str, Any]) -> tuple[dict[str, Any], tupl
 
     **Returns:** the targets, and the names of the classes (None for targets that are not text).
 
-    **Raises:** `DataError` for missing labels.
+    **Raises:** `DataError` for missing labels, and for labels that are all the same.
     """
     texts = {name: _as_text(value, name) for name, value in targets.items()}
     known = {name: text for name, text in texts.items() if text is not None}
     if not known or len(known) < len(targets):
         return dict(targets), None
     classes = np.unique(np.concatenate(list(known.values())))
+    if classes.size < 2:
+        raise DataError(
+            f"all labels are {str(classes[0])!r}; expected at least two classes. Was another column meant as the target?"
+        )
     return {name: np.searchsorted(classes, text) for name, text in known.items()}, tuple(map(str, classes))
 
 

@@ -121,7 +121,7 @@ class Problem(AbstractProblem):
         self.x_validation, self.x_test = (inputs.get(which) for which in SETS[1:])
         self.y_validation, self.y_test = (targets.get(which) for which in SETS[1:])
         require_convex_mean(loss, self.y_train)
-        warn_of_large_scale(self.x_train, self.y_train, loss)
+        warn_of_large_scale(self.x_train, self.y_train, loss, self.is_standardised)
         self.loss = loss
         self.teacher = teacher
         self.name = name
@@ -168,6 +168,11 @@ class Problem(AbstractProblem):
         What was not standardised, such as the logits of classes, is returned as it is.
         """
         return f if self.target_standardisation is None else self.target_standardisation.invert(f)
+
+    @property
+    def is_standardised(self) -> tuple[bool, bool]:
+        """Whether the inputs are standardised, and whether the targets are."""
+        return self.input_standardisation is not None, self.target_standardisation is not None
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 """Nonlinear least squares of any kind: residuals of differential equations, of data, of anything that JAX can compute."""
 
+import bisect
 import dataclasses
 import itertools
 from collections.abc import Callable
@@ -119,6 +120,16 @@ class ResidualProblem(AbstractProblem):
     def rows(self) -> dict[str, int]:
         """The number of rows of each term, by name; empty before a model is known."""
         return dict(self.row_counts)
+
+    def place_of(self, row: int, output: int) -> str:
+        """Which residual stands in a column of the outputs (1, R), in words: its term and its point."""
+        edges = list(itertools.accumulate(self.rows.values(), initial=0))
+        place = bisect.bisect_right(edges, output) - 1
+        term, each = self.terms[place], (edges[place + 1] - edges[place]) // self.terms[place].num_points
+        output -= edges[place]
+        point = jax.tree.map(lambda leaf: np.asarray(leaf)[output // each].tolist(), term.points)
+        component = f", component {output % each}" if each > 1 else ""
+        return f"the residual of term {term.name!r} at its point {output // each}, {shown(point)}{component}"
 
     def joined_with(self, model: Any) -> "ResidualProblem":
         """The problem with the number of rows that each term has with this model.

@@ -13,8 +13,11 @@ _MANY_COLUMNS = 32  # images have a few columns that hardly ever differ from zer
 _ENOUGH = 10_000  # samples
 
 
-def warn_of_large_scale(x: Array, y: Array, loss: AbstractLoss) -> None:
-    """A `DataWarning` that names the option, if training data are large or inputs far from zero for their spread."""
+def warn_of_large_scale(x: Array, y: Array, loss: AbstractLoss, done: tuple[bool, bool]) -> None:
+    """A `DataWarning` that names the option, if training data are large or inputs far from zero for their spread.
+
+    `done` says whether inputs and targets are standardised.
+    """
     if is_traced(x) or is_traced(y):
         return
     with np.errstate(all="ignore"):  # squares may overflow
@@ -22,17 +25,20 @@ def warn_of_large_scale(x: Array, y: Array, loss: AbstractLoss) -> None:
         large_y = loss.targets_may_be_rescaled is not False and _is_large(y)
         said = [*(of_inputs(x) if large_x else []), *(of_targets(y) if large_y else [])]
     if said:
-        remedy = how_to_standardise(large_x, large_y, loss)
+        remedy = how_to_standardise(large_x, large_y, loss, done)
         warn(f"{'; '.join(said)}. Flows of such data are stiff, and runs take many steps: {remedy}.", DataWarning)
 
 
-def how_to_standardise(x: bool, y: bool, loss: AbstractLoss) -> str:
-    """What to write to standardise inputs (`x`), targets (`y`) or both, as a clause."""
+def how_to_standardise(x: bool, y: bool, loss: AbstractLoss, done: tuple[bool, bool]) -> str:
+    """What to write to standardise inputs (`x`), targets (`y`) or both, as a clause.
+
+    `done` says which of the two are standardised already: they stay so with what is written.
+    """
     what = " and ".join(name for name, is_meant in (("x", x), ("y", y)) if is_meant)
-    option, entry, condition = "True", "true", ""
-    if y and loss.targets_may_be_rescaled is None:
-        option = entry = '"both"' if x else '"targets"'
-        condition = ", if the loss allows targets of another scale"
+    option, entry = "True", "true"
+    if (y or done[1]) and loss.targets_may_be_rescaled is None:
+        option = entry = '"both"' if x or done[0] else '"targets"'
+    condition = ", if the loss allows targets of another scale" if y and loss.targets_may_be_rescaled is None else ""
     own = f"in a configuration: standardise = {entry} under [problem]"
     return f"standardise {what}, with standardise={option} in gnflow.Problem ({own}){condition}"
 

@@ -15,6 +15,7 @@ from ..losses import AbstractLoss
 Standardise = bool | Literal["inputs", "targets", "both"]
 
 _SHOWN_COLUMNS = 3
+_ROUNDING = 8 * np.finfo(float).eps  # relative range of a column that differs by rounding alone
 
 
 class Standardisation(eqx.Module):
@@ -23,7 +24,7 @@ class Standardisation(eqx.Module):
     **Attributes:**
 
     - `mean`: the means of the columns, over the training samples.
-    - `scale`: their standard deviations (divisor N); 1 for a column that is constant.
+    - `scale`: their standard deviations (divisor N); 1 for a column that is constant, up to rounding.
     """
 
     mean: Float64[Array, "*columns"]
@@ -53,10 +54,12 @@ class Standardisation(eqx.Module):
                 "data before, outside."
             )
         known = np.asarray(columns)
-        # Of equal numbers rounding can make the standard deviation tiny instead of zero, and the mean another number.
-        constant = np.max(known, axis=0) == np.min(known, axis=0)
+        least, most = np.min(known, axis=0), np.max(known, axis=0)
+        # Of equal numbers rounding can make the standard deviation tiny instead of zero, and the mean another number. Numbers
+        # that differ in their last digits were equal before they were rounded: scaled, that noise would be a feature.
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-            mean = np.where(constant, known[0], known.mean(axis=0))
+            constant = most - least <= _ROUNDING * np.maximum(np.abs(least), np.abs(most))
+            mean = np.where(most == least, known[0], known.mean(axis=0))
             spread = np.where(constant, 1.0, known.std(axis=0))
         odd = ~(np.isfinite(mean) & np.isfinite(spread) & (spread > 0))
         if odd.any():

@@ -170,22 +170,33 @@ class Judged(Generic[_Solution]):
                 return found
             slow = f"; it took {self.count} solutions to be as accurate as promised"
             return dataclasses.replace(found, message=f"{found.message}{slow}.{advice}")
+        remedy = _REMEDY.format(rtol=tighter(self.solution.rtol, self.solution.has_kinks))
         return Result(
             ResultCode.INACCURATE,
-            f"{found.message}; but {self._wrong}, and {100 * self.promised:.3g}% is promised: "
-            f"{_REMEDY.format(rtol=tighter(self.solution.rtol, self.solution.has_kinks))}{advice}",
+            f"{found.message}; but {self._wrong}: {remedy}{'.' if advice else ''}{advice}",
             found.time,
         )
 
     @property
     def _wrong(self) -> str:
+        """What is not as accurate as promised, and why that is said, as a clause."""
         residual, test_outputs = self.errors
+        promise = f"{100 * self.promised:.3g}%"
         if not math.isfinite(self.errors.worst):
             what = "the training residual is" if not math.isfinite(residual) else "test outputs are"
-            return f"{what} not known to any accuracy (a second solution failed, or cannot be compared)"
-        if residual >= test_outputs:
-            return f"the training residual may be wrong by {100 * residual:.3g}% (from {self.known_from})"
-        return f"test outputs may be wrong by {100 * test_outputs:.3g}% of how far they moved (from {self.known_from})"
+            unknown = "not known to any accuracy (a second solution failed, or cannot be compared)"
+            return f"{what} {unknown}, and {promise} is promised"
+        what, of = (
+            ("the training residual", "") if residual >= test_outputs else ("test outputs", " of how far they moved")
+        )
+        estimate = f"{100 * self.errors.worst:.3g}%{of} (from {self.known_from})"
+        if self.errors.worst > self.promised:
+            return f"{what} may be wrong by {estimate}, and {promise} is promised"
+        believed = f"{100 * _believed(self.solution, self.known_from, self.promised):.3g}%"
+        return (
+            f"{what} may be wrong by more than the promised {promise}: the error is estimated as {estimate}, and because such "
+            f"an estimate may be several times too small, it is trusted only up to {believed}"
+        )
 
 
 def accurate_solution(

@@ -28,7 +28,7 @@ def advice(system: System, weights: PyTree, eigenvalues: Float[np.ndarray, " row
         *of_spectrum(system, weights, gram_eigenvalues(system, weights) if eigenvalues is None else eigenvalues),
     ]
     if x or y:
-        said.append(how_to_standardise(bool(x), bool(y), system.loss))
+        said.append(how_to_standardise(bool(x), bool(y), system.loss, system.problem.is_standardised))
     return "; ".join(said)
 
 

@@ -20,7 +20,7 @@ from ._arguments import batches_per_epoch, check_iterate, check_with_samples, re
 from ._full_batch import FullBatch
 from ._measure import Measurement, Values, as_metrics, numbers_as_arrays
 from ._minibatch import Batches, MiniBatch, batch_dataset
-from ._outcome import direction_stats, with_solve_warning
+from ._outcome import direction_stats, first_loss_not_finite, with_solve_warning
 from ._progress import progress_bar
 from ._simulate import rules_met, system_and_weights
 from ._steps import AbstractStep, AbstractStepLoop, EulerStep, OptimiserStep, SavedStep
@@ -212,7 +212,10 @@ def _take_steps(
     interrupted = False
     kept: dict[float | int, PyTree] = {}
     with progress_bar(progress, rules, "step") as bar:
-        states = [loop.start(weights)]
+        begun = loop.start(weights)
+        if begun.failure is not None and begun.failure.code == ResultCode.NON_FINITE:
+            begun = dataclasses.replace(begun, failure=first_loss_not_finite(loop.system, weights))
+        states = [begun]
         result = _early_end(states[0], rules)
         if bar is not None:
             bar.begin(float(states[0].values["train_loss"]))

@@ -20,7 +20,7 @@ from .stop import AbstractStopRule
 _TRUSTED = 0.05  # no message advises looser tolerances if the estimated error is above this
 _FOLDS = 1e3  # e-folds by which vanishing weights shrink in the time of the run: more than floating-point numbers have
 _LATER = 1e3  # a run that stands still is checked for motion up to this multiple of its end time
-FIRST_LOSS = "the training loss of the initial model is not finite"
+_FIRST_LOSS = "the training loss of the initial model is not finite"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +118,18 @@ def integration_result(
         return _broken_down(end, doubts)
     why = diffrax.RESULTS[found.result]
     return Result(ResultCode.SOLVER_FAILED, f"the solver gave up {end.where}: {why}", end.time)
+
+
+def first_loss_not_finite(system: System, weights: PyTree) -> Result:
+    """The result of a run whose first training loss is not finite. The message names the first output that is not."""
+    outputs = np.asarray(system.outputs(weights))
+    wrong = np.argwhere(~np.isfinite(outputs))
+    if not len(wrong):
+        return Result(ResultCode.NON_FINITE, f"{_FIRST_LOSS}: it overflows", 0.0)
+    row, output = map(int, wrong[0])
+    more = f" ({len(wrong)} of {outputs.size} are not finite)" if len(wrong) > 1 else ""
+    where = system.problem.place_of(row, output)
+    return Result(ResultCode.NON_FINITE, f"{_FIRST_LOSS}: {where} is {outputs[row, output]}{more}", 0.0)
 
 
 def met_at_start(rule: AbstractStopRule, rules: tuple[AbstractStopRule, ...], end: End) -> Result:
@@ -253,7 +265,7 @@ def step_failure(
     if np.isfinite(loss) and np.isfinite(loss_after):
         return None
     if step == 0:
-        return Result(ResultCode.NON_FINITE, FIRST_LOSS, 0.0)
+        return Result(ResultCode.NON_FINITE, _FIRST_LOSS, 0.0)
     return Result(ResultCode.NON_FINITE, f"{name} is not finite {where}: {too_long}", float(step))
 
 

@@ -19,8 +19,6 @@ from .._core import (
     CompileClock,
     ConfigError,
     GnflowError,
-    Result,
-    ResultCode,
     is_own_class,
     on_one_line,
     require_bool,
@@ -45,7 +43,7 @@ from ._arguments import DEFAULT_ATOL, DEFAULT_MAX_STEPS, DEFAULT_STOP, check_sim
 from ._checkpoint import Checkpoints, identity_of
 from ._controller import get_error_norm
 from ._measure import Measurement, as_metrics, numbers_as_arrays
-from ._outcome import FIRST_LOSS, End, direction_stats, met_at_start, stack_solves, with_solve_warning
+from ._outcome import End, direction_stats, first_loss_not_finite, met_at_start, stack_solves, with_solve_warning
 from ._probe import Probe
 from ._progress import progress_bar
 from ._segments import Arguments
@@ -253,7 +251,7 @@ def _simulate(
         if already is not None:
             result = met_at_start(already, rules, at_start)
         elif not np.isfinite(float(start.evaluation.values["train_loss"])):
-            result = Result(ResultCode.NON_FINITE, FIRST_LOSS, 0.0)
+            result = first_loss_not_finite(system, weights)
             stats |= _estimates(UNKNOWN, system)
         else:
             args = Arguments(

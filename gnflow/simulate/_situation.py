@@ -42,7 +42,7 @@ def situation_of(
         linearised=linearised is not None,
         is_stiff=linearised is not None and linearised.is_stiff,
         has_real_spectrum=dynamics.has_real_spectrum(system),
-        has_kinks=bool(system.has_kinks),
+        has_kinks=system.has_kinks,
         has_constant_hessian=system.loss.has_constant_hessian,
         num_outputs=num_outputs,
         jacobian=(tree_size(weights), num_outputs) if has_jacobian else None,

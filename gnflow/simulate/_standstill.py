@@ -40,7 +40,11 @@ def why_still(system: System, weights: PyTree) -> list[str]:
     if np.isfinite(least):
         reasons.append(f"the infimum of the loss over the model's linearisation here is {float(least):.4g}")
     x, y = of_data(system)
-    scale = [*x, *y, *([how_to_standardise(bool(x), bool(y), system.loss)] if x or y else [])]
+    scale = [
+        *x,
+        *y,
+        *([how_to_standardise(bool(x), bool(y), system.loss, system.problem.is_standardised)] if x or y else []),
+    ]
     # With P < NC weights the rank is below NC for any data, so it says nothing about these.
     odd = of_spectrum(system, weights, eigenvalues) if size >= outputs else []
     return [*reasons, *odd, *scale]

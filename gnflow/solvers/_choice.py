@@ -54,7 +54,7 @@ class Situation:
     - `linearised`: whether the flow has a linearisation.
     - `is_stiff`: whether its rates spread like the spectrum of the Gram matrix.
     - `has_real_spectrum`: whether the flow declares that its Jacobian has a real spectrum.
-    - `has_kinks`: whether the model is known to have kinks.
+    - `has_kinks`: whether the model is known to have kinks; None if that is not known.
     - `has_constant_hessian`: whether the loss has a constant Hessian.
     - `num_outputs`: NC.
     - `jacobian`: the number P of weights and NC of outputs, or None for a flow without a derivative.
@@ -66,7 +66,7 @@ class Situation:
     linearised: bool
     is_stiff: bool
     has_real_spectrum: bool
-    has_kinks: bool
+    has_kinks: bool | None
     has_constant_hessian: bool
     num_outputs: int
     jacobian: tuple[int, int] | None
@@ -82,11 +82,11 @@ def choose_solver(solver: Any, rtol: float, situation: Situation, ran_out: bool 
 
     - In a run that ends before the fastest mode has decayed by e^-10 an explicit solver takes few steps, none of which needs a
       Gram matrix.
-    - For a flow that is not stiff and a small `rtol` (a smaller one for models with kinks) the order of Dopri8 pays, until
-      stability limits its steps after all.
+    - For a flow that is not stiff an explicit solver begins, until stability limits its steps after all: Tsit5, or Dopri8 where
+      a small `rtol` (a smaller one for models with kinks) makes its order pay.
     - If the Jacobian has a real spectrum and a linearisation takes much longer than a velocity, the stabilised solver begins.
-      The exponential one is tried where it pays (but not for NC above the dense limit). If velocities are heavy, Tsit5 comes
-      before both.
+      The exponential one is tried where it pays (but not for NC above the dense limit). If velocities are heavy, or the model
+      may have kinks, Tsit5 comes before both.
     - With few weights for more outputs the residual does not vanish, so that the part of the Jacobian outside of the
       linearisation is stiff, while the whole Jacobian is cheap.
     - After the usual solver has used up its steps, the whole Jacobian is used for up to 300 weights.
@@ -119,8 +119,8 @@ def choose_solver(solver: Any, rtol: float, situation: Situation, ran_out: bool 
         return named_choice(
             "exponential_rosenbrock", f"{jacobian[0]} weights for more outputs: the whole Jacobian is cheap"
         )
-    if not situation.is_stiff and rtol <= (_TIGHT_RTOL_ON_KINKS if situation.has_kinks else _TIGHT_RTOL):
-        return _for_rates_of_one_size(situation)
+    if not situation.is_stiff:
+        return _for_rates_of_one_size(situation, rtol)
     exponential = named_choice("exponential", "no step size is limited by stiffness")
     if not situation.has_real_spectrum or rtol < _LEAST_STABILISED_RTOL:
         return exponential
@@ -134,25 +134,31 @@ def choose_solver(solver: Any, rtol: float, situation: Situation, ran_out: bool 
         successor = exponential._replace(reason=f"a step takes as long as {taken:.2g} velocities and gets farther")
         share = _SHARE_CONSTANT if situation.has_constant_hessian else _SHARE
         stabilised = stabilised._replace(change=Change(successor, _WORTH_COMPILING / velocity, taken, share))
-    if velocity < _HEAVY_VELOCITY:
+    if velocity >= _HEAVY_VELOCITY:
+        reason = "nothing is known of the end of the run, and stability does not limit its first steps"
+    elif situation.has_kinks is not False:
+        # Across kinks the error limits the steps, those of order 2 the most (docs/devdocs/solvers.md, Convolutions).
+        reason = "the model may have kinks, which limit the steps of a method of order 2 long before stability does"
+    else:
         return stabilised
-    first = named_choice(
-        "tsit5", "nothing is known of the end of the run, and stability does not limit its first steps"
-    )
+    first = named_choice("tsit5", reason)
     return first._replace(change=Change(_behind_the_limit(stabilised), 0.0))
 
 
-def _for_rates_of_one_size(situation: Situation) -> SolverChoice:
-    """The choice for a flow that is not stiff, at a small tolerance.
+def _for_rates_of_one_size(situation: Situation, rtol: float) -> SolverChoice:
+    """The choice for a flow that is not stiff. An exponential step would take as long as an explicit one and not get farther.
 
     A damping above most of the spectrum makes such a flow stiff after all, which shows only along the run.
     """
-    dopri8 = named_choice("dopri8", "the flow is not stiff and the tolerance is tight")
+    if rtol <= (_TIGHT_RTOL_ON_KINKS if situation.has_kinks else _TIGHT_RTOL):
+        explicit = named_choice("dopri8", "the flow is not stiff and the tolerance is tight")
+    else:
+        explicit = named_choice("tsit5", "the flow is not stiff")
     if not Decomposition().is_dense(situation.num_outputs):
-        return dopri8
+        return explicit
     exponential = _behind_the_limit(named_choice("exponential", "no step size is limited by stiffness"))
     least = min(_WORTH_COMPILING / situation.velocity_work(), _MANY_VELOCITIES)
-    return dopri8._replace(change=Change(exponential, least, _VELOCITIES_WITH_GRAM))
+    return explicit._replace(change=Change(exponential, least, _VELOCITIES_WITH_GRAM))
 
 
 def _behind_the_limit(choice: SolverChoice) -> SolverChoice:

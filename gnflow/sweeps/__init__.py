@@ -7,7 +7,7 @@ from ._dataset import dataset_in as dataset_in, load as load, load_curves as loa
 from ._engine import AbstractEngine as AbstractEngine
 from ._levels import time_to_level as time_to_level
 from ._local import LocalEngine as LocalEngine
-from ._modules_file import ModulesFile as ModulesFile
+from ._modules_file import ModulesFile as ModulesFile, import_modules as import_modules
 from ._serial import SerialEngine as SerialEngine
 from ._store import SweepStore as SweepStore
 from ._summary import Row as Row, rows_of as rows_of

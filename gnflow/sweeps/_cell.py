@@ -15,6 +15,7 @@ import xarray as xr
 
 from .._core import RunFolderError, read_json
 from ..config import RunSpec
+from ..problems import OF_A_TEST
 from ..simulate import RunData, Trajectory, best_losses, versions
 from ._levels import time_to_level
 from ._modules_file import modules_text
@@ -44,6 +45,7 @@ class CellOutcome:
     - `time`: the flow time at the end.
     - `wall_seconds`, `num_steps`: wall time and number of steps; the latter is None if the run gave nothing.
     - `finals`: the last value of every variable that has one number for each time.
+    - `errors`: those of them that are error functionals of the problem (`test` of a `ResidualProblem`).
     - `best`: the lowest validation and test losses along the run (`gnflow.simulate.BEST_LOSSES`).
     - `targets`: the flow times at which the relative training loss reached 1e-1 to 1e-8, by target.
     - `gnflow`: the version that computed the cell.
@@ -270,6 +272,7 @@ def record_of(data: xr.Dataset, payload: bytes) -> dict[str, Any]:
         "wall_seconds": _number(attrs["wall_seconds"]),
         "num_steps": stats.get("num_steps"),
         "finals": {name: _number(values[-1]) for name, values in _series(data).items()},
+        "errors": {name: _number(values[-1]) for name, values in _errors(data).items()},
         "targets": _time_to_targets(data) if data.sizes else {},
         "best": {name: _number(value) for name, value in best_losses(data).items()},
         "compile_seconds": stats.get("compile_seconds"),
@@ -294,6 +297,11 @@ def _series(data: xr.Dataset) -> dict[str, np.ndarray]:
     """The variables that have one number for each time."""
     along = data["train_loss"].dims if data.sizes else ()
     return {str(name): array.to_numpy() for name, array in data.data_vars.items() if array.dims == along}
+
+
+def _errors(data: xr.Dataset) -> dict[str, np.ndarray]:
+    """The error functionals of a residual problem, as far as they were recorded."""
+    return {name: values for name, values in _series(data).items() if data[name].attrs.get("reference") == OF_A_TEST}
 
 
 def flow_times(data: xr.Dataset) -> xr.DataArray:

@@ -24,6 +24,7 @@ _OF_THE_END: dict[str, tuple[str, str]] = {
     "num_steps": ("num_steps", "number of steps"),
     "wall_seconds": ("wall_seconds", "wall time"),
 }
+_OWN = frozenset({"target", "time_to_target", *BEST_LOSSES})  # names that are given after those of what was measured
 _UNITS = {"flow_time": "flow time", "num_steps": "1", "wall_seconds": "s"}
 
 
@@ -111,8 +112,8 @@ def dataset_of(
     - `time_to_target`, with the further dimension "target": the flow time at which the relative training loss first reached
       1e-1 to 1e-8. It is inf if the run ended before, and nan if it failed before or is missing.
 
-    A measured variable with the name of a coordinate gets the prefix "final_". The attributes are the sweep's name, its
-    configuration as JSON, and the versions of gnflow that computed its cells.
+    A measured variable with the name of a coordinate or of one of these gets the prefix "final_". The attributes are the
+    name of the sweep, its configuration as JSON, and the versions of gnflow that computed its cells.
     """
     described = {} if described is None else described
     cells = [records.get(content_hash) for content_hash in spec.hashes]
@@ -133,7 +134,7 @@ def dataset_of(
     good = [None if cell is None or cell["failed"] else cell["finals"] for cell in cells]
     for name in dict.fromkeys(name for cell in cells if cell is not None for name in cell["finals"]):
         values = [_float(None if finals is None else finals.get(name)) for finals in good]
-        called = f"final_{name}" if name in coords or name in variables else name
+        called = f"final_{name}" if name in coords or name in variables or name in _OWN else name
         add(called, values, name, described.get(name, {}))
     bests = [{} if cell is None or cell["failed"] else cell["best"] for cell in cells]
     for name, long_name in BEST_LOSSES.items():

@@ -1,7 +1,7 @@
 """The file of a folder that says which modules of the user's its runs were made with."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,36 +66,6 @@ class ModulesFile:
                 accepted,
             )
 
-    def import_modules(self, names: Iterable[str], accepted: Iterable[str] = ()) -> None:
-        """Import modules that the runs in the folder were made with, after their digests were compared.
-
-        They are looked for in the working directory and among what is installed, and not in the folder of the runs.
-
-        **Arguments:**
-
-        - `names`: the modules, or their files.
-        - `accepted`: digests that are good although they are not the recorded ones.
-
-        **Raises:** `RunFolderError` for a module that no run used; `ConfigError` for one that is missing, would hide another,
-        was changed or cannot be imported.
-        """
-        known, accepted = self.read(), tuple(accepted)
-        for given in names:
-            file = as_path(given, "--import", ConfigError)
-            is_file = file.suffix == ".py"
-            name = file.stem if is_file else given
-            if name not in known:
-                used = f"its modules are {', '.join(sorted(known))}" if known else "they used no module of yours"
-                raise RunFolderError(
-                    f"the runs of {self._folder} record no module {name!r} ({used}); leave --import {given} out."
-                )
-            try:
-                source = find_module(name, [file.parent if is_file else Path()])
-            except ConfigError as error:
-                raise ConfigError(f"{error} If it is elsewhere, name its file: --import FOLDER/{name}.py.") from error
-            self.require_same({name: source}, accepted)
-            import_module(source)
-
     def write(self, sources: Mapping[str, Source]) -> None:
         """Add modules that are not the latest in the file. **Raises:** `OSError`."""
         known = self.read()
@@ -104,6 +74,43 @@ class ModulesFile:
                 known[name] = [*known.get(name, []), source.record()]
         if known and known != self.read():
             write_whole(self._file, _text(known).encode())
+
+
+def import_modules(folders: Sequence[Path], names: Iterable[str], accepted: Iterable[str] = ()) -> None:
+    """Import modules that runs were made with, after their digests were compared with those in all folders that record them.
+
+    They are looked for in the working directory and among what is installed, and not in the folders of the runs.
+
+    **Arguments:**
+
+    - `folders`: the folders of grids or of single runs.
+    - `names`: the modules, or their files.
+    - `accepted`: digests that are good although they are not the recorded ones.
+
+    **Raises:** `RunFolderError` for a module that no run used; `ConfigError` for one that is missing, would hide another,
+    was changed or cannot be imported.
+    """
+    files, accepted = [ModulesFile(folder) for folder in folders], tuple(accepted)
+    known = sorted({name for file in files for name in file.read()})
+    sources = []
+    for given in names:
+        path = as_path(given, "--import", ConfigError)
+        is_file = path.suffix == ".py"
+        name = path.stem if is_file else given
+        if name not in known:
+            used = f"their modules are {', '.join(known)}" if known else "they used no module of yours"
+            raise RunFolderError(
+                f"the runs of {', '.join(map(str, folders))} record no module {name!r} ({used}); leave --import {given} out."
+            )
+        try:
+            source = find_module(name, [path.parent if is_file else Path()])
+        except ConfigError as error:
+            raise ConfigError(f"{error} If it is elsewhere, name its file: --import FOLDER/{name}.py.") from error
+        for file in files:
+            file.require_same({name: source}, accepted)
+        sources.append(source)
+    for source in sources:
+        import_module(source)
 
 
 def _text(table: Mapping[str, list[dict[str, Any]]]) -> str:

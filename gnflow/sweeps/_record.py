@@ -55,8 +55,9 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
     "sha256": _is_text,
 }
 
-# Version 0.1.0 did not write these.
+# Earlier versions did not write these.
 _OPTIONAL: dict[str, Callable[[Any], bool]] = {
+    "errors": lambda value: value is None or _are_numbers(value),
     "compile_seconds": lambda value: value is None or is_number(value),
     "direction": lambda value: value is None or _is_text(value),
     "distance_to_gradient_flow": lambda value: value is None or is_number(value),

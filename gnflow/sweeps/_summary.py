@@ -37,6 +37,7 @@ class Row:
     compile_seconds: float | None = None
     message: str = ""
     content_hash: str = ""
+    errors: Mapping[str, float] = dataclasses.field(default_factory=dict)  # functionals of the problem, at the end
 
     @classmethod
     def of(cls, spec: RunSpec, record: Mapping[str, Any]) -> "Row":
@@ -63,6 +64,7 @@ class Row:
             compile_seconds=_number(record.get("compile_seconds")),  # missing in records of earlier versions
             message=record["message"],
             content_hash=record["hash"],
+            errors={name: float(value) for name, value in (record.get("errors") or {}).items()},
         )
 
     @property
@@ -88,11 +90,16 @@ def rows_of(spec: Specification, records: Mapping[str, Mapping[str, Any]]) -> li
 
 
 def as_csv(rows: list[Row]) -> bytes:
-    """The rows as CSV, in full precision."""
+    """The rows as CSV, in full precision. Error functionals have a column each, with "final_" before a name that is taken."""
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, fieldnames=[field.name for field in dataclasses.fields(Row)])
+    fields = [field.name for field in dataclasses.fields(Row) if field.name != "errors"]
+    columns = {name: f"final_{name}" if name in fields else name for row in rows for name in row.errors}
+    place = fields.index("kernel_distance")
+    writer = csv.DictWriter(text, fieldnames=[*fields[:place], *columns.values(), *fields[place:]])
     writer.writeheader()
-    writer.writerows(dataclasses.asdict(row) for row in rows)
+    for row in rows:
+        errors = {columns[name]: value for name, value in row.errors.items()}
+        writer.writerow({**{name: getattr(row, name) for name in fields}, **errors})
     return text.getvalue().encode("utf-8", "backslashreplace")
 
 

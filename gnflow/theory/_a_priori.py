@@ -51,7 +51,10 @@ class Regime:
 
 @dataclasses.dataclass(frozen=True)
 class APriori(AbstractTheorem):
-    """Theorem T of docs/theorems/a_priori.md, the finite-width form of [A] (arXiv 2302.02904), Theorem 1, for both flows.
+    """Theorem T of docs/theorems/a_priori.md: convergence of a network of finite width from constants of its start.
+
+    It is a theorem of our own, in the form of the convergence theorem of [A] (Arbel et al. 2023, arXiv 2302.02904): a known
+    rate from an invertible feature Gram matrix, here for gradient flow and other gains too.
 
     K is a Lipschitz constant of the Jacobian on the ball of radius R = sqrt(sigma_0)/(2K) about w_0. If the loss at the start
     is small compared with R, the flow stays in that ball for all time, and L_t - L* <= (L_0 - L*) exp(-r t) with a rate r that
@@ -60,7 +63,7 @@ class APriori(AbstractTheorem):
 
     name: ClassVar[str] = "a priori"
     statement: ClassVar[str] = "||w_t - w_0|| < R and L_t - L* <= (L_0 - L*) exp(-r t), with R and r known at the start"
-    reference: ClassVar[str] = "docs/theorems/a_priori.md, Theorem T; Arbel et al. 2023 (arXiv 2302.02904), Theorem 1"
+    reference: ClassVar[str] = "docs/theorems/a_priori.md, Theorem T (our own, at finite width)"
 
     @in_stages
     def hypotheses(self, evidence: Evidence):

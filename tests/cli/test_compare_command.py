@@ -8,12 +8,13 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
-from config.own_module import NAME, TABLE, as_in_a_new_process, write
+from config.own_module import NAME, TABLE, TEXT, as_in_a_new_process, write
 from PIL import Image
 from tiny_runs import PROBLEM_MODEL_FLOW
 
 import gnflow as gn
 from gnflow.cli import main
+from gnflow.config import _built
 from gnflow.sweeps import time_to_level
 
 CONFIG = (
@@ -170,17 +171,39 @@ def test_the_figure_is_legible(folders, capsys, tmp_path):
         assert image.height > 800
 
 
-def test_parts_of_ones_own_are_compared_without_an_import(capsys, tmp_path, monkeypatch):
+def test_parts_of_ones_own_are_compared_without_an_import_unless_their_problem_is_one(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(_built, "_kept", type(_built._kept)())
     write(tmp_path)
     axes = {"power": {"path": "flows.mine.power", "values": [0.25, 0.5]}}
+    plain = {"kind": "teacher_student", "n_train": 5, "n_test": 5, "input_dim": 2}
     with as_in_a_new_process():
-        gn.sweep({**TABLE, "name": "own", "axes": axes}, "out", engine="serial")
+        gn.sweep({**TABLE, "problem": plain, "name": "plain", "axes": axes}, "plain", engine="serial")
+        gn.sweep({**TABLE, "name": "own", "axes": axes}, "own", engine="serial")
+    _built._kept.clear()
     with as_in_a_new_process():
-        write(tmp_path, text="raise RuntimeError('imported')")
-        lines = compared(capsys, "out")
+        file = write(tmp_path, text="raise RuntimeError('imported')")
+        lines = compared(capsys, "plain")
+        assert main(["compare", "own"]) == 2
+        assert "2 are left out for the reasons above" in capsys.readouterr().err
+        assert main(["compare", "own", "--import", NAME]) == 2
+        refused = capsys.readouterr().err
+        assert f"{NAME} has the digest" in refused
+        assert f"Restore {file}" in refused
         assert NAME not in sys.modules
     assert lines[lines.index("differences of configuration") + 1] == "flow.power: 0.25 (run 1); 0.5 (run 2)"
+    with as_in_a_new_process():
+        write(tmp_path, text=TEXT + "# a comment\n")
+        digest = refused_digest(capsys, "own")
+        lines = compared(capsys, "own", "plain", "--import", f"./{NAME}.py", "--accept-digest", digest)
+    assert lines[0] == "4 runs of 2 folders"
+    assert any(line.startswith("They are on 2 different problems") for line in lines)
+
+
+def refused_digest(capsys, folder):
+    """The digest that is to be accepted, from the message that refuses it."""
+    assert main(["compare", folder, "--import", NAME]) == 2
+    return re.findall(r"give --accept-digest (\w+)", capsys.readouterr().err)[0]
 
 
 @pytest.mark.parametrize(

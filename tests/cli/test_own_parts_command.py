@@ -40,6 +40,7 @@ def test_verify_and_plot(folder, capsys):
     assert main(["verify", "out", "--theorem", "sandwich"]) == 2
     refused = capsys.readouterr().err
     assert f"its flow and model came from {NAME}, which a folder alone does not import; give --import {NAME}" in refused
+    assert "none of the 1 runs in out can be checked, for the reasons above" in refused
     assert main(["plot", "out"]) == 0
     assert "is drawn without what needs its model" in capsys.readouterr().err
     assert NAME not in sys.modules
@@ -79,7 +80,7 @@ def test_the_file_of_a_module_elsewhere(folder, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--import", "numpy"], f"record no module 'numpy' (its modules are {NAME}); leave --import numpy out"),
+        (["--import", "numpy"], f"record no module 'numpy' (their modules are {NAME}); leave --import numpy out"),
         (["--accept-digest", "0123456789"], "--accept-digest is given without --import"),
     ],
 )

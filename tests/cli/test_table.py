@@ -7,6 +7,7 @@ import pytest
 from gnflow.cli._table import format_table
 from gnflow.sweeps import Row
 from gnflow.sweeps._cell import _direction
+from gnflow.sweeps._summary import as_csv
 
 
 def row(variant="base", flow="flow", seed=0, result="num_steps_reached", **changes):
@@ -162,3 +163,28 @@ def test_the_best_losses_have_a_table_of_their_own_where_there_is_no_room():
     second = text.split("\n\n")[1].splitlines()
     assert second[1].split() == ["variant", "flow", "seed", "valid.", "time", "there"]
     assert second[-1].split() == ["tau0=10", "newton", "1", "1.00e-03", "1.23e-05", "2.00e-03"]
+
+
+def test_error_functionals_of_residual_problems_are_shown():
+    errors = {"relative_l2": 1.234e-5, "diffusivity": 0.25}
+    _, heading, names, _, line = format_table([row(errors=errors)]).splitlines()
+    assert heading.split() == [
+        "flow",
+        "train",
+        "relative",
+        "run",
+    ]  # neither test loss nor kernel distance were measured
+    assert names.split()[-5:] == ["time", "loss", "l2", "diffusivity", "[s]"]
+    assert line.split()[-3:-1] == ["1.23e-05", "2.50e-01"]
+    many = {f"a_rather_long_error_{number}": 0.1 * number for number in range(6)}
+    lines = format_table([full(errors=many, seed=seed) for seed in (0, 1)]).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert sum(cell == "5.00e-01" for one in lines for cell in one.split()) == 2
+
+
+def test_the_summary_has_error_functionals_under_names_that_are_free():
+    header, first, second = as_csv([row(errors={"relative_l2": 1e-5, "seed": 3.0}), row()]).decode().splitlines()
+    with_errors = dict(zip(header.split(","), first.split(","), strict=True))
+    assert (with_errors["relative_l2"], with_errors["final_seed"], with_errors["seed"]) == ("1e-05", "3.0", "0")
+    assert "errors" not in with_errors
+    assert dict(zip(header.split(","), second.split(","), strict=True))["relative_l2"] == ""

@@ -1,6 +1,7 @@
 """Parts of the user's own in a configuration: found, checked like the house's own kinds, made; and what is refused."""
 
 import hashlib
+import importlib
 import sys
 
 import jax
@@ -10,7 +11,7 @@ import pytest
 from config.own_module import NAME, TABLE, as_in_a_new_process, write
 
 from gnflow import ConfigError
-from gnflow.config import Specification, find_module, read_sweep, to_toml
+from gnflow.config import Specification, find_module, import_module, read_sweep, to_toml
 from gnflow.config._own_parts import WithOptions
 from gnflow.models import Centred
 
@@ -281,6 +282,23 @@ class TestImports:
         write(folder, "tabnanny", "raise ValueError")
         write(folder, "helper", "import tabnanny\nfrom parts_of_a_test import Normalised\ntabnanny.check")
         assert made(flows={"mine": {"kind": "helper:Normalised"}}).flow.power == 1.0
+
+    def test_nor_one_that_the_user_imported_before(self, folder, monkeypatch):
+        name = "imported_before"  # pytest itself imports what is called like a test, and keeps no bytecode beside it
+        monkeypatch.setattr(sys, "dont_write_bytecode", False)
+        monkeypatch.setattr(sys, "pycache_prefix", None)
+        monkeypatch.syspath_prepend(folder)
+        write(folder, name, "first = 1")
+        importlib.invalidate_caches()
+        importlib.import_module(name)
+        try:
+            write(folder, name, "second = 22")
+            with pytest.raises(ConfigError, match="was changed since this process imported it; start a new process"):
+                import_module(find_module(name, [folder]))
+            importlib.reload(sys.modules[name])
+            assert import_module(find_module(name, [folder])).second == 22
+        finally:
+            sys.modules.pop(name, None)
 
     def test_a_module_that_was_changed_since_is_not_taken_for_the_old_one(self, folder):
         spec_of()

@@ -142,8 +142,8 @@ def test_a_schedule_is_a_function_that_jax_can_trace(function, match):
 def test_damping_that_is_no_damping_makes_the_direction_nan(bad):
     shift = Schedule(lambda time: bad * time)(TIME, Spectrum.of(EIGENVALUES))
     assert np.isnan(shift)
-    assert np.all(np.isnan(truncated_power(jnp.asarray([0.0, 1.0]), shift, 1.0)))
-    assert list(truncated_power(jnp.asarray([0.0, 2.0]), jnp.asarray(0.0), 1.0)) == [0.0, 0.5]
+    assert np.all(np.isnan(truncated_power(jnp.asarray([0.0, 1.0]), shift, 1.0, jnp.asarray(1e-15))))
+    assert list(truncated_power(jnp.asarray([0.0, 2.0]), jnp.asarray(0.0), 1.0, jnp.asarray(1e-15))) == [0.0, 0.5]
 
 
 def ruled(function):

@@ -46,7 +46,10 @@ def _problem(loss, outputs, test=True, teacher=True):
 
 _METRICS = {name: kind() for name, kind in metric_kinds.items()} | {"to teacher": DirectionDistance("teacher")}
 
-_NO_DIRECTIONS = {"direction_distance": ModelError, "to teacher": ModelError, "particles": ModelError}
+_NO_DIRECTIONS = dict.fromkeys(
+    ("direction_distance", "to teacher", "particles", "particle_spread", "subspace_distance"), ModelError
+)
+_NO_TEACHER = {"to teacher": DataError, "subspace_distance": DataError}
 _NO_LAYERS = {"layer_alignment": ModelError}
 _NO_FEATURES = {"feature_alignment": ModelError, "hidden_learning": ModelError} | _NO_LAYERS
 _NO_CLASSES = {"accuracy": DataError}
@@ -60,7 +63,7 @@ _CASES = {
         SquaredLoss(),
         1,
         False,
-        _NO_CLASSES | _NO_LAYERS | {"to teacher": DataError},
+        _NO_CLASSES | _NO_LAYERS | _NO_TEACHER,
     ),
     "mean field, softmax": (_network(3), SoftmaxCrossEntropy(), 3, True, _NO_SQUARES | _NO_LAYERS),
     "mlp, two outputs": (MLP(D, 4, 2, 2, key=jr.key(5)), SquaredLoss(), 2, True, _NO_CLASSES | _NO_DIRECTIONS),

@@ -127,6 +127,19 @@ def test_models_of_the_user():
         assert has_kinks(eqx.nn.MLP(3, 1, 4, 2, activation=activation, key=jr.key(0)), x) is known, activation
 
 
+def test_average_pooling_is_smooth_and_maximum_pooling_may_not_be():
+    class Pooled(eqx.Module):
+        convolution: eqx.nn.Conv2d
+        pooling: eqx.Module
+
+        def __call__(self, x):
+            return jnp.sum(self.pooling(jnp.tanh(self.convolution(x.reshape(1, 4, 4)))))
+
+    convolution = eqx.nn.Conv2d(1, 2, 3, padding=1, key=jr.key(0))
+    for pooling, known in ((eqx.nn.AvgPool2d(2, 2), False), (eqx.nn.MaxPool2d(2, 2), None)):
+        assert has_kinks(Pooled(convolution, pooling), jnp.ones(16)) is known
+
+
 def test_pre_activations_are_what_the_activations_are_applied_to():
     x = jr.normal(jr.key(1), (4,))
     two_layers, deep, reversible = _models("relu")

@@ -113,6 +113,11 @@ def test_quadrature_rules_give_volumes_and_faces(rule):
         (lambda: problems.helmholtz(wavenumber=float(np.pi * np.sqrt(17))), DataError, "not unique"),
         (lambda: RelativeError(np.ones((3, 2)), np.zeros(3)), DataError, "zero everywhere"),
         (lambda: RelativeError(np.ones((3, 2)), np.ones(2)), DataError, r"values has shape \(2,\)"),
+        (lambda: RelativeError(np.ones((2, 1)), np.ones(2), quadrature=[1.0, -2.0]), DataError, "the weight -2"),
+        (lambda: Box([0.0], [1.0, 2.0], 2), DataError, "two corners"),
+        (lambda: Box([0.0, 1.0], [1.0, 0.0], 2), DataError, "low below high"),
+        (lambda: Box(0.0, 1.0, 2), DataError, r"two corners \(d,\)"),
+        (lambda: Box([0.0], [np.inf], 2), DataError, "finite"),
     ],
 )
 def test_refusals(call, error, message):

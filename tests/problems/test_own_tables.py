@@ -197,3 +197,27 @@ def test_the_data_sets_of_gnflow_have_validation_data(make):
     np.testing.assert_array_equal(problem.x_test, without.x_test)
     rows = np.concatenate([problem.x_train, problem.x_validation, problem.x_test])
     assert len(np.unique(rows, axis=0)) == 19
+
+
+def test_row_numbers_of_pandas_are_told_from_inputs(tmp_path):
+    FRAME.drop(columns="species").to_csv(tmp_path / "numbered.csv")
+    with pytest.warns(UserWarning, match=r"the column '' .*features = \['w', 'x', 'y'\]"):
+        problem = from_file(tmp_path / "numbered.csv", target="z")
+    assert problem.names.inputs == ("", "w", "x", "y")
+    with pytest.warns(UserWarning, match="Unnamed: 0"):
+        from_frame(pd.read_csv(tmp_path / "numbered.csv"), target="z")
+    assert from_file(tmp_path / "numbered.csv", target="z", features=["w", "x"]).names.inputs == ("w", "x")
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "message"),
+    [
+        ("a;b;z\n1,5;2;3\n", "utf-8", r"separated by ';'.*read_csv\(path, sep=';'\)"),
+        ("a\tz\n1\t2\n", "utf-8", r"separated by '\\t'"),
+        ("größe,z\n1,2\n", "latin-1", "Save it as UTF-8"),
+    ],
+)
+def test_other_dialects_of_csv_are_refused_with_the_remedy(tmp_path, text, encoding, message):
+    (tmp_path / "table.csv").write_text(text, encoding=encoding)
+    with pytest.raises(DataError, match=message):
+        from_file(tmp_path / "table.csv", target="z")

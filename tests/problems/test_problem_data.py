@@ -168,6 +168,16 @@ def test_says_how_to_install_scikit_learn(make, key, monkeypatch):
 # teacher_student
 
 
+def test_inputs_of_unit_norm_are_the_directions_of_the_others(key):
+    sizes = {"n_train": 8, "n_test": 6, "n_validation": 5, "input_dim": 3, "teacher_width": 2, "key": key}
+    plain, unit = teacher_student(**sizes), teacher_student(**sizes, unit_norm=True)
+    for part in ("train", "validation", "test"):
+        x, own = (np.asarray(getattr(problem, f"x_{part}")) for problem in (plain, unit))
+        np.testing.assert_allclose(own, x / np.linalg.norm(x, axis=1)[:, None], rtol=1e-14)
+        np.testing.assert_allclose(getattr(unit, f"y_{part}"), jax.vmap(unit.teacher)(own), rtol=1e-12, err_msg=part)
+    np.testing.assert_array_equal(unit.teacher.hidden_weight, plain.teacher.hidden_weight)
+
+
 def test_teacher_reproduces_the_targets(key):
     problem = teacher_student(n_train=8, n_test=6, input_dim=3, teacher_width=4, activation="tanh", key=key)
     teacher = problem.teacher

@@ -79,6 +79,11 @@ def test_csv_two_text_labels_suit_the_logistic_loss(tmp_path):
     np.testing.assert_array_equal(from_file(path, "y", loss="logistic").y_train, [[1.0], [0.0], [1.0]])
 
 
+def test_labels_of_one_class_are_refused():
+    with pytest.raises(DataError, match="all labels are 'cat'; expected at least two classes"):
+        Problem(np.arange(6.0).reshape(3, 2), np.array(["cat"] * 3), loss=SoftmaxCrossEntropy())
+
+
 def test_csv_text_labels_do_not_suit_the_squared_loss(tmp_path):
     path = write(tmp_path / "labels.csv", "x,y\n1,dog\n2,cat\n")
     with pytest.raises(DataError, match="SoftmaxCrossEntropy"):

@@ -116,6 +116,26 @@ def test_directions_are_those_of_dense_least_squares(damping, width):
     np.testing.assert_allclose(diagnostics.relative_residual, unreached, atol=1e-7)
 
 
+class _Line(eqx.Module):
+    """A line whose slope is counted in a unit of 1e6: the columns of J differ by as much."""
+
+    numbers: jax.Array
+
+    def __call__(self, x):
+        return self.numbers[0] + 1e-6 * self.numbers[1] * x
+
+
+def test_few_weights_keep_the_digits_that_the_gram_matrix_loses():
+    model, x = _Line(jnp.array([0.5, 2.0])), _X[:, 0]
+    system = System(ResidualProblem([ResidualTerm("data", lambda m, x: m(x)[0] - jnp.sin(x[0]), _X)]), model)
+    velocity = gn.flows.GaussNewtonFlow(damping=gn.damping.Constant(0.0)).velocity(0.0, system.weights(model), system)
+    jacobian, rows = np.stack([np.ones(9), 1e-6 * x], axis=1), 0.5 + 2e-6 * x - np.sin(x)
+    expected = -np.linalg.lstsq(jacobian, rows, rcond=None)[0]
+    np.testing.assert_allclose(velocity.numbers[1], expected[1], rtol=1e-7)  # 4e-4 by the eigenvalues of A
+    # In w' = -J^T a the numbers of a are large, of order 1/lam_min, and cancel: the constant keeps three digits.
+    np.testing.assert_allclose(velocity.numbers[0], expected[0], rtol=1e-2)
+
+
 def test_derivative_of_a_direction_with_few_weights():
     model = _model(1)
     system = System(_problem(), model)
@@ -241,11 +261,34 @@ def test_bad_parts_are_refused(make, message):
         (lambda m, x: jnp.ones((2, 2)) * m(x)[0], ModelError, r"array \(2, 2\)"),
         (lambda m, x: m(x).astype(jnp.float32), PrecisionError, "float32"),
         (lambda m, x: (m(x), x), ModelError, "a tuple"),
+        (lambda m, x: m(x)[1:], ModelError, r"array \(0,\)"),
+        # A coordinate that is not there has derivatives that JAX takes for zero.
+        (lambda m, x: second_derivative(scalar(m), x, 1), ModelError, "axis = 1; expected .* at most 0. Coordinates"),
     ],
 )
 def test_residuals_that_do_not_fit_are_refused(residual, error, message):
     with pytest.raises(error, match=message):
         System(ResidualProblem([ResidualTerm("a", residual, _ONE)]), _model())
+
+
+def test_residuals_that_are_not_finite_are_named():
+    logarithm = ResidualTerm("log", lambda m, x: jnp.stack([m(x)[0], 0 * m(x)[0] + jnp.log(x[0] - 0.2)]), _X)
+    problem = ResidualProblem([ResidualTerm("interior", _bend, _X), logarithm])
+    named = r"the residual of term 'log' at its point 0, \[0.0\], component 1 is nan \(2 of 27 are not finite\)"
+    for run in (gn.simulate, gn.iterate):
+        options = {"t1": 0.1} if run is gn.simulate else {"step_size": 0.1, "num_steps": 2}
+        with pytest.raises(gn.SimulationError, match=named):
+            run(problem, _model(), gn.flows.GradientFlow(), **options)
+
+
+def test_a_term_without_weight_has_no_condition_number():
+    terms = [ResidualTerm("interior", _bend, _X), ResidualTerm("off", _bend, _X[:2], weight=0.0)]
+    system = System(ResidualProblem(terms), _model())
+    snapshot = gn.geometry.Snapshot(jnp.zeros(()), system.weights(_model()), system, lambda: (None, None))
+    values = gn.metrics.TermNTK().evaluate(snapshot, None)
+    assert float(values["ntk_rank_off"]) == 0
+    assert float(values["ntk_condition_number_off"]) == np.inf
+    assert 1 < float(values["ntk_condition_number_interior"]) < np.inf
 
 
 def test_what_needs_samples_refuses_residuals():

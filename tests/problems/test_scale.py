@@ -60,6 +60,20 @@ def test_what_is_large_is_named(x, y, loss, remedy):
     assert warned(x, y, loss=loss, standardise={"True": True}.get(option[1], option[1].strip('"'))) == []
 
 
+@pytest.mark.parametrize(
+    ("x", "y", "standardise", "option"),
+    [
+        (1e3 * SMALL, 1e3 * SMALL, "inputs", "both"),
+        (SMALL, 1e3 * SMALL, "inputs", "both"),
+        (1e3 * SMALL, 1e3 * SMALL, "targets", "both"),
+    ],
+)
+def test_what_is_standardised_stays_so_with_what_is_advised(x, y, standardise, option):
+    (text,) = warned(x, y, loss=OWN, standardise=standardise)
+    assert f'standardise="{option}"' in text
+    assert f'standardise = "{option}"' in text
+
+
 def test_ordinary_data_and_what_jax_traces_pass_in_silence():
     images = np.random.default_rng(1).random((30, 64)) * (np.arange(64) > 3)
     for x in (SMALL, 30 * SMALL, 1e-4 * SMALL, np.column_stack([SMALL, np.ones(20)]), images, pd.DataFrame(SMALL)):

@@ -84,6 +84,16 @@ def test_a_constant_column_is_centred_with_a_word():
     np.testing.assert_array_equal(problem.restore_inputs(problem.x_train)[:, 1], 7.3)
 
 
+def test_a_column_that_differs_by_rounding_alone_is_constant():
+    x = np.stack([np.arange(9.0), np.where(np.arange(9) % 2, 0.3, 0.1 + 0.2)], axis=1)
+    assert np.ptp(x[:, 1]) > 0
+    with pytest.warns(UserWarning, match="column 1 of x_train is constant"):
+        problem = Problem(x, np.arange(9.0) - 4, standardise=True)
+    assert float(jnp.max(jnp.abs(problem.x_train[:, 1]))) < 1e-15
+    fine = np.stack([np.arange(9.0), 0.3 + 1e-12 * np.arange(9)], axis=1)  # small, and no rounding
+    assert float(jnp.std(Problem(fine, np.arange(9.0) - 4, standardise=True).x_train[:, 1])) == pytest.approx(1.0)
+
+
 @pytest.mark.parametrize("scale", [1e-200, 1e200])
 def test_numbers_without_a_standard_deviation_in_float64_are_refused(scale):
     with pytest.raises(DataError, match=r"column 1 of x_train cannot be standardised.*float64.*unit"):

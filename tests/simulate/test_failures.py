@@ -92,7 +92,7 @@ def lifted_damping():
     def run(start, rate, **options):
         flow = gn.flows.GaussNewtonFlow("identity", Exponential(start, rate), Cholesky())
         metrics = (gn.metrics.DirectionDiagnostics(),)
-        return gn.simulate(twice, mean_field(), flow, t1=100.0, metrics=metrics, **options)
+        return gn.simulate(twice, mean_field(), flow, t1=200.0, metrics=metrics, **options)
 
     return run
 

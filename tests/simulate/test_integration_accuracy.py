@@ -114,7 +114,7 @@ def test_the_default_tolerance_is_good_for_plots(default_run):
     The two are different methods.
     """
     rough, fine = default_run(0), default_run(0, rtol=1e-8)
-    assert (rough.stats["solver"], fine.stats["solver"]) == ("exponential", "dopri8")
+    assert (rough.stats["solver"], fine.stats["solver"]) == ("tsit5", "dopri8")
     assert rough.stats["num_steps"] < 30
     np.testing.assert_allclose(rough.data.test_loss[-1], fine.data.test_loss[-1], rtol=5e-3)
     np.testing.assert_allclose(rough.result.time, fine.result.time, rtol=5e-3)

@@ -530,6 +530,16 @@ def test_a_tolerance_of_the_users_is_kept_and_compared():
         np.testing.assert_allclose(found.errors.residual, off)
 
 
+def test_an_error_within_the_promise_that_is_not_trusted_is_said_to_be_an_estimate():
+    found, _ = judged(False, {"error": 9.0, "off": 0.06}, {"error": 9.0})
+    assert (
+        "the training residual may be wrong by more than the promised 10%: the error is estimated as 6% (from a second "
+        "solution), and because such an estimate may be several times too small, it is trusted only up to 5%: the flow turns"
+    ) in found.result.message
+    beyond, _ = judged(False, {"error": 9.0, "off": 0.3}, {"error": 9.0})
+    assert "may be wrong by 30% (from a second solution), and 10% is promised: the flow turns" in beyond.result.message
+
+
 def test_a_comparison_with_nothing_vouches_for_nothing():
     failed = {"error": 9.0, "code": ResultCode.MAX_STEPS_REACHED}
     found, _ = judged(False, {"error": 9.0}, failed)

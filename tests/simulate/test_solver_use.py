@@ -21,6 +21,7 @@ from gnflow.flows import (
     GaussNewtonFlow,
     GradientFlow,
     ReversibleGaussNewtonFlow,
+    Scaled,
     SpectralFlow,
     WeightDecay,
 )
@@ -53,31 +54,41 @@ class Blind(diffrax.Tsit5):
         return y1, jax.tree.map(jnp.zeros_like, y_error), *rest
 
 
-FLOWS = {
+STIFF = {
     "gradient": GradientFlow(),
     "spectral": SpectralFlow(power=0.5),
+    "dual gauss-newton": DualGaussNewtonFlow(),
+    "frozen gradient": Frozen(GradientFlow()),
+    "scaled gradient": Scaled(GradientFlow(), {"output": 0.1}),
+}
+RATES_OF_ONE_SIZE = {
     "gauss-newton, identity": GaussNewtonFlow("identity"),
     "gauss-newton, hessian": GaussNewtonFlow("hessian"),
     "gauss-newton, cholesky": GaussNewtonFlow("fisher", solver=Cholesky()),
     "gauss-newton, conjugate gradients": GaussNewtonFlow("identity", Constant(0.1), ConjugateGradients()),
-    "dual gauss-newton": DualGaussNewtonFlow(),
-    "frozen gradient": Frozen(GradientFlow()),
     "frozen gauss-newton": Frozen(GaussNewtonFlow("identity"), trainable="hidden"),
     "weight decay": WeightDecay(GaussNewtonFlow("identity"), {"hidden": 0.1}),
 }
 
 
-@pytest.mark.parametrize("name", FLOWS)
-def test_auto_is_the_exponential_solver_for_every_flow_of_the_package(name):
-    trajectory = gn.simulate(make_problem(), mean_field(), FLOWS[name], stop=AT_THE_START)
+@pytest.mark.parametrize("name", STIFF)
+def test_auto_is_the_exponential_solver_for_stiff_flows(name):
+    trajectory = gn.simulate(make_problem(), mean_field(), STIFF[name], stop=AT_THE_START)
     assert trajectory.stats["solver"] == trajectory.settings["solver"] == "exponential"
     assert "stiffness" in trajectory.stats["solver_reason"]
+
+
+@pytest.mark.parametrize("name", RATES_OF_ONE_SIZE)
+def test_auto_begins_with_an_explicit_solver_for_the_others(name):
+    trajectory = gn.simulate(make_problem(), mean_field(), RATES_OF_ONE_SIZE[name], stop=AT_THE_START)
+    assert (trajectory.stats["solver"], trajectory.settings["solver"]) == ("tsit5", "auto")
+    assert trajectory.stats["solver_reason"] == "the flow is not stiff"
 
 
 def test_no_kind_of_flow_is_left_out():
     # The flow of reversible networks has no Gram matrix of all outputs, and so no linearisation.
     kinds = set(gn.flows.flow_kinds.values()) - {ReversibleGaussNewtonFlow}
-    assert kinds == {type(flow) for flow in FLOWS.values()}
+    assert kinds == {type(flow) for flow in (*STIFF.values(), *RATES_OF_ONE_SIZE.values())}
 
 
 @pytest.mark.parametrize(("t1", "expected"), [(1e-3, "tsit5"), (19.0, "tsit5"), (21.0, "exponential")])
@@ -99,7 +110,7 @@ def test_the_fastest_mode_decides_of_all():
     ("flow", "rtol", "expected"),
     [
         (GaussNewtonFlow("identity"), 1e-4, "dopri8"),
-        (GaussNewtonFlow("identity"), 2e-4, "exponential"),
+        (GaussNewtonFlow("identity"), 2e-4, "tsit5"),
         (Frozen(GaussNewtonFlow("identity")), 1e-8, "dopri8"),
         (GradientFlow(), 1e-8, "exponential"),
         (SpectralFlow(power=0.5), 1e-8, "exponential"),

@@ -46,6 +46,14 @@ class TestDataset:
                         assert flow == "descent" or cell.integration["step_size"] == step_size
                         assert there["cell"].item() == cell.content_hash()
 
+    def test_a_measured_variable_does_not_replace_what_the_data_set_has_of_its_own(self, records):
+        taken = {"target": 7.0, "time_to_target": 8.0, "best_test_loss": 9.0, "failed": 10.0}
+        data = dataset_of(SPEC, {key: {**one, "finals": {**one["finals"], **taken}} for key, one in records.items()})
+        assert data["time_to_target"].dims == ("tau0", "step_size", "flow", "seed", "target")
+        assert data["failed"].dtype == bool
+        for name, value in taken.items():
+            np.testing.assert_array_equal(data[f"final_{name}"], value)
+
     def test_coordinates_and_variables_describe_themselves(self, records):
         described = {"train_loss": {"long_name": "training loss", "units": "1"}}
         data = dataset_of(SPEC, records, described)

@@ -13,8 +13,8 @@ class LargestEigenvalue(AbstractMultiple):
     It replaces `SmallestEigenvalue` where no Gram matrix is formed: a few products with J and J^T give sigma_max, but not
     sigma_min. The condition number of H A + eps is then at most 1 + 1/factor, which bounds the number of conjugate-gradient
     iterations for every A (Golub and Van Loan, "Matrix Computations", 4th ed., Theorem 11.3.3). A mode decays at
-    lam/(lam + eps) times its undamped rate, so modes far below factor * sigma_max are slow. The bound on the rate in [A],
-    Theorem 1, does not hold with this rule.
+    lam/(lam + eps) times its undamped rate, so modes far below factor * sigma_max are slow. No bound on the rate that is
+    free of the conditioning of A, as `SmallestEigenvalue` has, holds with this rule.
 
     sigma_max is of H A, not of A, so that the same factor is the same strength in every metric. `TruncatedEigh` and the
     spectral family take it from their decomposition. `Cholesky` and `ConjugateGradients` take it from ten Lanczos steps, whose

@@ -10,8 +10,9 @@ from ._spectrum import Spectrum
 class SmallestEigenvalue(AbstractMultiple):
     """eps = max(floor, factor * sigma_min(w)), where sigma_min is the smallest eigenvalue of the NTK Gram matrix A.
 
-    If eps <= factor * sigma_min, the convergence rate does not depend on the conditioning of A ([A], Theorem 1). The
-    experiments of [A] (Section 5) have factor = 1 and floor = 1e-7.
+    If eps <= factor * sigma_min, a lower bound of the convergence rate does not depend on the conditioning of A
+    (docs/theorems/sandwich.md; the point of [A], Arbel et al. 2023, arXiv 2302.02904). The experiments of [A] have factor = 1
+    and floor = 1e-7.
 
     **Arguments:**
 

@@ -5,8 +5,10 @@ from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from ..._core import tree_scale
+from .._tangent import AbstractTangent
 from ._equation import DirectionEquation
 from ._modes import Decomposition, Modes
 
@@ -58,10 +60,16 @@ class Direction(eqx.Module):
 
     - `coefficients`: a (N, C).
     - `diagnostics`: how it was solved for; None if there was nothing to solve (gradient flow).
+    - `pulled`: J^T a, where it is known more accurately than from a; None otherwise.
     """
 
     coefficients: Float[Array, "samples outputs"]
     diagnostics: SolveDiagnostics | None
+    pulled: PyTree | None = None
+
+    def velocity(self, tangent: AbstractTangent) -> PyTree:
+        """-J^T a, a tree like the weights."""
+        return tree_scale(-1.0, tangent.vjp(self.coefficients) if self.pulled is None else self.pulled)
 
 
 class AbstractDirectionSolver(eqx.Module):

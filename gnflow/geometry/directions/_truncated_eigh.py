@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from ._base import AbstractDirectionSolver, Direction, SolveDiagnostics, relative_residual
 from ._equation import DirectionEquation
-from ._matrix_power import truncated_power_product
+from ._matrix_power import truncated_power, truncated_power_product
 from ._modes import Decomposition, Modes, dense_modes
 from ._spectra import decomposed_spectrum
 
@@ -40,8 +40,14 @@ class TruncatedEigh(AbstractDirectionSolver):
         right = equation.right_hand_side(shift, lambda v: (gram @ v.reshape(-1)).reshape(shape)).reshape(-1)
         solution = truncated_power_product(matrix, shift, jnp.ones(()), right, eigenvalues, eigenvectors, modes.cutoff)
         residual = matrix @ solution + shift * solution - right + shift * modes.unneeded(right, shift)
+        amplitudes = truncated_power(eigenvalues, shift, 1.0, modes.cutoff) * (eigenvectors.T @ right)
+        coefficients = equation.coefficients(solution.reshape(shape), shift)
         direction = Direction(
-            coefficients=equation.coefficients(solution.reshape(shape), shift),
+            coefficients=coefficients,
+            # The part of g that H does not see has no modes.
+            pulled=None
+            if equation.unseen_gradient is not None
+            else modes.pull(equation.tangent, coefficients, amplitudes),
             diagnostics=SolveDiagnostics(
                 damping=shift,
                 rank=modes.rank,

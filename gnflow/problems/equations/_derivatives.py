@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..._core import DataError, require_integer
+
 Field = Callable[[Array], Array]
 
 
@@ -28,6 +30,8 @@ def second_derivative(field: Field, x: Float[Array, " d"], axis: int) -> Float[A
     - `field`: a function from (d,) to a number.
     - `x`: the point (d,).
     - `axis`: the coordinate, from 0.
+
+    **Raises:** `DataError` for a point of another shape, and for a coordinate that it does not have.
     """
     return jax.jvp(lambda y: derivative(field, y, axis), (x,), (_along(x, axis),))[1]
 
@@ -38,4 +42,9 @@ def laplacian(field: Field, x: Float[Array, " d"]) -> Float[Array, ""]:
 
 
 def _along(x: Array, axis: int) -> Array:
+    if x.ndim != 1:
+        raise DataError(f"the point has shape {x.shape}; expected (d,), such as jnp.reshape(x, (1,)) of a number.")
+    # JAX drops what is set beyond the end of an array: derivatives in a coordinate that is not there would be zero.
+    count, remedy = x.shape[0], "Coordinates are counted from 0."
+    axis = require_integer(DataError, "axis", axis, least=-count, most=count - 1, remedy=remedy)
     return jnp.zeros_like(x).at[axis].set(1.0)

@@ -25,7 +25,8 @@ class RelativeError(eqx.Module):
     - `gradients`: its gradient there (n, d), for the error in H1; or None.
     - `quadrature`: weights q (n,) of the points; None for equal ones.
 
-    **Raises:** `DataError` for numbers that are not finite, shapes that do not fit, or a reference that is zero.
+    **Raises:** `DataError` for numbers that are not finite, shapes that do not fit, weights that are not positive, or a
+    reference that is zero.
     """
 
     points: Float64[Array, "points d"]
@@ -49,6 +50,9 @@ class RelativeError(eqx.Module):
                 )
         self.points, self.values, self.gradients = found["points"], found["values"], found.get("gradients")
         self.quadrature = found.get("quadrature", jnp.ones(shape[0]))
+        if not bool(jnp.all(self.quadrature > 0)):
+            least = float(jnp.min(self.quadrature))
+            raise DataError(f"quadrature has the weight {least:.3g}; expected positive weights: leave points out.")
         if not float(jnp.max(jnp.abs(self.values))) > 0:
             raise DataError("values is zero everywhere, so that no relative error is defined.")
 

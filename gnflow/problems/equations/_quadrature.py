@@ -6,7 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..._core import DataError, look_up, require_integer, require_memory, stream
+from ..._core import DataError, look_up, require_integer, require_memory, shown, stream
+from .._checks import finite_array
 
 _RULES = ("gauss_legendre", "midpoint", "random")
 
@@ -26,7 +27,12 @@ class Box:
     """
 
     def __init__(self, low: Any, high: Any, points_per_axis: int, rule: str = "gauss_legendre", key: Any = None):
-        self.low, self.high = np.asarray(low, dtype=float), np.asarray(high, dtype=float)
+        self.low = np.asarray(finite_array(low, "low"), dtype=float)
+        self.high = np.asarray(finite_array(high, "high"), dtype=float)
+        if self.low.ndim != 1 or self.low.shape != self.high.shape or not np.all(self.low < self.high):
+            raise DataError(
+                f"low = {shown(low)}, high = {shown(high)}; expected two corners (d,), low below high in each coordinate."
+            )
         self.count = require_integer(DataError, "points_per_axis", points_per_axis)
         look_up(rule, dict.fromkeys(_RULES), "rule")
         if rule == "random" and key is None:

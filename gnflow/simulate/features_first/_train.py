@@ -4,10 +4,13 @@ import dataclasses
 import time
 from typing import Any
 
+import jax
+
 from ..._core import (
     CompileClock,
     ConfigError,
     DataError,
+    ModelError,
     Result,
     require_instance,
     require_number,
@@ -87,7 +90,10 @@ def train_features_first(
     check_features_first(choose=choose, cycles=cycles, readout=readout, cutoff=cutoff, stop=stop)
     system, weights = system_and_weights(problem, model, flow)
     _require_regression(system)
-    require_linear(system, weights, readout)
+    if all(jax.tree.leaves(require_linear(system, weights, readout))):
+        raise ModelError(
+            f"all weights of {type(model).__name__} that move are called {readout!r}; nothing is left to learn features with."
+        )
     metrics = as_metrics(metrics)
     require_no_integrals(metrics, weights)
     options = {
