@@ -233,6 +233,18 @@ class TestMaking:
         scaled = gn.flows.Scaled(features, {"output": 2.0}, where="metric")
         assert made.prepare().flow == gn.flows.WeightDecay(scaled, 0.1)
 
+    def test_features_first_is_a_method_with_a_rule(self):
+        choose = "{kind='hold_out', fraction=0.25, seed=3, cutoffs=[1e-8]}"
+        made = run_of(
+            changed(f"flows.newton.integration={{method='train_features_first', choose={choose}, cycles=2}}"), "newton"
+        ).prepare()
+        assert made.method is gn.train_features_first
+        assert made.settings["choose"] == gn.HoldOut(0.25, seed=3, cutoffs=(1e-8,))
+        assert made.settings["cycles"] == 2
+        rule = "{kind='relative_loss', tolerance=0.9}"
+        table = changed(f"flows.newton.integration={{method='train_features_first', choose={rule}}}")
+        assert run_of(table, "newton").prepare().settings["choose"] == gn.RelativeLoss(0.9)
+
     def test_another_method_takes_nothing_of_the_common_integration(self):
         made = run_of(TABLE, "descent").prepare()
         assert made.method is gn.iterate

@@ -26,7 +26,7 @@ from gnflow.geometry.directions import direction_solver_kinds, preconditioner_ki
 from gnflow.losses import loss_kinds
 from gnflow.models import model_kinds
 from gnflow.optimisers import optimiser_kinds
-from gnflow.simulate import stop_kinds
+from gnflow.simulate import feature_choice_kinds, stop_kinds
 from gnflow.solvers import StabilisedRungeKutta
 
 # Equinox says it of some odd values before gnflow refuses them.
@@ -86,6 +86,7 @@ MADE = {
     **{f"preconditioner {name}": kind for name, kind in preconditioner_kinds.items()},
     **{f"loss {name}": kind for name, kind in loss_kinds.items()},
     **{f"stop rule {name}": kind for name, kind in stop_kinds.items()},
+    **{f"rule {name}": kind for name, kind in feature_choice_kinds.items() if name not in stop_kinds},
     **{f"optimiser {name}": kind for name, kind in optimiser_kinds.items()},
     "optimiser optax": gn.optimisers.Optax,
     **{f"model {name}": kind for name, kind in model_kinds.items()},

@@ -162,6 +162,10 @@ def test_a_stage_that_fails_is_told():
     assert not run.data.readout_solved.any()
     with pytest.raises(gn.SimulationError):
         gn.train_features_first(problem, model, choose=SHORT, max_steps=2)
+    choosing = gn.train_features_first(problem, model, choose=gn.HoldOut(0.25), max_steps=2, throw=False)
+    assert choosing.result.code == gn.ResultCode.MAX_STEPS_REACHED
+    assert choosing.result.message.startswith("while choosing: max_steps = 2")
+    assert choosing.data.sizes["time"] == 1
 
 
 @pytest.mark.parametrize(
@@ -169,6 +173,7 @@ def test_a_stage_that_fails_is_told():
     [
         ({"choose": "hold_out"}, gn.ConfigError, r"choose = 'hold_out'.*gnflow.HoldOut\(\)"),
         ({"cycles": 0}, gn.ConfigError, "cycles = 0"),
+        ({"readout": 1}, gn.ConfigError, "readout = 1; expected the name"),
         ({"cutoff": 1.0}, gn.ConfigError, "cutoff = 1.0"),
         ({"stop": None}, gn.ConfigError, "stop is empty"),
         ({"readout": "hidden"}, gn.ModelError, "not linear|nothing is left"),
@@ -194,6 +199,7 @@ def test_bad_input_is_refused(options, error, message, monkeypatch):
     [
         (lambda: gn.HoldOut(0.0), "HoldOut: fraction = 0.0"),
         (lambda: gn.HoldOut(seed=-1), "HoldOut: seed = -1"),
+        (lambda: gn.HoldOut(seed=2**64), "HoldOut: seed = "),
         (lambda: gn.HoldOut(cutoffs=()), r"cutoffs = \(\)"),
         (lambda: gn.HoldOut(cutoffs=(0.1, 1.0)), r"cutoffs\[1\] = 1.0"),
         (lambda: gn.AlignmentPeak(velocity=2), "velocity = 2"),

@@ -1,6 +1,5 @@
 """Choose by the loss on samples that are held out."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,6 +32,9 @@ class HoldOut(AbstractFeatureChoice):
     trained to the same share, because flow time means another thing with another number of samples. The cut-off of the solve is
     chosen in the same way, among several: it matters where targets are noisy.
 
+    With several cycles the second one starts from an output layer that was solved for all samples, the held-out ones among
+    them.
+
     **Arguments:**
 
     - `fraction`: the share of the training samples that is held out, between 0 and 1.
@@ -59,7 +61,7 @@ class HoldOut(AbstractFeatureChoice):
     def split(self, problem: AbstractProblem) -> Problem:
         """The problem with the held-out samples for validation, and without test data. **Raises:** `DataError`."""
         count = problem.num_train
-        held = math.ceil(float(self.fraction) * count)
+        held = round(float(self.fraction) * count)
         if not 0 < held < count:
             raise DataError(
                 f"HoldOut(fraction={float(self.fraction):g}) holds out {held} of {count} training samples; both parts need at "

@@ -75,8 +75,7 @@ def joined(
         times, rows = [*times, *own[first:]], [*rows, *values[first:]]
         offset = times[-1]
         start = start if stage.solved is None else stage.solved
-    if failure is not None:
-        assert stages[-1].run is not None
+    if failure is not None and stages[-1].run is not None:
         start = stages[-1].run.model
     data = make_dataset(
         {name: np.stack([np.asarray(row[name]) for row in rows]) for name in rows[0]},

@@ -1,5 +1,6 @@
 """Features first, the output layer last."""
 
+import dataclasses
 import time
 from typing import Any
 
@@ -14,6 +15,7 @@ from ..._core import (
     require_instance,
     require_number,
     require_positive_int,
+    shown,
 )
 from ...flows import AbstractFlow, GaussNewtonFlow
 from ...geometry import Readout, System, require_linear
@@ -21,7 +23,7 @@ from ...problems import AbstractProblem, Problem
 from .._arguments import DEFAULT_ATOL, DEFAULT_MAX_STEPS, require_concrete
 from .._measure import as_metrics
 from .._simulate import simulate, system_and_weights
-from .._trajectory import Trajectory, checked
+from .._trajectory import SimulationError, Trajectory, checked
 from ..stop import AbstractStopRule, RelativeLoss, stop_rules
 from ._choice import AbstractFeatureChoice, Decision, Probe
 from ._hold_out import HoldOut
@@ -85,7 +87,7 @@ def train_features_first(
     """
     began, clock = time.perf_counter(), CompileClock()
     require_concrete(KIND, problem, model, flow, rtol, atol, metrics)
-    check_features_first(choose=choose, cycles=cycles, cutoff=cutoff, stop=stop)
+    check_features_first(choose=choose, cycles=cycles, readout=readout, cutoff=cutoff, stop=stop)
     system, weights = system_and_weights(problem, model, flow)
     _require_regression(system)
     if all(jax.tree.leaves(require_linear(system, weights, readout))):
@@ -106,13 +108,19 @@ def train_features_first(
     stages: list[Stage] = []
     result: Result | None = None
     current = model
-    for _ in range(cycles):
+    for _ in range(int(cycles)):
         start = current
 
         def probe(other: AbstractProblem, measured: tuple[Any, ...], start: Any = start) -> Trajectory:
             return simulate(other, start, flow, stop=rules, metrics=measured, **options)
 
-        decision = _decide(choose, system.problem, readout, cutoff, probe)
+        try:
+            decision = _decide(choose, system.problem, readout, cutoff, probe)
+        except SimulationError as error:
+            failed = error.trajectory
+            result = dataclasses.replace(failed.result, message=f"while choosing: {failed.result.message}")
+            stages.append(Stage(None, None, Decision(probes=(failed,)), {}))
+            break
         ends = rules if decision.stop is None else (decision.stop, *rules)
         if decision.t1 == 0:  # a run of no length: the features are those of the start
             run = None
@@ -150,6 +158,7 @@ def check_features_first(
     *,
     choose: Any = _CHOOSE,
     cycles: Any = 1,
+    readout: Any = "output",
     cutoff: Any = _CUTOFF,
     stop: Any = _STOP,
     **others: Any,
@@ -159,6 +168,8 @@ def check_features_first(
     if not isinstance(choose, AbstractStopRule):
         require_instance(ConfigError, "choose", choose, AbstractFeatureChoice, example)
     require_positive_int(ConfigError, cycles=cycles)
+    if not isinstance(readout, str):
+        raise ConfigError(f"readout = {shown(readout)}; expected the name of the output layer, such as 'output'.")
     require_number(ConfigError, "cutoff", cutoff, least=0.0, below=1.0)
     if not stop_rules(stop):
         raise ConfigError(
