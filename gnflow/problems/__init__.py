@@ -4,6 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .._core import look_up
+from ._augmentation import (
+    AbstractAugmentation as AbstractAugmentation,
+    CropAndFlip as CropAndFlip,
+    augmentation_kinds as augmentation_kinds,
+)
 from ._base import (
     OF_A_TERM as OF_A_TERM,
     OF_A_TEST as OF_A_TEST,
