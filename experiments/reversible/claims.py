@@ -39,6 +39,11 @@ def tables(results: Path) -> dict[str, list[str]]:
     }
 
 
+def claim_lines(results: Path) -> list[tuple[str, ...]]:
+    """A claim, what is measured for it, the numbers and the verdict, a line for each thing that was measured."""
+    return _claims(*(Study(results, name) for name in ("full_batch", "mini_batch", "small_batch", "full_batch_long")))
+
+
 def _claims(full: Study, mini: Study, small: Study, long: Study) -> list[tuple[str, ...]]:
     """A line for each thing that was measured."""
     lines: list[tuple[str, ...]] = []

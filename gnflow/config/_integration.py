@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .._core import ConfigError, nearest_name
+from ..optimisers import AbstractSchedule, schedule_kinds
+from ..problems import AbstractAugmentation, augmentation_kinds
 from ..simulate import (
     AbstractFeatureChoice,
     error_norm_kinds,
@@ -14,7 +16,7 @@ from ..simulate import (
     train_features_first,
 )
 from ..solvers import solver_kinds
-from ._forms import INTEGER, NUMBER, ComponentForm, Form, ListForm, NameForm, Options, at
+from ._forms import INTEGER, NUMBER, ComponentForm, Form, FunctionForm, ListForm, NameForm, Options, UnionForm, at
 from ._plain import shown
 
 METHODS: dict[str, Callable[..., Any]] = {
@@ -40,7 +42,13 @@ _COMMON: dict[str, Form] = {
 }
 _REFINED: dict[str, dict[str, Form]] = {
     "simulate": {**_COMMON, "saveat_weights": ListForm(NUMBER, list)},  # flow times
-    "iterate": {**_COMMON, "saveat_weights": ListForm(INTEGER, list)},  # steps
+    "iterate": {
+        **_COMMON,
+        "saveat_weights": ListForm(INTEGER, list),  # steps
+        "batch_order": ListForm(ListForm(INTEGER, list), list),
+        "augment": ComponentForm(augmentation_kinds, "augmentation", AbstractAugmentation),
+        "schedule": UnionForm((FunctionForm(1), ComponentForm(schedule_kinds, "schedule", AbstractSchedule))),
+    },
     "train_features_first": {
         **_COMMON,
         "choose": ComponentForm(feature_choice_kinds, "rule that chooses features", AbstractFeatureChoice),

@@ -205,7 +205,8 @@ class RunSpec:
         method, settings = build_integration(self.integration, f"{path}.integration")
         if self.stop is not None:
             settings["stop"] = build_stop(self.stop, f"{path}.stop")
-        if settings.get("batch_size") is not None:
+        drawn = settings.get("batch_order") is None or settings.get("augment") is not None
+        if settings.get("batch_size") is not None and drawn:
             settings.setdefault("key", stream(key, "batches"))
         with at(f"{path}.integration"):
             argument_checks[self.integration["method"]](**settings)

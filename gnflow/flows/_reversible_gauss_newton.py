@@ -36,6 +36,8 @@ class ReversibleGaussNewtonFlow(AbstractFlow):
     - `rtol`: singular values of a half-block's features below this share of the largest are left out; [B] uses 1e-2. Singular
       values below about 1e-6 of the largest are always left out, also for 0, because the solve cannot tell them from zero
       (`gnflow.geometry.least_squares_with_bias` has the number).
+    - `atol`: singular values up to this are left out too, in the unit of the features. The larger bound counts, as in
+      `torch.linalg.pinv`.
 
     **Raises:** `ConfigError` for another metric or a number outside [0, 1); `ModelError`, when a run begins, for a model that
     is not a `ReversibleMLP` or of which only a part is trained.
@@ -43,6 +45,7 @@ class ReversibleGaussNewtonFlow(AbstractFlow):
 
     metric: Literal["identity", "hessian"] = "identity"
     rtol: float = number_field("rtol", default=0.0, least=0.0, below=1.0, remedy="At 1 no singular value is left.")
+    atol: float = number_field("atol", default=0.0, least=0.0)
 
     def __check_init__(self):
         look_up(self.metric, dict.fromkeys(_METRICS), "metric")
@@ -82,7 +85,7 @@ class ReversibleGaussNewtonFlow(AbstractFlow):
         else:
             change = outputs.shape[0] * gradient  # the gradients of single samples, without the 1/N of the mean
         # The sign goes into `change`. Changing the sign of the update would need a second copy of the weights' size.
-        return block_gauss_newton(weights, system.structure, problem.x_train, features, -change, self.rtol)
+        return block_gauss_newton(weights, system.structure, problem.x_train, features, -change, self.rtol, self.atol)
 
 
 def _require_reversible(model: Any) -> None:

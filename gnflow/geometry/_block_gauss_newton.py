@@ -22,6 +22,7 @@ def block_gauss_newton(
     features: Float[Array, "samples width"],
     change: Float[Array, "samples outputs"],
     rtol: float | Array,
+    atol: float | Array = 0.0,
 ) -> tuple[PyTree, SolveDiagnostics]:
     """The update delta/L of the weights, where the delta_b = J_b^+ (change u^T) of each block would do the whole change alone.
 
@@ -37,7 +38,7 @@ def block_gauss_newton(
     - `x`: the inputs (n, d).
     - `features`: the model's `hidden_features(x)` (n, d), from which it is run backwards.
     - `change`: the change of the outputs (n, C).
-    - `rtol`: singular values up to this, relative to the largest of the half-block, are left out.
+    - `rtol`, `atol`: singular values up to max(atol, rtol times the largest of the half-block) are left out.
 
     **Returns:** the update, a tree like the weights, and diagnostics:
 
@@ -54,7 +55,7 @@ def block_gauss_newton(
         return eqx.combine(moving, structure).hidden_features(x)
 
     def backwards(carry: tuple[Array, Array], block: tuple[HalfBlock, HalfBlock]) -> Any:
-        carry, solutions = _one_block(block, *carry, rtol)
+        carry, solutions = _one_block(block, *carry, rtol, atol)
         update = [
             jnp.stack(parts) / num_blocks for parts in zip(*[(s.weight.T, s.bias) for s in solutions], strict=True)
         ]
@@ -83,7 +84,7 @@ def block_gauss_newton(
 
 
 def _one_block(
-    block: tuple[HalfBlock, HalfBlock], features: Array, tangent: Array, rtol: float | Array
+    block: tuple[HalfBlock, HalfBlock], features: Array, tangent: Array, rtol: float | Array, atol: float | Array
 ) -> tuple[tuple[Array, Array], tuple[LeastSquares, LeastSquares]]:
     """The block's inputs and the tangent at these, with the solutions for F and G.
 
@@ -97,9 +98,9 @@ def _one_block(
     x2 = y2 - g.combine(g_features)
     f_features, f_slopes = f.features_and_slopes(x2)
     x1 = y1 - f.combine(f_features)
-    solution_f = least_squares_with_bias(f_features, t1, rtol)
+    solution_f = least_squares_with_bias(f_features, t1, rtol, atol)
     # The change of F moves y1, and through G also y2; G only has to make up for the rest.
-    solution_g = least_squares_with_bias(g_features, t2 - g.derivative(g_slopes, solution_f.fitted), rtol)
+    solution_g = least_squares_with_bias(g_features, t2 - g.derivative(g_slopes, solution_f.fitted), rtol, atol)
     s2 = t2 - g.derivative(g_slopes, t1)
     s1 = t1 - f.derivative(f_slopes, s2)
     carry = jnp.concatenate([x1, x2], axis=1), jnp.concatenate([s1, s2], axis=1)

@@ -30,9 +30,12 @@ class LeastSquares(eqx.Module):
 
 
 def least_squares_with_bias(
-    features: Float[Array, "samples features"], targets: Float[Array, "samples targets"], rtol: float | Array
+    features: Float[Array, "samples features"],
+    targets: Float[Array, "samples targets"],
+    rtol: float | Array,
+    atol: float | Array = 0.0,
 ) -> LeastSquares:
-    """The minimum-norm X that minimises ||[features, 1] X - targets||, over singular values above `rtol` times the largest.
+    """The minimum-norm X that minimises ||[features, 1] X - targets||, over singular values above max(atol, rtol sigma_max).
 
     It takes one eigendecomposition of A A^T or A^T A, whichever is smaller. That squares the condition number; one step of
     iterative refinement with A itself recovers the digits this costs. In the squared matrix singular values below
@@ -43,7 +46,8 @@ def least_squares_with_bias(
 
     - `features`: the features (n, h).
     - `targets`: the right-hand sides T (n, m).
-    - `rtol`: >= 0, dimensionless.
+    - `rtol`: >= 0, relative to the largest singular value sigma_max, dimensionless.
+    - `atol`: >= 0, in the unit of the features.
     """
     num_samples, num_features = features.shape
 
@@ -61,7 +65,8 @@ def least_squares_with_bias(
         columns = features.T
         gram = jnp.block([[row_products(columns, columns), sums], [sums.T, jnp.full((1, 1), float(num_samples))]])
     eigenvalues, vectors = jnp.linalg.eigh(gram)
-    cutoff = jnp.maximum(rtol**2, max(num_samples, num_features + 1) * _EPSILON) * eigenvalues[-1]
+    relative = jnp.maximum(rtol**2, max(num_samples, num_features + 1) * _EPSILON)
+    cutoff = jnp.maximum(relative * eigenvalues[-1], atol**2)
     kept = eigenvalues > cutoff
     inverse = jnp.where(kept, 1.0 / jnp.where(kept, eigenvalues, 1.0), 0.0)
 

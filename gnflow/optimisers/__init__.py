@@ -11,6 +11,12 @@ from ._dual_gauss_newton import (
 )
 from ._line_search import LineSearch as LineSearch
 from ._optax import Optax as Optax, as_optimiser as as_optimiser
+from ._schedules import (
+    AbstractSchedule as AbstractSchedule,
+    CosineDecay as CosineDecay,
+    ExponentialDecay as ExponentialDecay,
+)
 from ._sgd import SGD as SGD
 
 optimiser_kinds: dict[str, Callable[..., Any]] = {"sgd": SGD, "adam": Adam, "line_search": LineSearch}
+schedule_kinds: dict[str, Callable[..., Any]] = {"cosine_decay": CosineDecay, "exponential_decay": ExponentialDecay}

@@ -4,6 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .._core import look_up
+from ._augmentation import (
+    AbstractAugmentation as AbstractAugmentation,
+    CropAndFlip as CropAndFlip,
+    augmentation_kinds as augmentation_kinds,
+)
 from ._base import (
     OF_A_TERM as OF_A_TERM,
     OF_A_TEST as OF_A_TEST,
@@ -17,6 +22,7 @@ from ._digits import digits as digits
 from ._files import data_file, from_file as from_file
 from ._frame import from_frame as from_frame
 from ._mnist import mnist as mnist, mnist_files
+from ._mnist_5k import mnist_5k as mnist_5k
 from ._names import Names as Names
 from ._problem import Problem as Problem
 from ._residual_problem import ResidualProblem as ResidualProblem
@@ -40,6 +46,7 @@ problem_kinds: dict[str, Callable[..., AbstractProblem]] = {
     "digits": digits,
     "diabetes": diabetes,
     "mnist": mnist,
+    "mnist_5k": mnist_5k,
     "cifar10": cifar10,
     "file": from_file,
     "poisson": poisson,

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from .._core import DataError, as_path, require_float64, require_integer
+from .._core import DataError, as_path
 from ._labelled_images import LabelledImages, image_problem, require_folder, require_labels
+from ._pixels import StandardisePixels
 from ._problem import Problem
-from ._task import Task, loss_of_task
+from ._task import Task
 
 _TRAIN = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
 _TEST = ("test_batch.bin",)
@@ -25,6 +26,8 @@ def cifar10(
     key: Any,
     n_validation: int = 0,
     task: Task = "classification",
+    standardise: StandardisePixels = False,
+    shuffle: bool = True,
 ) -> Problem:
     """CIFAR-10's small photographs (32 x 32 pixels, three colours) from the files of the data set; C = 10, d = 3072.
 
@@ -33,9 +36,9 @@ def cifar10(
     data, `test_batch.bin` (10000).
 
     Inputs are the red, then the green, then the blue pixels, each row by row. They are divided by 255, so that they lie in
-    [0, 1], and are not centred. Targets are one-hot rows of all ten classes. Training samples are drawn from the training
-    files and test samples from the test file, each by its own stream of `key`. So a smaller set is the beginning of a larger
-    one, and neither set depends on the size of the other or on `task`.
+    [0, 1], unless they are standardised. Targets are one-hot rows of all ten classes. Training samples are drawn from the
+    training files and test samples from the test file, each by its own stream of `key`. So a smaller set is the beginning of a
+    larger one, and neither set depends on the size of the other or on `task`.
 
     The tangent kernel's Gram matrix is (10 N, 10 N), 839 MB for 1024 samples: take fewer for flows and metrics that form it.
 
@@ -47,6 +50,10 @@ def cifar10(
     - `key`: a JAX key.
     - `n_validation`: the number of validation samples, at least 0, drawn from what is left of the training files.
     - `task`: "classification" for the softmax cross-entropy, "regression" for the squared loss of the one-hot targets.
+    - `standardise`: True gives every pixel mean 0 and standard deviation 1 over the training samples, as in `gnflow.Problem`;
+      "channels" does so for all pixels of a colour together, as is usual for images. Test data are transformed alike.
+    - `shuffle`: whether to draw the samples by `key`. False takes the first ones of the files in their order, and as
+      validation images the last ones of the training files.
 
     **Raises:** `DataError` for a missing folder or file, a file that does not hold a whole number of images, labels other than
     0 to 9, and more samples than the files hold; `ConfigError` for an unknown task; `PrecisionError` without float64.
@@ -54,15 +61,13 @@ def cifar10(
     Source: Krizhevsky, "Learning multiple layers of features from tiny images", technical report, University of Toronto
     2009.
     """
-    require_float64((), "cifar10")
-    loss = loss_of_task(task)
-    n_train = require_integer(DataError, "n_train", n_train, least=1)
-    n_test = require_integer(DataError, "n_test", n_test, least=0)
-    n_validation = require_integer(DataError, "n_validation", n_validation, least=0)
-    files = cifar10_files(path, n_test)
-    train = _read(files[: len(_TRAIN)])
-    test = _read(files[len(_TRAIN) :]) if n_test else None
-    return image_problem(train, test, n_train, n_test, loss, "cifar10", key, n_validation)
+
+    def read(with_test: bool) -> tuple[LabelledImages, LabelledImages | None]:
+        files = cifar10_files(path, int(with_test))
+        rest = files[len(_TRAIN) :]
+        return _read(files[: len(_TRAIN)]), _read(rest) if rest else None
+
+    return image_problem("cifar10", read, 3, n_train, n_test, n_validation, task, standardise, shuffle, key)
 
 
 def cifar10_files(path: str | Path, n_test: int | None = None, **_: Any) -> tuple[Path, ...]:

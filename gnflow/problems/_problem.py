@@ -46,7 +46,8 @@ class Problem(AbstractProblem):
       to stop, so that the test data are left to judge.
     - `standardise`: True gives the inputs mean 0 and standard deviation 1 in each column, and the targets too if the loss
       depends on f - y alone (`SquaredLoss`, `HuberLoss`, whose `delta` is then in standard deviations). "inputs", "targets" and
-      "both" say which, for a loss of your own. Mean and standard deviation (divisor N) are those of the training samples, and
+      "both" say which, for a loss of your own. A `gnflow.problems.Standardisation` (`Standardisation.given(mean, scale)`) is
+      applied to the inputs as it is. Otherwise mean and standard deviation (divisor N) are those of the training samples, and
       serve all sets. A column that is constant over them is only centred, with a `gnflow.DataWarning`, as there is one of
       large inputs or targets that are not standardised.
     - `names`: what columns and classes are called (`gnflow.problems.Names`). By default the names in data frames and, for

@@ -55,14 +55,14 @@ def draw(total: int, count: int, name: str, what: str, key: Any, from_end: bool 
     - `count`: the number of samples to draw.
     - `name`: the name of the argument `count`, for messages.
     - `what`: the data set, for messages.
-    - `key`: a JAX key.
+    - `key`: a JAX key, or None to leave the rows in their order.
     - `from_end`: whether to begin at the other end of the shuffled rows, for a second draw beside the first.
 
     **Raises:** `DataError` if `count` exceeds `total`.
     """
     if count > total:
         raise DataError(f"{name} = {count}, but {what} has {total} samples; ask for fewer.")
-    shuffled = _shuffle(total, key)
+    shuffled = np.arange(total) if key is None else _shuffle(total, key)
     return (shuffled[::-1] if from_end else shuffled)[:count]
 
 

@@ -19,7 +19,7 @@ _ROUNDING = 8 * np.finfo(float).eps  # relative range of a column that differs b
 
 
 class Standardisation(eqx.Module):
-    """z = (x - mean)/scale, each column by itself. `Standardisation.fitted` makes it.
+    """z = (x - mean)/scale, each column by itself. Made by `Standardisation.fitted` of samples, by `given` of numbers.
 
     **Attributes:**
 
@@ -34,6 +34,14 @@ class Standardisation(eqx.Module):
         # For one that is read from a file.
         if self.mean.shape != self.scale.shape or not bool(jnp.all(jnp.isfinite(self.mean) & (self.scale > 0))):
             raise DataError("a standardisation has a finite mean and a positive scale for each column.")
+
+    @classmethod
+    def given(cls, mean: Any, scale: Any) -> "Standardisation":
+        """The standardisation with this mean and this scale, arrays of the shape of an input.
+
+        **Raises:** `DataError` for numbers that are not finite, scales that are not positive, and different shapes.
+        """
+        return cls(*(jnp.asarray(np.asarray(numbers, dtype=float)) for numbers in (mean, scale)))
 
     @classmethod
     def fitted(cls, columns: Numbers, what: str, names: Sequence[str] | None) -> "Standardisation":
@@ -93,26 +101,37 @@ def _beside(columns: Any, numbers: Array) -> Array:
 
 
 def standardised(
-    sets: dict[str, Any], what: str, names: Sequence[str] | None, wanted: bool
+    sets: dict[str, Any], what: str, names: Sequence[str] | None, wanted: bool | Standardisation
 ) -> tuple[Standardisation | None, dict[str, Any]]:
-    """All sets of samples, standardised by the training samples if that is wanted, and how."""
-    if not wanted:
+    """All sets of samples, standardised if that is wanted, and how: by the training samples, or as it is given.
+
+    **Raises:** `DataError` for a given standardisation of another shape than that of a sample.
+    """
+    if wanted is False:
         return None, sets
-    found = Standardisation.fitted(sets["train"], what, names)
+    found = Standardisation.fitted(sets["train"], what, names) if wanted is True else wanted
+    if found.mean.shape != sets["train"].shape[1:]:
+        raise DataError(
+            f"standardise has means and scales of the shape {found.mean.shape}, but the samples of {what} have the shape "
+            f"{sets['train'].shape[1:]}; give a number for each entry of a sample."
+        )
     return found, {which: found.apply(columns) for which, columns in sets.items()}
 
 
-def what_to_standardise(standardise: Any, loss: AbstractLoss) -> tuple[bool, bool]:
+def what_to_standardise(standardise: Any, loss: AbstractLoss) -> tuple[bool | Standardisation, bool]:
     """Whether inputs and targets are to be standardised. True is both, or the inputs alone unless the loss says that it depends
-    on f - y alone.
+    on f - y alone. A `Standardisation` is that of the inputs.
 
     **Raises:** `DataError` for another value than true, false, "inputs", "targets" and "both", and for targets of a loss of
     classes or probabilities.
     """
+    if isinstance(standardise, Standardisation):
+        return standardise, False
     all_or_nothing = isinstance(standardise, bool | np.bool_)
     if not all_or_nothing and not (isinstance(standardise, str) and standardise in ("inputs", "targets", "both")):
         raise DataError(
-            f'standardise = {shown(standardise)}; expected true or false, or which: "inputs", "targets" or "both".'
+            f'standardise = {shown(standardise)}; expected true or false, or which: "inputs", "targets" or "both"; '
+            "or a gnflow.problems.Standardisation of the inputs."
         )
     if all_or_nothing:
         return bool(standardise), bool(standardise) and loss.targets_may_be_rescaled is True

@@ -8,9 +8,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._core import ConfigError, as_key, is_key, is_traced, require_integer, require_number, require_positive_int, shown
+from .._core import (
+    ConfigError,
+    as_key,
+    is_key,
+    is_traced,
+    require_bool,
+    require_instance,
+    require_integer,
+    require_number,
+    require_positive_int,
+    shown,
+)
 from ..optimisers import as_optimiser
-from ..problems import AbstractProblem
+from ..problems import AbstractAugmentation, AbstractProblem
 from ..solvers import check_solver
 from ._controller import get_error_norm
 from .stop import RelativeLoss, stop_rules
@@ -80,7 +91,11 @@ def check_iterate(
     num_steps: int | None = None,
     num_epochs: int | None = None,
     batch_size: int | None = None,
+    keep_last: bool = False,
+    batch_order: Any = None,
+    augment: Any = None,
     key: Any = None,
+    schedule: Any = None,
     save_every: int | None = None,
     stop: Any = None,
     saveat_weights: Any = None,
@@ -94,11 +109,20 @@ def check_iterate(
         require_number(ConfigError, "step_size", step_size, above=0.0)
     sizes = {"num_steps": num_steps, "num_epochs": num_epochs, "batch_size": batch_size, "save_every": save_every}
     require_positive_int(ConfigError, **{name: size for name, size in sizes.items() if size is not None})
+    require_bool(ConfigError, keep_last=keep_last)
     if batch_size is not None:
-        as_key(key)
-    elif key is not None:
+        _require_randomness(key, batch_order, augment)
+    else:
+        alone = {"key": key, "batch_order": batch_order, "keep_last": keep_last or None, "augment": augment}
+        for name, value in alone.items():
+            if value is not None:
+                raise ConfigError(
+                    f"{name} = {shown(value)} without batch_size; steps with all samples draw nothing: give both or neither."
+                )
+    if schedule is not None and not callable(schedule):
         raise ConfigError(
-            f"key = {shown(key)} without batch_size; steps with all samples draw nothing: give both or neither."
+            f"schedule = {shown(schedule)}; expected a function of the step's number, such as "
+            "gnflow.optimisers.CosineDecay(1000) or optax.cosine_decay_schedule(1.0, 1000)."
         )
     stop_rules(stop)
     if saveat_weights is not None:
@@ -110,6 +134,9 @@ def check_with_samples(
     batch_size: int | None = None,
     num_epochs: int | None = None,
     saveat_weights: Any = None,
+    keep_last: bool = False,
+    batch_order: Any = None,
+    augment: Any = None,
     **others: Any,
 ) -> None:
     """Check those arguments of an `iterate` that depend on the number of training samples.
@@ -117,7 +144,7 @@ def check_with_samples(
     **Arguments:**
 
     - `problem`: the problem of a system.
-    - `batch_size`, `num_epochs`, `saveat_weights`: as for `iterate`.
+    - `batch_size`, `num_epochs`, `saveat_weights`, `keep_last`, `batch_order`, `augment`: as for `iterate`.
     - `others`: the further arguments, which do not depend on it.
 
     **Raises:** `ConfigError` if a batch is larger than the training set or there are no samples to draw, or weights are to be
@@ -134,13 +161,73 @@ def check_with_samples(
             f"batch_size = {batch_size}, but there are {num_train} training samples; take at most so many, or leave "
             "batch_size out to take all of them."
         )
+    if batch_order is not None:
+        orders_of_epochs(batch_order, num_train)
+    if augment is not None:
+        x = problem.x_train
+        changed = jax.eval_shape(augment, jax.random.key(0), jax.ShapeDtypeStruct(x.shape, x.dtype))
+        if (changed.shape, changed.dtype) != (x.shape, x.dtype):
+            raise ConfigError(
+                f"augment makes inputs {changed.shape} of {changed.dtype} of inputs {x.shape} of {x.dtype}; it must keep them."
+            )
     if num_epochs is not None and saveat_weights is not None:
-        steps_to_keep(saveat_weights, int(num_epochs) * batches_per_epoch(num_train, batch_size))
+        steps_to_keep(saveat_weights, int(num_epochs) * batches_per_epoch(num_train, batch_size, keep_last))
 
 
-def batches_per_epoch(num_train: int, batch_size: int | None) -> int:
-    """The number of steps in an epoch: floor(N/B), or one without batches."""
-    return 1 if batch_size is None else num_train // int(batch_size)
+def batches_per_epoch(num_train: int, batch_size: int | None, keep_last: bool = False) -> int:
+    """The number of steps in an epoch: floor(N/B), ceil(N/B) with a shorter last batch, or one without batches."""
+    if batch_size is None:
+        return 1
+    return -(-num_train // int(batch_size)) if keep_last else num_train // int(batch_size)
+
+
+def orders_of_epochs(batch_order: Any, num_train: int) -> np.ndarray:
+    """The orders of the samples (epochs, N) that the user gives.
+
+    **Raises:** `ConfigError` unless every row holds each of 0, ..., N - 1 once.
+    """
+    try:
+        orders = np.atleast_2d(np.asarray(batch_order))
+    except ValueError:  # rows of different lengths
+        orders = np.zeros((0, 0))
+    is_array = orders.dtype.kind in "iu" and orders.ndim == 2 and orders.shape[0] > 0 and orders.shape[1] == num_train
+    if not is_array or not np.array_equal(np.sort(orders, axis=1), np.tile(np.arange(num_train), (len(orders), 1))):
+        raise ConfigError(
+            f"batch_order = {shown(batch_order)}; expected the order of the {num_train} training samples in each epoch: rows "
+            f"that hold each of 0, ..., {num_train - 1} once, (epochs, {num_train}) or ({num_train},)."
+        )
+    return orders.astype(int)
+
+
+def step_factors(schedule: Any, num_steps: int) -> np.ndarray:
+    """The factors (num_steps,) of all steps by a schedule.
+
+    **Raises:** `ConfigError` for a schedule that fails, or whose values are not finite numbers of at least 0.
+    """
+    try:
+        factors = np.asarray(jax.vmap(lambda step: jnp.asarray(schedule(step), float))(jnp.arange(num_steps)))
+    except Exception as error:  # of the user's function
+        raise ConfigError(
+            f"the schedule fails on the steps 0, ..., {num_steps - 1}: {type(error).__name__}: {error}. It takes one step's "
+            "number, in JAX, and returns a number."
+        ) from error
+    if factors.shape != (num_steps,) or not np.all(np.isfinite(factors) & (factors >= 0)):
+        raise ConfigError(f"the schedule gives {shown(factors)}; expected a finite number of at least 0 for each step.")
+    return factors
+
+
+def _require_randomness(key: Any, batch_order: Any, augment: Any) -> None:
+    """Check that there is a key for what is drawn: the order of the samples, unless it is given, and changes of the inputs.
+
+    **Raises:** `ConfigError`.
+    """
+    if augment is not None:
+        example = "gnflow.problems.CropAndFlip(28, 28)"
+        require_instance(ConfigError, "augment", augment, AbstractAugmentation, example)
+    if batch_order is None or augment is not None:
+        as_key(key)
+    elif key is not None:
+        raise ConfigError("key draws the order of the samples and batch_order gives it; leave one of them out.")
 
 
 def _require_one(**options: Any) -> None:

@@ -91,13 +91,14 @@ def _advance(
 ) -> tuple[_State, tuple[Array, ...]]:
     """The state after `stride` steps from `state` at `step`, and the margins of the stop rules there."""
 
-    def moved(carry: _Carry, velocity: PyTree) -> _Carry:
-        return method.take(*carry, velocity, measurement, system)
+    def moved(number: Int[Array, ""], carry: _Carry, velocity: PyTree) -> _Carry:
+        return method.take(number, *carry, velocity, measurement, system)
 
     def body(index: Array, carry: _Carry) -> _Carry:
-        return moved(carry, measurement.flow.velocity(method.time(step + index), carry[0], system))
+        number = step + index
+        return moved(number, carry, measurement.flow.velocity(method.time(number), carry[0], system))
 
-    first = moved((state.weights, state.integrals, state.memory), state.evaluation.velocity)
+    first = moved(step, (state.weights, state.integrals, state.memory), state.evaluation.velocity)
     weights, integrals, memory = jax.lax.fori_loop(1, stride, body, first)
     now = method.time(step + stride)
     evaluation = measurement.evaluate(now, weights, integrals, system, start.memories)

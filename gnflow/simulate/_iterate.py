@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections.abc import Callable
 from typing import Any, cast
 
 import jax
@@ -15,8 +16,16 @@ from ..flows import AbstractFlow
 from ..geometry import SolveDiagnostics
 from ..metrics import DirectionDiagnostics
 from ..optimisers import AbstractOptimiser, as_optimiser, optimiser_kinds
-from ..problems import AbstractProblem
-from ._arguments import batches_per_epoch, check_iterate, check_with_samples, require_concrete, steps_to_keep
+from ..problems import AbstractAugmentation, AbstractProblem
+from ._arguments import (
+    batches_per_epoch,
+    check_iterate,
+    check_with_samples,
+    orders_of_epochs,
+    require_concrete,
+    step_factors,
+    steps_to_keep,
+)
 from ._full_batch import FullBatch
 from ._measure import Measurement, Values, as_metrics, numbers_as_arrays
 from ._minibatch import Batches, MiniBatch, batch_dataset
@@ -38,7 +47,11 @@ def iterate(
     num_steps: int | None = None,
     num_epochs: int | None = None,
     batch_size: int | None = None,
+    keep_last: bool = False,
+    batch_order: Any = None,
+    augment: AbstractAugmentation | None = None,
     key: Any = None,
+    schedule: Callable[[Any], Any] | None = None,
     save_every: int | None = None,
     saveat_weights: Any = None,
     stop: Any = None,
@@ -60,10 +73,19 @@ def iterate(
       one step: a schedule of damping sees the number of steps, and integral metrics such as the path length sum over steps.
     - `num_steps`: the number of steps.
     - `num_epochs`: in the place of `num_steps`, the number of passes through the training samples. An epoch has floor(N/B)
-      steps, or one without `batch_size`.
+      steps, ceil(N/B) with `keep_last`, or one without `batch_size`.
     - `batch_size`: B, the number of samples in a batch. Each epoch is a new shuffle, cut into floor(N/B) batches of B different
-      samples. The N - floor(N/B) B samples left over are not used in that epoch.
-    - `key`: draws the batches, a JAX key or an integer.
+      samples. The N - floor(N/B) B samples left over are not used in that epoch, unless `keep_last` is given.
+    - `keep_last`: whether the samples left over are a shorter last batch of the epoch. Its loss is the mean over its own
+      samples, so that they weigh more than others.
+    - `batch_order`: in the place of `key`, the order of the samples: integers (epochs, N), a row for each epoch, which are used
+      again from the first one on where there are more epochs; or one row (N,).
+    - `augment`: a random change of each batch's inputs, such as `gnflow.problems.CropAndFlip`. What is measured at saved steps
+      is measured on the samples as they are, the losses of batches on what was changed.
+    - `key`: draws the batches and what `augment` does, a JAX key or an integer.
+    - `schedule`: a function of the number 0, 1, ... of a step that returns the factor by which the step is scaled, at least 0:
+      `gnflow.optimisers.CosineDecay`, `ExponentialDecay`, a schedule of Optax, or a function of yours in JAX. With an optimiser
+      it multiplies what the optimiser makes of the gradient, which is its learning rate in effect.
     - `save_every`: the number of steps from one save to the next. Step 0 and the last step are always saved. None saves every
       step, and with `batch_size` every epoch, because what is saved is measured on all samples and may cost much more than a
       step.
@@ -73,8 +95,8 @@ def iterate(
     - `metrics`, `progress`, `throw`: as for `simulate`.
 
     **Returns:** a `Trajectory`. `trajectory.data` has the dimension "step" (0 is the state before any step) and the
-    coordinate `flow_time`, which is step * step_size, or the step with an optimiser. A run that diverges ends with the code
-    `non_finite`.
+    coordinate `flow_time`, which is step * step_size (with a schedule the sum of the steps), or the step with an optimiser. A
+    run that diverges ends with the code `non_finite`.
 
     With `batch_size` it also has the dimension "batch", one batch for each step, counted from 1, with the coordinate `epoch`:
 
@@ -87,8 +109,8 @@ def iterate(
     as `DirectionDiagnostics`, asks for it.
 
     **Raises:** the errors of `simulate`; `ConfigError` also unless exactly one of `step_size` and `optimiser`, and exactly one
-    of `num_steps` and `num_epochs`, is given, if `batch_size` is larger than N or comes without `key`, or if `saveat_weights`
-    goes beyond the last step.
+    of `num_steps` and `num_epochs`, is given, if `batch_size` is larger than N or comes without `key` or `batch_order`, if
+    an order is no order of the samples, if a schedule gives no factors, or if `saveat_weights` goes beyond the last step.
     """
     began, clock = time.perf_counter(), CompileClock()
     require_concrete("iterate", problem, model, flow, step_size, optimiser, key, stop, metrics)
@@ -98,7 +120,11 @@ def iterate(
         num_steps=num_steps,
         num_epochs=num_epochs,
         batch_size=batch_size,
+        keep_last=keep_last,
+        batch_order=batch_order,
+        augment=augment,
         key=key,
+        schedule=schedule,
         save_every=save_every,
         stop=stop,
         saveat_weights=saveat_weights,
@@ -106,15 +132,19 @@ def iterate(
     num_steps, num_epochs, batch_size, save_every = (
         None if size is None else int(size) for size in (num_steps, num_epochs, batch_size, save_every)
     )
-    progress, throw = require_bool(ConfigError, progress=progress, throw=throw)
+    keep_last, progress, throw = require_bool(ConfigError, keep_last=keep_last, progress=progress, throw=throw)
     rules = stop_rules(stop)
     system, weights = system_and_weights(problem, model, flow)
     num_train = system.problem.num_train
-    check_with_samples(system.problem, batch_size, num_epochs, saveat_weights)
-    batches = None if batch_size is None else Batches(as_key(key), num_train, batch_size)
-    per_epoch = batches_per_epoch(num_train, batch_size)
+    check_with_samples(system.problem, batch_size, num_epochs, saveat_weights, keep_last, batch_order, augment)
+    batches = None
+    if batch_size is not None:
+        orders = None if batch_order is None else jnp.asarray(orders_of_epochs(batch_order, num_train))
+        batches = Batches(as_key(0 if key is None else key), num_train, batch_size, keep_last, orders, augment)
+    per_epoch = batches_per_epoch(num_train, batch_size, keep_last)
     last_step = num_steps if num_epochs is None else num_epochs * per_epoch
     assert last_step is not None
+    factors = None if schedule is None else step_factors(schedule, last_step)
     save_every = min(per_epoch if save_every is None else save_every, last_step)
     wanted = () if saveat_weights is None else steps_to_keep(saveat_weights, last_step)
     recorded = metrics = as_metrics(metrics)
@@ -122,10 +152,11 @@ def iterate(
         recorded = (*recorded, DirectionDiagnostics())
     measurement = numbers_as_arrays(Measurement.of(flow, recorded, system))
     variables = measurement.variables(system)
+    scales = None if factors is None else jnp.asarray(factors)
     if optimiser is None:
-        method: AbstractStep = EulerStep(jnp.asarray(float(cast(float, step_size))))
+        method: AbstractStep = EulerStep(jnp.asarray(float(cast(float, step_size))), scales)
     else:
-        method = OptimiserStep(numbers_as_arrays(as_optimiser(optimiser)))
+        method = OptimiserStep(numbers_as_arrays(as_optimiser(optimiser)), scales)
     parts = system, measurement, method, numbers_as_arrays(rules)
     loop: AbstractStepLoop = FullBatch(*parts) if batches is None else MiniBatch(*parts, batches, save_every)
     record = _take_steps(loop, weights, rules, last_step, save_every, wanted, progress)
@@ -140,7 +171,10 @@ def iterate(
         {"long_name": "step", "units": "1", "reference": "docs/time_units.md"},
     )
     length, unit = (float(step_size), "flow time") if step_size is not None else (1.0, "steps")
-    data = data.assign_coords(flow_time=("step", np.asarray(record.steps) * length, {"long_name": unit, "units": unit}))
+    times = np.asarray(record.steps) * length
+    if step_size is not None and factors is not None:
+        times = length * np.concatenate([np.zeros(1), np.cumsum(factors)])[np.asarray(record.steps)]
+    data = data.assign_coords(flow_time=("step", times, {"long_name": unit, "units": unit}))
     stats: dict[str, Any] = {
         "solver": "euler" if optimiser is None else _kind(as_optimiser(optimiser)),
         "num_steps": record.steps[-1],
@@ -165,7 +199,11 @@ def iterate(
             "optimiser": None if optimiser is None else as_optimiser(optimiser),
             "num_steps": last_step,
             "batch_size": batch_size,
-            "key": None if batches is None else np.asarray(jax.random.key_data(batches.key)),
+            "keep_last": keep_last,
+            "batch_order": None if batches is None or batches.orders is None else np.asarray(batches.orders),
+            "augment": augment,
+            "key": None if batches is None or key is None else np.asarray(jax.random.key_data(batches.key)),
+            "schedule": factors,
             "save_every": save_every,
             "saveat_weights": wanted or None,
             "stop": rules,

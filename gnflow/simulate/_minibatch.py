@@ -1,5 +1,6 @@
 """Steps that each use a batch of the training samples."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
@@ -8,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from .._core import Result, jit_for_states, jit_for_steps
+from .._core import Result, jit_for_states, jit_for_steps, stream
 from ..flows._distance import velocity_and_distance
 from ..geometry import SolveDiagnostics, System
 from ..metrics import DirectionDiagnostics, Variable
+from ..problems import AbstractAugmentation
+from ._arguments import batches_per_epoch
 from ._measure import Measurement, Values
 from ._outcome import step_failure
 from ._start import remember
@@ -32,7 +35,7 @@ _LOSSES = (
 
 
 class Batches(eqx.Module):
-    """The training samples in batches. Each epoch is a new shuffle, cut into full batches.
+    """The training samples in batches. Each epoch is a new shuffle, or an order that is given, cut into batches.
 
     Step k, counted from 0, takes batch k mod E of epoch k div E, where E is the number of batches in an epoch.
 
@@ -41,19 +44,32 @@ class Batches(eqx.Module):
     - `key`: the JAX key of the shuffles.
     - `num_samples`: the number N of training samples.
     - `size`: the number B of samples in a batch.
+    - `keep_last`: whether what is left over is a shorter last batch of the epoch.
+    - `orders`: orders of the samples (epochs, N) that take the place of the shuffles, one after the other, or None.
+    - `augmentation`: a random change of each batch's inputs, or None.
     """
 
     key: Any
     num_samples: int = eqx.field(static=True)
     size: int = eqx.field(static=True)
+    keep_last: bool = eqx.field(default=False, static=True)
+    orders: Int[Array, "epochs samples"] | None = None
+    augmentation: AbstractAugmentation | None = None
 
     @property
     def per_epoch(self) -> int:
-        """E = floor(N/B)."""
-        return self.num_samples // self.size
+        """E = floor(N/B), or ceil(N/B) with the shorter last batch."""
+        return batches_per_epoch(self.num_samples, self.size, self.keep_last)
+
+    @property
+    def last_size(self) -> int:
+        """The number of samples in the last batch of an epoch."""
+        return min(self.size, self.num_samples - (self.per_epoch - 1) * self.size)
 
     def order(self, epoch: Int[Array, ""]) -> Int[Array, " samples"]:
         """The order (N,) of the samples in an epoch. Epochs are counted from 0."""
+        if self.orders is not None:
+            return self.orders[epoch % self.orders.shape[0]]
         return jax.random.permutation(jax.random.fold_in(self.key, epoch), self.num_samples)
 
     def next_order(self, step: Int[Array, ""], order: Int[Array, " samples"]) -> Int[Array, " samples"]:
@@ -61,11 +77,34 @@ class Batches(eqx.Module):
         epoch, place = jnp.divmod(step, self.per_epoch)
         return jax.lax.cond(place == 0, lambda: self.order(epoch), lambda: order)
 
-    def system(self, system: System, step: Int[Array, ""], order: Int[Array, " samples"]) -> System:
-        """`system` with the batch of `step` as its training samples."""
-        chosen = jax.lax.dynamic_slice_in_dim(order, step % self.per_epoch * self.size, self.size)
-        x, y = system.problem.x_train, system.problem.y_train
-        return eqx.tree_at(lambda s: (s.problem.x_train, s.problem.y_train), system, (x[chosen], y[chosen]))
+    def of(
+        self, system: System, step: Int[Array, ""], order: Int[Array, " samples"], function: Callable[[System], Any]
+    ) -> Any:
+        """`function` of `system` with the batch of `step` as its training samples.
+
+        A shorter last batch has other shapes, so that a second form of the function is compiled for it.
+        """
+        place = step % self.per_epoch
+
+        def of_size(size: int) -> Any:
+            chosen = jax.lax.dynamic_slice_in_dim(order, place * self.size, size)
+            x, y = self._augmented(system, step, system.problem.x_train[chosen]), system.problem.y_train[chosen]
+            return function(eqx.tree_at(lambda s: (s.problem.x_train, s.problem.y_train), system, (x, y)))
+
+        if self.last_size == self.size:
+            return of_size(self.size)
+        is_last = place == self.per_epoch - 1
+        return jax.lax.cond(is_last, lambda: of_size(self.last_size), lambda: of_size(self.size))
+
+    def _augmented(self, system: System, step: Int[Array, ""], x: Array) -> Array:
+        """The inputs of the batch of `step`, changed in the units of the data. A batch has the same change whenever its loss
+        is asked for."""
+        if self.augmentation is None:
+            return x
+        scale = system.problem.input_standardisation
+        key = jax.random.fold_in(stream(self.key, "augmentation"), step)
+        raw = self.augmentation(key, x if scale is None else scale.invert(x))
+        return raw if scale is None else scale.apply(raw)
 
 
 class MiniBatch(AbstractStepLoop):
@@ -183,7 +222,7 @@ def _first_batch(weights: PyTree, system: System, batches: Batches) -> tuple[Int
     """The order (N,) of the first epoch, and the loss of its first batch."""
     step = jnp.zeros((), dtype=int)
     order = batches.order(step)
-    return order, batches.system(system, step, order).train_loss(weights)
+    return order, batches.of(system, step, order, lambda batch: batch.train_loss(weights))
 
 
 @jit_for_steps
@@ -208,18 +247,21 @@ def _advance(
     """
 
     def one_step(number: Int[Array, ""], state: _State) -> tuple[_State, PyTree]:
-        batch = batches.system(system, number, state.order)
-        velocity, solve = velocity_and_distance(measurement.flow, method.time(number), state.weights, batch)
-        weights, integrals, memory = method.take(
-            state.weights, state.integrals, state.memory, velocity, measurement, batch
-        )
+        def take(batch: System) -> Any:
+            velocity, solve = velocity_and_distance(measurement.flow, method.time(number), state.weights, batch)
+            taken = method.take(number, state.weights, state.integrals, state.memory, velocity, measurement, batch)
+            return taken, solve, batch.train_loss(taken[0])
+
+        (weights, integrals, memory), solve, loss_after = batches.of(system, number, state.order, take)
         order = batches.next_order(number + 1, state.order)
-        following = batches.system(system, number + 1, order)
+        next_loss, next_loss_after = batches.of(
+            system, number + 1, order, lambda batch: (batch.train_loss(state.weights), batch.train_loss(weights))
+        )
         losses = {
             "batch_loss": state.loss,
-            "batch_loss_after": batch.train_loss(weights),
-            "next_batch_loss": following.train_loss(state.weights),
-            "next_batch_loss_after": following.train_loss(weights),
+            "batch_loss_after": loss_after,
+            "next_batch_loss": next_loss,
+            "next_batch_loss_after": next_loss_after,
         }
         loss = losses["next_batch_loss_after"]
         return _State(weights, integrals, memory, order, loss, state.stop_memories), (losses, solve)

@@ -22,9 +22,11 @@ class AbstractStep(eqx.Module):
     **Attributes:**
 
     - `too_long`: a clause for the message of a run that diverges: why steps are too long, and the remedy.
+    - `factors`: the factors (steps,) by which steps are scaled, or None for 1.
     """
 
     too_long: ClassVar[str]
+    factors: eqx.AbstractVar[Float[Array, " steps"] | None]
 
     @abc.abstractmethod
     def init(self, weights: PyTree) -> PyTree:
@@ -37,6 +39,7 @@ class AbstractStep(eqx.Module):
     @abc.abstractmethod
     def take(
         self,
+        step: Int[Array, ""],
         weights: PyTree,
         integrals: dict[str, Array],
         memory: PyTree,
@@ -44,7 +47,7 @@ class AbstractStep(eqx.Module):
         measurement: Measurement,
         system: System,
     ) -> tuple[PyTree, dict[str, Array], PyTree]:
-        """Weights, integrals over time and memory after a step along `velocity`."""
+        """Weights, integrals over time and memory after step number `step`, from 0, along `velocity`."""
 
 
 class EulerStep(AbstractStep):
@@ -56,17 +59,22 @@ class EulerStep(AbstractStep):
     )
 
     step_size: Float[Array, ""]
+    factors: Float[Array, " steps"] | None = None
 
     def init(self, weights: PyTree) -> PyTree:
         """The empty memory."""
         return ()
 
     def time(self, step: Int[Array, ""]) -> Float[Array, ""]:
-        """step * step_size."""
-        return step * self.step_size
+        """step * step_size; with factors the sum of the steps that were taken."""
+        if self.factors is None:
+            return step * self.step_size
+        taken = jnp.arange(self.factors.shape[0]) < step
+        return self.step_size * jnp.sum(jnp.where(taken, self.factors, 0.0))
 
     def take(
         self,
+        step: Int[Array, ""],
         weights: PyTree,
         integrals: dict[str, Array],
         memory: PyTree,
@@ -76,11 +84,8 @@ class EulerStep(AbstractStep):
     ) -> tuple[PyTree, dict[str, Array], PyTree]:
         """One Euler step."""
         rates = measurement.integrands(velocity)
-        return (
-            tree_add_scaled(weights, self.step_size, velocity),
-            tree_add_scaled(integrals, self.step_size, rates),
-            memory,
-        )
+        length = self.step_size if self.factors is None else self.step_size * self.factors[step]
+        return tree_add_scaled(weights, length, velocity), tree_add_scaled(integrals, length, rates), memory
 
 
 class OptimiserStep(AbstractStep):
@@ -89,6 +94,7 @@ class OptimiserStep(AbstractStep):
     too_long: ClassVar[str] = "the optimiser's steps are too long; take a smaller learning rate"
 
     optimiser: AbstractOptimiser
+    factors: Float[Array, " steps"] | None = None
 
     def init(self, weights: PyTree) -> PyTree:
         """The first state of the optimiser."""
@@ -100,6 +106,7 @@ class OptimiserStep(AbstractStep):
 
     def take(
         self,
+        step: Int[Array, ""],
         weights: PyTree,
         integrals: dict[str, Array],
         memory: PyTree,
@@ -108,9 +115,11 @@ class OptimiserStep(AbstractStep):
         system: System,
     ) -> tuple[PyTree, dict[str, Array], PyTree]:
         """One step of the optimiser."""
-        step, memory = self.optimiser.update(tree_scale(-1.0, velocity), memory, weights, system)
-        rates = measurement.integrands(step)
-        return tree_add_scaled(weights, 1.0, step), tree_add_scaled(integrals, 1.0, rates), memory
+        move, memory = self.optimiser.update(tree_scale(-1.0, velocity), memory, weights, system)
+        if self.factors is not None:
+            move = tree_scale(self.factors[step], move)
+        rates = measurement.integrands(move)
+        return tree_add_scaled(weights, 1.0, move), tree_add_scaled(integrals, 1.0, rates), memory
 
 
 @dataclasses.dataclass(frozen=True)

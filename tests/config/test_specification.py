@@ -272,6 +272,26 @@ class TestMaking:
         )
         np.testing.assert_array_equal(trajectory.data["batch_loss"], expected.data["batch_loss"])
 
+    def test_batches_have_a_short_end_an_order_and_a_schedule(self):
+        order = [[5, 4, 3, 2, 1, 0], [0, 1, 2, 3, 4, 5]]
+        own = {
+            "method": "iterate",
+            "step_size": 0.1,
+            "num_epochs": 2,
+            "batch_size": 4,
+            "keep_last": True,
+            "batch_order": order,
+            "schedule": {"kind": "exponential_decay", "factor": 0.5, "every": 2},
+        }
+        made = run_of({**TABLE, "flows": {"descent": {"kind": "gradient", "integration": own}}}, "descent").prepare()
+        assert "key" not in made.settings
+        assert made.settings["batch_order"] == order
+        assert made.settings["schedule"] == gn.optimisers.ExponentialDecay(0.5, every=2)
+        assert made.settings["keep_last"] is True
+        wrong = {**own, "schedule": {"kind": "cosine", "num_steps": 2}}
+        with pytest.raises(ConfigError, match=r"schedule.kind.*did you mean 'cosine_decay'"):
+            Specification.from_dict({**TABLE, "flows": {"descent": {"kind": "gradient", "integration": wrong}}})
+
     def test_an_optimiser_of_its_own_replaces_the_common_step_size(self):
         common = {"method": "iterate", "step_size": 1.0, "num_steps": 3, "save_every": 2}
         own = {"optimiser": {"kind": "sgd", "learning_rate": 1, "momentum": 0.9, "nesterov": True}, "num_epochs": 4}

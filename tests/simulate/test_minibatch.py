@@ -22,6 +22,7 @@ from gnflow.geometry import SolveDiagnostics
 from gnflow.geometry.damping import Constant
 from gnflow.metrics import AbstractMetric, DirectionDiagnostics, PathLength, Variable
 from gnflow.optimisers import SGD, Adam, Optax
+from gnflow.problems import AbstractAugmentation, CropAndFlip
 
 NUM_SAMPLES, BATCH, EPOCHS = 7, 3, 6
 TARGETS = np.arange(1.0, NUM_SAMPLES + 1)
@@ -136,6 +137,118 @@ def test_losses_of_the_batches_against_numpy():
     )
     assert recorded.batch.values.tolist() == list(range(1, 2 * EPOCHS + 1))
     assert recorded.epoch.values.tolist() == np.repeat(range(1, EPOCHS + 1), 2).tolist()
+
+
+def test_a_short_last_batch_holds_what_is_left():
+    """Every epoch has all samples once, in the order of the epoch without the last batch."""
+    run = unit_vectors(keep_last=True).data
+    assert run.sizes["batch"] == 3 * EPOCHS
+    moved = np.diff(run.weights, axis=0) != 0
+    assert moved.sum(axis=1).tolist() == [BATCH, BATCH, 1] * EPOCHS
+    epochs = moved.reshape(EPOCHS, 3, -1)
+    assert np.all(epochs.sum(axis=1) == 1)
+    known = batches().reshape(EPOCHS, 2, BATCH)
+    for epoch in range(EPOCHS):
+        for place in (0, 1):
+            assert np.flatnonzero(epochs[epoch, place]).tolist() == sorted(known[epoch, place])
+    errors = (run.weights.values - TARGETS) ** 2 / 2
+    expected = [[errors[k + more][of].mean() for k, of in enumerate(moved)] for more in (0, 1)]
+    np.testing.assert_allclose(run.batch_loss, expected[0], rtol=1e-13)
+    np.testing.assert_allclose(run.batch_loss_after, expected[1], rtol=1e-13)
+    following = [errors[k + 1][of].mean() for k, of in enumerate(moved[1:])]
+    np.testing.assert_allclose(run.next_batch_loss_after[:-1], following, rtol=1e-13)
+    assert run.epoch.values.tolist() == np.repeat(range(1, EPOCHS + 1), 3).tolist()
+    # The step of the one sample is that of its own mean.
+    step = run.weights.values[3] - run.weights.values[2]
+    np.testing.assert_allclose(step[moved[2]], 0.25 * (TARGETS - run.weights.values[2])[moved[2]], rtol=1e-13)
+
+
+def test_a_short_last_batch_has_its_own_direction():
+    flow = GaussNewtonFlow(damping=Constant(0.1))
+    options = {"step_size": 0.25, "metrics": (Weights(),)}
+    run = gn.iterate(
+        data(), mean_field(), flow, num_epochs=1, batch_size=5, key=5, keep_last=True, save_every=1, **options
+    )
+    order = np.asarray(jr.permutation(jr.fold_in(jr.key(5), 0), NUM_SAMPLES))
+    model = mean_field()
+    for place, batch in enumerate((order[:5], order[5:])):
+        problem = gn.Problem(data().x_train[batch], data().y_train[batch])
+        model = gn.iterate(problem, model, flow, num_steps=1, **options).model
+        np.testing.assert_allclose(run.data.weights[place + 1], ravel_pytree(model)[0], rtol=0, atol=1e-13)
+    assert run.data.batch_rank.values.tolist() == [10, 4]
+
+
+def test_an_order_of_ones_own_takes_the_place_of_the_key():
+    orders = [[6, 5, 4, 3, 2, 1, 0], [0, 2, 4, 6, 1, 3, 5]]
+    for given in (orders, np.asarray(orders), jnp.asarray(orders)):
+        run = unit_vectors(key=None, batch_order=given, num_epochs=3, keep_last=True)
+        moved = [np.flatnonzero(row).tolist() for row in np.diff(run.data.weights, axis=0) != 0]
+        first, second = [[4, 5, 6], [1, 2, 3], [0]], [[0, 2, 4], [1, 3, 6], [5]]
+        assert moved == first + second + first
+    alone = unit_vectors(key=None, batch_order=orders[0], num_epochs=2)
+    assert [np.flatnonzero(row).tolist() for row in np.diff(alone.data.weights, axis=0) != 0] == first[:2] * 2
+
+
+@pytest.mark.parametrize("batch_size", [None, BATCH])
+def test_a_schedule_scales_the_steps(batch_size):
+    """Of a step size and of an optimiser alike; flow time is the sum of the steps."""
+    options = {"batch_size": batch_size, "key": None if batch_size is None else 5, "num_epochs": 4}
+    schedule = optax.cosine_decay_schedule(1.0, 6, alpha=0.1)
+    run = unit_vectors(schedule=schedule, **options)
+    steps = run.data.sizes["step"] - 1
+    factors = np.array([float(schedule(step)) for step in range(steps)])
+    weights = run.data.weights.values
+    for step in range(steps):
+        of = np.arange(NUM_SAMPLES) if batch_size is None else batches()[step]
+        residual = (TARGETS - weights[step])[of] / len(of)
+        np.testing.assert_allclose((weights[step + 1] - weights[step])[of], 0.25 * factors[step] * residual, rtol=1e-12)
+    np.testing.assert_allclose(run.data.flow_time, 0.25 * np.array([0, *np.cumsum(factors)]), rtol=1e-12)
+    sgd = unit_vectors(step_size=None, optimiser=SGD(0.25), schedule=gn.optimisers.CosineDecay(6, 0.1), **options)
+    np.testing.assert_allclose(sgd.data.weights, weights, rtol=1e-12)
+    np.testing.assert_allclose(sgd.data.path_length, run.data.path_length, rtol=1e-12)
+    np.testing.assert_array_equal(sgd.data.flow_time, sgd.data.step)
+    told = unit_vectors(Telling(refuses=False), schedule=schedule, metrics=(), **options).data
+    name = "damping" if batch_size is None else "batch_damping"
+    np.testing.assert_allclose(told[name][:steps], run.data.flow_time[:steps], rtol=1e-12)
+
+
+def test_schedules_are_those_of_optax():
+    steps = jnp.arange(9)
+    decay = gn.optimisers.ExponentialDecay(0.5, every=4)
+    np.testing.assert_allclose(jax.vmap(decay)(steps), [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.25])
+    smooth = gn.optimisers.ExponentialDecay(0.5, every=4, staircase=False)
+    np.testing.assert_allclose(jax.vmap(smooth)(steps), 0.5 ** (np.arange(9) / 4), rtol=1e-14)
+    cosine = gn.optimisers.CosineDecay(8, end=0.5)
+    np.testing.assert_allclose(jax.vmap(cosine)(steps), 0.5 + 0.25 * (1 + np.cos(np.pi * np.arange(9) / 8)), rtol=1e-14)
+
+
+class Negative(AbstractAugmentation):
+    """Turns inputs round at every other step, by chance."""
+
+    def __call__(self, key, x):
+        return jnp.where(jr.bernoulli(key), -x, x) + 1.0
+
+
+def test_inputs_are_changed_before_they_are_standardised():
+    """One input a sample and the weight 1: the loss of a batch shows its inputs."""
+    x = np.arange(1.0, NUM_SAMPLES + 1)[:, None]
+    problem = gn.Problem(x, np.zeros(NUM_SAMPLES), standardise="inputs")
+    options = {
+        "step_size": 1e-300,
+        "num_epochs": 8,
+        "batch_order": [*range(NUM_SAMPLES)],
+        "key": 3,
+        "batch_size": BATCH,
+    }
+    run = gn.iterate(problem, Dot(jnp.ones(1)), DESCENT, augment=Negative(), **options).data
+    batches = np.tile(x[: 2 * BATCH].reshape(2, BATCH), (8, 1))
+    scale = problem.input_standardisation
+    losses = [np.mean(((sign * batches + 1 - scale.mean) / scale.scale) ** 2, axis=1) / 2 for sign in (1, -1)]
+    seen = np.argmin(np.abs(np.stack(losses) - run.batch_loss.values), axis=0)
+    np.testing.assert_allclose(np.choose(seen, losses), run.batch_loss, rtol=1e-12)
+    assert {*seen} == {0, 1}
+    np.testing.assert_allclose(run.next_batch_loss[:-1], run.batch_loss[1:], rtol=1e-12)
+    np.testing.assert_allclose(run.train_loss, np.mean(np.asarray(problem.x_train) ** 2) / 2, rtol=1e-12)
 
 
 def test_an_epoch_is_saved_where_nothing_is_said():
@@ -282,6 +395,14 @@ def test_a_run_is_saved_and_loaded(tmp_path):
         assert isinstance(read.settings["optimiser"], Adam if name == "adam" else str)  # a note of what is Optax's
         if name == "adam":
             assert read.settings["optimiser"] == optimiser
+    ordered = {"key": None, "batch_order": [*range(NUM_SAMPLES)], "schedule": gn.optimisers.CosineDecay(4)}
+    made = unit_vectors(metrics=(), keep_last=True, num_epochs=2, **ordered)
+    made.save(tmp_path / "ordered")
+    settings = gn.load(tmp_path / "ordered", model=made.initial_model).settings
+    assert settings["keep_last"] is True
+    np.testing.assert_array_equal(settings["batch_order"], [np.arange(NUM_SAMPLES)])
+    np.testing.assert_allclose(settings["schedule"], made.settings["schedule"])
+    assert settings["key"] is None
 
 
 @pytest.mark.parametrize(
@@ -301,6 +422,22 @@ def test_a_run_is_saved_and_loaded(tmp_path):
         ({"key": jnp.zeros(2)}, "expected a JAX key"),
         ({"key": jr.split(jr.key(0))}, "one is needed"),
         ({"save_every": 0}, "save_every = 0"),
+        ({"keep_last": 1}, "keep_last = 1"),
+        ({"batch_size": None, "key": None, "keep_last": True}, "keep_last = True without batch_size"),
+        ({"batch_size": None, "key": None, "batch_order": [0]}, r"batch_order = \[0\] without batch_size"),
+        ({"batch_order": [*range(NUM_SAMPLES)]}, "leave one of them out"),
+        ({"key": None, "batch_order": [0, 1, 2]}, "the order of the 7 training samples"),
+        ({"key": None, "batch_order": [0, 1, 2, 3, 4, 5, 5]}, "each of 0, ..., 6 once"),
+        ({"key": None, "batch_order": [[0, 1, 2], [3]]}, "the order of the 7 training samples"),
+        ({"key": None, "batch_order": np.arange(7.0)}, "the order of the 7 training samples"),
+        ({"augment": 3}, "augment = 3"),
+        ({"augment": CropAndFlip(2, 3)}, r"1 x 2 x 3 numbers in a row, .* have the shape \(7,\)"),
+        ({"augment": Negative(), "batch_size": None, "key": None}, "augment = .* without batch_size"),
+        ({"augment": Negative(), "key": None, "batch_order": [*range(NUM_SAMPLES)]}, "key = None"),
+        ({"schedule": 0.5}, "schedule = 0.5; expected a function"),
+        ({"schedule": lambda step: -1.0}, "a finite number of at least 0"),
+        ({"schedule": lambda step: jnp.ones(2)}, "a finite number of at least 0"),
+        ({"schedule": lambda step: unknown}, "the schedule fails .*NameError"),  # noqa: F821
     ],
     ids=str,
 )
