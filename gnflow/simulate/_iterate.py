@@ -154,9 +154,9 @@ def iterate(
     variables = measurement.variables(system)
     scales = None if factors is None else jnp.asarray(factors)
     if optimiser is None:
-        method: AbstractStep = EulerStep(jnp.asarray(float(cast(float, step_size))), scales)
+        method: AbstractStep = EulerStep(step_size=jnp.asarray(float(cast(float, step_size))), factors=scales)
     else:
-        method = OptimiserStep(numbers_as_arrays(as_optimiser(optimiser)), scales)
+        method = OptimiserStep(optimiser=numbers_as_arrays(as_optimiser(optimiser)), factors=scales)
     parts = system, measurement, method, numbers_as_arrays(rules)
     loop: AbstractStepLoop = FullBatch(*parts) if batches is None else MiniBatch(*parts, batches, save_every)
     record = _take_steps(loop, weights, rules, last_step, save_every, wanted, progress)

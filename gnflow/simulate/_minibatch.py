@@ -1,7 +1,7 @@
 """Steps that each use a batch of the training samples."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import equinox as eqx
 import jax
@@ -13,7 +13,7 @@ from .._core import Result, jit_for_states, jit_for_steps, stream
 from ..flows._distance import velocity_and_distance
 from ..geometry import SolveDiagnostics, System
 from ..metrics import DirectionDiagnostics, Variable
-from ..problems import AbstractAugmentation
+from ..problems import AbstractAugmentation, Problem
 from ._arguments import batches_per_epoch
 from ._measure import Measurement, Values
 from ._outcome import step_failure
@@ -101,7 +101,7 @@ class Batches(eqx.Module):
         is asked for."""
         if self.augmentation is None:
             return x
-        scale = system.problem.input_standardisation
+        scale = cast(Problem, system.problem).input_standardisation  # other problems have no batches
         key = jax.random.fold_in(stream(self.key, "augmentation"), step)
         raw = self.augmentation(key, x if scale is None else scale.invert(x))
         return raw if scale is None else scale.apply(raw)
