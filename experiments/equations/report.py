@@ -49,13 +49,15 @@ def equations() -> list[str]:
     rows = []
     for name in stored():
         by_seed = list(read(name)["runs"].values())
-        for label in by_seed[0]:
+        for label in COLOURS:
+            if label not in by_seed[0]:
+                continue
             of_seeds = [runs for runs in by_seed if label in runs]
             runs = [runs[label] for runs in of_seeds]
             equal = [_equal_time(of_seed[label], of_seed["Gauss-Newton"]["seconds"]) for of_seed in of_seeds]
             rows.append(
                 [
-                    name if label == "gradient flow" else "",
+                    name if label == "Gauss-Newton" else "",
                     label,
                     _spread([run["relative_l2"][-1] for run in runs]),
                     _spread([error for error in equal if error is not None]),
@@ -78,6 +80,7 @@ def equations() -> list[str]:
         "flow time",
         "steps",
         "s",
+        "condition number",
         "ended",
     ]
     return markdown_table(header, rows)

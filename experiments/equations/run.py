@@ -66,8 +66,8 @@ def damping(start: float) -> gn.damping.AbstractDamping:
 def flows(end: float, start: float) -> dict[str, tuple[Any, float]]:
     """The flows with the flow time that each may take, in its own units."""
     return {
-        "gradient flow": (gn.flows.GradientFlow(), 1e7),
         "Gauss-Newton": (gn.flows.GaussNewtonFlow(damping=damping(start)), end),
+        "gradient flow": (gn.flows.GradientFlow(), 1e7),
         "spectral 1/2": (gn.flows.SpectralFlow(power=0.5, damping=gn.damping.Constant(1e-10)), 1e6),
         "dual, gamma = 1e4": (gn.flows.DualGaussNewtonFlow(gamma=1e4), 1e5),
     }
