@@ -250,7 +250,7 @@ def _theorem(stored: Stored) -> list[str]:
         "l/R, gradient flow, v = 0",
         "fitted",
     ]
-    return pages.markdown_table(heads, rows, "The condition l < R of the a priori theorem, N = 200, M = 1000")
+    return pages.markdown_table(heads, rows, "The condition of the a priori theorem, l below R, N = 200, M = 1000")
 
 
 def _pretrained(stored: Stored) -> list[str]:
