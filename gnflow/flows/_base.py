@@ -163,13 +163,19 @@ class AbstractOutputFlow(AbstractFlow):
         self, time: Float[Array, ""] | float, weights: PyTree, system: System
     ) -> tuple[PyTree, SolveDiagnostics | None]:
         """-J^T a - D w, and diagnostics of the solve for a."""
-        tangent = self.tangent(weights, system)  # shared by outputs, Gram matrix and J^T
-        direction = self.direction(jnp.asarray(time, dtype=jnp.float64), tangent, system)
-        velocity = direction.velocity(tangent)
-        rates = self.decay(weights, system)
-        if rates is not None:
-            velocity = tree_subtract(velocity, tree_multiply(rates, weights))
-        return velocity, direction.diagnostics
+        return velocity_along(self, self, time, weights, system)
+
+
+def velocity_along(
+    flow: AbstractFlow, law: AbstractOutputFlow, time: Float[Array, ""] | float, weights: PyTree, system: System
+) -> tuple[PyTree, SolveDiagnostics | None]:
+    """-J^T a - D w with the tangent and rates of `flow` and the coefficients a of `law`, and diagnostics of the solve."""
+    tangent = flow.tangent(weights, system)  # shared by outputs, Gram matrix and J^T
+    direction = law.direction(jnp.asarray(time, dtype=jnp.float64), tangent, system)
+    velocity, rates = direction.velocity(tangent), flow.decay(weights, system)
+    if rates is not None:
+        velocity = tree_subtract(velocity, tree_multiply(rates, weights))
+    return velocity, direction.diagnostics
 
 
 class AbstractLinearisedFlow(AbstractOutputFlow):

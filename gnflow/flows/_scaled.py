@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._core import ConfigError, require_number, shown, tree_multiply, tree_subtract
+from .._core import ConfigError, require_number, shown, tree_multiply
 from ..geometry import AbstractTangent, SolveDiagnostics, System, scaled_tangent
 from ..problems import AbstractProblem
-from ._base import AbstractFlow, AbstractLinearisedFlow, AbstractOutputFlow
+from ._base import AbstractFlow, AbstractLinearisedFlow, AbstractOutputFlow, velocity_along
 from ._gradient import GradientFlow
 from ._groups import as_numbers, groups_of, numbers_of
 from ._weight_decay import WeightDecay
@@ -128,13 +128,9 @@ class Scaled(AbstractWrapper):
         if not self._in_metric:
             velocity, diagnostics = self.flow.velocity_and_diagnostics(time, weights, system)
             return tree_multiply(self._scales(weights, system), velocity), diagnostics
-        law, tangent = self._law, self.tangent(weights, system)
+        law = self._law
         assert isinstance(law, AbstractOutputFlow)
-        direction = law.direction(jnp.asarray(time, dtype=jnp.float64), tangent, system)
-        velocity, rates = direction.velocity(tangent), self.decay(weights, system)
-        if rates is not None:
-            velocity = tree_subtract(velocity, tree_multiply(rates, weights))
-        return velocity, direction.diagnostics
+        return velocity_along(self, law, time, weights, system)
 
     @property
     def _law(self) -> AbstractFlow:
