@@ -49,3 +49,12 @@ def forgotten_programs():
     """Forget compiled programs between modules before there are too many for the kernel's limit of memory maps."""
     yield
     forget_compiled_programs()
+
+
+def pytest_collection_modifyitems(items):
+    """Refuse names that hold an address: processes that share the tests would each collect others, and run none."""
+    named = [item.nodeid for item in items if " at 0x" in item.nodeid]
+    if named:
+        raise pytest.UsageError(
+            f"the name of {named[0]} holds an address, which every process has another of: give its ids"
+        )

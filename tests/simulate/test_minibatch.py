@@ -440,7 +440,7 @@ def test_a_run_is_saved_and_loaded(tmp_path):
         ({"schedule": lambda step: jnp.ones(2)}, "a finite number of at least 0"),
         ({"schedule": lambda step: unknown}, "the schedule fails .*NameError"),  # noqa: F821
     ],
-    ids=str,
+    ids=lambda part: part if isinstance(part, str) else ", ".join(part),
 )
 def test_bad_arguments_are_named(options, match):
     with pytest.raises(Exception, match=match):
