@@ -233,6 +233,7 @@ def test_mnist_5k_without_its_package(monkeypatch, key):
 @pytest.mark.parametrize(
     ("content", "message"),
     [(b"no gzip", "cannot be read"), (gzip.compress(b"1,2\n3,4\n"), "2 numbers a line"), (None, "cannot be read")],
+    ids=["no gzip", "two columns", "no file"],
 )
 def test_mnist_5k_refuses_other_files(content, message, tmp_path, monkeypatch, key):
     file = tmp_path / "mnist_5k.csv.gz"
