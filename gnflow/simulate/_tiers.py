@@ -91,7 +91,7 @@ class Tiers:
         **Arguments:**
 
         - `time`, `num_steps`: the flow time and the number of steps so far.
-        - `length`: the length of the last step.
+        - `length`: the length of the last accepted step of this phase, 0 if none was accepted.
         - `velocities`: the velocities that the last step took, for a solver that has a successor.
         - `taken`: the velocities that the run has taken.
         - `is_limited`: whether stability has limited the last steps.
@@ -109,11 +109,14 @@ class Tiers:
         here, rival = _Pace(length / time, change.successor_velocities), self.rival
         if _WORSE * here.speed >= rival.speed:
             return dataclasses.replace(self, rival=None)
-        reason = (
-            f"the steps of {self.chosen.name!r} got {rival.speed / here.speed:.2g} times less far for the same work"
-        )
+        if length > 0:
+            got = (
+                f"the steps of {self.chosen.name!r} got {rival.speed / here.speed:.2g} times less far for the same work"
+            )
+        else:  # the error control has refused each of them
+            got = f"none of the first {_TRIAL} steps of {self.chosen.name!r} was accepted"
         later = None if change.share is None else change._replace(share=_LATER * change.share)
-        return self._with(self.before._replace(reason=reason, change=later), time, num_steps)
+        return self._with(self.before._replace(reason=got, change=later), time, num_steps)
 
     def _with(self, chosen: SolverChoice, time: float, num_steps: int, rival: _Pace | None = None) -> "Tiers":
         return Tiers(chosen, self.phases(num_steps), time, num_steps, self.chosen, rival)

@@ -60,6 +60,13 @@ def test_the_successor_stays_where_it_gets_half_as_far(length, stays):
         assert judged.most_velocities == 60  # tried once more, later
 
 
+def test_a_successor_of_which_no_step_is_accepted():
+    trial = Tiers(a_choice()).following(1.0, 10, 0.2, 25, 101)
+    judged = trial.following(1.0, int(trial.judged_at), 0.0, 0, 101)
+    assert names(judged) == ["stabilised", "exponential", "stabilised"]
+    assert "none of the first 5 steps of 'exponential' was accepted" in judged.chosen.reason
+
+
 def test_a_step_that_stability_limits_is_enough():
     """Of a solver whose successor always gets farther: it is on no trial."""
     stabilised = a_choice()
