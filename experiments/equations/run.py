@@ -56,6 +56,7 @@ EQUATIONS: dict[str, tuple[dict[str, Any], dict[str, int], float, float]] = {
     "helmholtz": ({"points_per_axis": 20, "boundary_weight": 100.0}, {"width": 32, "depth": 1}, 20.0, 1.0),
 }
 MOST_STEPS = 3000
+MOST_STEPS_OF_PHASE = 400  # of each of the forty runs of the diagram
 
 
 def damping(start: float) -> gn.damping.AbstractDamping:
@@ -85,9 +86,9 @@ def spectrum(problem: Any, model: Any) -> dict[str, float]:
     return {"largest": float(values[0]), "condition_number": float(values[0] / values[-1])}
 
 
-def by_flow(problem: Any, model: Any, flow: Any, end: float) -> dict[str, Any]:
+def by_flow(problem: Any, model: Any, flow: Any, end: float, most_steps: int = MOST_STEPS) -> dict[str, Any]:
     """A run of a flow: its curves, the seconds without compilation, how it ended."""
-    run = gn.simulate(problem, model, flow, t1=end, max_steps=MOST_STEPS, throw=False)
+    run = gn.simulate(problem, model, flow, t1=end, max_steps=most_steps, throw=False)
     seconds, compiling = run.stats["wall_seconds"], run.stats["compile_seconds"]
     return {
         "time": run.data.time.values.tolist(),
@@ -188,16 +189,21 @@ def phase(seeds: tuple[int, ...], smoke: bool, save: Callable[[dict[str, Any]], 
     weights, scales = [1.0, 10.0, 100.0, 1000.0], [0.25, 0.5, 1.0, 2.0, 4.0]
     if smoke:
         weights, scales = weights[:1], scales[:1]
-    record: dict[str, Any] = {"boundary_weight": weights, "init_scale": scales}
+    record: dict[str, Any] = {"boundary_weight": weights, "init_scale": scales, "most_steps": MOST_STEPS_OF_PHASE}
+    record["result"] = {}
     for label, (flow, end) in list(flows(20.0, 1.0).items())[:2]:
         errors = np.full((len(weights), len(scales)), np.nan)
+        results: list[str] = []
         for i, weight in enumerate(weights):
             problem = gn.problems.poisson(points_per_axis=12, boundary_weight=weight)
             for j, scale in enumerate(scales):
-                found = by_flow(problem, network(seeds[0], 32, 1, scale), flow, 0.1 if smoke else min(end, 1e5))
+                reach = 0.1 if smoke else min(end, 1e5)
+                found = by_flow(problem, network(seeds[0], 32, 1, scale), flow, reach, MOST_STEPS_OF_PHASE)
                 errors[i, j] = found["relative_l2"][-1]
+                results.append(found["result"])
                 _say("phase", seeds[0], f"{label}, weight {weight:g}, scale {scale:g}", found)
         record[label] = errors.tolist()
+        record["result"][label] = {code: results.count(code) for code in sorted(set(results))}
         save(record)
     return record
 
