@@ -92,6 +92,7 @@ def _heat(model, point):
     return jax.grad(u)(point)[1] - jnp.exp(model.log_diffusivity) * bend
 
 
+@pytest.mark.slow
 def test_gauss_newton_flow_finds_an_unknown_diffusivity():
     inside, _ = gn.problems.Box([0.0, 0.0], [1.0, 1.0], points_per_axis=6).inside()
     where = np.random.default_rng(0).uniform(size=(30, 2))

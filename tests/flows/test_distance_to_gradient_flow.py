@@ -84,6 +84,7 @@ def test_its_ends(eps, least, most):
     assert least <= float(diagnostics.distance_to_gradient_flow) <= most * (1 + 1e-12)
 
 
+@pytest.mark.slow
 def test_where_there_is_no_gradient_it_is_zero():
     x = jnp.ones((3, 2))
     problem = gn.Problem(x, jax.vmap(mean_field())(x))

@@ -115,6 +115,7 @@ def test_the_linearisation_of_the_exact_model_is_its_jacobian_if_the_network_is_
     assert np.all(rates >= 0)
 
 
+@pytest.mark.slow
 def test_a_frozen_part_and_a_cut_off_solve_have_a_linearisation():
     case = FEW_CASES[0]
     system = System(case.problem, case.model)

@@ -201,6 +201,7 @@ def test_frozen_and_scaled_may_wrap_each_other():
     np.testing.assert_array_equal(runs[0].model.hidden_weight, CASE.model.hidden_weight)
 
 
+@pytest.mark.slow
 def test_no_theorem_about_other_flows_claims_anything():
     """Those of the start and of the order of steps hold for any flow."""
     evidence = Evidence(gn.simulate(CASE.problem, CASE.model, Scaled(GradientFlow(), SCALE), t1=1.0, stop=None))

@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given, settings, strategies as st
 from oracles import dense
 from oracles.cases import INPUT_DIM, LOSSES, make_problem
@@ -102,6 +103,7 @@ def reparametrised(parts, seed):
     return Reparametrised(jnp.asarray(theta))
 
 
+@pytest.mark.slow
 @settings(few, max_examples=3)
 @given(seed=seeds)
 def test_undamped_gauss_newton_does_not_see_how_the_weights_are_parametrised(seed):

@@ -249,6 +249,7 @@ def classes():
     return problem, tangent, np.asarray(tangent.gram())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["identity", "hessian"])
 @pytest.mark.parametrize("preconditioner", [MeanKernel(), Nystrom(30)])
 def test_preconditioners_save_iterations_and_leave_the_solution(preconditioner, metric):
@@ -285,6 +286,7 @@ def test_the_reported_residual_is_that_of_the_solution(solver):
         assert bool(direction.diagnostics.success) == (residual < 1e-2) == met
 
 
+@pytest.mark.slow
 def test_one_output_has_its_own_kernel():
     """There the preconditioner is the matrix, and one iteration the solution."""
     case = Case("mean field silu", "squared", 1, seed=34)
@@ -307,7 +309,9 @@ def test_a_rank_beyond_the_outputs_is_refused():
         solve(ConjugateGradients(preconditioner=Nystrom(13)), IdentityMetric(), loss, tangent, y, Constant(1.0))
 
 
-@pytest.mark.parametrize("solver", ITERATIVE)
+@pytest.mark.parametrize(
+    "solver", ["mean_kernel", *(pytest.param(s, marks=pytest.mark.slow) for s in ("conjugate_gradients", "nystrom"))]
+)
 def test_the_derivative_of_an_iterative_solve_is_that_of_the_solution(solver):
     loss, tangent, jacobian, _, y, gradient = setting("squared")
 
@@ -320,6 +324,7 @@ def test_the_derivative_of_an_iterative_solve_is_that_of_the_solution(solver):
     np.testing.assert_allclose(np.asarray(moved).reshape(-1), expected, atol=1e-7 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_smoothed_residuals_never_rise_and_end_sooner():
     """Against the plain iteration written out in NumPy."""
     rng = np.random.default_rng(0)

@@ -217,6 +217,7 @@ def test_a_gram_matrix_under_jit_and_vmap(case):
     assert bool(jnp.all(jnp.isfinite(grams[0])))
 
 
+@pytest.mark.slow
 def test_a_model_of_images_needs_no_flattening():
     class OfImages(eqx.Module):
         linear: eqx.nn.Linear

@@ -51,7 +51,9 @@ def test_the_smoothed_quantile_loss(level, width):
     assert float(jnp.max(jnp.abs(value(z) - kinked))) <= width * np.log(2) + 1e-15
 
 
-@pytest.mark.parametrize(("gamma", "bend"), [(0.5, -4.02), (1.0, -3.10), (2.0, -2.79)])
+@pytest.mark.parametrize(
+    ("gamma", "bend"), [pytest.param(0.5, -4.02, marks=pytest.mark.slow), (1.0, -3.10), (2.0, -2.79)]
+)
 def test_focal_loss_is_convex_from_a_margin_on_and_continued_before(gamma, bend):
     start = LOSSES["bend"](gamma)
     assert start == pytest.approx(bend, abs=0.005)

@@ -136,6 +136,7 @@ def test_few_weights_keep_the_digits_that_the_gram_matrix_loses():
     np.testing.assert_allclose(velocity.numbers[0], expected[0], rtol=1e-2)
 
 
+@pytest.mark.slow
 def test_derivative_of_a_direction_with_few_weights():
     model = _model(1)
     system = System(_problem(), model)
@@ -190,6 +191,7 @@ def test_packaged_equation_is_loaded_without_help(tmp_path):
     assert "relative_l2" in again.data
 
 
+@pytest.mark.slow
 def test_certificates_apply_where_they_are_true(run):
     data = ResidualProblem([ResidualTerm("data", _pair, {"x": _X[3:5], "y": np.array([0.5, -1.0])})])
     flow = gn.flows.GaussNewtonFlow(damping=gn.damping.Constant(0.0))

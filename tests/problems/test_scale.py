@@ -28,6 +28,7 @@ def warned(*arguments, **options):
     return [str(one.message) for one in told]
 
 
+@pytest.mark.slow
 def test_raw_measurements_and_targets():
     (text,) = warned(X, Y)
     assert re.search(r"columns of x have a root mean square of \S+ to 1.9e\+02", text)

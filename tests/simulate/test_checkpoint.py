@@ -123,6 +123,7 @@ def test_over_a_change_of_the_solver(tmp_path, segments, monkeypatch):
     assert segments.number == 3
 
 
+@pytest.mark.slow
 def test_finished_solutions_are_not_made_anew(tmp_path, segments, monkeypatch):
     """Of a run that takes two, because no estimate is believed."""
     monkeypatch.setattr(_accuracy, "_BELIEVED", 1e-9)

@@ -109,6 +109,7 @@ def test_a_progress_bar_shows_decades_and_changes_nothing(capsys):
     assert shown.stats["num_steps"] == silent.stats["num_steps"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"t1": 3.0}, {"stop": gn.RelativeLoss(1e-3), "solver": "tsit5"}], ids=str)
 def test_the_bar_ends_where_the_run_does(options, capsys):
     """With the numbers of the run's own end, as the command line's table has them, not those of a step past it."""
@@ -139,6 +140,7 @@ def test_without_progress_nothing_is_printed(capsys):
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_the_bar_says_that_it_compiles_and_its_clock_runs(capsys):
     """A shape of its own, so that there is something to compile."""
     problem, model = gn.Problem(np.eye(7), np.arange(7.0)), Linear.at(np.zeros(7))

@@ -58,6 +58,7 @@ def test_the_function_norm_is_the_relative_error_of_the_residual():
     assert found > in_weights
 
 
+@pytest.mark.slow
 def test_a_step_that_overshoots_is_not_judged_by_its_own_mistake():
     """The residual is that of the better end of the step."""
     problem, model = make_problem(), ntk_network(1)
@@ -77,6 +78,7 @@ def test_a_step_that_overshoots_is_not_judged_by_its_own_mistake():
         np.testing.assert_allclose(found, jnp.maximum(curvature, slope) / RTOL, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_function_norm_does_not_depend_on_the_width():
     """The same change of the outputs is a smaller and smaller change of more and more weights."""
     problem = make_problem()
@@ -106,7 +108,9 @@ def test_the_weights_norm_is_relative_to_the_larger_of_both_ends():
         np.testing.assert_allclose(found, 1 / (2 * RTOL), rtol=1e-12)
 
 
-@pytest.mark.parametrize("loss", [gn.losses.SoftmaxCrossEntropy(), gn.losses.HuberLoss(0.1)])
+@pytest.mark.parametrize(
+    "loss", [pytest.param(gn.losses.SoftmaxCrossEntropy(), marks=pytest.mark.slow), gn.losses.HuberLoss(0.1)]
+)
 def test_for_any_loss_it_bounds_what_the_error_does_to_the_loss(loss):
     """With e = rtol times the scaled error, |change of L| <= (2 e + e^2) (L - L*), to second order."""
     problem, model = make_problem(loss=loss), ntk_network(1)

@@ -190,6 +190,7 @@ def test_float32_is_refused():
         flow_down(axes, model)
 
 
+@pytest.mark.slow
 def test_a_flow_that_sees_no_gradient_says_why_it_does_not_move():
     """All samples lie beyond Huber's delta, where its Hessian is zero; without damping nothing moves."""
     problem = gn.Problem(np.ones((2, 1)), np.full(2, 100.0), loss=gn.losses.HuberLoss(1.0))
@@ -200,6 +201,7 @@ def test_a_flow_that_sees_no_gradient_says_why_it_does_not_move():
     assert "damping above zero" in trajectory.result.message
 
 
+@pytest.mark.slow
 def test_a_rule_that_was_not_met_says_what_may_keep_it_from_that():
     options = {"t1": 1e9, "max_steps": 20, "throw": False}
     trajectory = flow_down(Axes(), solver="tsit5", stop=gn.VelocityNorm(1e-200), **options)
@@ -207,6 +209,7 @@ def test_a_rule_that_was_not_met_says_what_may_keep_it_from_that():
     assert "VelocityNorm(1e-200) may lie below what weights of this accuracy come to" in trajectory.result.message
 
 
+@pytest.mark.slow
 def test_iterations_of_a_solve_are_told_and_that_one_ended_too_early():
     def run(max_steps, throw):
         solver = gn.directions.ConjugateGradients(1e-6, max_steps, gn.directions.MeanKernel())

@@ -73,6 +73,7 @@ def test_cycles_begin_at_the_solved_state():
     assert np.flatnonzero(run.data.readout_solved.to_numpy()).tolist() == [count - 1, run.data.sizes["time"] - 1]
 
 
+@pytest.mark.slow
 def test_hold_out_does_not_see_what_it_may_not_see():
     """Neither the test data nor, when it learns features to choose by, the held-out targets."""
     problem, model = parts()
@@ -155,6 +156,7 @@ def test_no_theorem_is_about_it():
         assert "the weights move by the flow alone" in certificate.reason
 
 
+@pytest.mark.slow
 def test_a_stage_that_fails_is_told():
     problem, model = parts()
     run = gn.train_features_first(problem, model, choose=SHORT, max_steps=2, throw=False)

@@ -49,6 +49,7 @@ def test_nothing_depends_on_the_length_of_segments(solver, request):
         np.testing.assert_array_equal(parts.data[name], whole.data[name], err_msg=name)
 
 
+@pytest.mark.slow
 def test_rejected_steps_at_the_end_of_a_segment(one_step_at_a_time):
     """The next step's length is kept, too, where a segment ends with a step that was rejected."""
     parts = flow_down(Axes(scales=(1.0, 30.0)), solver="tsit5", t1=10.0, stop=None)
@@ -78,6 +79,7 @@ def test_an_interrupted_run_keeps_what_it_came_to(segments, monkeypatch, one_ste
     np.testing.assert_allclose(trajectory.data.train_loss[-1], loss, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_second_solution_that_is_interrupted_leaves_the_first(monkeypatch):
     settings = {"flow": UNDAMPED, "solver": "tsit5", "rtol": 1e-3}
     whole = run(**settings)

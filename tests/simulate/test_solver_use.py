@@ -173,6 +173,7 @@ def test_the_recorded_tolerance_is_the_one_used(bend):
     assert default.stats["num_steps"] == same.stats["num_steps"] < other.stats["num_steps"]
 
 
+@pytest.mark.slow
 def test_the_path_length_inside_long_steps(bend):
     """Its integrand changes by decades within one exponential step."""
     long, short = bend("exponential", rtol=5e-3), bend("tsit5", rtol=1e-4)

@@ -79,7 +79,7 @@ def test_a_saddle_of_small_weights_is_left():
     assert trajectory.result.time > 20  # it does wait at the saddle, 1e6 = e^14 away
 
 
-@each_flow("gradient", "undamped")
+@each_flow("gradient")
 def test_weights_that_are_all_zero_never_move(flow):
     trajectory = run(gn.Problem(X, Y), flow, network(scale=0.0))
     assert_still(trajectory, 1)

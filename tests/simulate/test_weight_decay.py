@@ -91,6 +91,7 @@ def test_weights_that_only_decay(solver):
         np.testing.assert_allclose(getattr(run.model, name), expected, atol=5e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_weights_that_vanish_are_told():
     key = jr.key(0)
     problem = gn.problems.teacher_student(12, 20, input_dim=3, teacher_width=2, key=key)
@@ -307,6 +308,7 @@ def test_weights_without_a_rate_have_to_rest_too():
     np.testing.assert_allclose(run.model.w, [1.5, 4 * -np.expm1(-1.0)], rtol=1e-2)
 
 
+@pytest.mark.slow
 def test_the_rest_of_a_network_is_the_minimum_of_its_objective():
     problem, model = make_problem(num_outputs=1), mean_field(num_outputs=1)
     flow = WeightDecay(GradientFlow(), 0.05)

@@ -181,6 +181,7 @@ def test_one_step_of_any_length_is_exact(name):
         np.testing.assert_allclose(rows(found)[0], ridge, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_integrals_inside_a_step_see_the_decay():
     """The path of weights that only decay: ||w_0|| (1 - exp(-rate t)), in one step."""
     flow = WeightDecay(GradientFlow(0.0), 0.7)
@@ -213,7 +214,7 @@ ORDERS = {
 
 
 @pytest.mark.parametrize(
-    "name", ["one rate", "by group", pytest.param("gauss-newton by group", marks=pytest.mark.slow)]
+    "name", ["by group", *(pytest.param(n, marks=pytest.mark.slow) for n in ("one rate", "gauss-newton by group"))]
 )
 def test_order_four_at_the_end_and_inside_steps(name):
     counts = (16, 32, 64)

@@ -119,6 +119,7 @@ def small(damping):
     return problem, model, GaussNewtonFlow(damping=damping)
 
 
+@pytest.mark.slow
 def test_a_tight_gauss_newton_flow_with_much_damping_is_stiff():
     """Rates sigma/(sigma + eps) spread as the spectrum does where eps is large: Dopri8 alone would take thousands of steps."""
     found = gn.simulate(*small(Constant(1.0)), stop=gn.RelativeLoss(1e-8), rtol=1e-5)
