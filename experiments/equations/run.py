@@ -56,9 +56,15 @@ EQUATIONS: dict[str, tuple[dict[str, Any], dict[str, int], float, float]] = {
     "helmholtz": ({"points_per_axis": 20, "boundary_weight": 100.0}, {"width": 32, "depth": 1}, 20.0, 1.0),
 }
 MOST_STEPS = 3000
-# Of the forty runs of the diagram. A solver by its name does not give way to a dearer one where it has used up its steps.
-OF_PHASE = {"max_steps": 400, "rtol": 1e-3}
-SOLVERS_OF_PHASE = {"Gauss-Newton": "tsit5", "gradient flow": "exponential"}
+# A solver by its name does not give way to a dearer one where it has used up its steps, and hours become minutes.
+SOLVERS = {
+    "Gauss-Newton": "tsit5",
+    "gradient flow": "exponential",
+    "spectral 1/2": "exponential",
+    "dual, gamma = 1e4": "exponential",
+}
+LIMITS: dict[str, Any] = {"max_steps": 1000, "rtol": 1e-3}
+LIMITS_OF_PHASE: dict[str, Any] = {"max_steps": 400, "rtol": 1e-3}
 
 
 def damping(start: float) -> gn.damping.AbstractDamping:
@@ -143,17 +149,20 @@ def by_optimiser(problem: Any, model: Any, kind: str, seconds: float) -> dict[st
         record["seconds"].append(spent)
 
 
-def equation(name: str, seeds: tuple[int, ...], smoke: bool, save: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+def equation(
+    name: str, seeds: tuple[int, ...], smoke: bool, save: Callable[[dict[str, Any]], None], limited: bool = False
+) -> dict[str, Any]:
     """Every flow, then the optimisers; `save` is called after each, so that nothing is lost if the rest is."""
     options, sizes, end, start = EQUATIONS[name]
     options = {**options, "points_per_axis": 6} if smoke else options
     problem = getattr(gn.problems, name)(**options)
-    record: dict[str, Any] = {"options": options, "network": sizes, "runs": {}}
+    record: dict[str, Any] = {"options": options, "network": sizes, "limits": LIMITS if limited else {}, "runs": {}}
     for seed in seeds:
         model = network(seed, **sizes)
         runs: dict[str, Any] = {}
         for label, (flow, longest) in flows(end, start).items():
-            runs[label] = by_flow(problem, model, flow, 0.1 if smoke else longest)
+            limits = {"solver": SOLVERS[label], **LIMITS} if limited else {}
+            runs[label] = by_flow(problem, model, flow, 0.1 if smoke else longest, **limits)
             _say(name, seed, label, runs[label])
             save(record | {"runs": {**record["runs"], str(seed): runs}})
         followed = tuple(runs.values())
@@ -192,8 +201,7 @@ def phase(seeds: tuple[int, ...], smoke: bool, save: Callable[[dict[str, Any]], 
     weights, scales = [1.0, 10.0, 100.0, 1000.0], [0.25, 0.5, 1.0, 2.0, 4.0]
     if smoke:
         weights, scales = weights[:1], scales[:1]
-    record: dict[str, Any] = {"boundary_weight": weights, "init_scale": scales, "options": OF_PHASE, "result": {}}
-    record["solver"] = SOLVERS_OF_PHASE
+    record: dict[str, Any] = {"boundary_weight": weights, "init_scale": scales, "limits": LIMITS_OF_PHASE, "result": {}}
     for label, (flow, end) in list(flows(20.0, 1.0).items())[:2]:
         errors = np.full((len(weights), len(scales)), np.nan)
         results: list[str] = []
@@ -201,9 +209,8 @@ def phase(seeds: tuple[int, ...], smoke: bool, save: Callable[[dict[str, Any]], 
             problem = gn.problems.poisson(points_per_axis=12, boundary_weight=weight)
             for j, scale in enumerate(scales):
                 reach = 0.1 if smoke else min(end, 1e5)
-                found = by_flow(
-                    problem, network(seeds[0], 32, 1, scale), flow, reach, solver=SOLVERS_OF_PHASE[label], **OF_PHASE
-                )
+                model, limits = network(seeds[0], 32, 1, scale), {"solver": SOLVERS[label], **LIMITS_OF_PHASE}
+                found = by_flow(problem, model, flow, reach, **limits)
                 errors[i, j] = found["relative_l2"][-1]
                 results.append(found["result"])
                 _say("phase", seeds[0], f"{label}, weight {weight:g}, scale {scale:g}", found)
@@ -263,7 +270,7 @@ def _say(part: str, seed: int, label: str, run: dict[str, Any]) -> None:
 
 def main() -> None:
     parts: dict[str, Callable[..., dict[str, Any]]] = {
-        **{name: lambda *rest, name=name: equation(name, *rest) for name in EQUATIONS},
+        **{name: lambda *rest, name=name: equation(name, *rest, limited=arguments.limited) for name in EQUATIONS},
         "engd": engd_setting,
         "phase": phase,
         "cost": cost,
@@ -272,6 +279,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(parts)}; all by default")
     parser.add_argument("--out", default=str(HERE / "results"), help="folder of the results")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="seeds of the network")
+    parser.add_argument("--limited", action="store_true", help="solvers by name and 1000 steps, for the equations")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, to see that it works")
     arguments = parser.parse_args()
     unknown = set(arguments.parts) - set(parts)
@@ -282,6 +290,7 @@ def main() -> None:
     for name in arguments.parts or list(parts):
         began = time.perf_counter()
         command = f"python experiments/equations/run.py {name} --seeds {' '.join(map(str, arguments.seeds))}"
+        command += " --limited" if arguments.limited and name in EQUATIONS else ""
 
         def save(record: dict[str, Any], name: str = name, began: float = began, command: str = command) -> None:
             about = {"command": command, "seconds_in_all": time.perf_counter() - began, "versions": versions()}
