@@ -9,7 +9,8 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._core import ConfigError, look_up, require_number, require_positive_int, tree_add_scaled, tree_scale
 from ..geometry import SolveDiagnostics, System
-from ..geometry.dual import AbstractDualOracle, block_direction, blocks_of, check_blocks, dual_oracle_kinds
+from ..geometry.dual import AbstractDualOracle, block_direction, blocks_of, dual_oracle_kinds
+from ..geometry.dual._blocks import check_blocks
 from ._adaptive_gamma import AdaptiveGamma
 
 

@@ -7,7 +7,7 @@ from jaxtyping import PyTree
 
 from .._core import ConfigError, instance_field, integer_field, number_field, require_number
 from ..geometry import SolveDiagnostics, System
-from ..geometry.dual import check_blocks
+from ..geometry.dual._blocks import check_blocks
 from ._adaptive_gamma import AdaptiveGamma
 from ._base import AbstractOptimiser
 from ._dual_gauss_newton import dual_gauss_newton

@@ -12,7 +12,6 @@ from ._blocks import (
     BlockDirection as BlockDirection,
     block_direction as block_direction,
     blocks_of as blocks_of,
-    check_blocks as check_blocks,
 )
 from ._exact import ExactOracle as ExactOracle
 from ._products import GramProducts as GramProducts, gram_products as gram_products
