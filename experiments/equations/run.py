@@ -56,6 +56,8 @@ EQUATIONS: dict[str, tuple[dict[str, Any], dict[str, int], float, float]] = {
     "helmholtz": ({"points_per_axis": 20, "boundary_weight": 100.0}, {"width": 32, "depth": 1}, 20.0, 1.0),
 }
 MOST_STEPS = 3000
+# Of the forty runs of the diagram, whose errors are not measured by second solutions.
+OF_PHASE = {"max_steps": 400, "rtol": 1e-3}
 
 
 def damping(start: float) -> gn.damping.AbstractDamping:
@@ -85,9 +87,10 @@ def spectrum(problem: Any, model: Any) -> dict[str, float]:
     return {"largest": float(values[0]), "condition_number": float(values[0] / values[-1])}
 
 
-def by_flow(problem: Any, model: Any, flow: Any, end: float) -> dict[str, Any]:
+def by_flow(problem: Any, model: Any, flow: Any, end: float, **options: Any) -> dict[str, Any]:
     """A run of a flow: its curves, the seconds without compilation, how it ended."""
-    run = gn.simulate(problem, model, flow, t1=end, max_steps=MOST_STEPS, throw=False)
+    options = {"max_steps": MOST_STEPS, **options}
+    run = gn.simulate(problem, model, flow, t1=end, throw=False, **options)
     seconds, compiling = run.stats["wall_seconds"], run.stats["compile_seconds"]
     return {
         "time": run.data.time.values.tolist(),
@@ -188,16 +191,20 @@ def phase(seeds: tuple[int, ...], smoke: bool, save: Callable[[dict[str, Any]], 
     weights, scales = [1.0, 10.0, 100.0, 1000.0], [0.25, 0.5, 1.0, 2.0, 4.0]
     if smoke:
         weights, scales = weights[:1], scales[:1]
-    record: dict[str, Any] = {"boundary_weight": weights, "init_scale": scales}
+    record: dict[str, Any] = {"boundary_weight": weights, "init_scale": scales, "options": OF_PHASE, "result": {}}
     for label, (flow, end) in list(flows(20.0, 1.0).items())[:2]:
         errors = np.full((len(weights), len(scales)), np.nan)
+        results: list[str] = []
         for i, weight in enumerate(weights):
             problem = gn.problems.poisson(points_per_axis=12, boundary_weight=weight)
             for j, scale in enumerate(scales):
-                found = by_flow(problem, network(seeds[0], 32, 1, scale), flow, 0.1 if smoke else min(end, 1e5))
+                reach = 0.1 if smoke else min(end, 1e5)
+                found = by_flow(problem, network(seeds[0], 32, 1, scale), flow, reach, **OF_PHASE)
                 errors[i, j] = found["relative_l2"][-1]
+                results.append(found["result"])
                 _say("phase", seeds[0], f"{label}, weight {weight:g}, scale {scale:g}", found)
         record[label] = errors.tolist()
+        record["result"][label] = {code: results.count(code) for code in sorted(set(results))}
         save(record)
     return record
 

@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 
+MOST_ERRORS = 4  # error functionals in one table
+_WIDEST_WORD = 12
+
 
 def columns_under(
     headings: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], are_texts: Sequence[bool], between: str = "  "
@@ -37,3 +40,11 @@ def clipped(text: str, longest: int) -> str:
     if len(text) <= longest:
         return text
     return f"{text[: longest // 2]}~{text[len(text) - (longest - 1) // 2 :]}"
+
+
+def error_heading(name: str) -> tuple[str, str]:
+    """The two lines of the heading of an error functional: its name, broken at an underscore into halves of like length."""
+    words = name.split("_")
+    pairs = [("_".join(words[:place]), "_".join(words[place:])) for place in range(len(words))]
+    first, second = min(pairs, key=lambda pair: max(map(len, pair)))
+    return clipped(first, _WIDEST_WORD), clipped(second, _WIDEST_WORD)

@@ -9,7 +9,8 @@ import numpy as np
 
 from .._core import RunFolderError, as_path, cannot_write, make_writable, shown
 from ..plots import comparison_figure, save
-from ._columns import clipped, columns_under, width_of
+from ..sweeps import error_functionals
+from ._columns import MOST_ERRORS, clipped, columns_under, error_heading, width_of
 from ._compared_runs import FLOW_TIME, STEPS, STEPS_OF_SIZE, Group, read_groups, settings_by_group
 from ._comparison import LOSSES, Comparison, by_problem, end_of
 from ._failures import Failures
@@ -82,7 +83,9 @@ def _heading(comparison: Comparison, number: int | None) -> list[str]:
     settings = comparison.groups[0].runs[0].description.settings
     arrays = {name: settings.get(f"problem.{name}") for name in ("x_train", "y_train", "x_test")}
     known = [settings.get("problem.name"), settings.get("problem.loss")]
-    known += [f"{name} {str(text).partition(' ')[2]}" for name, text in arrays.items() if text is not None]
+    # Points of the terms of a residual problem have no one shape.
+    shapes = {name: str(text).partition(" ")[2] for name, text in arrays.items() if text is not None}
+    known += [f"{name} {shape}" for name, shape in shapes.items() if shape]
     count = len(comparison.groups[0].problems)
     if count > 1:
         known.append(f"{count} draws, one for each seed")
@@ -95,20 +98,26 @@ def _tables(comparison: Comparison) -> list[str]:
     groups = comparison.groups
     clocks = {clock for group in groups for clock in _clocks(group)}
     lines = ["", *_under_names(groups, *_ends(comparison))]
+    if comparison.errors:
+        rows = [[_short(_last(group, name), ".2e") for name in comparison.errors] for group in groups]
+        headings = [error_heading(name) for name in comparison.errors]
+        lines += ["", "error functionals at the end"]
+        for first in range(0, len(headings), MOST_ERRORS):
+            part = slice(first, first + MOST_ERRORS)
+            lines += _under_names(groups, headings[part], [row[part] for row in rows])
     lines += ["", *_wrapped("clock: " + "; ".join(f"{name}: {_CLOCKS[name]}" for name in _CLOCKS if name in clocks))]
     if comparison.times.size:
         headings = [("at time", _short(time)) for time in comparison.times]
         for name, values in comparison.at_times.items():
-            lines += ["", f"{_TITLES[name]} at a common time (-: after the end)"]
+            lines += ["", f"{_TITLES.get(name, name)} at a common time (-: after the end)"]
             lines += _under_names(groups, headings, [[_short(value, ".2e") for value in row] for row in values])
     if comparison.levels.size:
         headings = [("at loss", _short(level, ".1e")) for level in comparison.levels]
         lines += ["", "time at which the training loss first was (-: it was not)"]
         lines += _under_names(groups, headings, [[_short(value) for value in row] for row in comparison.time_to])
-        if comparison.test_at is not None:
-            lines += ["", "test loss where the training loss first was"]
-            rows = [[_short(value, ".2e") for value in row] for row in comparison.test_at]
-            lines += _under_names(groups, headings, rows)
+        for name, values in comparison.at_levels.items():
+            lines += ["", f"{_TITLES.get(name, name)} where the training loss first was"]
+            lines += _under_names(groups, headings, [[_short(value, ".2e") for value in row] for row in values])
     if comparison.best:
         lines += ["", "lowest losses along the run (best test: selected on the test set)"]
         rows = [
@@ -221,7 +230,7 @@ def _numbers(number: int, comparison: Comparison) -> list[dict[str, Any]]:
     for place, group in enumerate(comparison.groups):
         head = {"problem": number, "run": group.number, "name": group.name, "seeds": len(group.runs)}
         head["clock"] = " ".join(_clocks(group))
-        for name in LOSSES:
+        for name in (*LOSSES, *comparison.errors):
             rows.append({**head, "quantity": f"{name} at the end", "at": end_of(group), "value": _last(group, name)})
         for name, values in comparison.at_times.items():
             pairs = zip(comparison.times, values[place], strict=True)
@@ -229,9 +238,9 @@ def _numbers(number: int, comparison: Comparison) -> list[dict[str, Any]]:
         rows += [
             {**head, "quantity": name, "at": np.nan, "value": values[place]} for name, values in comparison.best.items()
         ]
-        found = {"time to train_loss": comparison.time_to, "test_loss at train_loss": comparison.test_at}
-        for name, values in found.items():
-            pairs = [] if values is None else zip(comparison.levels, values[place], strict=True)
+        found = {f"{name} at train_loss": values for name, values in comparison.at_levels.items()}
+        for name, values in {"time to train_loss": comparison.time_to, **found}.items():
+            pairs = zip(comparison.levels, values[place], strict=True)
             rows += [{**head, "quantity": name, "at": level, "value": value} for level, value in pairs]
     return rows
 
@@ -242,6 +251,7 @@ def _curves(group: Group) -> list[dict[str, Any]]:
     for run in group.runs:
         head = {"run": group.number, "name": group.name, "seed": run.seed, "clock": run.clock}
         losses = {name: run.data[name].to_numpy() for name in LOSSES if name in run.data}
+        losses |= error_functionals(run.data)
         for place, time in enumerate(run.times):
             rows.append({**head, "time": time, **{name: values[place] for name, values in losses.items()}})
     return rows
@@ -252,7 +262,7 @@ def _clocks(group: Group) -> list[str]:
 
 
 def _last(group: Group, name: str) -> float:
-    """The last value of a loss, the median over the seeds; nan if a run has none."""
+    """The last value of a loss or an error, the median over the seeds; nan if a run has none."""
     found = [float(run.data[name].to_numpy()[-1]) if name in run.data else np.nan for run in group.runs]
     return float(np.median(found))
 

@@ -1,4 +1,4 @@
-"""Losses of groups of runs at common times and at common levels."""
+"""Losses and error functionals of groups of runs at common times and at common levels."""
 
 import dataclasses
 import math
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from ..simulate import BEST_LOSSES, best_losses
-from ..sweeps import time_to_level
+from ..sweeps import error_functionals, time_to_level
 from ._compared_runs import ComparedRun, Group
 
 _MOST_COLUMNS = 5  # common times or levels, so that a table has at most 80 columns
@@ -27,9 +27,10 @@ class Comparison:
     - `groups`: the groups.
     - `times`: common times (t,), each in the group's own clock.
     - `levels`: common training losses (l,), decreasing. The last one is the lowest that every group reached.
-    - `at_times`: by name of the loss its values at these times (groups, t).
+    - `errors`: the names of the error functionals that every run has, in the order of the first.
+    - `at_times`: by name of the loss or error its values at these times (groups, t). Every run has it.
     - `time_to`: the times at which the training loss first reached each level (groups, l).
-    - `test_at`: the test losses at these times (groups, l); None if not every run has a test loss.
+    - `at_levels`: by name of the test loss or error its values at those times (groups, l). Every run has it.
     - `best`: by the names of `gnflow.simulate.BEST_LOSSES` the lowest losses along the runs and their times (groups,); without
       those that no run has.
     """
@@ -37,9 +38,10 @@ class Comparison:
     groups: tuple[Group, ...]
     times: np.ndarray
     levels: np.ndarray
+    errors: tuple[str, ...]
     at_times: dict[str, np.ndarray]
     time_to: np.ndarray
-    test_at: np.ndarray | None
+    at_levels: dict[str, np.ndarray]
     best: dict[str, np.ndarray]
 
     @classmethod
@@ -47,21 +49,22 @@ class Comparison:
         """The comparison of groups of runs on the same problems."""
         times, levels = _common_times(groups), _common_levels(groups)
         runs = [run for group in groups for run in group.runs]
-        measured = [name for name in LOSSES if all(name in run.data for run in runs)]
+        errors = tuple(name for name in error_functionals(runs[0].data) if all(name in run.data for run in runs))
+        measured = [*(name for name in LOSSES if all(name in run.data for run in runs)), *errors]
         at_times = {
             name: _medians(groups, lambda run, name=name: [_value_at(run, name, time) for time in times])
             for name in measured
         }
         time_to = _medians(groups, lambda run: [_time_to(run, level) for level in levels])
-        test_at = None
-        if "test_loss" in measured:
-            test_at = _medians(
-                groups, lambda run: [_value_at(run, "test_loss", _time_to(run, level)) for level in levels]
-            )
+        at_levels = {
+            name: _medians(groups, lambda run, name=name: [_value_at(run, name, _time_to(run, at)) for at in levels])
+            for name in measured
+            if name in ("test_loss", *errors)
+        }
         lowest = _medians(groups, lambda run: [best_losses(run.data).get(name, math.nan) for name in BEST_LOSSES])
         columns = zip(BEST_LOSSES, lowest.T, strict=True)
         best = {name: values for name, values in columns if np.any(np.isfinite(values))}
-        return cls(tuple(groups), times, levels, at_times, time_to, test_at, best)
+        return cls(tuple(groups), times, levels, errors, at_times, time_to, at_levels, best)
 
 
 def by_problem(groups: Sequence[Group]) -> tuple[list[list[Group]], list[str]]:
@@ -102,10 +105,15 @@ def _losses(run: ComparedRun, name: str = "train_loss") -> np.ndarray:
 
 
 def _value_at(run: ComparedRun, name: str, time: float) -> float:
-    """A loss at a time, its logarithm interpolated linearly between saved times; nan after the end of the run."""
+    """A loss or error at a time, interpolated linearly between saved times; nan after the end of the run.
+
+    Of positive numbers it is the logarithm that is interpolated. An error functional may have a sign.
+    """
     times, values = run.times, _losses(run, name)
     if not times[0] <= time <= times[-1]:
         return math.nan
+    if name not in LOSSES and not np.all(values > 0):
+        return float(np.interp(time, times, values))
     return float(np.exp(np.interp(time, times, np.log(np.maximum(values, np.finfo(float).tiny)))))
 
 

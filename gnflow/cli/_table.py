@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from ..sweeps import Row
-from ._columns import clipped, columns_under, width_of
+from ._columns import MOST_ERRORS, clipped, columns_under, error_heading, width_of
 
 _WIDTH = 80  # characters of a line; summary.csv has everything, in full precision
 _SHOWN_LINES = 4
@@ -35,8 +35,6 @@ _BEST = (
 _OF_BEST = {name: heading for columns in _BEST for name, heading in columns.items()}
 _ALL_HEADINGS = {**_HEADINGS, **_OF_BEST}
 _ERROR = "errors."  # before the names of error functionals
-_MOST_ERRORS = 4  # columns of one table
-_WIDEST_WORD = 12
 _FORMATS = {
     "flow_time": ".3g",
     "train_loss": ".2e",
@@ -70,7 +68,7 @@ def format_table(rows: Sequence[Row]) -> str:
     if width_of(lines) > _WIDTH:
         lines = _fitting(rows, columns)
         parts = [best] if best else []
-        parts += [errors[first : first + _MOST_ERRORS] for first in range(0, len(errors), _MOST_ERRORS)]
+        parts += [errors[first : first + MOST_ERRORS] for first in range(0, len(errors), MOST_ERRORS)]
         for part in parts:
             lines += ["", *_fitting(rows, ["variant", "flow", "seed", *part])]
     notes = [f"{row.label} failed: {row.message}" for row in rows if row.failed]
@@ -154,13 +152,8 @@ def _aligned(rows: Sequence[Row], names: Sequence[str], between: str = "  ", lon
 
 
 def _heading(name: str) -> tuple[str, str]:
-    """The two lines of a heading. The name of an error functional is broken at an underscore, into halves of like length."""
-    if not name.startswith(_ERROR):
-        return _ALL_HEADINGS[name]
-    words = name.removeprefix(_ERROR).split("_")
-    pairs = [("_".join(words[:place]), "_".join(words[place:])) for place in range(len(words))]
-    first, second = min(pairs, key=lambda pair: max(map(len, pair)))
-    return clipped(first, _WIDEST_WORD), clipped(second, _WIDEST_WORD)
+    """The two lines of a heading."""
+    return error_heading(name.removeprefix(_ERROR)) if name.startswith(_ERROR) else _ALL_HEADINGS[name]
 
 
 def _cell(row: Row, name: str, longest: int | None) -> str:

@@ -1,6 +1,12 @@
 """Sweeps: grids of runs, computed by an engine, stored cell by cell, and read back as one labelled data set."""
 
-from ._cell import CellOutcome as CellOutcome, Kept as Kept, flow_times as flow_times, run_cell as run_cell
+from ._cell import (
+    CellOutcome as CellOutcome,
+    Kept as Kept,
+    error_functionals as error_functionals,
+    flow_times as flow_times,
+    run_cell as run_cell,
+)
 from ._choice import make_engine as make_engine
 from ._dask import DaskEngine as DaskEngine
 from ._dataset import dataset_in as dataset_in, load as load, load_curves as load_curves, load_sweep as load_sweep

@@ -272,7 +272,7 @@ def record_of(data: xr.Dataset, payload: bytes) -> dict[str, Any]:
         "wall_seconds": _number(attrs["wall_seconds"]),
         "num_steps": stats.get("num_steps"),
         "finals": {name: _number(values[-1]) for name, values in _series(data).items()},
-        "errors": {name: _number(values[-1]) for name, values in _errors(data).items()},
+        "errors": {name: _number(values[-1]) for name, values in error_functionals(data).items()},
         "targets": _time_to_targets(data) if data.sizes else {},
         "best": {name: _number(value) for name, value in best_losses(data).items()},
         "compile_seconds": stats.get("compile_seconds"),
@@ -299,8 +299,8 @@ def _series(data: xr.Dataset) -> dict[str, np.ndarray]:
     return {str(name): array.to_numpy() for name, array in data.data_vars.items() if array.dims == along}
 
 
-def _errors(data: xr.Dataset) -> dict[str, np.ndarray]:
-    """The error functionals of a residual problem, as far as they were recorded."""
+def error_functionals(data: xr.Dataset) -> dict[str, np.ndarray]:
+    """The error functionals of a residual problem along a run, by name, as far as they were recorded."""
     return {name: values for name, values in _series(data).items() if data[name].attrs.get("reference") == OF_A_TEST}
 
 

@@ -230,3 +230,49 @@ def test_times_to_levels():
     assert time_to_level(times, values, 1e-4) == math.inf
     assert time_to_level(times, np.array([math.nan, 1e-1, 0.0]), 1e-1) == 1.0
     assert 1.0 < time_to_level(times, np.array([1.0, 1e-1, 0.0]), 1e-2) < 1.1
+
+
+def test_error_functionals_are_compared(capsys, tmp_path):
+    """At the end, at common times and at common losses, and under their own names."""
+    (tmp_path / "equation.toml").write_text(
+        """
+[problem]
+kind = "poisson"
+points_per_axis = 2
+
+[model]
+kind = "mlp"
+width = 4
+depth = 1
+activation = "tanh"
+
+[integration]
+method = "iterate"
+num_steps = 20
+
+[flows.short]
+kind = "gradient"
+integration = { step_size = 0.001 }
+
+[flows.long]
+kind = "gradient"
+integration = { step_size = 0.003 }
+"""
+    )
+    gn.sweep(tmp_path / "equation.toml", tmp_path / "runs", keep_trajectories=True)
+    lines = compared(capsys, tmp_path / "runs", "--out", tmp_path / "out")
+    table = pd.read_csv(tmp_path / "out" / "comparison.csv")
+    curves = pd.read_csv(tmp_path / "out" / "curves.csv")
+    runs = [gn.load(tmp_path / f"runs/runs/base/{name}/seed-0").data for name in ("short", "long")]
+    for number, run in enumerate(runs, start=1):
+        mine = table[table.run == number].set_index(["quantity", "at"]).value
+        end = float(run.relative_l2[-1])
+        assert mine["relative_l2 at the end", float(run.flow_time[-1])] == end
+        assert numbers_of(lines, "error functionals at the end", number)[1] == f"{end:.2e}"
+        np.testing.assert_array_equal(curves[curves.run == number].relative_l2, run.relative_l2)
+        at = mine.loc["relative_l2 at train_loss"]
+        times = mine.loc["time to train_loss"]
+        assert len(at) > 0
+        for level, error in at.items():
+            inside = np.interp(times[level], run.flow_time, np.log(run.relative_l2))
+            assert error == pytest.approx(np.exp(inside), rel=1e-9)
