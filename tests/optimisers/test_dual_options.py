@@ -212,3 +212,24 @@ def test_blocks_that_are_not_the_models_weights(blocks, message):
     transformation = dual_gauss_newton(blocks=blocks)
     with pytest.raises(ModelError, match=message):
         transformation.update(weights, transformation.init(weights), weights, system=system)
+
+
+@pytest.mark.parametrize("blocks", ["layers", ["hidden", "output"]])
+def test_a_configuration_names_all_of_it(blocks):
+    from gnflow.config._forms import form_of
+
+    form = form_of("optimiser", gn.optimisers.AbstractOptimiser)
+    table = {
+        "kind": "dual_gauss_newton",
+        "gamma": {"kind": "adaptive", "initial": 4.0, "reject": False},
+        "blocks": blocks,
+        "then": {"kind": "adam", "learning_rate": 0.25},
+    }
+    made = form.build(form.check(table, "optimiser"), "optimiser")
+    assert isinstance(made, DualGaussNewton)
+    assert made.gamma.initial == 4.0
+    assert made.gamma.reject is False
+    assert made.then == gn.optimisers.Adam(0.25)
+    assert made.blocks == (blocks if isinstance(blocks, str) else tuple(blocks))
+    with pytest.raises(ConfigError, match="unknown option 'start'"):
+        form.check({**table, "gamma": {"kind": "adaptive", "start": 1.0}}, "optimiser")
