@@ -5,20 +5,17 @@ training loss at the end, is run on the seeds that are reported. gamma is chosen
 that seed (exact solves take that of 16 iterations). Runs that results/digits_*.csv hold are not carried out again.
 """
 
-import csv
 import itertools
-from pathlib import Path
 from typing import Any
 
 import jax
 
 jax.config.update("jax_enable_x64", True)
 
-import numpy as np  # noqa: E402 (after the setting)
+from record import Record  # noqa: E402 (after the setting)
 
 import gnflow as gn  # noqa: E402
 
-RESULTS = Path(__file__).parent / "results"
 SAMPLES, TEST_SAMPLES, WIDTH, DEPTH, BATCH, EPOCHS = 320, 1000, 64, 2, 32, 20
 TUNING_SEED, SEEDS = 100, (0, 1, 2)
 GAMMAS = (1.0, 10.0, 100.0, 1000.0)
@@ -38,7 +35,7 @@ def rates(name: str, direction: str) -> tuple[float, ...]:
     return RATES[name][direction != "gradient"]
 
 
-def optimiser(name: str, rate: float) -> Any:
+def optimiser_of(name: str, rate: float) -> Any:
     """An optimiser by its name here."""
     if name == "adam":
         return gn.optimisers.Adam(rate)
@@ -47,7 +44,7 @@ def optimiser(name: str, rate: float) -> Any:
     return gn.optimisers.SGD(rate, momentum=0.9 if name == "momentum" else 0.0)
 
 
-def run(name: str, direction: str, gamma: float, rate: float, seed: int) -> gn.Trajectory:
+def run(*, gamma: float, optimiser: str, direction: str, learning_rate: float, seed: int) -> gn.Trajectory:
     """One run; seed decides samples, weights and batches."""
     data_key, weight_key, batch_key = jax.random.split(jax.random.key(seed), 3)
     problem = gn.problems.digits(SAMPLES, TEST_SAMPLES, key=data_key, task="classification")
@@ -59,7 +56,7 @@ def run(name: str, direction: str, gamma: float, rate: float, seed: int) -> gn.T
         problem,
         model,
         flow,
-        optimiser=optimiser(name, rate),
+        optimiser=optimiser_of(optimiser, learning_rate),
         num_epochs=EPOCHS,
         batch_size=BATCH,
         key=batch_key,
@@ -68,72 +65,22 @@ def run(name: str, direction: str, gamma: float, rate: float, seed: int) -> gn.T
     )
 
 
-class Record:
-    """The lines of the two tables; those that are stored already are taken from there."""
-
-    def __init__(self) -> None:
-        self.runs: list[dict[str, Any]] = []
-        self.curves: list[dict[str, Any]] = []
-        self._stored = {_key(line): line for line in _read("digits_runs")}
-        self._stored_curves = _read("digits_curves")
-
-    def add(self, role: str, *setting: Any) -> float:
-        """Carry out one run and keep it; its training loss at the end, inf if it failed."""
-        name, direction, gamma, rate, seed = setting
-        known = {"optimiser": name, "direction": direction, "learning_rate": rate, "seed": seed}
-        line = {"role": role, "gamma": gamma, **known}
-        if (stored := self._stored.get(_key(line))) is not None:
-            self.runs.append(stored)
-            if role == "report":
-                self.curves += [curve for curve in self._stored_curves if all(_same(curve[k], known[k]) for k in known)]
-            return float(stored["train_loss"])
-        found = run(*setting)
-        data = found.data
-        loss = np.inf if found.result.failed else float(data.train_loss[-1])
-        end = {"train_loss": loss, "wall_seconds": found.stats["wall_seconds"], "result": found.result.code.value}
-        self.runs.append({**line, **end})
-        print(role, *setting, f"{loss:.3e} {found.stats['wall_seconds']:.2f} s", flush=True)
-        if role == "report":
-            for epoch in range(data.sizes["step"]):
-                here = data.isel(step=epoch)
-                numbers = {v: float(here[v]) for v in ("train_loss", "test_loss", "test_accuracy")}
-                self.curves.append({**known, "epoch": epoch, **numbers})
-        return loss
-
-    def store(self) -> None:
-        """results/digits_runs.csv and results/digits_curves.csv."""
-        RESULTS.mkdir(exist_ok=True)
-        for stem, lines in (("digits_runs", self.runs), ("digits_curves", self.curves)):
-            with (RESULTS / f"{stem}.csv").open("w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, list(lines[0]))
-                writer.writeheader()
-                for line in lines:
-                    writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in line.items()})
-
-
-def _read(stem: str) -> list[dict[str, Any]]:
-    path = RESULTS / f"{stem}.csv"
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def _key(line: dict[str, Any]) -> tuple[str, ...]:
-    numbers = (f"{float(line[name]):.6g}" for name in ("gamma", "learning_rate", "seed"))
-    return (line["role"], line["optimiser"], line["direction"], *numbers)
-
-
-def _same(stored: str, value: Any) -> bool:
-    return stored == value if isinstance(value, str) else f"{float(stored):.6g}" == f"{value:.6g}"
-
-
 def main() -> None:
-    record = Record()
+    record = Record(
+        "digits",
+        run,
+        in_curves=("optimiser", "direction", "learning_rate", "seed"),
+        unit="epoch",
+        seconds=("wall_seconds", lambda found: found.stats["wall_seconds"]),
+    )
+
+    def add(role: str, name: str, direction: str, gamma: float, rate: float, seed: int) -> float:
+        return record.add(role, gamma=gamma, optimiser=name, direction=direction, learning_rate=rate, seed=seed)
+
     gammas = {"gradient": 0.0}
     for direction in (name for name in DIRECTIONS if name not in ("gradient", "dual exact")):
         tried = {
-            (gamma, rate): record.add("gamma", "sgd", direction, gamma, rate, TUNING_SEED)
+            (gamma, rate): add("gamma", "sgd", direction, gamma, rate, TUNING_SEED)
             for gamma, rate in itertools.product(GAMMAS, rates("sgd", direction))
         }
         gammas[direction] = min(tried, key=lambda pair: tried[pair])[0]
@@ -141,13 +88,13 @@ def main() -> None:
     best = {}
     for name, direction in itertools.product(RATES, DIRECTIONS):
         losses = {
-            rate: record.add("tuning", name, direction, gammas[direction], rate, TUNING_SEED)
+            rate: add("tuning", name, direction, gammas[direction], rate, TUNING_SEED)
             for rate in rates(name, direction)
         }
         best[name, direction] = min(losses, key=lambda rate: losses[rate])
     # By seeds, so that a disturbance of the machine meets all of them. The programs are compiled.
     for seed, (name, direction) in itertools.product(SEEDS, best):
-        record.add("report", name, direction, gammas[direction], best[name, direction], seed)
+        add("report", name, direction, gammas[direction], best[name, direction], seed)
     record.store()
 
 

@@ -17,6 +17,7 @@ import numpy as np  # noqa: E402
 import pages  # noqa: E402
 import pandas as pd  # noqa: E402
 import xarray as xr  # noqa: E402
+from equal_time import chosen, digits_seconds  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.lines import Line2D  # noqa: E402
 
@@ -30,7 +31,6 @@ RESULTS = HERE / "results"
 DOCS = HERE.parents[1] / "docs"
 BENCHMARK = HERE.parent / "benchmarks" / "results" / "dual_direction.json"
 TARGET = 0.1  # training loss
-_UNTRAINED = np.log(10)  # of ten classes that are all the same
 
 
 def phase(folder: Path) -> dict[str, list[str]]:
@@ -83,10 +83,10 @@ def digit_tables(runs: pd.DataFrame, curves: pd.DataFrame) -> dict[str, list[str
     rows = []
     for name in digits.RATES:
         for direction in digits.DIRECTIONS:
-            here = _chosen(reported, name, direction)
-            lines = _chosen(curves, name, direction)
+            here = chosen(reported, name, direction)
+            lines = chosen(curves, name, direction)
             last = lines[lines.epoch == digits.EPOCHS]
-            per_epoch = _seconds(runs, name, direction) / digits.EPOCHS
+            per_epoch = digits_seconds(runs, name, direction) / digits.EPOCHS
             needed = [_epochs_to(curve, TARGET) for _, curve in lines.groupby("seed")]
             median = np.median(np.nan_to_num(needed, nan=np.inf))
             rows.append(
@@ -98,7 +98,7 @@ def digit_tables(runs: pd.DataFrame, curves: pd.DataFrame) -> dict[str, list[str
                     pages.over_seeds(last.test_loss),
                     pages.over_seeds(100 * last.test_accuracy),
                     pages.over_seeds(needed),
-                    f"{1e3 * _seconds(runs, name, direction) / steps:.2g}",
+                    f"{1e3 * digits_seconds(runs, name, direction) / steps:.2g}",
                     f"{median * per_epoch:.2g}" if np.isfinite(median) else "none",
                 ]
             )
@@ -126,10 +126,10 @@ def digit_figure(runs: pd.DataFrame, curves: pd.DataFrame, against: str) -> Figu
     figure, axes = new_figure(2, 2, 3.8, sharex=True, sharey=True)
     for axis, name in zip(np.ravel(axes), digits.RATES, strict=True):
         for index, direction in enumerate(digits.DIRECTIONS):
-            one = _chosen(curves, name, direction).pivot(index="epoch", columns="seed", values="train_loss")
+            one = chosen(curves, name, direction).pivot(index="epoch", columns="seed", values="train_loss")
             unit = 1.0
             if against == "time":
-                unit = _seconds(runs, name, direction) / digits.EPOCHS
+                unit = digits_seconds(runs, name, direction) / digits.EPOCHS
             x = one.index.to_numpy() * unit
             if against == "time":
                 one, x = one[1:], x[1:]
@@ -187,24 +187,6 @@ def cost_table() -> dict[str, list[str]]:
     ]
     title = "10 iterations, in gradients: time and temporary memory"
     return {"cost": pages.markdown_table([*heads, "the faster"], rows, title)}
-
-
-def _chosen(table: pd.DataFrame, name: str, direction: str) -> pd.DataFrame:
-    return table[(table.optimiser == name) & (table.direction == direction)]
-
-
-def _seconds(runs: pd.DataFrame, name: str, direction: str) -> float:
-    """Seconds of a run: the least among those with the chosen gamma that began to fit (where numbers overflow solves end
-    early).
-
-    What a shared machine adds to a time varies from run to run by factors; the least is nearest to the run itself. But for the
-    line search, whose trials cost, optimisers take no time beside the direction, and share their runs.
-    """
-    searches = runs.optimiser == "line search"
-    here = runs[
-        (searches if name == "line search" else ~searches) & (runs.direction == direction) & (runs.role != "gamma")
-    ]
-    return float(here[here.train_loss < _UNTRAINED].wall_seconds.min())
 
 
 def _epochs_to(curve: pd.DataFrame, target: float) -> float:

@@ -3,8 +3,8 @@
     python experiments/dual/run.py [PART ...] [--out DIR]
 
 PART is phase (the sweep of phase.toml into DIR, runs/dual_phase; cells that are there are not computed again), digits,
-benchmark (the cost of a direction) or report (tables and figures from what is stored); all of them, in this order, if none is
-named.
+convolutional (on mnist_5k and Fashion-MNIST, with its tables; it goes on where it was stopped), benchmark (the cost of a
+direction) or report (tables and figures from what is stored); all of them, in this order, if none is named.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-PARTS = ("phase", "digits", "benchmark", "report")
+PARTS = ("phase", "digits", "convolutional", "benchmark", "report")
 
 
 def main() -> None:
@@ -25,15 +25,17 @@ def main() -> None:
     if unknown:
         parser.error(f"unknown parts {', '.join(unknown)}; there are {', '.join(PARTS)}.")
     commands = {
-        "phase": ["-m", "gnflow", "sweep", str(HERE / "phase.toml"), "--out", arguments.out],
-        "digits": [str(HERE / "digits.py")],
-        "benchmark": [str(HERE.parent / "benchmarks" / "run.py"), "dual_direction"],
-        "report": [str(HERE / "report.py"), arguments.out],
+        "phase": [["-m", "gnflow", "sweep", str(HERE / "phase.toml"), "--out", arguments.out]],
+        "digits": [[str(HERE / "digits.py")]],
+        "convolutional": [[str(HERE / "convolutional.py")], [str(HERE / "report_convolutional.py")]],
+        "benchmark": [[str(HERE.parent / "benchmarks" / "run.py"), "dual_direction"]],
+        "report": [[str(HERE / "report.py"), arguments.out], [str(HERE / "report_convolutional.py")]],
     }
     # Each in a process of its own: the times of one are not those of a process that holds the others' programs.
     for part in arguments.parts or PARTS:
         print(f"== {part}", flush=True)
-        subprocess.run([sys.executable, *commands[part]], check=True)
+        for command in commands[part]:
+            subprocess.run([sys.executable, *command], check=True)
 
 
 if __name__ == "__main__":

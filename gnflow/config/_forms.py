@@ -24,7 +24,7 @@ from ..geometry.directions import (
     preconditioner_kinds,
 )
 from ..losses import AbstractLoss, loss_kinds
-from ..optimisers import AbstractOptimiser, optimiser_kinds
+from ..optimisers import AbstractOptimiser, AdaptiveGamma, gamma_kinds, optimiser_kinds
 from ._own_parts import (
     an,
     canonical,
@@ -376,6 +376,7 @@ _BY_CLASS: dict[type, Form] = {
     AbstractFlow: ComponentForm(flow_kinds, "flow", AbstractFlow),
     AbstractLoss: ComponentForm(loss_kinds, "loss", AbstractLoss, of_function=loss_of_value),
     AbstractOptimiser: ComponentForm(optimiser_kinds, "optimiser", AbstractOptimiser),
+    AdaptiveGamma: ComponentForm(gamma_kinds, "rule for gamma", AdaptiveGamma),
     AbstractPreconditioner: ComponentForm(preconditioner_kinds, "preconditioner", AbstractPreconditioner),
     AbstractOutputMetric: UnionForm(
         (OwnForm(AbstractOutputMetric, "output metric"), NameForm(output_metrics, "output metric"))

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 
 from ..geometry import fit_output_layer
-from ..models import Centred, copy_teacher, model_kinds
+from ..models import Centred, SinglePrecision, copy_teacher, model_kinds
 from ..problems import AbstractProblem
 from ._forms import BOOLEAN, ComponentForm, at
 
@@ -22,6 +22,7 @@ _OPTIONS: dict[str, Callable[[Any, AbstractProblem], Any]] = {
     "copy_teacher": _with_teacher,
     "centred": lambda model, problem: Centred(model),
     "fit_output": fit_output_layer,
+    "single_precision": lambda model, problem: SinglePrecision(model),
 }
 _OF_PROBLEM = ("copy_teacher", "fit_output")
 # The sizes of a model's input and output are those of the problem unless the specification has them.

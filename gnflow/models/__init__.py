@@ -22,6 +22,7 @@ from ._mean_field import MeanFieldNetwork as MeanFieldNetwork
 from ._mlp import MLP as MLP, ScaledLinear as ScaledLinear
 from ._random_features import RandomFeatures as RandomFeatures
 from ._reversible import HalfBlock as HalfBlock, ReversibleMLP as ReversibleMLP
+from ._single_precision import SinglePrecision as SinglePrecision
 from ._trainable import trainable_mask as trainable_mask, trainable_weights as trainable_weights
 
 model_kinds: dict[str, Callable[..., Any]] = {

@@ -26,6 +26,21 @@ def weight_groups(model: Any, paths: Iterable[str]) -> dict[str, tuple[str, ...]
     return {name: found for name, found in common.items() if found} | _own_groups(model)
 
 
+def layers_of(model: Any, paths: Iterable[str]) -> list[str]:
+    """The name of the layer that each leaf belongs to.
+
+    That is the model's own group that lists the leaf by its whole path ("hidden" of a `MeanFieldNetwork`), else the module that
+    holds the leaf ("layers[0]" for "layers[0].bias"), else the leaf itself.
+    """
+    groups = _own_groups(model)
+
+    def layer(path: str) -> str:
+        own = next((name for name, members in groups.items() if path in members), None)
+        return own or path.rpartition(".")[0] or path
+
+    return [layer(path) for path in paths]
+
+
 def _own_groups(model: Any) -> dict[str, tuple[str, ...]]:
     own = getattr(model, "weight_groups", {})
     expected = "expected a dictionary of names, each with the paths of its leaves: {'output': ('weight', 'bias')}"

@@ -5,7 +5,7 @@ import abc
 import equinox as eqx
 from jaxtyping import PyTree
 
-from ..geometry import System
+from ..geometry import SolveDiagnostics, System
 
 
 class AbstractOptimiser(eqx.Module):
@@ -35,3 +35,10 @@ class AbstractOptimiser(eqx.Module):
         - `system`: the samples of the step, with their loss and the model, for an optimiser that evaluates the loss.
           `gnflow.iterate` always passes it.
         """
+
+    def diagnostics(self, state: PyTree) -> SolveDiagnostics | None:
+        """How the last step's direction was solved for, of the memory after it; None for an optimiser without a solve.
+
+        `gnflow.iterate` records it for every batch, in the place of what the flow says.
+        """
+        return None

@@ -15,6 +15,8 @@ from .._core import CompileClock, ConfigError, Result, ResultCode, as_key, requi
 from ..flows import AbstractFlow
 from ..geometry import SolveDiagnostics
 from ..metrics import DirectionDiagnostics
+from ..models import SinglePrecision
+from ..models._single_precision import has_float32_weights
 from ..optimisers import AbstractOptimiser, as_optimiser, optimiser_kinds
 from ..problems import AbstractAugmentation, AbstractProblem
 from ._arguments import (
@@ -30,6 +32,7 @@ from ._full_batch import FullBatch
 from ._measure import Measurement, Values, as_metrics, numbers_as_arrays
 from ._minibatch import Batches, MiniBatch, batch_dataset
 from ._outcome import direction_stats, first_loss_not_finite, with_solve_warning
+from ._precision import precision_stats
 from ._progress import progress_bar
 from ._simulate import rules_met, system_and_weights
 from ._steps import AbstractStep, AbstractStepLoop, EulerStep, OptimiserStep, SavedStep
@@ -67,7 +70,8 @@ def iterate(
     **Arguments:**
 
     - `problem`, `model`, `flow`: as for `simulate`. For plain gradient descent with the step step_size * grad L, and for Adam
-      and SGD, give the flow `mobility=1.0`.
+      and SGD, give the flow `mobility=1.0`. A model whose weights are float32 takes its steps as
+      `gnflow.models.SinglePrecision(model)`, which is then the model of the trajectory.
     - `step_size`: the length of a step in flow time. A schedule of damping sees the time step * step_size.
     - `optimiser`: in the place of `step_size`, one of `gnflow.optimisers` or an Optax transformation. The unit of time is then
       one step: a schedule of damping sees the number of steps, and integral metrics such as the path length sum over steps.
@@ -134,7 +138,9 @@ def iterate(
     )
     keep_last, progress, throw = require_bool(ConfigError, keep_last=keep_last, progress=progress, throw=throw)
     rules = stop_rules(stop)
-    system, weights = system_and_weights(problem, model, flow)
+    if has_float32_weights(model):
+        model = SinglePrecision(model)
+    system, weights = system_and_weights(problem, model, flow, in_steps=True)
     num_train = system.problem.num_train
     check_with_samples(system.problem, batch_size, num_epochs, saveat_weights, keep_last, batch_order, augment)
     batches = None
@@ -184,7 +190,7 @@ def iterate(
         if record.steps[-1] > 0:
             recorded_of_batches = batch_dataset(record.losses, record.solves, batches, system)
             data = data.assign(recorded_of_batches.data_vars).assign_coords(recorded_of_batches.coords)
-    stats |= direction_stats(record.solves)
+    stats |= direction_stats(record.solves) | precision_stats(system, record.last.state.weights)
     trajectory = Trajectory(
         data,
         system.model(record.last.state.weights),

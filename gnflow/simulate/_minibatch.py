@@ -250,7 +250,8 @@ def _advance(
         def take(batch: System) -> Any:
             velocity, solve = velocity_and_distance(measurement.flow, method.time(number), state.weights, batch)
             taken = method.take(number, state.weights, state.integrals, state.memory, velocity, measurement, batch)
-            return taken, solve, batch.train_loss(taken[0])
+            own = method.diagnostics(taken[2])
+            return taken, solve if own is None else own, batch.train_loss(taken[0])
 
         (weights, integrals, memory), solve, loss_after = batches.of(system, number, state.order, take)
         order = batches.next_order(number + 1, state.order)

@@ -19,6 +19,7 @@ from .._core import (
     CompileClock,
     ConfigError,
     GnflowError,
+    PrecisionError,
     is_own_class,
     on_one_line,
     require_bool,
@@ -27,6 +28,7 @@ from .._core import (
 )
 from ..flows import AbstractFlow
 from ..geometry import System
+from ..models._single_precision import in_single_precision
 from ..problems import AbstractProblem
 from ..solvers import AbstractLinearisedSolver, SolverChoice, choose_solver
 from ._accuracy import (
@@ -335,12 +337,22 @@ def _estimates(errors: Errors, system: System) -> dict[str, float]:
     return {**estimates, "estimated_test_error": errors.test_outputs} if has_test else estimates
 
 
-def system_and_weights(problem: AbstractProblem, model: Any, flow: AbstractFlow) -> tuple[System, Any]:
+def system_and_weights(
+    problem: AbstractProblem, model: Any, flow: AbstractFlow, in_steps: bool = False
+) -> tuple[System, Any]:
     """The system of a run and its first weights.
 
-    **Raises:** `ConfigError` if `flow` is not a flow, and the errors of `System`.
+    **Arguments:** `in_steps`: whether the run is one in discrete steps, which may be in single precision.
+
+    **Raises:** `ConfigError` if `flow` is not a flow; `PrecisionError` for a flow in single precision; the errors of `System`.
     """
     require_instance(ConfigError, "flow", flow, AbstractFlow, "a flow such as gnflow.flows.GradientFlow()")
+    if not in_steps and in_single_precision(model):
+        raise PrecisionError(
+            "a SinglePrecision model is evaluated in float32, but a flow in continuous time needs float64: its error control "
+            "and small eigenvalues would be rounding noise. Give simulate the model in float64, model.model, or take steps of "
+            "it by gnflow.iterate."
+        )
     system = flow.system(problem, model)
     weights = system.weights(model)
     # Rates of decay come from the user, too: they may name weights that do not exist.

@@ -49,6 +49,10 @@ class AbstractStep(eqx.Module):
     ) -> tuple[PyTree, dict[str, Array], PyTree]:
         """Weights, integrals over time and memory after step number `step`, from 0, along `velocity`."""
 
+    @abc.abstractmethod
+    def diagnostics(self, memory: PyTree) -> SolveDiagnostics | None:
+        """How the method itself solved for the last step, of the memory after it; None if the flow did."""
+
 
 class EulerStep(AbstractStep):
     """The Euler step w <- w + step_size w'. The time of the run is flow time."""
@@ -87,6 +91,10 @@ class EulerStep(AbstractStep):
         length = self.step_size if self.factors is None else self.step_size * self.factors[step]
         return tree_add_scaled(weights, length, velocity), tree_add_scaled(integrals, length, rates), memory
 
+    def diagnostics(self, memory: PyTree) -> SolveDiagnostics | None:
+        """None: the velocity is the flow's."""
+        return None
+
 
 class OptimiserStep(AbstractStep):
     """The optimiser's step for the gradient -w'. The time of the run is the number of steps, and integrals sum over steps."""
@@ -120,6 +128,10 @@ class OptimiserStep(AbstractStep):
             move = tree_scale(self.factors[step], move)
         rates = measurement.integrands(move)
         return tree_add_scaled(weights, 1.0, move), tree_add_scaled(integrals, 1.0, rates), memory
+
+    def diagnostics(self, memory: PyTree) -> SolveDiagnostics | None:
+        """Those of the optimiser."""
+        return self.optimiser.diagnostics(memory)
 
 
 @dataclasses.dataclass(frozen=True)

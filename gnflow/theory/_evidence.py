@@ -9,10 +9,11 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._core import ConfigError, GnflowError
+from .._core import ConfigError, GnflowError, PrecisionError
 from ..flows import AbstractFlow, AbstractGain
 from ..geometry import System
 from ..metrics import AbstractMetric, DirectionDiagnostics, PathLength
+from ..models._single_precision import in_single_precision
 from ..simulate import FEATURES_FIRST, Trajectory
 from ._accuracy import Accuracy, log_excess
 from ._claim import Check
@@ -48,13 +49,18 @@ class Evidence:
 
     - `trajectory`: from `simulate` or `iterate`.
 
-    **Raises:** `ConfigError` for anything else.
+    **Raises:** `ConfigError` for anything else; `PrecisionError` for a run of a model in single precision.
     """
 
     def __init__(self, trajectory: Any):
         if not isinstance(trajectory, Trajectory):
             raise ConfigError(
                 f"verify takes one Trajectory (from simulate, iterate or load), not a {type(trajectory).__name__}."
+            )
+        if in_single_precision(trajectory.initial_model):
+            raise PrecisionError(
+                "this run's model is evaluated in float32, and certificates are made in float64: repeat the run with the model "
+                "in float64, trajectory.initial_model.model."
             )
         self.trajectory: Trajectory = trajectory
         self._kept: dict[Hashable, Any] = {}

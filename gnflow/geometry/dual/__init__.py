@@ -8,6 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 from ._base import AbstractDualOracle as AbstractDualOracle, DualDirection as DualDirection
+from ._blocks import (
+    BlockDirection as BlockDirection,
+    block_direction as block_direction,
+    blocks_of as blocks_of,
+)
 from ._exact import ExactOracle as ExactOracle
 from ._products import GramProducts as GramProducts, gram_products as gram_products
 from ._quadratic import QuadraticOracle as QuadraticOracle

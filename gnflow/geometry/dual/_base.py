@@ -98,3 +98,37 @@ class AbstractDualOracle(eqx.Module):
         - `initial`: dual variables (N, C) to start from, such as those of an earlier solve. They are ignored if they are a
           worse start than none.
         """
+
+    @abc.abstractmethod
+    def decrease(
+        self,
+        loss: AbstractLoss,
+        outputs: Float[Array, "samples outputs"],
+        targets: Float[Array, "samples outputs"],
+        change: Float[Array, "samples outputs"],
+    ) -> Float[Array, ""]:
+        """L(f) - (1/N) sum_n q_n(f_n + u_n), by how much the model says that the loss falls where the outputs change by u.
+
+        **Arguments:**
+
+        - `loss`, `outputs`, `targets`: the loss, f (N, C) and y (N, C).
+        - `change`: u (N, C), to first order J d.
+        """
+
+    @abc.abstractmethod
+    def length(
+        self,
+        loss: AbstractLoss,
+        outputs: Float[Array, "samples outputs"],
+        targets: Float[Array, "samples outputs"],
+        change: Float[Array, "samples outputs"],
+        ridge: Float[Array, ""],
+    ) -> Float[Array, ""]:
+        """The t >= 0 at which P(t d) is smallest, for a direction d that descends; 1 for the minimum d of P.
+
+        **Arguments:**
+
+        - `loss`, `outputs`, `targets`: the loss, f (N, C) and y (N, C).
+        - `change`: J d (N, C).
+        - `ridge`: ||d||^2/gamma.
+        """

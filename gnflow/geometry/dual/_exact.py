@@ -117,6 +117,27 @@ class ExactOracle(AbstractDualOracle):
         )
         return DualDirection(coefficients * outputs.shape[0], outputs + change, strength, diagnostics)
 
+    def decrease(
+        self,
+        loss: AbstractLoss,
+        outputs: Float[Array, "samples outputs"],
+        targets: Float[Array, "samples outputs"],
+        change: Float[Array, "samples outputs"],
+    ) -> Float[Array, ""]:
+        """L(f) - L(f + u)."""
+        return loss.value(outputs, targets) - loss.value(outputs + change, targets)
+
+    def length(
+        self,
+        loss: AbstractLoss,
+        outputs: Float[Array, "samples outputs"],
+        targets: Float[Array, "samples outputs"],
+        change: Float[Array, "samples outputs"],
+        ridge: Float[Array, ""],
+    ) -> Float[Array, ""]:
+        """Searched along the convex P by its slope, <grad L(f + t J d), J d> + t ||d||^2/gamma, to a tenth of that at t = 0."""
+        return step_length(lambda t: jnp.sum(loss.gradient(outputs + t * change, targets) * change) + t * ridge)
+
 
 class _State(eqx.Module):
     """The iterate d = -gamma J^T a."""

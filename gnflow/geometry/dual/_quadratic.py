@@ -88,3 +88,27 @@ class QuadraticOracle(AbstractDualOracle):
         )
         coefficients = gradient + factor.product(solution.whitened)
         return DualDirection(coefficients * gradient.shape[0], tangent.outputs, strength, diagnostics)
+
+    def decrease(
+        self,
+        loss: AbstractLoss,
+        outputs: Float[Array, "samples outputs"],
+        targets: Float[Array, "samples outputs"],
+        change: Float[Array, "samples outputs"],
+    ) -> Float[Array, ""]:
+        """-<g, u> - ||R^T u||^2/2."""
+        curved = loss.hessian_factor(outputs, targets).transpose_product(change)
+        return -jnp.sum(loss.gradient(outputs, targets) * change) - jnp.sum(curved**2) / 2
+
+    def length(
+        self,
+        loss: AbstractLoss,
+        outputs: Float[Array, "samples outputs"],
+        targets: Float[Array, "samples outputs"],
+        change: Float[Array, "samples outputs"],
+        ridge: Float[Array, ""],
+    ) -> Float[Array, ""]:
+        """-<g, J d>/(||R^T J d||^2 + ||d||^2/gamma), in closed form."""
+        curved = loss.hessian_factor(outputs, targets).transpose_product(change)
+        slope, curvature = -jnp.sum(loss.gradient(outputs, targets) * change), jnp.sum(curved**2) + ridge
+        return jnp.where(curvature > 0, jnp.maximum(slope, 0.0) / jnp.where(curvature > 0, curvature, 1.0), 0.0)
