@@ -24,7 +24,7 @@ class PredictedDecrease(AbstractDamping):
     D falls with eps, from D(0) to 0, and eps solves D(eps) = share D(0). Of all X that achieve this decrease X(eps) has the
     least norm: it is the step to the boundary of a trust region whose radius is set by what the step is predicted to gain.
     eps scales with A A^T and does not depend on the scale of T. With share = 1, eps = 0; as the share falls to 0 the update
-    turns into the gradient's direction A^T T. Derived in docs/reversible.md (Damped blocks); the trust-region problem: Nocedal
+    turns into the gradient's direction A^T T. Derived in docs/reversible.md, Damped blocks; the trust-region problem: Nocedal
     and Wright, "Numerical Optimization", 2nd ed., Theorem 4.1.
 
     It reads what is asked of each mode, and not the eigenvalues alone. So it is for `ReversibleGaussNewtonFlow`, where each
