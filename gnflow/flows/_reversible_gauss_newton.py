@@ -2,13 +2,15 @@
 
 from typing import Any, Literal
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from .._core import ModelError, look_up, number_field
 from ..geometry import SolveDiagnostics, System, block_gauss_newton
+from ..geometry.damping import AbstractDamping, Constant
 from ..models import ReversibleMLP
 from ..problems import AbstractProblem
-from ._base import AbstractFlow
+from ._base import AbstractFlow, damping_field
 
 _METRICS = ("identity", "hessian")
 
@@ -38,14 +40,20 @@ class ReversibleGaussNewtonFlow(AbstractFlow):
       (`gnflow.geometry.least_squares_with_bias` has the number).
     - `atol`: singular values up to this are left out too, in the unit of the features. The larger bound counts, as in
       `torch.linalg.pinv`.
+    - `damping`: the rule for the ridge eps >= 0 that each half-block adds to its least-squares problem, from the spectrum of
+      its own A A^T with A = [features, 1], in units of that. `PredictedDecrease(share)` keeps a share of the decrease that the
+      half-block's quadratic model predicts, with the least change of its weights; `LargestEigenvalue(factor)` is a ridge of
+      factor sigma_max^2. Then J w' is no longer -e u^T; `relative_residual` is what is missing (docs/reversible.md, Damped
+      blocks). 0 by default.
 
-    **Raises:** `ConfigError` for another metric or a number outside [0, 1); `ModelError`, when a run begins, for a model that
-    is not a `ReversibleMLP` or of which only a part is trained.
+    **Raises:** `ConfigError` for another metric, a number outside [0, 1) or what is not a damping rule; `ModelError`, when a
+    run begins, for a model that is not a `ReversibleMLP` or of which only a part is trained.
     """
 
     metric: Literal["identity", "hessian"] = "identity"
     rtol: float = number_field("rtol", default=0.0, least=0.0, below=1.0, remedy="At 1 no singular value is left.")
     atol: float = number_field("atol", default=0.0, least=0.0)
+    damping: AbstractDamping = damping_field(default=Constant(0.0))
 
     def __check_init__(self):
         look_up(self.metric, dict.fromkeys(_METRICS), "metric")
@@ -54,6 +62,10 @@ class ReversibleGaussNewtonFlow(AbstractFlow):
     def reported_rate(self) -> float | None:
         """1 with either metric, because the squared loss has N grad L = H^+ grad L = f - y."""
         return 1.0
+
+    def has_jumps(self, system: System) -> bool:
+        """Whether the damping may jump."""
+        return self.damping.has_jumps
 
     def system(self, problem: AbstractProblem, model: Any) -> System:
         """The problem joined with the reversible network. **Raises:** `ModelError` for another model."""
@@ -68,7 +80,7 @@ class ReversibleGaussNewtonFlow(AbstractFlow):
     def velocity_and_diagnostics(
         self, time: Float[Array, ""] | float, weights: PyTree, system: System
     ) -> tuple[PyTree, SolveDiagnostics | None]:
-        """-delta/L, with rank and residual of every half-block."""
+        """-delta/L, with rank, residual and damping of every half-block."""
         _require_reversible(system.structure)
         if weights.weight is None or weights.bias is None:
             raise ModelError(
@@ -85,7 +97,17 @@ class ReversibleGaussNewtonFlow(AbstractFlow):
         else:
             change = outputs.shape[0] * gradient  # the gradients of single samples, without the 1/N of the mean
         # The sign goes into `change`. Changing the sign of the update would need a second copy of the weights' size.
-        return block_gauss_newton(weights, system.structure, problem.x_train, features, -change, self.rtol, self.atol)
+        now = jnp.asarray(time, dtype=jnp.float64)
+        return block_gauss_newton(
+            weights,
+            system.structure,
+            problem.x_train,
+            features,
+            -change,
+            self.rtol,
+            self.atol,
+            lambda spectrum: self.damping.shift(now, spectrum),
+        )
 
 
 def _require_reversible(model: Any) -> None:

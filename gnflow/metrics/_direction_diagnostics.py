@@ -15,9 +15,9 @@ class DirectionDiagnostics(AbstractMetric):
     """Damping, numerical rank and relative residual of the solve for the direction at the saved state.
 
     Some solves also have `kept`, `truncated`, `iterations`, `duality_gap`, `relative_duality_gap`, and, for each half-block of
-    a reversible network, `half_block_rank` and `half_block_residual`. A flow whose law is known (`AbstractFlow.gain`) also has
-    `distance_to_gradient_flow`: how far damping leaves it from gradient flow. A flow without a solve (gradient flow) has none
-    of these variables.
+    a reversible network, `half_block_rank`, `half_block_residual` and `half_block_damping`. A flow whose law is known
+    (`AbstractFlow.gain`) also has `distance_to_gradient_flow`: how far damping leaves it from gradient flow. A flow without a
+    solve (gradient flow) has none of these variables.
 
     `iterate` on all samples always records them, because its steps make these solves anyway. (With mini-batches it records
     those of the batches, `batch_rank` and so on.) `simulate` needs one more solve for each saved time. So it records them
@@ -46,6 +46,13 @@ class DirectionDiagnostics(AbstractMetric):
             Variable("half_block_rank", "rank of the half-block's solve", "1", _SOURCE, ("half_block",)),
             Variable(
                 "half_block_residual", "relative residual of the half-block's solve", "1", _SOURCE, ("half_block",)
+            ),
+            Variable(
+                "half_block_damping",
+                "damping eps of the half-block",
+                "eigenvalues of the features' Gram matrix",
+                _SOURCE,
+                ("half_block",),
             ),
         )
 

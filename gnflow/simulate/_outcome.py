@@ -289,10 +289,15 @@ def with_solve_warning(result: Result, solves: SolveDiagnostics | None, where: s
         )
     truncated = residuals[:0] if solves.truncated is None else residuals[np.asarray(solves.truncated)]
     if truncated.size:
+        damped = np.any(np.asarray(solves.damping) > 0)
+        how, why = (
+            ("damped", "the half-blocks have a ridge")
+            if damped
+            else ("truncated", "the features of a half-block do not span the samples")
+        )
         message += (
-            f"; the direction was truncated, residual {truncated.max():.1e}, "
-            f"{_places(truncated.size, residuals.size, where)}: the features of a half-block do not span the samples, so this "
-            "is not exact Gauss-Newton"
+            f"; the direction was {how}, residual {truncated.max():.1e}, "
+            f"{_places(truncated.size, residuals.size, where)}: {why}, so this is not exact Gauss-Newton"
         )
     return Result(result.code, message, result.time)
 

@@ -290,7 +290,8 @@ def _direction(stats: Mapping[str, Any]) -> str | None:
         return None
     if not stats["final_truncated"]:
         return EXACT
-    return f"truncated, residual {float(stats['final_relative_residual']):.1e}"
+    how = "damped" if float(stats["final_damping"]) > 0 else "truncated"
+    return f"{how}, residual {float(stats['final_relative_residual']):.1e}"
 
 
 def _series(data: xr.Dataset) -> dict[str, np.ndarray]:

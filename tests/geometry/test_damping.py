@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from gnflow.geometry.damping import (
     Constant,
     Exponential,
     LargestEigenvalue,
+    PredictedDecrease,
     Schedule,
     SmallestEigenvalue,
     Spectrum,
@@ -123,6 +125,7 @@ def test_names_of_the_rules():
         "largest_eigenvalue": LargestEigenvalue,
         "trace": Trace,
         "exponential": Exponential,
+        "predicted_decrease": PredictedDecrease,
     }
 
 
@@ -174,3 +177,52 @@ def test_what_a_users_rule_gives(given, expected):
     shift = ruled(lambda self, time, spectrum: given).shift(TIME, Spectrum.of(EIGENVALUES))
     assert shift.dtype == jnp.float64
     np.testing.assert_equal(float(shift), expected)
+
+
+@jax.jit
+def _predicted(share, eigenvalues, energies):
+    return PredictedDecrease(share)(TIME, Spectrum.of(eigenvalues, target_energies=lambda: energies))
+
+
+class TestPredictedDecrease:
+    EIGENVALUES, ENERGIES = jnp.asarray([0.0, 1e-9, 0.3, 4.0, 50.0]), jnp.asarray([7.0, 2.0, 1e-3, 3.0, 0.5])
+
+    def rule(self, share, eigenvalues=EIGENVALUES, energies=ENERGIES):
+        return _predicted(share, eigenvalues, energies)
+
+    @pytest.mark.parametrize("share", [1e-6, 0.1, 0.5, 0.9, 1 - 1e-9])
+    def test_keeps_the_share(self, share):
+        eps, values, energies = float(self.rule(share)), self.EIGENVALUES[1:], self.ENERGIES[1:]
+        assert eps > 0
+        lost = np.sum((eps / (values + eps)) ** 2 * energies)
+        np.testing.assert_allclose(lost, (1 - share) * np.sum(energies), rtol=1e-10)
+
+    def test_one_mode_alone(self):
+        # (eps/(lam + eps))^2 = 1/4.
+        np.testing.assert_allclose(self.rule(0.75, jnp.asarray([0.0, 3.0]), jnp.ones(2)), 3.0, rtol=1e-14)
+
+    def test_with_all_of_it_there_is_no_damping(self):
+        assert self.rule(1.0) == 0
+        assert PredictedDecrease(1.0).is_zero
+        assert not PredictedDecrease(0.9).is_zero
+
+    def test_scales_with_the_spectrum_and_not_with_the_targets(self):
+        eps = self.rule(0.9)
+        np.testing.assert_allclose(self.rule(0.9, 1e-3 * self.EIGENVALUES, 1e7 * self.ENERGIES), 1e-3 * eps, rtol=1e-12)
+
+    def test_nothing_asked_or_nothing_there(self):
+        assert np.isfinite(self.rule(0.9, energies=jnp.zeros(5)))
+        assert self.rule(0.9, eigenvalues=jnp.zeros(5)) == 0
+        assert np.isnan(self.rule(0.9, eigenvalues=jnp.full(5, jnp.nan)))
+
+    def test_derivative(self):
+        def eps(scale):
+            return self.rule(0.5, self.EIGENVALUES * jnp.asarray([1, 1, 1, 1 + scale, 1.0]), self.ENERGIES)
+
+        expected = (eps(1e-5) - eps(-1e-5)) / 2e-5
+        assert expected > 1
+        np.testing.assert_allclose(jax.grad(eps)(0.0), expected, rtol=1e-6)
+
+    def test_eigenvalues_alone_are_refused(self):
+        with pytest.raises(ConfigError, match="gives its damping rule the eigenvalues alone"):
+            PredictedDecrease()(TIME, Spectrum.of(EIGENVALUES))

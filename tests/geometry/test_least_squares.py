@@ -1,4 +1,7 @@
+import functools
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -79,3 +82,53 @@ def test_targets_that_are_zero_have_no_residual():
     got = solve(matrix(4, 5, [1.0, 0.5]), np.zeros((4, 2)), 0.0)
     assert float(got.relative_residual) == 0.0
     assert not np.any(got.weight)
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def with_ridge(features, targets, rtol, ridge):
+    return least_squares_with_bias(features, targets, rtol, 0.0, ridge)
+
+
+@pytest.mark.parametrize("case", ["wide", "tall", "truncated", "rank deficient, wide", "rank deficient, tall"])
+def test_a_ridge_is_added_to_the_modes_that_are_kept(case):
+    samples, count, values, rtol = CASES[case]
+    features = matrix(samples, count, values)
+    targets = np.random.default_rng(1).normal(size=(samples, 3))
+    whole = np.concatenate([features, np.ones((samples, 1))], axis=1)
+    left, singular, right = np.linalg.svd(whole)
+    kept = int(np.sum(singular > rtol * singular[0]))
+    eps = 0.1 * np.sum(singular[:kept] ** 2)
+    factors = singular[:kept] / (singular[:kept] ** 2 + eps)
+    expected = right[:kept].T @ (factors[:, None] * (left[:, :kept].T @ targets))
+    got = with_ridge(features, targets, rtol, lambda spectrum: 0.1 * spectrum.trace)
+    np.testing.assert_allclose(got.ridge, eps, rtol=1e-9)
+    np.testing.assert_allclose(np.vstack([got.weight, got.bias]), expected, rtol=1e-9, atol=1e-10)
+    assert int(got.rank) == kept
+
+
+def test_the_spectrum_of_a_ridge_has_as_many_modes_as_samples():
+    targets = np.random.default_rng(1).normal(size=(9, 3))
+    features = matrix(9, 4, [3.0, 2.0, 1.0, 0.5])
+    whole = np.concatenate([features, np.ones((9, 1))], axis=1)
+    left, singular, _ = np.linalg.svd(whole)
+    seen = {}
+
+    def look(spectrum):
+        seen.update(all=spectrum.all, energies=spectrum.target_energies)
+        return jnp.zeros(())
+
+    least_squares_with_bias(jnp.asarray(features), jnp.asarray(targets), 0.0, 0.0, look)
+    np.testing.assert_allclose(seen["all"], [0, 0, 0, 0, *singular[::-1] ** 2], rtol=1e-10)
+    energies = np.sum((left[:, :5].T @ targets) ** 2, axis=1)[::-1]
+    np.testing.assert_allclose(seen["energies"], [0, 0, 0, 0, *energies], rtol=1e-8)
+
+
+def test_refinement_with_a_small_ridge():
+    features = matrix(6, 9, [1.0, 0.3, 0.1, 1e-2, 1e-3, 1e-5])
+    targets = np.random.default_rng(1).normal(size=(6, 3))
+    whole = np.concatenate([features, np.ones((6, 1))], axis=1)
+    left, singular, right = np.linalg.svd(whole, full_matrices=False)
+    expected = right.T @ ((singular / (singular**2 + 1e-10))[:, None] * (left.T @ targets))
+    got = with_ridge(features, targets, 0.0, lambda spectrum: 1e-10)
+    # The Gram matrix alone leaves (1e5)^2 machine epsilons, 1e-6.
+    np.testing.assert_allclose(np.vstack([got.weight, got.bias]), expected, rtol=0, atol=1e-8 * np.abs(expected).max())

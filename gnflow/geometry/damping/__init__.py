@@ -6,6 +6,7 @@ from typing import Any
 from ._base import AbstractDamping as AbstractDamping
 from ._constant import Constant as Constant
 from ._largest_eigenvalue import LargestEigenvalue as LargestEigenvalue
+from ._predicted_decrease import PredictedDecrease as PredictedDecrease
 from ._schedule import Exponential as Exponential, Schedule as Schedule
 from ._smallest_eigenvalue import SmallestEigenvalue as SmallestEigenvalue
 from ._spectrum import Spectrum as Spectrum
@@ -17,4 +18,5 @@ damping_kinds: dict[str, Callable[..., Any]] = {
     "largest_eigenvalue": LargestEigenvalue,
     "trace": Trace,
     "exponential": Exponential,
+    "predicted_decrease": PredictedDecrease,
 }

@@ -18,7 +18,8 @@ class SolveDiagnostics(eqx.Module):
 
     **Attributes:**
 
-    - `damping`: eps, in units of H A.
+    - `damping`: eps, in units of H A. (Of a reversible network the largest of a half-block, in units of its features' Gram
+      matrix.)
     - `rank`: the number of modes that the solve can tell from zero. (Conjugate gradients do not see the spectrum; for them it
       is the number of iterations, a lower bound.)
     - `relative_residual`: ||(H A + eps) a - g|| / ||g|| in whitened coordinates: the part of the gradient that the direction
@@ -26,15 +27,15 @@ class SolveDiagnostics(eqx.Module):
     - `success`: False if the solve broke down.
     - `kept`: the number of modes that the direction is made of, for a solver that cuts off those at rounding. The velocity
       jumps where this number changes.
-    - `truncated`: whether modes of the gradient were left out of an update that would be exact with them.
+    - `truncated`: whether modes of the gradient were left out of an update that would be exact with them, or were damped.
     - `iterations`: the number of iterations of an iterative solve.
     - `duality_gap`: primal minus dual objective, an upper bound on the distance of the direction's model from its minimum.
     - `relative_duality_gap`: the duality gap as a fraction of the model's decrease, from 0 to 1.
     - `distance_to_gradient_flow`: how far the velocity is from that of gradient flow on the clock that the damping gives,
       relative to the latter: 0 if they are one, and near 1 where damping is of no account (docs/theory.md, Damping and
       gradient flow). Whoever measures a run adds it to what the solve says.
-    - `half_block_rank`, `half_block_residual`: rank and relative residual of the least-squares problem of each half-block of
-      a reversible network, first to last.
+    - `half_block_rank`, `half_block_residual`, `half_block_damping`: rank, relative residual and eps of the least-squares
+      problem of each half-block of a reversible network, first to last.
 
     From `kept` on they are None for solves that do not have them.
     """
@@ -51,6 +52,7 @@ class SolveDiagnostics(eqx.Module):
     distance_to_gradient_flow: Float[Array, ""] | None = None
     half_block_rank: Int[Array, " half_blocks"] | None = None
     half_block_residual: Float[Array, " half_blocks"] | None = None
+    half_block_damping: Float[Array, " half_blocks"] | None = None
 
 
 class Direction(eqx.Module):
