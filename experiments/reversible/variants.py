@@ -90,7 +90,11 @@ def ends(along: pd.DataFrame, batches: pd.DataFrame) -> list[str]:
     last = along.sort_values("save").groupby(["flow", "seed"]).last()
     later = batches[batches["part"] == "second half"].set_index(["flow", "seed"])
     lines = []
+    present = set(along["flow"])
     for flow, name in _NAMES.items():
+        if flow not in present:
+            lines.append((name, *["not run"] * 7))
+            continue
         loss, own = last["train_loss"].loc[flow], later.loc[flow]
         cells = [str(interval(last[column].loc[flow])) for column in ("train_loss", "test_loss", "test_accuracy")]
         for other in ("adam_higher", "block_exact"):
@@ -124,7 +128,8 @@ def chosen(rates: pd.DataFrame) -> list[str]:
 def figure(along: pd.DataFrame) -> Figure:
     """Training loss and test accuracy over epochs: medians over seeds and their range."""
     drawn, (loss, accuracy) = new_figure(1, 2, 2.2)
-    for index, flow in enumerate(_NAMES):
+    present = [flow for flow in _NAMES if flow in set(along["flow"])]
+    for index, flow in enumerate(present):
         style = style_of(index)
         for axes, name in ((loss, "train_loss"), (accuracy, "test_accuracy")):
             table = along[along["flow"] == flow].pivot(index="save", columns="seed", values=name)
@@ -137,7 +142,7 @@ def figure(along: pd.DataFrame) -> Figure:
     accuracy.set_ylim(0.8, 1.0)
     for axes in (loss, accuracy):
         axes.set_xlabel("epoch")
-    looks = [(name, style_of(index)) for index, name in enumerate(_NAMES.values())]
+    looks = [(_NAMES[flow], style_of(index)) for index, flow in enumerate(present)]
     legend_on_top(drawn, [Line2D([], [], color=look.color, marker=look.marker, label=name) for name, look in looks])
     return drawn
 
