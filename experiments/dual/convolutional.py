@@ -5,9 +5,9 @@
 Images are averaged over 2 x 2 pixels to 14 x 14; convolutions of 8 and 16 channels (3 x 3, stride 2, silu) and a dense layer. A
 run of every method costs about as much as `BUDGET` gradients of 32 samples, so that one with dear directions has fewer steps.
 Every method has the same number of rates, tried on a seed of its own; the best by training loss at the end runs on the seeds
-that are reported, on the first two of them once more without saves on the way, for the time. gamma is chosen before by SGD on
-the tuning seed, for each number of iterations. Runs that are stored in results/convolutional_*.csv are not carried out again; a
-stopped script goes on where it was.
+that are reported. gamma is chosen before by SGD on the tuning seed, for each number of iterations. At last the methods of the
+figure run once more with saves on the way (results/convolutional_path_*.csv), which cost more than steps: times are of runs
+without. Runs that are stored are not carried out again; a stopped script goes on where it was.
 """
 
 import functools
@@ -52,9 +52,26 @@ RATES = {
 }
 # Solved to the end, with a gamma that adapts, or scaled to its length: the whole direction is a step to try.
 WHOLE_RATES = (0.1, 0.3, 1.0)
+# The second ones run after all seeds of the first.
+FIRST_METHODS = (
+    *itertools.product(("sgd",), COSTS),
+    ("adam", "gradient"),
+    ("adam", "dual 16"),
+    ("line search", "dual 16"),
+)
 METHODS = (
-    *itertools.product(RATES, ("gradient", "dual 4", "dual 16")),
-    *(("sgd", direction) for direction in ("dual exact", "adaptive 16", "adaptive exact", "layers 16")),
+    *FIRST_METHODS,
+    *(pair for pair in itertools.product(RATES, ("gradient", "dual 4", "dual 16")) if pair not in FIRST_METHODS),
+)
+# In the figure.
+SHOWN = (
+    ("adam", "gradient"),
+    ("sgd", "gradient"),
+    ("sgd", "dual 4"),
+    ("sgd", "dual 16"),
+    ("line search", "dual 16"),
+    ("sgd", "dual exact"),
+    ("sgd", "adaptive exact"),
 )
 # gamma against batch size, with SGD on dual directions of 16 iterations: the steps of a run by batch size.
 BATCHES = {32: 40, 128: 20, 512: 10}
@@ -185,21 +202,25 @@ def seconds(found: gn.Trajectory) -> float:
 def main(problems: tuple[str, ...]) -> None:
     gn.compilation_cache()
     in_curves = ("problem", "batch", "optimiser", "direction", "gamma", "learning_rate", "seed")
-    # What is measured at a save costs more than a step.
-    record = Record(
-        "convolutional",
-        run,
-        reported=functools.partial(run, saves=SAVES),
-        in_curves=in_curves,
-        unit="save",
-        seconds=("seconds", seconds),
-    )
+
+    def record_of(name: str, saves: int) -> Record:
+        made = functools.partial(run, saves=saves)
+        return Record(name, made, in_curves=in_curves, unit="save", seconds=("seconds", seconds))
+
+    record, path = record_of("convolutional", 1), record_of("convolutional_path", SAVES)
 
     def add(
-        role: str, problem: str, batch: int, method: tuple[str, str], gamma: float, rate: float, seed: int
+        role: str,
+        problem: str,
+        batch: int,
+        method: tuple[str, str],
+        gamma: float,
+        rate: float,
+        seed: int,
+        to: Record = record,
     ) -> float:
         optimiser, direction = method
-        return record.add(
+        return to.add(
             role,
             problem=problem,
             batch=batch,
@@ -211,6 +232,7 @@ def main(problems: tuple[str, ...]) -> None:
             steps=BATCHES[batch] if role == "batch" else steps_of(optimiser, direction),
         )
 
+    chosen = {}
     for problem in problems:
         gammas = {"gradient": 0.0}
         for direction in ("dual 4", "dual 16"):
@@ -227,14 +249,17 @@ def main(problems: tuple[str, ...]) -> None:
             losses = {rate: add("tuning", problem, BATCH, pair, gamma, rate, TUNING_SEED) for rate in rates_of(*pair)}
             best[pair] = gamma, min(losses, key=lambda rate: losses[rate])
         # By seeds, so that a disturbance of the machine meets all methods. The programs are compiled.
-        for seed, (pair, (gamma, rate)) in itertools.product(SEEDS, best.items()):
-            add("report", problem, BATCH, pair, gamma, rate, seed)
-            if seed in SEEDS[:2]:
-                add("time", problem, BATCH, pair, gamma, rate, seed)
+        for pairs in (FIRST_METHODS, METHODS[len(FIRST_METHODS) :]):
+            for seed, pair in itertools.product(SEEDS, pairs):
+                add("report", problem, BATCH, pair, *best[pair], seed)
         if problem == PROBLEMS[0]:
             for batch, gamma, rate in itertools.product(BATCHES, GAMMAS, BATCH_RATES):
                 add("batch", problem, batch, ("sgd", "dual 16"), gamma, rate, TUNING_SEED)
+        chosen[problem] = best
     record.store()
+    for seed, problem, pair in itertools.product(SEEDS, problems, SHOWN):
+        add("report", problem, BATCH, pair, *chosen[problem][pair], seed, to=path)
+    path.store()
 
 
 if __name__ == "__main__":

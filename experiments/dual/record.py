@@ -19,7 +19,6 @@ class Record:
 
     - `name`: of the tables, results/NAME_runs.csv and results/NAME_curves.csv.
     - `run`: carries out one run, given its setting by name.
-    - `reported`: carries out one that is reported, where that differs.
     - `in_curves`: the parts of a setting that a line of a curve has, and that decide it.
     - `unit`: what the saves of a curve are called.
     - `seconds`: the column of the time of a run, and that time.
@@ -32,9 +31,7 @@ class Record:
         in_curves: tuple[str, ...],
         unit: str,
         seconds: tuple[str, Callable[[gn.Trajectory], float]],
-        reported: Callable[..., gn.Trajectory] | None = None,
     ) -> None:
-        self.reported = reported or run
         self.name, self.run, self.in_curves, self.unit, self.seconds = name, run, in_curves, unit, seconds
         self.runs: list[dict[str, Any]] = []
         self.curves: list[dict[str, Any]] = []
@@ -51,7 +48,7 @@ class Record:
             if role == "report":
                 self.curves += [curve for curve in self._stored_curves if _same(curve, known)]
             return float(stored["train_loss"])
-        found = (self.reported if role == "report" else self.run)(**setting)
+        found = self.run(**setting)
         data = found.data
         loss = np.inf if found.result.failed else float(data.train_loss[-1])
         column, seconds = self.seconds
