@@ -58,7 +58,7 @@ def equations() -> list[str]:
             rows.append(
                 [
                     name if label == "Gauss-Newton" else "",
-                    label,
+                    f"{label}, limited" if any(run.get("limits") for run in runs) else label,
                     _spread([run["relative_l2"][-1] for run in runs]),
                     _spread([error for error in equal if error is not None]),
                     f"{np.median([run['train_loss'][-1] for run in runs]):.1e}",
@@ -130,10 +130,13 @@ def cost() -> list[str]:
 def draw_equations() -> None:
     """The relative error over flow time, and where optimisers end."""
     names = stored()
+    rows = -(-len(names) // 3)
     figure, axes = plt.subplots(
-        1, len(names), figsize=(2.4 * len(names), 3.2), sharey=True, layout="constrained", squeeze=False
+        rows, 3, figsize=(7.2, 0.8 + 2.2 * rows), sharey=True, layout="constrained", squeeze=False
     )
-    for name, axis in zip(names, axes.flat, strict=True):
+    for axis in axes.flat[len(names) :]:
+        axis.set_axis_off()
+    for name, axis in zip(names, axes.flat, strict=False):
         for label, run in read(name)["runs"]["0"].items():
             if "time" in run:
                 x = np.maximum(np.asarray(run["time"][1:]), 1e-3)
@@ -142,7 +145,7 @@ def draw_equations() -> None:
                 axis.axhline(run["relative_l2"][-1], color=COLOURS[label], ls=":", label=label)
         axis.set_title(name)
         axis.grid(alpha=0.3)
-    axes[0, 0].set_ylabel("relative L2 error")
+    figure.supylabel("relative L2 error", fontsize="medium")
     figure.supxlabel("flow time, in each flow's own units", fontsize="medium")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, fontsize=7, loc="outside upper center", ncols=3)

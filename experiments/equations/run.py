@@ -95,9 +95,8 @@ def spectrum(problem: Any, model: Any) -> dict[str, float]:
 
 
 def by_flow(problem: Any, model: Any, flow: Any, end: float, **options: Any) -> dict[str, Any]:
-    """A run of a flow: its curves, the seconds without compilation, how it ended."""
-    options = {"max_steps": MOST_STEPS, **options}
-    run = gn.simulate(problem, model, flow, t1=end, throw=False, **options)
+    """A run of a flow: its curves, the seconds without compilation, how it ended. `options` limit it."""
+    run = gn.simulate(problem, model, flow, t1=end, throw=False, **{"max_steps": MOST_STEPS, **options})
     seconds, compiling = run.stats["wall_seconds"], run.stats["compile_seconds"]
     return {
         "time": run.data.time.values.tolist(),
@@ -109,6 +108,7 @@ def by_flow(problem: Any, model: Any, flow: Any, end: float, **options: Any) -> 
         "compile_seconds": compiling,
         "num_steps": run.stats["num_steps"],
         "solver": run.stats["solver"],
+        "limits": options,
         "result": str(run.result.code),
     }
 
@@ -156,7 +156,7 @@ def equation(
     options, sizes, end, start = EQUATIONS[name]
     options = {**options, "points_per_axis": 6} if smoke else options
     problem = getattr(gn.problems, name)(**options)
-    record: dict[str, Any] = {"options": options, "network": sizes, "limits": LIMITS if limited else {}, "runs": {}}
+    record: dict[str, Any] = {"options": options, "network": sizes, "runs": {}}
     for seed in seeds:
         model = network(seed, **sizes)
         runs: dict[str, Any] = {}
