@@ -158,9 +158,9 @@ def draw_phase() -> None:
     figure, axes = plt.subplots(1, 2, figsize=(7.0, 3.0), sharey=True, layout="constrained")
     for axis, label in zip(axes, ("gradient flow", "Gauss-Newton"), strict=True):
         errors = np.log10(np.asarray(record[label]))
-        image = axis.imshow(errors, origin="lower", cmap="viridis", vmin=-7, vmax=0, aspect="auto")
+        image = axis.imshow(errors, origin="lower", cmap="viridis", vmin=-8, vmax=0, aspect="auto")
         for (i, j), value in np.ndenumerate(errors):
-            axis.text(j, i, f"{value:.1f}", ha="center", va="center", fontsize=8, color="w" if value < -2.5 else "k")
+            axis.text(j, i, f"{value:.1f}", ha="center", va="center", fontsize=8, color="w" if value < -3 else "k")
         axis.set_xticks(range(errors.shape[1]), [f"{scale:g}" for scale in record["init_scale"]])
         axis.set_yticks(range(errors.shape[0]), [f"{weight:g}" for weight in record["boundary_weight"]])
         axis.set_title(label)

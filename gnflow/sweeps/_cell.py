@@ -290,7 +290,8 @@ def _direction(stats: Mapping[str, Any]) -> str | None:
         return None
     if not stats["final_truncated"]:
         return EXACT
-    how = "damped" if float(stats["final_damping"]) > 0 else "truncated"
+    # Folders of earlier versions have no damping of half-blocks.
+    how = "damped" if float(stats.get("final_damping", 0.0)) > 0 else "truncated"
     return f"{how}, residual {float(stats['final_relative_residual']):.1e}"
 
 

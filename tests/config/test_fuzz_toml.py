@@ -42,7 +42,8 @@ def small(path):
         table["problem"].setdefault("n_test", 4)
     table["variants"] = dict(list(table.get("variants", {}).items())[:1])
     if "axes" in table:
-        del table["variants"], table["sizes"]
+        del table["variants"]
+        table.pop("sizes", None)
         for axis in table["axes"].values():
             if isinstance(axis.get("values"), list):
                 axis["values"] = axis["values"][:2]
