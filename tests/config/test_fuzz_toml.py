@@ -40,6 +40,8 @@ def small(path):
         table[section] = {k: value if k in kept else SMALL.get(k, value) for k, value in table[section].items()}
     if table["problem"]["kind"] == "teacher_student":
         table["problem"].setdefault("n_test", 4)
+    if "batch_size" in table.get("integration", {}):
+        table["integration"]["batch_size"] = 2
     table["variants"] = dict(list(table.get("variants", {}).items())[:1])
     if "axes" in table:
         del table["variants"]
