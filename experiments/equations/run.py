@@ -56,6 +56,8 @@ EQUATIONS: dict[str, tuple[dict[str, Any], dict[str, int], float, float]] = {
     "helmholtz": ({"points_per_axis": 20, "boundary_weight": 100.0}, {"width": 32, "depth": 1}, 20.0, 1.0),
 }
 MOST_STEPS = 3000
+MOST_SECONDS = 300.0  # of an optimiser
+OPTIMISERS = ("Adam", "L-BFGS")
 # A solver by its name does not give way to a dearer one where it has used up its steps, and hours become minutes.
 SOLVERS = {
     "Gauss-Newton": "tsit5",
@@ -150,27 +152,36 @@ def by_optimiser(problem: Any, model: Any, kind: str, seconds: float) -> dict[st
 
 
 def equation(
-    name: str, seeds: tuple[int, ...], smoke: bool, save: Callable[[dict[str, Any]], None], limited: bool = False
+    name: str,
+    seeds: tuple[int, ...],
+    smoke: bool,
+    save: Callable[[dict[str, Any]], None],
+    known: dict[str, Any],
+    methods: list[str],
+    limited: bool = False,
 ) -> dict[str, Any]:
-    """Every flow, then the optimisers; `save` is called after each, so that nothing is lost if the rest is."""
+    """The methods, flows first; `save` is called after each, so that nothing is lost if the rest is.
+
+    `known` has the runs, by seed and method, that are stored already: with `methods` the others are kept as they are.
+    """
     options, sizes, end, start = EQUATIONS[name]
     options = {**options, "points_per_axis": 6} if smoke else options
     problem = getattr(gn.problems, name)(**options)
-    record: dict[str, Any] = {"options": options, "network": sizes, "runs": {}}
+    record: dict[str, Any] = {"options": options, "network": sizes, "runs": known}
     for seed in seeds:
         model = network(seed, **sizes)
-        runs: dict[str, Any] = {}
+        runs: dict[str, Any] = record["runs"].setdefault(str(seed), {})
         for label, (flow, longest) in flows(end, start).items():
-            limits = {"solver": SOLVERS[label], **LIMITS} if limited else {}
-            runs[label] = by_flow(problem, model, flow, 0.1 if smoke else longest, **limits)
-            _say(name, seed, label, runs[label])
-            save(record | {"runs": {**record["runs"], str(seed): runs}})
-        followed = tuple(runs.values())
-        for kind in ("Adam", "L-BFGS"):
-            runs[kind] = by_optimiser(problem, model, kind, 0.1 if smoke else max(run["seconds"] for run in followed))
+            if label in methods:
+                limits = {"solver": SOLVERS[label], **LIMITS} if limited else {}
+                runs[label] = by_flow(problem, model, flow, 0.1 if smoke else longest, **limits)
+                _say(name, seed, label, runs[label])
+                save(record)
+        slowest = max(run["seconds"] for run in runs.values() if "time" in run)
+        for kind in (kind for kind in OPTIMISERS if kind in methods):
+            runs[kind] = by_optimiser(problem, model, kind, 0.1 if smoke else min(slowest, MOST_SECONDS))
             _say(name, seed, kind, runs[kind])
-            save(record | {"runs": {**record["runs"], str(seed): runs}})
-        record["runs"][str(seed)] = runs
+            save(record)
     return record
 
 
@@ -270,7 +281,9 @@ def _say(part: str, seed: int, label: str, run: dict[str, Any]) -> None:
 
 def main() -> None:
     parts: dict[str, Callable[..., dict[str, Any]]] = {
-        **{name: lambda *rest, name=name: equation(name, *rest, limited=arguments.limited) for name in EQUATIONS},
+        **{
+            name: lambda *rest, name=name: equation(name, *rest, *stored(name), arguments.limited) for name in EQUATIONS
+        },
         "engd": engd_setting,
         "phase": phase,
         "cost": cost,
@@ -279,6 +292,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(parts)}; all by default")
     parser.add_argument("--out", default=str(HERE / "results"), help="folder of the results")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="seeds of the network")
+    parser.add_argument("--methods", nargs="+", choices=[*SOLVERS, *OPTIMISERS], help="only these, of the equations")
     parser.add_argument("--limited", action="store_true", help="solvers by name and 1000 steps, for the equations")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, to see that it works")
     arguments = parser.parse_args()
@@ -287,10 +301,23 @@ def main() -> None:
         parser.error(f"unknown part {', '.join(sorted(unknown))}; expected some of {', '.join(parts)}")
     out = Path(arguments.out)
     out.mkdir(parents=True, exist_ok=True)
+
+    def stored(name: str) -> tuple[dict[str, Any], list[str]]:
+        """The stored runs that stay, and the methods to run."""
+        file = out / f"{name}.json"
+        if arguments.methods is None or not file.is_file():
+            return {}, arguments.methods or [*SOLVERS, *OPTIMISERS]
+        return json.loads(file.read_text(encoding="utf-8"))["runs"], arguments.methods
+
     for name in arguments.parts or list(parts):
         began = time.perf_counter()
         command = f"python experiments/equations/run.py {name} --seeds {' '.join(map(str, arguments.seeds))}"
-        command += " --limited" if arguments.limited and name in EQUATIONS else ""
+        if name in EQUATIONS:
+            command += f" --methods {' '.join(map(repr, arguments.methods))}" if arguments.methods else ""
+            command += " --limited" if arguments.limited else ""
+            file = out / f"{name}.json"
+            if arguments.methods and file.is_file():  # some of what is there stays, with its command
+                command = f"{json.loads(file.read_text(encoding='utf-8'))['command']} && {command}"
 
         def save(record: dict[str, Any], name: str = name, began: float = began, command: str = command) -> None:
             about = {"command": command, "seconds_in_all": time.perf_counter() - began, "versions": versions()}
