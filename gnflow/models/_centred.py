@@ -1,6 +1,5 @@
 """A model minus its value at the start."""
 
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -8,15 +7,17 @@ import jax
 from jaxtyping import Array, Float, PyTree
 
 from ._trainable import trainable_mask, trainable_weights
+from ._wrapper import AbstractWrapper
 
 
-class Centred(eqx.Module):
+class Centred(AbstractWrapper):
     """f(x; w) - f(x; w_0): `model` without the function that it begins with.
 
     The outputs begin at zero at any scale of the initial weights, as results on lazy training ask for (Chizat, Oyallon and Bach
     2019, arXiv 1812.07956), while J and the NTK are those of `model`, in closed form where it has one. The weights
     start at w_0 and keep the names of their groups: `gnflow.flows.Frozen(flow, trainable="output")` moves what it moves of
-    `model`. Each evaluation takes one of f(x; w_0) more.
+    `model`. Each evaluation takes one of f(x; w_0) more. Kinks and features are those of `model`, as f(x; w_0) does not
+    depend on w.
 
     **Arguments:** `model`: any Equinox module called on one input; its present trainable weights are w_0.
 
@@ -41,35 +42,10 @@ class Centred(eqx.Module):
         return eqx.combine(self.start, self.model)
 
     @property
-    def mobility(self) -> float:
-        """The mobility of the model; 1 for a model without one."""
-        return getattr(self.model, "mobility", 1.0)
-
-    @property
     def weight_groups(self) -> dict[str, tuple[str, ...]]:
         """The groups of the model's weights, under the same names."""
         groups = getattr(self.model, "weight_groups", {})
         return {name: tuple(f"model.{path}" for path in paths) for name, paths in groups.items()}
-
-    @property
-    def activations(self) -> tuple[Any, ...] | None:
-        """The activations of the model, as f(x; w_0) does not depend on w; None for a model that does not name them."""
-        return getattr(self.model, "activations", None)
-
-    @property
-    def pre_activations(self) -> Callable[[Array], tuple[Array, ...]] | None:
-        """The method of the model; None for a model without it."""
-        return getattr(self.model, "pre_activations", None)
-
-    @property
-    def hidden_features(self) -> Callable[[Array], Array] | None:
-        """The method of the model; None for a model without it."""
-        return getattr(self.model, "hidden_features", None)
-
-    @property
-    def layer_features(self) -> Callable[[Array], tuple[Array, ...]] | None:
-        """The method of the model; None for a model without it."""
-        return getattr(self.model, "layer_features", None)
 
     def trainable_mask(self) -> "Centred":
         """True at the weights w, not at w_0."""

@@ -1,6 +1,5 @@
 """A model that is evaluated in float32 and trained in float64."""
 
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -11,15 +10,17 @@ from jaxtyping import Array, Float, PyTree
 from .._core import named_leaves
 from ._trainable import trainable_mask, trainable_weights
 from ._weight_groups import weight_groups
+from ._wrapper import AbstractWrapper
 
 
-class SinglePrecision(eqx.Module):
+class SinglePrecision(AbstractWrapper):
     """`model` evaluated in float32, for discrete training: outputs, J and J^T have the accuracy of float32.
 
     The weights are float64, so that small steps add up. Where the model is evaluated they are rounded to float32, and so are
     the inputs; outputs are converted to float64, and what is made of them (losses, Gram matrices, solves) is float64. Flows in
     continuous time refuse it: their error control and small eigenvalues need float64 (docs/own_models.md, Weights in float32).
-    `gnflow.iterate` makes one of a model whose weights are float32.
+    `gnflow.iterate` makes one of a model whose weights are float32. Features and pre-activations are those of `model`, in
+    float64.
 
     Source: the float64 copy of the weights is that of Micikevicius et al. 2018, "Mixed precision training", arXiv 1710.03740.
 
@@ -42,37 +43,12 @@ class SinglePrecision(eqx.Module):
         return _cast(self.model, jnp.float32)
 
     @property
-    def mobility(self) -> float:
-        """The mobility of the model; 1 for a model without one."""
-        return getattr(self.model, "mobility", 1.0)
-
-    @property
     def weight_groups(self) -> dict[str, tuple[str, ...]]:
         """The groups of the model's weights, its leaves and the modules that hold them, under the names that the model has."""
         paths = [path for path, _ in named_leaves(eqx.filter(self.model, eqx.is_inexact_array))]
         parts = {prefix: (prefix,) for path in paths for prefix in _prefixes(path)}
         groups = parts | weight_groups(self.model, paths)
         return {name: tuple(f"model.{path}" for path in members) for name, members in groups.items()}
-
-    @property
-    def activations(self) -> tuple[Any, ...] | None:
-        """The activations of the model; None for a model that does not name them."""
-        return getattr(self.model, "activations", None)
-
-    @property
-    def pre_activations(self) -> Callable[[Array], tuple[Array, ...]] | None:
-        """The method of the model, in float64; None for a model without it."""
-        return getattr(self.model, "pre_activations", None)
-
-    @property
-    def hidden_features(self) -> Callable[[Array], Array] | None:
-        """The method of the model, in float64; None for a model without it."""
-        return getattr(self.model, "hidden_features", None)
-
-    @property
-    def layer_features(self) -> Callable[[Array], tuple[Array, ...]] | None:
-        """The method of the model, in float64; None for a model without it."""
-        return getattr(self.model, "layer_features", None)
 
     def trainable_mask(self) -> "SinglePrecision":
         """What the model trains."""

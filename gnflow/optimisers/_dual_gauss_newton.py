@@ -67,7 +67,6 @@ def dual_gauss_newton(
     - `warm_start`: (N, C) of the steps' samples, to start each solve from the dual variables of the last one; useful if all
       steps see the same samples. None for no warm start, as it has to be with blocks. Every direction descends, with or
       without it.
-
     - `blocks`: None for the direction of all weights; "layers" or a tuple of names (as for `gnflow.flows.Frozen`) for one dual
       problem for each layer or name, and one length for their sum (docs/dual.md, Blocks of weights). Names have to cover
       all weights that move. In the state are the sums of iterations and of gaps over the blocks, and the largest residual.

@@ -97,8 +97,8 @@ class QuadraticOracle(AbstractDualOracle):
         change: Float[Array, "samples outputs"],
     ) -> Float[Array, ""]:
         """-<g, u> - ||R^T u||^2/2."""
-        curved = loss.hessian_factor(outputs, targets).transpose_product(change)
-        return -jnp.sum(loss.gradient(outputs, targets) * change) - jnp.sum(curved**2) / 2
+        slope, curvature = _along(loss, outputs, targets, change)
+        return slope - curvature / 2
 
     def length(
         self,
@@ -109,6 +109,17 @@ class QuadraticOracle(AbstractDualOracle):
         ridge: Float[Array, ""],
     ) -> Float[Array, ""]:
         """-<g, J d>/(||R^T J d||^2 + ||d||^2/gamma), in closed form."""
-        curved = loss.hessian_factor(outputs, targets).transpose_product(change)
-        slope, curvature = -jnp.sum(loss.gradient(outputs, targets) * change), jnp.sum(curved**2) + ridge
+        slope, curvature = _along(loss, outputs, targets, change)
+        curvature = curvature + ridge
         return jnp.where(curvature > 0, jnp.maximum(slope, 0.0) / jnp.where(curvature > 0, curvature, 1.0), 0.0)
+
+
+def _along(
+    loss: AbstractLoss,
+    outputs: Float[Array, "samples outputs"],
+    targets: Float[Array, "samples outputs"],
+    change: Float[Array, "samples outputs"],
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """-<g, u> and <u, H u> = ||R^T u||^2: how fast the quadratic model falls along u, and how it is curved."""
+    curved = loss.hessian_factor(outputs, targets).transpose_product(change)
+    return -jnp.sum(loss.gradient(outputs, targets) * change), jnp.sum(curved**2)
